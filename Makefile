@@ -1,0 +1,50 @@
+# make setup | quickstart | test | lint | clean        ACCELERATOR=cpu (default) or cuda chooses the builds
+ACCELERATOR ?= cpu
+PYTHON ?= python3
+# Where pip should look for torch besides its default index, such as PyTorch's index of CPU-only builds
+TORCH_INDEX_URL ?=
+RANKS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements/$(ACCELERATOR).txt
+READY := $(VENV)/.ready-$(ACCELERATOR)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+TORCHRUN := $(BIN)/torchrun --nproc_per_node=$(RANKS)
+
+.PHONY: setup quickstart test lint clean
+
+setup: $(READY)
+
+$(READY): $(LOCK) pyproject.toml
+	@echo "== creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "== installing torch"
+	@$(PIP) $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL)) $(shell grep '^torch==' $(LOCK))
+	@echo "== installing $(LOCK)"
+	@$(PIP) --no-deps --requirement $(LOCK)
+	@$(PIP) --no-deps --editable .
+	@$(BIN)/python -m cove_dist.doctor
+	@touch $@
+
+quickstart: setup
+	@echo "== 1/4 preparing MovieLens-100K"
+	@test -e data/movielens_100k/schema.json || $(BIN)/python launch/prepare.py data=movielens_100k
+	@echo "== 2/4 training DeepFM on $(RANKS) processes"
+	@$(TORCHRUN) launch/train.py experiment=movielens_deepfm trainer.checkpoint.resume=auto
+	@$(TORCHRUN) launch/evaluate.py run=runs/movielens_deepfm
+	@echo "== 3/4 training COVE-DeepFM on $(RANKS) processes"
+	@$(TORCHRUN) launch/train.py experiment=movielens_cove_deepfm trainer.checkpoint.resume=auto
+	@$(TORCHRUN) launch/evaluate.py run=runs/movielens_cove_deepfm
+	@echo "== 4/4 results on the test split"
+	@$(BIN)/python launch/compare.py runs=[runs/movielens_deepfm,runs/movielens_cove_deepfm]
+
+test: setup
+	@$(BIN)/python -m pytest
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) data runs

@@ -1,0 +1,1 @@
+"""Distributed training of ID-based recommenders with co-evolving vector quantization (COVE)."""

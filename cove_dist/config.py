@@ -1,0 +1,163 @@
+"""Everything a run needs, typed. The values are in ``configs/``; here are their types, ranges and cross-field rules."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+from typing import Any, Literal
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from cove_dist.types import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    UnitInterval,
+)
+
+Sharding = Literal["auto", "data_parallel", "table_wise", "row_wise", "column_wise"]
+settings = partial(dataclass, frozen=True, config=ConfigDict(extra="forbid"))
+
+_FUSED_ON_CPU = ("sgd", "adagrad", "rowwise_adagrad")
+
+
+@settings
+class OptimizerConfig:
+    name: Literal["adam", "adagrad", "rowwise_adagrad", "sgd"]
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat
+
+    def is_fused_on(self, device_type: str) -> bool:
+        """Whether fbgemm has a kernel that applies this optimizer to sharded tables in the backward pass."""
+        return self.weight_decay == 0 and (device_type == "cuda" or self.name in _FUSED_ON_CPU)
+
+
+@settings
+class EmbeddingsConfig:
+    dim: PositiveInt
+    init_std: PositiveFloat
+    optimizer: OptimizerConfig
+    sharding: dict[str, Sharding]
+
+    def __post_init__(self) -> None:
+        if self.dim % 4:
+            raise ValueError(f"dim = {self.dim}: allowed are multiples of 4 (fbgemm stores rows in fours)")
+        if "default" not in self.sharding:
+            raise ValueError("sharding: needs the key 'default'; further keys are table names")
+
+    def check_device(self, device_type: str) -> None:
+        """Refuse a sharding that the table optimizer cannot serve on this device."""
+        sharded = {t: s for t, s in self.sharding.items() if s not in ("auto", "data_parallel")}
+        if not sharded or self.optimizer.is_fused_on(device_type):
+            return
+        table, sharding = next(iter(sharded.items()))
+        reason = f"weight_decay = {self.optimizer.weight_decay}" if self.optimizer.weight_decay else self.optimizer.name
+        names = "any name" if device_type == "cuda" else f"one of {', '.join(_FUSED_ON_CPU)}"
+        allowed = f"embeddings.optimizer.name={names}"
+        raise ValueError(
+            f"embeddings.sharding.{table} = {sharding}: a sharded table is updated by a fused kernel, and on"
+            f" {device_type} there is none for embeddings.optimizer with {reason}. Either set"
+            f" embeddings.sharding.{table}=data_parallel, or choose {allowed} with weight_decay=0"
+        )
+
+
+@settings
+class QuantizerConfig:
+    user_levels: tuple[PositiveInt, ...] | None
+    item_levels: tuple[PositiveInt, ...] | None
+    alpha: UnitInterval
+    beta: UnitInterval
+    omega_q: UnitInterval
+    loss_reduction: Literal["mean", "sum"]
+    codebook_gradient: Literal["task_and_quantization", "quantization"]
+    init_std: PositiveFloat | None
+
+    def __post_init__(self) -> None:
+        for key in ("user_levels", "item_levels"):
+            levels = getattr(self, key)
+            if levels is not None and (not levels or any(a <= b for a, b in pairwise(levels))):
+                raise ValueError(
+                    f"{key} = {list(levels)}: allowed are strictly falling sizes, fine to coarse, such as [100, 10]"
+                )
+
+    def levels(self) -> dict[str, tuple[int, ...]]:
+        """The levels of every entity that is quantized."""
+        levels = {"user": self.user_levels, "item": self.item_levels}
+        return {entity: sizes for entity, sizes in levels.items() if sizes is not None}
+
+
+@settings
+class CheckpointConfig:
+    every_steps: PositiveInt | None
+    keep: PositiveInt
+    resume: Literal["no", "auto"]
+
+
+@settings
+class EarlyStoppingConfig:
+    metric: str
+    mode: Literal["max", "min"]
+    patience: PositiveInt | None
+
+
+@settings
+class TrainerConfig:
+    device: Literal["auto", "cpu", "cuda"]
+    epochs: PositiveInt
+    max_steps: PositiveInt | None
+    batch_size: PositiveInt
+    evaluation_batch_size: PositiveInt
+    optimizer: OptimizerConfig
+    warmup_steps: NonNegativeInt
+    gradient_clip_norm: PositiveFloat | None
+    precision: Literal["float32", "bfloat16"]
+    workers: NonNegativeInt
+    shuffle_buffer: PositiveInt
+    log_every: PositiveInt
+    check_replicas_every: PositiveInt
+    early_stopping: EarlyStoppingConfig
+    checkpoint: CheckpointConfig
+    debug: bool
+
+    def __post_init__(self) -> None:
+        if self.optimizer.name == "rowwise_adagrad":
+            raise ValueError("optimizer.name = rowwise_adagrad: is for tables only; allowed: adam, adagrad, sgd")
+        if self.debug and self.checkpoint.resume == "auto":
+            raise ValueError("checkpoint.resume = auto: not with debug=true, which writes no checkpoints; allowed: no")
+
+    def rank_batch_size(self, world_size: int) -> int:
+        """``batch_size`` counts rows over all ranks, so that a result does not depend on their number."""
+        if self.batch_size % world_size:
+            raise ValueError(
+                f"trainer.batch_size = {self.batch_size}: counts rows over all ranks and must be divisible by the"
+                f" {world_size} ranks; nearest allowed: {max(1, self.batch_size // world_size) * world_size}"
+            )
+        return self.batch_size // world_size
+
+
+@settings
+class DataConfig:
+    """Where the prepared data lies; the reader's own keys matter to ``launch/prepare.py`` alone."""
+
+    name: str
+    path: str
+
+
+@settings
+class EvaluationConfig:
+    ndcg_at: tuple[PositiveInt, ...]
+    hit_rate_at: tuple[PositiveInt, ...]
+
+
+@settings
+class RunConfig:
+    data: DataConfig
+    model: dict[str, Any]
+    embeddings: EmbeddingsConfig
+    quantizer: QuantizerConfig
+    trainer: TrainerConfig
+    evaluation: EvaluationConfig
+    seed: NonNegativeInt
+    output: str

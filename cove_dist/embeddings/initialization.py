@@ -1,0 +1,63 @@
+"""Random tables that depend on (seed, table, row, column) alone, never on the sharding plan or the number of ranks.
+
+Each number is hashed from its position, so a rank fills just the rows it holds and W ranks start from what one rank
+would.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import torch
+
+_CHUNK_ROWS = 65_536
+
+
+def _wrap(constant: int) -> int:
+    """The 64-bit constant as a signed integer."""
+    return constant - (1 << 64) if constant >= 1 << 63 else constant
+
+
+_GAMMA, _MIX_1, _MIX_2 = (_wrap(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+@torch.no_grad()
+def fill_normal_(
+    shard: torch.Tensor, *, std: float, seed: int, table: str, row_offset: int, column_offset: int
+) -> None:
+    """Fill ``shard [rows, columns]`` with ``N(0, std²)``.
+
+    Args:
+        shard: a rank's part of a table.
+        std: standard deviation.
+        seed: the run's seed.
+        table: the table's name; tables of one run differ.
+        row_offset, column_offset: where the shard begins in the whole table.
+    """
+    stream = _mix(torch.tensor(zlib.crc32(table.encode()) + (seed << 32), dtype=torch.int64))
+    columns = torch.arange(column_offset, column_offset + shard.shape[1], dtype=torch.int64, device=shard.device)
+    for start in range(0, shard.shape[0], _CHUNK_ROWS):
+        part = shard[start : start + _CHUNK_ROWS]
+        rows = torch.arange(start, start + len(part), dtype=torch.int64, device=shard.device) + row_offset
+        position = (rows[:, None] << 20) + columns  # at most 2**20 columns
+        part.copy_(_normal(_mix(position * _GAMMA + stream.to(shard.device))) * std)
+
+
+def _mix(x: torch.Tensor) -> torch.Tensor:
+    """The finalizer of SplitMix64 (Steele, Lea and Flood, 2014) on int64."""
+    x = (x ^ _shift(x, 30)) * _MIX_1
+    x = (x ^ _shift(x, 27)) * _MIX_2
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: torch.Tensor, bits: int) -> torch.Tensor:
+    """Logical shift right; torch's own is arithmetic."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _normal(bits: torch.Tensor) -> torch.Tensor:
+    """Box-Muller on the two halves of 64 random bits."""
+    first = (_shift(bits, 32).double() + 1) / 2**32
+    second = (bits & 0xFFFFFFFF).double() / 2**32
+    return torch.sqrt(-2 * torch.log(first)) * torch.cos(2 * math.pi * second)

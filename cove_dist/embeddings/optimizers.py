@@ -1,0 +1,53 @@
+"""Optimizers of the tables: fused into the backward pass where a table is sharded, ordinary where it is replicated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.optim import _apply_optimizer_in_backward as apply_optimizer_in_backward
+from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
+from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
+
+from cove_dist.config import EmbeddingsConfig, OptimizerConfig
+from cove_dist.embeddings.sharding import table_sharding
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adagrad": torch.optim.Adagrad,
+    "rowwise_adagrad": RowWiseAdagrad,
+    "sgd": torch.optim.SGD,
+}
+
+
+def fuse_optimizer(
+    tables: EmbeddingBagCollection | EmbeddingCollection, config: EmbeddingsConfig, device_type: str
+) -> None:
+    """Mark every sharded table's parameter for update in the backward pass. Call before sharding."""
+    modules = tables.embedding_bags if isinstance(tables, EmbeddingBagCollection) else tables.embeddings
+    sharded = [
+        module.weight
+        for name, module in modules.items()
+        if table_sharding(config, name, device_type) != "data_parallel"
+    ]
+    apply_optimizer_in_backward(OPTIMIZERS[config.optimizer.name], sharded, _arguments(config.optimizer))
+
+
+def optimizer_factory(config: OptimizerConfig) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
+    """The ordinary optimizer, for replicated parameters."""
+
+    def build(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return OPTIMIZERS[config.name](parameters, **_arguments(config))
+
+    return build
+
+
+def _arguments(config: OptimizerConfig) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"lr": config.learning_rate}
+    if config.weight_decay:
+        arguments["weight_decay"] = config.weight_decay
+    if config.name in ("adagrad", "rowwise_adagrad"):
+        arguments["eps"] = 1e-8
+    return arguments

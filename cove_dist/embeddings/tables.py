@@ -1,0 +1,100 @@
+"""From a data set's schema to TorchRec embedding collections, on the meta device.
+
+A table has one row per id seen in training and one reserved row for all other ids.
+"""
+
+from __future__ import annotations
+
+import torch
+from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig, PoolingType
+from torchrec.modules.embedding_modules import (
+    EmbeddingBagCollection,
+    EmbeddingCollection,
+    get_embedding_names_by_table,
+)
+from torchrec.sparse.jagged_tensor import KeyedTensor
+
+from data_pipeline.schema import Categorical, Schema
+
+META = torch.device("meta")
+FIRST_ORDER_DIM = 4  # fbgemm stores rows in multiples of four floats
+FIRST_ORDER_SUFFIX = "_first_order"
+
+
+def bag_columns(schema: Schema) -> list[Categorical]:
+    """The columns with one id per row, in schema order: the fields of a CTR model."""
+    return [column for column in schema.categorical if not column.sequence]
+
+
+def build_bags(schema: Schema, dim: int, first_order: bool) -> EmbeddingBagCollection:
+    """Tables ``[num_rows, dim]`` for every one-id column; with ``first_order`` also a scalar weight per id.
+
+    The scalar is held in `FIRST_ORDER_DIM` equal columns and read as their mean (`FieldReader`): all start at zero and
+    get equal gradients, so they stay equal and move as one number does under Adam, Adagrad and their kin.
+    """
+    columns = _columns_by_table(bag_columns(schema))
+    shapes = {name: dim for name in columns}
+    if first_order:
+        shapes |= {name + FIRST_ORDER_SUFFIX: FIRST_ORDER_DIM for name in columns}
+    tables = [
+        EmbeddingBagConfig(
+            name=name,
+            embedding_dim=table_dim,
+            num_embeddings=columns[base_table(name)][0].num_rows,
+            feature_names=[column.name for column in columns[base_table(name)]],
+            pooling=PoolingType.SUM,
+        )
+        for name, table_dim in shapes.items()
+    ]
+    return EmbeddingBagCollection(tables=tables, device=META)
+
+
+def build_sequences(schema: Schema, dim: int) -> EmbeddingCollection:
+    """The unpooled twin: tables ``[num_rows, dim]`` for the sequence columns (histories)."""
+    columns = _columns_by_table([column for column in schema.categorical if column.sequence])
+    tables = [
+        EmbeddingConfig(
+            name=name,
+            embedding_dim=dim,
+            num_embeddings=shared[0].num_rows,
+            feature_names=[column.name for column in shared],
+        )
+        for name, shared in columns.items()
+    ]
+    return EmbeddingCollection(tables=tables, device=META)
+
+
+def base_table(name: str) -> str:
+    return name.removesuffix(FIRST_ORDER_SUFFIX)
+
+
+class FieldReader:
+    """Takes fields out of a `KeyedTensor` by key: its values stand in the sharding plan's order, not the schema's."""
+
+    def __init__(self, bags: EmbeddingBagCollection, columns: list[Categorical]) -> None:
+        configs = bags.embedding_bag_configs()
+        key_of = {
+            (config.name, feature): key
+            for config, keys in zip(configs, get_embedding_names_by_table(configs), strict=True)
+            for feature, key in zip(config.feature_names, keys, strict=True)
+        }
+        self.keys = [key_of[column.table_name, column.name] for column in columns]
+        first = [(column.table_name + FIRST_ORDER_SUFFIX, column.name) for column in columns]
+        self.first_order_keys = [key_of[pair] for pair in first if pair in key_of]
+
+    def fields(self, pooled: KeyedTensor) -> list[torch.Tensor]:
+        """One ``[B, d]`` per column, in schema order."""
+        by_key = pooled.to_dict()
+        return [by_key[key] for key in self.keys]
+
+    def first_order(self, pooled: KeyedTensor) -> torch.Tensor:
+        """The scalar weights ``[B, F]``."""
+        by_key = pooled.to_dict()
+        return torch.stack([by_key[key].mean(dim=1) for key in self.first_order_keys], dim=1)
+
+
+def _columns_by_table(columns: list[Categorical]) -> dict[str, list[Categorical]]:
+    tables: dict[str, list[Categorical]] = {}
+    for column in columns:
+        tables.setdefault(column.table_name, []).append(column)
+    return tables

@@ -1,0 +1,65 @@
+"""DeepFM (Guo et al., IJCAI 2017): a factorization machine and an MLP over the same field embeddings.
+
+Shapes: ``B`` batch, ``F`` id fields, ``d`` embedding dimension, ``D`` dense columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from cove_dist.models.layers.mlp import MLP
+from cove_dist.types import PositiveInt, Probability
+
+
+class DeepFM(nn.Module):
+    """``logit = first order + pairwise interactions + MLP`` (Eq. 1, 2 and 4 of the DeepFM paper).
+
+    Args:
+        num_fields: ``F``.
+        embedding_dim: ``d``.
+        num_dense: ``D``. Dense columns enter the first-order term and the MLP.
+        hidden_units: sizes of the MLP's hidden layers.
+        dropout: after every hidden layer.
+    """
+
+    uses_first_order = True
+
+    def __init__(
+        self,
+        num_fields: int,
+        embedding_dim: int,
+        num_dense: int,
+        *,
+        hidden_units: Sequence[PositiveInt] = (1000, 1000, 1000),
+        dropout: Probability = 0.1,
+    ) -> None:
+        super().__init__()
+        self.mlp = MLP(num_fields * embedding_dim + num_dense, hidden_units, dropout)
+        self.deep_output = nn.Linear(self.mlp.out_dim, 1)
+        self.dense_first_order = nn.Linear(num_dense, 1, bias=False) if num_dense else None
+
+    def forward(self, fields: torch.Tensor, dense: torch.Tensor, first_order: torch.Tensor) -> torch.Tensor:
+        """Score a batch.
+
+        Args:
+            fields: ``[B, F, d]`` field embeddings.
+            dense: ``[B, D]`` standardized dense columns.
+            first_order: ``[B, F]`` the scalar weight of each id.
+
+        Returns:
+            Logits ``[B]``.
+        """
+        deep = self.deep_output(self.mlp(torch.cat([fields.flatten(1), dense], dim=1))).squeeze(1)
+        logits = first_order.sum(dim=1) + pairwise_interactions(fields) + deep
+        return logits if self.dense_first_order is None else logits + self.dense_first_order(dense).squeeze(1)
+
+
+def pairwise_interactions(fields: torch.Tensor) -> torch.Tensor:
+    """Sum of the dot products of all pairs of fields, in time linear in F (Rendle 2010, Lemma 3.1).
+
+    ``[B, F, d] -> [B]``.
+    """
+    return 0.5 * (fields.sum(dim=1).square() - fields.square().sum(dim=1)).sum(dim=1)

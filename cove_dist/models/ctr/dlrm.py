@@ -1,0 +1,60 @@
+"""DLRM (Naumov et al., 2019): bottom MLP for dense columns, dot products of all pairs of fields, top MLP.
+
+Shapes: ``B`` batch, ``F`` id fields, ``d`` embedding dimension, ``D`` dense columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from cove_dist.models.layers.mlp import MLP
+from cove_dist.types import PositiveInt, Probability
+
+
+class DLRM(nn.Module):
+    """The dense columns, where there are any, become one more field through the bottom MLP.
+
+    The top MLP sees that field and the dot products of all pairs. Without dense columns it sees all id fields instead:
+    two ids would else reach it as a single number.
+
+    Args:
+        num_fields: ``F``.
+        embedding_dim: ``d``.
+        num_dense: ``D``.
+        bottom_units: hidden sizes of the bottom MLP, before its output of size ``d``.
+        hidden_units: hidden sizes of the top MLP.
+        dropout: after every hidden layer of the top MLP.
+    """
+
+    uses_first_order = False
+
+    def __init__(
+        self,
+        num_fields: int,
+        embedding_dim: int,
+        num_dense: int,
+        *,
+        bottom_units: Sequence[PositiveInt] = (512, 256),
+        hidden_units: Sequence[PositiveInt] = (1000, 1000, 1000),
+        dropout: Probability = 0.1,
+    ) -> None:
+        super().__init__()
+        self.bottom = MLP(num_dense, (*bottom_units, embedding_dim)) if num_dense else None
+        num_vectors = num_fields + (1 if num_dense else 0)
+        self.register_buffer("pairs", torch.triu_indices(num_vectors, num_vectors, offset=1), persistent=False)
+        direct = embedding_dim if num_dense else num_fields * embedding_dim
+        self.top = MLP(direct + self.pairs.shape[1], hidden_units, dropout)
+        self.output = nn.Linear(self.top.out_dim, 1)
+
+    def forward(self, fields: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
+        """``fields [B, F, d]``, ``dense [B, D]`` -> logits ``[B]``."""
+        if self.bottom is None:
+            direct = fields.flatten(1)
+        else:
+            direct = self.bottom(dense)
+            fields = torch.cat([direct.unsqueeze(1), fields], dim=1)
+        products = torch.bmm(fields, fields.transpose(1, 2))[:, self.pairs[0], self.pairs[1]]
+        return self.output(self.top(torch.cat([direct, products], dim=1))).squeeze(1)

@@ -1,0 +1,129 @@
+"""Click-through rate prediction: batch -> tables -> quantizers -> head -> loss.
+
+Shapes: ``B`` batch, ``F`` id fields, ``d`` embedding dimension, ``D`` dense columns, ``H`` levels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchrec.modules.embedding_modules import EmbeddingBagCollection
+from torchrec.sparse.jagged_tensor import KeyedTensor
+
+from cove_dist.composition import check_arguments, target
+from cove_dist.config import RunConfig
+from cove_dist.embeddings.tables import FieldReader, bag_columns, build_bags
+from cove_dist.quantization import CascadedQuantizer
+from data_pipeline.batch import Batch
+from data_pipeline.schema import Schema
+
+
+class Predictions(NamedTuple):
+    """What a step leaves behind, detached."""
+
+    logits: torch.Tensor  # [B]
+    losses: dict[str, torch.Tensor]  # scalars: the total and its parts, each a mean over this rank's rows
+
+
+class CTRObjective(nn.Module):
+    """Everything after the look-up: replicated, and without a sharded module inside.
+
+    Args:
+        head: ``(fields [B, F, d], dense [B, D]) -> logits [B]``; also ``first_order [B, F]`` if it uses it.
+        reader: takes the fields out of the looked-up embeddings.
+        quantizers: by field position; each replaces the field's embedding by its fused vector (Eq. 4).
+        omega_q: weight of the quantization losses (Eq. 7 and 8).
+        precision: the head runs under autocast to this type, unless it is float32.
+    """
+
+    def __init__(
+        self,
+        head: nn.Module,
+        reader: FieldReader,
+        quantizers: dict[str, tuple[int, CascadedQuantizer]],
+        omega_q: float,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.head = head
+        self.reader = reader
+        self.quantizers = nn.ModuleDict({entity: quantizer for entity, (_, quantizer) in quantizers.items()})
+        self.positions = {entity: position for entity, (position, _) in quantizers.items()}
+        self.omega_q = omega_q
+        self.precision = precision
+
+    def forward(self, pooled: KeyedTensor, batch: Batch) -> tuple[torch.Tensor, Predictions]:
+        """The loss to differentiate, weighted for uneven ranks, and the predictions."""
+        fields = self.reader.fields(pooled)
+        quantization = {}
+        for entity, quantizer in self.quantizers.items():
+            ids = batch.users if entity == "user" else batch.items  # equal ids have equal embeddings: search them once
+            output = quantizer(fields[self.positions[entity]], ids=ids)
+            fields[self.positions[entity]] = output.fused
+            quantization[f"quantization_{entity}"] = output.loss
+        logits = self._score(fields, batch.dense, pooled)
+        task = F.binary_cross_entropy_with_logits(logits, batch.labels)
+        loss = task + self.omega_q * sum(quantization.values()) if quantization else task
+        losses = {"loss": loss, "task": task, **quantization}
+        return batch.weight * loss, Predictions(logits.detach(), {name: x.detach() for name, x in losses.items()})
+
+    def _score(self, fields: list[torch.Tensor], dense: torch.Tensor, pooled: KeyedTensor) -> torch.Tensor:
+        first_order = (self.reader.first_order(pooled),) if self.reader.first_order_keys else ()
+        device = dense.device.type
+        with torch.autocast(device, dtype=self.precision, enabled=self.precision != torch.float32):
+            return self.head(torch.stack(fields, dim=1), dense, *first_order).float()
+
+
+class CTRModel(nn.Module):
+    """The trained module, in the form the train pipeline traces: the tables read an attribute of the batch directly."""
+
+    def __init__(self, bags: EmbeddingBagCollection, objective: CTRObjective) -> None:
+        super().__init__()
+        self.bags = bags
+        self.objective = objective
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, Predictions]:
+        return self.objective(self.bags(batch.ids), batch)
+
+
+def entity_positions(schema: Schema) -> dict[str, int]:
+    """The field positions of the user and of the item."""
+    names = [column.name for column in bag_columns(schema)]
+    return {role: names.index(schema.entity(role).name) for role in ("user", "item")}
+
+
+def build_ctr_model(config: RunConfig, schema: Schema) -> CTRModel:
+    """The model of a configuration: tables on meta, everything else initialized from torch's global generator.
+
+    Raises:
+        ConfigError: the model's arguments do not fit its signature.
+    """
+    head_class, arguments = target(config.model, "model")
+    arguments = check_arguments(head_class, arguments, "model")
+    columns = bag_columns(schema)
+    bags = build_bags(schema, config.embeddings.dim, head_class.uses_first_order)
+    head = head_class(len(columns), config.embeddings.dim, len(schema.dense), **arguments)
+    positions = entity_positions(schema)
+    quantizers = {
+        entity: (positions[entity], _quantizer(config, levels)) for entity, levels in config.quantizer.levels().items()
+    }
+    precision = getattr(torch, config.trainer.precision)
+    return CTRModel(
+        bags, CTRObjective(head, FieldReader(bags, columns), quantizers, config.quantizer.omega_q, precision)
+    )
+
+
+def _quantizer(config: RunConfig, levels: tuple[int, ...]) -> CascadedQuantizer:
+    settings = config.quantizer
+    return CascadedQuantizer(
+        dim=config.embeddings.dim,
+        levels=levels,
+        alpha=settings.alpha,
+        beta=settings.beta,
+        loss_reduction=settings.loss_reduction,
+        codebook_gradient=settings.codebook_gradient,
+        init_std=settings.init_std or config.embeddings.init_std,
+    )

@@ -1,0 +1,106 @@
+"""The canonical order: tables on meta, optimizer in backward, plan, shards, initial values, ordinary optimizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torch.optim.lr_scheduler import LambdaLR
+from torchrec.distributed import DistributedModelParallel
+from torchrec.optim.keyed import CombinedOptimizer
+
+from cove_dist.config import RunConfig
+from cove_dist.embeddings.initialization import fill_normal_
+from cove_dist.embeddings.optimizers import fuse_optimizer
+from cove_dist.embeddings.sharding import plan_tables, sharders
+from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX
+from cove_dist.errors import ConfigError
+from cove_dist.tasks.ctr import build_ctr_model
+from cove_dist.training.distributed import Runtime
+from cove_dist.training.optimization import build_optimizer, build_schedule
+from data_pipeline.schema import Schema
+
+
+@dataclass
+class Trainable:
+    """What a step changes."""
+
+    model: DistributedModelParallel
+    optimizer: CombinedOptimizer
+    schedule: LambdaLR
+
+    def create_optimizer_state(self) -> None:
+        """Allocate the moments that the first step would, so that a checkpoint can be loaded into them.
+
+        It takes a step with zero gradients: load weights and moments afterwards.
+        """
+        for name, part in self.optimizer.optimizers:
+            if name == "replicated":
+                part.init_state()
+
+
+def build(config: RunConfig, schema: Schema, runtime: Runtime) -> Trainable:
+    """Build, shard and initialize what a run trains. A collective call.
+
+    The initial values depend on ``config.seed`` alone, not on the plan or the number of ranks; afterwards each rank's
+    generator is seeded apart, so that their dropout masks differ.
+
+    Raises:
+        ConfigError: settings that do not fit this device, number of ranks, or data set.
+    """
+    device_type = runtime.device.type
+    try:
+        config.embeddings.check_device(device_type)
+        rank_batch_size = config.trainer.rank_batch_size(runtime.world_size)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    torch.manual_seed(config.seed)
+    model = build_ctr_model(config, schema)
+    fuse_optimizer(model.bags, config.embeddings, device_type)
+    plan = plan_tables(
+        model,
+        [table.name for table in model.bags.embedding_bag_configs()],
+        config.embeddings,
+        device_type=device_type,
+        world_size=runtime.world_size,
+        local_world_size=runtime.local_world_size,
+        batch_size=rank_batch_size,
+        process_group=dist.group.WORLD,
+    )
+    sharded = DistributedModelParallel(model, device=runtime.device, plan=plan, sharders=sharders())
+    initialize_tables(sharded, config.embeddings.init_std, config.seed)
+    optimizer = build_optimizer(sharded, config)
+    torch.manual_seed(config.seed * 1_000_003 + runtime.rank)
+    return Trainable(sharded, optimizer, build_schedule(optimizer, config.trainer.warmup_steps))
+
+
+def describe_model(config: RunConfig, schema: Schema) -> dict[str, Any]:
+    """What must agree for a checkpoint to fit: the head, the tables and the codebooks."""
+    return {
+        "model": config.model,
+        "embeddings.dim": config.embeddings.dim,
+        "quantizer levels": config.quantizer.levels(),
+        "tables": {column.table_name: column.num_rows for column in schema.categorical},
+        "dense columns": [column.name for column in schema.dense],
+    }
+
+
+@torch.no_grad()
+def initialize_tables(model: DistributedModelParallel, std: float, seed: int) -> None:
+    """Tables as ``N(0, std²)``, first-order weights as zeros; every rank fills the parts it holds."""
+    for key, weight in model.module.bags.state_dict().items():
+        table = key.removeprefix("embedding_bags.").removesuffix(".weight")
+        for part, (row, column) in _local_parts(weight):
+            if table.endswith(FIRST_ORDER_SUFFIX):
+                part.zero_()
+            else:
+                fill_normal_(part, std=std, seed=seed, table=table, row_offset=row, column_offset=column)
+
+
+def _local_parts(weight: torch.Tensor | ShardedTensor) -> list[tuple[torch.Tensor, tuple[int, int]]]:
+    if isinstance(weight, ShardedTensor):
+        return [(shard.tensor, tuple(shard.metadata.shard_offsets)) for shard in weight.local_shards()]
+    return [(weight, (0, 0))]

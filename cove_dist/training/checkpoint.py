@@ -1,0 +1,211 @@
+"""Checkpoints by torch.distributed.checkpoint: written beside training, complete or absent, the best and newest kept.
+
+Layout: ``<run>/checkpoints/step_00000120/`` with the shards, ``.metadata`` and ``meta.json``. While it is written the
+folder is called ``step_00000120.partial``; the last act is the rename.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+
+from cove_dist.errors import CheckpointError
+from cove_dist.training.build import Trainable
+from cove_dist.training.distributed import Runtime
+
+_PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class CheckpointMeta:
+    """What a checkpoint is of, readable without loading it.
+
+    Attributes:
+        step: optimizer steps done.
+        world_size: of the ranks that wrote it.
+        model: what must agree for the weights to fit (`describe_model`).
+        metrics: of the validation split at this step; empty for a checkpoint within an epoch.
+        progress: the trainer's position.
+    """
+
+    step: int
+    world_size: int
+    model: dict[str, Any]
+    metrics: dict[str, float] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
+
+
+class CheckpointFolder:
+    """The checkpoints of one run, as files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def complete(self) -> list[Path]:
+        """The complete ones, oldest first."""
+        return sorted(p for p in self.folder.glob("step_*") if re.fullmatch(r"step_\d+", p.name))
+
+    def newest(self) -> Path | None:
+        return next(reversed(self.complete()), None)
+
+    def best(self, metric: str, mode: str) -> Path | None:
+        """The one with the best validation metric, the earliest among equals; `None` if none has it."""
+        sign = 1 if mode == "max" else -1
+        scored = [(sign * read_meta(path).metrics.get(metric, math.nan), path) for path in self.complete()]
+        scored = [(score, path) for score, path in scored if not math.isnan(score)]
+        return max(scored, key=lambda pair: pair[0])[1] if scored else None
+
+    def prune(self, keep: int, metric: str, mode: str) -> None:
+        """Remove all but the newest ``keep`` and the best."""
+        kept = {*self.complete()[-keep:], self.best(metric, mode)}
+        for path in self.complete():
+            if path not in kept:
+                shutil.rmtree(path)
+
+    def remove_partial(self) -> None:
+        """Remove what a killed run left half-written."""
+        for path in self.folder.glob(f"*{_PARTIAL}"):
+            shutil.rmtree(path)
+
+
+class CheckpointWriter:
+    """Saves in the background; collective, so every rank calls it at the same steps.
+
+    Args:
+        folder: of the run's checkpoints.
+        runtime: of this rank.
+        keep, metric, mode: see `CheckpointFolder.prune`.
+    """
+
+    def __init__(self, folder: CheckpointFolder, runtime: Runtime, keep: int, metric: str, mode: str) -> None:
+        self.files = folder
+        self.runtime = runtime
+        self.retention = (keep, metric, mode)
+        self._group = dist.new_group(backend="gloo")  # its own: training's collectives go on meanwhile
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+        if runtime.is_main:
+            folder.folder.mkdir(parents=True, exist_ok=True)
+            folder.remove_partial()
+
+    def save(self, trainable: Trainable, rank_state: dict[str, Any], meta: CheckpointMeta) -> None:
+        """Copy the state now, write it while training goes on. Waits for the save before, if it still runs."""
+        self.wait()
+        path = self.files.folder / f"step_{meta.step:08d}"
+        partial = path.with_name(path.name + _PARTIAL)
+        state = trainable_state(trainable) | {f"rank_{self.runtime.rank}": rank_state}
+        written = dcp.async_save(state, checkpoint_id=partial, process_group=self._group)
+        self._pending = self._executor.submit(self._finish, written, partial, path, meta)
+
+    def _finish(self, written: Any, partial: Path, path: Path, meta: CheckpointMeta) -> None:
+        written.result()  # on rank 0 it returns after all ranks have written
+        if not self.runtime.is_main:
+            return
+        (partial / "meta.json").write_text(json.dumps(asdict(meta), indent=2) + "\n")
+        if path.exists():
+            shutil.rmtree(path)
+        partial.rename(path)
+        self.files.prune(*self.retention)
+
+    def wait(self) -> None:
+        """Until the save under way is complete on all ranks; raises what it raised."""
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+            dist.barrier(group=self._group)
+
+    def close(self) -> None:
+        self.wait()
+        self._executor.shutdown()
+        dist.destroy_process_group(self._group)
+
+
+def read_meta(path: Path) -> CheckpointMeta:
+    """Raises CheckpointError when the checkpoint is not complete."""
+    try:
+        return CheckpointMeta(**json.loads((path / "meta.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a complete checkpoint ({error}). Choose another, or remove it.") from error
+
+
+def trainable_state(trainable: Trainable) -> dict[str, Any]:
+    return {
+        "model": trainable.model.state_dict(),
+        "optimizer": trainable.optimizer.state_dict(),
+        "schedule": trainable.schedule.state_dict(),
+    }
+
+
+def load_model(path: Path, trainable: Trainable, model: dict[str, Any]) -> CheckpointMeta:
+    """Load the weights alone, into any sharding and number of ranks. Collective.
+
+    Raises:
+        CheckpointError: the checkpoint is incomplete or holds another model.
+    """
+    meta = read_meta(path)
+    check_same_model(path, meta, model)
+    state = {"model": trainable.model.state_dict()}
+    dcp.load(state, checkpoint_id=path)
+    trainable.model.load_state_dict(state["model"])
+    return meta
+
+
+def load_trainable(
+    path: Path, trainable: Trainable, runtime: Runtime, model: dict[str, Any]
+) -> tuple[CheckpointMeta, Any]:
+    """Load all that training needs to go on. Collective.
+
+    Returns:
+        The checkpoint's meta, and this rank's own state, or `None` if another number of ranks wrote the checkpoint.
+    """
+    meta = read_meta(path)
+    check_same_model(path, meta, model)
+    trainable.create_optimizer_state()
+    state = trainable_state(trainable)
+    same_ranks = meta.world_size == runtime.world_size
+    key = f"rank_{runtime.rank}"
+    if same_ranks:
+        state[key] = {"loader": {}, "rng": {}}
+    dcp.load(state, checkpoint_id=path)
+    trainable.model.load_state_dict(state["model"])
+    trainable.optimizer.load_state_dict(state["optimizer"])
+    trainable.schedule.load_state_dict(state["schedule"])
+    return meta, state.get(key)
+
+
+def check_same_model(path: Path, meta: CheckpointMeta, model: dict[str, Any]) -> None:
+    """Raises CheckpointError naming every difference between the checkpoint's model and this run's."""
+    theirs = json.loads(json.dumps(meta.model))
+    ours = json.loads(json.dumps(model))
+    differences = [
+        f"{key}: {theirs.get(key)} there, {ours.get(key)} here"
+        for key in sorted({*theirs, *ours})
+        if theirs.get(key) != ours.get(key)
+    ]
+    if differences:
+        raise CheckpointError(
+            f"{path}: checkpoint of another model: {'; '.join(differences)}."
+            " Use its configuration, or another output folder."
+        )
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """The generators that dropout draws from."""
+    state = {"cpu": torch.get_rng_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,0 +1,57 @@
+"""Debug mode: one device, deterministic, anomaly detection, a handful of batches, shapes shown once."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from cove_dist.config import RunConfig
+from cove_dist.errors import ConfigError
+from cove_dist.training.distributed import Runtime
+
+logger = logging.getLogger(__name__)
+
+STEPS = 5
+
+
+def debug_settings(config: RunConfig, runtime: Runtime) -> RunConfig:
+    """Set torch up for debugging and cut the run short.
+
+    Raises:
+        ConfigError: under more than one rank.
+    """
+    if runtime.world_size > 1:
+        raise ConfigError(
+            f"trainer.debug = true: for one process, not {runtime.world_size}; run python launch/train.py"
+        )
+    torch.use_deterministic_algorithms(True)
+    torch.autograd.set_detect_anomaly(True)
+    trainer = replace(config.trainer, max_steps=min(STEPS, config.trainer.max_steps or STEPS), log_every=1)
+    return replace(config, trainer=trainer)
+
+
+def show_shapes_once(model: nn.Module) -> None:
+    """Log each submodule's input and output shapes in its first forward pass."""
+    for name, module in model.named_modules():
+        if name:
+            _show_once(name, module)
+
+
+def _show_once(name: str, module: nn.Module) -> None:
+    def show(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        logger.info("%s (%s): %s -> %s", name, type(module).__name__, _shapes(inputs), _shapes(output))
+        handle.remove()
+
+    handle = module.register_forward_hook(show)
+
+
+def _shapes(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return str(list(value.shape))
+    if isinstance(value, (tuple, list)):
+        return ", ".join(_shapes(item) for item in value)
+    return type(value).__name__

@@ -1,0 +1,75 @@
+"""One pass over a split, on all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+
+from cove_dist.config import EvaluationConfig
+from cove_dist.evaluation import CTRMetrics
+from cove_dist.tasks.ctr import Predictions
+from data_pipeline.batch import Batch
+from data_pipeline.schema import Schema
+
+Scored = tuple[Batch, torch.Tensor]
+
+
+@torch.no_grad()
+def score(model: nn.Module, batches: Iterable[Batch], device: torch.device) -> Iterator[Scored]:
+    """Each batch, on the device, with its logits ``[B]``. Collective: every rank has the same number of batches."""
+    was_training = model.training
+    model.eval()
+    for batch in batches:
+        batch = batch.to(device, non_blocking=True)
+        predictions: Predictions = model(batch)[1]
+        yield batch, predictions.logits
+    model.train(was_training)
+
+
+def evaluate(scored: Iterable[Scored], config: EvaluationConfig, device: torch.device) -> dict[str, float]:
+    """The metrics over all ranks, the same on each. Every user's rows must be on one rank, in order of user id."""
+    metrics = CTRMetrics(ndcg_at=config.ndcg_at, hit_rate_at=config.hit_rate_at).to(device)
+    for batch, logits in scored:
+        metrics.update(logits, batch.labels, batch.users)
+    return metrics.compute()
+
+
+class PredictionWriter:
+    """Passes scored batches on and writes them as Parquet: user, item (original ids), label, score (a probability)."""
+
+    def __init__(self, path: Path, data: Path, schema: Schema) -> None:
+        self.path = path
+        entities = {role: schema.entity(role).table_name for role in ("user", "item")}
+        self._original = {
+            role: pq.read_table(data / "ids" / f"{table}.parquet", columns=["original_id"])[
+                "original_id"
+            ].combine_chunks()
+            for role, table in entities.items()
+        }
+
+    def write(self, scored: Iterable[Scored]) -> Iterator[Scored]:
+        schema = pa.schema(
+            [(role, ids.type) for role, ids in self._original.items()]
+            + [("label", pa.float32()), ("score", pa.float32())]
+        )
+        partial = self.path.with_suffix(".partial")
+        with pq.ParquetWriter(partial, schema) as writer:
+            for batch, logits in scored:
+                columns = [self._ids("user", batch.users), self._ids("item", batch.items)]
+                columns += [_array(batch.labels), _array(torch.sigmoid(logits.double()).float())]
+                writer.write_batch(pa.record_batch(columns, schema=schema))
+                yield batch, logits
+        partial.rename(self.path)
+
+    def _ids(self, role: str, encoded: torch.Tensor) -> pa.Array:
+        return self._original[role].take(_array(encoded))
+
+
+def _array(tensor: torch.Tensor) -> pa.Array:
+    return pa.array(np.asarray(tensor.cpu()))

@@ -1,0 +1,41 @@
+"""The loaders of a run."""
+
+from __future__ import annotations
+
+from cove_dist.config import RunConfig
+from cove_dist.training.distributed import Runtime
+from data_pipeline.loader import StreamLoader, build_loader
+from data_pipeline.schema import Schema
+
+
+def training_loader(config: RunConfig, schema: Schema, runtime: Runtime) -> StreamLoader:
+    """Shuffled anew each epoch, the same number of steps on every rank."""
+    settings = config.trainer
+    return build_loader(
+        config.data.path,
+        schema,
+        "train",
+        settings.rank_batch_size(runtime.world_size),
+        runtime.rank,
+        runtime.world_size,
+        workers=settings.workers,
+        seed=config.seed,
+        shuffle=True,
+        shuffle_buffer=settings.shuffle_buffer,
+        pin_memory=runtime.device.type == "cuda",
+    )
+
+
+def evaluation_loader(config: RunConfig, schema: Schema, split: str, runtime: Runtime) -> StreamLoader:
+    """In file order, all rows of a user on one rank."""
+    batch_size = -(-config.trainer.evaluation_batch_size // runtime.world_size)
+    return build_loader(
+        config.data.path,
+        schema,
+        split,
+        batch_size,
+        runtime.rank,
+        runtime.world_size,
+        group_by_user=True,
+        pin_memory=runtime.device.type == "cuda",
+    )

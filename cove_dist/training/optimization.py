@@ -1,0 +1,42 @@
+"""One optimizer and one learning-rate schedule over fused tables, replicated tables and dense parameters."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from torchrec.distributed import DistributedModelParallel
+from torchrec.optim.clipping import GradientClipping, GradientClippingOptimizer
+from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimizerWrapper
+from torchrec.optim.optimizers import in_backward_optimizer_filter
+
+from cove_dist.config import OptimizerConfig, RunConfig
+from cove_dist.embeddings.optimizers import optimizer_factory
+
+
+def replicated_parameters(model: DistributedModelParallel) -> dict[str, nn.Parameter]:
+    """Every parameter that all ranks hold whole: dense weights, codebooks, data-parallel tables."""
+    return dict(in_backward_optimizer_filter(model.named_parameters()))
+
+
+def build_optimizer(model: DistributedModelParallel, config: RunConfig) -> CombinedOptimizer:
+    """Tables by ``embeddings.optimizer``, the rest by ``trainer.optimizer``; clipped where gradients are at hand."""
+    replicated = replicated_parameters(model)
+    tables = {name: p for name, p in replicated.items() if name.startswith("bags.")}
+    dense = {name: p for name, p in replicated.items() if name not in tables}
+    parts: list[tuple[str, KeyedOptimizer]] = [("dense", _keyed(dense, config.trainer.optimizer))]
+    if tables:
+        parts.append(("tables", _keyed(tables, config.embeddings.optimizer)))
+    ordinary: KeyedOptimizer = CombinedOptimizer(parts)
+    if config.trainer.gradient_clip_norm is not None:
+        ordinary = GradientClippingOptimizer(ordinary, GradientClipping.NORM, config.trainer.gradient_clip_norm)
+    return CombinedOptimizer([("fused", model.fused_optimizer), ("replicated", ordinary)])
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, warmup_steps: int) -> LambdaLR:
+    """Learning rates that rise linearly over ``warmup_steps`` and stay."""
+    return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup_steps)))
+
+
+def _keyed(parameters: dict[str, nn.Parameter], config: OptimizerConfig) -> KeyedOptimizerWrapper:
+    return KeyedOptimizerWrapper(parameters, lambda params: optimizer_factory(config)(params))

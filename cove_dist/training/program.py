@@ -1,0 +1,157 @@
+"""Training and evaluating a run, from overrides to files in its folder.
+
+A run folder holds ``config.yaml``, ``log.jsonl``, ``tensorboard/`` and ``checkpoints/``; once it is trained
+``summary.json``, once it is evaluated ``metrics.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch.distributed as dist
+from omegaconf import DictConfig, OmegaConf
+
+from cove_dist.composition import check, check_run_config, compose_yaml, load_run_config
+from cove_dist.config import RunConfig, settings
+from cove_dist.errors import CheckpointError, ConfigError
+from cove_dist.training.build import build, describe_model
+from cove_dist.training.checkpoint import CheckpointFolder, load_model
+from cove_dist.training.debug import debug_settings
+from cove_dist.training.distributed import Runtime, process_group
+from cove_dist.training.evaluator import PredictionWriter, evaluate, score
+from cove_dist.training.loaders import evaluation_loader
+from cove_dist.training.reporting import LOG_FILE, read_records
+from cove_dist.training.trainer import Position, Trainer
+from cove_dist.types import PositiveInt
+from data_pipeline.schema import Schema
+
+logger = logging.getLogger(__name__)
+
+CONFIG_FILE, SUMMARY_FILE, METRICS_FILE = "config.yaml", "summary.json", "metrics.json"
+
+
+def train(overrides: Sequence[str]) -> None:
+    """Train the composed configuration. Every rank calls it.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, TrainingError: see there.
+    """
+    config, composed = load_run_config(overrides)
+    schema = Schema.load(config.data.path)
+    folder = None if config.trainer.debug else Path(config.output)
+    if folder is not None:
+        refuse_existing_run(folder, config.trainer.checkpoint.resume)
+    with process_group(config.trainer.device) as runtime:
+        train_here(config, composed, schema, runtime, folder)
+
+
+def train_here(config: RunConfig, composed: DictConfig, schema: Schema, runtime: Runtime, folder: Path | None) -> None:
+    """Train in a process group that stands. Collective."""
+    if config.trainer.debug:
+        config = debug_settings(config, runtime)
+    dist.barrier()  # every rank has looked at the folder
+    if folder is not None and runtime.is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(composed, folder / CONFIG_FILE)
+    dist.barrier()
+    trainer = Trainer(config, schema, runtime, folder)
+    position = trainer.train()
+    if folder is not None and runtime.is_main:
+        write_summary(folder, position, runtime)
+
+
+def refuse_existing_run(folder: Path, resume: Literal["no", "auto"]) -> None:
+    """Raises ConfigError when a new run would overwrite another."""
+    if resume == "no" and (folder / CONFIG_FILE).exists():
+        raise ConfigError(
+            f"output = {folder}: holds a run already."
+            " Go on with it by trainer.checkpoint.resume=auto, or give another output."
+        )
+
+
+def write_summary(folder: Path, position: Position, runtime: Runtime) -> None:
+    """Keep what the comparison of runs needs: speed (median of the reports) and where training ended."""
+    speeds = [r["samples_per_second"] for r in read_records(folder / LOG_FILE) if r["kind"] == "train"]
+    summary = asdict(position) | {
+        "world_size": runtime.world_size,
+        "device": runtime.device.type,
+        "samples_per_second": statistics.median(speeds) if speeds else None,
+    }
+    (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
+    logger.info("trained %d steps, %d epochs; run folder %s", position.step, position.epoch, folder)
+
+
+@settings
+class EvaluateConfig:
+    run: str
+    split: Literal["validation", "test"]
+    checkpoint: Literal["best", "newest"]
+    device: Literal["auto", "cpu", "cuda"]
+    batch_size: PositiveInt | None
+    save_predictions: bool
+
+
+def evaluate_run(overrides: Sequence[str]) -> dict[str, float] | None:
+    """Evaluate a run's checkpoint and write ``metrics.json``. Every rank calls it; rank 0 gets the metrics."""
+    request = check(EvaluateConfig, OmegaConf.to_container(compose_yaml("evaluate", overrides), throw_on_missing=False))
+    config, folder = load_saved_run(request.run)
+    trainer = replace(
+        config.trainer,
+        evaluation_batch_size=request.batch_size or config.trainer.evaluation_batch_size,
+        batch_size=max(config.trainer.batch_size, 1),
+    )
+    config = replace(config, trainer=trainer)
+    schema = Schema.load(config.data.path)
+    with process_group(request.device) as runtime:
+        metrics, checkpoint = evaluate_here(config, schema, runtime, folder, request)
+        if not runtime.is_main:
+            return None
+        record: dict[str, Any] = {"split": request.split, "checkpoint": checkpoint.name, **metrics}
+        (folder / METRICS_FILE).write_text(json.dumps(record, indent=2) + "\n")
+    return metrics
+
+
+def evaluate_here(
+    config: RunConfig, schema: Schema, runtime: Runtime, folder: Path, request: EvaluateConfig
+) -> tuple[dict[str, float], Path]:
+    """Evaluate in a process group that stands. Collective."""
+    checkpoint = find_checkpoint(folder, config, request.checkpoint)
+    trainable = build(config, schema, runtime)
+    load_model(checkpoint, trainable, describe_model(config, schema))
+    loader = evaluation_loader(config, schema, request.split, runtime)
+    scored = score(trainable.model, loader, runtime.device)
+    if request.save_predictions:
+        target = folder / f"predictions_{request.split}"
+        target.mkdir(exist_ok=True)
+        writer = PredictionWriter(target / f"part-{runtime.rank:05d}.parquet", Path(config.data.path), schema)
+        scored = writer.write(scored)
+    return evaluate(scored, config.evaluation, runtime.device), checkpoint
+
+
+def load_saved_run(run: str) -> tuple[RunConfig, Path]:
+    """The configuration that a run folder holds.
+
+    Raises:
+        ConfigError: the folder holds no run.
+    """
+    folder = Path(run)
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise ConfigError(f"run = {run}: no {CONFIG_FILE} there; give the folder that training named")
+    return check_run_config(OmegaConf.load(path)), folder
+
+
+def find_checkpoint(folder: Path, config: RunConfig, which: Literal["best", "newest"]) -> Path:
+    """Raises CheckpointError when there is none."""
+    files = CheckpointFolder(folder / "checkpoints")
+    stopping = config.trainer.early_stopping
+    found = files.best(stopping.metric, stopping.mode) if which == "best" else files.newest()
+    if found is None:
+        raise CheckpointError(f"{files.folder}: no complete checkpoint; train first")
+    return found

@@ -1,0 +1,44 @@
+"""Replicated parameters must be bit-identical on every rank; drift is an error, never a warning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.distributed as dist
+
+from cove_dist.errors import TrainingError
+
+
+def fingerprint(tensor: torch.Tensor) -> torch.Tensor:
+    """An int64 hash of a tensor's bits that depends on the position of every element."""
+    bits = tensor.detach().contiguous().view(-1).view(torch.int32).to(torch.int64)
+    return (bits * (torch.arange(len(bits), device=bits.device) * 2 + 1)).sum()  # int64 arithmetic wraps
+
+
+def gather_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """``[n]`` of every rank as ``[W, n]``."""
+    gathered = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, values)
+    return torch.stack(gathered)
+
+
+def check_replicas(
+    parameters: Mapping[str, torch.Tensor],
+    gather: Callable[[torch.Tensor], torch.Tensor] = gather_over_ranks,
+) -> None:
+    """Compare the replicated parameters across ranks. A collective call.
+
+    Raises:
+        TrainingError: on every rank, naming the first parameter that differs and the ranks that differ from rank 0.
+    """
+    hashes = gather(torch.stack([fingerprint(parameter) for parameter in parameters.values()]))
+    differs = hashes != hashes[0]
+    if not differs.any():
+        return
+    column = int(differs.any(dim=0).nonzero()[0])
+    ranks = differs[:, column].nonzero().flatten().tolist()
+    raise TrainingError(
+        f"{list(parameters)[column]}: differs between rank 0 and ranks {ranks}, although it is replicated."
+        " A rank left out an update or drew from another generator; resume from the newest checkpoint."
+    )

@@ -1,0 +1,84 @@
+"""What a run says while it runs: a progress bar, TensorBoard, and JSON lines. Only rank 0 speaks."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+logger = logging.getLogger(__name__)
+
+LOG_FILE = "log.jsonl"
+
+
+class Reporter:
+    """Shows and records figures by step.
+
+    Args:
+        folder: the run folder; `None` shows and records nothing on disk (ranks but 0, debug mode).
+        visible: whether this rank shows progress.
+        first_step: steps already done; records after it, left by a run that was killed, are dropped.
+        total_steps: of the whole run, for the bar.
+    """
+
+    def __init__(self, folder: Path | None, visible: bool, first_step: int, total_steps: int) -> None:
+        self._file = None
+        self._board = None
+        if folder is not None:
+            drop_records_after(folder / LOG_FILE, first_step)
+            self._file = (folder / LOG_FILE).open("a", buffering=1)
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+        self._visible = visible
+        self._progress: Progress | None = None
+        if visible and Console(stderr=True).is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._progress = Progress(*columns, TextColumn("{task.fields[figures]}"), console=Console(stderr=True))
+            self._progress.start()
+            self._bar = self._progress.add_task("training", total=total_steps, completed=first_step, figures="")
+
+    def advance(self, step: int) -> None:
+        """Move the bar."""
+        if self._progress is not None:
+            self._progress.update(self._bar, completed=step)
+
+    def record(self, kind: str, step: int, epoch: int, figures: Mapping[str, float]) -> None:
+        """Record figures of a kind: ``train`` or ``validation``."""
+        if self._file is not None:
+            self._file.write(json.dumps({"kind": kind, "step": step, "epoch": epoch, **figures}) + "\n")
+        if self._board is not None:
+            for name, value in figures.items():
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+        if not self._visible:
+            return
+        text = "  ".join(f"{name} {_short(value)}" for name, value in figures.items())
+        if self._progress is not None and kind == "train":
+            self._progress.update(self._bar, description=f"epoch {epoch}", figures=text)
+        else:
+            logger.info("epoch %d, step %d, %s: %s", epoch, step, kind, text)
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        if self._file is not None:
+            self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def read_records(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def drop_records_after(path: Path, step: int) -> None:
+    """Keep the records up to ``step``: a run resumed there will write the others again."""
+    kept = [record for record in read_records(path) if record["step"] <= step]
+    path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -1,0 +1,194 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torchrec.distributed.train_pipeline import TrainPipelineBase, TrainPipelineSparseDist
+
+from cove_dist.config import RunConfig
+from cove_dist.tasks.ctr import Predictions
+from cove_dist.training.build import build, describe_model
+from cove_dist.training.checkpoint import (
+    CheckpointFolder,
+    CheckpointMeta,
+    CheckpointWriter,
+    load_trainable,
+    random_state,
+    set_random_state,
+)
+from cove_dist.training.debug import show_shapes_once
+from cove_dist.training.distributed import Runtime
+from cove_dist.training.evaluator import evaluate, score
+from cove_dist.training.loaders import evaluation_loader, training_loader
+from cove_dist.training.optimization import replicated_parameters
+from cove_dist.training.replicas import check_replicas
+from cove_dist.training.reporting import Reporter
+from cove_dist.training.window import Window
+from data_pipeline.batch import Batch
+from data_pipeline.loader import EpochIterator
+from data_pipeline.schema import Schema
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Position:
+    """How far a run is."""
+
+    step: int = 0
+    epoch: int = 0  # epochs completed
+    batches: int = 0  # trained in the epoch under way
+    best: float | None = None  # value of the early-stopping metric
+    epochs_without_gain: int = 0
+
+
+class Trainer:
+    """Trains one configuration. Construction and `train` are collective calls.
+
+    Args:
+        config: the run's configuration.
+        schema: of the prepared data.
+        runtime: of this rank.
+        folder: the run folder; `None` leaves nothing on disk (debug mode).
+    """
+
+    def __init__(self, config: RunConfig, schema: Schema, runtime: Runtime, folder: Path | None) -> None:
+        self.config = config
+        self.schema = schema
+        self.runtime = runtime
+        self.trainable = build(config, schema, runtime)
+        self.position = Position()
+        self.train_loader = training_loader(config, schema, runtime)
+        self.validation_loader = evaluation_loader(config, schema, "validation", runtime)
+        pipeline = TrainPipelineBase if config.trainer.debug else TrainPipelineSparseDist
+        if config.trainer.debug:
+            show_shapes_once(self.trainable.model.module)
+        self.pipeline = pipeline(self.trainable.model, self.trainable.optimizer, runtime.device)
+        self.window = Window(dict(self.trainable.model.module.objective.quantizers.items()), runtime)
+        stopping = config.trainer.early_stopping
+        self.writer = None
+        if folder is not None:
+            files = CheckpointFolder(folder / "checkpoints")
+            if config.trainer.checkpoint.resume == "auto":
+                self._resume(files)
+            self.writer = CheckpointWriter(
+                files, runtime, config.trainer.checkpoint.keep, stopping.metric, stopping.mode
+            )
+        self.reporter = Reporter(
+            folder if runtime.is_main else None, runtime.is_main, self.position.step, self._total_steps()
+        )
+
+    def train(self) -> Position:
+        """Train to the end: all epochs, ``max_steps``, or early stopping."""
+        self.trainable.model.train()
+        while not self._finished():
+            self.train_loader.set_epoch(self.position.epoch)
+            batches = iter(self.train_loader)
+            self.window.restart()
+            for predictions in self._steps(batches):
+                self._after_step(predictions, batches)
+                if self._out_of_steps():
+                    break
+            self._end_epoch(batches)
+        self._close()
+        return self.position
+
+    def _steps(self, batches: Iterator[Batch]) -> Iterator[Predictions]:
+        """Train on each batch; look-ups of the next overlap with the dense part of this one."""
+        while True:
+            try:
+                predictions = self.pipeline.progress(batches)
+            except StopIteration:
+                return
+            self.trainable.schedule.step()
+            self.position.step += 1
+            self.position.batches += 1
+            yield predictions
+
+    def _after_step(self, predictions: Predictions, batches: EpochIterator) -> None:
+        """Report, compare replicas and save, each at its own interval."""
+        settings, step = self.config.trainer, self.position.step
+        self.window.add(predictions)
+        self.reporter.advance(step)
+        if step % settings.log_every == 0:
+            self.reporter.record("train", step, self.position.epoch, self.window.close())
+        if step % settings.check_replicas_every == 0:
+            check_replicas(replicated_parameters(self.trainable.model))
+        every = settings.checkpoint.every_steps
+        if every is not None and step % every == 0 and self.position.batches < len(self.train_loader):
+            self._save(batches, {})
+
+    def _end_epoch(self, batches: EpochIterator) -> None:
+        """Evaluate, note whether it was a gain, save."""
+        if self.position.batches == len(self.train_loader):
+            self.position.epoch += 1
+            self.position.batches = 0
+        metrics = self.evaluate()
+        self.reporter.record("validation", self.position.step, self.position.epoch, metrics)
+        stopping = self.config.trainer.early_stopping
+        value, best = metrics[stopping.metric], self.position.best
+        if best is None or (value > best if stopping.mode == "max" else value < best):
+            self.position.best, self.position.epochs_without_gain = value, 0
+        else:
+            self.position.epochs_without_gain += 1
+        self._save(batches, metrics)
+
+    def evaluate(self) -> dict[str, float]:
+        """Metrics of the validation split."""
+        model = self.pipeline.detach() if isinstance(self.pipeline, TrainPipelineSparseDist) else self.trainable.model
+        device = self.runtime.device
+        return evaluate(score(model, self.validation_loader, device), self.config.evaluation, device)
+
+    def _save(self, batches: EpochIterator, metrics: dict[str, float]) -> None:
+        if self.writer is None:
+            return
+        between_epochs = self.position.batches == 0
+        rank_state = {
+            "loader": {} if between_epochs else batches.state_after(self.position.batches),
+            "rng": random_state(self.runtime.device),
+        }
+        description = describe_model(self.config, self.schema)
+        progress = asdict(self.position)
+        meta = CheckpointMeta(self.position.step, self.runtime.world_size, description, metrics, progress)
+        self.writer.save(self.trainable, rank_state, meta)
+
+    def _resume(self, files: CheckpointFolder) -> None:
+        path = files.newest()
+        if path is None:
+            return
+        meta, rank_state = load_trainable(path, self.trainable, self.runtime, describe_model(self.config, self.schema))
+        self.position = Position(**meta.progress)
+        if rank_state is None and self.position.batches:
+            logger.warning(
+                "%s was written by %d ranks; with %d the epoch under way begins anew",
+                path, meta.world_size, self.runtime.world_size,
+            )  # fmt: skip
+            self.position.batches = 0
+        elif self.position.batches:
+            self.train_loader.load_state_dict(rank_state["loader"])
+        if rank_state is not None:
+            set_random_state(rank_state["rng"], self.runtime.device)
+        logger.info("resumed from %s", path)
+
+    def _total_steps(self) -> int:
+        settings = self.config.trainer
+        return min(settings.epochs * len(self.train_loader), settings.max_steps or 2**62)
+
+    def _out_of_steps(self) -> bool:
+        limit = self.config.trainer.max_steps
+        return limit is not None and self.position.step >= limit
+
+    def _finished(self) -> bool:
+        settings = self.config.trainer
+        patience = settings.early_stopping.patience
+        stalled = patience is not None and self.position.epochs_without_gain >= patience
+        return stalled or self._out_of_steps() or self.position.epoch >= settings.epochs
+
+    def _close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+        self.reporter.close()

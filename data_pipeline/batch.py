@@ -1,0 +1,44 @@
+"""The one form in which rows reach a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+from torchrec.streamable import Pipelineable
+
+
+@dataclass
+class Batch(Pipelineable):
+    """B rows.
+
+    Attributes:
+        ids: for every categorical column, in schema order, the embedding row of each id (ids that training never saw are
+            the reserved row): one id per row, or a list per row for sequences.
+        dense: float32 ``[B, D]``, standardized; ``D`` may be 0.
+        labels: float32 ``[B]``, 0 or 1.
+        users, items: int64 ``[B]``: encoded ids as stored, unseen ones kept apart. For grouping and for exporting.
+        weight: float32 scalar ``B * world_size / (rows of this step over all ranks)``. A mean loss times it, averaged over
+            ranks, is the mean over the global batch, also where the ranks' last batches differ in length.
+    """
+
+    ids: KeyedJaggedTensor
+    dense: torch.Tensor
+    labels: torch.Tensor
+    users: torch.Tensor
+    items: torch.Tensor
+    weight: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
+        return Batch(**{f.name: getattr(self, f.name).to(device=device, non_blocking=non_blocking) for f in fields(self)})
+
+    def pin_memory(self) -> Batch:
+        return Batch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+
+    def record_stream(self, stream: torch.Stream) -> None:
+        for f in fields(self):
+            getattr(self, f.name).record_stream(stream)

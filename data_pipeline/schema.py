@@ -1,0 +1,103 @@
+"""What a prepared data set holds: ``schema.json``, beside the Parquet shards it describes.
+
+Layout of a prepared folder::
+
+    schema.json                  this file's `Schema`
+    report.json                  what was read, dropped and why; Table 1 figures
+    ids/<table>.parquet          id (int64), original_id: one file per id table
+    train/part-00000.parquet     columns: every categorical (int64, or list<int64>), every dense (float32), the label (float32)
+    validation/…  test/…         the same columns, sorted by user id
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import json
+
+from pydantic import TypeAdapter, ValidationError
+
+from data_pipeline.errors import DataError
+
+FORMAT_VERSION = 1
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """A column of encoded ids.
+
+    Ids seen in training are ``0 .. num_seen-1``; ids that occur only in validation or test follow them, up to
+    ``num_ids-1``, so that the original id of every row can be recovered. For look-up, every id that training never saw
+    becomes the one reserved row ``num_seen``.
+    """
+
+    name: str
+    num_ids: int
+    num_seen: int
+    role: Literal["user", "item", "feature"] = "feature"
+    sequence: bool = False  # a list of ids per row: a history
+    table: str = ""  # the id table it draws from; empty means its own name
+
+    @property
+    def table_name(self) -> str:
+        return self.table or self.name
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the embedding table: the ids of training and the reserved row."""
+        return self.num_seen + 1
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A column of real numbers. Batches hold ``(x - mean) / std``, with moments of the training split."""
+
+    name: str
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Split:
+    rows: int
+    files: tuple[str, ...]  # relative to the folder of schema.json
+
+
+@dataclass(frozen=True)
+class Schema:
+    name: str
+    label: str
+    categorical: tuple[Categorical, ...]
+    dense: tuple[Dense, ...]
+    splits: dict[str, Split]
+    format_version: int = FORMAT_VERSION
+
+    def entity(self, role: Literal["user", "item"]) -> Categorical:
+        """The non-sequence column with this role."""
+        return next(column for column in self.categorical if column.role == role and not column.sequence)
+
+    def save(self, folder: Path) -> None:
+        (folder / "schema.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Schema:
+        """Read ``folder/schema.json``.
+
+        Raises:
+            DataError: when the file is missing, is not a schema, or is of another format version.
+        """
+        path = Path(folder) / "schema.json"
+        if not path.is_file():
+            raise DataError(f"{path}: no such file. Prepare the data first: python launch/prepare.py data=NAME output={folder}")
+        try:
+            schema = TypeAdapter(cls).validate_json(path.read_text())
+        except ValidationError as error:
+            raise DataError(f"{path}: not a valid schema: {error}. Prepare the data again.") from error
+        if schema.format_version != FORMAT_VERSION:
+            raise DataError(
+                f"{path}: format_version = {schema.format_version}, this version reads {FORMAT_VERSION}. Prepare the data again."
+            )
+        return schema

@@ -1,0 +1,53 @@
+"""Prepare a data set: raw files -> checked, encoded, split Parquet shards, in a folder that training streams from.
+
+python launch/prepare.py data=movielens_100k
+python launch/prepare.py data=custom source='logs/*.parquet' user=uid item=iid label=clicked time=ts
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from cove_dist.composition import check_arguments, compose_yaml, target
+from data_pipeline.prepare import prepare
+from launch.cli import run
+from launch.tables import report_table
+
+logger = logging.getLogger("launch.prepare")
+
+OWN_KEYS = ("data", "output", "seed", "overwrite")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    run("python launch/prepare.py", __doc__, "prepare", prepare_data, arguments, adapt=data_keys)
+
+
+def data_keys(arguments: Sequence[str]) -> list[str]:
+    """A key that is not the program's own is the data set's: ``source=…`` is short for ``data.source=…``."""
+    return [a if a.split("=")[0].split(".")[0] in OWN_KEYS else f"data.{a}" for a in arguments]
+
+
+def prepare_data(overrides: Sequence[str]) -> None:
+    config = OmegaConf.to_container(compose_yaml("prepare", overrides))
+    dataset_class, values = target(config["data"], "data")
+    name, path = values.pop("name"), values.pop("path")
+    dataset = dataset_class(**check_arguments(dataset_class, values, "data"))
+    output = Path(config["output"] or path)
+    prepare(
+        dataset,
+        output,
+        name=name,
+        seed=config["seed"],
+        overwrite=config["overwrite"],
+        on_progress=logger.info,
+    )
+    Console().print(report_table(output))
+
+
+if __name__ == "__main__":
+    main()

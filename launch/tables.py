@@ -1,0 +1,88 @@
+"""Results as rich tables."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.table import Table
+
+from cove_dist.errors import ConfigError
+from cove_dist.training.program import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE
+
+_HIDDEN = ("auc_error", "users", "samples", "split", "checkpoint")
+
+
+def metrics_table(metrics: Mapping[str, float]) -> Table:
+    table = Table("metric", "value")
+    for name, value in metrics.items():
+        table.add_row(name, _number(value))
+    return table
+
+
+def report_table(folder: Path) -> Table:
+    """The figures of a prepared folder's ``report.json``."""
+    table = Table("prepared", str(folder))
+    for name, value in json.loads((folder / "report.json").read_text()).items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {_number(count)}" for key, count in value.items()) or "none"
+        table.add_row(name, _number(value) if isinstance(value, (int, float)) else str(value))
+    return table
+
+
+def comparison(folders: Sequence[str]) -> list[dict[str, Any]]:
+    """One record a group of runs that differ only in seed and output: name, folders, and lists of figures by metric."""
+    groups: dict[str, dict[str, Any]] = {}
+    for folder in map(Path, folders):
+        config = OmegaConf.to_container(OmegaConf.load(_existing(folder / CONFIG_FILE)))
+        figures = json.loads(_existing(folder / METRICS_FILE).read_text())
+        figures["samples/s"] = json.loads(_existing(folder / SUMMARY_FILE).read_text())["samples_per_second"]
+        same = json.dumps({k: v for k, v in config.items() if k not in ("seed", "output")}, sort_keys=True)
+        group = groups.setdefault(same, {"model": _model_name(config), "runs": [], "figures": {}})
+        group["runs"].append(str(folder))
+        for name, value in figures.items():
+            if name not in _HIDDEN:
+                group["figures"].setdefault(name, []).append(value)
+    return list(groups.values())
+
+
+def comparison_table(folders: Sequence[str]) -> Table:
+    records = comparison(folders)
+    names = list(records[0]["figures"])
+    table = Table("model", *names, "runs")
+    for record in records:
+        cells = [_mean_and_deviation(record["figures"][name]) for name in names]
+        table.add_row(record["model"], *cells, "\n".join(record["runs"]))
+    return table
+
+
+def write_comparison(folders: Sequence[str], path: str) -> None:
+    Path(path).write_text(json.dumps(comparison(folders), indent=2) + "\n")
+
+
+def _model_name(config: Mapping[str, Any]) -> str:
+    name = config["model"]["_target_"].rsplit(".", 1)[1]
+    quantized = [key for key in ("user_levels", "item_levels") if config["quantizer"][key]]
+    return f"COVE-{name}" if quantized else name
+
+
+def _mean_and_deviation(values: Sequence[float | None]) -> str:
+    if any(value is None for value in values):
+        return "-"
+    mean = _number(statistics.mean(values))
+    return mean if len(values) == 1 else f"{mean} ± {_number(statistics.stdev(values))}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        hint = "evaluate it first: python launch/evaluate.py run=" if path.name == METRICS_FILE else "train it first: "
+        raise ConfigError(f"{path}: no such file; {hint}{path.parent}")
+    return path
