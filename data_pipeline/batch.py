@@ -15,7 +15,8 @@ class Batch(Pipelineable):
 
     Attributes:
         ids: for every categorical column, in schema order, the embedding row of each id (ids that training never saw are
-            the reserved row): one id per row, or a list per row for sequences.
+            the reserved row): one id per row, or a list per row for sequences. Its stride is the largest B of any rank in
+            this step; rows past B hold no ids. (Gloo has no backward of a row-wise look-up for unequal strides.)
         dense: float32 ``[B, D]``, standardized; ``D`` may be 0.
         labels: float32 ``[B]``, 0 or 1.
         users, items: int64 ``[B]``: encoded ids as stored, unseen ones kept apart. For grouping and for exporting.

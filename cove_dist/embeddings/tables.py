@@ -82,15 +82,15 @@ class FieldReader:
         first = [(column.table_name + FIRST_ORDER_SUFFIX, column.name) for column in columns]
         self.first_order_keys = [key_of[pair] for pair in first if pair in key_of]
 
-    def fields(self, pooled: KeyedTensor) -> list[torch.Tensor]:
-        """One ``[B, d]`` per column, in schema order."""
+    def fields(self, pooled: KeyedTensor, rows: int) -> list[torch.Tensor]:
+        """One ``[B, d]`` per column, in schema order. ``rows`` is B: what follows only makes ranks equally long."""
         by_key = pooled.to_dict()
-        return [by_key[key] for key in self.keys]
+        return [by_key[key][:rows] for key in self.keys]
 
-    def first_order(self, pooled: KeyedTensor) -> torch.Tensor:
+    def first_order(self, pooled: KeyedTensor, rows: int) -> torch.Tensor:
         """The scalar weights ``[B, F]``."""
         by_key = pooled.to_dict()
-        return torch.stack([by_key[key].mean(dim=1) for key in self.first_order_keys], dim=1)
+        return torch.stack([by_key[key][:rows].mean(dim=1) for key in self.first_order_keys], dim=1)
 
 
 def _columns_by_table(columns: list[Categorical]) -> dict[str, list[Categorical]]:

@@ -57,24 +57,23 @@ class CTRObjective(nn.Module):
 
     def forward(self, pooled: KeyedTensor, batch: Batch) -> tuple[torch.Tensor, Predictions]:
         """The loss to differentiate, weighted for uneven ranks, and the predictions."""
-        fields = self.reader.fields(pooled)
+        fields = self.reader.fields(pooled, len(batch))
         quantization = {}
         for entity, quantizer in self.quantizers.items():
             ids = batch.users if entity == "user" else batch.items  # equal ids have equal embeddings: search them once
             output = quantizer(fields[self.positions[entity]], ids=ids)
             fields[self.positions[entity]] = output.fused
             quantization[f"quantization_{entity}"] = output.loss
-        logits = self._score(fields, batch.dense, pooled)
+        first_order = (self.reader.first_order(pooled, len(batch)),) if self.reader.first_order_keys else ()
+        logits = self._score(torch.stack(fields, dim=1), batch.dense, *first_order)
         task = F.binary_cross_entropy_with_logits(logits, batch.labels)
         loss = task + self.omega_q * sum(quantization.values()) if quantization else task
         losses = {"loss": loss, "task": task, **quantization}
         return batch.weight * loss, Predictions(logits.detach(), {name: x.detach() for name, x in losses.items()})
 
-    def _score(self, fields: list[torch.Tensor], dense: torch.Tensor, pooled: KeyedTensor) -> torch.Tensor:
-        first_order = (self.reader.first_order(pooled),) if self.reader.first_order_keys else ()
-        device = dense.device.type
-        with torch.autocast(device, dtype=self.precision, enabled=self.precision != torch.float32):
-            return self.head(torch.stack(fields, dim=1), dense, *first_order).float()
+    def _score(self, *inputs: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(inputs[0].device.type, dtype=self.precision, enabled=self.precision != torch.float32):
+            return self.head(*inputs).float()
 
 
 class CTRModel(nn.Module):

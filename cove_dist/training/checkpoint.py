@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import re
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
 from cove_dist.errors import CheckpointError
 from cove_dist.training.build import Trainable
@@ -98,13 +100,24 @@ class CheckpointWriter:
             folder.folder.mkdir(parents=True, exist_ok=True)
             folder.remove_partial()
 
-    def save(self, trainable: Trainable, rank_state: dict[str, Any], meta: CheckpointMeta) -> None:
-        """Copy the state now, write it while training goes on. Waits for the save before, if it still runs."""
+    def save(self, trainable: Trainable, loader: dict[str, Any] | None, meta: CheckpointMeta) -> None:
+        """Copy the state now, write it while training goes on. Waits for the save before, if it still runs.
+
+        Args:
+            trainable: model, optimizers, schedule.
+            loader: the state of this rank's loader; `None` between epochs.
+            meta: the same on every rank.
+        """
         self.wait()
         path = self.files.folder / f"step_{meta.step:08d}"
         partial = path.with_name(path.name + _PARTIAL)
-        state = trainable_state(trainable) | {f"rank_{self.runtime.rank}": rank_state}
-        written = dcp.async_save(state, checkpoint_id=partial, process_group=self._group)
+        state = trainable_state(trainable) | {f"rank_{self.runtime.rank}": rank_state(loader, self.runtime.device)}
+        written = dcp.async_save(
+            state,
+            checkpoint_id=partial,
+            process_group=self._group,
+            async_stager=BlockingAsyncStager(),  # the default one cannot copy a ShardedTensor
+        )
         self._pending = self._executor.submit(self._finish, written, partial, path, meta)
 
     def _finish(self, written: Any, partial: Path, path: Path, meta: CheckpointMeta) -> None:
@@ -166,7 +179,8 @@ def load_trainable(
     """Load all that training needs to go on. Collective.
 
     Returns:
-        The checkpoint's meta, and this rank's own state, or `None` if another number of ranks wrote the checkpoint.
+        The checkpoint's meta, and the state of this rank's loader: `None` between epochs, or if another number of ranks
+        wrote the checkpoint (then the random generators keep their state too).
     """
     meta = read_meta(path)
     check_same_model(path, meta, model)
@@ -175,12 +189,17 @@ def load_trainable(
     same_ranks = meta.world_size == runtime.world_size
     key = f"rank_{runtime.rank}"
     if same_ranks:
-        state[key] = {"loader": {}, "rng": {}}
+        state[key] = rank_state(None, runtime.device)
     dcp.load(state, checkpoint_id=path)
     trainable.model.load_state_dict(state["model"])
     trainable.optimizer.load_state_dict(state["optimizer"])
     trainable.schedule.load_state_dict(state["schedule"])
-    return meta, state.get(key)
+    for group, rate in zip(trainable.optimizer.param_groups, trainable.schedule.get_last_lr(), strict=True):
+        group["lr"] = rate  # the schedule sets it only when it steps
+    if not same_ranks:
+        return meta, None
+    set_random_state(state[key]["random"], runtime.device)
+    return meta, pickle.loads(state[key]["loader"])
 
 
 def check_same_model(path: Path, meta: CheckpointMeta, model: dict[str, Any]) -> None:
@@ -197,6 +216,11 @@ def check_same_model(path: Path, meta: CheckpointMeta, model: dict[str, Any]) ->
             f"{path}: checkpoint of another model: {'; '.join(differences)}."
             " Use its configuration, or another output folder."
         )
+
+
+def rank_state(loader: dict[str, Any] | None, device: torch.device) -> dict[str, Any]:
+    """What each rank keeps for itself. The loader's state is of no fixed form, so it goes as bytes."""
+    return {"loader": pickle.dumps(loader), "random": random_state(device)}
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -17,8 +17,6 @@ from cove_dist.training.checkpoint import (
     CheckpointMeta,
     CheckpointWriter,
     load_trainable,
-    random_state,
-    set_random_state,
 )
 from cove_dist.training.debug import show_shapes_once
 from cove_dist.training.distributed import Runtime
@@ -146,32 +144,26 @@ class Trainer:
     def _save(self, batches: EpochIterator, metrics: dict[str, float]) -> None:
         if self.writer is None:
             return
-        between_epochs = self.position.batches == 0
-        rank_state = {
-            "loader": {} if between_epochs else batches.state_after(self.position.batches),
-            "rng": random_state(self.runtime.device),
-        }
+        loader = batches.state_after(self.position.batches) if self.position.batches else None
         description = describe_model(self.config, self.schema)
         progress = asdict(self.position)
         meta = CheckpointMeta(self.position.step, self.runtime.world_size, description, metrics, progress)
-        self.writer.save(self.trainable, rank_state, meta)
+        self.writer.save(self.trainable, loader, meta)
 
     def _resume(self, files: CheckpointFolder) -> None:
         path = files.newest()
         if path is None:
             return
-        meta, rank_state = load_trainable(path, self.trainable, self.runtime, describe_model(self.config, self.schema))
+        meta, loader = load_trainable(path, self.trainable, self.runtime, describe_model(self.config, self.schema))
         self.position = Position(**meta.progress)
-        if rank_state is None and self.position.batches:
+        if loader is not None:
+            self.train_loader.load_state_dict(loader)
+        elif self.position.batches:
             logger.warning(
                 "%s was written by %d ranks; with %d the epoch under way begins anew",
                 path, meta.world_size, self.runtime.world_size,
             )  # fmt: skip
             self.position.batches = 0
-        elif self.position.batches:
-            self.train_loader.load_state_dict(rank_state["loader"])
-        if rank_state is not None:
-            set_random_state(rank_state["rng"], self.runtime.device)
         logger.info("resumed from %s", path)
 
     def _total_steps(self) -> int:

@@ -1,0 +1,137 @@
+"""Training on 1, 2 and 4 real ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
+
+from cove_dist.composition import load_run_config
+from cove_dist.training.build import build
+from cove_dist.training.distributed import process_group
+from cove_dist.training.program import train
+from cove_dist.training.trainer import Trainer
+from data_pipeline.batch import Batch
+from data_pipeline.loader import build_loader
+from data_pipeline.schema import Schema
+from tests.configurations import COVE, ROW_WISE, small_run
+from tests.distributed.ranks import run_ranks
+
+STEPS = 8
+NO_DROPOUT = "model.dropout=0"
+
+
+def part_of(batch: Batch, rank: int, world_size: int) -> Batch:
+    """This rank's rows of a global batch."""
+    rows = torch.arange(len(batch)).tensor_split(world_size)[rank]
+    keys = batch.ids.keys()
+    columns = batch.ids.values().view(len(keys), -1)[:, rows]
+    lengths = torch.zeros(len(keys), -(-len(batch) // world_size), dtype=torch.int64)
+    lengths[:, : len(rows)] = 1
+    ids = type(batch.ids).from_lengths_sync(keys, columns.flatten(), lengths.flatten())
+    weight = torch.tensor(len(rows) * world_size / len(batch))
+    return Batch(ids, batch.dense[rows], batch.labels[rows], batch.users[rows], batch.items[rows], weight)
+
+
+def losses_on_the_same_batches(overrides: list[str]) -> list[float]:
+    """The loss of each global batch; the batches are those of one rank's stream."""
+    config, _ = load_run_config(overrides)
+    schema = Schema.load(config.data.path)
+    with process_group("cpu") as runtime:
+        trainable = build(config, schema, runtime)
+        pipeline = TrainPipelineSparseDist(trainable.model, trainable.optimizer, runtime.device)
+        whole = list(build_loader(config.data.path, schema, "train", 251))[:STEPS]  # 251: ranks get unequal parts
+        batches = iter([part_of(batch, runtime.rank, runtime.world_size) for batch in whole])
+        weights = [len(part_of(batch, runtime.rank, runtime.world_size)) / len(batch) for batch in whole]
+        losses = torch.tensor([pipeline.progress(batches).losses["loss"].item() * weight for weight in weights])
+        dist.all_reduce(losses)
+        return losses.tolist()
+
+
+@pytest.mark.parametrize("tables", [(), ROW_WISE], ids=["replicated-adam", "row-wise-adagrad"])
+@pytest.mark.parametrize("quantizer", [(), COVE], ids=["base", "cove"])
+def test_one_two_and_four_ranks_have_the_same_losses(
+    prepared: Path, tables: tuple[str, ...], quantizer: tuple[str, ...]
+) -> None:
+    learning = ("trainer.optimizer.learning_rate=0.02", "embeddings.optimizer.learning_rate=0.05")
+    overrides = small_run(prepared, "unused", NO_DROPOUT, "embeddings.init_std=0.3", *learning, *tables, *quantizer)
+    one = run_ranks(1, losses_on_the_same_batches, overrides)[0]
+    assert one[-1] < one[0]
+    for world_size in (2, 4):
+        for losses in run_ranks(world_size, losses_on_the_same_batches, overrides):
+            assert losses == pytest.approx(one, rel=2e-5)
+
+
+def train_and_count(overrides: list[str]) -> tuple[int, int]:
+    """Rows this rank trained, and its steps."""
+    rows = []
+    after_step = Trainer._after_step
+
+    def counting(self: Trainer, predictions, batches) -> None:
+        rows.append(len(predictions.logits))
+        after_step(self, predictions, batches)
+
+    Trainer._after_step = counting
+    train(overrides)
+    return sum(rows), len(rows)
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_uneven_data_leaves_no_rank_behind(prepared: Path, tmp_path: Path, world_size: int) -> None:
+    """A row count that neither ranks nor batches divide: equal steps, every row once, no hang."""
+    rows = Schema.load(prepared).splits["train"].rows
+    assert rows % world_size or rows % 236
+    counts = run_ranks(
+        world_size, train_and_count, small_run(prepared, tmp_path / "run", "trainer.batch_size=236", "trainer.epochs=1")
+    )
+    assert sum(count for count, _ in counts) == rows
+    assert len({steps for _, steps in counts}) == 1
+
+
+def train_until(overrides: list[str], step: int) -> None:
+    """Train, and die without a word after a step, as a lost machine does."""
+    after_step = Trainer._after_step
+
+    def dying(self: Trainer, predictions, batches) -> None:
+        after_step(self, predictions, batches)
+        if self.position.step == step:
+            self.writer.wait()  # the last save is complete; the next one never begins
+            os._exit(1)
+
+    Trainer._after_step = dying
+    train(overrides)
+
+
+def training_losses(folder: Path) -> dict[int, float]:
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return {record["step"]: record["loss"] for record in records if record["kind"] == "train"}
+
+
+@pytest.mark.parametrize("tables", [(), ROW_WISE], ids=["replicated-adam", "row-wise-adagrad"])
+def test_resumed_losses_equal_those_of_an_uninterrupted_run_exactly(
+    prepared: Path, tmp_path: Path, tables: tuple[str, ...]
+) -> None:
+    """Killed in the middle of the second epoch, with dropout and shuffling on, and resumed."""
+    saving = ("trainer.checkpoint.every_steps=4", "trainer.warmup_steps=20", *tables, *COVE)
+    run_ranks(2, train, small_run(prepared, tmp_path / "whole", *saving))
+    whole = training_losses(tmp_path / "whole")
+    killed = small_run(prepared, tmp_path / "killed", *saving)
+    with pytest.raises(AssertionError, match="died"):
+        run_ranks(2, train_until, killed, 14)
+    run_ranks(2, train, [*killed, "trainer.checkpoint.resume=auto"])
+    resumed = training_losses(tmp_path / "killed")
+    assert max(whole) == 20
+    assert resumed == whole
+
+
+def test_a_finished_run_resumes_to_nothing(prepared: Path, tmp_path: Path) -> None:
+    overrides = small_run(prepared, tmp_path / "run", "trainer.epochs=1")
+    run_ranks(2, train, overrides)
+    before = (tmp_path / "run" / "log.jsonl").read_text()
+    run_ranks(2, train, [*overrides, "trainer.checkpoint.resume=auto"])
+    assert (tmp_path / "run" / "log.jsonl").read_text() == before

@@ -1,0 +1,188 @@
+import json
+import pickle
+from dataclasses import replace
+from itertools import islice
+from multiprocessing.reduction import ForkingPickler
+
+import numpy as np
+import pytest
+import torch
+
+from data_pipeline.errors import DataError
+from data_pipeline.loader import EpochIterator, build_loader
+from tests.unit.data.stream_fixtures import interactions, interactions_of, items, same_batches, write_folder
+
+ROWS = 640
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    return folder, write_folder(folder, {"train": interactions(ROWS, users=60)}, group_rows=(50, 33))
+
+
+def loader_of(prepared, *, batch_size=32, shuffle=True, shuffle_buffer=100, **arguments):
+    folder, schema = prepared
+    return build_loader(
+        folder, schema, "train", batch_size, shuffle=shuffle, shuffle_buffer=shuffle_buffer, **arguments
+    )
+
+
+def epoch_of(loader, epoch):
+    loader.set_epoch(epoch)
+    return list(loader)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ranks_and_workers_together_read_the_split_exactly_once(prepared, workers):
+    loaders = [loader_of(prepared, rank=rank, world_size=2, workers=workers, batch_size=24) for rank in range(2)]
+    ranks = [list(loader) for loader in loaders]
+    assert [len(batches) for batches in ranks] == [len(loader) for loader in loaders]
+    assert sorted(np.concatenate([items(batches) for batches in ranks])) == list(range(ROWS))
+    for step in zip(*ranks, strict=True):
+        rows = sum(map(len, step))
+        assert [float(batch.weight) for batch in step] == pytest.approx([len(batch) * 2 / rows for batch in step])
+
+
+def test_worker_process_gives_the_same_batches(prepared):
+    here, there = list(loader_of(prepared)), list(loader_of(prepared, workers=1))
+    assert len(here) == 20
+    assert same_batches(here, there)
+    assert here[0].ids.length_per_key() == there[0].ids.length_per_key()
+    assert here[0].ids.offset_per_key() == there[0].ids.offset_per_key()
+
+
+def test_batches_travel_between_processes_as_bytes(prepared):
+    batch = next(iter(loader_of(prepared, batch_size=ROWS)))
+    message = ForkingPickler.dumps(batch)
+    assert len(message) > batch.ids.values().nbytes  # torch's own way sends handles of shared memory
+    assert same_batches([pickle.loads(message)], [batch])
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_state_after_the_last_trained_batch_gives_exactly_the_others(prepared, workers):
+    whole = epoch_of(loader_of(prepared, workers=workers, seed=3), 4)
+    loader = loader_of(prepared, workers=workers, seed=3)
+    loader.set_epoch(4)
+    batches = iter(loader)
+    ahead = list(islice(batches, 9))  # a pipeline has taken nine batches and trained six
+    assert batches.given == len(ahead) == 9
+    state = json.loads(json.dumps(batches.state_after(6)))
+    del batches
+
+    resumed = loader_of(prepared, workers=workers, seed=3)
+    resumed.load_state_dict(state)
+    assert resumed.epoch == 4
+    batches = iter(resumed)
+    first = list(islice(batches, 5))
+    again = batches.state_after(8)  # counts from the start of the epoch, also after a resume
+    left = first + list(batches)
+    assert same_batches(left, whole[6:])
+
+    resumed.load_state_dict(again)
+    assert same_batches(list(resumed), whole[8:])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_epoch_after_a_resumed_one_is_whole(prepared, workers):
+    loader = loader_of(prepared, workers=workers)
+    batches = iter(loader)
+    list(islice(batches, 3))
+    resumed = loader_of(prepared, workers=workers)
+    resumed.load_state_dict(batches.state_after(3))
+    del batches
+    list(resumed)
+    assert same_batches(epoch_of(resumed, 1), epoch_of(loader, 1))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_state_at_the_end_of_an_epoch_leaves_nothing(prepared, workers):
+    loader = loader_of(prepared, workers=workers)
+    batches = iter(loader)
+    list(batches)
+    loader.load_state_dict(batches.state_after(len(loader)))
+    assert list(loader) == []
+    assert len(epoch_of(loader, 1)) == len(loader)
+
+
+def test_state_before_the_first_batch_is_the_whole_epoch(prepared):
+    loader = loader_of(prepared)
+    state = iter(loader).state_after(0)
+    loader.load_state_dict(state)
+    assert same_batches(list(loader), list(loader_of(prepared)))
+
+
+def test_loaded_state_holds_in_its_own_epoch_only(prepared):
+    loader = loader_of(prepared)
+    batches = iter(loader)
+    list(islice(batches, 5))
+    state = batches.state_after(5)
+    loader.load_state_dict(state)
+    loader.set_epoch(0)
+    assert len(list(loader)) == len(loader) - 5
+    loader.load_state_dict(state)
+    assert len(epoch_of(loader, 1)) == len(loader)
+
+
+def test_state_asked_for_before_iterating_does_not_pin_the_epoch(prepared):
+    loader = loader_of(prepared)
+    assert loader.state_dict()["batches"] == 0
+    assert same_batches(epoch_of(loader, 2), epoch_of(loader_of(prepared), 2))
+    assert loader.state_dict()["batches"] == len(loader)
+
+
+def test_states_long_past_or_not_reached_are_refused(prepared):
+    batches = iter(loader_of(prepared, batch_size=4))
+    list(islice(batches, 100))
+    assert batches.state_after(100 - EpochIterator.KEPT + 1)["batches"] == 100 - EpochIterator.KEPT + 1
+    with pytest.raises(ValueError, match="state after 10 batches: only those after 69 to 100 are kept"):
+        batches.state_after(10)
+    with pytest.raises(ValueError, match="state after 101 batches"):
+        batches.state_after(101)
+
+
+def test_state_is_the_same_on_every_rank(prepared):
+    states = []
+    for rank in range(2):
+        batches = iter(loader_of(prepared, rank=rank, world_size=2, workers=1))
+        list(islice(batches, 4))
+        states.append(batches.state_after(3))
+    assert states[0] == states[1]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"world_size": 2}, "saved with world_size = 1, loaded with world_size = 2"),
+        ({"workers": 2}, "saved with workers = 0, loaded with workers = 2"),
+        ({"batch_size": 16, "seed": 1}, "saved with batch_size = 32, seed = 0, loaded with batch_size = 16, seed = 1"),
+        ({"shuffle": False}, "saved with shuffle = True, loaded with shuffle = False"),
+    ],
+)
+def test_state_of_another_run_is_refused(prepared, other, message):
+    state = loader_of(prepared).state_dict()
+    with pytest.raises(DataError, match=message):
+        loader_of(prepared, **other).load_state_dict(state)
+
+
+def test_state_of_other_data_is_refused(prepared, tmp_path):
+    state = loader_of(prepared).state_dict()
+    regrouped = write_folder(tmp_path, {"train": interactions(ROWS, users=60)}, group_rows=(64,))
+    with pytest.raises(DataError, match="saved with row_group_checksum = "):
+        loader_of((tmp_path, regrouped)).load_state_dict(state)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_global_random_numbers_are_not_consumed(prepared, workers):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    list(loader_of(prepared, workers=workers))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_bad_value_in_a_worker_process_is_named(tmp_path):
+    schema = write_folder(tmp_path, {"train": interactions_of([0, 0, 1, 2])}, files=1)
+    users = replace(schema.categorical[0], num_ids=2)
+    schema = replace(schema, categorical=(users, *schema.categorical[1:]))
+    with pytest.raises(DataError, match="row group 0, row 3: user = 2, expected an id from 0 to 1"):
+        list(build_loader(tmp_path, schema, "train", 4, workers=1))
