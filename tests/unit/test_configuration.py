@@ -1,0 +1,139 @@
+"""Composition and checks of configurations; every shipped YAML is composed and built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from cove_dist.composition import check_arguments, compose_yaml, config_folder, load_run_config, target
+from cove_dist.errors import ConfigError
+from cove_dist.tasks.ctr import build_ctr_model
+from data_pipeline.schema import Categorical, Dense, Schema
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+
+
+SCHEMA = Schema(
+    name="x",
+    label="label",
+    categorical=(
+        Categorical("user_id", 12, 10, "user"),
+        Categorical("item_id", 9, 9, "item"),
+        Categorical("weekday", 7, 7),
+    ),
+    dense=(Dense("age", 0.0, 1.0),),
+    splits={},
+)
+
+
+@pytest.mark.parametrize("quantizer", options("quantizer"))
+@pytest.mark.parametrize("model", options("model"))
+def test_every_model_is_built_with_every_quantizer(model: str, quantizer: str) -> None:
+    config, _ = load_run_config([f"model={model}", f"quantizer={quantizer}", "embeddings.dim=8"])
+    built = build_ctr_model(config, SCHEMA)
+    assert set(built.objective.quantizers) == set(config.quantizer.levels())
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_is_built(experiment: str) -> None:
+    config, _ = load_run_config([f"experiment={experiment}"])
+    assert config.output == f"runs/{experiment}"
+    build_ctr_model(config, SCHEMA)
+
+
+@pytest.mark.parametrize("trainer", options("trainer"))
+def test_every_trainer_is_composed(trainer: str) -> None:
+    load_run_config([f"trainer={trainer}"])
+
+
+@pytest.mark.parametrize("data", options("data"))
+def test_every_data_set_is_built(data: str) -> None:
+    section = OmegaConf.to_container(compose_yaml("prepare", [f"data={data}"]))["data"]
+    dataset, arguments = target(section, "data")
+    assert arguments.pop("name") == data
+    assert arguments.pop("path") == f"data/{data}"
+    dataset(**check_arguments(dataset, arguments, "data"))
+
+
+@pytest.mark.parametrize("name", ["train", "prepare", "evaluate", "compare"])
+def test_every_primary_file_is_composed(name: str) -> None:
+    compose_yaml(name, [])
+
+
+def test_the_file_on_disk_is_what_the_folder_holds() -> None:
+    primary = {path.stem for path in config_folder().glob("*.yaml")}
+    assert primary == {"train", "prepare", "evaluate", "compare"}
+    assert Path("configs").resolve() == config_folder() or config_folder().is_dir()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.epoch=3", r"trainer\.epoch: unknown key; did you mean trainer\.epochs"),
+        ("model=deepfn", r"model/deepfn.*Allowed: deepfm, dlrm"),
+        ("trainer.batch_size=-1", r"trainer\.batch_size = -1: input should be greater than 0"),
+        ("trainer.batch_size=many", r"trainer\.batch_size = many: input should be a valid integer"),
+        ("quantizer.alpha=1.5", r"quantizer\.alpha = 1\.5: input should be less than or equal to 1"),
+        ("quantizer.item_levels=[10,100]", r"quantizer\.item_levels = \[10, 100\]: allowed are strictly falling sizes"),
+        ("quantizer.user_levels=[]", r"quantizer\.user_levels = \[\]: allowed are strictly falling sizes"),
+        ("quantizer.loss_reduction=max", r"quantizer\.loss_reduction = max: input should be 'mean' or 'sum'"),
+        ("embeddings.dim=6", r"embeddings\.dim = 6: allowed are multiples of 4"),
+        ("embeddings.sharding.default=rowwise", r"embeddings\.sharding\.default = rowwise: .*'row_wise'"),
+        ("embeddings.sharding={item_id: row_wise}", r"embeddings\.sharding: needs the key 'default'"),
+        ("trainer.optimizer.name=rowwise_adagrad", r"trainer\.optimizer\.name = rowwise_adagrad: is for tables only"),
+        ("model.dropout=1.0", r"model\.dropout = 1\.0: input should be less than 1"),
+        ("model.hidden_units=[64,0]", r"model\.hidden_units\.1 = 0: input should be greater than 0"),
+        ("+model.layers=3", r"model\.layers: unknown key; allowed: hidden_units, dropout"),
+        ("model._target_=cove_dist.models.ctr.deepfm.Deep", r"model\._target_ = .*Deep: not a class"),
+    ],
+)
+def test_a_wrong_setting_names_the_key_the_value_and_what_is_allowed(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        overrides = (
+            [override] if override != "embeddings.sharding={item_id: row_wise}" else ["~embeddings.sharding.default"]
+        )
+        load_run_config(overrides)
+
+
+def test_all_wrong_settings_are_named_at_once() -> None:
+    with pytest.raises(ConfigError) as error:
+        load_run_config(["trainer.epochs=0", "quantizer.beta=-1"])
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_debug_mode_excludes_resuming() -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.checkpoint\.resume = auto: not with debug"):
+        load_run_config(["trainer.debug=true", "trainer.checkpoint.resume=auto"])
+
+
+def test_the_global_batch_must_divide_among_ranks() -> None:
+    config, _ = load_run_config(["trainer.batch_size=5000"])
+    assert config.trainer.rank_batch_size(4) == 1250
+    with pytest.raises(
+        ValueError, match=r"trainer\.batch_size = 5000: .*divisible by the 3 ranks; nearest allowed: 4998"
+    ):
+        config.trainer.rank_batch_size(3)
+
+
+def test_a_sharded_table_without_a_fused_optimizer_is_refused_with_both_ways_out() -> None:
+    config, _ = load_run_config(["embeddings.sharding.default=row_wise"])
+    with pytest.raises(ValueError, match="on cpu there is none.* adam.*default=data_parallel.*rowwise_adagrad"):
+        config.embeddings.check_device("cpu")
+    config.embeddings.check_device("cuda")
+    decayed, _ = load_run_config(["embeddings.sharding.default=row_wise", "embeddings.optimizer.weight_decay=0.1"])
+    with pytest.raises(ValueError, match="weight_decay = 0.1"):
+        decayed.embeddings.check_device("cuda")
+
+
+def test_the_global_generator_alone_decides_the_initial_dense_weights() -> None:
+    config, _ = load_run_config(["embeddings.dim=8", "quantizer=cove"])
+    states = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        states.append(build_ctr_model(config, SCHEMA).objective.state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
