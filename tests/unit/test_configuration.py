@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -65,12 +63,6 @@ def test_every_primary_file_is_composed(name: str) -> None:
     compose_yaml(name, [])
 
 
-def test_the_file_on_disk_is_what_the_folder_holds() -> None:
-    primary = {path.stem for path in config_folder().glob("*.yaml")}
-    assert primary == {"train", "prepare", "evaluate", "compare"}
-    assert Path("configs").resolve() == config_folder() or config_folder().is_dir()
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -84,7 +76,7 @@ def test_the_file_on_disk_is_what_the_folder_holds() -> None:
         ("quantizer.loss_reduction=max", r"quantizer\.loss_reduction = max: input should be 'mean' or 'sum'"),
         ("embeddings.dim=6", r"embeddings\.dim = 6: allowed are multiples of 4"),
         ("embeddings.sharding.default=rowwise", r"embeddings\.sharding\.default = rowwise: .*'row_wise'"),
-        ("embeddings.sharding={item_id: row_wise}", r"embeddings\.sharding: needs the key 'default'"),
+        ("~embeddings.sharding.default", r"embeddings\.sharding: needs the key 'default'"),
         ("trainer.optimizer.name=rowwise_adagrad", r"trainer\.optimizer\.name = rowwise_adagrad: is for tables only"),
         ("model.dropout=1.0", r"model\.dropout = 1\.0: input should be less than 1"),
         ("model.hidden_units=[64,0]", r"model\.hidden_units\.1 = 0: input should be greater than 0"),
@@ -94,10 +86,7 @@ def test_the_file_on_disk_is_what_the_folder_holds() -> None:
 )
 def test_a_wrong_setting_names_the_key_the_value_and_what_is_allowed(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        overrides = (
-            [override] if override != "embeddings.sharding={item_id: row_wise}" else ["~embeddings.sharding.default"]
-        )
-        load_run_config(overrides)
+        load_run_config([override])
 
 
 def test_all_wrong_settings_are_named_at_once() -> None:
@@ -122,11 +111,11 @@ def test_the_global_batch_must_divide_among_ranks() -> None:
 
 def test_a_sharded_table_without_a_fused_optimizer_is_refused_with_both_ways_out() -> None:
     config, _ = load_run_config(["embeddings.sharding.default=row_wise"])
-    with pytest.raises(ValueError, match="on cpu there is none.* adam.*default=data_parallel.*rowwise_adagrad"):
+    with pytest.raises(ValueError, match=r"on cpu there is none.* adam.*default=data_parallel.*rowwise_adagrad"):
         config.embeddings.check_device("cpu")
     config.embeddings.check_device("cuda")
     decayed, _ = load_run_config(["embeddings.sharding.default=row_wise", "embeddings.optimizer.weight_decay=0.1"])
-    with pytest.raises(ValueError, match="weight_decay = 0.1"):
+    with pytest.raises(ValueError, match=r"weight_decay = 0\.1"):
         decayed.embeddings.check_device("cuda")
 
 
