@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from cove_dist.training.memory import resident_mb
 from data_pipeline.loader import StreamLoader, build_loader
 from data_pipeline.schema import Schema
 from data_pipeline.stream import SHUFFLE_BUFFER
@@ -80,12 +81,6 @@ def measure(loader: StreamLoader, epoch: int) -> Epoch:
             resident.append(resident_mb())
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     return Epoch(epoch, rows, len(loader), seconds, first, cpu_seconds, resident)
-
-
-def resident_mb() -> float:
-    """Resident memory of this process in MB, from Linux's ``/proc``."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 def table(epochs: list[Epoch], before: float) -> Table:

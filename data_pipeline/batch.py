@@ -14,14 +14,14 @@ class Batch(Pipelineable):
     """B rows.
 
     Attributes:
-        ids: for every categorical column, in schema order, the embedding row of each id (ids that training never saw are
-            the reserved row): one id per row, or a list per row for sequences. Its stride is the largest B of any rank in
-            this step; rows past B hold no ids. (Gloo has no backward of a row-wise look-up for unequal strides.)
+        ids: for every categorical column, in schema order, the embedding row of each id (the reserved row for ids that
+            training never saw): one id per row, or a list per row for sequences. Its stride is the largest B of any rank
+            in this step; rows past B hold no ids. (Gloo has no backward of a row-wise look-up for unequal strides.)
         dense: float32 ``[B, D]``, standardized; ``D`` may be 0.
         labels: float32 ``[B]``, 0 or 1.
         users, items: int64 ``[B]``: encoded ids as stored, unseen ones kept apart. For grouping and for exporting.
-        weight: float32 scalar ``B * world_size / (rows of this step over all ranks)``. A mean loss times it, averaged over
-            ranks, is the mean over the global batch, also where the ranks' last batches differ in length.
+        weight: float32 scalar ``B * world_size / (rows of this step over all ranks)``. A mean loss times it, averaged
+            over ranks, is the mean over the global batch, also where the ranks' batches differ in length.
     """
 
     ids: KeyedJaggedTensor
@@ -35,7 +35,8 @@ class Batch(Pipelineable):
         return len(self.labels)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
-        return Batch(**{f.name: getattr(self, f.name).to(device=device, non_blocking=non_blocking) for f in fields(self)})
+        moved = {f.name: getattr(self, f.name).to(device=device, non_blocking=non_blocking) for f in fields(self)}
+        return Batch(**moved)
 
     def pin_memory(self) -> Batch:
         return Batch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})

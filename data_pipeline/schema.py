@@ -5,17 +5,17 @@ Layout of a prepared folder::
     schema.json                  this file's `Schema`
     report.json                  what was read, dropped and why; Table 1 figures
     ids/<table>.parquet          id (int64), original_id: one file per id table
-    train/part-00000.parquet     columns: every categorical (int64, or list<int64>), every dense (float32), the label (float32)
+    planted/<column>.parquet     id, original_id, category_1, … (fine first): synthetic data only
+    train/part-00000.parquet     columns: every categorical (int64, or list<int64>), every dense and the label (float32)
     validation/…  test/…         the same columns, sorted by user id
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
-
-import json
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -76,8 +76,15 @@ class Schema:
     format_version: int = FORMAT_VERSION
 
     def entity(self, role: Literal["user", "item"]) -> Categorical:
-        """The non-sequence column with this role."""
-        return next(column for column in self.categorical if column.role == role and not column.sequence)
+        """The non-sequence column with this role.
+
+        Raises:
+            DataError: there is none.
+        """
+        for column in self.categorical:
+            if column.role == role and not column.sequence:
+                return column
+        raise DataError(f"{self.name}: schema.json has no column with the role {role}. Prepare the data again.")
 
     def save(self, folder: Path) -> None:
         (folder / "schema.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
@@ -91,13 +98,16 @@ class Schema:
         """
         path = Path(folder) / "schema.json"
         if not path.is_file():
-            raise DataError(f"{path}: no such file. Prepare the data first: python launch/prepare.py data=NAME output={folder}")
+            raise DataError(
+                f"{path}: no such file. Prepare the data first: python launch/prepare.py data=NAME output={folder}"
+            )
         try:
             schema = TypeAdapter(cls).validate_json(path.read_text())
         except ValidationError as error:
             raise DataError(f"{path}: not a valid schema: {error}. Prepare the data again.") from error
         if schema.format_version != FORMAT_VERSION:
             raise DataError(
-                f"{path}: format_version = {schema.format_version}, this version reads {FORMAT_VERSION}. Prepare the data again."
+                f"{path}: format_version = {schema.format_version}, this version reads {FORMAT_VERSION}."
+                " Prepare the data again."
             )
         return schema

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from cove_dist.errors import ConfigError
 from cove_dist.training.program import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE
+from data_pipeline.report import Report
 
 _HIDDEN = ("auc_error", "users", "samples", "split", "checkpoint")
 
@@ -27,10 +28,8 @@ def metrics_table(metrics: Mapping[str, float]) -> Table:
 def report_table(folder: Path) -> Table:
     """The figures of a prepared folder's ``report.json``."""
     table = Table("prepared", str(folder))
-    for name, value in json.loads((folder / "report.json").read_text()).items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} {_number(count)}" for key, count in value.items()) or "none"
-        table.add_row(name, _number(value) if isinstance(value, (int, float)) else str(value))
+    for label, value in Report.load(folder).summary().items():
+        table.add_row(label, value)
     return table
 
 

@@ -68,6 +68,13 @@ def process_group(device: str = "auto", timeout: timedelta = timedelta(minutes=1
     dist.destroy_process_group()
 
 
+def max_over_ranks(value: float, device: torch.device) -> float:
+    """All-reduced maximum of a number."""
+    largest = torch.tensor(value, device=device)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return largest.item()
+
+
 def sum_over_ranks(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     """All-reduced sum of a float64 vector, on CPU."""
     total = values.to(device)

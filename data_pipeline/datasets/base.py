@@ -1,0 +1,60 @@
+"""What a data set tells `data_pipeline.prepare`. Its fields are the keys of ``configs/data/<name>.yaml``."""
+
+# Annotations are evaluated here and in the data sets: configurations are checked against them.
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Annotated
+
+import pyarrow as pa
+from annotated_types import Gt
+
+from data_pipeline.columns import Columns
+from data_pipeline.errors import DataError
+from data_pipeline.read import OnInvalid, Source
+from data_pipeline.split import SplitBy
+from data_pipeline.workspace import Workspace
+
+Positive = Annotated[int, Gt(0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(ABC):
+    """Where raw rows come from and which columns mean what.
+
+    Attributes:
+        split: how rows are split (see `data_pipeline.split.split_rows`). None: ``user_time`` where there is a time
+            column, else ``random``.
+        ratios: train : validation : test.
+        on_invalid: what to do with rows that break a rule: "error" refuses the data, "drop" leaves them out, counted.
+        row_group_size: rows of a Parquet row group, the unit that ranks share; small splits get smaller ones.
+        memory_gb: GB of memory for DuckDB, which works on disk beyond it.
+    """
+
+    split: SplitBy | None = None
+    ratios: tuple[Positive, Positive, Positive] = (8, 1, 1)
+    on_invalid: OnInvalid = "error"
+    row_group_size: Positive = 65_536
+    memory_gb: Annotated[float, Gt(0)] = 2.0
+
+    @property
+    @abstractmethod
+    def columns(self) -> Columns:
+        """Which columns of ``raw`` mean what."""
+
+    @abstractmethod
+    def read(self, workspace: Workspace) -> Source:
+        """Create the table ``raw``: the columns of `columns`, and the name of each row's file as ``__file``."""
+
+    def planted(self, seed: int) -> dict[str, pa.Table]:
+        """True categories where they are known, per id column: ``original_id, category_1, …``, fine first."""
+        return {}
+
+    @property
+    def split_by(self) -> SplitBy:
+        """Raises `DataError` for a split by time without a time column."""
+        timed = self.columns.time is not None
+        if self.split is None:
+            return "user_time" if timed else "random"
+        if self.split != "random" and not timed:
+            raise DataError(f"data.split = {self.split}: needs data.time=COLUMN. Set it, or data.split=random")
+        return self.split

@@ -1,0 +1,50 @@
+"""Any interactions in CSV or Parquet files."""
+
+from dataclasses import dataclass
+
+from data_pipeline.columns import Columns
+from data_pipeline.datasets.base import Dataset
+from data_pipeline.read import Source, find_files, read_files
+from data_pipeline.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Custom(Dataset):
+    """CSV files with a header line (delimited by comma, tab, semicolon or bar; plain or .gz), or Parquet files.
+
+    Attributes:
+        source: a path or a glob.
+        user, item, label, rating, threshold, time, categorical, dense: see `data_pipeline.columns.Columns`.
+
+    Raises:
+        DataError: columns that contradict each other.
+    """
+
+    source: str
+    user: str
+    item: str
+    label: str | None = None
+    rating: str | None = None
+    threshold: float | None = None
+    time: str | None = None
+    categorical: tuple[str, ...] = ()
+    dense: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.columns  # noqa: B018  refuses columns that contradict each other before any file is read
+
+    @property
+    def columns(self) -> Columns:
+        return Columns(
+            user=self.user,
+            item=self.item,
+            label=self.label,
+            rating=self.rating,
+            threshold=self.threshold,
+            time=self.time,
+            categorical=tuple(self.categorical),
+            dense=tuple(self.dense),
+        )
+
+    def read(self, workspace: Workspace) -> Source:
+        return read_files(workspace, find_files(self.source), self.columns.raw(), self.on_invalid, self.source)

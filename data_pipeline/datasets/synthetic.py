@@ -1,0 +1,151 @@
+"""Interactions with planted categories, of any size, so that recovered codes can be scored against the truth."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+from annotated_types import Ge
+
+from data_pipeline.columns import FILE, ITEM, USER, Columns
+from data_pipeline.datasets.base import Dataset, Positive
+from data_pipeline.errors import DataError
+from data_pipeline.read import Source
+from data_pipeline.workspace import Workspace
+
+_LATENT = 8  # dimensions of a category's hidden vector
+_DRAWS = 4  # uniform numbers per row: what one step of the Philox counter yields
+_FIRST_SECOND, _JITTER_SECONDS = 1_600_000_000, 3_600
+_ROWS, _USERS, _ITEMS = range(3)  # independent random streams under one seed
+_RAW = pa.schema({"user": pa.int64(), "item": pa.int64(), "label": pa.int8(), "time": pa.int64()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synthetic(Dataset):
+    """Users and items sit in trees of categories, and labels follow the affinity of the two.
+
+    A category has a hidden vector: that of its parent plus its own offset, so affinity has a part from every level. A
+    row draws its user and its item by popularity, and its label is 1 with probability ``sigmoid(affinity / noise)``;
+    affinity, the scaled inner product of the two categories' vectors, has unit variance over the categories.
+
+    Rows are made a chunk at a time by a counter-based generator, so they do not depend on the chunk size.
+
+    Attributes:
+        users, items, rows: how many. Ids that no row drew are absent from the data.
+        user_tree, item_tree: categories per level, fine to coarse: (20, 4) is 20 categories nested in 4.
+        noise: 0 for labels that affinity decides; larger for labels closer to chance.
+        user_skew, item_skew: exponent s of popularity ~ rank^-s (Zipf); 0 is uniform.
+        chunk_rows: rows made at a time: memory, not content.
+
+    Raises:
+        DataError: a tree does not narrow from fine to coarse.
+    """
+
+    users: Positive
+    items: Positive
+    rows: Positive
+    user_tree: tuple[Positive, ...] = (20, 4)
+    item_tree: tuple[Positive, ...] = (20, 4)
+    noise: Annotated[float, Ge(0)] = 0.25
+    user_skew: Annotated[float, Ge(0)] = 0.5
+    item_skew: Annotated[float, Ge(0)] = 0.8
+    chunk_rows: Positive = 500_000
+
+    def __post_init__(self) -> None:
+        for key in ("user_tree", "item_tree"):
+            tree = getattr(self, key)
+            if not tree or any(fine <= coarse for fine, coarse in pairwise(tree)):
+                raise DataError(f"data.{key} = {list(tree)}: sizes must fall from fine to coarse, such as [20, 4]")
+
+    @property
+    def columns(self) -> Columns:
+        return Columns(user="user", item="item", label="label", time="time")
+
+    def read(self, workspace: Workspace) -> Source:
+        reader = pa.RecordBatchReader.from_batches(_RAW, self._reported(workspace))
+        workspace.connection.register("chunks", reader)
+        workspace.query(f"CREATE TABLE raw AS SELECT *, 'synthetic' AS {FILE} FROM chunks")
+        return Source(f"synthetic, seed {workspace.seed}", text=False)
+
+    def planted(self, seed: int) -> dict[str, pa.Table]:
+        users, items = self._population(seed)
+        return {USER: users.table(), ITEM: items.table()}
+
+    def chunks(self, seed: int) -> Iterator[pa.RecordBatch]:
+        """Batches of up to `chunk_rows` rows: user, item int64, label int8, time int64 (seconds)."""
+        users, items = self._population(seed)
+        for start in range(0, self.rows, self.chunk_rows):
+            count = min(self.chunk_rows, self.rows - start)
+            uniform = np.random.Generator(_bits(seed, _ROWS).advance(start)).random((count, _DRAWS))
+            user, item = users.draw(uniform[:, 0]), items.draw(uniform[:, 1])
+            affinity = np.einsum("nd,nd->n", users.hidden(user), items.hidden(item)) / np.sqrt(_LATENT)
+            jitter = (uniform[:, 3] * _JITTER_SECONDS).astype(np.int64)
+            time = _FIRST_SECOND + np.arange(start, start + count) + jitter
+            label = uniform[:, 2] < self._probability(affinity)
+            yield pa.record_batch([user, item, label.astype(np.int8), time], schema=_RAW)
+
+    def _reported(self, workspace: Workspace) -> Iterator[pa.RecordBatch]:
+        made = 0
+        for chunk in self.chunks(workspace.seed):
+            made += chunk.num_rows
+            yield chunk
+            workspace.on_progress(f"made {made:,} of {self.rows:,} rows")
+
+    def _probability(self, affinity: np.ndarray) -> np.ndarray:
+        if self.noise == 0:
+            return (affinity > 0).astype(np.float64)
+        return 0.5 * (1 + np.tanh(0.5 * affinity / self.noise))  # the sigmoid, without overflow
+
+    def _population(self, seed: int) -> tuple["Population", "Population"]:
+        return (
+            Population(self.users, tuple(self.user_tree), self.user_skew, np.random.Generator(_bits(seed, _USERS))),
+            Population(self.items, tuple(self.item_tree), self.item_skew, np.random.Generator(_bits(seed, _ITEMS))),
+        )
+
+
+class Population:
+    """Ids ``0 .. size-1`` with a category each, at every level of a tree, and a popularity."""
+
+    def __init__(self, size: int, tree: tuple[int, ...], skew: float, random: np.random.Generator) -> None:
+        self.size, self.tree, self.skew = size, tree, skew
+        self.by_rank = random.permutation(size)  # popular ids lie anywhere, not first
+        self.fine = random.integers(tree[0], size=size, dtype=np.int32)
+        offsets = [random.standard_normal((count, _LATENT)) for count in tree]
+        ancestors = [self._ancestor(np.arange(tree[0]), level) for level in range(len(tree))]
+        self.vectors = sum(o[a] for o, a in zip(offsets, ancestors, strict=True)) / np.sqrt(len(tree))
+
+    def draw(self, uniform: np.ndarray) -> np.ndarray:
+        """Ids ``[n]`` by popularity, for uniform numbers ``[n]``.
+
+        The rank is the floor of x of density x^-s on ``[1, size+1)``, by its inverse distribution function: no table of
+        probabilities is needed.
+        """
+        end = self.size + 1.0
+        if self.skew == 1:
+            rank = end**uniform
+        else:
+            power = 1 - self.skew
+            rank = (1 + uniform * (end**power - 1)) ** (1 / power)
+        return self.by_rank[np.minimum(rank.astype(np.int64) - 1, self.size - 1)]
+
+    def hidden(self, ids: np.ndarray) -> np.ndarray:
+        """Hidden vectors ``[n, 8]`` of the ids' categories."""
+        return self.vectors[self.fine[ids]]
+
+    def table(self) -> pa.Table:
+        """``original_id, category_1, …``, fine first."""
+        levels = {f"category_{level + 1}": self._ancestor(self.fine, level) for level in range(len(self.tree))}
+        return pa.table({"original_id": np.arange(self.size), **levels})
+
+    def _ancestor(self, fine: np.ndarray, level: int) -> np.ndarray:
+        """The category at `level` above each fine category: consecutive categories share a parent, evenly."""
+        category = fine.astype(np.int64)
+        for below, above in zip(self.tree[:level], self.tree[1 : level + 1], strict=True):
+            category = category * above // below
+        return category
+
+
+def _bits(seed: int, stream: int) -> np.random.Philox:
+    return np.random.Philox(key=[seed, stream])

@@ -1,0 +1,138 @@
+"""Raw rows -> checked, split, encoded, sharded Parquet, through DuckDB tables that spill to disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+
+from data_pipeline.columns import ITEM, LABEL, ROW, SPLIT, TIME, USER, Columns
+from data_pipeline.datasets.base import Dataset
+from data_pipeline.encode import encode_ids, id_table
+from data_pipeline.report import Report
+from data_pipeline.schema import SPLITS, Categorical, Schema, Split
+from data_pipeline.split import seeded_hash, split_rows
+from data_pipeline.validate import validate
+from data_pipeline.workspace import Workspace, complete_or_absent, open_workspace, quoted
+from data_pipeline.writer import moments, write_split, write_table
+
+logger = logging.getLogger(__name__)
+
+
+def prepare(
+    dataset: Dataset,
+    output: Path,
+    *,
+    name: str,
+    seed: int = 0,
+    overwrite: bool = False,
+    on_progress: Callable[[str], None] = logger.info,
+) -> Schema:
+    """Prepare `dataset` into the folder `output`, which is complete or absent.
+
+    Training rows are shuffled once by a seeded hash; validation and test are sorted by user, then time. The same data
+    and seed give the same rows in the same order, whatever the number of threads.
+
+    Args:
+        dataset: where the raw rows come from and which columns mean what.
+        output: the folder to make (see `data_pipeline.schema` for its layout).
+        name: of the data set, kept in the schema.
+        seed: of the shuffle, of a random split, and of synthetic data.
+        overwrite: replace a folder that exists.
+        on_progress: receives one line for people now and then.
+
+    Raises:
+        DataError: `output` exists, or the raw data is missing or invalid.
+    """
+    columns, split_by = dataset.columns, dataset.split_by
+    with (
+        complete_or_absent(Path(output), overwrite=overwrite) as folder,
+        open_workspace(
+            folder / "scratch", memory_gb=dataset.memory_gb, seed=seed, on_progress=on_progress
+        ) as workspace,
+    ):
+        source = dataset.read(workspace)
+        on_progress("checking rows")
+        dropped = source.dropped | validate(workspace, source, columns, dataset.on_invalid)
+        on_progress(f"splitting by {split_by}")
+        rows = split_rows(workspace, split_by, dataset.ratios)
+        categorical = encode_ids(workspace, columns, folder)
+        schema = _write(workspace, folder, name, columns, categorical, rows, dataset.row_group_size)
+        _write_planted(workspace, dataset, folder)
+        schema.save(folder)
+        _report(workspace, schema, source.description, split_by, dropped).save(folder)
+    on_progress(f"{name}: {sum(rows.values()):,} rows in {output}")
+    return schema
+
+
+def _write(
+    workspace: Workspace,
+    folder: Path,
+    name: str,
+    columns: Columns,
+    categorical: tuple[Categorical, ...],
+    rows: dict[str, int],
+    row_group_size: int,
+) -> Schema:
+    splits = {}
+    for number, split in enumerate(SPLITS):
+        workspace.on_progress(f"writing {split}: {rows[split]:,} rows")
+        encoded = _encoded(workspace, columns, number)
+        files = write_split(encoded, rows[split], folder / split, row_group_size)
+        splits[split] = Split(rows=rows[split], files=files)
+    training = [folder / file for file in splits["train"].files]
+    dense = tuple(moments(training, column) for column in columns.dense)
+    return Schema(name=name, label=LABEL, categorical=categorical, dense=dense, splits=splits)
+
+
+def _encoded(workspace: Workspace, columns: Columns, split: int) -> duckdb.DuckDBPyRelation:
+    """The rows of a split with encoded ids, in the order in which they are written."""
+    names = (USER, ITEM, *columns.categorical)
+    ids = [f"{id_table(name)}.id AS {quoted(name)}" for name in names]
+    values = [f"rows.{quoted(name)}" for name in (*columns.dense, LABEL)]
+    joins = [
+        f"JOIN {id_table(name)} ON {id_table(name)}.original_id IS NOT DISTINCT FROM rows.{quoted(name)}"
+        for name in names
+    ]
+    by_time = [f"{id_table(USER)}.id", *([f"rows.{TIME}"] if columns.time else []), f"rows.{ROW}"]
+    order = [seeded_hash(workspace.seed, "shuffle"), f"rows.{ROW}"] if split == 0 else by_time
+    return workspace.connection.sql(
+        f"SELECT {', '.join([*ids, *values])} FROM rows {' '.join(joins)}"
+        f" WHERE {SPLIT} = {split} ORDER BY {', '.join(order)}"
+    )
+
+
+def _write_planted(workspace: Workspace, dataset: Dataset, folder: Path) -> None:
+    """``planted/<column>.parquet``: id, original_id, category_1, … (fine first), where these are known."""
+    for column, categories in dataset.planted(workspace.seed).items():
+        (folder / "planted").mkdir(exist_ok=True)
+        workspace.connection.register("categories", categories)
+        joined = workspace.connection.sql(
+            f"SELECT id, categories.* FROM {id_table(column)} JOIN categories USING (original_id) ORDER BY id"
+        )
+        write_table(joined, folder / "planted" / f"{column}.parquet")
+
+
+def _report(workspace: Workspace, schema: Schema, source: str, split: str, dropped: dict[str, int]) -> Report:
+    [(interactions,)] = workspace.query(f"SELECT count(*) FROM rows WHERE {LABEL} = 1")
+    [(pairs,)] = workspace.query(f"SELECT count(*) FROM (SELECT 1 FROM rows GROUP BY {USER}, {ITEM})")
+    rows = {name: split.rows for name, split in schema.splits.items()}
+    samples = sum(rows.values())
+    users, items = schema.entity("user").num_ids, schema.entity("item").num_ids
+    return Report(
+        name=schema.name,
+        source=source,
+        seed=workspace.seed,
+        split=split,
+        rows_read=samples + sum(dropped.values()),
+        rows_dropped=dropped,
+        duplicate_pairs=samples - pairs,
+        rows=rows,
+        users=users,
+        items=items,
+        interactions=interactions,
+        samples=samples,
+        density=samples / (users * items),
+    )

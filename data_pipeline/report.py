@@ -1,0 +1,64 @@
+"""``report.json``: what was read, dropped and why, and the figures of the paper's Table 1."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from data_pipeline.errors import DataError
+
+
+@dataclass(frozen=True)
+class Report:
+    """The account of one prepared data set.
+
+    Attributes:
+        rows_dropped: rows left out, by reason; ``rows_read`` counts them too.
+        duplicate_pairs: rows beyond the first of the same user and item. They are kept.
+        interactions: rows with label 1.
+        samples: rows of all splits.
+        density: samples / (users * items), as in the paper's Table 1.
+    """
+
+    name: str
+    source: str
+    seed: int
+    split: str
+    rows_read: int
+    rows_dropped: dict[str, int]
+    duplicate_pairs: int
+    rows: dict[str, int]
+    users: int
+    items: int
+    interactions: int
+    samples: int
+    density: float
+
+    def save(self, folder: Path) -> None:
+        (folder / "report.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Report:
+        """Read ``folder/report.json``. Raises `DataError` when it is missing or not a report."""
+        path = Path(folder) / "report.json"
+        try:
+            return TypeAdapter(cls).validate_json(path.read_text())
+        except (OSError, ValidationError) as error:
+            raise DataError(f"{path}: not a report: {error}. Prepare the data again") from error
+
+    def summary(self) -> dict[str, str]:
+        """Labels and values to print, in order."""
+        table = {"source": self.source, "rows read": f"{self.rows_read:,}"}
+        table |= {f"dropped, {reason}": f"{count:,}" for reason, count in self.rows_dropped.items()}
+        table |= {f"{name} rows": f"{count:,}" for name, count in self.rows.items()}
+        return table | {
+            "users": f"{self.users:,}",
+            "items": f"{self.items:,}",
+            "interactions (label 1)": f"{self.interactions:,}",
+            "samples": f"{self.samples:,}",
+            "density": f"{self.density:.4%}",
+            "repeated user-item pairs (kept)": f"{self.duplicate_pairs:,}",
+        }

@@ -1,0 +1,29 @@
+"""Run the launch programs as a user does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def launch(
+    program: str, *arguments: str, ranks: int | None = None, seconds: float = 240
+) -> subprocess.CompletedProcess[str]:
+    """``python launch/<program>.py …``, or under torchrun with this number of ranks."""
+    script = [str(ROOT / "launch" / f"{program}.py"), *arguments]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    command = [*torchrun, *script] if ranks else [sys.executable, *script]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=seconds, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+
+
+def succeed(program: str, *arguments: str, ranks: int | None = None) -> str:
+    """The standard output of a program that must succeed."""
+    done = launch(program, *arguments, ranks=ranks)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

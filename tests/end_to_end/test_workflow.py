@@ -1,0 +1,152 @@
+"""Prepare, train under torchrun, evaluate, resume, compare: on a small slice, by the programs themselves."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from omegaconf import OmegaConf
+from sklearn.metrics import log_loss, roc_auc_score
+from torchmetrics.retrieval import RetrievalHitRate, RetrievalNormalizedDCG
+
+from tests.configurations import COVE, ROW_WISE, small_run
+from tests.end_to_end.programs import launch, succeed
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workflow") / "data"
+    out = succeed("prepare", "data=synthetic", f"output={folder}", "users=60", "items=80", "rows=3001")
+    assert "samples" in out
+    assert "3,001" in out
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """COVE-DeepFM, trained by two ranks."""
+    folder = tmp_path_factory.mktemp("workflow") / "run"
+    succeed("train", *small_run(data, folder, *COVE, *ROW_WISE), ranks=2)
+    return folder
+
+
+def evaluated(run: Path, *arguments: str, ranks: int | None = None) -> dict[str, float]:
+    succeed("evaluate", f"run={run}", "device=cpu", *arguments, ranks=ranks)
+    return json.loads((run / "metrics.json").read_text())
+
+
+def test_a_run_folder_holds_what_other_tools_read(run: Path) -> None:
+    assert OmegaConf.load(run / "config.yaml").quantizer.item_levels == [12, 4]
+    kinds = {json.loads(line)["kind"] for line in (run / "log.jsonl").read_text().splitlines()}
+    assert kinds == {"train", "validation"}
+    assert list((run / "tensorboard").glob("events.out.tfevents.*"))
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["world_size"] == 2
+    assert summary["samples_per_second"] > 0
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert {"loss", "task", "quantization_item", "perplexity_item_1", "perplexity_user_2"} <= set(records[0])
+
+
+def test_metrics_do_not_depend_on_the_number_of_ranks(run: Path) -> None:
+    """The checkpoint of two row-wise ranks, loaded by one, two and four."""
+    one = evaluated(run)
+    for ranks in (2, 4):
+        assert evaluated(run, ranks=ranks) == pytest.approx(one, abs=1e-6)
+
+
+def test_metrics_equal_those_of_other_libraries_on_the_saved_predictions(run: Path) -> None:
+    metrics = evaluated(run, "save_predictions=true", ranks=2)
+    table = pq.read_table(run / "predictions_test")
+    assert table.column_names == ["user", "item", "label", "score"]
+    assert len(table) == metrics["samples"]
+    labels, scores = (table[name].to_numpy().astype(np.float64) for name in ("label", "score"))
+    assert abs(metrics["auc"] - roc_auc_score(labels, scores)) <= metrics["auc_error"] + 1e-6
+    assert metrics["logloss"] == pytest.approx(log_loss(labels, scores), abs=1e-5)
+    arguments = {"preds": torch.tensor(scores), "target": torch.tensor(labels).long()}
+    arguments["indexes"] = torch.tensor(table["user"].to_numpy())
+    for k in (1, 5, 10):
+        assert metrics[f"ndcg@{k}"] == pytest.approx(
+            RetrievalNormalizedDCG(top_k=k, empty_target_action="skip")(**arguments).item(), abs=1e-6
+        )
+    assert metrics["hr@5"] == pytest.approx(
+        RetrievalHitRate(top_k=5, empty_target_action="skip")(**arguments).item(), abs=1e-6
+    )
+
+
+def test_predictions_carry_the_original_ids(run: Path, data: Path) -> None:
+    evaluated(run, "save_predictions=true")
+    predicted = pq.read_table(run / "predictions_test").to_pylist()
+    original = {
+        name: dict(
+            zip(
+                *(pq.read_table(data / "ids" / f"{name}_id.parquet")[c].to_pylist() for c in ("id", "original_id")),
+                strict=True,
+            )
+        )
+        for name in ("user", "item")
+    }
+    rows = pq.read_table(data / "test").to_pylist()
+    expected = sorted((original["user"][r["user_id"]], original["item"][r["item_id"]], r["label"]) for r in rows)
+    assert sorted((r["user"], r["item"], r["label"]) for r in predicted) == expected
+
+
+def test_a_run_is_not_overwritten_and_goes_on_where_it_was(data: Path, tmp_path: Path) -> None:
+    arguments = small_run(data, tmp_path / "run", "trainer.epochs=1")
+    succeed("train", *arguments, ranks=2)
+    again = launch("train", *arguments, ranks=2)
+    assert again.returncode != 0
+    assert "holds a run already. Go on with it by trainer.checkpoint.resume=auto" in again.stderr
+    succeed("train", *arguments, "trainer.checkpoint.resume=auto", "trainer.epochs=2", ranks=2)
+    validations = [
+        record["epoch"]
+        for record in map(json.loads, (tmp_path / "run" / "log.jsonl").read_text().splitlines())
+        if record["kind"] == "validation"
+    ]
+    assert validations == [1, 2]
+
+
+def test_comparison_of_runs_over_seeds(data: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        folder = tmp_path / f"seed{seed}"
+        succeed("train", *small_run(data, folder, "trainer.epochs=1", f"seed={seed}"))
+        evaluated(folder)
+    out = succeed("compare", f"runs={tmp_path}/seed*", f"json={tmp_path}/table.json")
+    assert "DeepFM" in out
+    assert "±" in out
+    [record] = json.loads((tmp_path / "table.json").read_text())
+    assert len(record["figures"]["auc"]) == 2
+
+
+def test_debug_mode_is_short_shows_shapes_and_leaves_nothing(data: Path, tmp_path: Path) -> None:
+    done = launch("train", *small_run(data, tmp_path / "run", *COVE, "trainer.debug=true"))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"objective\.head\.mlp .*\[\d+, 16\] -> \[\d+, 8\]", done.stderr)
+    assert len(re.findall(r"step \d+, train", done.stderr)) == 5
+    assert not (tmp_path / "run").exists()
+
+
+def test_dlrm_with_side_columns_from_ones_own_data(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = 2000
+    lines = ["uid,iid,weekday,age,stars,ts"]
+    for i in range(rows):
+        user, item = rng.integers(40), rng.integers(30)
+        lines.append(f"u{user},{item},d{rng.integers(7)},{20 + user},{rng.integers(1, 6)},{i}")
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
+    columns = ("user=uid", "item=iid", "label=null", "rating=stars", "threshold=4", "time=ts")
+    further = ("categorical=[weekday]", "dense=[age]")
+    succeed("prepare", "data=custom", f"source={tmp_path}/*.csv", *columns, *further, f"output={tmp_path}/data")
+    small = small_run(tmp_path / "data", tmp_path / "run", "model=dlrm", "model.bottom_units=[8]", "trainer.epochs=1")
+    succeed("train", *[o.replace("data=synthetic", "data=custom") for o in small], ranks=2)
+    assert 0 < evaluated(tmp_path / "run")["auc"] < 1
+
+
+@pytest.mark.parametrize("program", ["prepare", "train", "evaluate", "compare"])
+def test_help_and_print_config(program: str) -> None:
+    assert "usage:" in succeed(program, "--help")
+    assert OmegaConf.create(succeed(program, "--print-config"))

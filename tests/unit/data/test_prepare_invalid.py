@@ -1,0 +1,228 @@
+"""Every kind of bad input: the message names the file, the column, the value and the count, and says what to do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_pipeline.datasets.custom import Custom
+from data_pipeline.errors import DataError
+from data_pipeline.report import Report
+from tests.unit.data.prepare_helpers import (
+    NAMES,
+    pairs,
+    prepare_custom,
+    read_decoded,
+    some_rows,
+    write_csv,
+    write_parquet,
+)
+
+FEATURED = (*NAMES, "city", "age")
+
+
+def rows_with(**wrong: Any) -> list[list[Any]]:
+    """Good rows, and as data rows 8 and 9 two in which the given columns are wrong."""
+    rows = [[*row, "town", 30 + k] for k, row in enumerate(some_rows())]
+    bad = [dict(zip(FEATURED, rows[k], strict=True)) | wrong for k in (0, 1)]
+    return rows[:7] + [list(row.values()) for row in bad] + rows[7:]
+
+
+def error(source: Path | str, **settings: Any) -> str:
+    """The message of the error that preparing raises; nothing may be left on disk."""
+    output = Path(source).parent / "out"
+    with pytest.raises(DataError) as caught:
+        prepare_custom(source, output, **settings)
+    assert not output.exists() and not list(output.parent.glob(".out*"))
+    return str(caught.value)
+
+
+WRONG_VALUES = [
+    ("user", None, "null id"),
+    ("item", None, "null id"),
+    ("user", -3, "negative id"),
+    ("item", -1, "negative id"),
+    ("label", 2, "label is not 0 or 1"),
+    ("label", "maybe", "label is not 0 or 1"),
+    ("label", None, "null label"),
+    ("time", None, "null time"),
+    ("time", "soon", "time is not a number or a timestamp"),
+    ("age", "old", "value is not a finite number"),
+    ("age", "nan", "value is not a finite number"),
+    ("age", "1e300", "value is not a finite number"),
+    ("age", None, "null value"),
+]
+
+
+@pytest.mark.parametrize("column, value, reason", WRONG_VALUES)
+def test_invalid_rows_are_refused_or_dropped_and_counted(tmp_path, column, value, reason):
+    raw = write_csv(tmp_path / "raw.csv", rows_with(**{column: value}), FEATURED)
+    features = {"categorical": ("city",), "dense": ("age",)}
+
+    message = error(raw, **features)
+    shown = None if value is None else str(value)
+    assert message.startswith(f"{raw}: column {column!r}: {reason}")
+    assert f"in 2 rows, first {shown!r} in data row 8" in message
+    assert "data.on_invalid=drop" in message
+
+    prepare_custom(raw, tmp_path / "out", on_invalid="drop", **features)
+    report = Report.load(tmp_path / "out")
+    assert report.rows_read == 102
+    assert [(key.startswith(f"{column}: {reason}"), count) for key, count in report.rows_dropped.items()] == [(True, 2)]
+    kept = [pair for rows in read_decoded(tmp_path / "out").values() for pair in pairs(rows)]
+    assert sorted(map(str, kept)) == sorted(str((user, item)) for user, item, *_ in some_rows())
+
+
+def test_typed_columns_of_parquet_are_checked_too(tmp_path):
+    n = 30
+    good = {"user": [1] * n, "item": list(range(n)), "label": [1.0] * n, "time": list(range(n)), "age": [1.0] * n}
+    for column, value, reason in [
+        ("user", -5, "negative id"),
+        ("item", None, "null id"),
+        ("label", 0.5, "label is not 0 or 1"),
+        ("age", float("nan"), "value is not a finite number"),
+        ("age", 1e300, "value is not a finite number"),
+    ]:
+        columns = {name: [value, *values[1:]] if name == column else values for name, values in good.items()}
+        message = error(write_parquet(tmp_path / "raw.parquet", columns), dense=("age",))
+        assert f"column {column!r}: {reason}" in message and "in 1 row, " in message
+
+
+def test_every_broken_rule_has_its_line_and_a_row_counts_once(tmp_path):
+    rows = [*some_rows(), (-1, 5, 7, 0), (1, 5, 7, 0)]
+    raw = write_csv(tmp_path / "raw.csv", rows)
+    lines = error(raw).splitlines()
+    assert ["negative id in 1 row" in lines[0], "not 0 or 1" in lines[1] and "in 1 row" in lines[1]] == [True, True]
+    prepare_custom(raw, tmp_path / "out", on_invalid="drop")
+    assert list(Report.load(tmp_path / "out").rows_dropped.values()) == [1, 1]
+
+
+@pytest.mark.parametrize("rating, reason", [("", "null rating"), ("good", "rating is not a finite number")])
+def test_a_rating_must_be_a_number(tmp_path, rating, reason):
+    raw = write_csv(tmp_path / "raw.csv", rows_with(label=rating), FEATURED)
+    assert f"column 'label': {reason}" in error(raw, label=None, rating="label", threshold=1.0)
+
+
+def test_a_missing_file_and_a_pattern_without_a_match(tmp_path):
+    assert error(tmp_path / "nowhere.csv").startswith(f"{tmp_path}/nowhere.csv: no such file. Correct data.source")
+    assert "*.parquet: no file matches this pattern" in error(tmp_path / "*.parquet")
+    (tmp_path / "folder").mkdir()
+    assert "is a folder. Name its files with a glob" in error(tmp_path / "folder")
+
+
+def test_a_wrong_column_lists_the_columns_there_are(tmp_path):
+    raw = write_csv(tmp_path / "raw.csv", some_rows())
+    assert "no column 'uid'. The columns are: user, item, label, time" in error(raw, user="uid")
+    parquet = write_parquet(tmp_path / "raw.parquet", {"user": [1], "item": [1], "label": [1]})
+    assert "no column 'time'. The columns are: user, item, label" in error(parquet)
+
+
+def test_a_file_that_lacks_a_column_is_named_among_many(tmp_path):
+    for name, column in (("a", "label"), ("b", "click")):
+        write_csv(tmp_path / f"{name}.csv", some_rows(), ("user", "item", column, "time"))
+    assert error(tmp_path / "*.csv").startswith(f"{tmp_path}/b.csv: no column 'label'")
+
+
+def test_an_invalid_row_is_named_by_its_own_file(tmp_path):
+    write_csv(tmp_path / "a.csv", some_rows())
+    write_csv(tmp_path / "b.csv", [(1, 2, 1, 0), (1, 2, 5, 0)])
+    message = error(tmp_path / "*.csv")
+    assert message.startswith(f"{tmp_path}/b.csv: column 'label'") and "first '5' in data row 2." in message
+
+
+def test_names_that_differ_in_case_alone_are_refused(tmp_path):
+    raw = write_parquet(tmp_path / "raw.parquet", {"user": [1], "User": [2], "item": [1], "label": [1], "time": [1]})
+    assert "more than one column 'user'" in error(raw)
+
+
+def test_truncated_and_corrupt_parquet(tmp_path):
+    whole = write_parquet(tmp_path / "whole.parquet", {name: list(range(5_000)) for name in NAMES}).read_bytes()
+    truncated, corrupt = tmp_path / "truncated.parquet", tmp_path / "corrupt.parquet"
+    truncated.write_bytes(whole[: len(whole) // 2])
+    assert error(truncated).startswith(f"{truncated}: cannot be read as Parquet")
+    start = pq.ParquetFile(tmp_path / "whole.parquet").metadata.row_group(0).column(2).data_page_offset
+    corrupt.write_bytes(whole[:start] + bytes(b ^ 0xFF for b in whole[start : start + 100]) + whole[start + 100 :])
+    message = error(corrupt)
+    assert message.startswith(f"{corrupt}: cannot be read") and "write it again" in message
+
+
+def test_empty_files(tmp_path):
+    (tmp_path / "nothing.csv").touch()
+    assert error(tmp_path / "nothing.csv").startswith(f"{tmp_path}/nothing.csv: the file is empty (0 bytes)")
+    assert "header.csv: no rows" in error(write_csv(tmp_path / "header.csv", []))
+    types = {"user": pa.int64(), "item": pa.int64(), "label": pa.int64(), "time": pa.int64()}
+    pq.write_table(pa.schema(types).empty_table(), tmp_path / "empty.parquet")
+    assert "empty.parquet: no rows" in error(tmp_path / "empty.parquet")
+
+
+def test_no_rows_are_left(tmp_path):
+    raw = write_csv(tmp_path / "raw.csv", [(-1, 2, 1, 0)] * 3)
+    assert "no rows are left (3 dropped, user: negative id)" in error(raw, on_invalid="drop")
+
+
+def test_an_empty_split(tmp_path):
+    raw = write_csv(tmp_path / "raw.csv", [(user, 1, 1, 0) for user in range(20)])
+    message = error(raw)
+    assert message.startswith("the validation split is empty: 20 rows, data.split=user_time, data.ratios=[8, 1, 1]")
+    assert "another data.split" in message
+
+
+def test_malformed_csv_lines(tmp_path):
+    raw = write_csv(tmp_path / "raw.csv", some_rows())
+    lines = raw.read_text().splitlines()
+    raw.write_text("\n".join([*lines[:4], "1,2", "3,4,1,5,6,7", *lines[4:]]) + "\n")
+    message = error(raw)
+    assert message.startswith(f"{raw}: cannot be read") and "Line: 5" in message and "data.on_invalid=drop" in message
+    prepare_custom(raw, tmp_path / "out", on_invalid="drop")
+    report = Report.load(tmp_path / "out")
+    assert (report.rows_dropped, report.rows_read, report.samples) == ({"malformed CSV line": 2}, 102, 100)
+
+
+def test_files_that_are_not_utf8(tmp_path):
+    (tmp_path / "raw.csv").write_bytes("usér,item,label,time\n1,2,1,0\n".encode("latin-1"))
+    assert "CSV must be UTF-8" in error(tmp_path / "raw.csv")
+
+
+@pytest.mark.parametrize(
+    "column, values, meaning",
+    [
+        ("user", [1.5], "an id"),
+        ("label", [[1]], "a label"),
+        ("time", [[1]], "a time"),
+        ("age", [b"x"], "a dense feature"),
+        ("city", [[1, 2]], "a categorical feature"),
+    ],
+)
+def test_a_column_of_an_unfit_type(tmp_path, column, values, meaning):
+    columns = {"user": [1], "item": [1], "label": [1], "time": [1], "age": [1.0], "city": ["a"]} | {column: values}
+    message = error(write_parquet(tmp_path / "raw.parquet", columns), dense=("age",), categorical=("city",))
+    assert re.search(f"column '{column}' has the type .*, but is meant as {meaning}", message)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"label": "a", "rating": "b", "threshold": 3.0}, "set exactly one"),
+        ({}, "set exactly one"),
+        ({"rating": "b"}, "data.threshold = None: set both"),
+        ({"label": "a", "threshold": 1.0}, "data.rating = None"),
+        ({"label": "a", "categorical": ("x",), "dense": ("X",)}, "column 'X': the name is taken"),
+        ({"label": "a", "dense": ("user_id",)}, "column 'user_id': the name is taken"),
+        ({"label": "a", "dense": ("a/b",)}, "must not start with __ nor hold a slash"),
+        ({"label": "a", "dense": ("rowid",)}, "column 'rowid': the name is taken by DuckDB"),
+    ],
+)
+def test_settings_that_contradict_each_other(settings, message):
+    with pytest.raises(DataError, match=message):
+        Custom(source="x.csv", user="user", item="item", **settings)
+
+
+@pytest.mark.parametrize("split", ["user_time", "time"])
+def test_a_split_by_time_needs_a_time_column(tmp_path, split):
+    raw = write_csv(tmp_path / "raw.csv", some_rows())
+    assert error(raw, time=None, split=split).startswith(f"data.split = {split}: needs data.time=COLUMN")
