@@ -14,8 +14,8 @@ class Batch(Pipelineable):
     """B rows.
 
     Attributes:
-        ids: for every categorical column, in schema order, the embedding row of each id (the reserved row for ids that
-            training never saw): one id per row, or a list per row for sequences. Its stride is the largest B of any rank
+        ids: for every categorical column, in schema order, the embedding row of each id (the reserved one for ids that
+            training never saw): one id a row, or a list a row for sequences. Its stride is the largest B of any rank
             in this step; rows past B hold no ids. (Gloo has no backward of a row-wise look-up for unequal strides.)
         dense: float32 ``[B, D]``, standardized; ``D`` may be 0.
         labels: float32 ``[B]``, 0 or 1.

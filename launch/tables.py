@@ -50,12 +50,13 @@ def comparison(folders: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def comparison_table(folders: Sequence[str]) -> Table:
+    """A column a model, so that the table fits a terminal; a row a metric."""
     records = comparison(folders)
-    names = list(records[0]["figures"])
-    table = Table("model", *names, "runs")
-    for record in records:
-        cells = [_mean_and_deviation(record["figures"][name]) for name in names]
-        table.add_row(record["model"], *cells, "\n".join(record["runs"]))
+    table = Table("metric", *(record["model"] for record in records))
+    for name in records[0]["figures"]:
+        table.add_row(name, *(_mean_and_deviation(record["figures"].get(name, [None])) for record in records))
+    table.add_section()
+    table.add_row("run folder", *("\n".join(record["runs"]) for record in records))
     return table
 
 
@@ -77,7 +78,11 @@ def _mean_and_deviation(values: Sequence[float | None]) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if 0 < abs(value) < 0.001:
+        return f"{value:.1e}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
 
 
 def _existing(path: Path) -> Path:

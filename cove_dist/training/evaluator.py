@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from cove_dist.config import EvaluationConfig
 from cove_dist.evaluation import CTRMetrics
 from cove_dist.tasks.ctr import Predictions
+from cove_dist.training.distributed import Runtime
 from data_pipeline.batch import Batch
 from data_pipeline.schema import Schema
 
@@ -40,6 +44,21 @@ def evaluate(scored: Iterable[Scored], config: EvaluationConfig, device: torch.d
     return metrics.compute()
 
 
+@contextmanager
+def prediction_folder(folder: Path, runtime: Runtime) -> Iterator[Path]:
+    """A folder for every rank to write to, which takes the place of ``folder`` once all have. Collective."""
+    partial = folder.with_name(folder.name + ".partial")
+    if runtime.is_main:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+    dist.barrier()
+    yield partial
+    dist.barrier()
+    if runtime.is_main:
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+
+
 class PredictionWriter:
     """Passes scored batches on and writes them as Parquet: user, item (original ids), label, score (a probability)."""
 
@@ -58,14 +77,12 @@ class PredictionWriter:
             [(role, ids.type) for role, ids in self._original.items()]
             + [("label", pa.float32()), ("score", pa.float32())]
         )
-        partial = self.path.with_suffix(".partial")
-        with pq.ParquetWriter(partial, schema) as writer:
+        with pq.ParquetWriter(self.path, schema) as writer:
             for batch, logits in scored:
                 columns = [self._ids("user", batch.users), self._ids("item", batch.items)]
                 columns += [_array(batch.labels), _array(torch.sigmoid(logits.double()).float())]
                 writer.write_batch(pa.record_batch(columns, schema=schema))
                 yield batch, logits
-        partial.rename(self.path)
 
     def _ids(self, role: str, encoded: torch.Tensor) -> pa.Array:
         return self._original[role].take(_array(encoded))

@@ -24,7 +24,7 @@ from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import CheckpointFolder, load_model
 from cove_dist.training.debug import debug_settings
 from cove_dist.training.distributed import Runtime, process_group
-from cove_dist.training.evaluator import PredictionWriter, evaluate, score
+from cove_dist.training.evaluator import PredictionWriter, evaluate, prediction_folder, score
 from cove_dist.training.loaders import evaluation_loader
 from cove_dist.training.reporting import LOG_FILE, read_records
 from cove_dist.training.trainer import Position, Trainer
@@ -126,12 +126,11 @@ def evaluate_here(
     load_model(checkpoint, trainable, describe_model(config, schema))
     loader = evaluation_loader(config, schema, request.split, runtime)
     scored = score(trainable.model, loader, runtime.device)
-    if request.save_predictions:
-        target = folder / f"predictions_{request.split}"
-        target.mkdir(exist_ok=True)
+    if not request.save_predictions:
+        return evaluate(scored, config.evaluation, runtime.device), checkpoint
+    with prediction_folder(folder / f"predictions_{request.split}", runtime) as target:
         writer = PredictionWriter(target / f"part-{runtime.rank:05d}.parquet", Path(config.data.path), schema)
-        scored = writer.write(scored)
-    return evaluate(scored, config.evaluation, runtime.device), checkpoint
+        return evaluate(writer.write(scored), config.evaluation, runtime.device), checkpoint
 
 
 def load_saved_run(run: str) -> tuple[RunConfig, Path]:

@@ -67,7 +67,9 @@ def test_metrics_equal_those_of_other_libraries_on_the_saved_predictions(run: Pa
     labels, scores = (table[name].to_numpy().astype(np.float64) for name in ("label", "score"))
     assert abs(metrics["auc"] - roc_auc_score(labels, scores)) <= metrics["auc_error"] + 1e-6
     assert metrics["logloss"] == pytest.approx(log_loss(labels, scores), abs=1e-5)
-    arguments = {"preds": torch.tensor(scores), "target": torch.tensor(labels).long()}
+    untied = np.empty(len(scores))  # repeated pairs tie, and torchmetrics' sort is not stable
+    untied[np.argsort(-scores, kind="stable")] = np.linspace(1, 0, len(scores))
+    arguments = {"preds": torch.tensor(untied), "target": torch.tensor(labels).long()}
     arguments["indexes"] = torch.tensor(table["user"].to_numpy())
     for k in (1, 5, 10):
         assert metrics[f"ndcg@{k}"] == pytest.approx(
