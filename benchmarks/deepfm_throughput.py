@@ -45,7 +45,7 @@ def measure_ours(data: Path, epochs: int, *overrides: str) -> float:
     )
     schema = Schema.load(data)
     with process_group("cpu") as runtime:
-        trainer = Trainer(config, schema, runtime, folder=None)
+        trainer = Trainer(config, schema, runtime)
         trainer.trainable.model.train()
         seconds = []
         for epoch in range(epochs + 1):

@@ -55,20 +55,20 @@ def train_here(config: RunConfig, composed: DictConfig, schema: Schema, runtime:
     """Train in a process group that stands. Collective."""
     if config.trainer.debug:
         config = debug_settings(config, runtime)
-    dist.barrier()  # every rank has looked at the folder
+    trainer = Trainer(config, schema, runtime)
+    dist.barrier()  # on every rank the configuration and the data are sound: now files may appear
     if folder is not None and runtime.is_main:
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(composed, folder / CONFIG_FILE)
     dist.barrier()
-    trainer = Trainer(config, schema, runtime, folder)
-    position = trainer.train()
+    position = trainer.train(folder)
     if folder is not None and runtime.is_main:
         write_summary(folder, position, runtime)
 
 
 def refuse_existing_run(folder: Path, resume: Literal["no", "auto"]) -> None:
-    """Raises ConfigError when a new run would overwrite another."""
-    if resume == "no" and (folder / CONFIG_FILE).exists():
+    """Raises ConfigError when a new run would overwrite the checkpoints of another."""
+    if resume == "no" and CheckpointFolder(folder / "checkpoints").complete():
         raise ConfigError(
             f"output = {folder}: holds a run already."
             " Go on with it by trainer.checkpoint.resume=auto, or give another output."

@@ -51,37 +51,29 @@ class Trainer:
         config: the run's configuration.
         schema: of the prepared data.
         runtime: of this rank.
-        folder: the run folder; `None` leaves nothing on disk (debug mode).
     """
 
-    def __init__(self, config: RunConfig, schema: Schema, runtime: Runtime, folder: Path | None) -> None:
+    def __init__(self, config: RunConfig, schema: Schema, runtime: Runtime) -> None:
         self.config = config
         self.schema = schema
         self.runtime = runtime
-        self.trainable = build(config, schema, runtime)
         self.position = Position()
         self.train_loader = training_loader(config, schema, runtime)
         self.validation_loader = evaluation_loader(config, schema, "validation", runtime)
+        self.trainable = build(config, schema, runtime)
         pipeline = TrainPipelineBase if config.trainer.debug else TrainPipelineSparseDist
-        if config.trainer.debug:
-            show_shapes_once(self.trainable.model.module)
         self.pipeline = pipeline(self.trainable.model, self.trainable.optimizer, runtime.device)
         self.window = Window(dict(self.trainable.model.module.objective.quantizers.items()), runtime)
-        stopping = config.trainer.early_stopping
-        self.writer = None
-        if folder is not None:
-            files = CheckpointFolder(folder / "checkpoints")
-            if config.trainer.checkpoint.resume == "auto":
-                self._resume(files)
-            self.writer = CheckpointWriter(
-                files, runtime, config.trainer.checkpoint.keep, stopping.metric, stopping.mode
-            )
-        self.reporter = Reporter(
-            folder if runtime.is_main else None, runtime.is_main, self.position.step, self._total_steps()
-        )
+        if config.trainer.debug:
+            show_shapes_once(self.trainable.model.module)
 
-    def train(self) -> Position:
-        """Train to the end: all epochs, ``max_steps``, or early stopping."""
+    def train(self, folder: Path | None) -> Position:
+        """Train to the end: all epochs, ``max_steps``, or early stopping.
+
+        Args:
+            folder: the run folder, to write to and to resume from; `None` leaves nothing on disk (debug mode).
+        """
+        self._open(folder)
         self.trainable.model.train()
         while not self._finished():
             self.train_loader.set_epoch(self.position.epoch)
@@ -94,6 +86,18 @@ class Trainer:
             self._end_epoch(batches)
         self._close()
         return self.position
+
+    def _open(self, folder: Path | None) -> None:
+        """Go to the newest checkpoint, if the run resumes, and set up what writes to the folder."""
+        settings, stopping = self.config.trainer.checkpoint, self.config.trainer.early_stopping
+        self.writer = None
+        if folder is not None:
+            files = CheckpointFolder(folder / "checkpoints")
+            if settings.resume == "auto":
+                self._resume(files)
+            self.writer = CheckpointWriter(files, self.runtime, settings.keep, stopping.metric, stopping.mode)
+        main = self.runtime.is_main
+        self.reporter = Reporter(folder if main else None, main, self.position.step, self._total_steps())
 
     def _steps(self, batches: Iterator[Batch]) -> Iterator[Predictions]:
         """Train on each batch; look-ups of the next overlap with the dense part of this one."""
