@@ -1,9 +1,10 @@
-# make setup | quickstart | test | lint | clean        ACCELERATOR=cpu (default) or cuda chooses the builds
+# make setup | quickstart | seeds | test | lint | clean        ACCELERATOR=cpu (default) or cuda chooses the builds
 ACCELERATOR ?= cpu
 PYTHON ?= python3
 # Where pip should look for torch besides its default index, such as PyTorch's index of CPU-only builds
 TORCH_INDEX_URL ?=
 RANKS ?= 2
+SEEDS ?= 0 1 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +13,7 @@ READY := $(VENV)/.ready-$(ACCELERATOR)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCHRUN := $(BIN)/torchrun --nproc_per_node=$(RANKS)
 
-.PHONY: setup quickstart test lint clean
+.PHONY: setup quickstart seeds test lint clean
 
 setup: $(READY)
 
@@ -38,6 +39,16 @@ quickstart: setup
 	@$(TORCHRUN) launch/evaluate.py run=runs/movielens_cove_deepfm
 	@echo "== 4/4 results on the test split"
 	@$(BIN)/python launch/compare.py runs=[runs/movielens_deepfm,runs/movielens_cove_deepfm]
+
+# The README's table over seeds
+seeds: setup
+	@test -e data/movielens_100k/schema.json || $(BIN)/python launch/prepare.py data=movielens_100k
+	@set -e; for seed in $(SEEDS); do for model in deepfm cove_deepfm; do \
+	  run=runs/seeds/$${model}_$$seed; \
+	  $(TORCHRUN) launch/train.py experiment=movielens_$$model seed=$$seed output=$$run trainer.checkpoint.resume=auto; \
+	  $(TORCHRUN) launch/evaluate.py run=$$run; \
+	done; done
+	@$(BIN)/python launch/compare.py 'runs=runs/seeds/*' json=runs/seeds.json
 
 test: setup
 	@$(BIN)/python -m pytest

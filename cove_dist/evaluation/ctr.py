@@ -1,0 +1,85 @@
+"""The metrics of click-through rate prediction, from a stream of batches on each rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from cove_dist.evaluation.classification import BinnedAUC, LogLoss
+from cove_dist.evaluation.ranking import UserRanking
+from cove_dist.evaluation.whole_groups import WholeGroups
+
+
+class CTRMetrics:
+    """AUC and log loss over samples; GAUC, NDCG@k and HR@k over users.
+
+    Every rank sees its part of the rows, sorted by user, all rows of a user on one rank; batches may cut users.
+
+    Args:
+        ndcg_at: the k of NDCG@k.
+        hit_rate_at: the k of HR@k.
+    """
+
+    def __init__(self, ndcg_at: Sequence[int] = (1, 5, 10), hit_rate_at: Sequence[int] = (5,)) -> None:
+        self._auc = BinnedAUC()
+        self._log_loss = LogLoss()
+        self._ranking = UserRanking(ndcg_at, hit_rate_at)
+        self._whole_users = WholeGroups()
+
+    def to(self, device: torch.device | str) -> CTRMetrics:
+        """Move the states to the device of the batches."""
+        for metric in (self._auc, self._log_loss, self._ranking):
+            metric.to(device)
+        return self
+
+    def update(self, logits: torch.Tensor, labels: torch.Tensor, users: torch.Tensor) -> None:
+        """Add a batch, which may be empty.
+
+        Args:
+            logits: float ``[B]``.
+            labels: ``[B]``, 0 or 1.
+            users: int64 ``[B]``, never falling, within a batch and from batch to batch.
+
+        Raises:
+            ValueError: shapes differ, a label is neither 0 nor 1, or rows are not sorted by user.
+            FloatingPointError: logits that are not finite.
+        """
+        if users.shape != logits.shape:
+            raise ValueError(f"users {list(users.shape)}: must be [B] like the logits, {list(logits.shape)}")
+        self._auc.update(logits, labels)
+        self._log_loss.update(logits, labels)
+        self._rank(self._whole_users.push(users, logits, labels))
+
+    def compute(self) -> dict[str, float]:
+        """The metrics over all ranks, the same on each; a collective call. It ends the stream: the last user is whole.
+
+        Returns:
+            ``auc``; ``auc_error``, the bound of its error; ``logloss``; ``gauc``; ``ndcg@k``; ``hr@k``; ``users``,
+            those with a positive, over whom NDCG and HR are means; ``samples``. What is undefined is nan, with a
+            warning logged.
+        """
+        self._rank(self._whole_users.flush())
+        auc, error_bound, samples = self._auc.compute()
+        ranking = self._ranking.compute()
+        del ranking["gauc_users"]
+        users = ranking.pop("users")
+        return {
+            "auc": float(auc),
+            "auc_error": float(error_bound),
+            "logloss": float(self._log_loss.compute()),
+            **{name: float(value) for name, value in ranking.items()},
+            "users": int(users),
+            "samples": int(samples),
+        }
+
+    def reset(self) -> None:
+        """Begin anew."""
+        for metric in (self._auc, self._log_loss, self._ranking):
+            metric.reset()
+        self._whole_users = WholeGroups()
+
+    def _rank(self, rows: tuple[torch.Tensor, ...] | None) -> None:
+        if rows is not None:
+            users, logits, labels = rows
+            self._ranking.update(logits, labels, users)

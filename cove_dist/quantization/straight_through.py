@@ -1,0 +1,96 @@
+"""Forward and backward of the cascade, given the level-1 codes (Eq. 3 to 6).
+
+Shapes: ``N`` vectors, ``d`` components, ``H`` levels, ``v_i`` codes at level i, and ``v_0 = N``.
+
+The code at level i >= 2 depends on the code at level i-1 alone. All of a vector's codes, its fused offset and its share
+of the upper levels' losses are therefore functions of its level-1 code, and only level 1 is as long as the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+
+@dataclass(frozen=True)
+class CascadeSettings:
+    alpha: float
+    beta: float
+    loss_reduction: str
+    codebook_gradient: str
+
+
+class StraightThroughCascade(torch.autograd.Function):
+    """``(z, assignment, mass, settings, *codebooks) -> (fused, loss)`` with the gradients of the co-evolving scheme.
+
+    Inputs:
+        z: float32 or float64 ``[N, d]``.
+        assignment: H int64 tensors; the i-th ``[v_{i-1}]`` maps each input of level i to its code.
+        mass: H tensors; the i-th ``[v_{i-1}]`` is the weight of each input of level i in the loss. Each sums to 1.
+        codebooks: H tensors ``[v_i, d]`` of the dtype of z.
+
+    Every codebook gets a gradient, zeros where no vector chose a row, so that data-parallel training never meets an
+    unused parameter. With ``alpha = 0`` the forward and backward of ``fused`` are the identity, to the bit.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        z: torch.Tensor,
+        assignment: list[torch.Tensor],
+        mass: list[torch.Tensor],
+        settings: CascadeSettings,
+        *codebooks: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        # What is left of each level's input: z^(i-1) - z_q^(i), [v_{i-1}, d].
+        inputs = (z, *codebooks[:-1])
+        residuals = [x - e.index_select(0, codes) for x, e, codes in zip(inputs, codebooks, assignment, strict=True)]
+        per_component = z.shape[1] if settings.loss_reduction == "mean" else 1
+        squares = [torch.linalg.vecdot(r, r).dot(m) for r, m in zip(residuals, mass, strict=True)]
+        loss = torch.stack(squares).sum() * ((1 + settings.beta) / per_component)
+
+        if settings.alpha == 0:  # adding a zero would turn -0.0 into 0.0
+            fused = z.clone()
+        else:
+            offsets = codebooks[-1]  # sum of the code vectors from level i up, for each code of level i
+            for codebook, codes in zip(codebooks[-2::-1], assignment[:0:-1], strict=True):
+                offsets = codebook + offsets.index_select(0, codes)
+            offsets = offsets * (settings.alpha / len(codebooks))
+            fused = offsets.index_select(0, assignment[0]).add_(z)
+
+        ctx.save_for_backward(*residuals, *assignment, *mass)
+        ctx.settings, ctx.per_component, ctx.sizes = settings, per_component, [len(e) for e in codebooks]
+        ctx.set_materialize_grads(False)
+        return fused, loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_fused: torch.Tensor | None, grad_loss: torch.Tensor | None) -> tuple[Any, ...]:
+        settings: CascadeSettings = ctx.settings
+        levels, saved = len(ctx.sizes), ctx.saved_tensors
+        residuals, assignment, mass = saved[:levels], saved[levels : 2 * levels], saved[2 * levels :]
+        grad_codebooks = [residuals[0].new_zeros(size, residuals[0].shape[1]) for size in ctx.sizes]
+        grad_z = None
+
+        if grad_fused is not None:
+            grad_z = grad_fused if settings.alpha == 0 else grad_fused * (1 + settings.alpha)
+            if settings.codebook_gradient == "task_and_quantization" and settings.alpha != 0:
+                task = grad_fused * (settings.alpha / levels)
+                for grad, codes in zip(grad_codebooks, assignment, strict=True):
+                    grad.index_add_(0, codes, task)
+                    task = grad  # so far; the vectors of a coarse code are those of the fine codes that chose it
+
+        if grad_loss is not None:
+            scale = grad_loss * (2 / ctx.per_component)
+            for level, residual in enumerate(residuals):
+                pull = residual * (mass[level] * scale).unsqueeze(1)
+                grad_codebooks[level].index_add_(0, assignment[level], pull, alpha=-1)
+                commitment = pull.mul_(settings.beta)  # on the level's input: z, or the codebook before
+                if level > 0:
+                    grad_codebooks[level - 1].add_(commitment)
+                else:
+                    grad_z = commitment if grad_z is None else commitment.add_(grad_z)
+        return grad_z, None, None, None, *grad_codebooks

@@ -1,0 +1,123 @@
+"""Every command of the README, and every step of ``make quickstart``, on small data."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from tests.end_to_end.programs import ROOT
+
+README = (ROOT / "README.md").read_text()
+FEWER = {
+    "prepare": (),
+    "train": ("embeddings.dim=8", "trainer.batch_size=240", "trainer.max_steps=2", "trainer.device=cpu"),
+    "evaluate": ("device=cpu",),
+    "compare": (),
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    text = "\n".join(blocks("bash")).replace("\\\n", " ")
+    return [shlex.split(line) for line in text.splitlines() if line.strip()]
+
+
+def quickstart() -> list[list[str]]:
+    """What ``make quickstart`` would run after the set-up."""
+    make = ["make", "--dry-run", "--old-file=setup", "quickstart"]
+    listed = subprocess.run(make, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    lines = [line.split("||")[-1].strip() for line in listed.splitlines() if "launch/" in line]
+    return [shlex.split(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def workplace(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the data that the commands name."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(prepared, folder / "data" / "movielens_100k")
+    (folder / "logs").mkdir()
+    rows = range(2000)
+    log = {
+        "uid": [i % 40 for i in rows],
+        "iid": [i * i % 37 for i in rows],
+        "clicked": [i % 3 % 2 for i in rows],
+        "ts": list(rows),
+        "device": [f"d{i % 3}" for i in rows],
+        "country": [f"c{i % 5}" for i in rows],
+        "price": [float(i % 11) for i in rows],
+        "stars": [i % 5 + 1 for i in rows],
+    }
+    pq.write_table(pa.table(log), folder / "logs" / "day1.parquet")
+    lines = ["uid,iid,stars", *(f"{log['uid'][i]},{log['iid'][i]},{log['stars'][i]}" for i in rows)]
+    (folder / "ratings.csv").write_text("\n".join(lines) + "\n")
+    ratings = [f"{log['uid'][i] + 1}\t{log['iid'][i] + 1}\t{log['stars'][i]}\t{i}" for i in rows]
+    (folder / "u.data").write_text("\n".join(ratings) + "\n")
+    return folder
+
+
+def reduced(command: list[str], workplace: Path) -> list[str]:
+    """The same command in this environment, with fewer rows and steps."""
+    runner, *rest = command
+    program = next(Path(word).stem for word in rest if word.startswith("launch/"))
+    rest = [str(ROOT / word) if word.startswith("launch/") else word for word in rest]
+    if program == "prepare" and "data=movielens_100k" in rest:
+        rest += [f"source={workplace}/u.data", "output=data/from_u_data", "overwrite=true"]
+    small = [word if not word.startswith("rows=") else "rows=3000" for word in rest]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    head = torchrun if runner.endswith("torchrun") else [sys.executable]
+    head_units = ["model.hidden_units=[16]"] if program == "train" else []
+    return [*head, *small, *FEWER[program], *head_units]
+
+
+def is_make(command: list[str]) -> bool:
+    return command[0] == "make"
+
+
+def test_the_two_commands_are_make_targets() -> None:
+    targets = [command[1] for command in commands() if is_make(command)]
+    assert targets == ["quickstart", "test"]
+    for target in (*targets, "seeds"):
+        subprocess.run(["make", "--dry-run", target], check=True, capture_output=True, cwd=ROOT)
+
+
+def test_commands_of_the_quickstart_and_the_readme(workplace: Path) -> None:
+    ran = [*quickstart(), *(command for command in commands() if not is_make(command))]
+    assert len(ran) >= 15
+    for command in ran:
+        done = subprocess.run(
+            reduced(command, workplace),
+            cwd=workplace,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, f"{shlex.join(command)}\n{done.stderr}"
+    for run in ("movielens_deepfm", "movielens_cove_deepfm", "mine", "four", "sharded"):
+        assert (workplace / "runs" / run / "config.yaml").is_file()
+
+
+def test_the_example_of_the_quantizer_alone() -> None:
+    [example] = blocks("python")
+    scope = {"embeddings": torch.randn(7, 64, requires_grad=True)}
+    exec(example, scope)
+    assert scope["out"].codes.shape == (7, 2)
+    scope["out"].loss.backward()
+
+
+def test_files_that_the_readme_links_to_exist() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
