@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from cove_dist.training.memory import resident_mb
-from data_pipeline.loader import StreamLoader, build_loader
 from data_pipeline.schema import Schema
-from data_pipeline.stream import SHUFFLE_BUFFER
+from data_pipeline.streaming.loader import StreamLoader, build_loader
+from data_pipeline.streaming.stream import SHUFFLE_BUFFER
 
 SAMPLES = 20
 

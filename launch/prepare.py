@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from cove_dist.composition import check_arguments, compose_yaml, target
-from data_pipeline.prepare import prepare
+from data_pipeline.preparation.prepare import prepare
 from launch.cli import run
 from launch.tables import report_table
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from cove_dist.errors import ConfigError
 from cove_dist.training.program import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE
-from data_pipeline.report import Report
+from data_pipeline.preparation.report import Report
 
 _HIDDEN = ("auc_error", "users", "samples", "split", "checkpoint")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from data_pipeline.datasets.synthetic import Synthetic
-from data_pipeline.prepare import prepare
+from data_pipeline.preparation.prepare import prepare
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cove_dist.config import RunConfig
 from cove_dist.training.distributed import Runtime
-from data_pipeline.loader import StreamLoader, build_loader
 from data_pipeline.schema import Schema
+from data_pipeline.streaming.loader import StreamLoader, build_loader
 
 
 def training_loader(config: RunConfig, schema: Schema, runtime: Runtime) -> StreamLoader:

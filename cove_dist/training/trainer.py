@@ -27,8 +27,8 @@ from cove_dist.training.replicas import check_replicas
 from cove_dist.training.reporting import Reporter
 from cove_dist.training.window import Window
 from data_pipeline.batch import Batch
-from data_pipeline.loader import EpochIterator
 from data_pipeline.schema import Schema
+from data_pipeline.streaming.loader import EpochIterator
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""What a data set tells `data_pipeline.prepare`. Its fields are the keys of ``configs/data/<name>.yaml``."""
+"""What a data set tells `preparation.prepare`. Its fields are the keys of ``configs/data/<name>.yaml``."""
 
 # Annotations are evaluated here and in the data sets: configurations are checked against them.
 from abc import ABC, abstractmethod
@@ -8,11 +8,11 @@ from typing import Annotated
 import pyarrow as pa
 from annotated_types import Gt
 
-from data_pipeline.columns import Columns
 from data_pipeline.errors import DataError
-from data_pipeline.read import OnInvalid, Source
-from data_pipeline.split import SplitBy
-from data_pipeline.workspace import Workspace
+from data_pipeline.preparation.columns import Columns
+from data_pipeline.preparation.read import OnInvalid, Source
+from data_pipeline.preparation.split import SplitBy
+from data_pipeline.preparation.workspace import Workspace
 
 Positive = Annotated[int, Gt(0)]
 
@@ -22,8 +22,8 @@ class Dataset(ABC):
     """Where raw rows come from and which columns mean what.
 
     Attributes:
-        split: how rows are split (see `data_pipeline.split.split_rows`). None: ``user_time`` where there is a time
-            column, else ``random``.
+        split: how rows are split (see `preparation.split.split_rows`). None: ``user_time`` where there is a time column,
+            else ``random``.
         ratios: train : validation : test.
         on_invalid: what to do with rows that break a rule: "error" refuses the data, "drop" leaves them out, counted.
         row_group_size: rows of a Parquet row group, the unit that ranks share; small splits get smaller ones.

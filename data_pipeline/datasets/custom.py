@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from data_pipeline.columns import Columns
 from data_pipeline.datasets.base import Dataset
-from data_pipeline.read import Source, find_files, read_files
-from data_pipeline.workspace import Workspace
+from data_pipeline.preparation.columns import Columns
+from data_pipeline.preparation.read import Source, find_files, read_files
+from data_pipeline.preparation.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,7 @@ class Custom(Dataset):
 
     Attributes:
         source: a path or a glob.
-        user, item, label, rating, threshold, time, categorical, dense: see `data_pipeline.columns.Columns`.
+        user, item, label, rating, threshold, time, categorical, dense: see `data_pipeline.preparation.columns.Columns`.
 
     Raises:
         DataError: columns that contradict each other.

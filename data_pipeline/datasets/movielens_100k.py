@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_pipeline.acquire import Download, Place, Wheel, acquire
-from data_pipeline.columns import Columns
 from data_pipeline.datasets.base import Dataset
 from data_pipeline.errors import DataError
-from data_pipeline.read import Source, delimited_scan, ingest, malformed_lines
-from data_pipeline.workspace import Workspace
+from data_pipeline.preparation.acquire import Download, Place, Wheel, acquire
+from data_pipeline.preparation.columns import Columns
+from data_pipeline.preparation.read import Source, delimited_scan, ingest, malformed_lines
+from data_pipeline.preparation.workspace import Workspace
 
 _IN_WHEEL = "recbole/dataset_example/ml-100k/ml-100k"
 PLACES: tuple[Place, ...] = (

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 from annotated_types import Ge
 
-from data_pipeline.columns import FILE, ITEM, USER, Columns
 from data_pipeline.datasets.base import Dataset, Positive
 from data_pipeline.errors import DataError
-from data_pipeline.read import Source
-from data_pipeline.workspace import Workspace
+from data_pipeline.preparation.columns import FILE, ITEM, USER, Columns
+from data_pipeline.preparation.read import Source
+from data_pipeline.preparation.workspace import Workspace
 
 _LATENT = 8  # dimensions of a category's hidden vector
 _DRAWS = 4  # uniform numbers per row: what one step of the Philox counter yields

@@ -17,8 +17,8 @@ from cove_dist.training.distributed import process_group
 from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
 from data_pipeline.batch import Batch
-from data_pipeline.loader import build_loader
 from data_pipeline.schema import Schema
+from data_pipeline.streaming.loader import build_loader
 from tests.configurations import COVE, ROW_WISE, small_run
 from tests.distributed.ranks import run_ranks
 

@@ -75,7 +75,8 @@ def reduced(command: list[str], workplace: Path) -> list[str]:
     rest = [str(ROOT / word) if word.startswith("launch/") else word for word in rest]
     if program == "prepare" and "data=movielens_100k" in rest:
         rest += [f"source={workplace}/u.data", "output=data/from_u_data", "overwrite=true"]
-    small = [word if not word.startswith("rows=") else "rows=3000" for word in rest]
+    fewer = {"rows": "3000", "users": "60", "items": "80"}
+    small = [f"{key}={fewer[key]}" if (key := word.split("=")[0]) in fewer else word for word in rest]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     head = torchrun if runner.endswith("torchrun") else [sys.executable]
     head_units = ["model.hidden_units=[16]"] if program == "train" else []
@@ -106,7 +107,7 @@ def test_commands_of_the_quickstart_and_the_readme(workplace: Path) -> None:
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
         assert done.returncode == 0, f"{shlex.join(command)}\n{done.stderr}"
-    for run in ("movielens_deepfm", "movielens_cove_deepfm", "mine", "four", "sharded"):
+    for run in ("movielens_deepfm", "movielens_cove_deepfm", "movielens_cove_dlrm", "mine", "four", "sharded"):
         assert (workplace / "runs" / run / "config.yaml").is_file()
 
 

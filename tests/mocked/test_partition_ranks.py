@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from data_pipeline.loader import build_loader
+from data_pipeline.streaming.loader import build_loader
 from tests.unit.data.stream_fixtures import interactions, write_folder
 
 WORLD_SIZE = 8

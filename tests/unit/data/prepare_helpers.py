@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipeline.datasets.custom import Custom
-from data_pipeline.prepare import prepare
+from data_pipeline.preparation.prepare import prepare
 from data_pipeline.schema import SPLITS, Schema
 
 NAMES = ("user", "item", "label", "time")

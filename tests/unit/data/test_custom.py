@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
 from data_pipeline.datasets.base import Dataset
-from data_pipeline.report import Report
+from data_pipeline.preparation.report import Report
 from tests.unit.data.prepare_helpers import (
     NAMES,
     pairs,

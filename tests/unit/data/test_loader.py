@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data_pipeline.errors import DataError
-from data_pipeline.loader import EpochIterator, build_loader
+from data_pipeline.streaming.loader import EpochIterator, build_loader
 from tests.unit.data.stream_fixtures import interactions, interactions_of, items, same_batches, write_folder
 
 ROWS = 640

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.errors import DataError
-from data_pipeline.partition import Partition, epoch_order, partition_rows, partition_users, row_seed, slices
+from data_pipeline.streaming.partition import Partition, epoch_order, partition_rows, partition_users, row_seed, slices
 
 counts = st.integers(1, 5)
 batch_sizes = st.integers(1, 70)

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_pipeline.errors import DataError
-from data_pipeline.report import Report
+from data_pipeline.preparation.report import Report
+from data_pipeline.preparation.writer import moments, row_groups
 from data_pipeline.schema import SPLITS, Categorical, Schema
-from data_pipeline.writer import moments, row_groups
 from tests.unit.data.prepare_helpers import (
     pairs,
     prepare_custom,

@@ -12,7 +12,7 @@ import pytest
 
 from data_pipeline.datasets.custom import Custom
 from data_pipeline.errors import DataError
-from data_pipeline.report import Report
+from data_pipeline.preparation.report import Report
 from tests.unit.data.prepare_helpers import (
     NAMES,
     pairs,

@@ -10,8 +10,8 @@ import pytest
 from data_pipeline.datasets import movielens_100k
 from data_pipeline.datasets.movielens_100k import MovieLens100K
 from data_pipeline.errors import DataError
-from data_pipeline.prepare import prepare
-from data_pipeline.report import Report
+from data_pipeline.preparation.prepare import prepare
+from data_pipeline.preparation.report import Report
 from tests.unit.data.prepare_helpers import read_decoded
 
 RATINGS = [

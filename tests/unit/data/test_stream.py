@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from data_pipeline.errors import DataError
-from data_pipeline.row_groups import GroupReader
 from data_pipeline.schema import Dense
-from data_pipeline.stream import ParquetStream
+from data_pipeline.streaming.row_groups import GroupReader
+from data_pipeline.streaming.stream import ParquetStream
 from tests.unit.data.stream_fixtures import (
     MEAN,
     STD,

@@ -10,7 +10,7 @@ import pytest
 
 from data_pipeline.errors import DataError
 from data_pipeline.schema import Split
-from data_pipeline.stream import ParquetStream
+from data_pipeline.streaming.stream import ParquetStream
 from tests.unit.data.stream_fixtures import interactions_of, write_folder, write_groups
 
 BAD_VALUES = {

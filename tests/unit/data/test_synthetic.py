@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from data_pipeline.datasets.synthetic import Population, Synthetic
 from data_pipeline.errors import DataError
-from data_pipeline.prepare import prepare
+from data_pipeline.preparation.prepare import prepare
 from tests.unit.data.prepare_helpers import read_decoded
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_pipeline.columns import ITEM, SPLIT, USER, Columns
+from data_pipeline.preparation.columns import ITEM, SPLIT, USER, Columns
+from data_pipeline.preparation.workspace import Workspace, quoted
+from data_pipeline.preparation.writer import write_table
 from data_pipeline.schema import Categorical
-from data_pipeline.workspace import Workspace, quoted
-from data_pipeline.writer import write_table
 
 
 def encode_ids(workspace: Workspace, columns: Columns, folder: Path) -> tuple[Categorical, ...]:

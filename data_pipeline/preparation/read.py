@@ -14,9 +14,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipeline.columns import FILE
 from data_pipeline.errors import DataError
-from data_pipeline.workspace import Workspace, literal, quoted
+from data_pipeline.preparation.columns import FILE
+from data_pipeline.preparation.workspace import Workspace, literal, quoted
 
 OnInvalid = Literal["error", "drop"]
 _DELIMITERS = ",\t;|"

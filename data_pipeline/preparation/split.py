@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from data_pipeline.columns import ROW, SPLIT, TIME, USER
 from data_pipeline.errors import DataError
+from data_pipeline.preparation.columns import ROW, SPLIT, TIME, USER
+from data_pipeline.preparation.workspace import Workspace, literal, quoted
 from data_pipeline.schema import SPLITS
-from data_pipeline.workspace import Workspace, literal, quoted
 
 SplitBy = Literal["user_time", "time", "random"]
 

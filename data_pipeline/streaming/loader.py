@@ -14,7 +14,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from data_pipeline.batch import Batch
 from data_pipeline.errors import DataError
 from data_pipeline.schema import Schema
-from data_pipeline.stream import SHUFFLE_BUFFER, ParquetStream
+from data_pipeline.streaming.stream import SHUFFLE_BUFFER, ParquetStream
 
 State = dict[str, Any]
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import duckdb
 
-from data_pipeline.columns import ITEM, LABEL, ROW, SPLIT, TIME, USER, Columns
 from data_pipeline.datasets.base import Dataset
-from data_pipeline.encode import encode_ids, id_table
-from data_pipeline.report import Report
+from data_pipeline.preparation.columns import ITEM, LABEL, ROW, SPLIT, TIME, USER, Columns
+from data_pipeline.preparation.encode import encode_ids, id_table
+from data_pipeline.preparation.report import Report
+from data_pipeline.preparation.split import seeded_hash, split_rows
+from data_pipeline.preparation.validate import validate
+from data_pipeline.preparation.workspace import Workspace, complete_or_absent, open_workspace, quoted
+from data_pipeline.preparation.writer import moments, write_split, write_table
 from data_pipeline.schema import SPLITS, Categorical, Schema, Split
-from data_pipeline.split import seeded_hash, split_rows
-from data_pipeline.validate import validate
-from data_pipeline.workspace import Workspace, complete_or_absent, open_workspace, quoted
-from data_pipeline.writer import moments, write_split, write_table
 
 logger = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
 from data_pipeline.batch import Batch
-from data_pipeline.blocks import Block, join, to_batch
 from data_pipeline.errors import DataError
-from data_pipeline.partition import epoch_order, partition_rows, partition_users, row_seed, slices
-from data_pipeline.row_groups import GroupReader, read_footers, read_user_ends
 from data_pipeline.schema import Schema
+from data_pipeline.streaming.blocks import Block, join, to_batch
+from data_pipeline.streaming.partition import epoch_order, partition_rows, partition_users, row_seed, slices
+from data_pipeline.streaming.row_groups import GroupReader, read_footers, read_user_ends
 
 SHUFFLE_BUFFER = 262_144
 

@@ -12,8 +12,8 @@ import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from data_pipeline.batch import Batch
-from data_pipeline.row_groups import ColumnArrays
 from data_pipeline.schema import Schema
+from data_pipeline.streaming.row_groups import ColumnArrays
 
 
 @dataclass

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from data_pipeline.columns import FILE, ITEM, LABEL, ROW, TIME, USER, Columns
 from data_pipeline.errors import DataError
-from data_pipeline.read import OnInvalid, Source
-from data_pipeline.workspace import Workspace, literal, quoted
+from data_pipeline.preparation.columns import FILE, ITEM, LABEL, ROW, TIME, USER, Columns
+from data_pipeline.preparation.read import OnInvalid, Source
+from data_pipeline.preparation.workspace import Workspace, literal, quoted
 
 _INT64 = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 _NUMBERS = (*_INT64, "UBIGINT", "HUGEINT", "UHUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")

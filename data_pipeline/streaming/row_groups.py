@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipeline.errors import DataError
-from data_pipeline.partition import Slice
 from data_pipeline.schema import Categorical, Schema
+from data_pipeline.streaming.partition import Slice
 
 _REMEDY = "Prepare the data again."
 

@@ -1,0 +1,1 @@
+"""A prepared folder -> batches: the rows of an epoch shared among ranks, shuffled, resumable."""
