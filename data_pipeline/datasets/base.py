@@ -22,8 +22,8 @@ class Dataset(ABC):
     """Where raw rows come from and which columns mean what.
 
     Attributes:
-        split: how rows are split (see `preparation.split.split_rows`). None: ``user_time`` where there is a time column,
-            else ``random``.
+        split: how rows are split (see `preparation.split.split_rows`). None: ``user_time`` where there is a time
+            column, else ``random``.
         ratios: train : validation : test.
         on_invalid: what to do with rows that break a rule: "error" refuses the data, "drop" leaves them out, counted.
         row_group_size: rows of a Parquet row group, the unit that ranks share; small splits get smaller ones.

@@ -1,0 +1,143 @@
+"""Checkpoints on two real ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributed._shard.sharded_tensor import ShardedTensor
+
+from cove_dist.composition import load_run_config
+from cove_dist.training.build import build, describe_model
+from cove_dist.training.checkpoint import CheckpointFolder, CheckpointMeta, CheckpointWriter, load_model
+from cove_dist.training.distributed import Runtime, process_group
+from cove_dist.training.program import train
+from cove_dist.training.trainer import Trainer
+from data_pipeline.schema import Schema
+from data_pipeline.streaming.loader import build_loader
+from tests.configurations import COVE, ROW_WISE, small_run
+from tests.distributed.ranks import run_ranks
+
+
+def local_parts(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        key: torch.cat([shard.tensor for shard in value.local_shards()]) if isinstance(value, ShardedTensor) else value
+        for key, value in state.items()
+    }
+
+
+def save_then_change(overrides: list[str], folder: Path) -> bool:
+    """Whether a checkpoint holds the weights of the moment it was asked for, although they change at once."""
+    config, _ = load_run_config(overrides)
+    schema = Schema.load(config.data.path)
+    with process_group("cpu") as runtime:
+        trainable = build(config, schema, runtime)
+        model = describe_model(config, schema)
+        writer = CheckpointWriter(CheckpointFolder(folder), runtime, 2, "auc", "max")
+        before = {key: value.clone() for key, value in local_parts(trainable.model.state_dict()).items()}
+        writer.save(trainable, None, CheckpointMeta(1, runtime.world_size, model))
+        for value in local_parts(trainable.model.state_dict()).values():
+            value.zero_()
+        for parameter in trainable.model.parameters():
+            parameter.data.zero_()
+        writer.close()
+        load_model(folder / "step_00000001", trainable, model)
+        after = local_parts(trainable.model.state_dict())
+        return all(torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.parametrize("tables", [(), ROW_WISE], ids=["replicated", "row-wise"])
+def test_a_checkpoint_is_of_the_moment_it_was_asked_for(
+    prepared: Path, tmp_path: Path, tables: tuple[str, ...]
+) -> None:
+    overrides = small_run(prepared, "unused", *tables, *COVE)
+    assert run_ranks(2, save_then_change, overrides, tmp_path) == [True, True]
+
+
+def die_while_saving(overrides: list[str]) -> None:
+    """Rank 0 dies after the shards are written and before the checkpoint is complete."""
+
+    def dying(self: CheckpointWriter, written, partial: Path, path: Path, meta: CheckpointMeta) -> None:
+        written.result()
+        if meta.step > 3:
+            os._exit(1)
+        finish(self, written, partial, path, meta)
+
+    finish = CheckpointWriter._finish
+    CheckpointWriter._finish = dying
+    train(overrides)
+
+
+def test_a_save_cut_short_is_absent_and_the_next_run_starts_before_it(prepared: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    overrides = small_run(prepared, run, "trainer.checkpoint.every_steps=3", "trainer.epochs=1")
+    with pytest.raises(AssertionError, match="died"):
+        run_ranks(2, die_while_saving, overrides)
+    files = CheckpointFolder(run / "checkpoints")
+    assert [path.name for path in files.complete()] == ["step_00000003"]
+    assert list(files.folder.glob("*.partial"))
+    run_ranks(2, train, [*overrides, "trainer.checkpoint.resume=auto"])
+    assert not list(files.folder.glob("*.partial"))
+    steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
+    assert steps == [*range(1, 11), 10]
+
+
+def fields_of_first_batch(overrides: list[str], checkpoint: Path) -> tuple[list[str], list[float]]:
+    """The order of the looked-up columns, and the logits of all ranks' first batch, from a checkpoint."""
+    config, _ = load_run_config(overrides)
+    schema = Schema.load(config.data.path)
+    with process_group("cpu") as runtime:
+        trainable = build(config, schema, runtime)
+        load_model(checkpoint, trainable, describe_model(config, schema))
+        trainable.model.eval()
+        batch = next(iter(build_loader(config.data.path, schema, "test", 64)))
+        with torch.no_grad():
+            keys = trainable.model.module.bags(batch.ids).wait().keys()
+            return keys, trainable.model(batch)[1].logits.tolist()
+
+
+def test_another_plan_permutes_the_columns_and_changes_no_score(prepared: Path, tmp_path: Path) -> None:
+    """`KeyedTensor.values()` has the plan's order: a head that sliced by position would score at chance."""
+    overrides = small_run(prepared, tmp_path / "run", "embeddings.optimizer.name=rowwise_adagrad", *COVE)
+    plans = {
+        "row-wise": ["embeddings.sharding.default=row_wise"],
+        "mixed": ["embeddings.sharding.default=table_wise", "+embeddings.sharding.user_id=row_wise"],
+    }
+    run_ranks(2, train, [*overrides, *plans["row-wise"]])
+    checkpoint = CheckpointFolder(tmp_path / "run" / "checkpoints").newest()
+    read = {name: run_ranks(2, fields_of_first_batch, [*overrides, *plan], checkpoint) for name, plan in plans.items()}
+    (keys, scores), _ = read["row-wise"]
+    (other_keys, other_scores), _ = read["mixed"]
+    assert keys != other_keys
+    assert sorted(keys) == sorted(other_keys)
+    assert max(scores) - min(scores) > 1e-3
+    assert other_scores == pytest.approx(scores, abs=1e-6)
+
+
+def resume_elsewhere(overrides: list[str]) -> tuple[int, int]:
+    """Where a trainer stands after it has opened a run folder."""
+    config, _ = load_run_config(overrides)
+    with process_group("cpu") as runtime:
+        trainer = Trainer(config, Schema.load(config.data.path), runtime)
+        trainer._open(Path(config.output))
+        return trainer.position.step, trainer.position.batches
+
+
+def test_on_another_number_of_ranks_the_epoch_under_way_begins_anew(prepared: Path, tmp_path: Path) -> None:
+    overrides = small_run(prepared, tmp_path / "run", "trainer.max_steps=4", *ROW_WISE)
+    run_ranks(2, train, overrides)
+    resumed = [*overrides, "trainer.checkpoint.resume=auto"]
+    assert run_ranks(2, resume_elsewhere, resumed) == [(4, 4)] * 2
+    assert run_ranks(4, resume_elsewhere, resumed) == [(4, 0)] * 4
+
+
+def test_the_runtime_knows_its_rank() -> None:
+    assert [runtime.rank for runtime in run_ranks(2, runtime_of_this_rank)] == [0, 1]
+
+
+def runtime_of_this_rank() -> Runtime:
+    with process_group("cpu") as runtime:
+        return runtime

@@ -1,0 +1,62 @@
+"""Checkpoints as files: which are complete, which is best, which are kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cove_dist.errors import CheckpointError
+from cove_dist.training.checkpoint import CheckpointFolder, CheckpointMeta, check_same_model, read_meta
+
+
+def write(folder: Path, step: int, auc: float | None) -> Path:
+    path = folder / f"step_{step:08d}"
+    path.mkdir()
+    metrics = {} if auc is None else {"auc": auc}
+    (path / "meta.json").write_text(json.dumps({"step": step, "world_size": 1, "model": {}, "metrics": metrics}))
+    return path
+
+
+def steps(folder: Path) -> list[int]:
+    return [int(path.name.removeprefix("step_")) for path in CheckpointFolder(folder).complete()]
+
+
+def test_only_complete_checkpoints_count(tmp_path: Path) -> None:
+    write(tmp_path, 10, 0.7)
+    (tmp_path / "step_00000020.partial").mkdir()
+    files = CheckpointFolder(tmp_path)
+    assert files.newest() == tmp_path / "step_00000010"
+    files.remove_partial()
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000010"]
+
+
+def test_the_best_is_by_the_metric_and_its_direction_and_the_earliest_among_equals(tmp_path: Path) -> None:
+    for step, auc in ((10, 0.7), (20, 0.9), (30, 0.9), (40, None), (50, 0.6)):
+        write(tmp_path, step, auc)
+    files = CheckpointFolder(tmp_path)
+    assert files.best("auc", "max") == tmp_path / "step_00000020"
+    assert files.best("auc", "min") == tmp_path / "step_00000050"
+    assert files.best("gauc", "max") is None
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(1, [20, 50]), (2, [20, 40, 50]), (9, [10, 20, 30, 40, 50])])
+def test_the_newest_and_the_best_are_kept(tmp_path: Path, keep: int, kept: list[int]) -> None:
+    for step, auc in ((10, 0.7), (20, 0.9), (30, 0.8), (40, None), (50, 0.6)):
+        write(tmp_path, step, auc)
+    CheckpointFolder(tmp_path).prune(keep, "auc", "max")
+    assert steps(tmp_path) == kept
+
+
+def test_nothing_to_resume_from(tmp_path: Path) -> None:
+    assert CheckpointFolder(tmp_path / "absent").newest() is None
+    with pytest.raises(CheckpointError, match="not a complete checkpoint"):
+        read_meta(tmp_path)
+
+
+def test_every_difference_of_another_model_is_named(tmp_path: Path) -> None:
+    saved = CheckpointMeta(1, 1, {"embeddings.dim": 8, "tables": {"user_id": 5}, "same": [1]})
+    with pytest.raises(CheckpointError, match=r"embeddings\.dim: 8 there, 16 here; tables: .*5.* there, .*6.* here\."):
+        check_same_model(tmp_path, saved, {"embeddings.dim": 16, "tables": {"user_id": 6}, "same": (1,)})
+    check_same_model(tmp_path, saved, {"embeddings.dim": 8, "tables": {"user_id": 5}, "same": (1,)})

@@ -1,0 +1,36 @@
+"""The record of a run."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cove_dist.training.reporting import LOG_FILE, Reporter, read_records
+
+
+def report(folder: Path, first_step: int, steps: range, scale: float) -> None:
+    reporter = Reporter(folder, True, first_step, 100)
+    for step in steps:
+        reporter.record("train", step, 0, {"loss": scale * step})
+    reporter.close()
+
+
+def test_a_resumed_run_replaces_the_records_after_its_step(tmp_path: Path) -> None:
+    report(tmp_path, 0, range(1, 6), 1.0)
+    report(tmp_path, 3, range(4, 7), 10.0)
+    records = read_records(tmp_path / LOG_FILE)
+    assert [record["loss"] for record in records] == [1.0, 2.0, 3.0, 40.0, 50.0, 60.0]
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.value for event in board.Scalars("train/loss")] == [1.0, 2.0, 3.0, 40.0, 50.0, 60.0]
+
+
+def test_a_rank_that_is_not_visible_says_and_writes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        reporter = Reporter(None, False, 0, 10)
+        reporter.record("train", 1, 0, {"loss": 1.0})
+        reporter.close()
+    assert not caplog.records
+    assert not list(tmp_path.iterdir())
