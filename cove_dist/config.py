@@ -150,6 +150,11 @@ class EvaluationConfig:
     ndcg_at: tuple[PositiveInt, ...]
     hit_rate_at: tuple[PositiveInt, ...]
 
+    def metrics(self) -> list[str]:
+        """The names that early stopping may watch."""
+        by_rank = [f"ndcg@{k}" for k in self.ndcg_at] + [f"hr@{k}" for k in self.hit_rate_at]
+        return ["auc", "logloss", "gauc", *by_rank]
+
 
 @settings
 class RunConfig:
@@ -161,3 +166,9 @@ class RunConfig:
     evaluation: EvaluationConfig
     seed: NonNegativeInt
     output: str
+
+    def __post_init__(self) -> None:
+        metric = self.trainer.early_stopping.metric
+        if metric not in self.evaluation.metrics():
+            allowed = ", ".join(self.evaluation.metrics())
+            raise ValueError(f"trainer.early_stopping.metric = {metric}: allowed are {allowed}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -131,13 +132,15 @@ class Trainer:
             self.position.batches = 0
         metrics = self.evaluate()
         self.reporter.record("validation", self.position.step, self.position.epoch, metrics)
-        stopping = self.config.trainer.early_stopping
-        value, best = metrics[stopping.metric], self.position.best
-        if best is None or (value > best if stopping.mode == "max" else value < best):
+        self._note_gain(metrics[self.config.trainer.early_stopping.metric])
+        self._save(batches, metrics)
+
+    def _note_gain(self, value: float) -> None:
+        best, sign = self.position.best, 1 if self.config.trainer.early_stopping.mode == "max" else -1
+        if sign * value > (-math.inf if best is None else sign * best):  # nan is no gain
             self.position.best, self.position.epochs_without_gain = value, 0
         else:
             self.position.epochs_without_gain += 1
-        self._save(batches, metrics)
 
     def evaluate(self) -> dict[str, float]:
         """Metrics of the validation split."""

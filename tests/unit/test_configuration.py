@@ -78,6 +78,7 @@ def test_every_primary_file_is_composed(name: str) -> None:
         ("embeddings.sharding.default=rowwise", r"embeddings\.sharding\.default = rowwise: .*'row_wise'"),
         ("~embeddings.sharding.default", r"embeddings\.sharding: needs the key 'default'"),
         ("trainer.optimizer.name=rowwise_adagrad", r"trainer\.optimizer\.name = rowwise_adagrad: is for tables only"),
+        ("trainer.early_stopping.metric=acu", r"trainer\.early_stopping\.metric = acu: allowed are auc, .*ndcg@5"),
         ("model.dropout=1.0", r"model\.dropout = 1\.0: input should be less than 1"),
         ("model.hidden_units=[64,0]", r"model\.hidden_units\.1 = 0: input should be greater than 0"),
         ("+model.layers=3", r"model\.layers: unknown key; allowed: hidden_units, dropout"),

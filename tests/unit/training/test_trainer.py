@@ -1,0 +1,138 @@
+"""The trainer in a process group of one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from cove_dist.composition import load_run_config
+from cove_dist.errors import ConfigError, TrainingError
+from cove_dist.training.build import build
+from cove_dist.training.distributed import Runtime, process_group
+from cove_dist.training.trainer import Trainer
+from data_pipeline.schema import Schema
+from tests.configurations import COVE, small_run
+
+
+@pytest.fixture
+def runtime() -> Iterator[Runtime]:
+    with process_group("cpu") as runtime:
+        yield runtime
+
+
+def trainer(prepared: Path, runtime: Runtime, *overrides: str) -> Trainer:
+    config, _ = load_run_config(small_run(prepared, "unused", *overrides))
+    return Trainer(config, Schema.load(prepared), runtime)
+
+
+def losses(trained: Trainer, steps: int = 6) -> list[float]:
+    trained.trainable.model.train()
+    batches = iter(trained.train_loader)
+    return [step.losses["loss"].item() for step in islice(trained._steps(batches), steps)]
+
+
+def test_without_alpha_and_omega_cove_is_the_base_model_to_the_bit(prepared: Path, runtime: Runtime) -> None:
+    base = losses(trainer(prepared, runtime))
+    assert losses(trainer(prepared, runtime, *COVE, "quantizer.alpha=0", "quantizer.omega_q=0")) == base
+    assert losses(trainer(prepared, runtime, *COVE)) != base
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rowwise_adagrad"])
+def test_fused_and_replicated_tables_learn_alike(prepared: Path, runtime: Runtime, optimizer: str) -> None:
+    """The update in the backward pass by fbgemm against the ordinary optimizer, from the same start."""
+    settings = (
+        f"embeddings.optimizer.name={optimizer}",
+        "embeddings.optimizer.learning_rate=0.3",
+        "embeddings.init_std=0.3",
+    )
+    fused = losses(trainer(prepared, runtime, *settings, "embeddings.sharding.default=row_wise"))
+    replicated = losses(trainer(prepared, runtime, *settings, "embeddings.sharding.default=data_parallel"))
+    frozen = losses(trainer(prepared, runtime, *settings, "embeddings.optimizer.learning_rate=1e-9"))
+    assert fused == pytest.approx(replicated, rel=1e-4)
+    assert fused != pytest.approx(frozen, rel=1e-4)
+
+
+def test_learning_rates_rise_linearly_and_stay(prepared: Path, runtime: Runtime) -> None:
+    warm = trainer(prepared, runtime, "trainer.warmup_steps=4", "embeddings.optimizer.learning_rate=0.004")
+    rates = [[group["lr"] for group in warm.trainable.optimizer.param_groups]]
+    batches = iter(warm.train_loader)
+    for _ in islice(warm._steps(batches), 5):
+        rates.append([group["lr"] for group in warm.trainable.optimizer.param_groups])
+    assert [dense for dense, _ in rates] == pytest.approx([0.00025, 0.0005, 0.00075, 0.001, 0.001, 0.001])
+    assert [tables for _, tables in rates] == pytest.approx([0.001, 0.002, 0.003, 0.004, 0.004, 0.004])
+
+
+def test_gradients_are_clipped_by_their_norm(prepared: Path, runtime: Runtime) -> None:
+    sgd = ("trainer.optimizer.name=sgd", "trainer.optimizer.learning_rate=1", "embeddings.optimizer.name=sgd")
+    replicated = ("embeddings.optimizer.learning_rate=1", "embeddings.sharding.default=data_parallel")
+    clipped = trainer(prepared, runtime, *sgd, *replicated, "trainer.gradient_clip_norm=0.001")
+    weights = clipped.trainable.model.state_dict()
+    before = {name: weight.clone() for name, weight in weights.items()}
+    losses(clipped, steps=1)
+    change = torch.cat([(weight - before[name]).flatten() for name, weight in weights.items()])
+    assert change.norm().item() == pytest.approx(0.001, rel=1e-3)
+
+
+def test_bfloat16_is_close_to_float32_and_leaves_losses_in_float32(prepared: Path, runtime: Runtime) -> None:
+    whole = losses(trainer(prepared, runtime, *COVE, "model.dropout=0"))
+    half = losses(trainer(prepared, runtime, *COVE, "model.dropout=0", "trainer.precision=bfloat16"))
+    assert half != whole
+    assert half == pytest.approx(whole, rel=0.01)
+
+
+def test_training_stops_after_epochs_without_gain(
+    prepared: Path, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping = trainer(prepared, runtime, "trainer.epochs=9", "trainer.early_stopping.patience=2")
+    aucs = iter([0.6, 0.7, math.nan, 0.7, 0.9])
+    monkeypatch.setattr(stopping, "evaluate", lambda: {"auc": next(aucs)})
+    position = stopping.train(tmp_path)
+    assert position.epoch == 4
+    assert position.best == 0.7
+    assert stopping.writer.files.best("auc", "max").name == f"step_{position.step // 2:08d}"
+
+
+def test_a_loss_that_is_not_finite_stops_training_with_advice(prepared: Path, runtime: Runtime) -> None:
+    broken = trainer(prepared, runtime)
+    with torch.no_grad():
+        next(broken.trainable.model.module.objective.parameters()).fill_(math.nan)
+    with pytest.raises(TrainingError, match=r"loss not finite.*learning_rate"):
+        broken.train(None)
+
+
+def test_seeds_differ_and_repeat(prepared: Path, runtime: Runtime) -> None:
+    first = losses(trainer(prepared, runtime))
+    assert losses(trainer(prepared, runtime)) == first
+    assert losses(trainer(prepared, runtime, "seed=1")) != first
+
+
+def test_first_order_weights_start_at_zero_and_stay_one_number(prepared: Path, runtime: Runtime) -> None:
+    trained = trainer(prepared, runtime)
+    weights = {
+        k: v for k, v in trained.trainable.model.state_dict().items() if "first_order.weight" in k and "bags" in k
+    }
+    assert weights
+    assert all(not weight.any() for weight in weights.values())
+    losses(trained)
+    for weight in weights.values():
+        assert weight.any()
+        assert torch.equal(weight, weight[:, :1].expand_as(weight))
+
+
+def test_a_device_that_is_not_there(prepared: Path) -> None:
+    if torch.cuda.is_available():
+        assert process_group("cuda")
+        return
+    with pytest.raises(ConfigError, match=r"trainer\.device = cuda: .* 0 GPUs"), process_group("cuda"):
+        pass
+
+
+def test_the_model_needs_arguments_that_fit(prepared: Path, runtime: Runtime) -> None:
+    config, _ = load_run_config(small_run(prepared, "unused", "embeddings.sharding.default=row_wise"))
+    with pytest.raises(ConfigError, match=r"embeddings\.sharding\.default = row_wise"):
+        build(config, Schema.load(prepared), runtime)
