@@ -17,12 +17,15 @@ NDCG@k and HR@k are means over the users with a positive in the split; rows of e
 The learning rate is constant. FuxiCTR's default (``--lr-decay --patience 2``) divides it by ten after the first epoch
 without a gain. On MovieLens-100K that is the second, so a run may stop there, hardly trained: a weaker baseline.
 
+Where the linear layers start matters on MovieLens-100K: ``--torch-init`` keeps torch's start, this project's too.
+
 FILE is written after every seed; a second run with the same settings does the missing seeds.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import json
 import math
@@ -59,6 +62,7 @@ class Settings:
     batch_size: int = 5000
     embedding_regularizer: float = 0.0  # lambda of (lambda / 2) * ||table||^2, over the whole tables, every step
     reduce_lr_on_plateau: bool = False  # else the learning rate * 0.1 after every epoch without a better validation AUC
+    torch_init: bool = False  # FuxiCTR's own: Xavier normal weights, zero biases
     patience: int = 3
     max_epochs: int = 100
 
@@ -134,7 +138,11 @@ class DeepFM(BaseModel):
         width = feature_map.num_fields * settings.embedding_dim
         self.mlp = MLP_Block(width, list(settings.hidden_units), "ReLU", output_dim=1, dropout_rates=settings.dropout)
         self.compile("adam", "binary_crossentropy", settings.learning_rate)
+        torch_start = {m: copy.deepcopy(m.state_dict()) for m in self.modules() if isinstance(m, torch.nn.Linear)}
         self.reset_parameters()
+        if settings.torch_init:
+            for layer, start in torch_start.items():
+                layer.load_state_dict(start)
         self.batch_size = settings.batch_size
         self.validation_auc, self.validation_seconds, self.step_seconds, self.epoch_seconds = [], [], [], []
 
@@ -272,6 +280,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--workers", type=int, default=0, help="loader processes; FuxiCTR's default is 1")
     add("--patience", type=int, default=Settings.patience)
     add("--l2", type=float, default=Settings.embedding_regularizer, help="FuxiCTR's embedding_regularizer")
+    add("--torch-init", action="store_true", help="linear layers start as torch's do, not by FuxiCTR's Xavier normal")
     add("--lr-decay", action="store_true", help="FuxiCTR's reduce_lr_on_plateau")
     return parser.parse_args()
 
@@ -279,7 +288,12 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     torch.set_num_threads(2)
-    settings = Settings(patience=args.patience, embedding_regularizer=args.l2, reduce_lr_on_plateau=args.lr_decay)
+    settings = Settings(
+        patience=args.patience,
+        embedding_regularizer=args.l2,
+        reduce_lr_on_plateau=args.lr_decay,
+        torch_init=args.torch_init,
+    )
     with tempfile.TemporaryDirectory() as folder:
         data = convert(args.data, Path(folder))
         versions = {package: version(package) for package in ("fuxictr", "torch", "numpy")}
