@@ -53,7 +53,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Settings:
-    """The paper's setting for CTR; the last four fields are ours. FuxiCTR's own: no regularizer, decay, patience 2."""
+    """The paper's setting for CTR; the last five fields are ours. FuxiCTR's own: no regularizer, decay, patience 2."""
 
     embedding_dim: int = 64
     hidden_units: tuple[int, ...] = (1000, 1000, 1000)

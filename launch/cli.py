@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 
 import torch
 from omegaconf import OmegaConf
-from rich.console import Console
 from rich.logging import RichHandler
 
 from cove_dist.composition import compose_yaml, config_folder
+from cove_dist.console import console
 from cove_dist.errors import UserError
 from data_pipeline.errors import DataError
 
@@ -24,6 +25,10 @@ groups:
 {groups}
 keys, with their defaults (see the comments in {folder}):
 {config}"""
+
+
+# What gloo and nccl say when a rank is gone: a consequence, which must not bury the cause.
+LOST_PEER = re.compile(r"closed by peer|reset by peer|remote process exited|Broken pipe", re.IGNORECASE)
 
 
 def run(
@@ -55,16 +60,20 @@ def run(
             print(OmegaConf.to_yaml(compose_yaml(config_name, overrides)), end="")
         else:
             action(overrides)
-    except (UserError, DataError) as error:
-        _fail(error)
+    except (UserError, DataError, FloatingPointError) as error:
+        _fail(str(error))
+    except RuntimeError as error:
+        if "RANK" not in os.environ or not LOST_PEER.search(str(error)):
+            raise
+        _fail("lost another rank, which has stopped: its own message says why")
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _fail(error: Exception) -> None:
+def _fail(message: str) -> None:
     rank = os.environ.get("RANK")
     where = f" (rank {rank})" if rank is not None else ""
-    print(f"error{where}: {error}", file=sys.stderr, flush=True)
+    print(f"error{where}: {message}", file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(2)  # not sys.exit: collectives under way in other threads would keep this rank, and so all ranks, waiting
 
@@ -82,7 +91,6 @@ def _help(program: str, doc: str, config_name: str, overrides: Sequence[str]) ->
 
 def quiet_libraries() -> None:
     """Our own messages at INFO; other libraries' only when they are errors."""
-    console = Console(stderr=True, width=None if sys.stderr.isatty() else 200)  # a log file has no width to fit
     handler = RichHandler(console=console, show_path=False, show_level=False, omit_repeated_times=False)
     logging.basicConfig(level=logging.ERROR, format="%(message)s", datefmt="[%X]", handlers=[handler], force=True)
     main = os.environ.get("RANK", "0") == "0"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from rich.table import Table
+from rich.table import Column, Table
 
 from cove_dist.errors import ConfigError
 from cove_dist.training.program import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE
@@ -52,7 +52,7 @@ def comparison(folders: Sequence[str]) -> list[dict[str, Any]]:
 def comparison_table(folders: Sequence[str]) -> Table:
     """A column a model, so that the table fits a terminal; a row a metric."""
     records = comparison(folders)
-    table = Table("metric", *(record["model"] for record in records))
+    table = Table("metric", *(Column(record["model"], overflow="fold") for record in records))
     for name in records[0]["figures"]:
         table.add_row(name, *(_mean_and_deviation(record["figures"].get(name, [None])) for record in records))
     table.add_section()
@@ -73,8 +73,11 @@ def _model_name(config: Mapping[str, Any]) -> str:
 def _mean_and_deviation(values: Sequence[float | None]) -> str:
     if any(value is None for value in values):
         return "-"
-    mean = _number(statistics.mean(values))
-    return mean if len(values) == 1 else f"{mean} ± {_number(statistics.stdev(values))}"
+    mean = statistics.mean(values)
+    if len(values) == 1:
+        return _number(mean)
+    digits = 0 if mean >= 1000 else 4
+    return f"{mean:,.{digits}f} ± {statistics.stdev(values):,.{digits}f}"
 
 
 def _number(value: float) -> str:

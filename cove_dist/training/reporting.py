@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
+
+from cove_dist.console import console
 
 logger = logging.getLogger(__name__)
 
@@ -34,17 +37,15 @@ class Reporter:
             self._file = (folder / LOG_FILE).open("a", buffering=1)
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
         self._visible = visible
-        self._progress: Progress | None = None
-        if visible and Console(stderr=True).is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._progress = Progress(*columns, TextColumn("{task.fields[figures]}"), console=Console(stderr=True))
+        self._progress: StepProgress | None = None
+        if visible and console.is_terminal:
+            self._progress = StepProgress(first_step, total_steps)
             self._progress.start()
-            self._bar = self._progress.add_task("training", total=total_steps, completed=first_step, figures="")
 
     def advance(self, step: int) -> None:
         """Move the bar."""
         if self._progress is not None:
-            self._progress.update(self._bar, completed=step)
+            self._progress.advance_to(step)
 
     def record(self, kind: str, step: int, epoch: int, figures: Mapping[str, float]) -> None:
         """Record figures of a kind: ``train`` or ``validation``."""
@@ -57,7 +58,7 @@ class Reporter:
             return
         text = "  ".join(f"{name} {_short(value)}" for name, value in figures.items())
         if self._progress is not None and kind == "train":
-            self._progress.update(self._bar, description=f"epoch {epoch}", figures=text)
+            self._progress.show(epoch, text)
         else:
             logger.info("epoch %d, step %d, %s: %s", epoch, step, kind, text)
 
@@ -68,6 +69,27 @@ class Reporter:
             self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+class StepProgress(Progress):
+    """A bar over the steps of a run, and under it the latest figures."""
+
+    def __init__(self, first_step: int, total_steps: int) -> None:
+        self._figures = ""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        super().__init__(*columns, console=console)
+        self._bar = self.add_task("training", total=total_steps, completed=first_step)
+
+    def advance_to(self, step: int) -> None:
+        self.update(self._bar, completed=step)
+
+    def show(self, epoch: int, figures: str) -> None:
+        self._figures = figures
+        self.update(self._bar, description=f"epoch {epoch}")
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        yield Text(self._figures)
 
 
 def read_records(path: Path) -> list[dict[str, float]]:
