@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from cove_dist.models.layers.dropout import Dropout
+
 
 class MLP(nn.Sequential):
     """Linear, ReLU, dropout for every hidden size; no output layer. ``[..., in_dim] -> [..., hidden_units[-1]]``."""
@@ -15,7 +17,7 @@ class MLP(nn.Sequential):
         for out_dim in hidden_units:
             layers += [nn.Linear(in_dim, out_dim), nn.ReLU()]
             if dropout > 0:
-                layers.append(nn.Dropout(dropout))
+                layers.append(Dropout(dropout))
             in_dim = out_dim
         super().__init__(*layers)
         self.out_dim = in_dim

@@ -1,0 +1,54 @@
+"""Layers that architectures share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cove_dist.models.layers.dropout import Dropout
+from cove_dist.models.layers.mlp import MLP
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_drops_its_share_and_keeps_the_mean(p: float) -> None:
+    torch.manual_seed(0)
+    out = Dropout(p)(torch.ones(1001, 999))
+    assert (out == 0).double().mean().item() == pytest.approx(p, abs=0.002)
+    assert out[out != 0].unique().tolist() == pytest.approx([1 / (1 - p)], rel=1e-4)
+    assert out.double().mean().item() == pytest.approx(1, rel=0.01)
+
+
+def test_neighbours_are_dropped_independently() -> None:
+    torch.manual_seed(0)
+    zeros = (Dropout(0.3)(torch.ones(1_000_000)) == 0).double()
+    for lag in (1, 2, 3, 4, 8):
+        assert (zeros[lag:] * zeros[:-lag]).mean().item() == pytest.approx(0.09, abs=0.002)
+
+
+def test_dropout_follows_the_generator_and_passes_the_gradient_through_its_mask() -> None:
+    layer, x = Dropout(0.4), torch.ones(37, requires_grad=True)
+    torch.manual_seed(5)
+    first = layer(x)
+    torch.manual_seed(5)
+    assert torch.equal(layer(x), first)
+    assert not torch.equal(layer(x), first)
+    first.sum().backward()
+    assert torch.equal(x.grad, first.detach())
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_the_ends_of_the_range(p: float) -> None:
+    assert torch.equal(Dropout(p)(torch.ones(5)), torch.ones(5) * (1 - p))
+
+
+def test_nothing_is_dropped_in_evaluation() -> None:
+    x = torch.randn(5, 3)
+    assert Dropout(0.5).eval()(x) is x
+
+
+def test_an_mlp_has_the_sizes_asked_for() -> None:
+    mlp = MLP(6, (5, 4), dropout=0.2)
+    assert mlp(torch.randn(3, 6)).shape == (3, 4)
+    assert mlp.out_dim == 4
+    assert sum(isinstance(layer, Dropout) for layer in mlp) == 2
+    assert not any(isinstance(layer, Dropout) for layer in MLP(6, (5,)))
