@@ -4,6 +4,8 @@ PYTHON ?= python3
 # Where pip should look for torch besides its default index, such as PyTorch's index of CPU-only builds
 TORCH_INDEX_URL ?=
 RANKS ?= 2
+# Threads of each process: one a core for the two ranks of the quickstart on two cores
+export OMP_NUM_THREADS ?= 1
 SEEDS ?= 0 1 2
 
 VENV := .venv

@@ -51,7 +51,7 @@ def measure_ours(data: Path, epochs: int, *overrides: str) -> float:
         for epoch in range(epochs + 1):
             trainer.train_loader.set_epoch(epoch)
             start = time.perf_counter()
-            for predictions in trainer._steps(iter(trainer.train_loader)):
+            for predictions in trainer.steps(iter(trainer.train_loader)):
                 trainer.window.add(predictions)
             seconds.append(time.perf_counter() - start)
     return schema.splits["train"].rows / statistics.median(seconds[1:])

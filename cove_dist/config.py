@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
+from cove_dist.errors import ConfigError
 from cove_dist.types import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -48,7 +49,11 @@ class EmbeddingsConfig:
             raise ValueError("sharding: needs the key 'default'; further keys are table names")
 
     def check_device(self, device_type: str) -> None:
-        """Refuse a sharding that the table optimizer cannot serve on this device."""
+        """Refuse a sharding that the table optimizer cannot serve on this device.
+
+        Raises:
+            ConfigError: with both ways out.
+        """
         sharded = {t: s for t, s in self.sharding.items() if s not in ("auto", "data_parallel")}
         if not sharded or self.optimizer.is_fused_on(device_type):
             return
@@ -56,7 +61,7 @@ class EmbeddingsConfig:
         reason = f"weight_decay = {self.optimizer.weight_decay}" if self.optimizer.weight_decay else self.optimizer.name
         names = "any name" if device_type == "cuda" else f"one of {', '.join(_FUSED_ON_CPU)}"
         allowed = f"embeddings.optimizer.name={names}"
-        raise ValueError(
+        raise ConfigError(
             f"embeddings.sharding.{table} = {sharding}: a sharded table is updated by a fused kernel, and on"
             f" {device_type} there is none for embeddings.optimizer with {reason}. Either set"
             f" embeddings.sharding.{table}=data_parallel, or choose {allowed} with weight_decay=0"
@@ -127,10 +132,17 @@ class TrainerConfig:
         if self.debug and self.checkpoint.resume == "auto":
             raise ValueError("checkpoint.resume = auto: not with debug=true, which writes no checkpoints; allowed: no")
 
+    def rank_evaluation_batch_size(self, world_size: int) -> int:
+        return -(-self.evaluation_batch_size // world_size)
+
     def rank_batch_size(self, world_size: int) -> int:
-        """``batch_size`` counts rows over all ranks, so that a result does not depend on their number."""
+        """``batch_size`` counts rows over all ranks, so that a result does not depend on their number.
+
+        Raises:
+            ConfigError: it does not divide among the ranks.
+        """
         if self.batch_size % world_size:
-            raise ValueError(
+            raise ConfigError(
                 f"trainer.batch_size = {self.batch_size}: counts rows over all ranks and must be divisible by the"
                 f" {world_size} ranks; nearest allowed: {max(1, self.batch_size // world_size) * world_size}"
             )

@@ -17,7 +17,6 @@ from cove_dist.embeddings.initialization import fill_normal_
 from cove_dist.embeddings.optimizers import fuse_optimizer
 from cove_dist.embeddings.sharding import plan_tables, sharders
 from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX
-from cove_dist.errors import ConfigError
 from cove_dist.tasks.ctr import build_ctr_model
 from cove_dist.training.distributed import Runtime
 from cove_dist.training.optimization import build_optimizer, build_schedule
@@ -42,21 +41,21 @@ class Trainable:
                 part.init_state()
 
 
-def build(config: RunConfig, schema: Schema, runtime: Runtime) -> Trainable:
+def build(config: RunConfig, schema: Schema, runtime: Runtime, batch_size: int) -> Trainable:
     """Build, shard and initialize what a run trains. A collective call.
 
     The initial values depend on ``config.seed`` alone, not on the plan or the number of ranks; afterwards each rank's
     generator is seeded apart, so that their dropout masks differ.
 
+    Args:
+        config, schema, runtime: of the run.
+        batch_size: rows per rank, by which the planner weighs placements.
+
     Raises:
         ConfigError: settings that do not fit this device, number of ranks, or data set.
     """
     device_type = runtime.device.type
-    try:
-        config.embeddings.check_device(device_type)
-        rank_batch_size = config.trainer.rank_batch_size(runtime.world_size)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    config.embeddings.check_device(device_type)
     torch.manual_seed(config.seed)
     model = build_ctr_model(config, schema)
     fuse_optimizer(model.bags, config.embeddings, device_type)
@@ -67,7 +66,7 @@ def build(config: RunConfig, schema: Schema, runtime: Runtime) -> Trainable:
         device_type=device_type,
         world_size=runtime.world_size,
         local_world_size=runtime.local_world_size,
-        batch_size=rank_batch_size,
+        batch_size=batch_size,
         process_group=dist.group.WORLD,
     )
     sharded = DistributedModelParallel(model, device=runtime.device, plan=plan, sharders=sharders())

@@ -28,12 +28,11 @@ def training_loader(config: RunConfig, schema: Schema, runtime: Runtime) -> Stre
 
 def evaluation_loader(config: RunConfig, schema: Schema, split: str, runtime: Runtime) -> StreamLoader:
     """In file order, all rows of a user on one rank."""
-    batch_size = -(-config.trainer.evaluation_batch_size // runtime.world_size)
     return build_loader(
         config.data.path,
         schema,
         split,
-        batch_size,
+        config.trainer.rank_evaluation_batch_size(runtime.world_size),
         runtime.rank,
         runtime.world_size,
         group_by_user=True,

@@ -101,12 +101,8 @@ def evaluate_run(overrides: Sequence[str]) -> dict[str, float] | None:
     """Evaluate a run's checkpoint and write ``metrics.json``. Every rank calls it; rank 0 gets the metrics."""
     request = check(EvaluateConfig, OmegaConf.to_container(compose_yaml("evaluate", overrides), throw_on_missing=False))
     config, folder = load_saved_run(request.run)
-    trainer = replace(
-        config.trainer,
-        evaluation_batch_size=request.batch_size or config.trainer.evaluation_batch_size,
-        batch_size=max(config.trainer.batch_size, 1),
-    )
-    config = replace(config, trainer=trainer)
+    if request.batch_size is not None:
+        config = replace(config, trainer=replace(config.trainer, evaluation_batch_size=request.batch_size))
     schema = Schema.load(config.data.path)
     with process_group(request.device) as runtime:
         metrics, checkpoint = evaluate_here(config, schema, runtime, folder, request)
@@ -122,7 +118,7 @@ def evaluate_here(
 ) -> tuple[dict[str, float], Path]:
     """Evaluate in a process group that stands. Collective."""
     checkpoint = find_checkpoint(folder, config, request.checkpoint)
-    trainable = build(config, schema, runtime)
+    trainable = build(config, schema, runtime, config.trainer.rank_evaluation_batch_size(runtime.world_size))
     load_model(checkpoint, trainable, describe_model(config, schema))
     loader = evaluation_loader(config, schema, request.split, runtime)
     scored = score(trainable.model, loader, runtime.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -61,7 +62,7 @@ class Trainer:
         self.position = Position()
         self.train_loader = training_loader(config, schema, runtime)
         self.validation_loader = evaluation_loader(config, schema, "validation", runtime)
-        self.trainable = build(config, schema, runtime)
+        self.trainable = build(config, schema, runtime, config.trainer.rank_batch_size(runtime.world_size))
         pipeline = TrainPipelineBase if config.trainer.debug else TrainPipelineSparseDist
         self.pipeline = pipeline(self.trainable.model, self.trainable.optimizer, runtime.device)
         self.window = Window(dict(self.trainable.model.module.objective.quantizers.items()), runtime)
@@ -74,21 +75,23 @@ class Trainer:
         Args:
             folder: the run folder, to write to and to resume from; `None` leaves nothing on disk (debug mode).
         """
-        self._open(folder)
+        self.open_run(folder)
         self.trainable.model.train()
-        while not self._finished():
-            self.train_loader.set_epoch(self.position.epoch)
-            batches = iter(self.train_loader)
-            self.window.restart()
-            for predictions in self._steps(batches):
-                self._after_step(predictions, batches)
-                if self._out_of_steps():
-                    break
-            self._end_epoch(batches)
-        self._close()
+        with closing(self.reporter):
+            while not self._finished():
+                self.train_loader.set_epoch(self.position.epoch)
+                batches = iter(self.train_loader)
+                self.window.restart()
+                for predictions in self.steps(batches):
+                    self._after_step(predictions, batches)
+                    if self._out_of_steps():
+                        break
+                self._end_epoch(batches)
+            if self.writer is not None:
+                self.writer.close()
         return self.position
 
-    def _open(self, folder: Path | None) -> None:
+    def open_run(self, folder: Path | None) -> None:
         """Go to the newest checkpoint, if the run resumes, and set up what writes to the folder."""
         settings, stopping = self.config.trainer.checkpoint, self.config.trainer.early_stopping
         self.writer = None
@@ -100,7 +103,7 @@ class Trainer:
         main = self.runtime.is_main
         self.reporter = Reporter(folder if main else None, main, self.position.step, self._total_steps())
 
-    def _steps(self, batches: Iterator[Batch]) -> Iterator[Predictions]:
+    def steps(self, batches: Iterator[Batch]) -> Iterator[Predictions]:
         """Train on each batch; look-ups of the next overlap with the dense part of this one."""
         while True:
             try:
@@ -186,8 +189,3 @@ class Trainer:
         patience = settings.early_stopping.patience
         stalled = patience is not None and self.position.epochs_without_gain >= patience
         return stalled or self._out_of_steps() or self.position.epoch >= settings.epochs
-
-    def _close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
-        self.reporter.close()

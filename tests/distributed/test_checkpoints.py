@@ -34,7 +34,7 @@ def save_then_change(overrides: list[str], folder: Path) -> bool:
     config, _ = load_run_config(overrides)
     schema = Schema.load(config.data.path)
     with process_group("cpu") as runtime:
-        trainable = build(config, schema, runtime)
+        trainable = build(config, schema, runtime, 64)
         model = describe_model(config, schema)
         writer = CheckpointWriter(CheckpointFolder(folder), runtime, 2, "auc", "max")
         before = {key: value.clone() for key, value in local_parts(trainable.model.state_dict()).items()}
@@ -90,7 +90,7 @@ def fields_of_first_batch(overrides: list[str], checkpoint: Path) -> tuple[list[
     config, _ = load_run_config(overrides)
     schema = Schema.load(config.data.path)
     with process_group("cpu") as runtime:
-        trainable = build(config, schema, runtime)
+        trainable = build(config, schema, runtime, 64)
         load_model(checkpoint, trainable, describe_model(config, schema))
         trainable.model.eval()
         batch = next(iter(build_loader(config.data.path, schema, "test", 64)))
@@ -122,7 +122,7 @@ def resume_elsewhere(overrides: list[str]) -> tuple[int, int]:
     config, _ = load_run_config(overrides)
     with process_group("cpu") as runtime:
         trainer = Trainer(config, Schema.load(config.data.path), runtime)
-        trainer._open(Path(config.output))
+        trainer.open_run(Path(config.output))
         return trainer.position.step, trainer.position.batches
 
 

@@ -43,7 +43,7 @@ def losses_on_the_same_batches(overrides: list[str]) -> list[float]:
     config, _ = load_run_config(overrides)
     schema = Schema.load(config.data.path)
     with process_group("cpu") as runtime:
-        trainable = build(config, schema, runtime)
+        trainable = build(config, schema, runtime, 64)
         pipeline = TrainPipelineSparseDist(trainable.model, trainable.optimizer, runtime.device)
         whole = list(build_loader(config.data.path, schema, "train", 251))[:STEPS]  # 251: ranks get unequal parts
         batches = iter([part_of(batch, runtime.rank, runtime.world_size) for batch in whole])

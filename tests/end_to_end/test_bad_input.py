@@ -106,7 +106,9 @@ def test_data_that_is_not_there(tmp_path: Path) -> None:
 def test_settings_that_do_not_fit_the_ranks(prepared: Path, tmp_path: Path) -> None:
     done = launch("train", *small_run(prepared, tmp_path / "run", "trainer.batch_size=241"), ranks=2)
     assert done.returncode != 0
-    assert "trainer.batch_size = 241" in done.stderr
+    assert "): trainer.batch_size = 241: counts rows over all ranks" in done.stderr
+    assert 'train.py", line' not in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -105,18 +105,18 @@ def test_the_global_batch_must_divide_among_ranks() -> None:
     config, _ = load_run_config(["trainer.batch_size=5000"])
     assert config.trainer.rank_batch_size(4) == 1250
     with pytest.raises(
-        ValueError, match=r"trainer\.batch_size = 5000: .*divisible by the 3 ranks; nearest allowed: 4998"
+        ConfigError, match=r"trainer\.batch_size = 5000: .*divisible by the 3 ranks; nearest allowed: 4998"
     ):
         config.trainer.rank_batch_size(3)
 
 
 def test_a_sharded_table_without_a_fused_optimizer_is_refused_with_both_ways_out() -> None:
     config, _ = load_run_config(["embeddings.sharding.default=row_wise"])
-    with pytest.raises(ValueError, match=r"on cpu there is none.* adam.*default=data_parallel.*rowwise_adagrad"):
+    with pytest.raises(ConfigError, match=r"on cpu there is none.* adam.*default=data_parallel.*rowwise_adagrad"):
         config.embeddings.check_device("cpu")
     config.embeddings.check_device("cuda")
     decayed, _ = load_run_config(["embeddings.sharding.default=row_wise", "embeddings.optimizer.weight_decay=0.1"])
-    with pytest.raises(ValueError, match=r"weight_decay = 0\.1"):
+    with pytest.raises(ConfigError, match=r"weight_decay = 0\.1"):
         decayed.embeddings.check_device("cuda")
 
 

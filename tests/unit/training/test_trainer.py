@@ -33,7 +33,7 @@ def trainer(prepared: Path, runtime: Runtime, *overrides: str) -> Trainer:
 def losses(trained: Trainer, steps: int = 6) -> list[float]:
     trained.trainable.model.train()
     batches = iter(trained.train_loader)
-    return [step.losses["loss"].item() for step in islice(trained._steps(batches), steps)]
+    return [step.losses["loss"].item() for step in islice(trained.steps(batches), steps)]
 
 
 def test_without_alpha_and_omega_cove_is_the_base_model_to_the_bit(prepared: Path, runtime: Runtime) -> None:
@@ -61,7 +61,7 @@ def test_learning_rates_rise_linearly_and_stay(prepared: Path, runtime: Runtime)
     warm = trainer(prepared, runtime, "trainer.warmup_steps=4", "embeddings.optimizer.learning_rate=0.004")
     rates = [[group["lr"] for group in warm.trainable.optimizer.param_groups]]
     batches = iter(warm.train_loader)
-    for _ in islice(warm._steps(batches), 5):
+    for _ in islice(warm.steps(batches), 5):
         rates.append([group["lr"] for group in warm.trainable.optimizer.param_groups])
     assert [dense for dense, _ in rates] == pytest.approx([0.00025, 0.0005, 0.00075, 0.001, 0.001, 0.001])
     assert [tables for _, tables in rates] == pytest.approx([0.001, 0.002, 0.003, 0.004, 0.004, 0.004])
@@ -132,7 +132,7 @@ def test_a_device_that_is_not_there(prepared: Path) -> None:
         pass
 
 
-def test_the_model_needs_arguments_that_fit(prepared: Path, runtime: Runtime) -> None:
+def test_a_sharding_that_the_optimizer_cannot_serve_is_refused(prepared: Path, runtime: Runtime) -> None:
     config, _ = load_run_config(small_run(prepared, "unused", "embeddings.sharding.default=row_wise"))
     with pytest.raises(ConfigError, match=r"embeddings\.sharding\.default = row_wise"):
-        build(config, Schema.load(prepared), runtime)
+        build(config, Schema.load(prepared), runtime, 64)
