@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="further settings, key=value")
     arguments = parser.parse_args()
     reports = train(arguments.data, arguments.ranks, arguments.overrides)
-    table = Table("share of the epoch", "steps", "resident MB of the largest rank", "samples/s")
+    table = Table("share of the run", "steps", "resident MB of the largest rank", "samples/s")
     for tenth in range(0, 11):
         report = reports[min(tenth * (len(reports) - 1) // 10, len(reports) - 1)]
         cells = (f"{tenth * 10} %", f"{report['step']:,}", f"{report['resident_mb']:,.0f}")
