@@ -77,16 +77,17 @@ class Trainer:
         """
         self.open_run(folder)
         self.trainable.model.train()
+        self.window.restart()
         with closing(self.reporter):
             while not self._finished():
                 self.train_loader.set_epoch(self.position.epoch)
                 batches = iter(self.train_loader)
-                self.window.restart()
                 for predictions in self.steps(batches):
                     self._after_step(predictions, batches)
                     if self._out_of_steps():
                         break
-                self._end_epoch(batches)
+                with self.window.paused():
+                    self._end_epoch(batches)
             if self.writer is not None:
                 self.writer.close()
         return self.position

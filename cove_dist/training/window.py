@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -27,12 +29,19 @@ class Window:
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew; also after an evaluation, so that its time does not count."""
+        """Begin anew."""
         self._sums: dict[str, torch.Tensor] = {}
         self._rows = 0
         self._since = time.perf_counter()
         for quantizer in self._quantizers.values():
             quantizer.reset_usage()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave time that is not spent training out of the samples per second."""
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start
 
     def add(self, predictions: Predictions) -> None:
         """Take in a step, without waiting for the device."""

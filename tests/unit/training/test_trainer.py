@@ -136,3 +136,20 @@ def test_a_sharding_that_the_optimizer_cannot_serve_is_refused(prepared: Path, r
     config, _ = load_run_config(small_run(prepared, "unused", "embeddings.sharding.default=row_wise"))
     with pytest.raises(ConfigError, match=r"embeddings\.sharding\.default = row_wise"):
         build(config, Schema.load(prepared), runtime, 64)
+
+
+def test_reports_cover_every_step_across_epochs(
+    prepared: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """10 steps an epoch, a report every 4: the report of step 12 holds steps 9 and 10 of the epoch before."""
+    reported = trainer(prepared, runtime, "trainer.log_every=4", "trainer.epochs=2")
+    close, rows = reported.window.close, []
+
+    def counting() -> dict[str, float]:
+        rows.append(reported.window._rows)
+        return close()
+
+    monkeypatch.setattr(reported.window, "close", counting)
+    reported.train(None)
+    assert len(rows) == 5
+    assert sum(rows) == 2 * Schema.load(prepared).splits["train"].rows
