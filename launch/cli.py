@@ -21,9 +21,7 @@ from data_pipeline.errors import DataError
 USAGE = """{doc}
 usage: {program} [--help | --print-config] [group=option …] [key=value …]
 
-groups:
-{groups}
-keys, with their defaults (see the comments in {folder}):
+{groups}keys, with their defaults (see the comments in {folder}):
 {config}"""
 
 
@@ -85,8 +83,9 @@ def _help(program: str, doc: str, config_name: str, overrides: Sequence[str]) ->
         path for path in sorted(folder.iterdir()) if path.is_dir() and (path.name in composed or config_name == "train")
     ]
     lines = [f"  {path.name}: {', '.join(sorted(p.stem for p in path.glob('*.yaml')))}" for path in groups]
+    listed = "\n".join(["groups:", *lines, "", ""]) if lines else ""
     config = "\n".join("  " + line for line in OmegaConf.to_yaml(composed).splitlines())
-    return USAGE.format(doc=doc, program=program, groups="\n".join(lines), folder=folder.name, config=config)
+    return USAGE.format(doc=doc, program=program, groups=listed, folder=folder.name, config=config)
 
 
 def quiet_libraries() -> None:
