@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -57,7 +57,7 @@ def check_run_config(composed: DictConfig) -> RunConfig:
     Raises:
         ConfigError: one line per wrong key, with its value and what is allowed.
     """
-    values: dict[str, Any] = OmegaConf.to_container(composed)  # type: ignore[assignment]
+    values = cast(dict[str, Any], OmegaConf.to_container(composed))
     data = values.get("data") or {}
     values["data"] = {field.name: data.get(field.name) for field in fields(DataConfig)}
     config = check(RunConfig, values)
