@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Literal, get_args
+
 import torch
+
+Search = Literal["auto", "chunked", "compiled", "faiss"]
+BACKENDS = get_args(Search)[1:]
 
 # A block's minimum comes from a vectorized `amin`, about ten times faster than `argmin` over the same scores. A narrow
 # codebook is one block, a multiple of the tile of x86 matrix kernels wide: at a ragged edge these round otherwise, and
@@ -15,20 +22,34 @@ WORKSPACE_ACCELERATOR = 1 << 26
 
 
 @torch.no_grad()
-def nearest_code(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
-    """``argmin_k ||x_n - e_k||²`` for every row; the lowest index wins a tie.
+def nearest_code(x: torch.Tensor, codebook: torch.Tensor, backend: Search = "auto") -> torch.Tensor:
+    """``argmin_k ||x_n - e_k||²`` for every row; the ``[N, v]`` matrix of distances is never held.
 
     Args:
         x: float ``[N, d]``.
         codebook: ``[v, d]``, of the same dtype.
+        backend: "chunked": rows in chunks, by matmul; the lowest index wins a tie. "compiled": the same through
+            `torch.compile`. "faiss": FAISS's flat index, float32 on CPU; between codes that are equally near to
+            rounding it may choose otherwise. "auto": chunked, the fastest at every size of `benchmarks/quantizer.py`.
 
     Returns:
-        int64 ``[N]``. The ``[N, v]`` matrix of distances is never held: rows are searched in chunks.
+        int64 ``[N]``.
+
+    Raises:
+        ValueError: faiss with another dtype or device.
+        ModuleNotFoundError: faiss is not installed.
     """
+    if backend == "faiss":
+        return _faiss(x, codebook)
+    return _chunked(x, codebook, _compiled() if backend == "compiled" else _nearest_of_chunk)
+
+
+def _chunked(
+    x: torch.Tensor, codebook: torch.Tensor, minima: Callable[[torch.Tensor, int], torch.Tensor]
+) -> torch.Tensor:
     num_codes = len(codebook)
     block_width = BLOCK if num_codes > NARROW else TILE * -(-num_codes // TILE)
-    blocks = -(-num_codes // block_width)
-    width = blocks * block_width
+    width = -(-num_codes // block_width) * block_width
     padded = codebook.new_zeros(width, codebook.shape[1])
     padded[:num_codes] = codebook
     # ||x - e||² and ||e||²/2 - x·e have the same minimum; padding can never be it.
@@ -37,14 +58,36 @@ def nearest_code(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
 
     rows = max(1, (WORKSPACE_CPU if x.device.type == "cpu" else WORKSPACE_ACCELERATOR) // width)
     workspace = x.new_empty(min(rows, len(x)), width)
-    first_block = torch.arange(len(workspace), device=x.device) * blocks
     codes = torch.empty(len(x), dtype=torch.int64, device=x.device)
     for chunk, out in zip(x.split(rows), codes.split(rows), strict=True):
         scores = torch.addmm(half_norms, chunk, padded.t(), alpha=-1, out=workspace[: len(chunk)])
-        if blocks == 1:
-            torch.argmin(scores, dim=1, out=out)
-            continue
-        block = scores.view(-1, blocks, block_width).amin(dim=2).argmin(dim=1)
-        within = scores.view(-1, block_width).index_select(0, first_block[: len(chunk)] + block).argmin(dim=1)
-        torch.add(within, block, alpha=block_width, out=out)
+        out.copy_(minima(scores, block_width))
     return codes
+
+
+def _nearest_of_chunk(scores: torch.Tensor, block_width: int) -> torch.Tensor:
+    """``argmin`` over each row of ``[n, width]``, by the block with the minimum and the place within it."""
+    blocks = scores.shape[1] // block_width
+    if blocks == 1:
+        return scores.argmin(dim=1)
+    block = scores.view(-1, blocks, block_width).amin(dim=2).argmin(dim=1)
+    rows = torch.arange(len(scores), device=scores.device) * blocks + block
+    within = scores.view(-1, block_width).index_select(0, rows).argmin(dim=1)
+    return torch.add(within, block, alpha=block_width)
+
+
+@functools.cache
+def _compiled() -> Callable[[torch.Tensor, int], torch.Tensor]:
+    return torch.compile(_nearest_of_chunk, dynamic=True)
+
+
+def _faiss(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+    if x.dtype != torch.float32 or x.device.type != "cpu":
+        raise ValueError(f"x is {x.dtype} on {x.device}: the search 'faiss' takes float32 on cpu; use 'chunked'")
+    try:
+        import faiss
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("search = 'faiss': not installed. pip install faiss-cpu, or use 'auto'") from error
+    index = faiss.IndexFlatL2(codebook.shape[1])
+    index.add(codebook.numpy(force=True))
+    return torch.from_numpy(index.search(x.numpy(force=True), 1)[1].squeeze(1))
