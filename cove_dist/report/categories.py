@@ -1,0 +1,106 @@
+"""Known categories of the entities, put beside their codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cove_dist.report.codes import EntityCodes
+from cove_dist.report.run_folder import Run
+from data_pipeline.errors import DataError
+from data_pipeline.schema import Schema
+
+_ID_COLUMNS = ("id", "original_id")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The ids that have both codes and a category of one column.
+
+    Shapes: ``N`` ids, ``H`` levels, ``M`` memberships, ``C`` categories.
+
+    Attributes:
+        entity: user or item.
+        levels: ``v_1 > v_2 > … > v_H``.
+        column: the category column.
+        several: whether an id may have several categories; if not, ``M = N`` and ``ids`` is ``0 .. N-1``.
+        names: ``[C]``, the largest category first.
+        codes: int64 ``[N, H]``.
+        ids: int64 ``[M]``, rows of ``codes``.
+        categories: int64 ``[M]``.
+    """
+
+    entity: str
+    levels: tuple[int, ...]
+    column: str
+    several: bool
+    names: tuple[str, ...]
+    codes: np.ndarray
+    ids: np.ndarray
+    categories: np.ndarray
+
+
+def load_categories(run: Run, entity: EntityCodes) -> list[Labelled]:
+    """The columns of ``categories/<id column>.parquet`` in the run's prepared data; none where there is no such file.
+
+    Raises:
+        DataError: the file lacks ``original_id``, or a column is neither integers, text nor lists of them.
+    """
+    data = Path(run.config["data"]["path"])
+    if not (data / "categories").is_dir():
+        return []
+    path = data / "categories" / f"{Schema.load(data).entity(entity.entity).table_name}.parquet"
+    if not path.is_file():
+        return []
+    table = pq.read_table(path)
+    if "original_id" not in table.column_names:
+        raise DataError(f"{path}: no column original_id. Prepare the data again.")
+    original = table["original_id"].combine_chunks()
+    rows = pc.index_in(original, value_set=entity.original_ids.cast(original.type))
+    labelled = []
+    for column in table.column_names:
+        if column not in _ID_COLUMNS:
+            _check_type(path, column, table.schema.field(column).type)
+            labelled.append(_match(entity, column, table[column].combine_chunks(), rows))
+    return [one for one in labelled if len(one.names)]
+
+
+def _check_type(path: Path, column: str, kind: pa.DataType) -> None:
+    value = kind.value_type if _is_list(kind) or pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_integer(value) or pa.types.is_string(value) or pa.types.is_large_string(value)):
+        raise DataError(f"{path}: column {column} is {kind}: categories are integers, text, or lists of them")
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def _match(entity: EntityCodes, column: str, values: pa.Array, rows: pa.Array) -> Labelled:
+    """Put a column's values (one or a list an id, nulls left out) beside the codes.
+
+    Args:
+        entity, column: see `Labelled`.
+        values: ``[n]``, of the ids in the category file.
+        rows: ``[n]``, their rows in ``entity.codes``; null where training never saw the id.
+    """
+    several = _is_list(values.type)
+    owners = rows.take(pc.list_parent_indices(values)) if several else rows
+    flat = pc.list_flatten(values) if several else values
+    kept = pc.and_(pc.is_valid(owners), pc.is_valid(flat))
+    owners, flat = owners.filter(kept), flat.filter(kept).cast(pa.string())
+    distinct = flat.dictionary_encode()
+    names = np.array(distinct.dictionary.to_pylist(), dtype=object)
+    pairs = np.stack([owners.to_numpy(), distinct.indices.to_numpy()]).astype(np.int64)
+    seen, categories = np.unique(pairs, axis=1)  # an id that names a category twice has it once
+    seen, ids = np.unique(seen, return_inverse=True)
+    counts = np.bincount(categories, minlength=len(names))
+    order = np.array(sorted(range(len(names)), key=lambda i: (-counts[i], names[i])), dtype=np.int64)
+    ranks = np.argsort(order)
+    return Labelled(
+        entity.entity, entity.levels, column, several, tuple(names[order]), entity.codes[seen], ids, ranks[categories]
+    )

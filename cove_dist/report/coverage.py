@@ -1,0 +1,56 @@
+"""How far codes follow categories that training never saw (the paper's section 4.7 and Figure 5).
+
+Shapes: ``N`` ids, ``M`` memberships (pairs of an id and a category it has), ``C`` categories, ``v`` codes of a level.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def code_counts(codes: np.ndarray, ids: np.ndarray, categories: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """How many ids of each category have each code: int64 ``[C, v]``.
+
+    Args:
+        codes: int ``[N]``, of every id.
+        ids: int ``[M]`` in ``0 .. N-1``, the id of each membership.
+        categories: int ``[M]`` in ``0 .. C-1``, its category.
+        shape: ``(C, v)``.
+    """
+    num_categories, num_codes = shape
+    cells = categories.astype(np.int64) * num_codes + codes[ids]
+    return np.bincount(cells, minlength=num_categories * num_codes).reshape(shape)
+
+
+def coverage(counts: np.ndarray) -> np.ndarray:
+    """The share of a category's ids that its i most used codes cover, i = 1 .. v: float64 ``[C, v]``, rising to 1.
+
+    Args:
+        counts: ``[C, v]``, from `code_counts`; every category has an id.
+    """
+    falling = -np.sort(-counts, axis=1)
+    return falling.cumsum(axis=1) / counts.sum(axis=1, keepdims=True)
+
+
+def shuffled_coverage(
+    codes: np.ndarray, ids: np.ndarray, categories: np.ndarray, shape: tuple[int, int], *, shuffles: int, seed: int
+) -> np.ndarray:
+    """`coverage` when codes have nothing to do with categories: the mean over random permutations of the codes.
+
+    Codes keep their sizes and categories keep theirs, so the curve also shows what these two alone give.
+
+    Args:
+        codes, ids, categories, shape: see `code_counts`.
+        shuffles: how many permutations of the codes over the ``N`` ids.
+        seed: of the permutations.
+    """
+    random = np.random.default_rng(seed)
+    total = np.zeros(shape)
+    for _ in range(shuffles):
+        total += coverage(code_counts(random.permutation(codes), ids, categories, shape))
+    return total / shuffles
+
+
+def area(curves: np.ndarray) -> float:
+    """The area under coverage curves ``[C, v]``, mean over categories and i: 1 when one code covers each category."""
+    return float(curves.mean())

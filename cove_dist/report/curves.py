@@ -1,0 +1,141 @@
+"""Pictures of a run's log: losses, validation metrics, health of the codebooks, speed and memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from cove_dist.report.drawing import COLOURS, GREY, Picture, canvas, from_zero, label, logarithmic
+from cove_dist.report.run_folder import Record, Run, series
+
+_NOT_LOSSES = ("kind", "step", "epoch", "samples_per_second", "resident_mb")
+_USAGE = ("perplexity_", "dead_")
+_SHOWN_METRICS = ("logloss", "ndcg", "hr")
+_WIDE_RANGE = 20  # a ratio of codebook sizes from which a logarithmic scale reads better
+
+
+def draw_losses(run: Run, folder: Path) -> list[Picture]:
+    """The total and the task's loss in one panel; the other parts, which are far smaller, in a second."""
+    records = run.of_kind("train")
+    names = [name for name in dict.fromkeys(key for record in records for key in record) if _is_loss(name)]
+    parts = [name for name in names if name not in ("loss", "task")]
+    if not names:
+        return []
+    path = folder / "losses.png"
+    with canvas(path, 1, 2 if parts else 1) as axes:
+        axes[0, 0].plot(*series(records, "step", "loss"), label="total")
+        if parts:
+            axes[0, 0].plot(*series(records, "step", "task"), "--", label="task")
+        label(axes[0, 0], "training loss", "step", "loss (mean over rows)")
+        for name in parts:
+            axes[0, 1].plot(*series(records, "step", name), label=name.replace("_", ", "))
+        if parts:
+            label(axes[0, 1], "its parts beside the task", "step", "loss (log scale)")
+            logarithmic(axes[0, 1], "y")
+            for panel in axes.flat:
+                panel.legend()
+    caption = "Means over the steps between two reports. Parts are shown before they are weighted."
+    return [Picture(path, "Training loss", caption)]
+
+
+def _is_loss(name: str) -> bool:
+    return name not in _NOT_LOSSES and not name.startswith(_USAGE)
+
+
+def draw_validation(run: Run, folder: Path) -> list[Picture]:
+    """A small panel a metric, against the epoch, with the best epoch marked."""
+    records, best = run.of_kind("validation"), run.best_validation()
+    names = [name for name in dict.fromkeys(key for record in records for key in record) if _is_shown(run, name)]
+    names.sort(key=lambda name: name != run.stopping_metric)
+    if not names:
+        return []
+    path, columns = folder / "validation.png", min(3, len(names))
+    with canvas(path, math.ceil(len(names) / columns), columns, width=3.0, height=2.1) as axes:
+        for panel, name in zip(axes.flat, names, strict=False):
+            epochs, values = series(records, "epoch", name)
+            panel.plot(epochs, values, marker="o", markersize=3)
+            if best is not None:
+                panel.axvline(best["epoch"], color=GREY, linestyle=":", linewidth=1)
+                panel.plot([best["epoch"]], [best.get(name, math.nan)], "o", color=COLOURS[1], markersize=6)
+            label(panel, name, "epoch", "")
+        for panel in axes.flat[len(names) :]:
+            panel.set_axis_off()
+    mark = "" if best is None else f"The mark is epoch {best['epoch']}, the best by {run.stopping_metric}."
+    return [Picture(path, "Validation metrics", f"After each epoch. {mark}")]
+
+
+def _is_shown(run: Run, name: str) -> bool:
+    return name == run.stopping_metric or name.split("@")[0].split("_")[0] in _SHOWN_METRICS
+
+
+def draw_usage(run: Run, folder: Path) -> list[Picture]:
+    """Perplexity per level, a column an entity; beneath it the share of dead codes, where the log has it."""
+    named = [name for record in run.records for name in record]
+    entities = [entity for entity in run.levels if f"perplexity_{entity}_1" in named]
+    kinds = [kind for kind in _USAGE if any(name.startswith(kind) for name in named)]
+    if not entities:
+        return []
+    path = folder / "perplexity.png"
+    with canvas(path, len(kinds), len(entities)) as axes:
+        for column, entity in enumerate(entities):
+            _draw_perplexity(axes[0, column], run, entity)
+            if len(kinds) > 1:
+                _draw_levels(axes[1, column], run, entity, "dead")
+                label(axes[1, column], f"{entity}: dead codes", "step", "share of the level's codes")
+                axes[1, column].set_ylim(-0.02, 1.02)
+                axes[1, column].yaxis.set_major_formatter(PercentFormatter(1))
+    caption = (
+        "Perplexity is exp of the entropy of the codes chosen, each as often as the training rows chose it: the"
+        " number v of codes (dotted) when all are used alike, 1 when one takes all. "
+    )
+    caption += "Dead codes were never chosen. " if len(kinds) > 1 else ""
+    caption += "Thin lines: over the steps between two reports."
+    caption += " Dots: over a whole epoch." if run.of_kind("codebooks") else ""
+    return [Picture(path, "Use of the codes in training", caption)]
+
+
+def _draw_perplexity(axes: Axes, run: Run, entity: str) -> None:
+    sizes = run.levels[entity]
+    _draw_levels(axes, run, entity, "perplexity")
+    for size, colour in zip(sizes, _colours(sizes), strict=True):
+        axes.axhline(size, color=colour, linestyle=":", linewidth=1)
+    label(axes, f"{entity}: perplexity", "step", "perplexity (codes)")
+    if sizes[0] > _WIDE_RANGE * sizes[-1]:
+        logarithmic(axes, "y")
+        axes.set_ylim(0.9, 5 * sizes[0])
+    else:
+        axes.set_ylim(0, 1.2 * sizes[0])
+    axes.legend(loc="upper right", ncols=len(sizes))  # above the dotted lines, where no curve can be
+
+
+def _draw_levels(axes: Axes, run: Run, entity: str, figure: str) -> None:
+    sizes = run.levels[entity]
+    for level, (size, colour) in enumerate(zip(sizes, _colours(sizes), strict=True), start=1):
+        name = f"{figure}_{entity}_{level}"
+        axes.plot(*series(run.of_kind("train"), "step", name), color=colour, linewidth=0.9, alpha=0.8)
+        epochs = series(run.of_kind("codebooks"), "step", name)
+        axes.plot(*epochs, "o", color=colour, markeredgecolor="white", markersize=5.5, zorder=3)
+        axes.plot([], [], color=colour, label=f"level {level} ({size:,})")
+
+
+def _colours(levels: Sequence[int]) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(len(levels))]
+
+
+def draw_speed(run: Run, folder: Path) -> list[Picture]:
+    """Samples a second and resident memory, small."""
+    records: list[Record] = run.of_kind("train")
+    if not records:
+        return []
+    path = folder / "speed.png"
+    shown = (("samples_per_second", "speed", "samples/s"), ("resident_mb", "memory of the largest rank", "resident MB"))
+    with canvas(path, 1, 2, width=3.6, height=2.0) as axes:
+        for panel, (name, title, unit) in zip(axes.flat, shown, strict=True):
+            panel.plot(*series(records, "step", name), linewidth=1)
+            label(panel, title, "step", unit)
+            from_zero(panel)
+    return [Picture(path, "Speed and memory", "Over all ranks. The time of validation is left out of the speed.")]

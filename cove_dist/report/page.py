@@ -1,0 +1,59 @@
+"""The page: one HTML file with everything in it, which opens without a network."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from cove_dist.report.drawing import Picture
+from cove_dist.report.run_folder import Run
+from cove_dist.training.program import CONFIG_FILE
+
+TEMPLATE = "page.html.jinja"
+
+
+def render(run: Run, pictures: Sequence[Picture], agreement: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
+    """The page's HTML.
+
+    Args:
+        run: of the heading and the tables.
+        pictures: in order; their files are embedded.
+        agreement: rows of the table of codes against categories, all with the same keys.
+        notes: what is left out, and why.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"figure": figure, "embedded": embedded}
+    return environment.get_template(TEMPLATE).render(
+        run=run,
+        data=run.config["data"],
+        pictures=pictures,
+        agreement=agreement,
+        notes=notes,
+        configuration=(run.folder / CONFIG_FILE).read_text(),
+    )
+
+
+def figure(value: Any) -> str:
+    """A number to read: whole ones with thousands apart, others to four digits; a dash for none."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.1e}" if 0 < abs(value) < 0.001 else f"{value:.4f}"
+
+
+def embedded(path: Path) -> str:
+    """A PNG file as a data URL."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -1,0 +1,71 @@
+"""A report on a run, from overrides to pictures and a page in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from omegaconf import OmegaConf
+
+from cove_dist.composition import check, compose_yaml
+from cove_dist.config import settings
+from cove_dist.report.agreement import Agreement, all_curves, compare, draw_coverage
+from cove_dist.report.categories import load_categories
+from cove_dist.report.codes import EntityCodes, draw_sizes, load_codes
+from cove_dist.report.curves import draw_losses, draw_speed, draw_usage, draw_validation
+from cove_dist.report.page import render
+from cove_dist.report.run_folder import Run, load_run
+from cove_dist.types import NonNegativeInt, PositiveInt
+
+PAGE, COVERAGE_FILE = "report.html", "coverage.parquet"
+
+
+@settings
+class ReportConfig:
+    run: str
+    output: str | None
+    shuffles: PositiveInt
+    top_categories: PositiveInt
+    seed: NonNegativeInt
+
+
+def report_run(overrides: Sequence[str]) -> Path:
+    """Write the pictures, the page and, where categories are known, ``coverage.parquet``; returns the page's path.
+
+    Codes are exported first where a quantized run has none as new as its newest checkpoint.
+
+    Raises:
+        ConfigError, CheckpointError, DataError: no such run, no log, or files that are not what they should be.
+    """
+    request = check(ReportConfig, OmegaConf.to_container(compose_yaml("report", overrides), throw_on_missing=False))
+    run = load_run(Path(request.run))
+    folder = Path(request.output or run.folder / "report")
+    codes = load_codes(run)
+    compared = [
+        compare(labelled, top_categories=request.top_categories, shuffles=request.shuffles, seed=request.seed)
+        for entity in codes
+        for labelled in load_categories(run, entity)
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = [*draw_losses(run, folder), *draw_validation(run, folder), *draw_usage(run, folder)]
+    pictures += draw_sizes(codes, folder)
+    pictures += [draw_coverage(levels, folder, request.shuffles) for levels in compared]
+    pictures += draw_speed(run, folder)
+    agreement = [level for levels in compared for level in levels]
+    if agreement:
+        pq.write_table(all_curves(agreement), folder / COVERAGE_FILE, compression="zstd")
+    page = folder / PAGE
+    page.write_text(render(run, pictures, [level.row() for level in agreement], _notes(run, codes, agreement)))
+    return page
+
+
+def _notes(run: Run, codes: Sequence[EntityCodes], agreement: Sequence[Agreement]) -> list[str]:
+    """What the page leaves out, and why."""
+    if not run.levels:
+        return ["This run has no quantizers: there are no codes to show."]
+    if not codes:
+        return ["There is no checkpoint to take codes from: figures of the codes are left out."]
+    if not agreement:
+        return [f"{run.config['data']['path']} holds no categories of the ids: codes are not compared with any."]
+    return []

@@ -1,0 +1,88 @@
+"""What a run left in its folder, as the report reads it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from cove_dist.errors import ConfigError
+from cove_dist.training.program import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE
+from cove_dist.training.reporting import LOG_FILE, read_records
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder's contents. The configuration is not checked: a run of an older version can be reported too.
+
+    Attributes:
+        config: as composed when the run began.
+        records: of the log, in order.
+        summary: empty while the run is under way.
+        metrics: empty until the run is evaluated.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    records: list[Record]
+    summary: dict[str, Any]
+    metrics: dict[str, Any]
+
+    @property
+    def model(self) -> str:
+        name = self.config["model"]["_target_"].rsplit(".", 1)[1]
+        return f"COVE-{name}" if self.levels else name
+
+    @property
+    def levels(self) -> dict[str, tuple[int, ...]]:
+        """Codebook sizes of every entity that is quantized."""
+        sizes = {entity: self.config["quantizer"][f"{entity}_levels"] for entity in ("user", "item")}
+        return {entity: tuple(levels) for entity, levels in sizes.items() if levels}
+
+    @property
+    def stopping_metric(self) -> str:
+        return self.config["trainer"]["early_stopping"]["metric"]
+
+    def of_kind(self, kind: str) -> list[Record]:
+        return [record for record in self.records if record["kind"] == kind]
+
+    def best_validation(self) -> Record | None:
+        """The validation record with the best early-stopping metric, the earliest among equals."""
+        metric, mode = self.stopping_metric, self.config["trainer"]["early_stopping"]["mode"]
+        scored = [r for r in self.of_kind("validation") if not math.isnan(r.get(metric, math.nan))]
+        choose = max if mode == "max" else min
+        return choose(scored, key=lambda record: record[metric], default=None)
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        ConfigError: it holds no run, or the run has no log.
+    """
+    config, log = folder / CONFIG_FILE, folder / LOG_FILE
+    if not config.is_file():
+        raise ConfigError(f"run = {folder}: no {CONFIG_FILE} there; give the folder that training named")
+    records = read_records(log)
+    if not records:
+        raise ConfigError(f"{log}: no records; train first, for at least trainer.log_every steps")
+    values = OmegaConf.to_container(OmegaConf.load(config))
+    return Run(folder, values, records, _json(folder / SUMMARY_FILE), _json(folder / METRICS_FILE))
+
+
+def series(records: Sequence[Record], x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
+    """Two figures of the records that have both, as float64 arrays of one length."""
+    points = [(record[x], record[y]) for record in records if x in record and y in record]
+    return tuple(np.array(points, dtype=np.float64).reshape(-1, 2).T)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}

@@ -1,0 +1,117 @@
+"""The page of a report, from run folder to HTML."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cove_dist.errors import ConfigError
+from cove_dist.report.page import figure
+from cove_dist.report.program import report_run
+from tests.unit.report.runs import Page, log, random_codes, write_codes, write_data, write_run
+
+YEAR = "<script>year"
+COVERAGE = ["coverage_item_%3Cscript%3Eyear.png", "coverage_item_genres.png"]
+CURVES = ["losses.png", "perplexity.png", "speed.png", "validation.png"]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    genres = pa.array([["drama", "war"][: 1 + i % 2] for i in range(80)])
+    columns = {"original_id": range(80), "genres": genres, YEAR: [1990 + i % 5 for i in range(80)]}
+    return write_data(tmp_path / "data", pa.table(columns))
+
+
+@pytest.fixture
+def run(tmp_path: Path, data: Path) -> Path:
+    folder = write_run(tmp_path / "run", data, log())
+    write_codes(folder, "user", range(60), random_codes(60, (8, 3)))
+    write_codes(folder, "item", range(80), random_codes(80, (12, 4)))
+    return folder
+
+
+def pictures(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.png"))
+
+
+def test_the_page_of_a_quantized_run(run: Path) -> None:
+    page = report_run([f"run={run}", "shuffles=2"])
+    assert page == run / "report" / "report.html"
+    assert pictures(page.parent) == sorted(["code_sizes.png", *COVERAGE, *CURVES])
+    html = page.read_text()
+    parsed = Page(html)
+    assert len(parsed.references) == parsed.tags.count("img") == 7
+    assert all(reference.startswith("data:image/png;base64,") for reference in parsed.references)
+    assert not any(word in html for word in ("http://", "https://", "@import", "url("))
+    assert "script" not in parsed.tags
+    assert "COVE-DeepFM on synthetic" in parsed.text
+    assert "item_levels:\n  - 12\n  - 4" in parsed.text
+    assert "adjusted mutual information" in parsed.text
+    assert YEAR in parsed.text
+
+
+def test_curves_beside_the_page(run: Path) -> None:
+    page = report_run([f"run={run}", "shuffles=2", "top_categories=3"])
+    table = pq.read_table(page.parent / "coverage.parquet").to_pydict()
+    assert len(table["covered"]) == (2 + 3) * (12 + 4)
+    drawn = set(zip(table["category_column"], table["category"], strict=True))
+    assert {("genres", "drama"), ("genres", "war"), (YEAR, "1990")} < drawn
+    assert set(table["entity"]) == {"item"}
+
+
+def test_final_metrics_and_summary(run: Path) -> None:
+    (run / "metrics.json").write_text(json.dumps({"split": "test", "auc": 0.79123, "samples": 12345}))
+    (run / "summary.json").write_text(json.dumps({"step": 6, "best": None, "samples_per_second": 13694.7}))
+    text = Page(report_run([f"run={run}", "shuffles=2"]).read_text()).text
+    assert all(words in text for words in ("test", "0.7912", "12,345", "13,695"))
+    assert "Not evaluated yet" not in text
+
+
+def test_a_run_under_way_says_what_is_missing(tmp_path: Path, data: Path) -> None:
+    page = report_run([f"run={write_run(tmp_path / 'run', data, log()[:2])}"])
+    assert pictures(page.parent) == ["losses.png", "perplexity.png", "speed.png"]
+    text = Page(page.read_text()).text
+    assert "Not evaluated yet" in text
+    assert "Training has not ended" in text
+    assert "There is no checkpoint to take codes from" in text
+
+
+def test_a_run_without_quantizers(tmp_path: Path, data: Path) -> None:
+    run = write_run(tmp_path / "run", data, log(quantized=False), quantized=False)
+    page = report_run([f"run={run}", f"output={tmp_path / 'elsewhere'}"])
+    assert page.parent == tmp_path / "elsewhere"
+    assert pictures(page.parent) == ["losses.png", "speed.png", "validation.png"]
+    assert not (page.parent / "coverage.parquet").exists()
+    assert "This run has no quantizers" in Page(page.read_text()).text
+
+
+def test_data_without_categories(run: Path, data: Path) -> None:
+    (data / "categories" / "item_id.parquet").unlink()
+    page = report_run([f"run={run}"])
+    assert pictures(page.parent) == sorted(["code_sizes.png", *CURVES])
+    assert "holds no categories of the ids" in Page(page.read_text()).text
+
+
+def test_settings_out_of_range(run: Path) -> None:
+    with pytest.raises(ConfigError, match="shuffles = 0: input should be greater than 0"):
+        report_run([f"run={run}", "shuffles=0"])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        ("cpu", "cpu"),
+        (12345, "12,345"),
+        (13694.7, "13,695"),
+        (0.79123, "0.7912"),
+        (1.2e-5, "1.2e-05"),
+        (0.0, "0.0000"),
+    ],
+)
+def test_figures_to_read(value: object, text: str) -> None:
+    assert figure(value) == text
