@@ -1,0 +1,62 @@
+"""Small grids, and cells written by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from cove_dist.composition import load_run_config
+from cove_dist.experiments.grid import Cell, GridConfig, load_grid
+from tests.configurations import COVE, small_run
+
+GRID = """# @package _global_
+title: Small grid
+output: {output}
+common: {common}
+models:
+  deepfm: [model=deepfm]
+  dlrm: [model=dlrm]
+quantizers:
+  none: [quantizer=none]
+  cove: {cove}
+seeds: [0, 1, 2]
+metrics: [auc, logloss]
+paper:
+  source: Table 9
+  values:
+    deepfm: {{none: {{auc: 0.50}}, cove: {{auc: 0.60}}}}
+    dlrm: {{none: {{auc: 0.50}}}}
+  gains:
+    deepfm: {{cove: {{auc: 19.5}}}}
+"""
+
+
+def write_grid(folder: Path, prepared: Path | str = "unused") -> Path:
+    """A grid file whose cells train for seconds."""
+    common = [o for o in small_run(Path(prepared), "unused", "trainer.max_steps=4") if not o.startswith("output=")]
+    path = folder / "grids" / "small.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(GRID.format(output=folder / "runs", common=json.dumps(common), cove=json.dumps(COVE)))
+    return path
+
+
+def small_grid(folder: Path, *overrides: str) -> GridConfig:
+    path = write_grid(folder)
+    return load_grid([f"hydra.searchpath=[file://{folder}]", f"+{path.parent.name}@_global_={path.stem}", *overrides])
+
+
+def write_cell(cell: Cell, metrics: Mapping[str, float], split: str = "test") -> None:
+    """What a finished cell leaves."""
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(load_run_config(cell.overrides)[1], cell.folder / "config.yaml")
+    records = [
+        {"kind": "validation", "step": e, "epoch": e, "auc": value} for e, value in enumerate((0.6, 0.7, 0.65), 1)
+    ]
+    (cell.folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (cell.folder / "summary.json").write_text(json.dumps({"epoch": 3, "samples_per_second": 1000.0}))
+    (cell.folder / "cell.json").write_text(json.dumps({"state": "finished", "seconds": 12.5}))
+    record = {"split": split, "checkpoint": "step_00000002", **metrics}
+    (cell.folder / f"metrics_{split}.json").write_text(json.dumps(record))
