@@ -17,6 +17,7 @@ from cove_dist.composition import check_arguments, target
 from cove_dist.config import RunConfig
 from cove_dist.embeddings.tables import FieldReader, bag_columns, build_bags
 from cove_dist.quantization import CascadedQuantizer
+from cove_dist.tasks.quantizers import build_quantizers
 from data_pipeline.batch import Batch
 from data_pipeline.schema import Schema
 
@@ -106,23 +107,8 @@ def build_ctr_model(config: RunConfig, schema: Schema) -> CTRModel:
     bags = build_bags(schema, config.embeddings.dim, head_class.uses_first_order)
     head = head_class(len(columns), config.embeddings.dim, len(schema.dense), **arguments)
     positions = entity_positions(schema)
-    quantizers = {
-        entity: (positions[entity], _quantizer(config, levels)) for entity, levels in config.quantizer.levels().items()
-    }
+    quantizers = {entity: (positions[entity], quantizer) for entity, quantizer in build_quantizers(config).items()}
     precision = getattr(torch, config.trainer.precision)
     return CTRModel(
         bags, CTRObjective(head, FieldReader(bags, columns), quantizers, config.quantizer.omega_q, precision)
-    )
-
-
-def _quantizer(config: RunConfig, levels: tuple[int, ...]) -> CascadedQuantizer:
-    settings = config.quantizer
-    return CascadedQuantizer(
-        dim=config.embeddings.dim,
-        levels=levels,
-        alpha=settings.alpha,
-        beta=settings.beta,
-        loss_reduction=settings.loss_reduction,
-        codebook_gradient=settings.codebook_gradient,
-        init_std=settings.init_std or config.embeddings.init_std,
     )

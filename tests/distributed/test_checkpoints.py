@@ -38,7 +38,7 @@ def save_then_change(overrides: list[str], folder: Path) -> bool:
         model = describe_model(config, schema)
         writer = CheckpointWriter(CheckpointFolder(folder), runtime, 2, "auc", "max")
         before = {key: value.clone() for key, value in local_parts(trainable.model.state_dict()).items()}
-        writer.save(trainable, None, CheckpointMeta(1, runtime.world_size, model))
+        writer.save(trainable, {}, CheckpointMeta(1, runtime.world_size, model))
         for value in local_parts(trainable.model.state_dict()).values():
             value.zero_()
         for parameter in trainable.model.parameters():
