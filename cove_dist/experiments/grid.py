@@ -132,6 +132,21 @@ def _cell(grid: GridConfig, tuned: Mapping[tuple[str, str], Overrides], model: s
     return Cell(model, quantizer, seed, folder, overrides)
 
 
+def tuning_note(grid: GridConfig) -> str:
+    """How the settings were found, for the tables."""
+    if grid.tuned is None:
+        return "Settings are those of the configuration files; none was tuned."
+    pairs: Any = OmegaConf.to_container(OmegaConf.load(grid.tuned))["pairs"]
+    used = [pairs[model][grid.tuned_as.get(quantizer, quantizer)] for model, quantizer in grid.pairs()]
+    trials, metrics = {pair["trials"] for pair in used}, sorted({pair["metric"] for pair in used})
+    budget = (
+        f"{min(trials)} trials each"
+        if len(trials) == 1
+        else f"unequal budgets of {min(trials)} to {max(trials)} trials"
+    )
+    return f"Settings tuned by {budget}, on {', '.join(metrics)}."
+
+
 def load_tuned(grid: GridConfig) -> dict[tuple[str, str], Overrides]:
     """The tuned overrides of every pair of the grid; empty where the grid names no file."""
     if grid.tuned is None:

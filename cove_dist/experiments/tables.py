@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cove_dist.experiments.cells import state
 from cove_dist.experiments.claims import Claim, claims_of, tally
-from cove_dist.experiments.grid import Cell, GridConfig
+from cove_dist.experiments.grid import Cell, GridConfig, tuning_note
 from cove_dist.experiments.results import Results
 from cove_dist.experiments.text import TextTable, mean_and_deviation_text, number, p_value, percent
 from cove_dist.report.drawing import Picture
@@ -57,7 +57,7 @@ def write_tables(
     grid: GridConfig, cells: Sequence[Cell], results: Results, pictures: Sequence[Picture], folder: Path, command: str
 ) -> None:
     """Write ``tables.md``, which shows the pictures too, and ``tables.tex``, of whatever cells are finished."""
-    markdown = [f"# {grid.title}\n", f"Made by `{command}`.\n"]
+    markdown = [f"# {grid.title}\n", f"Made by `{command}`. {tuning_note(grid)}\n"]
     latex = [f"% {grid.title}. Made by: {command}\n"]
     for split in grid.splits:
         claims = claims_of(grid, results, split)
