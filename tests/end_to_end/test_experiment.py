@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -23,9 +24,12 @@ from tests.unit.experiments.grids import write_grid
 SMALL = ('only=["deepfm/*"]', "seeds=[0]")
 
 
-def begin(grid: Path, *arguments: str) -> subprocess.Popen[str]:
+def begin(grid: Path, *arguments: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, str(ROOT / "launch" / "experiment.py"), str(grid), *arguments]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    default = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # a shell ignores it for what runs in the background
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=ROOT, preexec_fn=default)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:

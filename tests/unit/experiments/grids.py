@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from cove_dist.composition import load_run_config
 from cove_dist.experiments.grid import Cell, GridConfig, load_grid
@@ -48,10 +49,16 @@ def small_grid(folder: Path, *overrides: str) -> GridConfig:
     return load_grid([f"hydra.searchpath=[file://{folder}]", f"+{path.parent.name}@_global_={path.stem}", *overrides])
 
 
+@cache
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    return load_run_config(overrides)[1]
+
+
 def write_cell(cell: Cell, metrics: Mapping[str, float], split: str = "test") -> None:
     """What a finished cell leaves."""
     cell.folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(load_run_config(cell.overrides)[1], cell.folder / "config.yaml")
+    config = OmegaConf.merge(_composed(cell.overrides[:-2]), {"seed": cell.seed, "output": str(cell.folder)})
+    OmegaConf.save(config, cell.folder / "config.yaml")
     records = [
         {"kind": "validation", "step": e, "epoch": e, "auc": value} for e, value in enumerate((0.6, 0.7, 0.65), 1)
     ]
