@@ -134,7 +134,7 @@ class PairStudy:
         """Note the value of an epoch; returns whether the trial should be pruned."""
         with self._lock:
             trial.report(value, epoch)
-            return trial.should_prune()
+            return bool(trial.should_prune())
 
     def tell(self, trial: Trial, state: TrialState, value: float | None, facts: dict[str, Any]) -> None:
         """Note the outcome of a trial, with facts about it."""

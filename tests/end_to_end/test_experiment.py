@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -19,13 +18,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.end_to_end.programs import ROOT, launch, succeed
-from tests.unit.experiments.grids import write_grid
+from tests.unit.experiments.grids import write_grid, write_search
 
 SMALL = ('only=["deepfm/*"]', "seeds=[0]")
 
 
-def begin(grid: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, str(ROOT / "launch" / "experiment.py"), str(grid), *arguments]
+def begin(program: str, file: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(ROOT / "launch" / f"{program}.py"), str(file), *arguments]
     default = partial(
         signal.signal, signal.SIGINT, signal.SIG_DFL
     )  # a shell ignores it for what runs in the background
@@ -75,7 +74,7 @@ def test_interrupted_and_started_again(prepared: Path, tmp_path: Path) -> None:
     longer = '"trainer.epochs=40","trainer.early_stopping.patience=null"'
     arguments = (*SMALL, f'quantizers.cove=["quantizer=cove","trainer.max_steps=null",{longer}]')
     first, second = (tmp_path / "runs" / "deepfm" / name / "seed_0" for name in ("none", "cove"))
-    begun = begin(grid, *arguments)
+    begun = begin("experiment", grid, *arguments)
     wait_for(lambda: list(second.glob("checkpoints/step_*0")))
     begun.send_signal(signal.SIGINT)
     assert begun.wait(timeout=60) == 130
@@ -84,7 +83,7 @@ def test_interrupted_and_started_again(prepared: Path, tmp_path: Path) -> None:
     trained, changed = len(validations(second)), (first / "summary.json").stat().st_mtime_ns
     assert 0 < trained < 40
 
-    begun = begin(grid, *arguments)
+    begun = begin("experiment", grid, *arguments)
     wait_for(lambda: len(validations(second)) > trained)
     begun.kill()
     begun.wait()
@@ -116,10 +115,11 @@ def test_several_processes_jobs_and_splits_then_tables_alone(prepared: Path, tmp
     assert {row["model"] for row in rows} == {"deepfm"}
 
 
-@pytest.mark.parametrize("program", ["experiment"])
-def test_help_and_print_config(program: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("program", "write"), [("experiment", write_grid), ("tune", write_search)])
+def test_help_and_print_config(program: str, write: Callable[[Path], Path], tmp_path: Path) -> None:
     assert "usage:" in succeed(program, "--help")
-    printed = OmegaConf.create(succeed(program, str(write_grid(tmp_path)), "--print-config", "seeds=[5]"))
-    assert printed.title == "Small grid"
-    assert printed.seeds == [5]
-    assert os.listdir(tmp_path) == ["grids"]
+    file = write(tmp_path)
+    printed = OmegaConf.create(succeed(program, str(file), "--print-config", "jobs=5"))
+    assert printed.title.startswith("Small")
+    assert printed.jobs == 5
+    assert list(tmp_path.iterdir()) == [file.parent]

@@ -11,6 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from cove_dist.composition import load_run_config
 from cove_dist.experiments.grid import Cell, GridConfig, load_grid
+from cove_dist.experiments.plan import file_arguments
+from cove_dist.experiments.search import SearchConfig, load_search
 from tests.configurations import COVE, small_run
 
 GRID = """# @package _global_
@@ -45,8 +47,7 @@ def write_grid(folder: Path, prepared: Path | str = "unused") -> Path:
 
 
 def small_grid(folder: Path, *overrides: str) -> GridConfig:
-    path = write_grid(folder)
-    return load_grid([f"hydra.searchpath=[file://{folder}]", f"+{path.parent.name}@_global_={path.stem}", *overrides])
+    return load_grid(file_arguments("grid", [str(write_grid(folder)), *overrides]))
 
 
 @cache
@@ -67,3 +68,46 @@ def write_cell(cell: Cell, metrics: Mapping[str, float], split: str = "test") ->
     (cell.folder / "cell.json").write_text(json.dumps({"state": "finished", "seconds": 12.5}))
     record = {"split": split, "checkpoint": "step_00000002", **metrics}
     (cell.folder / f"metrics_{split}.json").write_text(json.dumps(record))
+
+
+SEARCH = """# @package _global_
+title: Small search
+output: {output}
+common: {common}
+models:
+  deepfm: [model=deepfm, {units}]
+quantizers:
+  none: [quantizer=none]
+  cove: {cove}
+space:
+  all:
+    rate:
+      keys: [trainer.optimizer.learning_rate, embeddings.optimizer.learning_rate]
+      type: float
+      low: 0.0001
+      high: 0.1
+      log: true
+    units: {{keys: [model.hidden_units], type: categorical, choices: [[8], [16, 8]]}}
+  quantizers:
+    cove:
+      levels: {{keys: [quantizer.user_levels, quantizer.item_levels], type: categorical, choices: [[8, 3], [6, 2]]}}
+      alpha: {{keys: [quantizer.alpha], type: float, low: 0.0, high: 0.9}}
+trials: 3
+startup_trials: 2
+prune_after: 2
+"""
+
+
+def write_search(folder: Path, prepared: Path | str = "unused") -> Path:
+    """A search file whose trials train for seconds."""
+    common = [o for o in small_run(Path(prepared), "unused") if not o.startswith(("output=", "model."))]
+    path = folder / "searches" / "small.yaml"
+    path.parent.mkdir(exist_ok=True, parents=True)
+    units = '"model.hidden_units=[16,8]"'
+    text = SEARCH.format(output=folder / "search", common=json.dumps(common), units=units, cove=json.dumps(COVE))
+    path.write_text(text)
+    return path
+
+
+def small_search(folder: Path, *overrides: str) -> SearchConfig:
+    return load_search(file_arguments("search", [str(write_search(folder)), *overrides]))
