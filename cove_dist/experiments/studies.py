@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import TPESampler
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cove_dist.composition import load_run_config
@@ -35,7 +35,7 @@ class PairStudy:
     Args:
         search: the settings.
         model, quantizer: the pair.
-        storage: the open SQLite file.
+        storage: of all studies of the search, an SQLite file.
 
     Raises:
         ConfigError: a wrong configuration, or the file holds a search of other settings.
@@ -44,7 +44,7 @@ class PairStudy:
     _lock = Lock()  # of all studies: they share the file
     writing = Lock()  # of the files that follow from them
 
-    def __init__(self, search: SearchConfig, model: str, quantizer: str, storage: RDBStorage) -> None:
+    def __init__(self, search: SearchConfig, model: str, quantizer: str, storage: BaseStorage) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.search, self.model, self.quantizer = search, model, quantizer
         self.parameters = search.parameters(model, quantizer)

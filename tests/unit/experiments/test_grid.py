@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.unit.experiments.grids import small_grid, write_cell, write_grid
 SHIPPED = sorted(path.stem for path in (config_folder() / "grid").glob("*.yaml"))
 
 
+@cache
 def shipped(name: str) -> GridConfig:
     return load_grid([*file_arguments("grid", [name]), "tuned=null"])
 

@@ -9,7 +9,7 @@ from threading import Event
 from typing import Any
 
 import pytest
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 
 from cove_dist.composition import config_folder, load_run_config
@@ -18,7 +18,7 @@ from cove_dist.experiments import trials as trials_module
 from cove_dist.experiments.grid import cells_of
 from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.search import SearchConfig, load_search, sampled
-from cove_dist.experiments.studies import STUDY_FILE, PairStudy, folder_name
+from cove_dist.experiments.studies import PairStudy, folder_name
 from cove_dist.experiments.trials import Follower, complete_records
 from cove_dist.experiments.tuning import run_search
 from tests.unit.experiments.grids import small_grid, small_search, write_search
@@ -27,16 +27,14 @@ SHIPPED = sorted(path.stem for path in (config_folder() / "search").glob("*.yaml
 FACTS = {"overrides": ["a=1"], "epochs": 1, "seconds": 2.0}
 
 
-def study_of(search: SearchConfig, quantizer: str = "cove") -> PairStudy:
-    folder = Path(search.output)
-    folder.mkdir(exist_ok=True, parents=True)
-    return PairStudy(search, "deepfm", quantizer, RDBStorage(f"sqlite:///{folder / STUDY_FILE}"))
+def study_of(search: SearchConfig, quantizer: str = "cove", storage: BaseStorage | None = None) -> PairStudy:
+    return PairStudy(search, "deepfm", quantizer, storage or InMemoryStorage())
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_search_asks_for_configurations_that_are_composed(name: str, tmp_path: Path) -> None:
     search = load_search([*file_arguments("search", [name]), f"output={tmp_path}"])
-    storage = RDBStorage(f"sqlite:///{tmp_path / STUDY_FILE}")
+    storage = InMemoryStorage()
     for model, quantizer in search.pairs():
         study = PairStudy(search, model, quantizer, storage)
         assert study.defaults.keys() == study.parameters.keys(), "trial 0 is the settings without a search"
@@ -72,12 +70,12 @@ def test_an_interrupted_trial_is_asked_for_again_and_counts_once(tmp_path: Path)
     """Nor does the interruption change what is drawn afterwards."""
 
     def through(folder: Path, *, interrupted: bool) -> list[tuple[str, dict[str, Any]]]:
-        search, seen = small_search(folder), []
-        study = study_of(search)
+        search, storage, seen = small_search(folder), InMemoryStorage(), []
+        study = study_of(search, storage=storage)
         for number in range(4):
             trial = study.ask()
             if interrupted and number == 2:
-                study = study_of(search)
+                study = study_of(search, storage=storage)
                 assert len(study.ended()) == 2
                 again = study.ask()
                 assert (folder_name(again), again.params) == (folder_name(trial), trial.params)
@@ -137,10 +135,11 @@ def test_a_value_that_is_no_number_is_not_the_best(tmp_path: Path) -> None:
 
 
 def test_a_search_of_other_settings_is_refused(tmp_path: Path) -> None:
-    study_of(small_search(tmp_path))
+    storage = InMemoryStorage()
+    study_of(small_search(tmp_path), storage=storage)
     with pytest.raises(ConfigError, match=r"study.db: deepfm/cove was searched with other settings: overrides: "):
-        study_of(small_search(tmp_path, "seed=3"))
-    study_of(small_search(tmp_path, "trials=50", "jobs=2"))
+        study_of(small_search(tmp_path, "seed=3"), storage=storage)
+    study_of(small_search(tmp_path, "trials=50", "jobs=2"), storage=storage)
 
 
 @pytest.mark.parametrize(
