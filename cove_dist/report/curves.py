@@ -15,6 +15,7 @@ from cove_dist.report.run_folder import Record, Run, series
 
 _NOT_LOSSES = ("kind", "step", "epoch", "samples_per_second", "resident_mb")
 _USAGE = ("perplexity_", "dead_")
+_COUNTS = ("revived_",)
 _SHOWN_METRICS = ("logloss", "gauc", "ndcg", "hr")
 _WIDE_RANGE = 5  # a ratio of codebook sizes, or of losses, from which a logarithmic scale reads better
 
@@ -51,7 +52,7 @@ def _draw_parts(axes: Axes, records: list[Record], parts: Sequence[str]) -> None
 
 
 def _is_loss(name: str) -> bool:
-    return name not in _NOT_LOSSES and not name.startswith(_USAGE)
+    return name not in _NOT_LOSSES and not name.startswith(_USAGE + _COUNTS)
 
 
 def draw_validation(run: Run, folder: Path) -> list[Picture]:
