@@ -106,7 +106,8 @@ def show(records: list[dict]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("head", "", "samples/s", "ratio to FuxiCTR", "lowest", "highest", "matmul at peak rate")
+    caption = "ratio: to FuxiCTR, median of rounds. matmul: share of the step at the machine's peak rate"
+    table = Table("head", "", "samples/s", "ratio", "lowest", "highest", "matmul", caption=caption)
     head = None
     for record in records:
         if head not in (None, record["head"]):
