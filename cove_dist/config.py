@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Gt, Lt
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
@@ -77,7 +78,15 @@ class QuantizerConfig:
     omega_q: UnitInterval
     loss_reduction: Literal["mean", "sum"]
     codebook_gradient: Literal["task_and_quantization", "quantization"]
+    learning: Literal["gradient", "ema"]
+    ema_decay: Annotated[float, Gt(0), Lt(1)]
+    start: Literal["random", "kmeans"]
+    kmeans_step: PositiveInt
+    kmeans_batches: PositiveInt
     init_std: PositiveFloat | None
+    revive_every: PositiveInt | None
+    warn_perplexity: UnitInterval
+    search: Literal["auto", "chunked", "compiled", "faiss"]
 
     def __post_init__(self) -> None:
         for key in ("user_levels", "item_levels"):

@@ -1,6 +1,19 @@
 """The paper's cascaded vector quantizer. Depends on torch alone."""
 
+from cove_dist.quantization.classification import CodeClassifier
 from cove_dist.quantization.quantizer import CascadedQuantizer, QuantizerOutput
-from cove_dist.quantization.usage import dead_share, perplexity
+from cove_dist.quantization.replicas import Replicas
+from cove_dist.quantization.upkeep import CodebookUpkeep, UpkeepSettings
+from cove_dist.quantization.usage import UsageSince, dead_share, perplexity
 
-__all__ = ["CascadedQuantizer", "QuantizerOutput", "dead_share", "perplexity"]
+__all__ = [
+    "CascadedQuantizer",
+    "CodeClassifier",
+    "CodebookUpkeep",
+    "QuantizerOutput",
+    "Replicas",
+    "UpkeepSettings",
+    "UsageSince",
+    "dead_share",
+    "perplexity",
+]

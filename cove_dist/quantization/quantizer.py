@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import nn
 
-from cove_dist.quantization.search import nearest_code
+from cove_dist.quantization.moving_average import MovingAverages
+from cove_dist.quantization.observation import Observation
+from cove_dist.quantization.search import Search, nearest_code
 from cove_dist.quantization.straight_through import CascadeSettings, StraightThroughCascade
 
 LossReduction = Literal["mean", "sum"]
 CodebookGradient = Literal["task_and_quantization", "quantization"]
-Learning = Literal["gradient"]
+Learning = Literal["gradient", "ema"]
 
 # Searching repeats once pays up to about this share of distinct ids; above it, gathering and spreading cost more.
 _REPEATS_PAY_TO = 0.75
@@ -43,8 +46,10 @@ class QuantizerOutput(NamedTuple):
 class CascadedQuantizer(nn.Module):
     """H codebooks, each quantizing the output of the one before (Eq. 2), trained with the embeddings (section 3.2).
 
-    The codebooks ``codebooks[i]``, ``[v_i, d]``, are ordinary parameters, the same on every replica. Every forward pass
-    that is back-propagated gives each of them a gradient, zeros included.
+    The codebooks ``codebooks[i]``, ``[v_i, d]``, are the same on every replica. Where they learn by gradient they are
+    ordinary parameters, and every forward pass that is back-propagated gives each of them a gradient, zeros included.
+    As moving averages they get none, from the task neither: a training pass adds up what each code was chosen by, and
+    `CodebookUpkeep.after_step` moves them.
 
     Random start: every row has a random direction and the norm ``init_std * sqrt(d)``, so that a vector chooses its
     code by direction alone. Rows drawn from a normal distribution lack this: the few shortest attract every vector as
@@ -68,7 +73,9 @@ class CascadedQuantizer(nn.Module):
         loss_reduction: over the d components: "sum" as Eq. 6 is printed, or "mean".
         codebook_gradient: whether codes learn from the task as well as from the quantization loss (Figure 1), or from
             the quantization loss alone, as in VQ-VAE.
-        learning: how codebooks are updated: "gradient".
+        learning: how codebooks are updated: by "gradient", or as moving averages ("ema") of what chose them.
+        ema_decay: the share of the moving averages that stays at each step, in (0, 1).
+        search: how level 1 is searched (see `nearest_code`).
         init_std: standard deviation of a component of the random start. Best that of the embeddings' own start.
 
     Raises:
@@ -84,16 +91,23 @@ class CascadedQuantizer(nn.Module):
         loss_reduction: LossReduction = "mean",
         codebook_gradient: CodebookGradient = "task_and_quantization",
         learning: Learning = "gradient",
+        ema_decay: float = 0.99,
+        search: Search = "auto",
         init_std: float = 0.01,
     ) -> None:
         super().__init__()
-        _check(dim, levels, alpha, beta, init_std)
+        _check(dim, levels, alpha, beta, ema_decay, init_std)
         _check_choice("loss_reduction", loss_reduction, LossReduction)
         _check_choice("codebook_gradient", codebook_gradient, CodebookGradient)
         _check_choice("learning", learning, Learning)
-        self.dim, self.levels, self.init_std = dim, tuple(levels), init_std
+        _check_choice("search", search, Search)
+        self.dim, self.levels, self.init_std, self.search = dim, tuple(levels), init_std, search
         self.settings = CascadeSettings(alpha, beta, loss_reduction, codebook_gradient)
-        self.codebooks = nn.ParameterList(torch.empty(size, dim) for size in self.levels)
+        shapes = [torch.empty(size, dim) for size in self.levels]
+        self.codebooks = nn.ParameterList(nn.Parameter(e, requires_grad=learning == "gradient") for e in shapes)
+        self.moving_averages = MovingAverages(self.levels, dim, ema_decay) if learning == "ema" else None
+        self.keep_observation = False
+        self.observation: Observation | None = None  # the input of the latest training pass, where it is to be kept
         self.register_buffer("_usage", torch.zeros(sum(self.levels), dtype=torch.int64), persistent=False)
         self.reset_parameters()
 
@@ -103,6 +117,8 @@ class CascadedQuantizer(nn.Module):
         for codebook in self.codebooks:
             codebook.normal_()
             codebook.mul_(self.init_std * math.sqrt(self.dim) / codebook.norm(dim=1, keepdim=True))
+        if self.moving_averages is not None:
+            self.moving_averages.restart(self.codebooks)
 
     def forward(
         self, z: torch.Tensor, counts: torch.Tensor | None = None, ids: torch.Tensor | None = None
@@ -132,6 +148,8 @@ class CascadedQuantizer(nn.Module):
             parents = [nearest_code(fine, coarse) for fine, coarse in pairwise(codebooks)]
             assignment = [first, *parents]
             chosen = self._count(assignment, counts)
+            if self.training:
+                self._observe(flat, counts, ids, first)
             mass = [_share(weight, dtype) for weight in (_weights(first, counts), *chosen[:-1])]
             fused, loss = StraightThroughCascade.apply(flat, assignment, mass, self.settings, *codebooks)
         codes = [first]
@@ -142,25 +160,23 @@ class CascadedQuantizer(nn.Module):
         )
 
     def usage(self) -> tuple[torch.Tensor, ...]:
-        """How often this process chose each code in training mode since the last reset: int64 ``[v_i]`` a level."""
+        """How often this process has chosen each code in training mode (see `UsageSince`): int64 ``[v_i]`` a level."""
         return self._usage.clone().split(self.levels)
-
-    def reset_usage(self) -> None:
-        self._usage.zero_()
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, levels={self.levels}, {self.settings}"
 
     @torch.no_grad()
     def _search(self, flat: torch.Tensor, codebook: torch.Tensor, ids: torch.Tensor | None) -> torch.Tensor:
+        search = partial(nearest_code, codebook=codebook, backend=self.search)
         if ids is None:
-            return nearest_code(flat, codebook)
+            return search(flat)
         distinct, inverse = torch.unique(ids.reshape(-1), return_inverse=True)
         if len(distinct) > _REPEATS_PAY_TO * len(inverse):
-            return nearest_code(flat, codebook)
+            return search(flat)
         occurrence = torch.empty_like(inverse[: len(distinct)])
         occurrence.scatter_(0, inverse, torch.arange(len(inverse), device=inverse.device))
-        return nearest_code(flat.index_select(0, occurrence), codebook).index_select(0, inverse)
+        return search(flat.index_select(0, occurrence)).index_select(0, inverse)
 
     @torch.no_grad()
     def _count(self, assignment: list[torch.Tensor], counts: torch.Tensor | None) -> list[torch.Tensor]:
@@ -173,6 +189,17 @@ class CascadedQuantizer(nn.Module):
         if self.training:
             self._usage += torch.cat(chosen)
         return chosen
+
+    @torch.no_grad()
+    def _observe(
+        self, flat: torch.Tensor, counts: torch.Tensor | None, ids: torch.Tensor | None, codes: torch.Tensor
+    ) -> None:
+        """Gather what `CodebookUpkeep` will need of a training pass."""
+        counts = None if counts is None else counts.reshape(-1).long()
+        if self.moving_averages is not None:
+            self.moving_averages.observe(flat, counts, codes)
+        if self.keep_observation:
+            self.observation = Observation(flat.detach(), counts, None if ids is None else ids.reshape(-1))
 
     def _check_input(self, z: torch.Tensor, counts: torch.Tensor | None, ids: torch.Tensor | None) -> None:
         if not z.is_floating_point() or z.dim() == 0 or z.shape[-1] != self.dim:
@@ -196,7 +223,7 @@ def _share(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return weight.to(dtype) / weight.sum().clamp(min=1)
 
 
-def _check(dim: int, levels: Sequence[int], alpha: float, beta: float, init_std: float) -> None:
+def _check(dim: int, levels: Sequence[int], alpha: float, beta: float, ema_decay: float, init_std: float) -> None:
     if dim < 1:
         raise ValueError(f"dim = {dim}: must be at least 1")
     if not levels or min(levels) < 1 or any(fine <= coarse for fine, coarse in pairwise(levels)):
@@ -207,6 +234,8 @@ def _check(dim: int, levels: Sequence[int], alpha: float, beta: float, init_std:
     for name, value in (("alpha", alpha), ("beta", beta)):
         if not 0 <= value < math.inf:
             raise ValueError(f"{name} = {value}: must be finite and not negative")
+    if not 0 < ema_decay < 1:
+        raise ValueError(f"ema_decay = {ema_decay}: must be between 0 and 1")
     if not 0 < init_std < math.inf:
         raise ValueError(f"init_std = {init_std}: must be finite and positive")
 

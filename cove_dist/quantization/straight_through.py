@@ -32,8 +32,9 @@ class StraightThroughCascade(torch.autograd.Function):
         mass: H tensors; the i-th ``[v_{i-1}]`` is the weight of each input of level i in the loss. Each sums to 1.
         codebooks: H tensors ``[v_i, d]`` of the dtype of z.
 
-    Every codebook gets a gradient, zeros where no vector chose a row, so that data-parallel training never meets an
-    unused parameter. With ``alpha = 0`` the forward and backward of ``fused`` are the identity, to the bit.
+    Codebooks that require a gradient all get one, zeros where no vector chose a row, so that data-parallel training
+    never meets an unused parameter; either all require one or none does. With ``alpha = 0`` the forward and backward of
+    ``fused`` are the identity, to the bit.
     """
 
     @staticmethod
@@ -72,12 +73,13 @@ class StraightThroughCascade(torch.autograd.Function):
         settings: CascadeSettings = ctx.settings
         levels, saved = len(ctx.sizes), ctx.saved_tensors
         residuals, assignment, mass = saved[:levels], saved[levels : 2 * levels], saved[2 * levels :]
-        grad_codebooks = [residuals[0].new_zeros(size, residuals[0].shape[1]) for size in ctx.sizes]
+        learns = ctx.needs_input_grad[-1]  # the codebooks by gradient; moving averages need none
+        grad_codebooks = [residuals[0].new_zeros(size, residuals[0].shape[1]) for size in ctx.sizes if learns]
         grad_z = None
 
         if grad_fused is not None:
             grad_z = grad_fused if settings.alpha == 0 else grad_fused * (1 + settings.alpha)
-            if settings.codebook_gradient == "task_and_quantization" and settings.alpha != 0:
+            if learns and settings.codebook_gradient == "task_and_quantization" and settings.alpha != 0:
                 task = grad_fused * (settings.alpha / levels)
                 for grad, codes in zip(grad_codebooks, assignment, strict=True):
                     grad.index_add_(0, codes, task)
@@ -85,12 +87,13 @@ class StraightThroughCascade(torch.autograd.Function):
 
         if grad_loss is not None:
             scale = grad_loss * (2 / ctx.per_component)
-            for level, residual in enumerate(residuals):
+            for level, residual in enumerate(residuals if learns else residuals[:1]):
                 pull = residual * (mass[level] * scale).unsqueeze(1)
-                grad_codebooks[level].index_add_(0, assignment[level], pull, alpha=-1)
+                if learns:
+                    grad_codebooks[level].index_add_(0, assignment[level], pull, alpha=-1)
                 commitment = pull.mul_(settings.beta)  # on the level's input: z, or the codebook before
                 if level > 0:
                     grad_codebooks[level - 1].add_(commitment)
                 else:
                     grad_z = commitment if grad_z is None else commitment.add_(grad_z)
-        return grad_z, None, None, None, *grad_codebooks
+        return grad_z, None, None, None, *(grad_codebooks if learns else [None] * levels)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
+
+from cove_dist.quantization.quantizer import CascadedQuantizer
 
 
 def perplexity(counts: torch.Tensor) -> torch.Tensor:
@@ -25,3 +29,32 @@ def dead_share(counts: torch.Tensor) -> torch.Tensor:
         counts: ``[v]``, how often each code was chosen.
     """
     return (counts == 0).double().mean()
+
+
+class UsageSince:
+    """How often this process chose each code of some quantizers since a moment, in training mode."""
+
+    def __init__(self, quantizers: Iterable[CascadedQuantizer]) -> None:
+        self._quantizers = tuple(quantizers)
+        self.restart()
+
+    def restart(self) -> None:
+        """The moment is now."""
+        self._before = self._total()
+
+    def counts(self) -> torch.Tensor:
+        """Int64 ``[sum of v_i]``, quantizer by quantizer, level by level, on their device."""
+        return self._total() - self._before
+
+    def set_counts(self, counts: torch.Tensor) -> None:
+        """Choose the moment so that `counts` are these: a resumed run goes on from what it had counted."""
+        self._before = self._total() - counts.to(self._before.device)
+
+    def by_level(self, counts: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
+        """Cut counts, perhaps summed over ranks, into ``[v_i]`` a level, for each quantizer."""
+        sizes = [sum(q.levels) for q in self._quantizers]
+        return [part.split(q.levels) for part, q in zip(counts.split(sizes), self._quantizers, strict=True)]
+
+    def _total(self) -> torch.Tensor:
+        levels: Sequence[torch.Tensor] = [level for q in self._quantizers for level in q.usage()]
+        return torch.cat(levels) if levels else torch.zeros(0, dtype=torch.int64)

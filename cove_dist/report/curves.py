@@ -14,6 +14,7 @@ from cove_dist.report.run_folder import Record, Run, series
 
 _NOT_LOSSES = ("kind", "step", "epoch", "samples_per_second", "resident_mb")
 _USAGE = ("perplexity_", "dead_")
+_COUNTS = ("revived_",)
 _SHOWN_METRICS = ("logloss", "ndcg", "hr")
 _WIDE_RANGE = 20  # a ratio of codebook sizes from which a logarithmic scale reads better
 
@@ -43,7 +44,7 @@ def draw_losses(run: Run, folder: Path) -> list[Picture]:
 
 
 def _is_loss(name: str) -> bool:
-    return name not in _NOT_LOSSES and not name.startswith(_USAGE)
+    return name not in _NOT_LOSSES and not name.startswith(_USAGE + _COUNTS)
 
 
 def draw_validation(run: Run, folder: Path) -> list[Picture]:

@@ -17,6 +17,7 @@ from cove_dist.composition import check_arguments, target
 from cove_dist.config import RunConfig
 from cove_dist.embeddings.tables import FieldReader, bag_columns, build_bags
 from cove_dist.quantization import CascadedQuantizer
+from cove_dist.tasks.quantizers import build_quantizers
 from data_pipeline.batch import Batch
 from data_pipeline.schema import Schema
 
@@ -26,6 +27,10 @@ class Predictions(NamedTuple):
 
     logits: torch.Tensor  # [B]
     losses: dict[str, torch.Tensor]  # scalars: the total and its parts, each a mean over this rank's rows
+
+    @property
+    def rows(self) -> int:
+        return len(self.logits)
 
 
 class CTRObjective(nn.Module):
@@ -79,13 +84,13 @@ class CTRObjective(nn.Module):
 class CTRModel(nn.Module):
     """The trained module, in the form the train pipeline traces: the tables read an attribute of the batch directly."""
 
-    def __init__(self, bags: EmbeddingBagCollection, objective: CTRObjective) -> None:
+    def __init__(self, tables: EmbeddingBagCollection, objective: CTRObjective) -> None:
         super().__init__()
-        self.bags = bags
+        self.tables = tables
         self.objective = objective
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, Predictions]:
-        return self.objective(self.bags(batch.ids), batch)
+        return self.objective(self.tables(batch.ids), batch)
 
 
 def entity_positions(schema: Schema) -> dict[str, int]:
@@ -103,26 +108,10 @@ def build_ctr_model(config: RunConfig, schema: Schema) -> CTRModel:
     head_class, arguments = target(config.model, "model")
     arguments = check_arguments(head_class, arguments, "model")
     columns = bag_columns(schema)
-    bags = build_bags(schema, config.embeddings.dim, head_class.uses_first_order)
+    tables = build_bags(schema, config.embeddings.dim, head_class.uses_first_order)
     head = head_class(len(columns), config.embeddings.dim, len(schema.dense), **arguments)
     positions = entity_positions(schema)
-    quantizers = {
-        entity: (positions[entity], _quantizer(config, levels)) for entity, levels in config.quantizer.levels().items()
-    }
+    quantizers = {entity: (positions[entity], quantizer) for entity, quantizer in build_quantizers(config).items()}
     precision = getattr(torch, config.trainer.precision)
-    return CTRModel(
-        bags, CTRObjective(head, FieldReader(bags, columns), quantizers, config.quantizer.omega_q, precision)
-    )
-
-
-def _quantizer(config: RunConfig, levels: tuple[int, ...]) -> CascadedQuantizer:
-    settings = config.quantizer
-    return CascadedQuantizer(
-        dim=config.embeddings.dim,
-        levels=levels,
-        alpha=settings.alpha,
-        beta=settings.beta,
-        loss_reduction=settings.loss_reduction,
-        codebook_gradient=settings.codebook_gradient,
-        init_std=settings.init_std or config.embeddings.init_std,
-    )
+    reader = FieldReader(tables, columns)
+    return CTRModel(tables, CTRObjective(head, reader, quantizers, config.quantizer.omega_q, precision))

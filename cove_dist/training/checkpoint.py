@@ -100,18 +100,18 @@ class CheckpointWriter:
             folder.folder.mkdir(parents=True, exist_ok=True)
             folder.remove_partial()
 
-    def save(self, trainable: Trainable, loader: dict[str, Any] | None, meta: CheckpointMeta) -> None:
+    def save(self, trainable: Trainable, own: dict[str, Any], meta: CheckpointMeta) -> None:
         """Copy the state now, write it while training goes on. Waits for the save before, if it still runs.
 
         Args:
             trainable: model, optimizers, schedule.
-            loader: the state of this rank's loader; `None` between epochs.
+            own: what this rank keeps for itself.
             meta: the same on every rank.
         """
         self.wait()
         path = self.files.folder / f"step_{meta.step:08d}"
         partial = path.with_name(path.name + _PARTIAL)
-        state = trainable_state(trainable) | {f"rank_{self.runtime.rank}": rank_state(loader, self.runtime.device)}
+        state = trainable_state(trainable) | {f"rank_{self.runtime.rank}": rank_state(own, self.runtime.device)}
         written = dcp.async_save(
             state,
             checkpoint_id=partial,
@@ -175,12 +175,12 @@ def load_model(path: Path, trainable: Trainable, model: dict[str, Any]) -> Check
 
 def load_trainable(
     path: Path, trainable: Trainable, runtime: Runtime, model: dict[str, Any]
-) -> tuple[CheckpointMeta, Any]:
+) -> tuple[CheckpointMeta, dict[str, Any] | None]:
     """Load all that training needs to go on. Collective.
 
     Returns:
-        The checkpoint's meta, and the state of this rank's loader: `None` between epochs, or if another number of ranks
-        wrote the checkpoint (then the random generators keep their state too).
+        The checkpoint's meta, and what this rank kept for itself: `None` if another number of ranks wrote it (then the
+        random generators keep their state too).
     """
     meta = read_meta(path)
     check_same_model(path, meta, model)
@@ -199,7 +199,7 @@ def load_trainable(
     if not same_ranks:
         return meta, None
     set_random_state(state[key]["random"], runtime.device)
-    return meta, pickle.loads(state[key]["loader"])
+    return meta, pickle.loads(state[key]["own"])
 
 
 def check_same_model(path: Path, meta: CheckpointMeta, model: dict[str, Any]) -> None:
@@ -218,9 +218,9 @@ def check_same_model(path: Path, meta: CheckpointMeta, model: dict[str, Any]) ->
         )
 
 
-def rank_state(loader: dict[str, Any] | None, device: torch.device) -> dict[str, Any]:
-    """What each rank keeps for itself. The loader's state is of no fixed form, so it goes as bytes."""
-    return {"loader": pickle.dumps(loader), "random": random_state(device)}
+def rank_state(own: dict[str, Any] | None, device: torch.device) -> dict[str, Any]:
+    """What each rank keeps for itself. It is of no fixed form, so it goes as bytes."""
+    return {"own": pickle.dumps(own), "random": random_state(device)}
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,10 +14,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from cove_dist.config import EvaluationConfig
+from cove_dist.config import EvaluationConfig, RunConfig
 from cove_dist.evaluation import CTRMetrics
 from cove_dist.tasks.ctr import Predictions
 from cove_dist.training.distributed import Runtime
+from cove_dist.training.loaders import evaluation_loader
 from data_pipeline.batch import Batch
 from data_pipeline.schema import Schema
 
@@ -34,6 +35,14 @@ def score(model: nn.Module, batches: Iterable[Batch], device: torch.device) -> I
         predictions: Predictions = model(batch)[1]
         yield batch, predictions.logits
     model.train(was_training)
+
+
+def build_ctr_evaluator(
+    config: RunConfig, schema: Schema, split: str, runtime: Runtime
+) -> Callable[[nn.Module], dict[str, float]]:
+    """A pass over a split with a model, which returns the metrics. Building it and calling it are collective."""
+    loader = evaluation_loader(config, schema, split, runtime)
+    return lambda model: evaluate(score(model, loader, runtime.device), config.evaluation, runtime.device)
 
 
 def evaluate(scored: Iterable[Scored], config: EvaluationConfig, device: torch.device) -> dict[str, float]:

@@ -19,10 +19,15 @@ def replicated_parameters(model: DistributedModelParallel) -> dict[str, nn.Param
     return dict(in_backward_optimizer_filter(model.named_parameters()))
 
 
+def replicated_state(model: DistributedModelParallel) -> dict[str, torch.Tensor]:
+    """`replicated_parameters`, and the buffers that a checkpoint holds: the codebooks' moving averages."""
+    return replicated_parameters(model) | model.module.objective.state_dict(prefix="objective.")
+
+
 def build_optimizer(model: DistributedModelParallel, config: RunConfig) -> CombinedOptimizer:
     """Tables by ``embeddings.optimizer``, the rest by ``trainer.optimizer``; clipped where gradients are at hand."""
-    replicated = replicated_parameters(model)
-    tables = {name: p for name, p in replicated.items() if name.startswith("bags.")}
+    replicated = {name: p for name, p in replicated_parameters(model).items() if p.requires_grad}
+    tables = {name: p for name, p in replicated.items() if name.startswith("tables.")}
     dense = {name: p for name, p in replicated.items() if name not in tables}
     parts: list[tuple[str, KeyedOptimizer]] = [("dense", _keyed(dense, config.trainer.optimizer))]
     if tables:

@@ -12,7 +12,7 @@ from pathlib import Path
 from torchrec.distributed.train_pipeline import TrainPipelineBase, TrainPipelineSparseDist
 
 from cove_dist.config import RunConfig
-from cove_dist.tasks.ctr import Predictions
+from cove_dist.tasks.base import StepOutput
 from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import (
     CheckpointFolder,
@@ -20,13 +20,13 @@ from cove_dist.training.checkpoint import (
     CheckpointWriter,
     load_trainable,
 )
+from cove_dist.training.codebooks import Codebooks
 from cove_dist.training.debug import show_shapes_once
 from cove_dist.training.distributed import Runtime
-from cove_dist.training.evaluator import evaluate, score
-from cove_dist.training.loaders import evaluation_loader, training_loader
-from cove_dist.training.optimization import replicated_parameters
+from cove_dist.training.optimization import replicated_state
 from cove_dist.training.replicas import check_replicas
 from cove_dist.training.reporting import Reporter
+from cove_dist.training.tasks import task_of
 from cove_dist.training.window import Window
 from data_pipeline.batch import Batch
 from data_pipeline.schema import Schema
@@ -60,12 +60,15 @@ class Trainer:
         self.schema = schema
         self.runtime = runtime
         self.position = Position()
-        self.train_loader = training_loader(config, schema, runtime)
-        self.validation_loader = evaluation_loader(config, schema, "validation", runtime)
+        task = task_of(config)
+        self.train_loader = task.build_training_loader(config, schema, runtime)
+        self.evaluator = task.build_evaluator(config, schema, "validation", runtime)
         self.trainable = build(config, schema, runtime, config.trainer.rank_batch_size(runtime.world_size))
         pipeline = TrainPipelineBase if config.trainer.debug else TrainPipelineSparseDist
         self.pipeline = pipeline(self.trainable.model, self.trainable.optimizer, runtime.device)
-        self.window = Window(dict(self.trainable.model.module.objective.quantizers.items()), runtime)
+        quantizers = dict(self.trainable.model.module.objective.quantizers.items())
+        self.codebooks = Codebooks(quantizers, config.quantizer, config.seed, runtime, self.trainable.optimizer)
+        self.window = Window(quantizers, runtime)
         if config.trainer.debug:
             show_shapes_once(self.trainable.model.module)
 
@@ -82,8 +85,8 @@ class Trainer:
             while not self._finished():
                 self.train_loader.set_epoch(self.position.epoch)
                 batches = iter(self.train_loader)
-                for predictions in self.steps(batches):
-                    self._after_step(predictions, batches)
+                for output in self.steps(batches):
+                    self._after_step(output, batches)
                     if self._out_of_steps():
                         break
                 with self.window.paused():
@@ -104,27 +107,29 @@ class Trainer:
         main = self.runtime.is_main
         self.reporter = Reporter(folder if main else None, main, self.position.step, self._total_steps())
 
-    def steps(self, batches: Iterator[Batch]) -> Iterator[Predictions]:
+    def steps(self, batches: Iterator[Batch]) -> Iterator[StepOutput]:
         """Train on each batch; look-ups of the next overlap with the dense part of this one."""
         while True:
             try:
-                predictions = self.pipeline.progress(batches)
+                output = self.pipeline.progress(batches)
             except StopIteration:
                 return
             self.trainable.schedule.step()
             self.position.step += 1
             self.position.batches += 1
-            yield predictions
+            yield output
 
-    def _after_step(self, predictions: Predictions, batches: EpochIterator) -> None:
-        """Report, compare replicas and save, each at its own interval."""
+    def _after_step(self, output: StepOutput, batches: EpochIterator) -> None:
+        """Look after the codebooks, report, compare replicas and save, each at its own interval."""
         settings, step = self.config.trainer, self.position.step
-        self.window.add(predictions)
+        self.window.add(output, self.codebooks.after_step(step))
         self.reporter.advance(step)
         if step % settings.log_every == 0:
-            self.reporter.record("train", step, self.position.epoch, self.window.close())
+            figures = self.window.close()
+            self.reporter.record("train", step, self.position.epoch, figures)
+            self.codebooks.watch(figures)
         if step % settings.check_replicas_every == 0:
-            check_replicas(replicated_parameters(self.trainable.model))
+            check_replicas(replicated_state(self.trainable.model))
         every = settings.checkpoint.every_steps
         if every is not None and step % every == 0 and self.position.batches < len(self.train_loader):
             self._save(batches, {})
@@ -134,10 +139,16 @@ class Trainer:
         if self.position.batches == len(self.train_loader):
             self.position.epoch += 1
             self.position.batches = 0
+            self._report_codebooks()
         metrics = self.evaluate()
         self.reporter.record("validation", self.position.step, self.position.epoch, metrics)
         self._note_gain(metrics[self.config.trainer.early_stopping.metric])
         self._save(batches, metrics)
+
+    def _report_codebooks(self) -> None:
+        figures = self.codebooks.close_epoch()
+        if figures:
+            self.reporter.record("codebooks", self.position.step, self.position.epoch, figures)
 
     def _note_gain(self, value: float) -> None:
         best, sign = self.position.best, 1 if self.config.trainer.early_stopping.mode == "max" else -1
@@ -149,26 +160,28 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """Metrics of the validation split."""
         model = self.pipeline.detach() if isinstance(self.pipeline, TrainPipelineSparseDist) else self.trainable.model
-        device = self.runtime.device
-        return evaluate(score(model, self.validation_loader, device), self.config.evaluation, device)
+        return self.evaluator(model)
 
     def _save(self, batches: EpochIterator, metrics: dict[str, float]) -> None:
         if self.writer is None:
             return
         loader = batches.state_after(self.position.batches) if self.position.batches else None
+        own = {"loader": loader, "codebooks": self.codebooks.state_dict()}
         description = describe_model(self.config, self.schema)
         progress = asdict(self.position)
         meta = CheckpointMeta(self.position.step, self.runtime.world_size, description, metrics, progress)
-        self.writer.save(self.trainable, loader, meta)
+        self.writer.save(self.trainable, own, meta)
 
     def _resume(self, files: CheckpointFolder) -> None:
         path = files.newest()
         if path is None:
             return
-        meta, loader = load_trainable(path, self.trainable, self.runtime, describe_model(self.config, self.schema))
+        meta, own = load_trainable(path, self.trainable, self.runtime, describe_model(self.config, self.schema))
         self.position = Position(**meta.progress)
-        if loader is not None:
-            self.train_loader.load_state_dict(loader)
+        if own is not None:
+            self.codebooks.load_state_dict(own["codebooks"])
+        if own is not None and own["loader"] is not None:
+            self.train_loader.load_state_dict(own["loader"])
         elif self.position.batches:
             logger.warning(
                 "%s was written by %d ranks; with %d the epoch under way begins anew",

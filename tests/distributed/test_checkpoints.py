@@ -38,7 +38,7 @@ def save_then_change(overrides: list[str], folder: Path) -> bool:
         model = describe_model(config, schema)
         writer = CheckpointWriter(CheckpointFolder(folder), runtime, 2, "auc", "max")
         before = {key: value.clone() for key, value in local_parts(trainable.model.state_dict()).items()}
-        writer.save(trainable, None, CheckpointMeta(1, runtime.world_size, model))
+        writer.save(trainable, {}, CheckpointMeta(1, runtime.world_size, model))
         for value in local_parts(trainable.model.state_dict()).values():
             value.zero_()
         for parameter in trainable.model.parameters():
@@ -95,7 +95,7 @@ def fields_of_first_batch(overrides: list[str], checkpoint: Path) -> tuple[list[
         trainable.model.eval()
         batch = next(iter(build_loader(config.data.path, schema, "test", 64)))
         with torch.no_grad():
-            keys = trainable.model.module.bags(batch.ids).wait().keys()
+            keys = trainable.model.module.tables(batch.ids).wait().keys()
             return keys, trainable.model(batch)[1].logits.tolist()
 
 

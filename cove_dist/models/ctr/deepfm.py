@@ -26,6 +26,7 @@ class DeepFM(nn.Module):
         dropout: after every hidden layer.
     """
 
+    task = "ctr"
     uses_first_order = True
 
     def __init__(

@@ -133,8 +133,6 @@ def test_usage_counts_training_passes_only() -> None:
     for level, usage in enumerate(quantizer.usage()):
         assert torch.equal(usage, torch.bincount(codes[:, level], minlength=len(usage)))
     assert list(quantizer.state_dict()) == ["codebooks.0", "codebooks.1"]
-    quantizer.reset_usage()
-    assert not torch.cat(quantizer.usage()).any()
 
 
 def test_perplexity_and_dead_share() -> None:
@@ -188,7 +186,9 @@ def test_learns_planted_clusters() -> None:
         ({"init_std": 0.0}, "init_std = 0.0"),
         ({"loss_reduction": "max"}, "loss_reduction = 'max': allowed: 'mean', 'sum'"),
         ({"codebook_gradient": "task"}, "allowed: 'task_and_quantization', 'quantization'"),
-        ({"learning": "ema"}, "learning = 'ema': allowed: 'gradient'"),
+        ({"learning": "kmeans"}, "learning = 'kmeans': allowed: 'gradient', 'ema'"),
+        ({"ema_decay": 1.0}, r"ema_decay = 1\.0: must be between 0 and 1"),
+        ({"search": "exact"}, "search = 'exact': allowed: 'auto', 'chunked', 'compiled', 'faiss'"),
     ],
 )
 def test_bad_arguments(arguments: dict, message: str) -> None:

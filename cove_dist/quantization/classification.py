@@ -1,0 +1,53 @@
+"""Codebook classification: predicting the codes of the true item from a hidden state (paper, section 4.6).
+
+The paper tunes the weight ``omega_c`` of this loss without defining it; this is the definition taken here.
+
+Shapes: ``D`` size of the hidden state, ``H`` levels, ``v_i`` codes at level i, ``...`` any leading dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class CodeClassifier(nn.Module):
+    """One linear head a level on the hidden state from which a sequence model predicts an item.
+
+    Args:
+        hidden_dim: D.
+        levels: ``v_1 > ... > v_H``, of the item quantizer.
+    """
+
+    def __init__(self, hidden_dim: int, levels: Sequence[int]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Linear(hidden_dim, size) for size in levels)
+
+    def forward(self, hidden: torch.Tensor, codes: torch.Tensor, counts: torch.Tensor | None = None) -> torch.Tensor:
+        """The cross-entropy of the true codes, summed over levels and averaged over positions.
+
+        Args:
+            hidden: float ``[..., D]``.
+            codes: int64 ``[..., H]``, of the true items; no gradient goes into them.
+            counts: integer or bool ``[...]``: how much each position weighs; a mask leaves padding out.
+
+        Returns:
+            Scalar; 0 where there is nothing to weigh.
+
+        Raises:
+            ValueError: shapes do not agree.
+        """
+        expected = (*hidden.shape[:-1], len(self.heads))
+        if codes.shape != expected or (counts is not None and counts.shape != hidden.shape[:-1]):
+            counted = "" if counts is None else f" and counts {list(counts.shape)}"
+            raise ValueError(f"codes {list(codes.shape)}{counted}: must be {list(expected)} and one for each position")
+        rows, targets = hidden.reshape(-1, hidden.shape[-1]), codes.reshape(-1, len(self.heads))
+        weights = rows.new_ones(len(rows)) if counts is None else counts.reshape(-1).to(rows.dtype)
+        losses = [
+            F.cross_entropy(head(rows), target, reduction="none")
+            for head, target in zip(self.heads, targets.unbind(1), strict=True)
+        ]
+        return torch.stack(losses).sum(dim=0).dot(weights) / weights.sum().clamp(min=1)

@@ -1,0 +1,183 @@
+"""What codebooks need between optimizer steps: moving averages, a k-means start, the revival of dead codes.
+
+Shapes: ``v_i`` codes at level i, ``d`` components.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from cove_dist.quantization.kmeans import kmeans
+from cove_dist.quantization.observation import Observation, distinct_vectors
+from cove_dist.quantization.quantizer import CascadedQuantizer
+from cove_dist.quantization.replicas import ALONE, Replicas, generator
+from cove_dist.quantization.sampling import draw_vectors
+from cove_dist.quantization.search import nearest_code
+from cove_dist.quantization.usage import UsageSince
+
+Start = Literal["random", "kmeans"]
+RowState = Callable[[torch.Tensor], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class UpkeepSettings:
+    """When to do what.
+
+    Attributes:
+        start: where codebooks start: "random", or "kmeans": random until `kmeans_step`, then the centres of the vectors
+            of the `kmeans_batches` steps up to it. Embeddings that start at random have no clusters at step 1.
+        revive_every: steps after which codes that none of them chose are placed anew, on vectors of the latest step;
+            None: never.
+        seed: of the draws.
+    """
+
+    start: Start = "random"
+    kmeans_step: int = 50
+    kmeans_batches: int = 10
+    revive_every: int | None = None
+    seed: int = 0
+
+
+class CodebookUpkeep:
+    """Keeps the codebooks of some quantizers; call `after_step` after every optimizer step, on every replica.
+
+    What it changes is the same on every replica, to the bit.
+
+    Args:
+        quantizers: by name.
+        settings: when to do what.
+        replicas: that hold the same quantizers.
+        optimizer_state: the optimizer's state of a parameter, such as ``optimizer.state.__getitem__``: tensors of the
+            parameter's shape are reset to zero in the rows that are placed anew. Needed by codebooks that learn by
+            gradient.
+    """
+
+    def __init__(
+        self,
+        quantizers: Mapping[str, CascadedQuantizer],
+        settings: UpkeepSettings,
+        replicas: Replicas = ALONE,
+        optimizer_state: RowState = lambda parameter: {},
+    ) -> None:
+        self._quantizers = dict(quantizers)
+        self._settings = settings
+        self._replicas = replicas
+        self._optimizer_state = optimizer_state
+        self._usage = UsageSince(self._quantizers.values())
+        self._collected: dict[str, list[Observation]] = {name: [] for name in self._quantizers}
+        for quantizer in self._quantizers.values():
+            quantizer.keep_observation = settings.start == "kmeans" or settings.revive_every is not None
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> dict[str, int]:
+        """Do what is due after optimizer step ``step``, from 1. Collective where something is due.
+
+        Returns:
+            How many codes were revived, by ``<name>_<level>``, after a step that revives.
+        """
+        self._average()
+        settings = self._settings
+        if settings.start == "kmeans" and step <= settings.kmeans_step:
+            self._collect(step)
+            if step == settings.kmeans_step:
+                self._start_by_kmeans()
+                return {}
+        if settings.revive_every is not None and step % settings.revive_every == 0:
+            return self._revive(step)
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What this replica has gathered for later steps."""
+        return {
+            "usage": self._usage.counts(),
+            "collected": {n: [tuple(o) for o in c] for n, c in self._collected.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._usage.set_counts(state["usage"])
+        self._collected = {name: [Observation(*o) for o in kept] for name, kept in state["collected"].items()}
+
+    def _average(self) -> None:
+        """All quantizers' statistics of the step as one flat buffer."""
+        averaged = [q for q in self._quantizers.values() if q.moving_averages is not None]
+        if not averaged:
+            return
+        own = [q.moving_averages.step_statistics for q in averaged]
+        flat = torch.cat(own)
+        self._replicas.add_up(flat)
+        for quantizer, mine, summed in zip(averaged, own, flat.split([len(s) for s in own]), strict=True):
+            mine.copy_(summed)
+            quantizer.moving_averages.update(quantizer.codebooks)
+
+    def _collect(self, step: int) -> None:
+        if step > self._settings.kmeans_step - self._settings.kmeans_batches:
+            for name, quantizer in self._quantizers.items():
+                self._collected[name].append(
+                    Observation(*(x if x is None else x.clone() for x in quantizer.observation))
+                )
+
+    def _start_by_kmeans(self) -> None:
+        for number, (name, quantizer) in enumerate(self._quantizers.items()):
+            vectors, weights = distinct_vectors(self._collected.pop(name))
+            for level, size in enumerate(quantizer.levels):
+                replicas, random = self._draws(vectors.device, level, self._settings.kmeans_step, number)
+                dtype = quantizer.codebooks[level].dtype
+                vectors, weights = kmeans(vectors.to(dtype), weights.to(dtype), size, replicas, random)
+                self._place(quantizer, level, torch.arange(len(vectors), device=vectors.device), vectors)
+        self._usage.restart()
+
+    def _revive(self, step: int) -> dict[str, int]:
+        counts = self._usage.counts()
+        self._replicas.add_up(counts)
+        self._usage.restart()
+        revived = {}
+        for number, (name, usage) in enumerate(zip(self._quantizers, self._usage.by_level(counts), strict=True)):
+            quantizer = self._quantizers[name]
+            # What each level quantizes, with its weight: the vectors of the latest step, then the codebook before.
+            inputs = [distinct_vectors([quantizer.observation]), *zip(quantizer.codebooks, usage, strict=True)]
+            for level, (vectors, weights) in enumerate(inputs[: len(usage)]):
+                replicas, random = self._draws(counts.device, level, step, number)
+                dead = (usage[level] == 0).nonzero().flatten()
+                placed = self._revive_level(quantizer, level, dead, vectors, weights, replicas, random)
+                revived[f"{name}_{level + 1}"] = placed
+        return revived
+
+    def _revive_level(
+        self,
+        quantizer: CascadedQuantizer,
+        level: int,
+        dead: torch.Tensor,
+        inputs: torch.Tensor,
+        weights: torch.Tensor,
+        replicas: Replicas,
+        random: torch.Generator,
+    ) -> int:
+        """Place dead codes on inputs of the level, by odds of their weight times squared distance from their code."""
+        if len(dead) == 0:
+            return 0
+        codebook = quantizer.codebooks[level]
+        inputs = inputs.to(codebook.dtype)
+        distances = (inputs - codebook[nearest_code(inputs, codebook)]).square().sum(dim=1)
+        drawn = draw_vectors(inputs, weights * distances, len(dead), replicas, random)
+        drawn = torch.unique(drawn, dim=0)  # several replicas may have offered the vector of one id
+        self._place(quantizer, level, dead[: len(drawn)], drawn)
+        return len(drawn)
+
+    def _place(self, quantizer: CascadedQuantizer, level: int, rows: torch.Tensor, vectors: torch.Tensor) -> None:
+        """Put code vectors into rows of a level, and forget what optimizer and averages knew of these rows."""
+        codebook = quantizer.codebooks[level]
+        codebook[rows] = vectors
+        if quantizer.moving_averages is not None:
+            quantizer.moving_averages.place(quantizer.codebooks, level, rows)
+        for value in self._optimizer_state(codebook).values():
+            if isinstance(value, torch.Tensor) and value.shape == codebook.shape:
+                value[rows] = 0
+
+    def _draws(self, device: torch.device, level: int, *key: int) -> tuple[Replicas, torch.Generator]:
+        """Who draws for a level, and from what. Above level 1 every replica has the same inputs and draws alone."""
+        replicas = self._replicas if level == 0 else ALONE
+        return replicas, generator(device, self._settings.seed, *key, level, replicas.rank)

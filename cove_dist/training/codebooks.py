@@ -1,0 +1,107 @@
+"""The codebooks of a run: their upkeep after every step, their health, and warnings that say what to do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torchrec.optim.keyed import CombinedOptimizer
+
+from cove_dist.config import QuantizerConfig
+from cove_dist.quantization import (
+    CascadedQuantizer,
+    CodebookUpkeep,
+    Replicas,
+    UpkeepSettings,
+    UsageSince,
+    dead_share,
+    perplexity,
+)
+from cove_dist.training.distributed import Runtime, sum_over_ranks
+
+logger = logging.getLogger(__name__)
+
+Quantizers = Mapping[str, CascadedQuantizer]
+
+
+class Codebooks:
+    """What the trainer does for its quantizers.
+
+    Args:
+        quantizers: by entity.
+        config: of the quantizers.
+        seed: of what is drawn.
+        runtime: of this rank.
+        optimizer: of the run.
+    """
+
+    def __init__(
+        self, quantizers: Quantizers, config: QuantizerConfig, seed: int, runtime: Runtime, optimizer: CombinedOptimizer
+    ) -> None:
+        self._quantizers = quantizers
+        self._config = config
+        self._runtime = runtime
+        settings = UpkeepSettings(config.start, config.kmeans_step, config.kmeans_batches, config.revive_every, seed)
+        replicas = Replicas(runtime.rank, runtime.world_size, dist.all_reduce)
+        self._upkeep = CodebookUpkeep(quantizers, settings, replicas, lambda p: optimizer.state.get(p, {}))
+        self._epoch = UsageSince(quantizers.values())
+        self._low: set[str] = set()
+
+    def after_step(self, step: int) -> dict[str, float]:
+        """Upkeep after optimizer step ``step``; ``revived_<entity>_<level>`` where codes were revived. Collective."""
+        return {f"revived_{level}": float(count) for level, count in self._upkeep.after_step(step).items()}
+
+    def close_epoch(self) -> dict[str, float]:
+        """Health over the epoch, and the next epoch begun. Collective."""
+        counts = sum_over_ranks(self._epoch.counts().double(), self._runtime.device)
+        figures = health(self._quantizers, self._epoch, counts)
+        self._epoch.restart()
+        return figures
+
+    def watch(self, figures: Mapping[str, float]) -> None:
+        """Warn of each level whose perplexity has fallen under the threshold, once until it has risen again."""
+        for name, quantizer in self._quantizers.items():
+            for level, size in enumerate(quantizer.levels, start=1):
+                key = f"perplexity_{name}_{level}"
+                low = key in figures and figures[key] - 1 < self._config.warn_perplexity * (size - 1)
+                if low and key not in self._low:
+                    logger.warning("%s", self._advice(name, level, size, figures[key]))
+                self._low = self._low | {key} if low else self._low - {key}
+
+    def _advice(self, name: str, level: int, size: int, value: float) -> str:
+        remedies = [f"fewer codes (quantizer.{name}_levels)", "a lower trainer.optimizer.learning_rate"]
+        if self._config.start == "random":
+            remedies.insert(0, "quantizer.start=kmeans")
+        if self._config.revive_every is None:
+            remedies.insert(0, "quantizer.revive_every=50")
+        return (
+            f"{name} codebook, level {level}: perplexity {value:.1f} of {size} codes: it is collapsing."
+            f" Try {', or '.join(remedies)}; quantizer.warn_perplexity is where this warning begins"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of this rank, for a run that goes on with as many ranks."""
+        return {"upkeep": self._upkeep.state_dict(), "epoch": self._epoch.counts()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._upkeep.load_state_dict(state["upkeep"])
+        self._epoch.set_counts(state["epoch"])
+
+
+def health(quantizers: Quantizers, usage: UsageSince, counts: torch.Tensor) -> dict[str, float]:
+    """``perplexity_<entity>_<level>`` and ``dead_<entity>_<level>``, the share of codes never chosen.
+
+    Args:
+        quantizers: by entity.
+        usage: of these quantizers, to cut the counts.
+        counts: ``[sum of v_i]``, summed over ranks.
+    """
+    figures = {}
+    for name, levels in zip(quantizers, usage.by_level(counts), strict=True):
+        for level, chosen in enumerate(levels, start=1):
+            figures[f"perplexity_{name}_{level}"] = float(perplexity(chosen))
+            figures[f"dead_{name}_{level}"] = float(dead_share(chosen))
+    return figures
