@@ -28,8 +28,8 @@ def time_epochs(trainer: Trainer, epochs: int) -> float:
     for epoch in range(epochs + 1):
         trainer.train_loader.set_epoch(epoch)
         start = time.perf_counter()
-        for predictions in trainer.steps(iter(trainer.train_loader)):
-            trainer.window.add(predictions)
+        for output in trainer.steps(iter(trainer.train_loader)):
+            trainer.window.add(output, trainer.codebooks.after_step(trainer.position.step))
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])
 
