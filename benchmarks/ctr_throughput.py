@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--fuxictr", type=Path, required=True, help="the python of FuxiCTR's environment")
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=HEADS)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=3, help="timed in each round, after one of warm-up")
+    parser.add_argument("--epochs", type=int, default=2, help="timed in each round, after one of warm-up")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every round's figures; written after each")
     arguments = parser.parse_args()
     rounds = []
