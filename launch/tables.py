@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.table import Column, Table
 
+from cove_dist.evaluation.frequency import GROUPS, by_entity, is_grouped
 from cove_dist.experiments.results import existing, run_figures
 from cove_dist.experiments.text import MISSING, TextTable, mean_and_deviation_text, number
 from cove_dist.training.program import CONFIG_FILE
@@ -25,11 +26,23 @@ def rich_table(table: TextTable) -> Table:
     return shown
 
 
-def metrics_table(metrics: Mapping[str, float]) -> Table:
+def metrics_table(metrics: Mapping[str, float | None]) -> Table:
     table = Table("metric", "value")
     for name, value in metrics.items():
-        table.add_row(name, number(value))
+        if not is_grouped(name):
+            table.add_row(name, number(value))
     return table
+
+
+def frequency_tables(metrics: Mapping[str, float | None]) -> list[Table]:
+    """A table an entity of the metrics by how often it occurs in training."""
+    tables = []
+    for entity, figures in by_entity(metrics).items():
+        table = Table(f"{entity}s by training rows", *(Column(group, justify="right") for group in GROUPS))
+        for name, values in figures.items():
+            table.add_row(name, *map(number, values))
+        tables.append(table)
+    return tables
 
 
 def report_table(folder: Path) -> Table:
@@ -49,7 +62,7 @@ def comparison(folders: Sequence[str]) -> list[dict[str, Any]]:
         group = groups.setdefault(same, {"model": _model_name(config), "runs": [], "figures": {}})
         group["runs"].append(str(folder))
         for name, value in run_figures(folder).items():
-            if name not in _HIDDEN:
+            if name not in _HIDDEN and not is_grouped(name):
                 group["figures"].setdefault(name, []).append(value)
     return list(groups.values())
 

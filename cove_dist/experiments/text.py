@@ -77,7 +77,9 @@ def mean_and_deviation_text(values: Sequence[float]) -> str:
     return f"{mean:,.{digits}f} ± {deviation:,.{digits}f}"
 
 
-def number(value: float) -> str:
+def number(value: float | None) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, int):
         return f"{value:,}"
     if 0 < abs(value) < 0.001:

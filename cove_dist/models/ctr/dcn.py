@@ -29,6 +29,7 @@ class DCN(nn.Module):
         dropout: after every hidden layer.
     """
 
+    task = "ctr"
     uses_first_order = False
 
     def __init__(

@@ -37,6 +37,7 @@ class FiBiNET(nn.Module):
         dropout: after every hidden layer.
     """
 
+    task = "ctr"
     uses_first_order = True
 
     def __init__(
@@ -69,6 +70,8 @@ class FiBiNET(nn.Module):
 class SENET(nn.Module):
     """Each field times its importance ``relu(W2 relu(W1 z))``, where z are the means of all fields.
 
+    W2 starts positive: a negative entry can shut its field off for good, and with it, between two fields, the branch.
+
     Args:
         num_fields: ``F``.
         reduction_ratio: r; ``W1`` is ``[max(1, F // r), F]``.
@@ -79,6 +82,8 @@ class SENET(nn.Module):
         bottleneck = max(1, num_fields // reduction_ratio)
         self.squeeze = nn.Linear(num_fields, bottleneck, bias=False)
         self.excite = nn.Linear(bottleneck, num_fields, bias=False)
+        with torch.no_grad():
+            self.excite.weight.abs_()
 
     def forward(self, fields: torch.Tensor) -> torch.Tensor:
         """``[B, F, d] -> [B, F, d]``."""

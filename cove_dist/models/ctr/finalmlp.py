@@ -37,6 +37,7 @@ class FinalMLP(nn.Module):
         ConfigError: heads do not divide a stream's width, or a context names a field that is not there.
     """
 
+    task = "ctr"
     uses_first_order = False
 
     def __init__(
