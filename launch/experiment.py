@@ -17,7 +17,7 @@ from functools import partial
 
 from rich.console import Console
 
-from cove_dist.experiments.plan import file_arguments
+from cove_dist.experiments.plan import file_arguments, shipped
 from cove_dist.experiments.program import run_experiment
 from launch.cli import run
 from launch.tables import rich_table
@@ -30,7 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     command = shlex.join([*PROGRAM.split(), *(a for a in arguments if not a.startswith(_HOW_NOT_WHAT))])
     action = partial(experiment, command=command)
-    run(f"{PROGRAM} GRID", __doc__, "experiment", action, arguments, adapt=partial(file_arguments, "grid"))
+    run(
+        f"{PROGRAM} GRID",
+        f"{__doc__}\nshipped: {shipped('grid')}\n",
+        "experiment",
+        action,
+        arguments,
+        adapt=partial(file_arguments, "grid"),
+    )
 
 
 def experiment(overrides: Sequence[str], command: str) -> None:

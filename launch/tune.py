@@ -16,7 +16,7 @@ from functools import partial
 
 from rich.console import Console
 
-from cove_dist.experiments.plan import file_arguments
+from cove_dist.experiments.plan import file_arguments, shipped
 from cove_dist.experiments.tuning import run_search
 from launch.cli import run
 from launch.tables import rich_table
@@ -28,7 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     command = shlex.join([*PROGRAM.split(), *arguments])
     action = partial(search, command=command)
-    run(f"{PROGRAM} SEARCH", __doc__, "tune", action, arguments, adapt=partial(file_arguments, "search"))
+    run(
+        f"{PROGRAM} SEARCH",
+        f"{__doc__}\nshipped: {shipped('search')}\n",
+        "tune",
+        action,
+        arguments,
+        adapt=partial(file_arguments, "search"),
+    )
 
 
 def search(overrides: Sequence[str], command: str) -> None:

@@ -59,13 +59,16 @@ def file_arguments(group: str, arguments: Sequence[str]) -> list[str]:
 
 def find_file(group: str, name: str) -> Path:
     """``name`` as a path, or else the shipped file of that name, wherever the program is installed."""
-    shipped = config_folder() / group
-    for path in (Path(name), shipped / f"{Path(name).stem}.yaml"):
+    for path in (Path(name), config_folder() / group / f"{Path(name).stem}.yaml"):
         if path.is_file():
             _check_syntax(path)
             return path.resolve()
-    known = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
-    raise ConfigError(f"{name}: no such file, nor a shipped one; {shipped.name}/ has {known}")
+    raise ConfigError(f"{name}: no such file, nor a shipped one; {group}/ has {shipped(group)}")
+
+
+def shipped(group: str) -> str:
+    """The names of the shipped files of a group."""
+    return ", ".join(sorted(path.stem for path in (config_folder() / group).glob("*.yaml")))
 
 
 def _check_syntax(path: Path) -> None:
