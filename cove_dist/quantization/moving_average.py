@@ -1,9 +1,9 @@
 """Codebooks as exponential moving averages of the vectors that chose each code.
 
-van den Oord et al., "Neural Discrete Representation Learning" (2017), appendix A.1, average counts and sums:
-``N <- decay N + (1 - decay) n``, ``m <- decay m + (1 - decay) s``, ``e = m / N``, for ``n`` vectors of sum ``s`` in a step.
-With ``m = N e`` written out, ``e <- e + (1 - decay) (s - n e) / N``: the codebook is its own average, ``N`` is all there is
-to keep, and however small ``N`` becomes, a code that nothing chooses stays where it is.
+van den Oord et al., "Neural Discrete Representation Learning" (2017), appendix A.1, average counts and sums: of ``n``
+vectors with sum ``s`` in a step ``N <- decay N + (1 - decay) n``, ``m <- decay m + (1 - decay) s``, and ``e = m / N``.
+With ``m = N e`` written out, ``e <- e + (1 - decay) (s - n e) / N``: the codebook is its own average, ``N`` is all that
+has to be kept, and however small ``N`` becomes, a code that nothing chooses stays where it is.
 
 Shapes: ``v_i`` codes at level i, ``d`` components.
 """

@@ -60,4 +60,5 @@ def _fingerprints(vectors: torch.Tensor) -> torch.Tensor:
     bits = (vectors + 0.0).view(torch.int64 if vectors.dtype == torch.float64 else torch.int32)  # -0.0 becomes 0.0
     random = generator(vectors.device, vectors.shape[1])
     factors = torch.randint(-(2**63), 2**63 - 1, bits.shape[1:], device=vectors.device, generator=random) | 1
-    return (bits * factors).sum(dim=1)  # int64 arithmetic wraps
+    mixed = bits * factors  # int64 arithmetic wraps
+    return (mixed ^ (mixed >> 32)).sum(dim=1)  # without the shift two flipped signs would cancel

@@ -61,6 +61,9 @@ class UpkeepSettings:
         return self.revive_every is not None and step % self.revive_every == 0
 
 
+AVERAGES_ALONE = UpkeepSettings()
+
+
 class CodebookUpkeep:
     """Keeps the codebooks of some quantizers; call `after_step` after every optimizer step, on every replica.
 
@@ -79,7 +82,7 @@ class CodebookUpkeep:
     def __init__(
         self,
         quantizers: Mapping[str, CascadedQuantizer],
-        settings: UpkeepSettings,
+        settings: UpkeepSettings = AVERAGES_ALONE,
         replicas: Replicas = ALONE,
         optimizer_state: RowState = lambda parameter: {},
     ) -> None:
