@@ -5,7 +5,9 @@ Layout of a prepared folder::
     schema.json                  this file's `Schema`
     report.json                  what was read, dropped and why; Table 1 figures
     ids/<table>.parquet          id (int64), original_id: one file per id table
-    planted/<column>.parquet     id, original_id, category_1, … (fine first): synthetic data only
+    categories/<column>.parquet  id, original_id, a column per kind of category (int, string or list<string>): what raw
+                                 data know of ids beside the rows, for scores and pictures, never in a batch. Ids
+                                 without any are left out. Synthetic data: category_1, … (fine first)
     train/part-00000.parquet     columns: every categorical (int64, or list<int64>), every dense and the label (float32)
     validation/…  test/…         the same columns, sorted by user id
 """

@@ -3,9 +3,8 @@
 # Annotations are evaluated here and in the data sets: configurations are checked against them.
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-import pyarrow as pa
 from annotated_types import Gt
 
 from data_pipeline.errors import DataError
@@ -22,12 +21,13 @@ class Dataset(ABC):
     """Where raw rows come from and which columns mean what.
 
     Attributes:
-        split: how rows are split (see `preparation.split.split_rows`). None: ``user_time`` where there is a time
-            column, else ``random``.
-        ratios: train : validation : test.
+        split: how rows are split (see `preparation.split.split_rows`). None: ``given`` where the data set gives a
+            split, else ``user_time`` where there is a time column, else ``random``.
+        ratios: train : validation : test, unless the split is given.
         on_invalid: what to do with rows that break a rule: "error" refuses the data, "drop" leaves them out, counted.
         row_group_size: rows of a Parquet row group, the unit that ranks share; small splits get smaller ones.
         memory_gb: GB of memory for DuckDB, which works on disk beyond it.
+        published: users, items, interactions or samples as the source states them. Data that differ are warned of.
     """
 
     split: SplitBy | None = None
@@ -35,6 +35,7 @@ class Dataset(ABC):
     on_invalid: OnInvalid = "error"
     row_group_size: Positive = 65_536
     memory_gb: Annotated[float, Gt(0)] = 2.0
+    published: ClassVar[dict[str, int]] = {}
 
     @property
     @abstractmethod
@@ -45,16 +46,14 @@ class Dataset(ABC):
     def read(self, workspace: Workspace) -> Source:
         """Create the table ``raw``: the columns of `columns`, and the name of each row's file as ``__file``."""
 
-    def planted(self, seed: int) -> dict[str, pa.Table]:
-        """True categories where they are known, per id column: ``original_id, category_1, …``, fine first."""
-        return {}
-
     @property
     def split_by(self) -> SplitBy:
-        """Raises `DataError` for a split by time without a time column."""
-        timed = self.columns.time is not None
+        """Raises `DataError` for a split by time without a time column, or a given one that is not given."""
+        given, timed = self.columns.split is not None, self.columns.time is not None
         if self.split is None:
-            return "user_time" if timed else "random"
-        if self.split != "random" and not timed:
+            return "given" if given else "user_time" if timed else "random"
+        if self.split == "given" and not given:
+            raise DataError("data.split = given: this data set gives no split. Set user_time, time or random")
+        if self.split in ("user_time", "time") and not timed:
             raise DataError(f"data.split = {self.split}: needs data.time=COLUMN. Set it, or data.split=random")
         return self.split

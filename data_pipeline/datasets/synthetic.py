@@ -13,7 +13,7 @@ from data_pipeline.datasets.base import Dataset, Positive
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.columns import FILE, ITEM, USER, Columns
 from data_pipeline.preparation.read import Source
-from data_pipeline.preparation.workspace import Workspace
+from data_pipeline.preparation.workspace import Workspace, quoted
 
 _LATENT = 8  # dimensions of a category's hidden vector
 _DRAWS = 4  # uniform numbers per row: what one step of the Philox counter yields
@@ -67,9 +67,16 @@ class Synthetic(Dataset):
         reader = pa.RecordBatchReader.from_batches(_RAW, self._reported(workspace))
         workspace.connection.register("chunks", reader)
         workspace.query(f"CREATE TABLE raw AS SELECT *, 'synthetic' AS {FILE} FROM chunks")
-        return Source(f"synthetic, seed {workspace.seed}", text=False)
+        categories = {}
+        for column, planted in self.planted(workspace.seed).items():
+            table = quoted(f"planted {column}")
+            workspace.connection.register("planted", planted)
+            workspace.query(f"CREATE TABLE {table} AS FROM planted")  # on disk, not held in memory
+            categories[column] = f"FROM {table}"
+        return Source(f"synthetic, seed {workspace.seed}", text=False, categories=categories)
 
     def planted(self, seed: int) -> dict[str, pa.Table]:
+        """The true categories per id column: ``original_id, category_1, …``, fine first. Rows may hold fewer ids."""
         users, items = self._population(seed)
         return {USER: users.table(), ITEM: items.table()}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from data_pipeline.errors import DataError
 
 USER, ITEM, LABEL = "user_id", "item_id", "label"  # names in the prepared files
-TIME, ROW, SPLIT, FILE = "__time", "__row", "__split", "__file"  # used while preparing, not written
+TIME, ROW, SPLIT, GIVEN, FILE = "__time", "__row", "__split", "__given", "__file"  # used while preparing, not written
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Columns:
         user, item: ids: whole numbers from 0, or text.
         label: 0 or 1. Either this, or `rating` with `threshold`: label 1 for rating >= threshold.
         time: orders the rows: a number, a date or a timestamp.
+        split: where the data set gives a split of its own: train, validation or test.
         categorical, dense: features. They keep their names.
 
     Raises:
@@ -30,6 +31,7 @@ class Columns:
     rating: str | None = None
     threshold: float | None = None
     time: str | None = None
+    split: str | None = None
     categorical: tuple[str, ...] = ()
     dense: tuple[str, ...] = ()
 
@@ -58,5 +60,5 @@ class Columns:
 
     def raw(self) -> list[str]:
         """Every raw column that is read, once."""
-        named = (self.user, self.item, self.label, self.rating, self.time, *self.categorical, *self.dense)
+        named = (self.user, self.item, self.label, self.rating, self.time, self.split, *self.categorical, *self.dense)
         return list(dict.fromkeys(name for name in named if name is not None))

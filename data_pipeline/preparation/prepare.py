@@ -9,13 +9,14 @@ from pathlib import Path
 import duckdb
 
 from data_pipeline.datasets.base import Dataset
+from data_pipeline.preparation.categories import write_categories
 from data_pipeline.preparation.columns import ITEM, LABEL, ROW, SPLIT, TIME, USER, Columns
 from data_pipeline.preparation.encode import encode_ids, id_table
 from data_pipeline.preparation.report import Report
 from data_pipeline.preparation.split import seeded_hash, split_rows
 from data_pipeline.preparation.validate import validate
 from data_pipeline.preparation.workspace import Workspace, complete_or_absent, open_workspace, quoted
-from data_pipeline.preparation.writer import moments, write_split, write_table
+from data_pipeline.preparation.writer import moments, write_split
 from data_pipeline.schema import SPLITS, Categorical, Schema, Split
 
 logger = logging.getLogger(__name__)
@@ -60,10 +61,13 @@ def prepare(
         rows = split_rows(workspace, split_by, dataset.ratios)
         categorical = encode_ids(workspace, columns, folder)
         schema = _write(workspace, folder, name, columns, categorical, rows, dataset.row_group_size)
-        _write_planted(workspace, dataset, folder)
+        write_categories(workspace, source.categories, folder)
         schema.save(folder)
-        _report(workspace, schema, source.description, split_by, dropped).save(folder)
+        report = _report(workspace, schema, source.description, split_by, dropped, dataset.published)
+        report.save(folder)
     on_progress(f"{name}: {sum(rows.values()):,} rows in {output}")
+    if differences := report.differences():
+        logger.warning("%s: not what was published: %s", name, ", ".join(differences))
     return schema
 
 
@@ -104,18 +108,14 @@ def _encoded(workspace: Workspace, columns: Columns, split: int) -> duckdb.DuckD
     )
 
 
-def _write_planted(workspace: Workspace, dataset: Dataset, folder: Path) -> None:
-    """``planted/<column>.parquet``: id, original_id, category_1, … (fine first), where these are known."""
-    for column, categories in dataset.planted(workspace.seed).items():
-        (folder / "planted").mkdir(exist_ok=True)
-        workspace.connection.register("categories", categories)
-        joined = workspace.connection.sql(
-            f"SELECT id, categories.* FROM {id_table(column)} JOIN categories USING (original_id) ORDER BY id"
-        )
-        write_table(joined, folder / "planted" / f"{column}.parquet")
-
-
-def _report(workspace: Workspace, schema: Schema, source: str, split: str, dropped: dict[str, int]) -> Report:
+def _report(
+    workspace: Workspace,
+    schema: Schema,
+    source: str,
+    split: str,
+    dropped: dict[str, int],
+    published: dict[str, int],
+) -> Report:
     [(interactions,)] = workspace.query(f"SELECT count(*) FROM rows WHERE {LABEL} = 1")
     [(pairs,)] = workspace.query(f"SELECT count(*) FROM (SELECT 1 FROM rows GROUP BY {USER}, {ITEM})")
     rows = {name: split.rows for name, split in schema.splits.items()}
@@ -135,4 +135,5 @@ def _report(workspace: Workspace, schema: Schema, source: str, split: str, dropp
         interactions=interactions,
         samples=samples,
         density=samples / (users * items),
+        published=published,
     )

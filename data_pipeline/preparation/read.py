@@ -20,6 +20,16 @@ from data_pipeline.preparation.workspace import Workspace, literal, quoted
 
 OnInvalid = Literal["error", "drop"]
 _DELIMITERS = ",\t;|"
+_PLACE = f"rowid - (SELECT min(rowid) FROM raw AS other WHERE other.{FILE} = raw.{FILE}) + 1"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`broken` is SQL over ``raw``: true for the rows that break the rule."""
+
+    column: str
+    reason: str
+    broken: str
 
 
 @dataclass(frozen=True)
@@ -30,11 +40,19 @@ class Source:
         description: where the rows come from, for messages and the report.
         text: every column is text whose type is still to be found (CSV).
         dropped: rows that could not be read, by reason.
+        rules: of this source alone, checked before those of the columns.
+        place: SQL over ``raw`` for the place of a row in its file, from 1.
+        categories: what is known of ids beside the rows, per id column: a SELECT of ``original_id``, each once, and a
+            column per kind of category: an int, text or list of text, null where an id has none. It may hold ids that
+            no row has.
     """
 
     description: str
     text: bool
     dropped: dict[str, int] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+    place: str = _PLACE
+    categories: dict[str, str] = field(default_factory=dict)
 
 
 def find_files(source: str) -> list[Path]:
@@ -78,11 +96,11 @@ def read_files(
     return Source(description, text, malformed_lines(workspace))
 
 
-def ingest(workspace: Workspace, scans: Iterable[tuple[Path, str]]) -> None:
-    """Run one SELECT per file into ``raw``. DuckDB keeps the order, so ``rowid`` counts rows as the files have them."""
+def ingest(workspace: Workspace, scans: Iterable[tuple[Path, str]], table: str = "raw") -> None:
+    """Run one SELECT per file into `table`. DuckDB keeps the order, so ``rowid`` counts rows as the files have them."""
     for number, (file, select) in enumerate(scans):
         workspace.on_progress(f"reading {file}")
-        statement = "INSERT INTO raw" if number else "CREATE TABLE raw AS"
+        statement = f"INSERT INTO {table}" if number else f"CREATE TABLE {table} AS"
         try:
             workspace.query(f"{statement} SELECT *, {literal(str(file))} AS {FILE} FROM ({select})")
         except (duckdb.Error, pa.ArrowInvalid) as error:
@@ -124,6 +142,7 @@ def delimited_scan(
     *,
     quote: str = "",
     header: bool,
+    encoding: str = "utf-8",
     on_invalid: OnInvalid,
 ) -> str:
     """A SELECT over delimited text whose columns are `names`. Nothing is guessed from the first rows."""
@@ -133,7 +152,7 @@ def delimited_scan(
     return (
         f"SELECT {chosen} FROM read_csv({_path(file)}, auto_detect = false, header = {header},"
         f" delim = {literal(delimiter)}, quote = {literal(quote)}, escape = {literal(quote)},"
-        f" columns = {{{types}}}{rejects})"
+        f" encoding = {literal(encoding)}, columns = {{{types}}}{rejects})"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -21,6 +21,7 @@ class Report:
         interactions: rows with label 1.
         samples: rows of all splits.
         density: samples / (users * items), as in the paper's Table 1.
+        published: what the data set's source says of users, items, interactions or samples, as far as it does.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Report:
     interactions: int
     samples: int
     density: float
+    published: dict[str, int] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         (folder / "report.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
@@ -49,16 +51,30 @@ class Report:
         except (OSError, ValidationError) as error:
             raise DataError(f"{path}: not a report: {error}. Prepare the data again") from error
 
+    def differences(self) -> list[str]:
+        """The counts that are not the published ones, in words."""
+        return [
+            f"{getattr(self, name):,} {name} instead of {count:,}"
+            for name, count in self.published.items()
+            if getattr(self, name) != count
+        ]
+
     def summary(self) -> dict[str, str]:
         """Labels and values to print, in order."""
         table = {"source": self.source, "rows read": f"{self.rows_read:,}"}
         table |= {f"dropped, {reason}": f"{count:,}" for reason, count in self.rows_dropped.items()}
         table |= {f"{name} rows": f"{count:,}" for name, count in self.rows.items()}
         return table | {
-            "users": f"{self.users:,}",
-            "items": f"{self.items:,}",
-            "interactions (label 1)": f"{self.interactions:,}",
-            "samples": f"{self.samples:,}",
+            "users": self._count("users"),
+            "items": self._count("items"),
+            "interactions (label 1)": self._count("interactions"),
+            "samples": self._count("samples"),
             "density": f"{self.density:.4%}",
             "repeated user-item pairs (kept)": f"{self.duplicate_pairs:,}",
         }
+
+    def _count(self, name: str) -> str:
+        count, published = getattr(self, name), self.published.get(name)
+        if published is None:
+            return f"{count:,}"
+        return f"{count:,}, as published" if count == published else f"{count:,}; published: {published:,}"

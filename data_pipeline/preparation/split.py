@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from data_pipeline.errors import DataError
-from data_pipeline.preparation.columns import ROW, SPLIT, TIME, USER
+from data_pipeline.preparation.columns import GIVEN, ROW, SPLIT, TIME, USER
 from data_pipeline.preparation.workspace import Workspace, literal, quoted
 from data_pipeline.schema import SPLITS
 
-SplitBy = Literal["user_time", "time", "random"]
+SplitBy = Literal["given", "user_time", "time", "random"]
 
 
 def split_rows(workspace: Workspace, by: SplitBy, ratios: tuple[int, int, int]) -> dict[str, int]:
@@ -24,9 +24,27 @@ def split_rows(workspace: Workspace, by: SplitBy, ratios: tuple[int, int, int]) 
     - ``time``: how many of all n rows are strictly earlier, so that rows of the same time stay together;
     - ``random``: a seeded hash of the row's place in the raw files, modulo n = a+b+c.
 
+    ``given`` takes the split that the data set gives, and no ratios.
+
     Raises:
         DataError: a split is empty.
     """
+    if by == "given":
+        workspace.query(f"CREATE TABLE rows AS SELECT *, {GIVEN} AS {SPLIT} FROM valid")
+    else:
+        _split_by_ratios(workspace, by, ratios)
+    counts = dict(workspace.query(f"SELECT {SPLIT}, count(*) FROM rows GROUP BY {SPLIT}"))
+    rows = {name: counts.get(number, 0) for number, name in enumerate(SPLITS)}
+    for name, count in rows.items():
+        if count == 0:
+            raise DataError(
+                f"the {name} split is empty: {sum(rows.values())} rows, data.split={by}, data.ratios={list(ratios)}."
+                " Give more rows, other ratios, or another data.split (user_time, time, random)"
+            )
+    return rows
+
+
+def _split_by_ratios(workspace: Workspace, by: SplitBy, ratios: tuple[int, int, int]) -> None:
     position, count = {
         "user_time": (
             f"row_number() OVER (PARTITION BY {USER} ORDER BY {TIME}, {ROW}) - 1",
@@ -43,17 +61,11 @@ def split_rows(workspace: Workspace, by: SplitBy, ratios: tuple[int, int, int]) 
             WHEN __position < greatest(1, __count * {validation} // {sum(ratios)}) THEN 1
             ELSE 2 END::TINYINT AS {SPLIT}
         FROM (SELECT *, {position} AS __position, {count} AS __count FROM valid)""")
-    counts = dict(workspace.query(f"SELECT {SPLIT}, count(*) FROM rows GROUP BY {SPLIT}"))
-    rows = {name: counts.get(number, 0) for number, name in enumerate(SPLITS)}
-    for name, count in rows.items():
-        if count == 0:
-            raise DataError(
-                f"the {name} split is empty: {sum(rows.values())} rows, data.split={by}, data.ratios={list(ratios)}."
-                " Give more rows, other ratios, or another data.split (user_time, time, random)"
-            )
-    return rows
 
 
-def seeded_hash(seed: int, purpose: str) -> str:
-    """SQL for a pseudo-random uint64 of a row: the same on every machine, with any number of threads and any DuckDB."""
-    return f"md5_number_lower({literal(f'{seed}:{purpose}:')} || {quoted(ROW)})"
+def seeded_hash(seed: int, purpose: str, column: str = ROW) -> str:
+    """SQL for a pseudo-random uint64 of a row, or of the value of `column`.
+
+    It is the same on every machine, with any number of threads and any DuckDB.
+    """
+    return f"md5_number_lower({literal(f'{seed}:{purpose}:')} || {quoted(column)})"

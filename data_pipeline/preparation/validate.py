@@ -5,24 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from data_pipeline.errors import DataError
-from data_pipeline.preparation.columns import FILE, ITEM, LABEL, ROW, TIME, USER, Columns
-from data_pipeline.preparation.read import OnInvalid, Source
-from data_pipeline.preparation.workspace import Workspace, literal, quoted
+from data_pipeline.preparation.columns import FILE, GIVEN, ITEM, LABEL, ROW, TIME, USER, Columns
+from data_pipeline.preparation.read import OnInvalid, Rule, Source
+from data_pipeline.preparation.workspace import Workspace, quoted
+from data_pipeline.schema import SPLITS
 
 _INT64 = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 _NUMBERS = (*_INT64, "UBIGINT", "HUGEINT", "UHUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
 _MOMENTS = ("DATE", "TIMESTAMP")
 _TEXT = ("VARCHAR",)
 _NESTED = ("STRUCT", "MAP", "UNION", "LIST", "ARRAY")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """`broken` is SQL over ``raw``: true for the rows that break the rule."""
-
-    column: str
-    reason: str
-    broken: str
 
 
 @dataclass(frozen=True)
@@ -42,14 +34,14 @@ def validate(workspace: Workspace, source: Source, columns: Columns, on_invalid:
             "error": one line per rule, with the first such row.
     """
     typed = _Typing(workspace, source).columns(columns)
-    rules = [rule for column in typed for rule in column.rules]
+    rules = [*source.rules, *(rule for column in typed for rule in column.rules)]
     cases = " ".join(f"WHEN {rule.broken} THEN {number}" for number, rule in enumerate(rules))
     broken = workspace.query(
         f"SELECT rule, count(*), min(row) FROM (SELECT CASE {cases} END AS rule, rowid AS row FROM raw)"
         " WHERE rule IS NOT NULL GROUP BY rule ORDER BY rule"
     )
     if broken and on_invalid == "error":
-        lines = [_describe(workspace, rules[number], count, row) for number, count, row in broken]
+        lines = [_describe(workspace, source, rules[number], count, row) for number, count, row in broken]
         raise DataError("\n".join(lines))
     values = ", ".join(f"{column.value} AS {quoted(column.name)}" for column in typed)
     workspace.query(f"CREATE VIEW valid AS SELECT {values}, rowid AS {ROW} FROM raw WHERE CASE {cases} END IS NULL")
@@ -63,14 +55,14 @@ def validate(workspace: Workspace, source: Source, columns: Columns, on_invalid:
     return dropped
 
 
-def _describe(workspace: Workspace, rule: Rule, count: int, row: int) -> str:
-    column = quoted(rule.column)
-    [(value, file)] = workspace.query(f"SELECT {column}::VARCHAR, {FILE} FROM raw WHERE rowid = {row}")
-    [(first,)] = workspace.query(f"SELECT min(rowid) FROM raw WHERE {FILE} = {literal(file)}")
+def _describe(workspace: Workspace, source: Source, rule: Rule, count: int, row: int) -> str:
+    [(value, file, place)] = workspace.query(
+        f"SELECT {quoted(rule.column)}::VARCHAR, {FILE}, {source.place} FROM raw WHERE rowid = {row}"
+    )
     rows = "row" if count == 1 else "rows"
     return (
         f"{file}: column {rule.column!r}: {rule.reason} in {count} {rows}, first {value!r} in data row"
-        f" {row - first + 1}. Correct it, or leave such rows out, counted in report.json: data.on_invalid=drop"
+        f" {place}. Correct it, or leave such rows out, counted in report.json: data.on_invalid=drop"
     )
 
 
@@ -86,7 +78,11 @@ class _Typing:
         typed = [self.entity(USER, columns.user), self.entity(ITEM, columns.item), self.label(columns)]
         typed += [self.feature(name) for name in columns.categorical]
         typed += [self.dense(name) for name in columns.dense]
-        return typed if columns.time is None else [*typed, self.time(columns.time)]
+        if columns.time is not None:
+            typed.append(self.time(columns.time))
+        if columns.split is not None:
+            typed.append(self.split(columns.split))
+        return typed
 
     def entity(self, name: str, column: str) -> Typed:
         raw = quoted(column)
@@ -134,6 +130,11 @@ class _Typing:
             return Typed(TIME, value, (null, Rule(column, "time is not a number or a timestamp", misfit)))
         self._require(column, (*_NUMBERS, *_MOMENTS), "a time: a number, date or timestamp")
         return Typed(TIME, raw, self._finite(column, "time", raw) if self._is(column, ("FLOAT", "DOUBLE")) else (null,))
+
+    def split(self, column: str) -> Typed:
+        place = f"list_position({list(SPLITS)}, {quoted(column)})"
+        unknown = Rule(column, "split is not train, validation or test", f"{place} IS NULL")
+        return Typed(GIVEN, f"({place} - 1)::TINYINT", (unknown,))
 
     def _finite(self, column: str, noun: str, value: str) -> tuple[Rule, ...]:
         raw = quoted(column)

@@ -135,7 +135,7 @@ def test_the_whole_path_keeps_rows_and_the_planted_truth(tmp_path):
     assert sorted(read) == sorted(zip(raw["user"], raw["item"], map(float, raw["label"]), strict=True))
     truth = {column: categories.to_pylist() for column, categories in dataset.planted(5).items()}
     for column in ("user_id", "item_id"):
-        planted = pq.read_table(tmp_path / "out/planted" / f"{column}.parquet").to_pylist()
+        planted = pq.read_table(tmp_path / "out/categories" / f"{column}.parquet").to_pylist()
         ids = pq.read_table(tmp_path / "out/ids" / f"{column}.parquet")["original_id"].to_pylist()
         assert planted == [{"id": place} | truth[column][original] for place, original in enumerate(ids)]
     assert schema.entity("item").num_seen < schema.entity("item").num_ids < 3_000

@@ -1,0 +1,36 @@
+"""Known categories of ids -> one file per id column, beside the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from data_pipeline.preparation.encode import id_table
+from data_pipeline.preparation.workspace import Workspace, quoted
+from data_pipeline.preparation.writer import write_table
+
+
+def write_categories(workspace: Workspace, categories: Mapping[str, str], folder: Path) -> None:
+    """Write ``folder/categories/<column>.parquet``: id, original_id and the category columns, in order of the id.
+
+    Ids without any category are left out, and so are ids that no row has.
+
+    Args:
+        categories: see `data_pipeline.preparation.read.Source`.
+    """
+    for column, known in categories.items():
+        (folder / "categories").mkdir(exist_ok=True)
+        kinds = [name for name, *_ in workspace.query(f"DESCRIBE {known}") if name != "original_id"]
+        # as text on both sides: a file of films has text ids where the ratings, all of them numbers, became integers
+        workspace.query(f"""
+            CREATE OR REPLACE TABLE categories AS
+            SELECT ids.id, ids.original_id, {", ".join(map(quoted, kinds))}
+            FROM {id_table(column)} AS ids
+            JOIN ({known}) AS known ON known.original_id::VARCHAR = ids.original_id::VARCHAR
+            WHERE {" OR ".join(f"{quoted(kind)} IS NOT NULL" for kind in kinds)}""")
+        rows = workspace.connection.sql("SELECT * FROM categories ORDER BY id")
+        write_table(rows, folder / "categories" / f"{column}.parquet")
+        [(ids, have)] = workspace.query(
+            f"SELECT (SELECT count(*) FROM {id_table(column)}), (SELECT count(*) FROM categories)"
+        )
+        workspace.on_progress(f"categories of {column}: {', '.join(kinds)}, known of {have:,} of {ids:,} ids")
