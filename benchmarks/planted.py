@@ -59,12 +59,13 @@ TRAINING = (
     "data=synthetic",
     "model.hidden_units=[64,32]",
     "embeddings.dim=16",
-    "embeddings.optimizer.learning_rate=0.003",
-    "trainer.optimizer.learning_rate=0.003",
+    "embeddings.optimizer.learning_rate=0.005",
+    "trainer.optimizer.learning_rate=0.005",
     "trainer.device=cpu",
     "trainer.batch_size=1024",
-    "trainer.epochs=15",
-    "trainer.log_every=50",
+    "trainer.epochs=60",
+    "trainer.early_stopping.patience=2",
+    "trainer.log_every=20",
 )
 SETTINGS: dict[str, tuple[str, ...]] = {  # beside COVE's default, one at a time
     "start=kmeans": ("quantizer.start=kmeans", "quantizer.kmeans_step=500"),
@@ -77,6 +78,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {  # beside COVE's default, one at a time
     "omega_q=0.01": ("quantizer.omega_q=0.01",),
     "beta=1": ("quantizer.beta=1",),
     "alpha=0.25": ("quantizer.alpha=0.25",),
+    "loss_reduction=sum, omega_q=0.1": ("quantizer.loss_reduction=sum", "quantizer.omega_q=0.1"),
+    "batch_size=512": ("trainer.batch_size=512",),
     "batch_size=4096": ("trainer.batch_size=4096",),
     "init_std=0.1": ("embeddings.init_std=0.1",),
 }

@@ -71,6 +71,10 @@ class Settings:
     steps: int = 10  # of a block
     warm_up: int = 3
 
+    def overrides_of(self, contestant: str) -> list[str]:
+        """Those of the quantizer are not for the model without one."""
+        return [o for o in self.overrides if contestant != BASE or not o.startswith("quantizer")]
+
 
 class Stopwatch:
     """Milliseconds by part, since the last `take`."""
@@ -170,15 +174,8 @@ def measure(settings: Settings) -> dict[str, Any]:
     """On every rank: by contestant, the medians of every round, and the all-reduce of its codebooks."""
     quiet_libraries()
     torch.set_num_threads(1)
-    common = [f"data.path={settings.data}", "trainer.device=cpu", *settings.overrides]
-    schema = Schema.load(settings.data)
     with process_group("cpu") as runtime:
-        config, _ = load_run_config([*CONTESTANTS[BASE], *common])
-        batches = list(training_loader(config, schema, runtime))
-        contestants = {
-            name: Contestant([*own, *common], batches, schema, runtime, overlapped=name == OVERLAPPED)
-            for name, own in CONTESTANTS.items()
-        }
+        contestants = build_contestants(settings, runtime)
         for contestant in contestants.values():
             for _ in range(settings.warm_up):
                 contestant.step()
@@ -188,6 +185,20 @@ def measure(settings: Settings) -> dict[str, Any]:
             name: {"rounds": [r[name] for r in rounds], "bytes": one.all_reduced_bytes(), "all_reduce": reduced[name]}
             for name, one in contestants.items()
         }
+
+
+def build_contestants(settings: Settings, runtime: Runtime) -> dict[str, Contestant]:
+    schema = Schema.load(settings.data)
+    overrides = {
+        name: [*own, f"data.path={settings.data}", "trainer.device=cpu", *settings.overrides_of(name)]
+        for name, own in CONTESTANTS.items()
+    }
+    config, _ = load_run_config(overrides[BASE])
+    batches = list(training_loader(config, schema, runtime))
+    return {
+        name: Contestant(own, batches, schema, runtime, overlapped=name == OVERLAPPED)
+        for name, own in overrides.items()
+    }
 
 
 def run_round(contestants: Mapping[str, Contestant], steps: int, backwards: bool) -> dict[str, dict[str, float]]:
