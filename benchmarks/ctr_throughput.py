@@ -30,7 +30,7 @@ from rich.table import Table
 
 CORES = 2
 HEADS = ("deepfm", "dcn", "fibinet", "finalmlp")
-FUXICTR = "FuxiCTR, 1 process"
+FUXICTR = "FuxiCTR"
 PEAK_SIZE = 4096
 
 Figures = dict[str, float]  # samples_per_s and, of ours, gflop_per_row
