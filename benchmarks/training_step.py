@@ -40,12 +40,14 @@ from rich.table import Table
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from cove_dist.composition import load_run_config
+from cove_dist.errors import UserError
 from cove_dist.quantization import CascadedQuantizer, CodebookUpkeep, Replicas, UpkeepSettings, quantizer
 from cove_dist.quantization.search import nearest_code
 from cove_dist.training.distributed import Runtime, process_group
 from cove_dist.training.loaders import training_loader
 from cove_dist.training.trainer import Trainer
 from data_pipeline.batch import Batch
+from data_pipeline.errors import DataError
 from data_pipeline.schema import Schema
 from launch.cli import quiet_libraries
 
@@ -224,6 +226,16 @@ def time_all_reduce(size: int, repetitions: int = 50) -> float:
     return statistics.median(taken)
 
 
+def refuse_bad_input(settings: Settings) -> None:
+    """End with one message, before there are ranks that could end with many."""
+    try:
+        Schema.load(settings.data)
+        for name, own in CONTESTANTS.items():
+            load_run_config([*own, *settings.overrides_of(name)])[0].trainer.rank_batch_size(settings.ranks)
+    except (UserError, DataError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
 def on_ranks(settings: Settings) -> dict[str, Any]:
     """`measure` on fresh processes, as torchrun would start them; what rank 0 returned."""
     launch = LaunchConfig(
@@ -296,6 +308,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="further settings of all models, key=value; after --")
     given = parser.parse_args()
     settings = Settings(given.data, tuple(given.overrides), given.ranks, given.rounds, given.steps)
+    refuse_bad_input(settings)
     measured = on_ranks(settings)
     summary = summarize(measured)
     console = Console(width=max(WIDTH, Console().width))
