@@ -12,17 +12,30 @@ from omegaconf import OmegaConf
 from rich.table import Column, Table
 
 from cove_dist.errors import ConfigError
+from cove_dist.evaluation.frequency import GROUPS, by_entity, is_grouped
 from cove_dist.training.program import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE
 from data_pipeline.preparation.report import Report
 
 _HIDDEN = ("auc_error", "users", "samples", "split", "checkpoint")
 
 
-def metrics_table(metrics: Mapping[str, float]) -> Table:
+def metrics_table(metrics: Mapping[str, float | None]) -> Table:
     table = Table("metric", "value")
     for name, value in metrics.items():
-        table.add_row(name, _number(value))
+        if not is_grouped(name):
+            table.add_row(name, _number(value))
     return table
+
+
+def frequency_tables(metrics: Mapping[str, float | None]) -> list[Table]:
+    """A table an entity of the metrics by how often it occurs in training."""
+    tables = []
+    for entity, figures in by_entity(metrics).items():
+        table = Table(f"{entity}s by training rows", *(Column(group, justify="right") for group in GROUPS))
+        for name, values in figures.items():
+            table.add_row(name, *map(_number, values))
+        tables.append(table)
+    return tables
 
 
 def report_table(folder: Path) -> Table:
@@ -44,7 +57,7 @@ def comparison(folders: Sequence[str]) -> list[dict[str, Any]]:
         group = groups.setdefault(same, {"model": _model_name(config), "runs": [], "figures": {}})
         group["runs"].append(str(folder))
         for name, value in figures.items():
-            if name not in _HIDDEN:
+            if name not in _HIDDEN and not is_grouped(name):
                 group["figures"].setdefault(name, []).append(value)
     return list(groups.values())
 
@@ -80,7 +93,9 @@ def _mean_and_deviation(values: Sequence[float | None]) -> str:
     return f"{mean:,.{digits}f} ± {statistics.stdev(values):,.{digits}f}"
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, int):
         return f"{value:,}"
     if 0 < abs(value) < 0.001:
