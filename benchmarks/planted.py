@@ -169,9 +169,13 @@ def rivals(planted: Planted, config: RunConfig, run: Run, seed: int, base: bool)
 def load_embeddings(config: RunConfig, schema: Schema, checkpoint: Path) -> dict[str, np.ndarray]:
     """The rows ``[n, d]`` of the ids that training saw, out of a checkpoint, however its tables were sharded."""
     columns = {entity: schema.entity(entity) for entity in ENTITIES}
-    keys = {entity: f"bags.embedding_bags.{column.table_name}.weight" for entity, column in columns.items()}
+    saved = dcp.FileSystemReader(checkpoint).read_metadata().state_dict_metadata
+    keys = {
+        entity: next(key for key in saved if key.startswith("model.") and key.endswith(f".{column.table_name}.weight"))
+        for entity, column in columns.items()
+    }
     state = {keys[e]: torch.empty(column.num_rows, config.embeddings.dim) for e, column in columns.items()}
-    dcp.load({"model": state}, checkpoint_id=checkpoint, no_dist=True)
+    dcp.load(state, checkpoint_id=checkpoint, no_dist=True)
     return {entity: state[keys[entity]][: column.num_seen].numpy() for entity, column in columns.items()}
 
 
