@@ -35,11 +35,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import torch.distributed.checkpoint as dcp
+from omegaconf import OmegaConf
 from planted_tables import show
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score
 
+from cove_dist.composition import compose_yaml
 from cove_dist.config import RunConfig
+from cove_dist.errors import UserError
 from cove_dist.quantization import perplexity
 from cove_dist.report.categories import load_categories
 from cove_dist.report.codes import EntityCodes, load_codes
@@ -47,6 +50,7 @@ from cove_dist.report.run_folder import Run, load_run
 from cove_dist.training.export import ids_file
 from cove_dist.training.program import evaluate_run, find_checkpoint, load_saved_run, train
 from data_pipeline.datasets.synthetic import Synthetic
+from data_pipeline.errors import DataError
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.schema import Schema
 from launch.cli import quiet_libraries
@@ -123,8 +127,10 @@ def cell(planted: Planted, setting: str, seed: int, overrides: Sequence[str]) ->
     """What a record is of; two records of the same cell agree in it."""
     levels = [f"quantizer.{entity}_levels={list(planted.tree)}" for entity in ENTITIES]
     cove = [] if setting == BASE else ["quantizer=cove", *levels, *SETTINGS.get(setting, ())]
-    settings = [*TRAINING, *cove, *overrides, f"seed={seed}"]
-    return {"setting": setting, "seed": seed, "data": asdict(planted) | {"tree": list(planted.tree)}, "run": settings}
+    run = [*TRAINING, *cove, *overrides, f"seed={seed}"]
+    data = asdict(planted) | {"tree": list(planted.tree)}
+    quantizer = OmegaConf.to_container(compose_yaml("train", run).quantizer)  # its defaults may change
+    return {"setting": setting, "seed": seed, "data": data, "run": run, "quantizer": quantizer}
 
 
 def measure(planted: Planted, wanted: Record, folder: Path) -> Record:
@@ -163,9 +169,13 @@ def rivals(planted: Planted, config: RunConfig, run: Run, seed: int, base: bool)
 def load_embeddings(config: RunConfig, schema: Schema, checkpoint: Path) -> dict[str, np.ndarray]:
     """The rows ``[n, d]`` of the ids that training saw, out of a checkpoint, however its tables were sharded."""
     columns = {entity: schema.entity(entity) for entity in ENTITIES}
-    keys = {entity: f"bags.embedding_bags.{column.table_name}.weight" for entity, column in columns.items()}
+    saved = dcp.FileSystemReader(checkpoint).read_metadata().state_dict_metadata
+    keys = {
+        entity: next(key for key in saved if key.startswith("model.") and key.endswith(f".{column.table_name}.weight"))
+        for entity, column in columns.items()
+    }
     state = {keys[e]: torch.empty(column.num_rows, config.embeddings.dim) for e, column in columns.items()}
-    dcp.load({"model": state}, checkpoint_id=checkpoint, no_dist=True)
+    dcp.load(state, checkpoint_id=checkpoint, no_dist=True)
     return {entity: state[keys[entity]][: column.num_seen].numpy() for entity, column in columns.items()}
 
 
@@ -245,7 +255,11 @@ def main() -> None:
     logging.getLogger("cove_dist").setLevel(logging.WARNING)
     planted = Planted(arguments.users, arguments.rows, tuple(arguments.tree), arguments.noise)
     cells = measured(planted, arguments.only, arguments.seeds, arguments.overrides, arguments.folder, arguments.json)
-    show(list(cells), base=BASE, default=DEFAULT)
+    try:
+        records = list(cells)
+    except (UserError, DataError) as error:
+        raise SystemExit(f"error: {error}") from error
+    show(records, base=BASE, default=DEFAULT)
 
 
 if __name__ == "__main__":

@@ -23,29 +23,23 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 import torch.distributed as dist
 from rich.console import Console
 from rich.table import Table
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from training_step_contestants import Contestant, Stopwatch
 
 from cove_dist.composition import load_run_config
-from cove_dist.quantization import CascadedQuantizer, CodebookUpkeep, Replicas, UpkeepSettings, quantizer
-from cove_dist.quantization.search import nearest_code
+from cove_dist.errors import UserError
 from cove_dist.training.distributed import Runtime, process_group
 from cove_dist.training.loaders import training_loader
-from cove_dist.training.trainer import Trainer
-from data_pipeline.batch import Batch
+from data_pipeline.errors import DataError
 from data_pipeline.schema import Schema
 from launch.cli import quiet_libraries
 
@@ -74,100 +68,6 @@ class Settings:
     def overrides_of(self, contestant: str) -> list[str]:
         """Those of the quantizer are not for the model without one."""
         return [o for o in self.overrides if contestant != BASE or not o.startswith("quantizer")]
-
-
-class Stopwatch:
-    """Milliseconds by part, since the last `take`."""
-
-    def __init__(self) -> None:
-        self._parts: dict[str, float] = defaultdict(float)
-        self._since: dict[str, float] = {}
-
-    def start(self, part: str) -> None:
-        self._since[part] = time.perf_counter()
-
-    def stop(self, part: str) -> None:
-        self._parts[part] += (time.perf_counter() - self._since.pop(part)) * 1e3
-
-    @contextmanager
-    def timed(self, part: str) -> Iterator[None]:
-        self.start(part)
-        yield
-        self.stop(part)
-
-    def take(self) -> dict[str, float]:
-        taken, self._parts = dict(self._parts), defaultdict(float)
-        return taken
-
-
-class OverlappedSum:
-    """The all-reduce of the moving averages' statistics, begun after a forward pass, collected by the upkeep."""
-
-    def __init__(self, quantizers: Sequence[CascadedQuantizer]) -> None:
-        self._averages = [one.moving_averages for one in quantizers]
-
-    def begin(self, *_: object) -> None:
-        self._flat = torch.cat([averages.step_statistics for averages in self._averages])
-        self._work = dist.all_reduce(self._flat, async_op=True)
-
-    def collect(self, flat: torch.Tensor) -> None:
-        self._work.wait()
-        flat.copy_(self._flat)
-
-
-class Contestant:
-    """One model under training, its quantizers timed where they work, by hooks.
-
-    Args:
-        overrides, batches: of the run; the batches are repeated without end.
-        schema, runtime: of the run.
-        overlapped: whether the all-reduce of the moving averages begins before the backward pass.
-    """
-
-    def __init__(
-        self, overrides: Sequence[str], batches: Sequence[Batch], schema: Schema, runtime: Runtime, overlapped: bool
-    ) -> None:
-        config, _ = load_run_config(overrides)
-        self.trainer = Trainer(config, schema, runtime)
-        self.trainer.trainable.model.train()
-        self._steps = self.trainer.steps(cycle(batches))
-        self._after_step: Callable[[int], object] = self.trainer.codebooks.after_step
-        objective = self.trainer.trainable.model.module.objective
-        self.quantizers: dict[str, CascadedQuantizer] = dict(objective.quantizers.items())
-        if overlapped:
-            early = OverlappedSum(list(self.quantizers.values()))
-            objective.register_forward_hook(early.begin)
-            replicas = Replicas(runtime.rank, runtime.world_size, early.collect)
-            self._after_step = CodebookUpkeep(self.quantizers, UpkeepSettings(), replicas).after_step
-        self.watch = Stopwatch()
-        for one in self.quantizers.values():
-            one.register_forward_pre_hook(lambda *_: self.watch.start("forward"))
-            one.register_forward_hook(self._after_forward)
-
-    def step(self) -> dict[str, float]:
-        """One step: its milliseconds, in all and by part."""
-        with self.watch.timed("step"), mock.patch.object(quantizer, "nearest_code", self._timed_search):
-            next(self._steps)
-            with self.watch.timed("upkeep"):
-                self._after_step(self.trainer.position.step)
-        times = self.watch.take()
-        return times | {"other forward": times.get("forward", 0.0) - times.get("search", 0.0)}
-
-    def all_reduced_bytes(self) -> int:
-        """What the codebooks add to the all-reduces of a step."""
-        gradients = [p for one in self.quantizers.values() for p in one.codebooks if p.requires_grad]
-        averages = [one.moving_averages for one in self.quantizers.values() if one.moving_averages is not None]
-        return sum(t.nbytes for t in (*gradients, *(one.step_statistics for one in averages)))
-
-    def _timed_search(self, *arguments: Any, **named: Any) -> torch.Tensor:
-        with self.watch.timed("search"):
-            return nearest_code(*arguments, **named)
-
-    def _after_forward(self, _module: object, _inputs: object, output: quantizer.QuantizerOutput) -> None:
-        self.watch.stop("forward")
-        node = output.loss.grad_fn  # the cascade's own node; that of `fused` is a view of its result
-        node.register_prehook(lambda *_: self.watch.start("backward"))
-        node.register_hook(lambda *_: self.watch.stop("backward"))
 
 
 def measure(settings: Settings) -> dict[str, Any]:
@@ -222,6 +122,16 @@ def time_all_reduce(size: int, repetitions: int = 50) -> float:
             dist.all_reduce(flat)
         taken.append(watch.take()["all-reduce"])
     return statistics.median(taken)
+
+
+def refuse_bad_input(settings: Settings) -> None:
+    """End with one message, before there are ranks that could end with many."""
+    try:
+        Schema.load(settings.data)
+        for name, own in CONTESTANTS.items():
+            load_run_config([*own, *settings.overrides_of(name)])[0].trainer.rank_batch_size(settings.ranks)
+    except (UserError, DataError) as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 def on_ranks(settings: Settings) -> dict[str, Any]:
@@ -296,6 +206,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="further settings of all models, key=value; after --")
     given = parser.parse_args()
     settings = Settings(given.data, tuple(given.overrides), given.ranks, given.rounds, given.steps)
+    refuse_bad_input(settings)
     measured = on_ranks(settings)
     summary = summarize(measured)
     console = Console(width=max(WIDTH, Console().width))
