@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from cove_dist.quantization.kmeans import kmeans
+from cove_dist.quantization.moments import reset_moments
 from cove_dist.quantization.observation import Observation, distinct_vectors
 from cove_dist.quantization.quantizer import CascadedQuantizer
 from cove_dist.quantization.replicas import ALONE, Replicas, generator
@@ -74,9 +75,8 @@ class CodebookUpkeep:
         quantizers: by name.
         settings: when to do what.
         replicas: that hold the same quantizers.
-        optimizer_state: the optimizer's state of a parameter, such as ``optimizer.state.__getitem__``: tensors of the
-            parameter's shape are reset to zero in the rows that are placed anew. Needed by codebooks that learn by
-            gradient.
+        optimizer_state: the optimizer's state of a parameter, such as ``optimizer.state.__getitem__``, to reset in
+            the rows that are placed anew (see `reset_moments`). Needed by codebooks that learn by gradient.
     """
 
     def __init__(
@@ -204,9 +204,7 @@ class CodebookUpkeep:
         codebook[rows] = vectors
         if quantizer.moving_averages is not None:
             quantizer.moving_averages.restart(level, rows)
-        for value in self._optimizer_state(codebook).values():
-            if isinstance(value, torch.Tensor) and value.shape == codebook.shape:
-                value[rows] = 0
+        reset_moments(self._optimizer_state(codebook), codebook.shape, rows)
 
     def _draws(self, device: torch.device, level: int, *key: int) -> tuple[Replicas, torch.Generator]:
         """Who draws for a level, and from what. Above level 1 every replica has the same inputs and draws alone."""
