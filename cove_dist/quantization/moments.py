@@ -15,8 +15,8 @@ _SECOND_MOMENTS = {"exp_avg_sq", "max_exp_avg_sq", "sum", "square_avg"}
 def reset_moments(state: Mapping[str, Any], shape: torch.Size, rows: torch.Tensor) -> None:
     """Forget the momentum of some rows, and give them the mean second moment of the others.
 
-    A second moment of zero would let Adam, whose bias correction is long over, move a row at up to six times the
-    learning rate for dozens of steps. With 200 codes on 3,000 normal vectors and a learning rate equal to their
+    A second moment of zero would let Adam, whose bias correction is long over, move a row at more than six times
+    the learning rate for dozens of steps. With 200 codes on 3,000 normal vectors and a learning rate equal to their
     standard deviation, 180 revived codes were dead again 50 steps later, each time; with the mean, none.
 
     Args:

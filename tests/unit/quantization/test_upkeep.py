@@ -226,6 +226,7 @@ def test_replicas_hold_the_same_to_the_bit(learning: str, world_size: int) -> No
 
     (first, revived), *others = on_replicas(world_size, train)
     assert revived > 10
+    assert all(tensor.isfinite().all() for tensor in first)
     for other, count in others:
         assert count == revived
         assert same(other[:2], first[:2])
