@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed.optim import _apply_optimizer_in_backward as apply_optimizer_in_backward
-from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
+from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from cove_dist.config import EmbeddingsConfig, OptimizerConfig
 from cove_dist.embeddings.sharding import table_sharding
+from cove_dist.embeddings.tables import Tables
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -22,9 +23,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 }
 
 
-def fuse_optimizer(
-    tables: EmbeddingBagCollection | EmbeddingCollection, config: EmbeddingsConfig, device_type: str
-) -> None:
+def fuse_optimizer(tables: Tables, config: EmbeddingsConfig, device_type: str) -> None:
     """Mark every sharded table's parameter for update in the backward pass. Call before sharding."""
     modules = tables.embedding_bags if isinstance(tables, EmbeddingBagCollection) else tables.embeddings
     sharded = [

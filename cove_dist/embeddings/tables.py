@@ -16,6 +16,7 @@ from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from data_pipeline.schema import Categorical, Schema
 
+Tables = EmbeddingBagCollection | EmbeddingCollection
 META = torch.device("meta")
 FIRST_ORDER_DIM = 4  # fbgemm stores rows in multiples of four floats
 FIRST_ORDER_SUFFIX = "_first_order"
@@ -62,6 +63,11 @@ def build_sequences(schema: Schema, dim: int) -> EmbeddingCollection:
         for name, shared in columns.items()
     ]
     return EmbeddingCollection(tables=tables, device=META)
+
+
+def table_names(tables: Tables) -> list[str]:
+    bags = isinstance(tables, EmbeddingBagCollection)
+    return [table.name for table in (tables.embedding_bag_configs() if bags else tables.embedding_configs())]
 
 
 def base_table(name: str) -> str:

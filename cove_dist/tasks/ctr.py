@@ -28,6 +28,10 @@ class Predictions(NamedTuple):
     logits: torch.Tensor  # [B]
     losses: dict[str, torch.Tensor]  # scalars: the total and its parts, each a mean over this rank's rows
 
+    @property
+    def rows(self) -> int:
+        return len(self.logits)
+
 
 class CTRObjective(nn.Module):
     """Everything after the look-up: replicated, and without a sharded module inside.
@@ -80,13 +84,13 @@ class CTRObjective(nn.Module):
 class CTRModel(nn.Module):
     """The trained module, in the form the train pipeline traces: the tables read an attribute of the batch directly."""
 
-    def __init__(self, bags: EmbeddingBagCollection, objective: CTRObjective) -> None:
+    def __init__(self, tables: EmbeddingBagCollection, objective: CTRObjective) -> None:
         super().__init__()
-        self.bags = bags
+        self.tables = tables
         self.objective = objective
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, Predictions]:
-        return self.objective(self.bags(batch.ids), batch)
+        return self.objective(self.tables(batch.ids), batch)
 
 
 def entity_positions(schema: Schema) -> dict[str, int]:
@@ -104,11 +108,10 @@ def build_ctr_model(config: RunConfig, schema: Schema) -> CTRModel:
     head_class, arguments = target(config.model, "model")
     arguments = check_arguments(head_class, arguments, "model")
     columns = bag_columns(schema)
-    bags = build_bags(schema, config.embeddings.dim, head_class.uses_first_order)
+    tables = build_bags(schema, config.embeddings.dim, head_class.uses_first_order)
     head = head_class(len(columns), config.embeddings.dim, len(schema.dense), **arguments)
     positions = entity_positions(schema)
     quantizers = {entity: (positions[entity], quantizer) for entity, quantizer in build_quantizers(config).items()}
     precision = getattr(torch, config.trainer.precision)
-    return CTRModel(
-        bags, CTRObjective(head, FieldReader(bags, columns), quantizers, config.quantizer.omega_q, precision)
-    )
+    reader = FieldReader(tables, columns)
+    return CTRModel(tables, CTRObjective(head, reader, quantizers, config.quantizer.omega_q, precision))

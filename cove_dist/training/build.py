@@ -16,10 +16,10 @@ from cove_dist.config import RunConfig
 from cove_dist.embeddings.initialization import fill_normal_
 from cove_dist.embeddings.optimizers import fuse_optimizer
 from cove_dist.embeddings.sharding import plan_tables, sharders
-from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX
-from cove_dist.tasks.ctr import build_ctr_model
+from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX, table_names
 from cove_dist.training.distributed import Runtime
 from cove_dist.training.optimization import build_optimizer, build_schedule
+from cove_dist.training.tasks import task_of
 from data_pipeline.schema import Schema
 
 
@@ -57,11 +57,11 @@ def build(config: RunConfig, schema: Schema, runtime: Runtime, batch_size: int) 
     device_type = runtime.device.type
     config.embeddings.check_device(device_type)
     torch.manual_seed(config.seed)
-    model = build_ctr_model(config, schema)
-    fuse_optimizer(model.bags, config.embeddings, device_type)
+    model = task_of(config).build_model(config, schema)
+    fuse_optimizer(model.tables, config.embeddings, device_type)
     plan = plan_tables(
         model,
-        [table.name for table in model.bags.embedding_bag_configs()],
+        table_names(model.tables),
         config.embeddings,
         device_type=device_type,
         world_size=runtime.world_size,
@@ -90,8 +90,8 @@ def describe_model(config: RunConfig, schema: Schema) -> dict[str, Any]:
 @torch.no_grad()
 def initialize_tables(model: DistributedModelParallel, std: float, seed: int) -> None:
     """Tables as ``N(0, std²)``, first-order weights as zeros; every rank fills the parts it holds."""
-    for key, weight in model.module.bags.state_dict().items():
-        table = key.removeprefix("embedding_bags.").removesuffix(".weight")
+    for key, weight in model.module.tables.state_dict().items():
+        table = key.split(".")[1]  # embedding_bags.NAME.weight or embeddings.NAME.weight
         for part, (row, column) in _local_parts(weight):
             if table.endswith(FIRST_ORDER_SUFFIX):
                 part.zero_()

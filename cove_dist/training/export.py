@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 import torch
 from omegaconf import OmegaConf
 from rich.progress import track
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from cove_dist.composition import check, compose_yaml
@@ -131,7 +131,7 @@ class EntityExporter:
 
     def __init__(self, model: CTRModel, schema: Schema, entity: str, runtime: Runtime) -> None:
         self.entity, self.column, self.runtime = entity, schema.entity(entity), runtime
-        self._bags, self._reader = model.bags, model.objective.reader
+        self._tables, self._reader = model.tables, model.objective.reader
         self._quantizer = model.objective.quantizers[entity]
         self._columns = [column.name for column in bag_columns(schema)]
         self._position = model.objective.positions[entity]
@@ -180,7 +180,7 @@ class EntityExporter:
         lengths = torch.zeros(len(self._columns), stride, dtype=torch.int64)
         lengths[self._position, : len(rows)] = 1  # of this column alone; no ids follow the first n
         ids = KeyedJaggedTensor(self._columns, torch.from_numpy(rows), lengths=lengths.flatten(), stride=stride)
-        pooled = self._bags(ids.to(self.runtime.device)).wait()
+        pooled = self._tables(ids.to(self.runtime.device)).wait()
         return self._quantizer(self._reader.fields(pooled, len(rows))[self._position]).codes.cpu().numpy()
 
     def _shown(self, chunks: Iterator[Chunk], steps: int) -> Iterator[Chunk]:
@@ -249,4 +249,4 @@ def write_codebooks(model: CTRModel, config: RunConfig, schema: Schema, checkpoi
         "alpha": str(config.quantizer.alpha),
         "levels": json.dumps(config.quantizer.levels()),
     }
-    save_file(codebooks, path, metadata=metadata)
+    path.write_bytes(save(codebooks, metadata))  # save_file would make it readable by its owner alone

@@ -28,7 +28,7 @@ def replicated_state(model: DistributedModelParallel) -> dict[str, torch.Tensor]
 def build_optimizer(model: DistributedModelParallel, config: RunConfig) -> CombinedOptimizer:
     """Tables by ``embeddings.optimizer``, the rest by ``trainer.optimizer``; clipped where gradients are at hand."""
     replicated = {name: p for name, p in replicated_parameters(model).items() if p.requires_grad}
-    tables = {name: p for name, p in replicated.items() if name.startswith("bags.")}
+    tables = {name: p for name, p in replicated.items() if name.startswith("tables.")}
     dense = {name: p for name, p in replicated.items() if name not in tables}
     parts: list[tuple[str, KeyedOptimizer]] = [("dense", _keyed(dense, config.trainer.optimizer))]
     if tables:

@@ -12,7 +12,7 @@ from pathlib import Path
 from torchrec.distributed.train_pipeline import TrainPipelineBase, TrainPipelineSparseDist
 
 from cove_dist.config import RunConfig
-from cove_dist.tasks.ctr import Predictions
+from cove_dist.tasks.base import StepOutput
 from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import (
     CheckpointFolder,
@@ -23,11 +23,10 @@ from cove_dist.training.checkpoint import (
 from cove_dist.training.codebooks import Codebooks
 from cove_dist.training.debug import show_shapes_once
 from cove_dist.training.distributed import Runtime
-from cove_dist.training.evaluator import evaluate, score
-from cove_dist.training.loaders import evaluation_loader, training_loader
 from cove_dist.training.optimization import replicated_state
 from cove_dist.training.replicas import check_replicas
 from cove_dist.training.reporting import Reporter
+from cove_dist.training.tasks import task_of
 from cove_dist.training.window import Window
 from data_pipeline.batch import Batch
 from data_pipeline.schema import Schema
@@ -61,8 +60,9 @@ class Trainer:
         self.schema = schema
         self.runtime = runtime
         self.position = Position()
-        self.train_loader = training_loader(config, schema, runtime)
-        self.validation_loader = evaluation_loader(config, schema, "validation", runtime)
+        task = task_of(config)
+        self.train_loader = task.build_training_loader(config, schema, runtime)
+        self.evaluator = task.build_evaluator(config, schema, "validation", runtime)
         self.trainable = build(config, schema, runtime, config.trainer.rank_batch_size(runtime.world_size))
         pipeline = TrainPipelineBase if config.trainer.debug else TrainPipelineSparseDist
         self.pipeline = pipeline(self.trainable.model, self.trainable.optimizer, runtime.device)
@@ -85,8 +85,8 @@ class Trainer:
             while not self._finished():
                 self.train_loader.set_epoch(self.position.epoch)
                 batches = iter(self.train_loader)
-                for predictions in self.steps(batches):
-                    self._after_step(predictions, batches)
+                for output in self.steps(batches):
+                    self._after_step(output, batches)
                     if self._out_of_steps():
                         break
                 with self.window.paused():
@@ -107,22 +107,22 @@ class Trainer:
         main = self.runtime.is_main
         self.reporter = Reporter(folder if main else None, main, self.position.step, self._total_steps())
 
-    def steps(self, batches: Iterator[Batch]) -> Iterator[Predictions]:
+    def steps(self, batches: Iterator[Batch]) -> Iterator[StepOutput]:
         """Train on each batch; look-ups of the next overlap with the dense part of this one."""
         while True:
             try:
-                predictions = self.pipeline.progress(batches)
+                output = self.pipeline.progress(batches)
             except StopIteration:
                 return
             self.trainable.schedule.step()
             self.position.step += 1
             self.position.batches += 1
-            yield predictions
+            yield output
 
-    def _after_step(self, predictions: Predictions, batches: EpochIterator) -> None:
+    def _after_step(self, output: StepOutput, batches: EpochIterator) -> None:
         """Look after the codebooks, report, compare replicas and save, each at its own interval."""
         settings, step = self.config.trainer, self.position.step
-        self.window.add(predictions, self.codebooks.after_step(step))
+        self.window.add(output, self.codebooks.after_step(step))
         self.reporter.advance(step)
         if step % settings.log_every == 0:
             figures = self.window.close()
@@ -160,8 +160,7 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """Metrics of the validation split."""
         model = self.pipeline.detach() if isinstance(self.pipeline, TrainPipelineSparseDist) else self.trainable.model
-        device = self.runtime.device
-        return evaluate(score(model, self.validation_loader, device), self.config.evaluation, device)
+        return self.evaluator(model)
 
     def _save(self, batches: EpochIterator, metrics: dict[str, float]) -> None:
         if self.writer is None:

@@ -10,7 +10,7 @@ import torch
 
 from cove_dist.errors import TrainingError
 from cove_dist.quantization import UsageSince
-from cove_dist.tasks.ctr import Predictions
+from cove_dist.tasks.base import StepOutput
 from cove_dist.training.codebooks import Quantizers, health
 from cove_dist.training.distributed import Runtime, max_over_ranks, sum_over_ranks
 from cove_dist.training.memory import resident_mb
@@ -45,11 +45,11 @@ class Window:
         yield
         self._since += time.perf_counter() - start
 
-    def add(self, predictions: Predictions, revived: Mapping[str, float]) -> None:
+    def add(self, output: StepOutput, revived: Mapping[str, float]) -> None:
         """Take in a step and the codes revived after it, the same on all ranks; without waiting for the device."""
-        rows = len(predictions.logits)
+        rows = output.rows
         self._rows += rows
-        for name, loss in predictions.losses.items():
+        for name, loss in output.losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + loss.double() * rows
         for name, count in revived.items():
             self._revived[name] = self._revived.get(name, 0.0) + count

@@ -95,7 +95,7 @@ def fields_of_first_batch(overrides: list[str], checkpoint: Path) -> tuple[list[
         trainable.model.eval()
         batch = next(iter(build_loader(config.data.path, schema, "test", 64)))
         with torch.no_grad():
-            keys = trainable.model.module.bags(batch.ids).wait().keys()
+            keys = trainable.model.module.tables(batch.ids).wait().keys()
             return keys, trainable.model(batch)[1].logits.tolist()
 
 

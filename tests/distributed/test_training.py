@@ -72,9 +72,9 @@ def train_and_count(overrides: list[str]) -> tuple[int, int]:
     rows = []
     after_step = Trainer._after_step
 
-    def counting(self: Trainer, predictions, batches) -> None:
-        rows.append(len(predictions.logits))
-        after_step(self, predictions, batches)
+    def counting(self: Trainer, output, batches) -> None:
+        rows.append(output.rows)
+        after_step(self, output, batches)
 
     Trainer._after_step = counting
     train(overrides)
@@ -97,8 +97,8 @@ def train_until(overrides: list[str], step: int) -> None:
     """Train, and die without a word after a step, as a lost machine does."""
     after_step = Trainer._after_step
 
-    def dying(self: Trainer, predictions, batches) -> None:
-        after_step(self, predictions, batches)
+    def dying(self: Trainer, output, batches) -> None:
+        after_step(self, output, batches)
         if self.position.step == step:
             self.writer.wait()  # the last save is complete; the next one never begins
             os._exit(1)

@@ -29,6 +29,7 @@ class DLRM(nn.Module):
         dropout: after every hidden layer of the top MLP.
     """
 
+    task = "ctr"
     uses_first_order = False
 
     def __init__(

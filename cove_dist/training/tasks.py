@@ -1,0 +1,40 @@
+"""The tasks that can be trained: how each builds its model, loads its batches and is evaluated.
+
+A model's class names its task (``task = "ctr"``), so that choosing a model is choosing a task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from cove_dist.composition import target
+from cove_dist.config import RunConfig
+from cove_dist.tasks.base import TaskModel
+from cove_dist.tasks.ctr import build_ctr_model
+from cove_dist.training.distributed import Runtime
+from cove_dist.training.evaluator import build_ctr_evaluator
+from cove_dist.training.loaders import training_loader
+from data_pipeline.schema import Schema
+from data_pipeline.streaming.loader import StreamLoader
+
+Evaluator = Callable[[nn.Module], dict[str, float]]  # of one split; a collective call
+
+
+@dataclass(frozen=True)
+class Task:
+    """Functions of the run's configuration, the data's schema and this rank."""
+
+    build_model: Callable[[RunConfig, Schema], TaskModel]
+    build_training_loader: Callable[[RunConfig, Schema, Runtime], StreamLoader]
+    build_evaluator: Callable[[RunConfig, Schema, str, Runtime], Evaluator]
+
+
+TASKS = {"ctr": Task(build_ctr_model, training_loader, build_ctr_evaluator)}
+
+
+def task_of(config: RunConfig) -> Task:
+    model_class, _ = target(config.model, "model")
+    return TASKS[model_class.task]
