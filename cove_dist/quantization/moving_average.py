@@ -23,9 +23,7 @@ SMOOTHING = 1e-5  # added to counts (Laplace), as in Razavi et al., "Generating 
 
 
 class MovingAverages(nn.Module):
-    """Average counts of every level, and the step's counts and sums of level 1, which are all that replicas exchange.
-
-    The inputs of a level i >= 2 are rows of the codebook before it: its statistics follow from the counts of level 1.
+    """Average counts of every level, and what level 1 has seen in the step under way.
 
     Args:
         levels: ``v_1 > ... > v_H``.
@@ -47,18 +45,29 @@ class MovingAverages(nn.Module):
         self.step_statistics += code_statistics(z, counts, codes, self.levels[0])
 
     @torch.no_grad()
-    def update(self, codebooks: Sequence[torch.Tensor]) -> None:
-        """Move counts and codebooks by `step_statistics`, which the replicas have summed, and begin the next step."""
-        statistics = [self.step_statistics]
+    def take_statistics(self, codebooks: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Counts and sums of all levels in the step under way, ``[sum of v_i (d + 1)]``, and the next step begun.
+
+        The inputs of a level i >= 2 are rows of the codebook before it: its statistics follow from the counts there.
+        Each replica takes its own, and `update` gets their sum. Upper levels, too, are added up rather than computed
+        from the sum on every replica: on CUDA that would depend on the order of atomic additions.
+        """
+        statistics = [self.step_statistics.clone()]
         for fine, coarse in pairwise(codebooks):
             _, chosen = sums_and_mass(statistics[-1], len(fine))
             statistics.append(code_statistics(fine, chosen, nearest_code(fine, coarse), len(coarse)))
-        for codebook, average, flat in zip(codebooks, self.counts.split(self.levels), statistics, strict=True):
+        self.step_statistics.zero_()
+        return torch.cat(statistics)
+
+    @torch.no_grad()
+    def update(self, codebooks: Sequence[torch.Tensor], statistics: torch.Tensor) -> None:
+        """Move counts and codebooks by the statistics of a step."""
+        parts = statistics.split([codebook.numel() + len(codebook) for codebook in codebooks])
+        for codebook, average, flat in zip(codebooks, self.counts.split(self.levels), parts, strict=True):
             sums, chosen = sums_and_mass(flat, len(codebook))
             average.mul_(self.decay).add_(chosen, alpha=1 - self.decay)
             rate = (1 - self.decay) / (average + SMOOTHING)
             codebook.add_((sums - codebook * chosen.unsqueeze(1)) * rate.unsqueeze(1))
-        self.step_statistics.zero_()
 
     @torch.no_grad()
     def restart(self, level: int | None = None, rows: torch.Tensor | slice = slice(None)) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from cove_dist.quantization.kmeans import kmeans
+from cove_dist.quantization.moments import reset_moments
 from cove_dist.quantization.observation import Observation, distinct_vectors
 from cove_dist.quantization.quantizer import CascadedQuantizer
 from cove_dist.quantization.replicas import ALONE, Replicas, generator
@@ -74,9 +75,8 @@ class CodebookUpkeep:
         quantizers: by name.
         settings: when to do what.
         replicas: that hold the same quantizers.
-        optimizer_state: the optimizer's state of a parameter, such as ``optimizer.state.__getitem__``: tensors of the
-            parameter's shape are reset to zero in the rows that are placed anew. Needed by codebooks that learn by
-            gradient.
+        optimizer_state: the optimizer's state of a parameter, such as ``optimizer.state.__getitem__``, to reset in
+            the rows that are placed anew (see `reset_moments`). Needed by codebooks that learn by gradient.
     """
 
     def __init__(
@@ -135,12 +135,11 @@ class CodebookUpkeep:
         averaged = [q for q in self._quantizers.values() if q.moving_averages is not None]
         if not averaged:
             return
-        own = [q.moving_averages.step_statistics for q in averaged]
+        own = [q.moving_averages.take_statistics(q.codebooks) for q in averaged]
         flat = torch.cat(own)
         self._replicas.add_up(flat)
-        for quantizer, mine, summed in zip(averaged, own, flat.split([len(s) for s in own]), strict=True):
-            mine.copy_(summed)
-            quantizer.moving_averages.update(quantizer.codebooks)
+        for quantizer, statistics in zip(averaged, flat.split([len(s) for s in own]), strict=True):
+            quantizer.moving_averages.update(quantizer.codebooks, statistics)
 
     def _observed(self, name: str, step: int) -> Observation:
         observation = self._quantizers[name].observation
@@ -155,9 +154,10 @@ class CodebookUpkeep:
         for number, (name, quantizer) in enumerate(self._quantizers.items()):
             vectors, weights = distinct_vectors(self._collected.pop(name))
             for level, size in enumerate(quantizer.levels):
-                replicas, random = self._draws(vectors.device, level, self._settings.kmeans_step, number)
+                random = self._random(vectors.device, self._settings.kmeans_step, number, level)
                 dtype = quantizer.codebooks[level].dtype
-                vectors, weights = kmeans(vectors.to(dtype), weights.to(dtype), size, replicas, random)
+                offered = self._offered(weights.to(dtype), level)
+                vectors, weights = kmeans(vectors.to(dtype), offered, size, self._replicas, random)
                 self._place(quantizer, level, torch.arange(len(vectors), device=vectors.device), vectors)
         self._usage.restart()
 
@@ -171,10 +171,10 @@ class CodebookUpkeep:
             # What each level quantizes, with its weight: the vectors of the latest step, then the codebook before.
             inputs = [distinct_vectors([self._observed(name, step)]), *zip(quantizer.codebooks, usage, strict=True)]
             for level, (vectors, weights) in enumerate(inputs[: len(usage)]):
-                replicas, random = self._draws(counts.device, level, step, number)
+                random = self._random(counts.device, step, number, level)
                 dead = (usage[level] == 0).nonzero().flatten()
-                placed = self._revive_level(quantizer, level, dead, vectors, weights, replicas, random)
-                revived[f"{name}_{level + 1}"] = placed
+                offered = self._offered(weights, level)
+                revived[f"{name}_{level + 1}"] = self._revive_level(quantizer, level, dead, vectors, offered, random)
         return revived
 
     def _revive_level(
@@ -184,7 +184,6 @@ class CodebookUpkeep:
         dead: torch.Tensor,
         inputs: torch.Tensor,
         weights: torch.Tensor,
-        replicas: Replicas,
         random: torch.Generator,
     ) -> int:
         """Place dead codes on inputs of the level, by odds of their weight times squared distance from their code."""
@@ -193,7 +192,7 @@ class CodebookUpkeep:
         codebook = quantizer.codebooks[level]
         inputs = inputs.to(codebook.dtype)
         _, distances = nearest_with_distance(inputs, codebook)
-        drawn = draw_vectors(inputs, weights * distances, len(dead), replicas, random)
+        drawn = draw_vectors(inputs, weights * distances, len(dead), self._replicas, random)
         drawn = torch.unique(drawn, dim=0)  # several replicas may have offered the vector of one id
         self._place(quantizer, level, dead[: len(drawn)], drawn)
         return len(drawn)
@@ -204,11 +203,13 @@ class CodebookUpkeep:
         codebook[rows] = vectors
         if quantizer.moving_averages is not None:
             quantizer.moving_averages.restart(level, rows)
-        for value in self._optimizer_state(codebook).values():
-            if isinstance(value, torch.Tensor) and value.shape == codebook.shape:
-                value[rows] = 0
+        reset_moments(self._optimizer_state(codebook), codebook.shape, rows)
 
-    def _draws(self, device: torch.device, level: int, *key: int) -> tuple[Replicas, torch.Generator]:
-        """Who draws for a level, and from what. Above level 1 every replica has the same inputs and draws alone."""
-        replicas = self._replicas if level == 0 else ALONE
-        return replicas, generator(device, self._settings.seed, *key, level, replicas.rank)
+    def _offered(self, weights: torch.Tensor, level: int) -> torch.Tensor:
+        """Weights of a level's inputs on this replica. Above level 1 all have the same inputs, and rank 0 offers them:
+        what each computed by itself might differ in the last bit.
+        """
+        return weights if level == 0 or self._replicas.rank == 0 else torch.zeros_like(weights)
+
+    def _random(self, device: torch.device, *key: int) -> torch.Generator:
+        return generator(device, self._settings.seed, *key, self._replicas.rank)

@@ -177,12 +177,31 @@ def test_moments_of_revived_rows_alone_are_reset(
         assert moved.any() and not moved.all()
         for name in moments:
             after, before = revived.optimizer.state[ours][name], plain.optimizer.state[theirs][name]
+            new = torch.zeros(DIM) if name == "exp_avg" else before[~moved].mean(dim=0)
             assert before[moved].all()
-            assert not after[moved].any()
+            assert torch.equal(after[moved], new.expand(int(moved.sum()), DIM))
             assert torch.equal(after[~moved], before[~moved])
     weight = revived.optimizer.state[revived.table.weight], plain.optimizer.state[plain.table.weight]
     for name in moments:
         assert torch.equal(weight[0][name], weight[1][name])
+
+
+def test_revived_codes_stay_alive_under_adam_at_a_high_learning_rate() -> None:
+    """With second moments of zero they would leave at six times the rate, and be dead at every revival again."""
+    torch.manual_seed(0)
+    z, quantizer = torch.randn(600, 16), CascadedQuantizer(16, (50, 5), init_std=10.0)
+    optimizer = torch.optim.Adam(quantizer.parameters(), lr=1.0)
+    upkeep = CodebookUpkeep(
+        {"item": quantizer}, UpkeepSettings(revive_every=50), optimizer_state=optimizer.state.__getitem__
+    )
+    revived = []
+    for step in range(1, 201):
+        optimizer.zero_grad()
+        quantizer(z).loss.backward()
+        optimizer.step()
+        revived.append(upkeep.after_step(step).get("item_1", 0))
+    assert max(revived) > 25
+    assert revived[-1] < 5
 
 
 def test_counts_of_revived_rows_alone_are_reset() -> None:
@@ -207,6 +226,7 @@ def test_replicas_hold_the_same_to_the_bit(learning: str, world_size: int) -> No
 
     (first, revived), *others = on_replicas(world_size, train)
     assert revived > 10
+    assert all(tensor.isfinite().all() for tensor in first)
     for other, count in others:
         assert count == revived
         assert same(other[:2], first[:2])

@@ -181,8 +181,8 @@ def test_moments_of_revived_codes_are_found_with_and_without_clipping(
     moved = (codebook != before).any(dim=1)
     moments = trainer.trainable.optimizer.state[codebook]
     assert moved.sum() == revived > 0
-    assert not moments["exp_avg_sq"][moved].any()
-    assert moments["exp_avg_sq"][~moved].any()
+    assert not moments["exp_avg"][moved].any()
+    assert moments["exp_avg"][~moved].any()
 
 
 def test_without_alpha_and_omega_moving_averages_and_revival_leave_the_base_model_to_the_bit(
