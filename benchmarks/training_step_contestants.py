@@ -50,10 +50,10 @@ class OverlappedSum:
     """The all-reduce of the moving averages' statistics, begun after a forward pass, collected by the upkeep."""
 
     def __init__(self, quantizers: Sequence[CascadedQuantizer]) -> None:
-        self._averages = [one.moving_averages for one in quantizers]
+        self._quantizers = quantizers
 
     def begin(self, *_: object) -> None:
-        self._flat = torch.cat([averages.step_statistics for averages in self._averages])
+        self._flat = torch.cat([one.moving_averages.take_statistics(one.codebooks) for one in self._quantizers])
         self._work = dist.all_reduce(self._flat, async_op=True)
 
     def collect(self, flat: torch.Tensor) -> None:
@@ -103,8 +103,8 @@ class Contestant:
     def all_reduced_bytes(self) -> int:
         """What the codebooks add to the all-reduces of a step."""
         gradients = [p for one in self.quantizers.values() for p in one.codebooks if p.requires_grad]
-        averages = [one.moving_averages for one in self.quantizers.values() if one.moving_averages is not None]
-        return sum(t.nbytes for t in (*gradients, *(one.step_statistics for one in averages)))
+        averaged = [e for one in self.quantizers.values() if one.moving_averages is not None for e in one.codebooks]
+        return sum(e.nbytes for e in gradients) + sum(e.nbytes + e[:, 0].nbytes for e in averaged)  # sums and counts
 
     def _timed_search(self, *arguments: Any, **named: Any) -> torch.Tensor:
         with self.watch.timed("search"):

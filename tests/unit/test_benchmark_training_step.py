@@ -23,7 +23,7 @@ def test_measured(prepared: Path) -> None:
     settings = benchmark.Settings(str(prepared), (*TINY, *LEVELS), rounds=2, steps=2, warm_up=1)
     measured = benchmark.measure(settings)
     sizes = {name: figures["bytes"] for name, figures in measured.items()}
-    averages = 4 * (8 + 12) * (8 + 1)
+    averages = 4 * (8 + 3 + 12 + 4) * (8 + 1)
     assert sizes == dict(zip(benchmark.CONTESTANTS, (0, 4 * (8 + 3 + 12 + 4) * 8, averages, averages), strict=True))
     for name, figures in measured.items():
         assert len(figures["rounds"]) == 2
