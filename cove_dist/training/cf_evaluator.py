@@ -5,7 +5,7 @@ Shapes: ``B`` users, ``n`` candidates, ``k`` the length of a list, ``W`` ranks, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import nn
 
 from cove_dist.config import RANKING_PREFIX, EvaluationConfig, RunConfig
+from cove_dist.evaluation.frequency import GROUPS, FrequencyGroups
 from cove_dist.evaluation.search import best_items, merge
 from cove_dist.evaluation.top_k import Coverage, TopK
 from cove_dist.models.cf.base import Recommender
@@ -27,13 +28,21 @@ Evaluate = Callable[[Recommender, Vectors], dict[str, float]]
 
 
 def build_cf_evaluator(
-    config: RunConfig, schema: Schema, split: str, runtime: Runtime
+    config: RunConfig,
+    schema: Schema,
+    split: str,
+    runtime: Runtime,
+    groups: Mapping[str, FrequencyGroups] | None = None,
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """A pass over a split with a model, which returns the metrics. Building it and calling it are collective."""
+    """A pass over a split with a model, which returns the metrics. Building it and calling it are collective.
+
+    With `groups` of users and items the metrics over stored candidates are computed for the rows of each group as well.
+    """
     parts: list[Evaluate] = []
     for ranking in config.evaluation.rankings(split):
         if ranking == "sampled":
-            parts.append(SampledRanking(candidate_loader(config, schema, split, runtime), config.evaluation, runtime))
+            loader = candidate_loader(config, schema, split, runtime)
+            parts.append(SampledRanking(loader, config.evaluation, groups or {}, runtime))
         else:
             batch_size = config.trainer.rank_evaluation_batch_size(runtime.world_size)
             parts.append(FullRanking(config, schema, split, batch_size, runtime))
@@ -57,25 +66,50 @@ class SampledRanking:
     Args:
         loader: rows with candidates, the row's own item first.
         config: the k.
+        groups: of users and items, by entity, whose rows count apart as well; a row's item is its positive.
         runtime: of this rank.
     """
 
-    def __init__(self, loader: StreamLoader, config: EvaluationConfig, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        loader: StreamLoader,
+        config: EvaluationConfig,
+        groups: Mapping[str, FrequencyGroups],
+        runtime: Runtime,
+    ) -> None:
         self._loader, self._device = loader, runtime.device
+        self._groups = {entity: group.to(runtime.device) for entity, group in groups.items()}
         self._metrics = TopK(config.ndcg_at, config.hit_rate_at).to(runtime.device)
+        self._grouped = {
+            (entity, group): TopK(config.ndcg_at, config.hit_rate_at).to(runtime.device)
+            for entity in groups
+            for group in GROUPS
+        }
 
     def __call__(self, head: Recommender, vectors: Vectors) -> dict[str, float]:
-        self._metrics.reset()
+        for metric in (self._metrics, *self._grouped.values()):
+            metric.reset()
         for batch in self._loader:
             batch = batch.to(self._device)
             user = batch.ids["user_id"].values()
-            candidates = batch.ids[CANDIDATES].values()
-            items = vectors.items(candidates).unflatten(0, (len(user), -1))
+            items = vectors.items(batch.ids[CANDIDATES].values()).unflatten(0, (len(user), -1))
             scores = head(vectors.users(user), items)
-            rank = (scores[:, 1:] >= scores[:, :1]).sum(dim=1)
-            relevant = rank.unsqueeze(1) == torch.arange(self._metrics.depth, device=rank.device)
-            self._metrics.update(relevant, torch.ones_like(rank))
-        return _floats(self._metrics.compute(), RANKING_PREFIX["sampled"])
+            self._add((scores[:, 1:] >= scores[:, :1]).sum(dim=1), {"user": batch.users, "item": batch.items})
+        figures = _floats(self._metrics.compute(), RANKING_PREFIX["sampled"])
+        for (entity, group), metric in self._grouped.items():
+            of_ids = self._groups[entity].figures[GROUPS.index(group)]
+            of_group = of_ids | _floats(metric.compute(), RANKING_PREFIX["sampled"])
+            figures |= {f"{name}/{entity}_{group}": value for name, value in of_group.items()}
+        return figures
+
+    def _add(self, rank: torch.Tensor, ids: dict[str, torch.Tensor]) -> None:
+        """Rows whose positives stand at ranks ``[B]``, from 0."""
+        relevant = rank.unsqueeze(1) == torch.arange(self._metrics.depth, device=rank.device)
+        one = torch.ones_like(rank)
+        self._metrics.update(relevant, one)
+        for (entity, group), metric in self._grouped.items():
+            rows = self._groups[entity].of(ids[entity]) == GROUPS.index(group)
+            metric.update(relevant[rows], one[rows])
 
 
 class FullRanking:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -21,10 +22,12 @@ from cove_dist.composition import check, check_run_config, compose_yaml, load_ru
 from cove_dist.config import RunConfig, settings
 from cove_dist.errors import CheckpointError, ConfigError
 from cove_dist.training.build import build, describe_model
+from cove_dist.training.cf_evaluator import build_cf_evaluator
 from cove_dist.training.checkpoint import CheckpointFolder, load_model
 from cove_dist.training.debug import debug_settings
 from cove_dist.training.distributed import Runtime, process_group
 from cove_dist.training.evaluator import PredictionWriter, evaluate, prediction_folder, score
+from cove_dist.training.frequency import frequency_groups
 from cove_dist.training.loaders import evaluation_loader
 from cove_dist.training.reporting import LOG_FILE, read_records
 from cove_dist.training.tasks import TASKS, task_of
@@ -95,11 +98,15 @@ class EvaluateConfig:
     checkpoint: Literal["best", "newest"]
     device: Literal["auto", "cpu", "cuda"]
     batch_size: PositiveInt | None
+    by_frequency: bool
     save_predictions: bool
 
 
-def evaluate_run(overrides: Sequence[str]) -> dict[str, float] | None:
-    """Evaluate a run's checkpoint and write ``metrics.json``. Every rank calls it; rank 0 gets the metrics."""
+def evaluate_run(overrides: Sequence[str]) -> dict[str, float | None] | None:
+    """Evaluate a run's checkpoint and write ``metrics.json``. Every rank calls it; rank 0 gets the metrics.
+
+    A metric that is undefined is `None`, and null in the file: JSON has no nan.
+    """
     request = check(EvaluateConfig, OmegaConf.to_container(compose_yaml("evaluate", overrides), throw_on_missing=False))
     config, folder = load_saved_run(request.run)
     if request.batch_size is not None:
@@ -109,9 +116,10 @@ def evaluate_run(overrides: Sequence[str]) -> dict[str, float] | None:
         metrics, checkpoint = evaluate_here(config, schema, runtime, folder, request)
         if not runtime.is_main:
             return None
-        record: dict[str, Any] = {"split": request.split, "checkpoint": checkpoint.name, **metrics}
+        defined = {name: None if math.isnan(value) else value for name, value in metrics.items()}
+        record: dict[str, Any] = {"split": request.split, "checkpoint": checkpoint.name, **defined}
         (folder / METRICS_FILE).write_text(json.dumps(record, indent=2) + "\n")
-    return metrics
+    return defined
 
 
 def evaluate_here(
@@ -121,18 +129,18 @@ def evaluate_here(
     checkpoint = find_checkpoint(folder, config, request.checkpoint)
     trainable = build(config, schema, runtime, config.trainer.rank_evaluation_batch_size(runtime.world_size))
     load_model(checkpoint, trainable, describe_model(config, schema))
-    task = task_of(config)
-    if task is not TASKS["ctr"]:
+    groups = frequency_groups(config, schema, runtime) if request.by_frequency else {}
+    if task_of(config) is TASKS["cf"]:
         if request.save_predictions:
             raise ConfigError("save_predictions = true: for CTR models; recommendations: python launch/recommend.py")
-        return task.build_evaluator(config, schema, request.split, runtime)(trainable.model), checkpoint
+        return build_cf_evaluator(config, schema, request.split, runtime, groups)(trainable.model), checkpoint
     loader = evaluation_loader(config, schema, request.split, runtime)
     scored = score(trainable.model, loader, runtime.device)
     if not request.save_predictions:
-        return evaluate(scored, config.evaluation, runtime.device), checkpoint
+        return evaluate(scored, config.evaluation, runtime.device, groups), checkpoint
     with prediction_folder(folder / f"predictions_{request.split}", runtime) as target:
         writer = PredictionWriter(target / f"part-{runtime.rank:05d}.parquet", Path(config.data.path), schema)
-        return evaluate(writer.write(scored), config.evaluation, runtime.device), checkpoint
+        return evaluate(writer.write(scored), config.evaluation, runtime.device, groups), checkpoint
 
 
 def load_saved_run(run: str) -> tuple[RunConfig, Path]:

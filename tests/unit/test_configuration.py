@@ -67,7 +67,7 @@ def test_every_primary_file_is_composed(name: str) -> None:
     ("override", "message"),
     [
         ("trainer.epoch=3", r"trainer\.epoch: unknown key; did you mean trainer\.epochs"),
-        ("model=deepfn", r"model/deepfn.*Allowed: deepfm, dlrm"),
+        ("model=deepfn", r"model/deepfn.*Allowed: dcn, deepfm, dlrm"),
         ("trainer.batch_size=-1", r"trainer\.batch_size = -1: input should be greater than 0"),
         ("trainer.batch_size=many", r"trainer\.batch_size = many: input should be a valid integer"),
         ("quantizer.alpha=1.5", r"quantizer\.alpha = 1\.5: input should be less than or equal to 1"),
