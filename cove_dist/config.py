@@ -19,6 +19,8 @@ from cove_dist.types import (
     UnitInterval,
 )
 
+Ranking = Literal["sampled", "full"]
+RANKING_PREFIX: dict[Ranking, str] = {"sampled": "", "full": "full_"}
 Sharding = Literal["auto", "data_parallel", "table_wise", "row_wise", "column_wise"]
 settings = partial(dataclass, frozen=True, config=ConfigDict(extra="forbid"))
 
@@ -167,12 +169,30 @@ class DataConfig:
 
 
 @settings
+class NegativesConfig:
+    """What a positive of implicit feedback is told apart from."""
+
+    count: PositiveInt
+    source: Literal["uniform", "popularity", "in_batch"]
+    power: NonNegativeFloat
+
+
+@settings
 class EvaluationConfig:
     ndcg_at: tuple[PositiveInt, ...]
     hit_rate_at: tuple[PositiveInt, ...]
+    rank_validation: tuple[Ranking, ...]
+    rank_test: tuple[Ranking, ...]
 
-    def metrics(self) -> list[str]:
+    def rankings(self, split: str) -> tuple[Ranking, ...]:
+        return self.rank_validation if split == "validation" else self.rank_test
+
+    def metrics(self, task: str) -> list[str]:
         """The names that early stopping may watch."""
+        if task == "cf":
+            names = {"ndcg": self.ndcg_at, "mrr": self.ndcg_at, "hr": self.hit_rate_at, "recall": self.hit_rate_at}
+            by_rank = [f"{name}@{k}" for name, ks in names.items() for k in ks]
+            return [RANKING_PREFIX[ranking] + name for ranking in self.rank_validation for name in by_rank]
         by_rank = [f"ndcg@{k}" for k in self.ndcg_at] + [f"hr@{k}" for k in self.hit_rate_at]
         return ["auc", "logloss", "gauc", *by_rank]
 
@@ -184,12 +204,17 @@ class RunConfig:
     embeddings: EmbeddingsConfig
     quantizer: QuantizerConfig
     trainer: TrainerConfig
+    negatives: NegativesConfig
     evaluation: EvaluationConfig
     seed: NonNegativeInt
     output: str
 
-    def __post_init__(self) -> None:
-        metric = self.trainer.early_stopping.metric
-        if metric not in self.evaluation.metrics():
-            allowed = ", ".join(self.evaluation.metrics())
-            raise ValueError(f"trainer.early_stopping.metric = {metric}: allowed are {allowed}")
+    def check_stopping(self, task: str) -> None:
+        """Refuse to stop by a metric that the task does not have.
+
+        Raises:
+            ConfigError: naming those it has.
+        """
+        metric, allowed = self.trainer.early_stopping.metric, self.evaluation.metrics(task)
+        if metric not in allowed:
+            raise ConfigError(f"trainer.early_stopping.metric = {metric}: allowed are {', '.join(allowed)}")

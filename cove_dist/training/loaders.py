@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cove_dist.config import RunConfig
 from cove_dist.training.distributed import Runtime
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.loader import StreamLoader, build_loader
+from data_pipeline.streaming.transforms import RowTransform
 
 
-def training_loader(config: RunConfig, schema: Schema, runtime: Runtime) -> StreamLoader:
+def training_loader(
+    config: RunConfig, schema: Schema, runtime: Runtime, transforms: Sequence[RowTransform] = ()
+) -> StreamLoader:
     """Shuffled anew each epoch, the same number of steps on every rank."""
     settings = config.trainer
     return build_loader(
@@ -23,6 +28,7 @@ def training_loader(config: RunConfig, schema: Schema, runtime: Runtime) -> Stre
         shuffle=True,
         shuffle_buffer=settings.shuffle_buffer,
         pin_memory=runtime.device.type == "cuda",
+        transforms=transforms,
     )
 
 

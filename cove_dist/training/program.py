@@ -22,6 +22,7 @@ from cove_dist.composition import check, check_run_config, compose_yaml, load_ru
 from cove_dist.config import RunConfig, settings
 from cove_dist.errors import CheckpointError, ConfigError
 from cove_dist.training.build import build, describe_model
+from cove_dist.training.cf_evaluator import build_cf_evaluator
 from cove_dist.training.checkpoint import CheckpointFolder, load_model
 from cove_dist.training.debug import debug_settings
 from cove_dist.training.distributed import Runtime, process_group
@@ -29,6 +30,7 @@ from cove_dist.training.evaluator import PredictionWriter, evaluate, prediction_
 from cove_dist.training.frequency import frequency_groups
 from cove_dist.training.loaders import evaluation_loader
 from cove_dist.training.reporting import LOG_FILE, read_records
+from cove_dist.training.tasks import TASKS, task_of
 from cove_dist.training.trainer import Position, Trainer
 from cove_dist.types import PositiveInt
 from data_pipeline.schema import Schema
@@ -127,9 +129,13 @@ def evaluate_here(
     checkpoint = find_checkpoint(folder, config, request.checkpoint)
     trainable = build(config, schema, runtime, config.trainer.rank_evaluation_batch_size(runtime.world_size))
     load_model(checkpoint, trainable, describe_model(config, schema))
+    groups = frequency_groups(config, schema, runtime) if request.by_frequency else {}
+    if task_of(config) is TASKS["cf"]:
+        if request.save_predictions:
+            raise ConfigError("save_predictions = true: for CTR models; recommendations: python launch/recommend.py")
+        return build_cf_evaluator(config, schema, request.split, runtime, groups)(trainable.model), checkpoint
     loader = evaluation_loader(config, schema, request.split, runtime)
     scored = score(trainable.model, loader, runtime.device)
-    groups = frequency_groups(config, schema, runtime) if request.by_frequency else {}
     if not request.save_predictions:
         return evaluate(scored, config.evaluation, runtime.device, groups), checkpoint
     with prediction_folder(folder / f"predictions_{request.split}", runtime) as target:

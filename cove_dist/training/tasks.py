@@ -13,7 +13,10 @@ from torch import nn
 from cove_dist.composition import target
 from cove_dist.config import RunConfig
 from cove_dist.tasks.base import TaskModel
+from cove_dist.tasks.cf_build import build_cf_model
 from cove_dist.tasks.ctr import build_ctr_model
+from cove_dist.training.cf_evaluator import build_cf_evaluator
+from cove_dist.training.cf_loaders import cf_training_loader
 from cove_dist.training.distributed import Runtime
 from cove_dist.training.evaluator import build_ctr_evaluator
 from cove_dist.training.loaders import training_loader
@@ -32,7 +35,10 @@ class Task:
     build_evaluator: Callable[[RunConfig, Schema, str, Runtime], Evaluator]
 
 
-TASKS = {"ctr": Task(build_ctr_model, training_loader, build_ctr_evaluator)}
+TASKS = {
+    "ctr": Task(build_ctr_model, training_loader, build_ctr_evaluator),
+    "cf": Task(build_cf_model, cf_training_loader, build_cf_evaluator),
+}
 
 
 def task_of(config: RunConfig) -> Task:
