@@ -14,7 +14,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from data_pipeline.batch import Batch
 from data_pipeline.errors import DataError
 from data_pipeline.schema import Schema
-from data_pipeline.streaming.stream import SHUFFLE_BUFFER, ParquetStream
+from data_pipeline.streaming.stream import SHUFFLE_BUFFER, ParquetStream, Transform
 
 State = dict[str, Any]
 
@@ -32,6 +32,7 @@ def build_loader(
     shuffle: bool = False,
     shuffle_buffer: int = SHUFFLE_BUFFER,
     group_by_user: bool = False,
+    transform: Transform | None = None,
     pin_memory: bool = False,
 ) -> StreamLoader:
     """A rank's loader of one split; the arguments and errors of `ParquetStream`.
@@ -53,6 +54,7 @@ def build_loader(
         shuffle=shuffle,
         shuffle_buffer=shuffle_buffer,
         group_by_user=group_by_user,
+        transform=transform,
     )
     return StreamLoader(stream, workers, seed, pin_memory)
 
