@@ -27,6 +27,8 @@ from data_pipeline.errors import DataError
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation", "test")
 
+LIST, OWNER, INPUT, TARGET = "list_id", "owner_id", "input", "target"  # columns of data whose rows are lists of items
+
 Role = Literal["user", "item", "feature"]
 
 

@@ -18,9 +18,7 @@ from data_pipeline.preparation.report import Report
 from data_pipeline.preparation.split import seeded_hash
 from data_pipeline.preparation.workspace import Workspace
 from data_pipeline.preparation.writer import write_split
-from data_pipeline.schema import SPLITS, Categorical, Schema, Split
-
-LIST, OWNER, INPUT, TARGET = "list_id", "owner_id", "input", "target"
+from data_pipeline.schema import INPUT, LIST, OWNER, SPLITS, TARGET, Categorical, Schema, Split
 
 
 @dataclass(frozen=True)

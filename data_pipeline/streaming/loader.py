@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from data_pipeline.batch import Batch
 from data_pipeline.errors import DataError
 from data_pipeline.schema import Schema
-from data_pipeline.streaming.stream import SHUFFLE_BUFFER, ParquetStream, Transform
+from data_pipeline.streaming.stream import SHUFFLE_BUFFER, ParquetStream
+from data_pipeline.streaming.transforms import RowTransform
 
 State = dict[str, Any]
 
@@ -32,8 +33,8 @@ def build_loader(
     shuffle: bool = False,
     shuffle_buffer: int = SHUFFLE_BUFFER,
     group_by_user: bool = False,
-    transform: Transform | None = None,
     pin_memory: bool = False,
+    transforms: Sequence[RowTransform] = (),
 ) -> StreamLoader:
     """A rank's loader of one split; the arguments and errors of `ParquetStream`.
 
@@ -54,7 +55,7 @@ def build_loader(
         shuffle=shuffle,
         shuffle_buffer=shuffle_buffer,
         group_by_user=group_by_user,
-        transform=transform,
+        transforms=transforms,
     )
     return StreamLoader(stream, workers, seed, pin_memory)
 

@@ -19,8 +19,8 @@ from data_pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-# Second word of every random seed: keeps the streams of row groups, of rows and of batches apart.
-_GROUPS, _ROWS, _BATCH = 1, 2, 3
+# Second word of every random seed: keeps the streams of row groups and of rows apart.
+_GROUPS, _ROWS = 1, 2
 
 
 class Slice(NamedTuple):
@@ -135,16 +135,7 @@ def epoch_order(num_groups: int, seed: int, epoch: int) -> np.ndarray:
 
 def row_seed(seed: int, epoch: int, shard: int, block: int) -> int:
     """Seed of the permutation of one shuffle block."""
-    return _draw_seed(seed, _ROWS, epoch, shard, block)
-
-
-def batch_seed(seed: int, epoch: int, shard: int, step: int) -> int:
-    """Seed of what is drawn for one batch."""
-    return _draw_seed(seed, _BATCH, epoch, shard, step)
-
-
-def _draw_seed(*words: int) -> int:
-    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence([seed, _ROWS, epoch, shard, block]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def slices(group_rows: np.ndarray, order: np.ndarray, first: int, last: int) -> list[Slice]:

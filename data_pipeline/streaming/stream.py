@@ -8,8 +8,9 @@ the block of its next row and decodes nothing before it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +20,12 @@ from data_pipeline.batch import Batch
 from data_pipeline.errors import DataError
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.blocks import Block, join, to_batch
-from data_pipeline.streaming.partition import (
-    batch_seed,
-    epoch_order,
-    partition_rows,
-    partition_users,
-    row_seed,
-    slices,
-)
+from data_pipeline.streaming.partition import epoch_order, partition_rows, partition_users, row_seed, slices
 from data_pipeline.streaming.row_groups import GroupReader, read_footers, read_user_ends
+from data_pipeline.streaming.transforms import RowTransform
 
 SHUFFLE_BUFFER = 262_144
-
-Transform = Callable[[Batch, int], Batch]
+_TRANSFORMS = 3  # second word of the random seed, after those of `partition`
 
 
 class ParquetStream(IterableDataset[Batch]):
@@ -46,8 +40,7 @@ class ParquetStream(IterableDataset[Batch]):
         shuffle: permute row groups, and rows within blocks, anew each epoch; else file order.
         shuffle_buffer: rows of a block, the memory that shuffling takes in every worker.
         group_by_user: keep all rows of a user on one rank and worker, for evaluation. Excludes ``shuffle``.
-        transform: what every batch goes through, with a seed of its own that depends on ``seed``, the epoch, the shard
-            and the step alone: for what a task adds to batches, drawn at random or not.
+        transforms: each appends columns to the rows of every batch.
 
     Raises:
         DataError: the files do not fit the schema, or there are too few rows (or users) for the ranks and workers.
@@ -69,7 +62,7 @@ class ParquetStream(IterableDataset[Batch]):
         shuffle: bool = False,
         shuffle_buffer: int = SHUFFLE_BUFFER,
         group_by_user: bool = False,
-        transform: Transform | None = None,
+        transforms: Sequence[RowTransform] = (),
     ):
         if not 0 <= rank < world_size:
             raise ValueError(f"rank = {rank}, expected 0 <= rank < world_size = {world_size}")
@@ -94,7 +87,9 @@ class ParquetStream(IterableDataset[Batch]):
         self._seed = seed
         self._shuffle = shuffle
         self._block_rows = shuffle_buffer
-        self._transform = transform
+        self._transforms = tuple(transforms)
+        added = (column for transform in self._transforms for column in transform.columns)
+        self._batch_schema = replace(schema, categorical=(*schema.categorical, *added))
         self.fingerprint: dict[str, object] = {
             "split": split,
             "rows": int(self.groups.rows.sum()),
@@ -143,10 +138,11 @@ class ParquetStream(IterableDataset[Batch]):
                 offset += rows
                 missing -= rows
             stride = int(partition.batch_rows(worker, at).max())
-            batch = to_batch(join(parts), self.schema, partition.weight(self.rank, worker, at), stride)
-            if self._transform is not None:
-                batch = self._transform(batch, batch_seed(self._seed, epoch, shard, at))
-            yield batch
+            rows = join(parts)
+            rng = np.random.default_rng([self._seed, _TRANSFORMS, epoch, shard, at])
+            for transform in self._transforms:
+                rows.sequences += transform(rows, rng)
+            yield to_batch(rows, self._batch_schema, partition.weight(self.rank, worker, at), stride)
 
     def _blocks(self, shard: int, epoch: int, first: int) -> Iterator[Block]:
         """The shard's blocks from number ``first`` on: one object, filled anew each time."""
