@@ -53,7 +53,10 @@ class Dataset(ABC):
         if self.split is None:
             return "given" if given else "user_time" if timed else "random"
         if self.split == "given" and not given:
-            raise DataError("data.split = given: this data set gives no split. Set user_time, time or random")
+            raise DataError(
+                "data.split = given: the data gives none (custom data may, by data.split_column=COLUMN)."
+                " Set user_time, time or random"
+            )
         if self.split in ("user_time", "time") and not timed:
             raise DataError(f"data.split = {self.split}: needs data.time=COLUMN. Set it, or data.split=random")
         return self.split

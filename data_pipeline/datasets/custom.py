@@ -14,6 +14,7 @@ class Custom(Dataset):
 
     Attributes:
         source: a path or a glob.
+        split_column: `split` of the columns.
         user, item, label, rating, threshold, time, categorical, dense: see `data_pipeline.preparation.columns.Columns`.
 
     Raises:
@@ -27,6 +28,7 @@ class Custom(Dataset):
     rating: str | None = None
     threshold: float | None = None
     time: str | None = None
+    split_column: str | None = None
     categorical: tuple[str, ...] = ()
     dense: tuple[str, ...] = ()
 
@@ -42,6 +44,7 @@ class Custom(Dataset):
             rating=self.rating,
             threshold=self.threshold,
             time=self.time,
+            split=self.split_column,
             categorical=tuple(self.categorical),
             dense=tuple(self.dense),
         )

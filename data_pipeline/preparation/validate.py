@@ -132,6 +132,7 @@ class _Typing:
         return Typed(TIME, raw, self._finite(column, "time", raw) if self._is(column, ("FLOAT", "DOUBLE")) else (null,))
 
     def split(self, column: str) -> Typed:
+        self._require(column, _TEXT, "a split: train, validation or test")
         place = f"list_position({list(SPLITS)}, {quoted(column)})"
         unknown = Rule(column, "split is not train, validation or test", f"{place} IS NULL")
         return Typed(GIVEN, f"({place} - 1)::TINYINT", (unknown,))

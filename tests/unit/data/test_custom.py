@@ -131,6 +131,18 @@ def test_without_time_the_split_is_random(tmp_path):
     assert Report.load(tmp_path / "out").split == "random"
 
 
+def test_a_split_of_ones_own(tmp_path):
+    parts = {f"{user}-{item}": ("test", "train", "validation")[item % 3] for user, item, *_ in some_rows()}
+    rows = [(*row, parts[f"{row[0]}-{row[1]}"]) for row in some_rows()]
+    raw = write_csv(tmp_path / "raw.csv", rows, (*NAMES, "part"))
+    prepare_custom(raw, tmp_path / "out", split_column="part")
+    read = {f"{u}-{i}": split for split, rows in read_decoded(tmp_path / "out").items() for u, i in pairs(rows)}
+    assert read == parts
+    assert Report.load(tmp_path / "out").split == "given"
+    prepare_custom(raw, tmp_path / "timed", split_column="part", split="user_time")
+    assert Report.load(tmp_path / "timed").rows == {"train": 80, "validation": 10, "test": 10}
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_shipped_configuration_has_exactly_the_keys_of_its_class(path):
     config = OmegaConf.to_container(OmegaConf.load(path))

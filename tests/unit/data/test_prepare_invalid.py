@@ -23,12 +23,12 @@ from tests.unit.data.prepare_helpers import (
     write_parquet,
 )
 
-FEATURED = (*NAMES, "city", "age")
+FEATURED = (*NAMES, "city", "age", "part")
 
 
 def rows_with(**wrong: Any) -> list[list[Any]]:
     """Good rows, and as data rows 8 and 9 two in which the given columns are wrong."""
-    rows = [[*row, "town", 30 + k] for k, row in enumerate(some_rows())]
+    rows = [[*row, "town", 30 + k, ("train", "validation", "test")[k % 3]] for k, row in enumerate(some_rows())]
     bad = [dict(zip(FEATURED, rows[k], strict=True)) | wrong for k in (0, 1)]
     return rows[:7] + [list(row.values()) for row in bad] + rows[7:]
 
@@ -56,13 +56,15 @@ WRONG_VALUES = [
     ("age", "nan", "value is not a finite number"),
     ("age", "1e300", "value is not a finite number"),
     ("age", None, "null value"),
+    ("part", "trian", "split is not train, validation or test"),
+    ("part", None, "split is not train, validation or test"),
 ]
 
 
 @pytest.mark.parametrize("column, value, reason", WRONG_VALUES)
 def test_invalid_rows_are_refused_or_dropped_and_counted(tmp_path, column, value, reason):
     raw = write_csv(tmp_path / "raw.csv", rows_with(**{column: value}), FEATURED)
-    features = {"categorical": ("city",), "dense": ("age",)}
+    features = {"categorical": ("city",), "dense": ("age",), "split_column": "part"}
 
     message = error(raw, **features)
     shown = None if value is None else str(value)
@@ -196,11 +198,15 @@ def test_files_that_are_not_utf8(tmp_path):
         ("time", [[1]], "a time"),
         ("age", [b"x"], "a dense feature"),
         ("city", [[1, 2]], "a categorical feature"),
+        ("part", [1], "a split"),
     ],
 )
 def test_a_column_of_an_unfit_type(tmp_path, column, values, meaning):
-    columns = {"user": [1], "item": [1], "label": [1], "time": [1], "age": [1.0], "city": ["a"]} | {column: values}
-    message = error(write_parquet(tmp_path / "raw.parquet", columns), dense=("age",), categorical=("city",))
+    columns = {"user": [1], "item": [1], "label": [1], "time": [1], "age": [1.0], "city": ["a"], "part": ["test"]} | {
+        column: values
+    }
+    raw = write_parquet(tmp_path / "raw.parquet", columns)
+    message = error(raw, dense=("age",), categorical=("city",), split_column="part")
     assert re.search(f"column '{column}' has the type .*, but is meant as {meaning}", message)
 
 
@@ -226,3 +232,8 @@ def test_settings_that_contradict_each_other(settings, message):
 def test_a_split_by_time_needs_a_time_column(tmp_path, split):
     raw = write_csv(tmp_path / "raw.csv", some_rows())
     assert error(raw, time=None, split=split).startswith(f"data.split = {split}: needs data.time=COLUMN")
+
+
+def test_a_given_split_needs_a_column(tmp_path):
+    raw = write_csv(tmp_path / "raw.csv", some_rows())
+    assert error(raw, split="given").startswith("data.split = given: the data gives none")
