@@ -21,11 +21,11 @@ class FANS(nn.Module):
     is its item where that is known already and [MASK] elsewhere. Training starts with most of the target known and
     hides a growing share from its end (the curriculum); what is known is the caller's choice.
 
-    The paper's abstract and Figure 2 show masked targets in one encoder, the two-stage classifier (`TwoStageClassifier`)
-    and the curriculum. The layout above is that of the authors' published program, as are the inner width of 4d, 3
-    layers and 8 heads, and BERT's defaults beyond them. Left out is that in training it masks 15 % of the given items
-    as well and learns to restore them. With ready-made categories, that program adds the category's vector to the
-    item's; here the caller does.
+    The paper's abstract and Figure 2 show one encoder with masked targets, the two-stage classifier (here
+    `TwoStageClassifier`) and the curriculum. The layout above is that of the authors' published program, as are the
+    inner width of 4d, 3 layers and 8 heads, and BERT's defaults beyond them. Left out is that in training it masks 15 %
+    of the given items as well and learns to restore them. With ready-made categories, that program adds the category's
+    vector to the item's; here the caller does.
 
     Args:
         embedding_dim: ``d``.
