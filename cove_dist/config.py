@@ -6,7 +6,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from annotated_types import Gt, Lt
+from annotated_types import Gt, Le, Lt
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
@@ -76,6 +76,7 @@ class QuantizerConfig:
     alpha: UnitInterval
     beta: UnitInterval
     omega_q: UnitInterval
+    omega_c: UnitInterval
     loss_reduction: Literal["mean", "sum"]
     codebook_gradient: Literal["task_and_quantization", "quantization"]
     learning: Literal["gradient", "ema"]
@@ -167,12 +168,28 @@ class DataConfig:
 
 
 @settings
+class ListsConfig:
+    """How lists are continued."""
+
+    softmax: Literal["vocabulary_parallel", "full", "sampled"]
+    sampled: PositiveInt
+    sampled_power: UnitInterval
+    fuse_output: bool
+    mask_share: Annotated[float, Gt(0), Le(1)]
+    mask_last: UnitInterval
+    curriculum_steps: NonNegativeInt
+
+
+@settings
 class EvaluationConfig:
     ndcg_at: tuple[PositiveInt, ...]
     hit_rate_at: tuple[PositiveInt, ...]
 
-    def metrics(self) -> list[str]:
+    def metrics(self, task: str) -> list[str]:
         """The names that early stopping may watch."""
+        if task == "lists":
+            names = {"paper_ndcg": self.ndcg_at, "paper_hr": self.hit_rate_at, "ndcg": self.ndcg_at}
+            return [f"{name}@{k}" for name, ks in (names | {"recall": self.hit_rate_at}).items() for k in ks]
         by_rank = [f"ndcg@{k}" for k in self.ndcg_at] + [f"hr@{k}" for k in self.hit_rate_at]
         return ["auc", "logloss", "gauc", *by_rank]
 
@@ -184,12 +201,39 @@ class RunConfig:
     embeddings: EmbeddingsConfig
     quantizer: QuantizerConfig
     trainer: TrainerConfig
+    lists: ListsConfig
     evaluation: EvaluationConfig
     seed: NonNegativeInt
     output: str
 
-    def __post_init__(self) -> None:
-        metric = self.trainer.early_stopping.metric
-        if metric not in self.evaluation.metrics():
-            allowed = ", ".join(self.evaluation.metrics())
-            raise ValueError(f"trainer.early_stopping.metric = {metric}: allowed are {allowed}")
+    def check_stopping(self, task: str) -> None:
+        """Refuse to stop by a metric that the task does not have.
+
+        Raises:
+            ConfigError: naming those it has.
+        """
+        metric, allowed = self.trainer.early_stopping.metric, self.evaluation.metrics(task)
+        if metric not in allowed:
+            raise ConfigError(f"trainer.early_stopping.metric = {metric}: allowed are {', '.join(allowed)}")
+
+    def check_quantizer(self, task: str) -> None:
+        """Refuse quantizer settings that the task has no use for.
+
+        Raises:
+            ConfigError: with the key and what is allowed.
+        """
+        if task == "lists" and self.quantizer.user_levels is not None:
+            raise ConfigError(
+                f"quantizer.user_levels = {list(self.quantizer.user_levels)}: lists have items alone to be quantized;"
+                " allowed: null (quantizer=cove_items)"
+            )
+        if task != "lists" and self.quantizer.omega_c:
+            raise ConfigError(
+                f"quantizer.omega_c = {self.quantizer.omega_c}: codes are classified where lists are continued, not in"
+                f" the task {task}; allowed: 0"
+            )
+        if self.quantizer.omega_c and self.quantizer.item_levels is None:
+            raise ConfigError(
+                f"quantizer.omega_c = {self.quantizer.omega_c}: without codes nothing is classified; set"
+                " quantizer.item_levels, or omega_c=0"
+            )

@@ -5,6 +5,8 @@ A table has one row per id seen in training and one reserved row for all other i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig, PoolingType
 from torchrec.modules.embedding_modules import (
@@ -52,7 +54,11 @@ def build_bags(schema: Schema, dim: int, first_order: bool) -> EmbeddingBagColle
 
 def build_sequences(schema: Schema, dim: int) -> EmbeddingCollection:
     """The unpooled twin: tables ``[num_rows, dim]`` for the sequence columns (histories)."""
-    columns = _columns_by_table([column for column in schema.categorical if column.sequence])
+    return build_unpooled([column for column in schema.categorical if column.sequence], dim)
+
+
+def build_unpooled(columns: Sequence[Categorical], dim: int) -> EmbeddingCollection:
+    """Tables ``[num_rows, dim]`` whose look-up gives every id's own row, a column after the other."""
     tables = [
         EmbeddingConfig(
             name=name,
@@ -60,7 +66,7 @@ def build_sequences(schema: Schema, dim: int) -> EmbeddingCollection:
             num_embeddings=shared[0].num_rows,
             feature_names=[column.name for column in shared],
         )
-        for name, shared in columns.items()
+        for name, shared in _columns_by_table(columns).items()
     ]
     return EmbeddingCollection(tables=tables, device=META)
 
@@ -99,7 +105,7 @@ class FieldReader:
         return torch.stack([by_key[key][:rows].mean(dim=1) for key in self.first_order_keys], dim=1)
 
 
-def _columns_by_table(columns: list[Categorical]) -> dict[str, list[Categorical]]:
+def _columns_by_table(columns: Sequence[Categorical]) -> dict[str, list[Categorical]]:
     tables: dict[str, list[Categorical]] = {}
     for column in columns:
         tables.setdefault(column.table_name, []).append(column)

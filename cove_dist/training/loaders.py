@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cove_dist.config import RunConfig
+from cove_dist.tasks.lists.build import vocabulary_of
 from cove_dist.training.distributed import Runtime
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.loader import StreamLoader, build_loader
+from data_pipeline.streaming.transforms import RowTransform
 
 
-def training_loader(config: RunConfig, schema: Schema, runtime: Runtime) -> StreamLoader:
+def list_training_loader(config: RunConfig, schema: Schema, runtime: Runtime) -> StreamLoader:
+    """Lists, with the items that they are scored against beside each batch."""
+    vocabulary = vocabulary_of(config, schema, runtime.rank, runtime.world_size)
+    return training_loader(config, schema, runtime, [vocabulary])
+
+
+def training_loader(
+    config: RunConfig, schema: Schema, runtime: Runtime, transforms: Sequence[RowTransform] = ()
+) -> StreamLoader:
     """Shuffled anew each epoch, the same number of steps on every rank."""
     settings = config.trainer
     return build_loader(
@@ -23,6 +35,7 @@ def training_loader(config: RunConfig, schema: Schema, runtime: Runtime) -> Stre
         shuffle=True,
         shuffle_buffer=settings.shuffle_buffer,
         pin_memory=runtime.device.type == "cuda",
+        transforms=transforms,
     )
 
 

@@ -27,6 +27,7 @@ from cove_dist.training.distributed import Runtime, process_group
 from cove_dist.training.evaluator import PredictionWriter, evaluate, prediction_folder, score
 from cove_dist.training.loaders import evaluation_loader
 from cove_dist.training.reporting import LOG_FILE, read_records
+from cove_dist.training.tasks import task_of
 from cove_dist.training.trainer import Position, Trainer
 from cove_dist.types import PositiveInt
 from data_pipeline.schema import Schema
@@ -120,10 +121,11 @@ def evaluate_here(
     checkpoint = find_checkpoint(folder, config, request.checkpoint)
     trainable = build(config, schema, runtime, config.trainer.rank_evaluation_batch_size(runtime.world_size))
     load_model(checkpoint, trainable, describe_model(config, schema))
+    if not request.save_predictions:
+        evaluator = task_of(config).build_evaluator(config, schema, request.split, runtime)
+        return evaluator(trainable.model), checkpoint
     loader = evaluation_loader(config, schema, request.split, runtime)
     scored = score(trainable.model, loader, runtime.device)
-    if not request.save_predictions:
-        return evaluate(scored, config.evaluation, runtime.device), checkpoint
     with prediction_folder(folder / f"predictions_{request.split}", runtime) as target:
         writer = PredictionWriter(target / f"part-{runtime.rank:05d}.parquet", Path(config.data.path), schema)
         return evaluate(writer.write(scored), config.evaluation, runtime.device), checkpoint

@@ -14,9 +14,11 @@ from cove_dist.composition import target
 from cove_dist.config import RunConfig
 from cove_dist.tasks.base import TaskModel
 from cove_dist.tasks.ctr import build_ctr_model
+from cove_dist.tasks.lists.build import build_list_model
 from cove_dist.training.distributed import Runtime
 from cove_dist.training.evaluator import build_ctr_evaluator
-from cove_dist.training.loaders import training_loader
+from cove_dist.training.list_evaluator import build_list_evaluator
+from cove_dist.training.loaders import list_training_loader, training_loader
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.loader import StreamLoader
 
@@ -32,7 +34,10 @@ class Task:
     build_evaluator: Callable[[RunConfig, Schema, str, Runtime], Evaluator]
 
 
-TASKS = {"ctr": Task(build_ctr_model, training_loader, build_ctr_evaluator)}
+TASKS = {
+    "ctr": Task(build_ctr_model, training_loader, build_ctr_evaluator),
+    "lists": Task(build_list_model, list_training_loader, build_list_evaluator),
+}
 
 
 def task_of(config: RunConfig) -> Task:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from data_pipeline.batch import Batch
 from data_pipeline.errors import DataError
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.stream import SHUFFLE_BUFFER, ParquetStream
+from data_pipeline.streaming.transforms import RowTransform
 
 State = dict[str, Any]
 
@@ -33,6 +34,7 @@ def build_loader(
     shuffle_buffer: int = SHUFFLE_BUFFER,
     group_by_user: bool = False,
     pin_memory: bool = False,
+    transforms: Sequence[RowTransform] = (),
 ) -> StreamLoader:
     """A rank's loader of one split; the arguments and errors of `ParquetStream`.
 
@@ -53,6 +55,7 @@ def build_loader(
         shuffle=shuffle,
         shuffle_buffer=shuffle_buffer,
         group_by_user=group_by_user,
+        transforms=transforms,
     )
     return StreamLoader(stream, workers, seed, pin_memory)
 

@@ -8,8 +8,9 @@ the block of its next row and decodes nothing before it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,10 @@ from data_pipeline.schema import Schema
 from data_pipeline.streaming.blocks import Block, join, to_batch
 from data_pipeline.streaming.partition import epoch_order, partition_rows, partition_users, row_seed, slices
 from data_pipeline.streaming.row_groups import GroupReader, read_footers, read_user_ends
+from data_pipeline.streaming.transforms import RowTransform
 
 SHUFFLE_BUFFER = 262_144
+_TRANSFORMS = 3  # second word of the random seed, after those of `partition`
 
 
 class ParquetStream(IterableDataset[Batch]):
@@ -37,6 +40,7 @@ class ParquetStream(IterableDataset[Batch]):
         shuffle: permute row groups, and rows within blocks, anew each epoch; else file order.
         shuffle_buffer: rows of a block, the memory that shuffling takes in every worker.
         group_by_user: keep all rows of a user on one rank and worker, for evaluation. Excludes ``shuffle``.
+        transforms: each appends columns to the rows of every batch.
 
     Raises:
         DataError: the files do not fit the schema, or there are too few rows (or users) for the ranks and workers.
@@ -58,6 +62,7 @@ class ParquetStream(IterableDataset[Batch]):
         shuffle: bool = False,
         shuffle_buffer: int = SHUFFLE_BUFFER,
         group_by_user: bool = False,
+        transforms: Sequence[RowTransform] = (),
     ):
         if not 0 <= rank < world_size:
             raise ValueError(f"rank = {rank}, expected 0 <= rank < world_size = {world_size}")
@@ -82,6 +87,9 @@ class ParquetStream(IterableDataset[Batch]):
         self._seed = seed
         self._shuffle = shuffle
         self._block_rows = shuffle_buffer
+        self._transforms = tuple(transforms)
+        added = (column for transform in self._transforms for column in transform.columns)
+        self._batch_schema = replace(schema, categorical=(*schema.categorical, *added))
         self.fingerprint: dict[str, object] = {
             "split": split,
             "rows": int(self.groups.rows.sum()),
@@ -130,7 +138,11 @@ class ParquetStream(IterableDataset[Batch]):
                 offset += rows
                 missing -= rows
             stride = int(partition.batch_rows(worker, at).max())
-            yield to_batch(join(parts), self.schema, partition.weight(self.rank, worker, at), stride)
+            rows = join(parts)
+            rng = np.random.default_rng([self._seed, _TRANSFORMS, epoch, shard, at])
+            for transform in self._transforms:
+                rows.sequences += transform(rows, rng)
+            yield to_batch(rows, self._batch_schema, partition.weight(self.rank, worker, at), stride)
 
     def _blocks(self, shard: int, epoch: int, first: int) -> Iterator[Block]:
         """The shard's blocks from number ``first`` on: one object, filled anew each time."""
@@ -172,9 +184,9 @@ class ShardIterator(Iterator[Batch]):
 
 
 def _check_columns(schema: Schema) -> None:
-    for role in ("user", "item"):
-        if not any(column.role == role and not column.sequence for column in schema.categorical):
-            raise DataError(f"schema of {schema.name}: no column of one id per row has role {role!r}; batches need one")
+    for role, form in (("user", "of one id per row "), ("item", "")):
+        if not any(c.role == role and not (c.sequence and form) for c in schema.categorical):
+            raise DataError(f"schema of {schema.name}: no column {form}has role {role!r}; batches need one")
     for column in schema.dense:
         if not (column.std > 0 and np.isfinite(column.std) and np.isfinite(column.mean)):
             raise DataError(
