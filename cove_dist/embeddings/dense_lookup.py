@@ -1,6 +1,6 @@
 """Unpooled look-ups in replicated tables on CPU.
 
-fbgemm's dense kernel (1.8.0) gives one row a list there, the sum of the list's rows, although it is asked for every row.
+fbgemm's dense kernel (1.8.0) gives one row a list there, the sum of the list's rows, although asked for every row.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ def merge_depth_first(ranked: torch.Tensor, count: int) -> torch.Tensor:
 class ListCompletion(Metric):
     """Two families over the same candidates of every list.
 
-    - ``paper_hr@k``: 1 if any of the first k candidates is in the target half; ``paper_ndcg@k``: the ideal DCG is that of
-      the whole target half, repeats included, not of k items. Both are means over lists of at least k target items.
+    - ``paper_hr@k``: 1 if any of the first k candidates is in the target half; ``paper_ndcg@k``: the ideal DCG is that
+      of the whole target half, repeats included, not of k items. Both are means over lists of at least k target items.
     - ``recall@k``: of the distinct target items, the share among the first k candidates; ``ndcg@k``: the ideal DCG is
       that of the first k of them (Järvelin and Kekäläinen, 2002). Both are means over all lists. Target items that
       training never saw count each as one that is missed.
@@ -102,7 +102,7 @@ class ListCompletion(Metric):
         values = [(gains[:, k - 1] / ideal[lengths], lengths >= k) for k in self.ndcg_at]
         values += [((hits[:, k - 1] > 0).double(), lengths >= k) for k in self.hits_at]
         values += [(gains[:, k - 1] / ideal[distinct.clamp(max=k)], everyone) for k in self.ndcg_at]
-        values += [(hits[:, k - 1] / distinct, everyone) for k in self.hits_at]
+        values += [(hits[:, k - 1].double() / distinct, everyone) for k in self.hits_at]
         self.totals += torch.stack([value[counted].sum() for value, counted in values])
         self.counts += torch.stack([counted.sum() for _, counted in values])
         self.lists += len(lengths)

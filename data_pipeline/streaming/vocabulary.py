@@ -46,7 +46,7 @@ class VocabularySample:
 
 
 def vocabulary_block(item: Categorical, rank: int, world_size: int) -> tuple[int, int]:
-    """First item, and the one after the last, of a rank's block of the table; the row reserved for unseen ids is none."""
+    """First item, and the one after the last, of a rank's block of the table, of whose rows the last is no item."""
     start, stop = row_block(item.num_rows, rank, world_size)
     return min(start, item.num_seen), min(stop, item.num_seen)
 

@@ -40,7 +40,7 @@ def owner_table(model: ListModel, schema: Schema, device: torch.device) -> torch
 
 
 def whole_table(model: ListModel, schema: Schema, feature: str, rows: int, device: torch.device) -> torch.Tensor:
-    """Rows ``[rows, d]`` of the table that a feature draws from: every rank looks up its block, and all are gathered."""
+    """The table that a feature draws from, ``[rows, d]``: every rank looks up its block, and all are gathered."""
     ranks = world()
     start, stop = row_block(rows, ranks.rank, ranks.size)
     keys = [column.name for column in schema.categorical] + [VOCABULARY]  # those of a batch, in their order

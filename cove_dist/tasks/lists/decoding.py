@@ -1,7 +1,7 @@
 """Continuing lists: the ranked items of every target position, left to right or all at once, for a whole batch.
 
-Shapes: ``B`` lists, ``T`` slots, ``S`` target positions, ``K`` ranked items of a position, ``V`` items that may be ranked,
-``d`` embedding dimension.
+Shapes: ``B`` lists, ``T`` slots, ``S`` target positions, ``K`` ranked items of a position, ``V`` items that may be
+ranked, ``d`` embedding dimension.
 """
 
 from __future__ import annotations
@@ -53,9 +53,10 @@ def continue_lists(model: nn.Module, catalogue: Catalogue, request: Request, dep
 
 def _all_at_once(model: nn.Module, catalogue: Catalogue, request: Request, depth: int) -> torch.Tensor:
     positions = int(request.targets.max())
+    wanted = torch.arange(positions, device=request.targets.device) < request.targets[:, None]
     arguments = {"owner": request.owner} if takes(model, "owner") else {}
-    hidden = model(catalogue.fed[request.items], _mask(request.lengths, request.items), positions, **arguments)
-    wanted = torch.arange(positions, device=hidden.device) < request.targets[:, None]
+    mask = _mask(request.lengths, request.items)
+    hidden = model(catalogue.fed[request.items], mask, positions, target_mask=wanted, **arguments)
     ranked = request.items.new_full((*wanted.shape, depth), -1)
     ranked[wanted] = best(hidden[wanted].float(), catalogue.scored, depth)
     return ranked

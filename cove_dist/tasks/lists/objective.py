@@ -1,7 +1,7 @@
 """A batch of lists -> tables -> item quantizer -> sequence model -> softmax over items.
 
-Shapes: ``B`` lists, ``n`` items of all lists (input halves, then target halves), ``P`` predicted positions of all lists,
-``V`` rows of this rank's vocabulary, ``d`` embedding dimension, ``H`` levels.
+Shapes: ``B`` lists, ``n`` items of all lists (input halves, then target halves), ``P`` predicted positions of all
+lists, ``V`` rows of this rank's vocabulary, ``d`` embedding dimension, ``H`` levels.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Items(NamedTuple):
 class ListObjective(nn.Module):
     """Everything after the look-up: replicated, and without a sharded module inside.
 
-    Losses are means over the positions, or vectors, of the whole batch of all ranks, however unevenly they fall to them.
+    Losses are means over the positions, or vectors, of all ranks, however unevenly these fall to them.
 
     Args:
         model: of the interface that `positions` reads.
@@ -107,7 +107,7 @@ class ListObjective(nn.Module):
         # A rank's mean times its share, averaged over ranks, is the mean over all ranks.
         counts = torch.tensor([len(predicted.which), len(items.fed)], device=items.ids.device)
         positions, vectors = counts * world().size / world().sum(counts.clone())
-        parts = {"task": positions * self.softmax_loss(predicted, items)}
+        parts = {"task": self.softmax_loss(predicted, items, positions)}
         weights = {"task": 1.0, "quantization_item": self.settings.omega_q, "classification": self.settings.omega_c}
         if quantization is not None:
             parts["quantization_item"] = vectors * quantization
@@ -119,7 +119,7 @@ class ListObjective(nn.Module):
         return loss, ListStep(len(batch), reported)
 
     def embed(self, looked_up: Mapping[str, JaggedTensor], batch: Batch) -> tuple[Items, torch.Tensor | None]:
-        """The items of a batch, equal ids quantized once, and the quantization loss, which the vocabulary has no part in."""
+        """The items, equal ids quantized once, and the quantization loss, in which the vocabulary has no part."""
         names = (INPUT, TARGET, VOCABULARY)
         raw = torch.cat([looked_up[name].values() for name in names])
         ids = [batch.ids[name].values() for name in names]
@@ -151,10 +151,10 @@ class ListObjective(nn.Module):
         self.steps += 1
         return max(0.0, 1 - int(self.steps) / self.settings.curriculum_steps)
 
-    def softmax_loss(self, predicted: Predicted, items: Items) -> torch.Tensor:
-        """The mean over this rank's positions of the cross-entropy of the true items."""
+    def softmax_loss(self, predicted: Predicted, items: Items, share: torch.Tensor) -> torch.Tensor:
+        """``share`` times the mean over this rank's positions of the cross-entropy of the true items."""
         hidden, targets = predicted.hidden, items.ids[predicted.which]
-        weights = torch.full_like(targets, 1 / max(1, len(targets)), dtype=torch.float32)
+        weights = (share / max(1, len(targets))).float().expand(len(targets))  # of a position: the same on all ranks
         rows, ids = items.scored[len(items.fed) :], items.ids[len(items.fed) :]
         if self.settings.softmax == "sampled":
             true = items.scored[predicted.which]

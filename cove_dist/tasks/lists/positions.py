@@ -1,7 +1,7 @@
 """Which items a training step predicts, and from which hidden states: all of a list's positions in one call.
 
-Shapes: ``B`` lists, ``T`` slots of a whole list, ``S`` of its target half, ``P`` predicted positions of all lists, ``d``
-embedding dimension, ``n`` items of all lists: all input halves, then all target halves.
+Shapes: ``B`` lists, ``T`` slots of a whole list, ``S`` of its target half, ``P`` predicted positions of all lists,
+``d`` embedding dimension, ``n`` items of all lists: all input halves, then all target halves.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def predict_targets(model: nn.Module, lists: Embedded, known_share: float = 0.0)
     inputs, targets = Slots.of(lists.inputs), Slots.of(lists.targets)
     given, wanted = lists.items.split([int(lists.inputs.sum()), int(lists.targets.sum())])
     place = torch.arange(len(given), len(lists.items), device=given.device)
-    arguments = owner_of(model, lists)
+    arguments = owner_of(model, lists) | {"target_mask": targets.mask}
     predicted = targets.mask
     if known_share:
         known = (lists.targets * known_share).floor().clamp(max=lists.targets - 1)

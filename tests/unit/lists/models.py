@@ -63,6 +63,7 @@ class Parallel(nn.Module):
         num_targets: int,
         known: torch.Tensor | None = None,
         known_mask: torch.Tensor | None = None,
+        target_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         total, count = (items * mask[..., None]).sum(dim=1), mask.sum(dim=1, keepdim=True)
         if known is not None:
