@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 from cove_dist.composition import check_arguments, compose_yaml, config_folder, load_run_config, target
+from cove_dist.config import RunConfig
 from cove_dist.errors import ConfigError
+from cove_dist.tasks.base import TaskModel
 from cove_dist.tasks.ctr import build_ctr_model
+from cove_dist.training.tasks import task_of
 from data_pipeline.schema import Categorical, Dense, Schema
 
 
@@ -27,26 +32,32 @@ SCHEMA = Schema(
     dense=(Dense("age", 0.0, 1.0),),
     splits={},
 )
+IMPLICIT = replace(SCHEMA, implicit=True, attributes={"genre": 4})
+
+
+def build(config: RunConfig) -> TaskModel:
+    schemas = {"ctr": SCHEMA, "cf": IMPLICIT}
+    return task_of(config).build_model(config, schemas[target(config.model, "model")[0].task])
 
 
 @pytest.mark.parametrize("quantizer", options("quantizer"))
 @pytest.mark.parametrize("model", options("model"))
 def test_every_model_is_built_with_every_quantizer(model: str, quantizer: str) -> None:
-    config, _ = load_run_config([f"model={model}", f"quantizer={quantizer}", "embeddings.dim=8"])
-    built = build_ctr_model(config, SCHEMA)
-    assert set(built.objective.quantizers) == set(config.quantizer.levels())
+    overrides = [f"model={model}", f"quantizer={quantizer}", "embeddings.dim=8"]
+    config, _ = load_run_config([*overrides, "trainer.early_stopping.metric=ndcg@10"])
+    assert set(build(config).objective.quantizers) == set(config.quantizer.levels())
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))
 def test_every_experiment_is_built(experiment: str) -> None:
     config, _ = load_run_config([f"experiment={experiment}"])
     assert config.output == f"runs/{experiment}"
-    build_ctr_model(config, SCHEMA)
+    build(config)
 
 
 @pytest.mark.parametrize("trainer", options("trainer"))
 def test_every_trainer_is_composed(trainer: str) -> None:
-    load_run_config([f"trainer={trainer}"])
+    load_run_config([f"trainer={trainer}", *(["model=bprmf"] if trainer == "cf" else [])])
 
 
 @pytest.mark.parametrize("data", options("data"))
@@ -58,7 +69,7 @@ def test_every_data_set_is_built(data: str) -> None:
     dataset(**check_arguments(dataset, arguments, "data"))
 
 
-@pytest.mark.parametrize("name", ["train", "prepare", "evaluate", "compare"])
+@pytest.mark.parametrize("name", ["train", "prepare", "evaluate", "compare", "recommend"])
 def test_every_primary_file_is_composed(name: str) -> None:
     compose_yaml(name, [])
 
@@ -67,7 +78,7 @@ def test_every_primary_file_is_composed(name: str) -> None:
     ("override", "message"),
     [
         ("trainer.epoch=3", r"trainer\.epoch: unknown key; did you mean trainer\.epochs"),
-        ("model=deepfn", r"model/deepfn.*Allowed: dcn, deepfm, dlrm"),
+        ("model=deepfn", r"model/deepfn.*Allowed: .*dcn, deepfm, dlrm"),
         ("trainer.batch_size=-1", r"trainer\.batch_size = -1: input should be greater than 0"),
         ("trainer.batch_size=many", r"trainer\.batch_size = many: input should be a valid integer"),
         ("quantizer.alpha=1.5", r"quantizer\.alpha = 1\.5: input should be less than or equal to 1"),
