@@ -111,6 +111,8 @@ def evaluate_run(overrides: Sequence[str]) -> dict[str, float | None] | None:
     config, folder = load_saved_run(request.run)
     if request.batch_size is not None:
         config = replace(config, trainer=replace(config.trainer, evaluation_batch_size=request.batch_size))
+    if request.save_predictions and task_of(config) is not TASKS["ctr"]:
+        raise ConfigError("save_predictions = true: for CTR models; recommendations: python launch/recommend.py")
     schema = Schema.load(config.data.path)
     with process_group(request.device) as runtime:
         metrics, checkpoint = evaluate_here(config, schema, runtime, folder, request)
@@ -131,8 +133,6 @@ def evaluate_here(
     load_model(checkpoint, trainable, describe_model(config, schema))
     groups = frequency_groups(config, schema, runtime) if request.by_frequency else {}
     if task_of(config) is TASKS["cf"]:
-        if request.save_predictions:
-            raise ConfigError("save_predictions = true: for CTR models; recommendations: python launch/recommend.py")
         return build_cf_evaluator(config, schema, request.split, runtime, groups)(trainable.model), checkpoint
     loader = evaluation_loader(config, schema, request.split, runtime)
     scored = score(trainable.model, loader, runtime.device)

@@ -1,8 +1,8 @@
 """The best items of a run for every user, as Parquet.
 
-``part-00000.parquet`` …, one a rank, in order of the users' encoded ids: user (original id), rank (from 1), item (original
-id), score. Items that the user has in any split are left out, and so are items that training never saw. A user
-whom training never saw gets the list of the reserved row, the same for all such users but for what they had.
+``part-00000.parquet`` …, one a rank, in order of the users' encoded ids: user, rank (from 1), item, score;
+ids are original ones. Items that the user has in any split are left out, and so are items that training never saw. A
+user whom training never saw gets the list of the reserved row, the same for all such users but for what they had.
 """
 
 from __future__ import annotations
