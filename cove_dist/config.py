@@ -195,8 +195,8 @@ class ListsConfig:
 class EvaluationConfig:
     ndcg_at: tuple[PositiveInt, ...]
     hit_rate_at: tuple[PositiveInt, ...]
-    rank_validation: tuple[Ranking, ...]
-    rank_test: tuple[Ranking, ...]
+    rank_validation: tuple[Ranking, ...] = ("sampled",)
+    rank_test: tuple[Ranking, ...] = ("sampled", "full")
 
     def rankings(self, split: str) -> tuple[Ranking, ...]:
         return self.rank_validation if split == "validation" else self.rank_test

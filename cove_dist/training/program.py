@@ -110,6 +110,8 @@ def evaluate_run(overrides: Sequence[str]) -> dict[str, float | None] | None:
     config, folder = load_saved_run(request.run)
     if request.batch_size is not None:
         config = replace(config, trainer=replace(config.trainer, evaluation_batch_size=request.batch_size))
+    if request.save_predictions and task_of(config) is not TASKS["ctr"]:
+        raise ConfigError("save_predictions = true: for CTR models; recommendations: python launch/recommend.py")
     schema = Schema.load(config.data.path)
     with process_group(request.device) as runtime:
         metrics, checkpoint = evaluate_here(config, schema, runtime, folder, request)
@@ -133,8 +135,6 @@ def evaluate_here(
         groups = frequency_groups(config, schema, runtime)
     if not request.save_predictions:
         return task.build_evaluator(config, schema, request.split, runtime, groups)(trainable.model), checkpoint
-    if task is not TASKS["ctr"]:
-        raise ConfigError("save_predictions = true: of models of click-through rate alone; see launch/recommend.py")
     scored = score(trainable.model, evaluation_loader(config, schema, request.split, runtime), runtime.device)
     with prediction_folder(folder / f"predictions_{request.split}", runtime) as target:
         writer = PredictionWriter(target / f"part-{runtime.rank:05d}.parquet", Path(config.data.path), schema)
