@@ -130,7 +130,10 @@ def evaluate_here(
     trainable = build(config, schema, runtime, config.trainer.rank_evaluation_batch_size(runtime.world_size))
     load_model(checkpoint, trainable, describe_model(config, schema))
     if task_of(config) is TASKS["lists"]:
-        refuse_ctr_requests(request)
+        if request.save_predictions:
+            raise ConfigError(
+                "save_predictions = true: of models of click-through rate alone; this run continues lists"
+            )
         return build_list_evaluator(config, schema, request.split, runtime)(trainable.model), checkpoint
     loader = evaluation_loader(config, schema, request.split, runtime)
     scored = score(trainable.model, loader, runtime.device)
@@ -140,13 +143,6 @@ def evaluate_here(
     with prediction_folder(folder / f"predictions_{request.split}", runtime) as target:
         writer = PredictionWriter(target / f"part-{runtime.rank:05d}.parquet", Path(config.data.path), schema)
         return evaluate(writer.write(scored), config.evaluation, runtime.device, groups), checkpoint
-
-
-def refuse_ctr_requests(request: EvaluateConfig) -> None:
-    """Raises ConfigError when a run on lists is asked for what only CTR models give."""
-    for key in ("save_predictions", "by_frequency"):
-        if getattr(request, key):
-            raise ConfigError(f"{key} = true: of models of click-through rate alone, and this run continues lists")
 
 
 def load_saved_run(run: str) -> tuple[RunConfig, Path]:

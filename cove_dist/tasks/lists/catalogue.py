@@ -43,12 +43,17 @@ def whole_table(model: ListModel, schema: Schema, feature: str, rows: int, devic
     """The table that a feature draws from, ``[rows, d]``: every rank looks up its block, and all are gathered."""
     ranks = world()
     start, stop = row_block(rows, ranks.rank, ranks.size)
-    keys = [column.name for column in schema.categorical] + [VOCABULARY]  # those of a batch, in their order
+    keys = batch_keys(schema)
     lengths = torch.zeros(len(keys), dtype=torch.int64)
     lengths[keys.index(feature)] = stop - start
     ids = KeyedJaggedTensor(keys, torch.arange(start, stop), lengths=lengths, stride=1)
     block = model.tables(ids.to(device))[feature].values()
     return _gathered(block, -(-rows // ranks.size), ranks)[:rows]
+
+
+def batch_keys(schema: Schema) -> list[str]:
+    """The keys of a training batch's ids, in their order, which every look-up must keep."""
+    return [*(column.name for column in schema.categorical), VOCABULARY]
 
 
 def _gathered(block: torch.Tensor, longest: int, ranks: Collectives) -> torch.Tensor:
