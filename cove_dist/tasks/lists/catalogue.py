@@ -22,12 +22,17 @@ _CHUNK = 65_536  # rows quantized at a time
 def item_catalogue(model: ListModel, schema: Schema, device: torch.device) -> Catalogue:
     """All items, fused where the model has a quantizer. Collective."""
     raw = whole_table(model, schema, VOCABULARY, schema.entity("item").num_rows, device)
-    objective, fed = model.objective, raw
+    objective, fed, seen = model.objective, raw, schema.entity("item").num_seen
+    categories = None if objective.categories is None else objective.categories.numbers[:seen]
     if objective.quantizers:
         quantizer = objective.quantizers["item"]
-        fed = torch.cat([quantizer(part).fused for part in raw.split(_CHUNK)])
+        parts = [quantizer(part) for part in raw.split(_CHUNK)]
+        fed = torch.cat([part.fused for part in parts])
+        categories = torch.cat([part.codes[:, -1] for part in parts])[:seen] if categories is None else categories
     scored = fed if objective.settings.fuse_output else raw
-    return Catalogue(fed, scored[: schema.entity("item").num_seen])
+    if objective.categories is not None:
+        fed = fed + objective.categories(torch.arange(len(fed), device=device))
+    return Catalogue(fed, scored[:seen], categories, objective.two_stage)
 
 
 @torch.no_grad()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
@@ -72,6 +75,77 @@ def test_the_loss_is_the_one_written_out(
         expected = expected + 0.7 * objective.classifier(hidden, output.codes[which])
     assert step.losses["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def with_categories(prepared: Path, folder: Path) -> Path:
+    """The same data with a category for most items: their number modulo 5, as text."""
+    shutil.copytree(prepared, folder)
+    ids = pq.read_table(folder / "ids" / "item_id.parquet")
+    kinds = pa.array([None if i % 11 == 0 else f"kind {i % 5}" for i in range(len(ids))])
+    (folder / "categories").mkdir()
+    pq.write_table(ids.append_column("kind", kinds), folder / "categories" / "item_id.parquet")
+    return folder
+
+
+def test_ready_made_categories_are_fed_and_predicted_first(
+    prepared_lists: Path, tmp_path: Path, runtime: Runtime
+) -> None:
+    folder = with_categories(prepared_lists, tmp_path / "data")
+    trainable, batch, schema = built(folder, runtime, "lists.categories=kind", "lists.two_stage=true")
+    objective, table = trainable.model.module.objective, table_of(trainable)
+    _, step = trainable.model(batch)
+    assert objective.categories.count == 6
+    numbers, vectors = objective.categories.numbers, objective.categories.vectors.weight
+    assert len(numbers) == schema.entity("item").num_rows
+    same = numbers[:-1, None] == numbers[:-1]
+    kinds = torch.tensor([5 if i % 11 == 0 else i % 5 for i in range(len(numbers) - 1)])
+    assert torch.equal(same, kinds[:, None] == kinds)
+
+    ids = torch.cat([batch.ids[half].values() for half in (INPUT, TARGET)])
+    lengths = [batch.ids[half].lengths() for half in (INPUT, TARGET)]
+    hidden, which = predict_next(objective.model, Embedded(table[ids] + vectors[numbers[ids]], *lengths, None))
+    exact = objective.two_stage.target_log_probabilities(hidden, table[:-1], numbers[:-1], ids[which])
+    assert step.losses["loss"].item() == pytest.approx(-exact.mean().item(), rel=1e-5)
+    assert step.losses["loss"] == pytest.approx(step.losses["task"] + step.losses["category"])
+
+
+@pytest.mark.parametrize("fuse_output", [True, False])
+def test_the_coarsest_codes_are_categories_where_none_are_ready_made(
+    prepared_lists: Path, runtime: Runtime, fuse_output: bool
+) -> None:
+    more = ("lists.two_stage=true", f"lists.fuse_output={fuse_output}", "quantizer.omega_q=0", "quantizer.omega_c=0")
+    trainable, batch, schema = built(prepared_lists, runtime, *COVE, *more)
+    model, table = trainable.model.module, table_of(trainable)
+    _, step = trainable.model(batch)
+    ids = torch.cat([batch.ids[half].values() for half in (INPUT, TARGET)])
+    lengths = [batch.ids[half].lengths() for half in (INPUT, TARGET)]
+    output = model.objective.quantizers["item"](table[:-1])
+    scored, codes = output.fused if fuse_output else table[:-1], output.codes[:, -1]
+    hidden, which = predict_next(model.objective.model, Embedded(output.fused[ids], *lengths, None))
+    exact = model.objective.two_stage.target_log_probabilities(hidden, scored, codes, ids[which])
+    assert step.losses["loss"].item() == pytest.approx(-exact.mean().item(), rel=1e-5)
+
+    model.eval()
+    catalogue = item_catalogue(model, schema, runtime.device)
+    assert torch.equal(catalogue.categories, codes)
+    likeliest = model.objective.two_stage.category_log_probabilities(hidden, codes).argmax(dim=1)
+    ranked = catalogue.rank(hidden.detach(), 4)
+    for row in range(10):
+        inside = (codes == likeliest[row]).nonzero().squeeze(1)
+        best = inside[torch.argsort(scored[inside] @ hidden[row], descending=True)][:4].tolist()
+        assert ranked[row].tolist() == best + [-1] * (4 - len(best))
+
+
+def test_categories_that_are_not_there_are_named(prepared_lists: Path, tmp_path: Path, runtime: Runtime) -> None:
+    with pytest.raises(ConfigError, match=r"item_id\.parquet: no such file; make it: python launch/cluster_items\.py"):
+        built(prepared_lists, runtime, "lists.categories=kind")
+    folder = with_categories(prepared_lists, tmp_path / "data")
+    with pytest.raises(ConfigError, match=r"lists\.categories = kinds: .* has kind; choose one"):
+        built(folder, runtime, "lists.categories=kinds")
+    with pytest.raises(ConfigError, match=r"lists\.two_stage = true: needs categories"):
+        built(folder, runtime, "lists.two_stage=true")
+    with pytest.raises(ConfigError, match=r"two_stage = true: not with softmax = sampled"):
+        built(folder, runtime, "lists.two_stage=true", "lists.softmax=sampled")
 
 
 def test_the_catalogue_holds_every_item_as_it_is_fed_and_scored(prepared_lists: Path, runtime: Runtime) -> None:
