@@ -189,6 +189,12 @@ class ListsConfig:
     mask_share: Annotated[float, Gt(0), Le(1)]
     mask_last: UnitInterval
     curriculum_steps: NonNegativeInt
+    categories: str | None
+    two_stage: bool
+
+    def __post_init__(self) -> None:
+        if self.two_stage and self.softmax == "sampled":
+            raise ValueError("two_stage = true: not with softmax = sampled; allowed: vocabulary_parallel, full")
 
 
 @settings
@@ -252,6 +258,11 @@ class RunConfig:
             raise ConfigError(
                 f"quantizer.omega_c = {self.quantizer.omega_c}: codes are classified where lists are continued, not in"
                 f" the task {task}; allowed: 0"
+            )
+        if self.lists.two_stage and self.lists.categories is None and self.quantizer.item_levels is None:
+            raise ConfigError(
+                "lists.two_stage = true: needs categories of items: set lists.categories=COLUMN of ready-made ones, or"
+                " quantizer=cove_items, whose coarsest codes then are the categories"
             )
         if self.quantizer.omega_c and self.quantizer.item_levels is None:
             raise ConfigError(

@@ -59,10 +59,12 @@ class Vocabulary(NamedTuple):
     Attributes:
         rows: float ``[n, d]``; n may be 0.
         first: the place of the first one in the whole vocabulary.
+        groups: int64 ``[n]``, of each row, where positions are scored against rows of one group alone; else None.
     """
 
     rows: torch.Tensor
     first: int
+    groups: torch.Tensor | None = None
 
 
 def vocabulary_cross_entropy(
@@ -72,6 +74,7 @@ def vocabulary_cross_entropy(
     vocabulary: Vocabulary,
     ranks: Collectives,
     workspace: int = WORKSPACE,
+    groups: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """``sum_p weights[p] · -log softmax(hidden[p] · rows)[targets[p]]`` over this rank's positions. Collective.
 
@@ -85,22 +88,27 @@ def vocabulary_cross_entropy(
         vocabulary: this rank's part.
         ranks: that have the other parts.
         workspace: scores in memory at a time.
+        groups: int64 ``[P]``: the group of rows that a position is scored against, that of its target; all rows where
+            the vocabulary has no groups.
 
     Returns:
         Scalar float32.
     """
-    return _CrossEntropy.apply(hidden, vocabulary.rows, targets, weights, vocabulary.first, ranks, workspace)
+    groups = torch.zeros_like(targets) if groups is None else groups
+    return _CrossEntropy.apply(hidden, vocabulary.rows, targets, groups, weights, vocabulary, ranks, workspace)
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, rows, targets, weights, first, ranks, workspace):
+    def forward(ctx, hidden, rows, targets, groups, weights, vocabulary, ranks, workspace):
         own = len(hidden)
         longest, most_rows = ranks.max(torch.tensor([own, len(rows)], device=hidden.device)).tolist()
-        everyone = [ranks.gather(_padded(x, longest)) for x in (hidden.float(), targets, weights.float())]
+        padded = (_padded(x, longest) for x in (hidden.float(), targets, groups, weights.float()))
+        gathered = (ranks.gather(x) for x in padded)
         wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         chunk = max(1, workspace // max(most_rows, 1))  # positions at a time, the same on all ranks
-        loss, hidden_grad, rows_grad = _all_positions(*everyone, rows.float(), first, ranks, chunk, wanted)
+        own_rows = Vocabulary(rows.float(), vocabulary.first, vocabulary.groups)
+        loss, hidden_grad, rows_grad = _all_positions(*gathered, own_rows, ranks, chunk, wanted)
         if wanted:
             ctx.save_for_backward(ranks.scatter_sum(hidden_grad)[:own], rows_grad)
             ctx.dtypes = hidden.dtype, rows.dtype
@@ -110,7 +118,7 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx, scale):
         hidden_grad, rows_grad = ctx.saved_tensors
         hidden_type, rows_type = ctx.dtypes
-        return (hidden_grad * scale).to(hidden_type), (rows_grad * scale).to(rows_type), *[None] * 5
+        return (hidden_grad * scale).to(hidden_type), (rows_grad * scale).to(rows_type), *[None] * 6
 
 
 def _padded(x: torch.Tensor, length: int) -> torch.Tensor:
@@ -121,20 +129,23 @@ def _padded(x: torch.Tensor, length: int) -> torch.Tensor:
 def _all_positions(
     hidden: torch.Tensor,
     targets: torch.Tensor,
+    groups: torch.Tensor,
     weights: torch.Tensor,
-    rows: torch.Tensor,
-    first: int,
+    vocabulary: Vocabulary,
     ranks: Collectives,
     chunk: int,
     with_gradient: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Weighted losses ``[Q]``, this rank's share of the gradient of ``hidden [Q, d]``, and that of ``rows [n, d]``."""
-    losses = torch.empty_like(weights)
+    rows, losses = vocabulary.rows, torch.empty_like(weights)
     hidden_grad, rows_grad = torch.zeros_like(hidden), torch.zeros_like(rows)
     for start in range(0, len(hidden), chunk):
         part = slice(start, start + chunk)
         scores = hidden[part] @ rows.T
-        place = targets[part] - first
+        if vocabulary.groups is not None:
+            other = groups[part][:, None] != vocabulary.groups
+            scores.masked_fill_(other & (weights[part] != 0)[:, None], -torch.inf)  # padding keeps all: it needs a sum
+        place = targets[part] - vocabulary.first
         here = ((place >= 0) & (place < len(rows))).nonzero().squeeze(1)
         place = place[here]
         true = scores.new_zeros(len(scores)).index_put_((here,), scores[here, place])

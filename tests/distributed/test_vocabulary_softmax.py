@@ -23,15 +23,24 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     return hidden, rows, targets, weights
 
 
-def expected() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def groups_of(rows: torch.Tensor, grouped: bool) -> torch.Tensor | None:
+    """Of rows by their number; no row is of group 0."""
+    return 1 + rows * 7 % 3 if grouped else None
+
+
+def expected(grouped: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     hidden, rows, targets, weights = inputs()
     hidden, rows = (x.double().requires_grad_() for x in (hidden, rows))
-    loss = F.cross_entropy(hidden @ rows.T, targets, reduction="none") @ weights.double()
+    scores = hidden @ rows.T
+    if grouped:
+        other = groups_of(targets, True)[:, None] != groups_of(torch.arange(ROWS), True)
+        scores = scores.masked_fill(other, -torch.inf)
+    loss = F.cross_entropy(scores, targets, reduction="none") @ weights.double()
     (3 * loss).backward()
     return loss.detach(), hidden.grad, rows.grad
 
 
-def on_this_rank(shares: list[int], blocks: list[int], workspace: int) -> tuple[float, list, list]:
+def on_this_rank(shares: list[int], blocks: list[int], workspace: int, grouped: bool) -> tuple[float, list, list]:
     """Loss, gradient of the hidden states and of the rows, all of this rank's part alone."""
     hidden, rows, targets, weights = inputs()
     with process_group("cpu") as runtime:
@@ -44,9 +53,10 @@ def on_this_rank(shares: list[int], blocks: list[int], workspace: int) -> tuple[
             own_hidden,
             targets[part],
             weights[part],
-            Vocabulary(own_rows, first),
+            Vocabulary(own_rows, first, groups_of(torch.arange(first, first + blocks[rank]), grouped)),
             Collectives(dist.group.WORLD),
             workspace,
+            groups_of(targets[part], grouped),
         )
         (3 * loss).backward()
         return loss.item(), own_hidden.grad.tolist(), own_rows.grad.tolist()
@@ -57,11 +67,14 @@ def on_this_rank(shares: list[int], blocks: list[int], workspace: int) -> tuple[
     [([37], [101]), ([20, 17], [51, 50]), ([37, 0], [51, 50]), ([10, 0, 20, 7], [51, 50, 0, 0])],
     ids=["1", "2", "2-uneven", "4-with-empty-parts"],
 )
+@pytest.mark.parametrize("grouped", [False, True], ids=["all", "grouped"])
 @pytest.mark.parametrize("workspace", [500, 1 << 20], ids=["chunked", "whole"])
-def test_it_is_the_dense_softmax_in_value_and_gradient(shares: list[int], blocks: list[int], workspace: int) -> None:
-    loss, hidden_grad, rows_grad = expected()
+def test_it_is_the_dense_softmax_in_value_and_gradient(
+    shares: list[int], blocks: list[int], workspace: int, grouped: bool
+) -> None:
+    loss, hidden_grad, rows_grad = expected(grouped)
     losses, hidden_grads, rows_grads = zip(
-        *run_ranks(len(shares), on_this_rank, shares, blocks, workspace), strict=True
+        *run_ranks(len(shares), on_this_rank, shares, blocks, workspace, grouped), strict=True
     )
     assert sum(losses) == pytest.approx(loss.item(), rel=1e-5)
     for found, true in ((hidden_grads, hidden_grad), (rows_grads, rows_grad)):

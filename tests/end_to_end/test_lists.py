@@ -58,6 +58,10 @@ def test_prepare_train_evaluate(prepared: Path, tmp_path: Path, model: str, more
     assert 0 <= metrics["paper_hr@3"] <= metrics["paper_hr@5"] <= 1
     alone = json.loads((run / "metrics.json").read_text())
     succeed("evaluate", f"run={run}")
+    if "quantization_item" in steps[0]:
+        succeed("export_codes", f"run={run}", ranks=2)
+        exported = json.loads((run / "codes" / "codes.json").read_text())["entities"]
+        assert exported["item"]["ids"] == Schema.load(prepared).entity("item").num_ids
     assert json.loads((run / "metrics.json").read_text()) == pytest.approx(alone)
 
 

@@ -11,7 +11,9 @@ from cove_dist.composition import check_arguments, target
 from cove_dist.config import RunConfig
 from cove_dist.embeddings.tables import build_unpooled
 from cove_dist.errors import ConfigError
+from cove_dist.models.layers.two_stage import TwoStageClassifier
 from cove_dist.quantization import CodeClassifier
+from cove_dist.tasks.lists.categories import ItemCategories, read_categories
 from cove_dist.tasks.lists.objective import ListModel, ListObjective, ListSettings
 from cove_dist.tasks.lists.positions import takes
 from cove_dist.tasks.quantizers import build_quantizers
@@ -49,10 +51,29 @@ def build_list_model(config: RunConfig, schema: Schema) -> ListModel:
     log_expected = None
     if config.lists.softmax == "sampled":
         log_expected = torch.from_numpy(config.lists.sampled * probabilities(config, schema)).log().float()
+    categories, two_stage = build_categories(config, schema)
     objective = ListObjective(
-        model, quantizer, classifier, settings(config), uses_owner=bool(owners), log_expected=log_expected
+        model,
+        quantizer,
+        classifier,
+        settings(config),
+        uses_owner=bool(owners),
+        log_expected=log_expected,
+        categories=categories,
+        two_stage=two_stage,
     )
     return ListModel(tables, objective)
+
+
+def build_categories(config: RunConfig, schema: Schema) -> tuple[ItemCategories | None, TwoStageClassifier | None]:
+    """Ready-made categories, and the classifier of them or of the coarsest codes; each None if not asked for."""
+    dim, categories = config.embeddings.dim, None
+    if config.lists.categories is not None:
+        categories = ItemCategories(*read_categories(config.data.path, schema, config.lists.categories), dim)
+    if not config.lists.two_stage:
+        return categories, None
+    count = config.quantizer.item_levels[-1] if categories is None else categories.count
+    return categories, TwoStageClassifier(dim, count)
 
 
 def settings(config: RunConfig) -> ListSettings:

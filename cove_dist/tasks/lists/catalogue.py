@@ -22,12 +22,17 @@ _CHUNK = 65_536  # rows quantized at a time
 def item_catalogue(model: ListModel, schema: Schema, device: torch.device) -> Catalogue:
     """All items, fused where the model has a quantizer. Collective."""
     raw = whole_table(model, schema, VOCABULARY, schema.entity("item").num_rows, device)
-    objective, fed = model.objective, raw
+    objective, fed, seen = model.objective, raw, schema.entity("item").num_seen
+    categories = None if objective.categories is None else objective.categories.numbers[:seen]
     if objective.quantizers:
         quantizer = objective.quantizers["item"]
-        fed = torch.cat([quantizer(part).fused for part in raw.split(_CHUNK)])
+        parts = [quantizer(part) for part in raw.split(_CHUNK)]
+        fed = torch.cat([part.fused for part in parts])
+        categories = torch.cat([part.codes[:, -1] for part in parts])[:seen] if categories is None else categories
     scored = fed if objective.settings.fuse_output else raw
-    return Catalogue(fed, scored[: schema.entity("item").num_seen])
+    if objective.categories is not None:
+        fed = fed + objective.categories(torch.arange(len(fed), device=device))
+    return Catalogue(fed, scored[:seen], categories, objective.two_stage)
 
 
 @torch.no_grad()
@@ -43,12 +48,17 @@ def whole_table(model: ListModel, schema: Schema, feature: str, rows: int, devic
     """The table that a feature draws from, ``[rows, d]``: every rank looks up its block, and all are gathered."""
     ranks = world()
     start, stop = row_block(rows, ranks.rank, ranks.size)
-    keys = [column.name for column in schema.categorical] + [VOCABULARY]  # those of a batch, in their order
+    keys = batch_keys(schema)
     lengths = torch.zeros(len(keys), dtype=torch.int64)
     lengths[keys.index(feature)] = stop - start
     ids = KeyedJaggedTensor(keys, torch.arange(start, stop), lengths=lengths, stride=1)
     block = model.tables(ids.to(device))[feature].values()
     return _gathered(block, -(-rows // ranks.size), ranks)[:rows]
+
+
+def batch_keys(schema: Schema) -> list[str]:
+    """The keys of a training batch's ids, in their order, which every look-up must keep."""
+    return [*(column.name for column in schema.categorical), VOCABULARY]
 
 
 def _gathered(block: torch.Tensor, longest: int, ranks: Collectives) -> torch.Tensor:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from cove_dist.models.layers.two_stage import TwoStageClassifier
 from cove_dist.tasks.lists.positions import takes
 
 _WORKSPACE = 1 << 23  # scores in memory at a time
@@ -22,10 +23,19 @@ class Catalogue(NamedTuple):
     Attributes:
         fed: ``[V + 1, d]``, what the model reads; the last row is that of items training never saw.
         scored: ``[V, d]``, what hidden states are scored against.
+        categories: int64 ``[V]``, with ``two_stage``, which ranks the items of the likeliest category alone; else None.
     """
 
     fed: torch.Tensor
     scored: torch.Tensor
+    categories: torch.Tensor | None = None
+    two_stage: TwoStageClassifier | None = None
+
+    def rank(self, hidden: torch.Tensor, depth: int) -> torch.Tensor:
+        """The best items for ``hidden [n, d]``: int64 ``[n, depth]``, best first; -1 where a category has no more."""
+        if self.two_stage is not None:
+            return self.two_stage.top_items(hidden, self.scored, self.categories, depth)[0]
+        return best(hidden, self.scored, depth)
 
 
 class Request(NamedTuple):
@@ -58,7 +68,7 @@ def _all_at_once(model: nn.Module, catalogue: Catalogue, request: Request, depth
     mask = _mask(request.lengths, request.items)
     hidden = model(catalogue.fed[request.items], mask, positions, target_mask=wanted, **arguments)
     ranked = request.items.new_full((*wanted.shape, depth), -1)
-    ranked[wanted] = best(hidden[wanted].float(), catalogue.scored, depth)
+    ranked[wanted] = catalogue.rank(hidden[wanted].float(), depth)
     return ranked
 
 
@@ -75,7 +85,7 @@ def _left_to_right(model: nn.Module, catalogue: Catalogue, request: Request, dep
         hidden = _state_of_next(
             model, catalogue, grown[:active], lengths[:active], None if owner is None else owner[:active]
         )
-        ranked[:active, position] = best(hidden, catalogue.scored, depth)
+        ranked[:active, position] = catalogue.rank(hidden, depth)
         grown[torch.arange(active), lengths[:active]] = ranked[:active, position, 0]
         lengths[:active] += 1
     return torch.empty_like(ranked).index_copy_(0, order, ranked)

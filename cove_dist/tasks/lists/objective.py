@@ -11,12 +11,15 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import nn
 from torchrec.modules.embedding_modules import EmbeddingCollection
 from torchrec.sparse.jagged_tensor import JaggedTensor
 
 from cove_dist.losses import Collectives, Vocabulary, sampled_cross_entropy, vocabulary_cross_entropy
+from cove_dist.models.layers.two_stage import TwoStageClassifier
 from cove_dist.quantization import CascadedQuantizer, CodeClassifier
+from cove_dist.tasks.lists.categories import ItemCategories
 from cove_dist.tasks.lists.positions import (
     Embedded,
     Predicted,
@@ -57,13 +60,15 @@ class Items(NamedTuple):
         ids: int64 ``[n + V]``.
         fed: ``[n, d]``, what the model reads: fused where there is a quantizer.
         scored: ``[n + V, d]``, what hidden states are scored against.
-        codes: int64 ``[n, H]``, or None without a quantizer.
+        codes: int64 ``[n, H]`` or more rows, or None without a quantizer.
+        categories: int64 ``[n + V]``, or None where there are none.
     """
 
     ids: torch.Tensor
     fed: torch.Tensor
     scored: torch.Tensor
     codes: torch.Tensor | None
+    categories: torch.Tensor | None
 
 
 class ListObjective(nn.Module):
@@ -78,6 +83,9 @@ class ListObjective(nn.Module):
         settings: see there.
         uses_owner: whether owners of lists are looked up, for the model.
         log_expected: float ``[num_seen]``, for a sampled softmax: the log of how often a sample holds each item.
+        categories: ready-made ones, whose vectors are added to what the model reads; or None.
+        two_stage: to predict an item's category, its ready-made one or else its coarsest code, and then the item inside
+            it; or None.
     """
 
     def __init__(
@@ -88,12 +96,16 @@ class ListObjective(nn.Module):
         settings: ListSettings,
         uses_owner: bool = False,
         log_expected: torch.Tensor | None = None,
+        categories: ItemCategories | None = None,
+        two_stage: TwoStageClassifier | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.quantizers = nn.ModuleDict({} if quantizer is None else {"item": quantizer})
         self.classifier = classifier
         self.settings = settings
+        self.categories = categories
+        self.two_stage = two_stage
         self.uses_owner = uses_owner
         self.register_buffer("log_expected", log_expected, persistent=False)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # trained so far, for the curriculum
@@ -108,13 +120,16 @@ class ListObjective(nn.Module):
         counts = torch.tensor([len(predicted.which), len(items.fed)], device=items.ids.device)
         positions, vectors = counts * world().size / world().sum(counts.clone())
         parts = {"task": self.softmax_loss(predicted, items, positions)}
-        weights = {"task": 1.0, "quantization_item": self.settings.omega_q, "classification": self.settings.omega_c}
+        weights = {"quantization_item": self.settings.omega_q, "classification": self.settings.omega_c}
+        if self.two_stage is not None:
+            logits = self.two_stage.head(predicted.hidden)
+            parts["category"] = positions * mean_cross_entropy(logits, items.categories[predicted.which])
         if quantization is not None:
             parts["quantization_item"] = vectors * quantization
         if self.classifier is not None:
             codes = items.codes[predicted.which]
             parts["classification"] = positions * self.classifier(predicted.hidden, codes)
-        loss = sum(weights[name] * part for name, part in parts.items())
+        loss = sum(weights.get(name, 1.0) * part for name, part in parts.items())
         reported = {name: part.detach() / batch.weight for name, part in {"loss": loss, **parts}.items()}
         return loss, ListStep(len(batch), reported)
 
@@ -124,13 +139,20 @@ class ListObjective(nn.Module):
         raw = torch.cat([looked_up[name].values() for name in names])
         ids = [batch.ids[name].values() for name in names]
         count, ids = len(ids[0]) + len(ids[1]), torch.cat(ids)
+        given = None if self.categories is None else self.categories.numbers[ids]
         if not self.quantizers:
-            return Items(ids, raw[:count], raw, None), None
-        quantized = len(ids) if self.settings.fuse_output else count
+            return Items(ids, self.with_categories(raw[:count], ids), raw, None, given), None
+        by_code = self.two_stage is not None and given is None
+        quantized = len(ids) if self.settings.fuse_output or by_code else count
         counts = (torch.arange(quantized, device=ids.device) < count).long()
         output = self.quantizers["item"](raw[:quantized], counts=counts, ids=ids[:quantized])
         scored = output.fused if self.settings.fuse_output else raw
-        return Items(ids, output.fused[:count], scored, output.codes[:count]), output.loss
+        fed = self.with_categories(output.fused[:count], ids)
+        return Items(ids, fed, scored, output.codes, output.codes[:, -1] if by_code else given), output.loss
+
+    def with_categories(self, items: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """``items [n, d]``, the first of ``ids``, with the vectors of ready-made categories."""
+        return items if self.categories is None else items + self.categories(ids[: len(items)])
 
     def predict(self, lists: Embedded) -> Predicted:
         """Hidden states, float32, and the items that they are to predict."""
@@ -160,8 +182,13 @@ class ListObjective(nn.Module):
             true = items.scored[predicted.which]
             return sampled_cross_entropy(hidden, true, targets, weights, rows, ids, self.log_expected[ids])
         ranks = world() if self.settings.softmax == "vocabulary_parallel" else Collectives()
-        vocabulary = Vocabulary(rows, int(ids[0]) if len(ids) else 0)
-        return vocabulary_cross_entropy(hidden, targets, weights, vocabulary, ranks)
+        first = int(ids[0]) if len(ids) else 0
+        if self.two_stage is None:
+            return vocabulary_cross_entropy(hidden, targets, weights, Vocabulary(rows, first), ranks)
+        groups, of_rows = items.categories[predicted.which], items.categories[len(items.fed) :]
+        return vocabulary_cross_entropy(
+            hidden, targets, weights, Vocabulary(rows, first, of_rows), ranks, groups=groups
+        )
 
 
 class ListModel(nn.Module):
@@ -174,6 +201,11 @@ class ListModel(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, ListStep]:
         return self.objective(self.tables(batch.ids), batch)
+
+
+def mean_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Scalar; 0 where there is no position, so that every rank has a gradient."""
+    return F.cross_entropy(logits, targets, reduction="sum") / max(1, len(targets))
 
 
 def world() -> Collectives:
