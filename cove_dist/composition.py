@@ -139,7 +139,7 @@ def _explain(name: str, overrides: Sequence[str], error: Exception) -> str:
 def keys(config: DictConfig, prefix: str = "") -> list[str]:
     """Every dotted key of a composed configuration."""
     found = []
-    for name, value in config.items():
+    for name, value in config.items_ex(resolve=False):
         path = f"{prefix}{name}"
         found += [path, *keys(value, path + ".")] if OmegaConf.is_dict(value) else [path]
     return found

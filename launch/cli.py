@@ -79,9 +79,8 @@ def _fail(message: str) -> None:
 def _help(program: str, doc: str, config_name: str, overrides: Sequence[str]) -> str:
     composed = compose_yaml(config_name, overrides)
     folder = config_folder()
-    groups = [
-        path for path in sorted(folder.iterdir()) if path.is_dir() and (path.name in composed or config_name == "train")
-    ]
+    known = {*composed, "experiment"} if config_name == "train" else set(composed)
+    groups = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name in known]
     lines = [f"  {path.name}: {', '.join(sorted(p.stem for p in path.glob('*.yaml')))}" for path in groups]
     listed = "\n".join(["groups:", *lines, "", ""]) if lines else ""
     config = "\n".join("  " + line for line in OmegaConf.to_yaml(composed).splitlines())

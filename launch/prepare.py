@@ -1,6 +1,7 @@
 """Prepare a data set: raw files -> checked, encoded, split Parquet shards, in a folder that training streams from.
 
 python launch/prepare.py data=movielens_100k
+python launch/prepare.py data=mind_small source=downloads/mind
 python launch/prepare.py data=custom source='logs/*.parquet' user=uid item=iid label=clicked time=ts
 """
 

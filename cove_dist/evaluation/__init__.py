@@ -2,7 +2,17 @@
 
 from cove_dist.evaluation.classification import AUC, BinnedAUC, LogLoss
 from cove_dist.evaluation.ctr import CTRMetrics
+from cove_dist.evaluation.frequency import FrequencyGroups, FrequencyMetrics
 from cove_dist.evaluation.ranking import UserRanking
 from cove_dist.evaluation.whole_groups import WholeGroups
 
-__all__ = ["AUC", "BinnedAUC", "CTRMetrics", "LogLoss", "UserRanking", "WholeGroups"]
+__all__ = [
+    "AUC",
+    "BinnedAUC",
+    "CTRMetrics",
+    "FrequencyGroups",
+    "FrequencyMetrics",
+    "LogLoss",
+    "UserRanking",
+    "WholeGroups",
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import NamedTuple
 
 import torch
@@ -10,8 +9,6 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 
 from cove_dist.evaluation.checks import check_predictions
-
-logger = logging.getLogger(__name__)
 
 
 class AUC(NamedTuple):
@@ -69,8 +66,6 @@ class BinnedAUC(Metric):
         """The area over everything counted, on all ranks."""
         negatives, positives = self.counts.double()
         pairs = positives.sum() * negatives.sum()
-        if pairs == 0:
-            logger.warning("AUC is undefined: %d positives, %d negatives", int(positives.sum()), int(negatives.sum()))
         same_bin = (positives * negatives).sum() / pairs
         below = negatives.cumsum(0) - negatives
         return AUC((positives * below).sum() / pairs + same_bin / 2, same_bin / 2, self.counts.sum())
@@ -106,6 +101,4 @@ class LogLoss(Metric):
 
     def compute(self) -> torch.Tensor:
         """Float64 scalar; nan when there are no samples."""
-        if self.samples == 0:
-            logger.warning("log loss is undefined: no samples")
         return self.total / self.samples

@@ -49,17 +49,20 @@ class CTRMetrics:
             raise ValueError(f"users {list(users.shape)}: must be [B] like the logits, {list(logits.shape)}")
         self._auc.update(logits, labels)
         self._log_loss.update(logits, labels)
-        self._rank(self._whole_users.push(users, logits, labels))
+        whole = self._whole_users.push(users, logits, labels)
+        # An update without rows where none are whole: torchmetrics warns of metrics that never had an update.
+        self._rank((users[:0], logits[:0], labels[:0]) if whole is None else whole)
 
     def compute(self) -> dict[str, float]:
         """The metrics over all ranks, the same on each; a collective call. It ends the stream: the last user is whole.
 
         Returns:
             ``auc``; ``auc_error``, the bound of its error; ``logloss``; ``gauc``; ``ndcg@k``; ``hr@k``; ``users``,
-            those with a positive, over whom NDCG and HR are means; ``samples``. What is undefined is nan, with a
-            warning logged.
+            those with a positive, over whom NDCG and HR are means; ``samples``. What is undefined is nan: ``auc``
+            without positives or without negatives, ``gauc`` without a user who has both, NDCG and HR without ``users``.
         """
-        self._rank(self._whole_users.flush())
+        if (last := self._whole_users.flush()) is not None:
+            self._rank(last)
         auc, error_bound, samples = self._auc.compute()
         ranking = self._ranking.compute()
         del ranking["gauc_users"]
@@ -79,7 +82,6 @@ class CTRMetrics:
             metric.reset()
         self._whole_users = WholeGroups()
 
-    def _rank(self, rows: tuple[torch.Tensor, ...] | None) -> None:
-        if rows is not None:
-            users, logits, labels = rows
-            self._ranking.update(logits, labels, users)
+    def _rank(self, rows: tuple[torch.Tensor, ...]) -> None:
+        users, logits, labels = rows
+        self._ranking.update(logits, labels, users)

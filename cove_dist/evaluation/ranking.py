@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,8 +9,6 @@ import torch
 from torchmetrics import Metric
 
 from cove_dist.evaluation.checks import check_predictions
-
-logger = logging.getLogger(__name__)
 
 
 class UserRanking(Metric):
@@ -95,10 +92,6 @@ class UserRanking(Metric):
 
         ``users`` (int64) counts in NDCG and HR, ``gauc_users`` in GAUC.
         """
-        if self.auc_users == 0:
-            logger.warning("GAUC is undefined: no user has both positives and negatives")
-        if self.users == 0:
-            logger.warning("NDCG and HR are undefined: no user has a positive")
         ndcg = zip(self.ndcg_at, self.ndcg_total / self.users, strict=True)
         hit_rate = zip(self.hit_rate_at, self.hits.double() / self.users, strict=True)
         return {

@@ -45,9 +45,9 @@ class CodeClassifier(nn.Module):
             counted = "" if counts is None else f" and counts {list(counts.shape)}"
             raise ValueError(f"codes {list(codes.shape)}{counted}: must be {list(expected)} and one for each position")
         rows, targets = hidden.reshape(-1, hidden.shape[-1]), codes.reshape(-1, len(self.heads))
-        weights = rows.new_ones(len(rows)) if counts is None else counts.reshape(-1).to(rows.dtype)
-        losses = [
+        losses = sum(
             F.cross_entropy(head(rows), target, reduction="none")
             for head, target in zip(self.heads, targets.unbind(1), strict=True)
-        ]
-        return torch.stack(losses).sum(dim=0).dot(weights) / weights.sum().clamp(min=1)
+        )
+        weights = torch.ones_like(losses) if counts is None else counts.reshape(-1).to(losses.dtype)
+        return losses.dot(weights) / weights.sum().clamp(min=1)

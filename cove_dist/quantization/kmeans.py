@@ -1,4 +1,4 @@
-"""Lloyd's k-means over vectors that are spread over replicas.
+"""k-means over vectors that are spread over replicas.
 
 Shapes: ``n`` vectors of this replica, ``v`` centres, ``d`` components.
 """
@@ -9,8 +9,11 @@ import torch
 
 from cove_dist.quantization.replicas import Replicas
 from cove_dist.quantization.sampling import draw_vectors
-from cove_dist.quantization.search import nearest_code
+from cove_dist.quantization.search import nearest_with_distance
 from cove_dist.quantization.statistics import code_statistics, sums_and_mass
+
+# A round of the start draws this share of the centres there are, one at least: up to 16 centres it is k-means++ itself.
+_AT_ONCE = 1 / 8
 
 
 @torch.no_grad()
@@ -22,7 +25,7 @@ def kmeans(
     random: torch.Generator,
     iterations: int = 20,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Centres that start as drawn vectors and move to the mean of what is nearest to them.
+    """Lloyd's k-means from centres that lie apart.
 
     An iteration all-reduces one flat buffer. A centre that loses all its vectors is drawn anew, with odds by squared
     distance from the nearest centre.
@@ -33,17 +36,16 @@ def kmeans(
         size: v.
         replicas: all of them call.
         random: of this replica.
-        iterations: of Lloyd's algorithm.
+        iterations: of Lloyd's algorithm, at least 1.
 
     Returns:
         Centres ``[m, d]`` and the weight of what was nearest to each, ``[m]``, the same on every replica. ``m`` is v,
-        or less where fewer vectors have a weight.
+        or less where fewer distinct vectors have a weight.
     """
-    centres = draw_vectors(vectors, weights, size, replicas, random)
+    centres = draw_apart(vectors, weights, size, replicas, random)
     mass = centres.new_zeros(len(centres))
     for _ in range(iterations if len(centres) else 0):
-        codes = nearest_code(vectors, centres)
-        distances = (vectors - centres.index_select(0, codes)).square().sum(dim=1)
+        codes, distances = nearest_with_distance(vectors, centres)
         flat = code_statistics(vectors, weights, codes, len(centres))
         replicas.add_up(flat)
         sums, mass = sums_and_mass(flat, len(centres))
@@ -54,3 +56,26 @@ def kmeans(
             drawn = draw_vectors(vectors, weights * distances, len(empty), replicas, random)
             centres[empty[: len(drawn)]] = drawn
     return centres, mass
+
+
+def draw_apart(
+    vectors: torch.Tensor, weights: torch.Tensor, size: int, replicas: Replicas, random: torch.Generator
+) -> torch.Tensor:
+    """Distinct vectors, each round with odds by weight times squared distance from the nearest drawn before.
+
+    Arthur and Vassilvitskii, "k-means++" (2007); several in a round as by Bahmani et al., "Scalable k-means++" (2012).
+    All rounds together search as much as one iteration of Lloyd's algorithm.
+
+    Args: as of `kmeans`.
+
+    Returns:
+        ``[m, d]``, the same on every replica.
+    """
+    drawn = latest = draw_vectors(vectors, weights, 1, replicas, random)
+    distances = torch.full_like(weights, torch.inf)
+    while len(latest) and len(drawn) < size:
+        distances = torch.minimum(distances, nearest_with_distance(vectors, latest)[1])
+        wanted = min(max(1, int(len(drawn) * _AT_ONCE)), size - len(drawn))
+        latest = draw_vectors(vectors, weights * distances, wanted, replicas, random)
+        drawn = torch.cat([drawn, latest])
+    return drawn

@@ -1,7 +1,9 @@
 """Codebooks as exponential moving averages of the vectors that chose each code.
 
-van den Oord et al., "Neural Discrete Representation Learning" (2017), appendix A.1; Laplace smoothing of the counts as
-in Razavi et al., "Generating Diverse High-Fidelity Images with VQ-VAE-2" (2019), and their published module.
+van den Oord et al., "Neural Discrete Representation Learning" (2017), appendix A.1, average counts and sums: of ``n``
+vectors with sum ``s`` in a step ``N <- decay N + (1 - decay) n``, ``m <- decay m + (1 - decay) s``, and ``e = m / N``.
+With ``m = N e`` written out, ``e <- e + (1 - decay) (s - n e) / N``: the codebook is its own average, ``N`` is all that
+has to be kept, and however small ``N`` becomes, a code that nothing chooses stays where it is.
 
 Shapes: ``v_i`` codes at level i, ``d`` components.
 """
@@ -17,14 +19,11 @@ from torch import nn
 from cove_dist.quantization.search import nearest_code
 from cove_dist.quantization.statistics import code_statistics, sums_and_mass
 
-SMOOTHING = 1e-5
+SMOOTHING = 1e-5  # added to counts (Laplace), as in Razavi et al., "Generating Diverse High-Fidelity Images" (2019)
 
 
 class MovingAverages(nn.Module):
-    """Counts and sums of every level, and the step's own of level 1, which are all that replicas exchange.
-
-    The inputs of a level i >= 2 are rows of the codebook before it: its statistics follow from the counts of level 1. A
-    code that nothing chooses keeps its place until its average count falls to the smoothing, then drifts to the origin.
+    """Average counts of every level, and what level 1 has seen in the step under way.
 
     Args:
         levels: ``v_1 > ... > v_H``.
@@ -32,44 +31,46 @@ class MovingAverages(nn.Module):
         decay: the share of the averages that stays at each step.
     """
 
-    averages: torch.Tensor
+    counts: torch.Tensor
     step_statistics: torch.Tensor
 
     def __init__(self, levels: Sequence[int], dim: int, decay: float) -> None:
         super().__init__()
-        self.decay = decay
-        self._sizes = [size * (dim + 1) for size in levels]
-        self.register_buffer("averages", torch.empty(sum(self._sizes)))
-        self.register_buffer("step_statistics", torch.zeros(self._sizes[0]), persistent=False)
-
-    def restart(self, codebooks: Sequence[torch.Tensor]) -> None:
-        """Begin at the codebooks ``[v_i, d]``, each row with the weight of one vector."""
-        for level, codebook in enumerate(codebooks):
-            self.place(codebooks, level, torch.arange(len(codebook), device=codebook.device))
+        self.levels, self.decay = list(levels), decay
+        self.register_buffer("counts", torch.ones(sum(levels)))
+        self.register_buffer("step_statistics", torch.zeros(levels[0] * (dim + 1)), persistent=False)
 
     def observe(self, z: torch.Tensor, counts: torch.Tensor | None, codes: torch.Tensor) -> None:
         """Add vectors ``z [N, d]`` with their level-1 codes ``[N]`` to the step under way."""
-        size = self.step_statistics.numel() // (z.shape[1] + 1)
-        self.step_statistics += code_statistics(z, counts, codes, size)
+        self.step_statistics += code_statistics(z, counts, codes, self.levels[0])
 
     @torch.no_grad()
-    def update(self, codebooks: Sequence[torch.Tensor]) -> None:
-        """Move averages and codebooks by `step_statistics`, which the replicas have summed, and begin the next step."""
-        statistics = [self.step_statistics]
+    def take_statistics(self, codebooks: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Counts and sums of all levels in the step under way, ``[sum of v_i (d + 1)]``, and the next step begun.
+
+        The inputs of a level i >= 2 are rows of the codebook before it: its statistics follow from the counts there.
+        Each replica takes its own, and `update` gets their sum. Upper levels, too, are added up rather than computed
+        from the sum on every replica: on CUDA that would depend on the order of atomic additions.
+        """
+        statistics = [self.step_statistics.clone()]
         for fine, coarse in pairwise(codebooks):
-            _, mass = sums_and_mass(statistics[-1], len(fine))
-            statistics.append(code_statistics(fine, mass, nearest_code(fine, coarse), len(coarse)))
-        self.averages.mul_(self.decay).add_(torch.cat(statistics), alpha=1 - self.decay)
-        for codebook, flat in zip(codebooks, self.averages.split(self._sizes), strict=True):
-            sums, mass = sums_and_mass(flat, len(codebook))
-            total = mass.sum()
-            smoothed = (mass + SMOOTHING) * (total / (total + SMOOTHING * len(codebook)))
-            torch.div(sums, smoothed.unsqueeze(1), out=codebook)
+            _, chosen = sums_and_mass(statistics[-1], len(fine))
+            statistics.append(code_statistics(fine, chosen, nearest_code(fine, coarse), len(coarse)))
         self.step_statistics.zero_()
+        return torch.cat(statistics)
 
     @torch.no_grad()
-    def place(self, codebooks: Sequence[torch.Tensor], level: int, rows: torch.Tensor) -> None:
-        """Begin the averages of some rows anew at their code vectors, with the weight of one vector."""
-        sums, mass = sums_and_mass(self.averages.split(self._sizes)[level], len(codebooks[level]))
-        sums[rows] = codebooks[level][rows]
-        mass[rows] = 1
+    def update(self, codebooks: Sequence[torch.Tensor], statistics: torch.Tensor) -> None:
+        """Move counts and codebooks by the statistics of a step."""
+        parts = statistics.split([codebook.numel() + len(codebook) for codebook in codebooks])
+        for codebook, average, flat in zip(codebooks, self.counts.split(self.levels), parts, strict=True):
+            sums, chosen = sums_and_mass(flat, len(codebook))
+            average.mul_(self.decay).add_(chosen, alpha=1 - self.decay)
+            rate = (1 - self.decay) / (average + SMOOTHING)
+            codebook.add_((sums - codebook * chosen.unsqueeze(1)) * rate.unsqueeze(1))
+
+    @torch.no_grad()
+    def restart(self, level: int | None = None, rows: torch.Tensor | slice = slice(None)) -> None:
+        """Give codes of a level, or of all, the weight of one vector a step, as a codebook begins."""
+        part = self.counts if level is None else self.counts.split(self.levels)[level]
+        part[rows] = 1

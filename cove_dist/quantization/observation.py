@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 import torch
 
+from cove_dist.quantization.replicas import generator
+
 
 class Observation(NamedTuple):
-    """The input of one training pass, without its graph.
+    """The input of one training pass: a copy, without its graph.
 
     Attributes:
         vectors: ``[N, d]``.
@@ -35,20 +37,28 @@ def distinct_vectors(observations: Sequence[Observation]) -> tuple[torch.Tensor,
         ``[n, d]`` and int64 ``[n]``; vectors that count 0 are left out.
     """
     vectors = torch.cat([seen.vectors for seen in observations])
-    counts = torch.cat(
-        [
-            torch.ones(len(seen.vectors), dtype=torch.int64, device=vectors.device)
-            if seen.counts is None
-            else seen.counts
-            for seen in observations
-        ]
-    )
+    counts = torch.cat([_counts(seen) for seen in observations])
     if any(seen.ids is None for seen in observations):
-        vectors, inverse = torch.unique(vectors, dim=0, return_inverse=True)
+        keys = _fingerprints(vectors)
     else:
-        distinct, inverse = torch.unique(torch.cat([seen.ids for seen in observations]), return_inverse=True)
-        places = torch.arange(len(inverse), device=inverse.device)
-        last = torch.zeros_like(distinct).scatter_reduce_(0, inverse, places, "amax")
-        vectors = vectors.index_select(0, last)
-    total = counts.new_zeros(len(vectors)).index_add_(0, inverse, counts)
-    return vectors[total > 0], total[total > 0]
+        keys = torch.cat([seen.ids for seen in observations])
+    occurs = counts > 0
+    vectors, counts = vectors[occurs], counts[occurs]
+    distinct, inverse = torch.unique(keys[occurs], return_inverse=True)
+    places = torch.arange(len(inverse), device=inverse.device)
+    last = torch.zeros_like(distinct).scatter_reduce_(0, inverse, places, "amax")
+    return vectors.index_select(0, last), torch.zeros_like(distinct).index_add_(0, inverse, counts)
+
+
+def _counts(seen: Observation) -> torch.Tensor:
+    ones = torch.ones(len(seen.vectors), dtype=torch.int64, device=seen.vectors.device)
+    return ones if seen.counts is None else seen.counts
+
+
+def _fingerprints(vectors: torch.Tensor) -> torch.Tensor:
+    """An int64 hash of each row: ``torch.unique(dim=0)`` compares row by row, one after another."""
+    bits = (vectors + 0.0).view(torch.int64 if vectors.dtype == torch.float64 else torch.int32)  # -0.0 becomes 0.0
+    random = generator(vectors.device, vectors.shape[1])
+    factors = torch.randint(-(2**63), 2**63 - 1, bits.shape[1:], device=vectors.device, generator=random) | 1
+    mixed = bits * factors  # int64 arithmetic wraps
+    return (mixed ^ (mixed >> 32)).sum(dim=1)  # without the shift two flipped signs would cancel

@@ -118,7 +118,7 @@ class CascadedQuantizer(nn.Module):
             codebook.normal_()
             codebook.mul_(self.init_std * math.sqrt(self.dim) / codebook.norm(dim=1, keepdim=True))
         if self.moving_averages is not None:
-            self.moving_averages.restart(self.codebooks)
+            self.moving_averages.restart()
 
     def forward(
         self, z: torch.Tensor, counts: torch.Tensor | None = None, ids: torch.Tensor | None = None
@@ -196,10 +196,13 @@ class CascadedQuantizer(nn.Module):
     ) -> None:
         """Gather what `CodebookUpkeep` will need of a training pass."""
         counts = None if counts is None else counts.reshape(-1).long()
+        ids = None if ids is None else ids.reshape(-1)
         if self.moving_averages is not None:
             self.moving_averages.observe(flat, counts, codes)
-        if self.keep_observation:
-            self.observation = Observation(flat.detach(), counts, None if ids is None else ids.reshape(-1))
+        self.observation = None
+        if self.keep_observation:  # a copy: a slice of all looked-up fields would keep them all
+            copies = (None if x is None else x.clone() for x in (counts, ids))
+            self.observation = Observation(flat.detach().clone(), *copies)
 
     def _check_input(self, z: torch.Tensor, counts: torch.Tensor | None, ids: torch.Tensor | None) -> None:
         if not z.is_floating_point() or z.dim() == 0 or z.shape[-1] != self.dim:

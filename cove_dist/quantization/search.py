@@ -44,6 +44,12 @@ def nearest_code(x: torch.Tensor, codebook: torch.Tensor, backend: Search = "aut
     return _chunked(x, codebook, _compiled() if backend == "compiled" else _nearest_of_chunk)
 
 
+def nearest_with_distance(x: torch.Tensor, codebook: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`nearest_code` ``[N]``, and the squared distance from it, ``[N]``."""
+    codes = nearest_code(x, codebook)
+    return codes, (x - codebook.index_select(0, codes)).square().sum(dim=1)
+
+
 def _chunked(
     x: torch.Tensor, codebook: torch.Tensor, minima: Callable[[torch.Tensor, int], torch.Tensor]
 ) -> torch.Tensor:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 from cove_dist.quantization.kmeans import kmeans
+from cove_dist.quantization.moments import reset_moments
 from cove_dist.quantization.observation import Observation, distinct_vectors
 from cove_dist.quantization.quantizer import CascadedQuantizer
 from cove_dist.quantization.replicas import ALONE, Replicas, generator
 from cove_dist.quantization.sampling import draw_vectors
-from cove_dist.quantization.search import nearest_code
+from cove_dist.quantization.search import nearest_with_distance
 from cove_dist.quantization.usage import UsageSince
 
 Start = Literal["random", "kmeans"]
@@ -33,6 +34,9 @@ class UpkeepSettings:
         revive_every: steps after which codes that none of them chose are placed anew, on vectors of the latest step;
             None: never.
         seed: of the draws.
+
+    Raises:
+        ValueError: a setting is out of its range.
     """
 
     start: Start = "random"
@@ -41,25 +45,44 @@ class UpkeepSettings:
     revive_every: int | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.start not in get_args(Start):
+            raise ValueError(f"start = {self.start!r}: allowed: {', '.join(map(repr, get_args(Start)))}")
+        for name in ("kmeans_step", "kmeans_batches", "revive_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} = {value}: must be at least 1")
+
+    def collects(self, step: int) -> bool:
+        """Whether the k-means start takes in the vectors of a step."""
+        return self.start == "kmeans" and self.kmeans_step - self.kmeans_batches < step <= self.kmeans_step
+
+    def revives(self, step: int) -> bool:
+        """Whether dead codes are placed anew after a step."""
+        return self.revive_every is not None and step % self.revive_every == 0
+
+
+AVERAGES_ALONE = UpkeepSettings()
+
 
 class CodebookUpkeep:
     """Keeps the codebooks of some quantizers; call `after_step` after every optimizer step, on every replica.
 
-    What it changes is the same on every replica, to the bit.
+    What it changes is the same on every replica, to the bit. Under `DistributedDataParallel` give that
+    ``broadcast_buffers=False``: a quantizer counts in buffers what its own replica has seen.
 
     Args:
         quantizers: by name.
         settings: when to do what.
         replicas: that hold the same quantizers.
-        optimizer_state: the optimizer's state of a parameter, such as ``optimizer.state.__getitem__``: tensors of the
-            parameter's shape are reset to zero in the rows that are placed anew. Needed by codebooks that learn by
-            gradient.
+        optimizer_state: the optimizer's state of a parameter, such as ``optimizer.state.__getitem__``, to reset in
+            the rows that are placed anew (see `reset_moments`). Needed by codebooks that learn by gradient.
     """
 
     def __init__(
         self,
         quantizers: Mapping[str, CascadedQuantizer],
-        settings: UpkeepSettings,
+        settings: UpkeepSettings = AVERAGES_ALONE,
         replicas: Replicas = ALONE,
         optimizer_state: RowState = lambda parameter: {},
     ) -> None:
@@ -78,17 +101,23 @@ class CodebookUpkeep:
 
         Returns:
             How many codes were revived, by ``<name>_<level>``, after a step that revives.
+
+        Raises:
+            RuntimeError: vectors of this step are needed, and a quantizer had no training pass since the last call.
         """
+        settings, revived = self._settings, {}
         self._average()
-        settings = self._settings
-        if settings.start == "kmeans" and step <= settings.kmeans_step:
-            self._collect(step)
-            if step == settings.kmeans_step:
-                self._start_by_kmeans()
-                return {}
-        if settings.revive_every is not None and step % settings.revive_every == 0:
-            return self._revive(step)
-        return {}
+        if settings.collects(step):
+            for name in self._quantizers:
+                self._collected[name].append(self._observed(name, step))
+        if settings.start == "kmeans" and step == settings.kmeans_step:
+            self._start_by_kmeans()
+        elif settings.revives(step):
+            revived = self._revive(step)
+        for quantizer in self._quantizers.values():
+            quantizer.observation = None
+            quantizer.keep_observation = settings.collects(step + 1) or settings.revives(step + 1)
+        return revived
 
     def state_dict(self) -> dict[str, Any]:
         """What this replica has gathered for later steps."""
@@ -106,27 +135,29 @@ class CodebookUpkeep:
         averaged = [q for q in self._quantizers.values() if q.moving_averages is not None]
         if not averaged:
             return
-        own = [q.moving_averages.step_statistics for q in averaged]
+        own = [q.moving_averages.take_statistics(q.codebooks) for q in averaged]
         flat = torch.cat(own)
         self._replicas.add_up(flat)
-        for quantizer, mine, summed in zip(averaged, own, flat.split([len(s) for s in own]), strict=True):
-            mine.copy_(summed)
-            quantizer.moving_averages.update(quantizer.codebooks)
+        for quantizer, statistics in zip(averaged, flat.split([len(s) for s in own]), strict=True):
+            quantizer.moving_averages.update(quantizer.codebooks, statistics)
 
-    def _collect(self, step: int) -> None:
-        if step > self._settings.kmeans_step - self._settings.kmeans_batches:
-            for name, quantizer in self._quantizers.items():
-                self._collected[name].append(
-                    Observation(*(x if x is None else x.clone() for x in quantizer.observation))
-                )
+    def _observed(self, name: str, step: int) -> Observation:
+        observation = self._quantizers[name].observation
+        if observation is None:
+            raise RuntimeError(
+                f"after_step({step}): quantizer {name!r} had no training pass since the last call."
+                " Call after_step after every optimizer step, with steps that follow one another"
+            )
+        return observation
 
     def _start_by_kmeans(self) -> None:
         for number, (name, quantizer) in enumerate(self._quantizers.items()):
             vectors, weights = distinct_vectors(self._collected.pop(name))
             for level, size in enumerate(quantizer.levels):
-                replicas, random = self._draws(vectors.device, level, self._settings.kmeans_step, number)
+                random = self._random(vectors.device, self._settings.kmeans_step, number, level)
                 dtype = quantizer.codebooks[level].dtype
-                vectors, weights = kmeans(vectors.to(dtype), weights.to(dtype), size, replicas, random)
+                offered = self._offered(weights.to(dtype), level)
+                vectors, weights = kmeans(vectors.to(dtype), offered, size, self._replicas, random)
                 self._place(quantizer, level, torch.arange(len(vectors), device=vectors.device), vectors)
         self._usage.restart()
 
@@ -138,12 +169,12 @@ class CodebookUpkeep:
         for number, (name, usage) in enumerate(zip(self._quantizers, self._usage.by_level(counts), strict=True)):
             quantizer = self._quantizers[name]
             # What each level quantizes, with its weight: the vectors of the latest step, then the codebook before.
-            inputs = [distinct_vectors([quantizer.observation]), *zip(quantizer.codebooks, usage, strict=True)]
+            inputs = [distinct_vectors([self._observed(name, step)]), *zip(quantizer.codebooks, usage, strict=True)]
             for level, (vectors, weights) in enumerate(inputs[: len(usage)]):
-                replicas, random = self._draws(counts.device, level, step, number)
+                random = self._random(counts.device, step, number, level)
                 dead = (usage[level] == 0).nonzero().flatten()
-                placed = self._revive_level(quantizer, level, dead, vectors, weights, replicas, random)
-                revived[f"{name}_{level + 1}"] = placed
+                offered = self._offered(weights, level)
+                revived[f"{name}_{level + 1}"] = self._revive_level(quantizer, level, dead, vectors, offered, random)
         return revived
 
     def _revive_level(
@@ -153,7 +184,6 @@ class CodebookUpkeep:
         dead: torch.Tensor,
         inputs: torch.Tensor,
         weights: torch.Tensor,
-        replicas: Replicas,
         random: torch.Generator,
     ) -> int:
         """Place dead codes on inputs of the level, by odds of their weight times squared distance from their code."""
@@ -161,8 +191,8 @@ class CodebookUpkeep:
             return 0
         codebook = quantizer.codebooks[level]
         inputs = inputs.to(codebook.dtype)
-        distances = (inputs - codebook[nearest_code(inputs, codebook)]).square().sum(dim=1)
-        drawn = draw_vectors(inputs, weights * distances, len(dead), replicas, random)
+        _, distances = nearest_with_distance(inputs, codebook)
+        drawn = draw_vectors(inputs, weights * distances, len(dead), self._replicas, random)
         drawn = torch.unique(drawn, dim=0)  # several replicas may have offered the vector of one id
         self._place(quantizer, level, dead[: len(drawn)], drawn)
         return len(drawn)
@@ -172,12 +202,14 @@ class CodebookUpkeep:
         codebook = quantizer.codebooks[level]
         codebook[rows] = vectors
         if quantizer.moving_averages is not None:
-            quantizer.moving_averages.place(quantizer.codebooks, level, rows)
-        for value in self._optimizer_state(codebook).values():
-            if isinstance(value, torch.Tensor) and value.shape == codebook.shape:
-                value[rows] = 0
+            quantizer.moving_averages.restart(level, rows)
+        reset_moments(self._optimizer_state(codebook), codebook.shape, rows)
 
-    def _draws(self, device: torch.device, level: int, *key: int) -> tuple[Replicas, torch.Generator]:
-        """Who draws for a level, and from what. Above level 1 every replica has the same inputs and draws alone."""
-        replicas = self._replicas if level == 0 else ALONE
-        return replicas, generator(device, self._settings.seed, *key, level, replicas.rank)
+    def _offered(self, weights: torch.Tensor, level: int) -> torch.Tensor:
+        """Weights of a level's inputs on this replica. Above level 1 all have the same inputs, and rank 0 offers them:
+        what each computed by itself might differ in the last bit.
+        """
+        return weights if level == 0 or self._replicas.rank == 0 else torch.zeros_like(weights)
+
+    def _random(self, device: torch.device, *key: int) -> torch.Generator:
+        return generator(device, self._settings.seed, *key, self._replicas.rank)

@@ -18,7 +18,7 @@ from cove_dist.report.coverage import area, code_counts, coverage, shuffled_cove
 from cove_dist.report.drawing import GREY, Picture, canvas, label, logarithmic
 
 _LONGEST_NAME = 26  # characters in a legend
-_MANY_CODES = 200  # from which the first codes need a logarithmic scale to be seen
+_MANY_CODES = 50  # from which the first codes need a logarithmic scale to be seen
 
 _SCHEMA = pa.schema(
     [
@@ -43,7 +43,7 @@ class Agreement:
         labelled: the column.
         level: from 1.
         covered: ``[C, v]``, the coverage of each category.
-        shuffled: ``[C, v]``, the same with shuffled codes.
+        shuffled, deviation: ``[C, v]``, mean and deviation of the same with shuffled codes.
         mutual_information: between code and category, over all categories, adjusted for chance: 0 for codes that know
             nothing of them, 1 for the same partition; `None` where an id may have several categories.
     """
@@ -52,6 +52,7 @@ class Agreement:
     level: int
     covered: np.ndarray
     shuffled: np.ndarray
+    deviation: np.ndarray
     mutual_information: float | None
 
     @property
@@ -98,7 +99,7 @@ def compare(labelled: Labelled, *, top_categories: int, shuffles: int, seed: int
         covered = coverage(code_counts(codes, ids, categories, shape))
         chance = shuffled_coverage(codes, ids, categories, shape, shuffles=shuffles, seed=seed)
         shared = None if labelled.several else float(adjusted_mutual_info_score(labelled.categories, codes))
-        compared.append(Agreement(labelled, level, covered, chance, shared))
+        compared.append(Agreement(labelled, level, covered, *chance, shared))
     return compared
 
 
@@ -110,8 +111,8 @@ def draw_coverage(compared: list[Agreement], folder: Path, shuffles: int) -> Pic
     """The levels of one category column, side by side."""
     labelled = compared[0].labelled
     path = folder / f"coverage_{labelled.entity}_{quote(labelled.column, safe='')}.png"
-    with canvas(path, 1, len(compared), width=4.6, height=3.4) as axes:
-        drawn = [_draw_level(panel, one) for panel, one in zip(axes[0], compared, strict=True)]
+    with canvas(path, 2, len(compared), width=4.6, height=2.8) as axes:
+        drawn = [_draw_level(*panels, one) for panels, one in zip(axes.T, compared, strict=True)]
         names = ["codes shuffled", *map(_short, compared[0].names)]
         axes[0, 0].figure.legend(drawn[0], names, loc="outside right center", title=_short(labelled.column))
     caption = (
@@ -119,22 +120,29 @@ def draw_coverage(compared: list[Agreement], folder: Path, shuffles: int) -> Pic
         f" sorted by how many of the category's {labelled.entity}s have them; a point is the share of the category that"
         " its i most used codes cover. Steeper is better. Grey: the same after the codes were shuffled over the"
         f" {labelled.entity}s (mean of {shuffles} shuffles; the band spans the categories), which is what the sizes of"
-        f" codes and categories alone give. {len(labelled.codes):,} {labelled.entity}s have both codes and a category."
+        " codes and categories alone give: a small category needs fewer codes. Below: each category's curve less its"
+        " own of shuffled codes; codes follow a category whose line is above the band, twice the largest deviation of"
+        f" a category over the shuffles. {len(labelled.codes):,} {labelled.entity}s have both codes and a category."
     )
     several = " An id with several categories counts under each." if labelled.several else ""
     return Picture(path, f"{labelled.entity} codes and {labelled.column}", caption + several)
 
 
-def _draw_level(axes: Axes, one: Agreement) -> list[Artist]:
-    """Returns what the legend names: the band, then a line a category."""
+def _draw_level(axes: Axes, beneath: Axes, one: Agreement) -> list[Artist]:
+    """The curves, and beneath them their gain over chance; returns what the legend names: the band, then the lines."""
     v = one.covered.shape[1]
     taken = np.arange(1, v + 1)
     band = axes.fill_between(taken, one.shuffled.min(axis=0), one.shuffled.max(axis=0), color=GREY, alpha=0.35)
     lines = axes.plot(taken, one.covered.T)
     label(axes, f"level {one.level}, {v:,} codes", "i, codes taken", "share of the category covered")
     axes.set_ylim(0, 1.03)
+    scatter = 2 * one.deviation.max(axis=0)
+    beneath.fill_between(taken, -scatter, scatter, color=GREY, alpha=0.35)
+    beneath.plot(taken, (one.covered - one.shuffled).T)
+    label(beneath, "", "i, codes taken", "share less that of shuffled codes")
     if v >= _MANY_CODES:
         logarithmic(axes, "x")
+        logarithmic(beneath, "x")
     return [band, *lines]
 
 

@@ -133,7 +133,7 @@ def _draw_level(axes: Axes, entity: EntityCodes, level: int) -> None:
     else:
         axes.stairs(sizes, np.arange(v + 1) + 0.5, fill=True)
     effective = float(perplexity(torch.from_numpy(sizes)))
-    title = f"{entity.entity}, level {level}: perplexity {effective:.1f} of {v:,}"
+    title = f"{entity.entity}, level {level}: {(sizes > 0).sum():,} of {v:,} in use, perplexity {effective:.1f}"
     label(axes, title, "codes, largest first", f"{entity.entity}s per code")
     axes.set_xlim(0.5, v + 0.5)
     axes.yaxis.set_major_formatter("{x:,.0f}")

@@ -34,8 +34,8 @@ def coverage(counts: np.ndarray) -> np.ndarray:
 
 def shuffled_coverage(
     codes: np.ndarray, ids: np.ndarray, categories: np.ndarray, shape: tuple[int, int], *, shuffles: int, seed: int
-) -> np.ndarray:
-    """`coverage` when codes have nothing to do with categories: the mean over random permutations of the codes.
+) -> tuple[np.ndarray, np.ndarray]:
+    """`coverage` when codes have nothing to do with categories: mean and deviation over permutations of the codes.
 
     Codes keep their sizes and categories keep theirs, so the curve also shows what these two alone give.
 
@@ -45,10 +45,13 @@ def shuffled_coverage(
         seed: of the permutations.
     """
     random = np.random.default_rng(seed)
-    total = np.zeros(shape)
+    total, squares = np.zeros(shape), np.zeros(shape)
     for _ in range(shuffles):
-        total += coverage(code_counts(random.permutation(codes), ids, categories, shape))
-    return total / shuffles
+        curves = coverage(code_counts(random.permutation(codes), ids, categories, shape))
+        total += curves
+        squares += curves**2
+    mean = total / shuffles
+    return mean, np.sqrt(np.maximum(squares / shuffles - mean**2, 0))
 
 
 def area(curves: np.ndarray) -> float:

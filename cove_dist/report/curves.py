@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
@@ -15,8 +16,8 @@ from cove_dist.report.run_folder import Record, Run, series
 _NOT_LOSSES = ("kind", "step", "epoch", "samples_per_second", "resident_mb")
 _USAGE = ("perplexity_", "dead_")
 _COUNTS = ("revived_",)
-_SHOWN_METRICS = ("logloss", "ndcg", "hr")
-_WIDE_RANGE = 20  # a ratio of codebook sizes from which a logarithmic scale reads better
+_SHOWN_METRICS = ("logloss", "gauc", "ndcg", "hr")
+_WIDE_RANGE = 5  # a ratio of codebook sizes, or of losses, from which a logarithmic scale reads better
 
 
 def draw_losses(run: Run, folder: Path) -> list[Picture]:
@@ -32,15 +33,22 @@ def draw_losses(run: Run, folder: Path) -> list[Picture]:
         if parts:
             axes[0, 0].plot(*series(records, "step", "task"), "--", label="task")
         label(axes[0, 0], "training loss", "step", "loss (mean over rows)")
-        for name in parts:
-            axes[0, 1].plot(*series(records, "step", name), label=name.replace("_", ", "))
         if parts:
-            label(axes[0, 1], "its parts beside the task", "step", "loss (log scale)")
-            logarithmic(axes[0, 1], "y")
-            for panel in axes.flat:
-                panel.legend()
+            _draw_parts(axes[0, 1], records, parts)
+            axes[0, 0].legend()
     caption = "Means over the steps between two reports. Parts are shown before they are weighted."
     return [Picture(path, "Training loss", caption)]
+
+
+def _draw_parts(axes: Axes, records: list[Record], parts: Sequence[str]) -> None:
+    drawn = [series(records, "step", name) for name in parts]
+    for name, (steps, values) in zip(parts, drawn, strict=True):
+        axes.plot(steps, values, label=name.replace("_", ", "))
+    label(axes, "its parts beside the task", "step", "loss (mean over rows)")
+    positive = np.concatenate([values[values > 0] for _, values in drawn])
+    if len(positive) and positive.max() > _WIDE_RANGE * positive.min():
+        logarithmic(axes, "y")
+    axes.legend()
 
 
 def _is_loss(name: str) -> bool:
@@ -54,8 +62,8 @@ def draw_validation(run: Run, folder: Path) -> list[Picture]:
     names.sort(key=lambda name: name != run.stopping_metric)
     if not names:
         return []
-    path, columns = folder / "validation.png", min(3, len(names))
-    with canvas(path, math.ceil(len(names) / columns), columns, width=3.0, height=2.1) as axes:
+    path, columns = folder / "validation.png", min(4, len(names))
+    with canvas(path, math.ceil(len(names) / columns), columns, width=2.6, height=2.1) as axes:
         for panel, name in zip(axes.flat, names, strict=False):
             epochs, values = series(records, "epoch", name)
             panel.plot(epochs, values, marker="o", markersize=3)
@@ -107,7 +115,7 @@ def _draw_perplexity(axes: Axes, run: Run, entity: str) -> None:
     label(axes, f"{entity}: perplexity", "step", "perplexity (codes)")
     if sizes[0] > _WIDE_RANGE * sizes[-1]:
         logarithmic(axes, "y")
-        axes.set_ylim(0.9, 5 * sizes[0])
+        axes.set_ylim(0.9, 3 * sizes[0])
     else:
         axes.set_ylim(0, 1.2 * sizes[0])
     axes.legend(loc="upper right", ncols=len(sizes))  # above the dotted lines, where no curve can be

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from cove_dist.evaluation.frequency import GROUPS, by_entity, is_grouped
 from cove_dist.report.drawing import Picture
 from cove_dist.report.run_folder import Run
 from cove_dist.training.program import CONFIG_FILE
@@ -35,6 +36,9 @@ def render(run: Run, pictures: Sequence[Picture], agreement: Sequence[Mapping[st
     environment.filters |= {"figure": figure, "embedded": embedded}
     return environment.get_template(TEMPLATE).render(
         run=run,
+        metrics={name: value for name, value in run.metrics.items() if not is_grouped(name)},
+        groups=GROUPS,
+        by_frequency=by_entity(run.metrics),
         data=run.config["data"],
         pictures=pictures,
         agreement=agreement,

@@ -13,9 +13,9 @@ from torchrec.distributed import DistributedModelParallel
 from torchrec.optim.keyed import CombinedOptimizer
 
 from cove_dist.config import RunConfig
-from cove_dist.embeddings.dense_lookup import mend_dense_lookups
 from cove_dist.embeddings.initialization import fill_normal_
 from cove_dist.embeddings.optimizers import fuse_optimizer
+from cove_dist.embeddings.replicated import look_up_unpooled
 from cove_dist.embeddings.sharding import plan_tables, sharders
 from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX, table_names
 from cove_dist.training.distributed import Runtime
@@ -71,7 +71,7 @@ def build(config: RunConfig, schema: Schema, runtime: Runtime, batch_size: int) 
         process_group=dist.group.WORLD,
     )
     sharded = DistributedModelParallel(model, device=runtime.device, plan=plan, sharders=sharders())
-    mend_dense_lookups(sharded.module.tables)
+    look_up_unpooled(sharded)
     initialize_tables(sharded, config.embeddings.init_std, config.seed)
     optimizer = build_optimizer(sharded, config)
     torch.manual_seed(config.seed * 1_000_003 + runtime.rank)

@@ -76,7 +76,7 @@ def max_over_ranks(value: float, device: torch.device) -> float:
 
 
 def sum_over_ranks(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """All-reduced sum of a float64 vector, on CPU."""
+    """All-reduced sum of a vector, on CPU."""
     total = values.to(device)
     dist.all_reduce(total)
     return total.cpu()

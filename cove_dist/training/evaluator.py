@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,12 +17,14 @@ import torch.distributed as dist
 from torch import nn
 
 from cove_dist.config import EvaluationConfig, RunConfig
-from cove_dist.evaluation import CTRMetrics
+from cove_dist.evaluation import CTRMetrics, FrequencyGroups, FrequencyMetrics
 from cove_dist.tasks.ctr import Predictions
 from cove_dist.training.distributed import Runtime
 from cove_dist.training.loaders import evaluation_loader
 from data_pipeline.batch import Batch
 from data_pipeline.schema import Schema
+
+logger = logging.getLogger(__name__)
 
 Scored = tuple[Batch, torch.Tensor]
 
@@ -45,12 +49,31 @@ def build_ctr_evaluator(
     return lambda model: evaluate(score(model, loader, runtime.device), config.evaluation, runtime.device)
 
 
-def evaluate(scored: Iterable[Scored], config: EvaluationConfig, device: torch.device) -> dict[str, float]:
-    """The metrics over all ranks, the same on each. Every user's rows must be on one rank, in order of user id."""
-    metrics = CTRMetrics(ndcg_at=config.ndcg_at, hit_rate_at=config.hit_rate_at).to(device)
+def evaluate(
+    scored: Iterable[Scored],
+    config: EvaluationConfig,
+    device: torch.device,
+    by_frequency: Mapping[str, FrequencyGroups] | None = None,
+) -> dict[str, float]:
+    """The metrics over all ranks, the same on each: nan where undefined, with a warning logged.
+
+    Args:
+        scored: every user's rows on one rank, in order of user id.
+        config: the k of the ranking metrics.
+        device: of the batches.
+        by_frequency: groups of ids, by entity, for which the metrics are computed apart as well.
+    """
+    overall = CTRMetrics(config.ndcg_at, config.hit_rate_at).to(device)
+    grouped = FrequencyMetrics(by_frequency or {}, config.ndcg_at, config.hit_rate_at).to(device)
     for batch, logits in scored:
-        metrics.update(logits, batch.labels, batch.users)
-    return metrics.compute()
+        overall.update(logits, batch.labels, batch.users)
+        grouped.update(logits, batch.labels, batch.users, batch.items)
+    metrics = overall.compute()
+    if undefined := [name for name, value in metrics.items() if math.isnan(value)]:
+        logger.warning(
+            "undefined, for want of positives, of negatives, or of users with both: %s", ", ".join(undefined)
+        )
+    return metrics | grouped.compute()
 
 
 @contextmanager

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 import torch
 from omegaconf import OmegaConf
 from rich.progress import track
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from cove_dist.composition import check, compose_yaml
@@ -249,4 +249,4 @@ def write_codebooks(model: CTRModel, config: RunConfig, schema: Schema, checkpoi
         "alpha": str(config.quantizer.alpha),
         "levels": json.dumps(config.quantizer.levels()),
     }
-    save_file(codebooks, path, metadata=metadata)
+    path.write_bytes(save(codebooks, metadata))  # save_file would make it readable by its owner alone

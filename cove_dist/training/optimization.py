@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torchrec.distributed import DistributedModelParallel
-from torchrec.optim.clipping import GradientClipping, GradientClippingOptimizer
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
@@ -32,10 +33,25 @@ def build_optimizer(model: DistributedModelParallel, config: RunConfig) -> Combi
     parts: list[tuple[str, KeyedOptimizer]] = [("dense", _keyed(dense, config.trainer.optimizer))]
     if tables:
         parts.append(("tables", _keyed(tables, config.embeddings.optimizer)))
-    ordinary: KeyedOptimizer = CombinedOptimizer(parts)
-    if config.trainer.gradient_clip_norm is not None:
-        ordinary = GradientClippingOptimizer(ordinary, GradientClipping.NORM, config.trainer.gradient_clip_norm)
+    norm = config.trainer.gradient_clip_norm
+    ordinary = CombinedOptimizer(parts) if norm is None else ClippedOptimizer(parts, norm)
     return CombinedOptimizer([("fused", model.fused_optimizer), ("replicated", ordinary)])
+
+
+class ClippedOptimizer(CombinedOptimizer):
+    """Clips the gradients of all parts together by their norm before a step.
+
+    TorchRec's clipping wrapper keeps the state that the parts had when they were wrapped: none, so that neither a
+    checkpoint nor the revival of codes would find their moments.
+    """
+
+    def __init__(self, parts: list[tuple[str, KeyedOptimizer]], max_norm: float) -> None:
+        super().__init__(parts)
+        self._max_norm = max_norm
+
+    def step(self, closure: Any = None) -> None:
+        nn.utils.clip_grad_norm_(self.params.values(), self._max_norm)
+        super().step(closure)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, warmup_steps: int) -> LambdaLR:

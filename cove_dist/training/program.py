@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -25,9 +26,11 @@ from cove_dist.training.checkpoint import CheckpointFolder, load_model
 from cove_dist.training.debug import debug_settings
 from cove_dist.training.distributed import Runtime, process_group
 from cove_dist.training.evaluator import PredictionWriter, evaluate, prediction_folder, score
+from cove_dist.training.frequency import frequency_groups
+from cove_dist.training.list_evaluator import build_list_evaluator
 from cove_dist.training.loaders import evaluation_loader
 from cove_dist.training.reporting import LOG_FILE, read_records
-from cove_dist.training.tasks import task_of
+from cove_dist.training.tasks import TASKS, task_of
 from cove_dist.training.trainer import Position, Trainer
 from cove_dist.types import PositiveInt
 from data_pipeline.schema import Schema
@@ -95,11 +98,15 @@ class EvaluateConfig:
     checkpoint: Literal["best", "newest"]
     device: Literal["auto", "cpu", "cuda"]
     batch_size: PositiveInt | None
+    by_frequency: bool
     save_predictions: bool
 
 
-def evaluate_run(overrides: Sequence[str]) -> dict[str, float] | None:
-    """Evaluate a run's checkpoint and write ``metrics.json``. Every rank calls it; rank 0 gets the metrics."""
+def evaluate_run(overrides: Sequence[str]) -> dict[str, float | None] | None:
+    """Evaluate a run's checkpoint and write ``metrics.json``. Every rank calls it; rank 0 gets the metrics.
+
+    A metric that is undefined is `None`, and null in the file: JSON has no nan.
+    """
     request = check(EvaluateConfig, OmegaConf.to_container(compose_yaml("evaluate", overrides), throw_on_missing=False))
     config, folder = load_saved_run(request.run)
     if request.batch_size is not None:
@@ -109,9 +116,10 @@ def evaluate_run(overrides: Sequence[str]) -> dict[str, float] | None:
         metrics, checkpoint = evaluate_here(config, schema, runtime, folder, request)
         if not runtime.is_main:
             return None
-        record: dict[str, Any] = {"split": request.split, "checkpoint": checkpoint.name, **metrics}
+        defined = {name: None if math.isnan(value) else value for name, value in metrics.items()}
+        record: dict[str, Any] = {"split": request.split, "checkpoint": checkpoint.name, **defined}
         (folder / METRICS_FILE).write_text(json.dumps(record, indent=2) + "\n")
-    return metrics
+    return defined
 
 
 def evaluate_here(
@@ -121,14 +129,24 @@ def evaluate_here(
     checkpoint = find_checkpoint(folder, config, request.checkpoint)
     trainable = build(config, schema, runtime, config.trainer.rank_evaluation_batch_size(runtime.world_size))
     load_model(checkpoint, trainable, describe_model(config, schema))
-    if not request.save_predictions:
-        evaluator = task_of(config).build_evaluator(config, schema, request.split, runtime)
-        return evaluator(trainable.model), checkpoint
+    if task_of(config) is TASKS["lists"]:
+        refuse_ctr_requests(request)
+        return build_list_evaluator(config, schema, request.split, runtime)(trainable.model), checkpoint
     loader = evaluation_loader(config, schema, request.split, runtime)
     scored = score(trainable.model, loader, runtime.device)
+    groups = frequency_groups(config, schema, runtime) if request.by_frequency else {}
+    if not request.save_predictions:
+        return evaluate(scored, config.evaluation, runtime.device, groups), checkpoint
     with prediction_folder(folder / f"predictions_{request.split}", runtime) as target:
         writer = PredictionWriter(target / f"part-{runtime.rank:05d}.parquet", Path(config.data.path), schema)
-        return evaluate(writer.write(scored), config.evaluation, runtime.device), checkpoint
+        return evaluate(writer.write(scored), config.evaluation, runtime.device, groups), checkpoint
+
+
+def refuse_ctr_requests(request: EvaluateConfig) -> None:
+    """Raises ConfigError when a run on lists is asked for what only CTR models give."""
+    for key in ("save_predictions", "by_frequency"):
+        if getattr(request, key):
+            raise ConfigError(f"{key} = true: of models of click-through rate alone, and this run continues lists")
 
 
 def load_saved_run(run: str) -> tuple[RunConfig, Path]:

@@ -77,12 +77,12 @@ class Synthetic(Dataset):
 
     def planted(self, seed: int) -> dict[str, pa.Table]:
         """The true categories per id column: ``original_id, category_1, …``, fine first. Rows may hold fewer ids."""
-        users, items = self._population(seed)
+        users, items = self.populations(seed)
         return {USER: users.table(), ITEM: items.table()}
 
     def chunks(self, seed: int) -> Iterator[pa.RecordBatch]:
         """Batches of up to `chunk_rows` rows: user, item int64, label int8, time int64 (seconds)."""
-        users, items = self._population(seed)
+        users, items = self.populations(seed)
         for start in range(0, self.rows, self.chunk_rows):
             count = min(self.chunk_rows, self.rows - start)
             uniform = np.random.Generator(_bits(seed, _ROWS).advance(start)).random((count, _DRAWS))
@@ -105,7 +105,8 @@ class Synthetic(Dataset):
             return (affinity > 0).astype(np.float64)
         return 0.5 * (1 + np.tanh(0.5 * affinity / self.noise))  # the sigmoid, without overflow
 
-    def _population(self, seed: int) -> tuple["Population", "Population"]:
+    def populations(self, seed: int) -> tuple["Population", "Population"]:
+        """Users and items with their places in the trees; the same for the same seed."""
         return (
             Population(self.users, tuple(self.user_tree), self.user_skew, np.random.Generator(_bits(seed, _USERS))),
             Population(self.items, tuple(self.item_tree), self.item_skew, np.random.Generator(_bits(seed, _ITEMS))),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +81,34 @@ def test_metrics_equal_those_of_other_libraries_on_the_saved_predictions(run: Pa
     )
 
 
+def test_metrics_of_groups_equal_those_of_their_rows_in_the_files(run: Path, data: Path) -> None:
+    out = succeed("evaluate", f"run={run}", "device=cpu", "save_predictions=true", ranks=2)
+    assert re.search(r"items by training rows +┃ +q1 ┃ +q2 ┃ +q3 ┃ +q4 ┃ +never", out)
+    assert re.search(r"│ auc +│ +0\.\d{4} │", out)
+    assert "/" not in out
+    metrics = json.loads((run / "metrics.json").read_text())
+    predicted = pq.read_table(run / "predictions_test").to_pydict()
+    labels, scores = np.array(predicted["label"]), np.array(predicted["score"])
+    for entity in ("user", "item"):
+        original = pq.read_table(data / "ids" / f"{entity}_id.parquet")["original_id"].to_pylist()
+        counts = Counter(original[i] for i in pq.read_table(data / "train")[f"{entity}_id"].to_pylist())
+        cuts = np.quantile(list(counts.values()), [0.25, 0.5, 0.75], method="inverted_cdf")
+        of_row = np.array([counts[i] for i in predicted[entity]])
+        places = np.where(of_row == 0, 4, np.searchsorted(cuts, of_row))
+        for place, group in enumerate(("q1", "q2", "q3", "q4", "never")):
+            rows = places == place
+            assert metrics[f"samples/{entity}_{group}"] == rows.sum()
+            auc = metrics[f"auc/{entity}_{group}"]
+            if len(set(labels[rows])) < 2:
+                assert auc is None
+            else:
+                bound = metrics[f"auc_error/{entity}_{group}"] + 1e-6
+                assert abs(auc - roc_auc_score(labels[rows], scores[rows])) <= bound
+
+
 def test_predictions_carry_the_original_ids(run: Path, data: Path) -> None:
-    evaluated(run, "save_predictions=true")
+    metrics = evaluated(run, "save_predictions=true", "by_frequency=false")
+    assert not [name for name in metrics if "/" in name]
     predicted = pq.read_table(run / "predictions_test").to_pylist()
     original = {
         name: dict(
@@ -122,6 +149,7 @@ def test_comparison_of_runs_over_seeds(data: Path, tmp_path: Path) -> None:
     assert "±" in out
     [record] = json.loads((tmp_path / "table.json").read_text())
     assert len(record["figures"]["auc"]) == 2
+    assert "auc/item_q1" not in record["figures"]
 
 
 def test_debug_mode_is_short_shows_shapes_and_leaves_nothing(data: Path, tmp_path: Path) -> None:

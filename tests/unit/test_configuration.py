@@ -75,7 +75,7 @@ def test_every_experiment_is_built(experiment: str) -> None:
 
 @pytest.mark.parametrize("trainer", options("trainer"))
 def test_every_trainer_is_composed(trainer: str) -> None:
-    load_run_config([f"trainer={trainer}"])
+    load_run_config([f"trainer={trainer}", *(["model=sasrec"] if trainer == "lists" else [])])
 
 
 @pytest.mark.parametrize("data", options("data"))
@@ -87,7 +87,7 @@ def test_every_data_set_is_built(data: str) -> None:
     dataset(**check_arguments(dataset, arguments, "data"))
 
 
-@pytest.mark.parametrize("name", ["train", "prepare", "evaluate", "compare", "cluster_items"])
+@pytest.mark.parametrize("name", ["train", "prepare", "evaluate", "compare", "popularity", "cluster_items"])
 def test_every_primary_file_is_composed(name: str) -> None:
     compose_yaml(name, [])
 
@@ -96,7 +96,7 @@ def test_every_primary_file_is_composed(name: str) -> None:
     ("override", "message"),
     [
         ("trainer.epoch=3", r"trainer\.epoch: unknown key; did you mean trainer\.epochs"),
-        ("model=deepfn", r"model/deepfn.*Allowed: .*deepfm, dlrm"),
+        ("model=deepfn", r"model/deepfn.*Allowed: .*dcn, deepfm, dlrm"),
         ("trainer.batch_size=-1", r"trainer\.batch_size = -1: input should be greater than 0"),
         ("trainer.batch_size=many", r"trainer\.batch_size = many: input should be a valid integer"),
         ("quantizer.alpha=1.5", r"quantizer\.alpha = 1\.5: input should be less than or equal to 1"),

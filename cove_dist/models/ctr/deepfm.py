@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from cove_dist.models.layers.first_order import FirstOrder
 from cove_dist.models.layers.mlp import MLP
 from cove_dist.types import PositiveInt, Probability
 
@@ -40,7 +41,7 @@ class DeepFM(nn.Module):
         super().__init__()
         self.mlp = MLP(num_fields * embedding_dim + num_dense, hidden_units, dropout)
         self.deep_output = nn.Linear(self.mlp.out_dim, 1)
-        self.dense_first_order = nn.Linear(num_dense, 1, bias=False) if num_dense else None
+        self.first_order = FirstOrder(num_dense)
 
     def forward(self, fields: torch.Tensor, dense: torch.Tensor, first_order: torch.Tensor) -> torch.Tensor:
         """Score a batch.
@@ -54,8 +55,7 @@ class DeepFM(nn.Module):
             Logits ``[B]``.
         """
         deep = self.deep_output(self.mlp(torch.cat([fields.flatten(1), dense], dim=1))).squeeze(1)
-        logits = first_order.sum(dim=1) + pairwise_interactions(fields) + deep
-        return logits if self.dense_first_order is None else logits + self.dense_first_order(dense).squeeze(1)
+        return self.first_order(first_order, dense) + pairwise_interactions(fields) + deep
 
 
 def pairwise_interactions(fields: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,15 @@ def test_report_has_the_figures_of_table_1(tmp_path, raw):
         density=100 / (5 * 24),
     )
     assert report.summary()["density"] == "83.3333%"
+
+
+def test_counts_are_held_against_the_published_ones(tmp_path, raw):
+    prepare_custom(raw, tmp_path / "out")
+    report = replace(Report.load(tmp_path / "out"), published={"users": 5, "items": 1_024})
+    assert report.differences() == ["24 items instead of 1,024"]
+    summary = report.summary()
+    assert (summary["users"], summary["items"]) == ("5, as published", "24; published: 1,024")
+    assert summary["samples"] == "100"
 
 
 def test_repeated_pairs_are_counted_and_kept(tmp_path):

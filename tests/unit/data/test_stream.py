@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -172,7 +173,10 @@ def test_decoded_row_groups_are_released(tmp_path):
     for _ in ParquetStream(tmp_path, schema, "train", 500, shuffle=True, shuffle_buffer=2_000):
         held.append(pa.total_allocated_bytes() - before)
     assert 0 < max(held) < table.nbytes / 10
-    assert pa.total_allocated_bytes() == before
+    for _ in range(100):
+        if pa.total_allocated_bytes() > before:
+            time.sleep(0.05)  # Arrow's own threads may hold the last of it for a moment
+    assert pa.total_allocated_bytes() <= before
 
 
 def test_evaluation_keeps_users_whole_and_in_order(prepared):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import math
 
 import pytest
@@ -90,18 +89,14 @@ def test_batches_and_ranks_add_up(kind: type, sample: tuple, points: list[int]) 
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_one_class_has_no_auc(label: int, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        result = computed(BinnedAUC(), (torch.randn(5), torch.full((5,), label)))
+def test_one_class_has_no_auc(label: int) -> None:
+    result = computed(BinnedAUC(), (torch.randn(5), torch.full((5,), label)))
     assert math.isnan(result.auc)
     assert math.isnan(result.error_bound)
-    assert f"{5 * label} positives, {5 - 5 * label} negatives" in caplog.text
 
 
-def test_no_samples_have_no_log_loss(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        assert math.isnan(computed(LogLoss(), (torch.empty(0), torch.empty(0))))
-    assert "no samples" in caplog.text
+def test_no_samples_have_no_log_loss() -> None:
+    assert math.isnan(computed(LogLoss(), (torch.empty(0), torch.empty(0))))
 
 
 @pytest.mark.parametrize("kind", [BinnedAUC, LogLoss])

@@ -25,7 +25,7 @@ def test_equals_first_order_plus_pairs_plus_mlp() -> None:
     for layer in (model.mlp[0], model.mlp[2]):
         hidden = torch.relu(hidden @ layer.weight.T + layer.bias)
     deep = hidden @ model.deep_output.weight[0] + model.deep_output.bias
-    linear = first_order.sum(dim=1) + dense @ model.dense_first_order.weight[0]
+    linear = first_order.sum(dim=1) + dense @ model.first_order.dense.weight[0]
     torch.testing.assert_close(model(fields, dense, first_order), linear + pairs + deep)
 
 

@@ -32,21 +32,22 @@ def test_one_code_for_each_category_covers_it_at_once() -> None:
     assert area(curves) == 1
 
 
-def test_shuffled_coverage_is_the_mean_over_all_permutations() -> None:
+def test_shuffled_coverage_is_mean_and_deviation_over_all_permutations() -> None:
     """Every one of the 720 orders of the codes, counted with plain loops."""
-    expected = np.zeros((2, 4))
-    for codes in permutations(CODES.tolist()):
+    expected = np.zeros((720, 2, 4))
+    for order, codes in enumerate(permutations(CODES.tolist())):
         for category in (0, 1):
             members = [codes[i] for i, c in zip(IDS, CATEGORIES, strict=True) if c == category]
             falling = sorted((members.count(code) for code in range(4)), reverse=True)
-            expected[category] += [sum(falling[: i + 1]) / len(members) for i in range(4)]
-    curves = shuffled_coverage(CODES, IDS, CATEGORIES, (2, 4), shuffles=5000, seed=1)
-    assert curves == pytest.approx(expected / 720, abs=0.01)
+            expected[order, category] = [sum(falling[: i + 1]) / len(members) for i in range(4)]
+    mean, deviation = shuffled_coverage(CODES, IDS, CATEGORIES, (2, 4), shuffles=5000, seed=1)
+    assert mean == pytest.approx(expected.mean(axis=0), abs=0.01)
+    assert deviation == pytest.approx(expected.std(axis=0), abs=0.01)
 
 
 def test_shuffles_follow_the_seed() -> None:
     def curves(seed: int) -> np.ndarray:
-        return shuffled_coverage(CODES, IDS, CATEGORIES, (2, 4), shuffles=3, seed=seed)
+        return shuffled_coverage(CODES, IDS, CATEGORIES, (2, 4), shuffles=3, seed=seed)[0]
 
     assert np.array_equal(curves(0), curves(0))
     assert any(not np.array_equal(curves(0), curves(seed)) for seed in range(1, 6))

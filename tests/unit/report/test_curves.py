@@ -100,3 +100,16 @@ def test_a_run_without_a_log(tmp_path: Path, present: bool) -> None:
         (run / "log.jsonl").unlink()
     with pytest.raises(ConfigError, match=r"log.jsonl: no records; train first"):
         load_run(run)
+
+
+def test_every_metric_has_a_panel_in_rows_of_four(tmp_path: Path) -> None:
+    def drawn(*names: str) -> tuple[int, int]:
+        folder = tmp_path / str(len(names))
+        folder.mkdir()
+        records = [{"kind": "validation", "step": e, "epoch": e} | dict.fromkeys(names, 0.5) for e in (1, 2)]
+        [picture] = draw_validation(run_of(folder, records), folder)
+        return pixels(picture)
+
+    width, height = drawn("auc", "logloss", "gauc", "ndcg@1")
+    assert drawn("auc", "logloss", "gauc", "ndcg@1", "ndcg@5", "ndcg@10", "hr@5") == (width, 2 * height)
+    assert drawn("auc", "gauc") == (width // 2, height)

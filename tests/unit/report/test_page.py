@@ -71,6 +71,16 @@ def test_final_metrics_and_summary(run: Path) -> None:
     assert "Not evaluated yet" not in text
 
 
+def test_metrics_of_groups_have_tables_of_their_own(run: Path) -> None:
+    groups = {f"auc/{entity}_q{i}": 0.6 + i / 100 for entity in ("user", "item") for i in (1, 2, 3, 4)}
+    never = {f"auc/{entity}_never": None for entity in ("user", "item")}
+    (run / "metrics.json").write_text(json.dumps({"auc": 0.79123} | groups | never))
+    text = Page(report_run([f"run={run}", "shuffles=2"]).read_text()).text
+    assert "auc/" not in text
+    tables = text[text.index("By how often ids occur in training") :]
+    assert tables.count("q1q2q3q4never") == tables.count("auc0.61000.62000.63000.6400-") == 2
+
+
 def test_a_run_under_way_says_what_is_missing(tmp_path: Path, data: Path) -> None:
     page = report_run([f"run={write_run(tmp_path / 'run', data, log()[:2])}"])
     assert pictures(page.parent) == ["losses.png", "perplexity.png", "speed.png"]

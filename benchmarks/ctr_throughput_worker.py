@@ -1,0 +1,68 @@
+"""Training throughput of one of our configurations; started by ``ctr_throughput.py``, alone or under torchrun.
+
+Times whole training epochs by `Trainer`, data streamed from Parquet, without evaluation. Rank 0 prints one JSON line:
+samples per second of all ranks, and the GFLOP of the matrix products in a step, divided by its rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from cove_dist.composition import load_run_config
+from cove_dist.training.distributed import process_group
+from cove_dist.training.trainer import Trainer
+from data_pipeline.schema import Schema
+from launch.cli import quiet_libraries
+
+
+def time_epochs(trainer: Trainer, epochs: int) -> float:
+    """Seconds an epoch: the median, after one of warm-up."""
+    seconds = []
+    for epoch in range(epochs + 1):
+        trainer.train_loader.set_epoch(epoch)
+        start = time.perf_counter()
+        for output in trainer.steps(iter(trainer.train_loader)):
+            trainer.window.add(output, trainer.codebooks.after_step(trainer.position.step))
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])
+
+
+def gflop_per_row(trainer: Trainer) -> float:
+    """Of the matrix products in one step, counted as torch dispatches them."""
+    batch = next(iter(trainer.train_loader))
+    with FlopCounterMode(display=False) as counter:
+        list(trainer.steps(iter([batch])))
+    return counter.get_total_flops() / len(batch) / 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="prepared MovieLens-100K")
+    parser.add_argument("--epochs", type=int, default=3, help="timed, after one of warm-up")
+    parser.add_argument("--threads", type=int, required=True, help="of each rank")
+    parser.add_argument("overrides", nargs="+", help="of the configuration, as for launch/train.py")
+    arguments = parser.parse_args()
+    quiet_libraries()
+    torch.set_num_threads(arguments.threads)
+    fixed = [f"data.path={arguments.data}", "trainer.device=cpu", "trainer.log_every=1000000"]
+    config, _ = load_run_config([*arguments.overrides, *fixed])
+    schema = Schema.load(arguments.data)
+    with process_group("cpu") as runtime:
+        trainer = Trainer(config, schema, runtime)
+        trainer.trainable.model.train()
+        seconds = time_epochs(trainer, arguments.epochs)
+        gflop = gflop_per_row(trainer)
+        if runtime.is_main:
+            rows = schema.splits["train"].rows
+            print(json.dumps({"samples_per_s": rows / seconds, "gflop_per_row": gflop}))
+
+
+if __name__ == "__main__":
+    main()

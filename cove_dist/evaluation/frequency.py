@@ -1,0 +1,136 @@
+"""Metrics apart for rare and frequent ids: by how often a row's user, and its item, occurs in training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from cove_dist.evaluation.ctr import CTRMetrics
+
+GROUPS = ("q1", "q2", "q3", "q4", "never")
+_NEVER = len(GROUPS) - 1
+
+
+@dataclass(frozen=True)
+class FrequencyGroups:
+    """The ids of an entity, in five groups.
+
+    Let ``c_1 <= … <= c_n`` be the counts of the n ids that occur in training; the k-th quartile is the count
+    ``c_⌈kn/4⌉``. ``q1`` are the ids with counts up to the first quartile, ``q2`` those above it and up to the second,
+    ``q3`` likewise, ``q4`` those above the third, ``never`` those that do not occur. Equal counts are never parted: the
+    quartiles are of equal size but for ties, and all but ``q1`` may be empty.
+
+    Attributes:
+        of_id: uint8 ``[num_seen + 1]``: place in `GROUPS` of each id; the last is of every id from ``num_seen`` on.
+        figures: of each group: ``ids``, how many it has; ``train_rows_min`` and ``train_rows_max``, the least and the
+            greatest of their counts, nan when there are none.
+    """
+
+    of_id: torch.Tensor
+    figures: tuple[dict[str, float], ...]
+
+    @classmethod
+    def from_counts(cls, counts: torch.Tensor, num_ids: int) -> FrequencyGroups:
+        """Form the groups.
+
+        Args:
+            counts: int64 ``[num_seen]``: how often ids 0, 1, … occur in training.
+            num_ids: ids in all; those from ``num_seen`` on do not occur.
+        """
+        ordered = counts[counts > 0].sort().values
+        places = [math.ceil(k * len(ordered) / 4) - 1 for k in (1, 2, 3)]
+        quartiles = ordered[places] if len(ordered) else counts.new_zeros(3)
+        of_id = torch.full((len(counts) + 1,), _NEVER, dtype=torch.uint8)
+        of_id[:-1] = torch.where(counts > 0, torch.searchsorted(quartiles, counts), _NEVER)
+        parts = ordered.tensor_split(torch.searchsorted(ordered, quartiles, right=True))
+        never = counts.new_zeros(num_ids - len(ordered))
+        return cls(of_id, tuple(map(_figures, (*parts, never))))
+
+    def of(self, ids: torch.Tensor) -> torch.Tensor:
+        """Place in `GROUPS` of each id, int64 ``[B]`` as stored (unseen ones kept apart or not): uint8 ``[B]``."""
+        return self.of_id[ids.clamp(max=len(self.of_id) - 1)]
+
+    def to(self, device: torch.device | str) -> FrequencyGroups:
+        return replace(self, of_id=self.of_id.to(device))
+
+
+def _figures(counts: torch.Tensor) -> dict[str, float]:
+    """Of a group whose ids have these counts, in rising order."""
+    least, greatest = (int(counts[0]), int(counts[-1])) if len(counts) else (math.nan, math.nan)
+    return {"ids": len(counts), "train_rows_min": least, "train_rows_max": greatest}
+
+
+class FrequencyMetrics:
+    """`CTRMetrics` for each group of each entity, named as in ``auc/item_q1``.
+
+    A group has the rows whose user, or item, is in it, and every metric is computed as if there were no others:
+
+    - By user, GAUC, NDCG and HR rank all test items of the group's users.
+    - By item, they rank a user's test items *of the group* among themselves.
+
+    The lists of rare users, and of rare items, are short, and a list of positives alone is right however it is ranked:
+    by NDCG and HR compare models within a group, not groups with each other.
+
+    Args:
+        groups: by entity, ``user`` or ``item``; with none there are no metrics.
+        ndcg_at: the k of NDCG@k.
+        hit_rate_at: the k of HR@k.
+    """
+
+    def __init__(
+        self,
+        groups: Mapping[str, FrequencyGroups],
+        ndcg_at: Sequence[int] = (1, 5, 10),
+        hit_rate_at: Sequence[int] = (5,),
+    ) -> None:
+        self._groups = dict(groups)
+        self._metrics = {entity: [CTRMetrics(ndcg_at, hit_rate_at) for _ in GROUPS] for entity in groups}
+
+    def to(self, device: torch.device | str) -> FrequencyMetrics:
+        """Move the states and the groups to the device of the batches."""
+        for entity, metrics in self._metrics.items():
+            self._groups[entity] = self._groups[entity].to(device)
+            for metric in metrics:
+                metric.to(device)
+        return self
+
+    def update(self, logits: torch.Tensor, labels: torch.Tensor, users: torch.Tensor, items: torch.Tensor) -> None:
+        """Add a batch, as to `CTRMetrics`; ``items``: int64 ``[B]``."""
+        ids = {"user": users, "item": items}
+        for entity, metrics in self._metrics.items():
+            group = self._groups[entity].of(ids[entity])
+            for place, metric in enumerate(metrics):
+                rows = group == place
+                metric.update(logits[rows], labels[rows], users[rows])
+
+    def compute(self) -> dict[str, float]:
+        """``<figure>/<entity>_<group>``, over all ranks, the same on each; a collective call.
+
+        The figures are those of `FrequencyGroups` and of `CTRMetrics`. What is undefined is nan.
+        """
+        figures = {}
+        for entity, metrics in self._metrics.items():
+            for group, of_ids, metric in zip(GROUPS, self._groups[entity].figures, metrics, strict=True):
+                for name, value in (of_ids | metric.compute()).items():
+                    figures[f"{name}/{entity}_{group}"] = value
+        return figures
+
+
+def is_grouped(name: str) -> bool:
+    """Whether a figure is of one group alone."""
+    return "/" in name
+
+
+def by_entity(figures: Mapping[str, Any]) -> dict[str, dict[str, list[Any]]]:
+    """What `FrequencyMetrics` computed, for tables: entity -> figure -> its values in the order of `GROUPS`."""
+    tables: dict[str, dict[str, list[Any]]] = {}
+    for name in filter(is_grouped, figures):
+        figure, group = name.split("/")
+        entity, _ = group.rsplit("_", 1)
+        table = tables.setdefault(entity, {})
+        table.setdefault(figure, [figures[f"{figure}/{entity}_{each}"] for each in GROUPS])
+    return tables

@@ -1,0 +1,170 @@
+"""A cell on disk: what is done, whether it is what the grid asks for, and the doing of the rest.
+
+Beside what training leaves in a run folder there are ``cell.log`` (all that its programs printed), ``cell.json``
+(state, seconds, error) and ``metrics_<split>.json``; a cell is finished when it has those of all its splits.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from cove_dist.composition import load_run_config
+from cove_dist.errors import ConfigError
+from cove_dist.experiments.grid import Cell, GridConfig
+from cove_dist.experiments.process import exclusive, run_program, tail
+from cove_dist.training.program import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE
+
+LOG, RECORD = "cell.log", "cell.json"
+_ANY_VALUE = ("output", "trainer.checkpoint")  # keys that do not change what a run computes
+
+
+class CellFailed(Exception):
+    """A program of the cell ended with an error; the message is the end of its log."""
+
+
+def metrics_path(folder: Path, split: str) -> Path:
+    return folder / f"metrics_{split}.json"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Empty where there is no such file."""
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def is_finished(cell: Cell, grid: GridConfig) -> bool:
+    return all(metrics_path(cell.folder, split).is_file() for split in grid.splits)
+
+
+def state(cell: Cell, grid: GridConfig) -> str:
+    """``finished``, ``failed``, ``begun`` or ``missing``."""
+    if is_finished(cell, grid):
+        return "finished"
+    if read_json(cell.folder / RECORD).get("state") == "failed":
+        return "failed"
+    return "begun" if (cell.folder / CONFIG_FILE).is_file() else "missing"
+
+
+def changes(cell: Cell) -> list[str]:
+    """Settings that differ between the run in the cell's folder and the grid, as ``key: there, here``.
+
+    A key that the run's configuration lacks, because the program has learned it since, counts only where the grid
+    sets it.
+
+    Raises:
+        ConfigError: the grid's configuration of the cell is wrong.
+    """
+    try:
+        composed = load_run_config(cell.overrides)[1]
+    except ConfigError as error:
+        raise ConfigError(f"{cell.name}: {error}") from error
+    if not (cell.folder / CONFIG_FILE).is_file():
+        return []
+    here = _flat(OmegaConf.to_container(composed))
+    there = _flat(OmegaConf.to_container(OmegaConf.load(cell.folder / CONFIG_FILE)))
+    given = {override.split("=")[0].lstrip("+") for override in cell.overrides}
+    compared = [key for key in here if (key in there or key in given) and not _is_within(key, _ANY_VALUE)]
+    return [f"{key}: {there.get(key)} there, {here[key]} here" for key in compared if there.get(key) != here[key]]
+
+
+def _is_within(key: str, sections: tuple[str, ...]) -> bool:
+    return any(key == section or key.startswith(section + ".") for section in sections)
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def is_stale(cell: Cell, grid: GridConfig) -> bool:
+    """Check the cell's configuration; say whether its folder holds a run of another one, which is to be replaced.
+
+    Raises:
+        ConfigError: the configuration is wrong, or another one is there and the grid does not say to replace it.
+    """
+    changed = changes(cell)
+    if changed and grid.changed == "error":
+        raise ConfigError(
+            f"{cell.folder}: holds a run of another configuration: {'; '.join(changed)}."
+            " Give another output, changed=retrain to replace it, or mend the grid."
+        )
+    return bool(changed)
+
+
+def compute(cell: Cell, grid: GridConfig, stop: Event, *, replace: bool = False) -> bool:
+    """Train what is not trained, evaluate what is not evaluated; returns whether there was anything to do.
+
+    Args:
+        cell, grid: what to compute.
+        stop: ends it.
+        replace: remove first what the folder holds.
+
+    Raises:
+        CellFailed: a program failed.
+        Interrupted: ``stop`` was set; the training can be resumed.
+    """
+    folder = cell.folder
+    with exclusive(folder.parent / f".{folder.name}.lock", stop) as lock:
+        if replace:
+            shutil.rmtree(folder)
+        if is_finished(cell, grid) and not grid.reevaluate:
+            return False
+        folder.mkdir(parents=True, exist_ok=True)
+        with _recorded(folder):
+            if not (folder / SUMMARY_FILE).is_file():
+                arguments = [*cell.overrides, "trainer.checkpoint.resume=auto"]
+                _run("launch.train", arguments, folder, grid, lock, stop)
+            for split in grid.splits:
+                if grid.reevaluate or not metrics_path(folder, split).is_file():
+                    _evaluate(folder, split, grid, lock, stop)
+        remove_checkpoints(folder, grid.keep_checkpoints)
+    return True
+
+
+def _evaluate(folder: Path, split: str, grid: GridConfig, lock: int, stop: Event) -> None:
+    device = OmegaConf.load(folder / CONFIG_FILE).trainer.device
+    arguments = [f"run={folder}", f"split={split}", f"device={device}", *grid.evaluate]
+    _run("launch.evaluate", arguments, folder, grid, lock, stop)
+    partial = folder / f".{split}.partial"
+    shutil.copyfile(folder / METRICS_FILE, partial)
+    partial.rename(metrics_path(folder, split))
+
+
+def _run(module: str, arguments: list[str], folder: Path, grid: GridConfig, lock: int, stop: Event) -> None:
+    log = folder / LOG
+    if run_program(module, arguments, log, grid, lock=lock, stop=stop):
+        raise CellFailed(tail(log))
+
+
+@contextmanager
+def _recorded(folder: Path) -> Iterator[None]:
+    """Keep the seconds taken, over all attempts, and how the last one ended."""
+    before = read_json(folder / RECORD).get("seconds", 0.0)
+    started, record = time.monotonic(), {"state": "interrupted"}
+    try:
+        yield
+        record = {"state": "finished"}
+    except CellFailed as error:
+        record = {"state": "failed", "error": str(error)}
+        raise
+    finally:
+        record |= {"seconds": before + time.monotonic() - started}
+        (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def remove_checkpoints(folder: Path, keep: str) -> None:
+    """Of a finished run: all, or all but the one that was evaluated."""
+    evaluated = {read_json(path).get("checkpoint") for path in folder.glob("metrics_*.json")}
+    for path in (folder / "checkpoints").glob("step_*"):
+        if keep == "none" or (keep == "best" and path.name not in evaluated):
+            shutil.rmtree(path)

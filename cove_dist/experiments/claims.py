@@ -1,0 +1,111 @@
+"""A grid's claims: each that one quantizer is better than another, by one metric, for one model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from cove_dist.experiments.grid import GridConfig
+from cove_dist.experiments.results import Results
+from cove_dist.experiments.statistics import Comparison, compare, holm
+from cove_dist.experiments.text import p_value, percent
+
+Verdict = Literal["holds", "does not hold", "not decided"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That ``new`` is better than ``old``.
+
+    Attributes:
+        measured: the comparison over seeds.
+        adjusted: its p-value after Holm's correction over all claims of the split.
+        printed: the paper's gain in percent, if it prints one.
+        lower_is_better: of the metric.
+        significance: the level.
+    """
+
+    model: str
+    metric: str
+    new: str
+    old: str
+    measured: Comparison
+    adjusted: float
+    printed: float | None
+    lower_is_better: bool
+    significance: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the gain is there.
+
+        It holds if the difference is significant in the claim's direction. It does not if it is significant in the
+        other, or if it is not significant and the paper's printed gain lies beyond the 95 % interval.
+        """
+        sign = -1 if self.lower_is_better else 1
+        if self.adjusted < self.significance:
+            return "holds" if sign * self.measured.gain > 0 else "does not hold"
+        return "does not hold" if self.excludes_printed else "not decided"
+
+    @property
+    def excludes_printed(self) -> bool:
+        """Whether the gain that the paper prints is better than every one in the 95 % interval."""
+        if self.printed is None or math.isnan(self.measured.low):
+            return False
+        if self.lower_is_better:
+            return self.printed < 100 * self.measured.low
+        return self.printed > 100 * self.measured.high
+
+    def sentence(self) -> str:
+        """The claim, the verdict and the numbers."""
+        what = f"{self.model}, {self.metric}: {self.new} is better than {self.old}"
+        measured = self.measured
+        if measured.pairs == 0:
+            return f"{what}: **not decided**: no seed has both"
+        numbers = [percent(100 * measured.gain)]
+        if measured.pairs > 1:
+            numbers += [
+                f"95 % interval {percent(100 * measured.low)} to {percent(100 * measured.high)}",
+                f"p = {p_value(measured.p)}, {p_value(self.adjusted)} by Holm".replace("= <", "<"),
+            ]
+        numbers += [f"n = {measured.pairs}"]
+        if self.printed is not None:
+            excluded = ", beyond the interval" if self.excludes_printed else ""
+            numbers += [f"the paper prints {percent(self.printed)}{excluded}"]
+        return f"{what}: **{self.verdict}**: {'; '.join(numbers)}"
+
+
+def claims_of(grid: GridConfig, results: Results, split: str) -> list[Claim]:
+    """Every claim of the grid on a split, by model, metric and comparison."""
+    pairs = set(grid.pairs())
+    named = [
+        (model, metric, new, old)
+        for model in grid.models
+        for metric in grid.metrics
+        for new, old in grid.comparisons()
+        if {(model, new), (model, old)} <= pairs
+    ]
+    measured = [
+        compare(results.of_seeds(split, model, new, metric), results.of_seeds(split, model, old, metric))
+        for model, metric, new, old in named
+    ]
+    adjusted = holm([comparison.p for comparison in measured])
+    return [
+        Claim(
+            model, metric, new, old, comparison, p,
+            printed=grid.paper.gain(model, new, old, metric) if old == grid.base else None,
+            lower_is_better=metric in grid.lower_is_better,
+            significance=grid.significance,
+        )
+        for (model, metric, new, old), comparison, p in zip(named, measured, adjusted, strict=True)
+    ]  # fmt: skip
+
+
+def tally(claims: Sequence[Claim]) -> str:
+    """How many of each verdict."""
+    verdicts = [claim.verdict for claim in claims]
+    kinds: tuple[Verdict, ...] = ("holds", "does not hold", "not decided")
+    counts = [f"{verdicts.count(kind)} {kind.replace('holds', 'hold').replace('does', 'do')}" for kind in kinds]
+    return f"{len(claims)} claims: {', '.join(counts)}."

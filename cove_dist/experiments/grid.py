@@ -1,0 +1,167 @@
+"""A grid of models x quantizers x seeds: its settings, and the cells they name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+
+from cove_dist.composition import check, compose_yaml
+from cove_dist.config import settings
+from cove_dist.errors import ConfigError
+from cove_dist.experiments.plan import Overrides, PlanConfig, merged
+from cove_dist.types import NonNegativeInt, UnitInterval
+
+Printed = dict[str, dict[str, dict[str, float]]]  # model: {quantizer: {metric: value}}
+
+
+@settings
+class PaperConfig:
+    """Printed values, and printed gains in percent. Models and quantizers that the grid lacks are ignored."""
+
+    source: str | None
+    values: Printed
+    gains: Printed
+
+    def value(self, model: str, quantizer: str, metric: str) -> float | None:
+        return self.values.get(model, {}).get(quantizer, {}).get(metric)
+
+    def gain(self, model: str, quantizer: str, base: str, metric: str) -> float | None:
+        """In percent: as printed, or else from the printed values."""
+        printed = self.gains.get(model, {}).get(quantizer, {}).get(metric)
+        new, old = self.value(model, quantizer, metric), self.value(model, base, metric)
+        if printed is not None or new is None or old is None:
+            return printed
+        return 100 * (new - old) / old
+
+
+@settings
+class GridConfig(PlanConfig):
+    results: str | None
+    base: str
+    seeds: tuple[NonNegativeInt, ...]
+    only: tuple[str, ...] | None
+    tuned: str | None
+    tuned_as: dict[str, str]
+    splits: tuple[Literal["validation", "test"], ...]
+    evaluate: Overrides
+    metrics: tuple[str, ...]
+    lower_is_better: tuple[str, ...]
+    compare: tuple[tuple[str, str], ...]
+    significance: UnitInterval
+    paper: PaperConfig
+    picture: Literal["bars", "curve"] | None
+    varied: str | None
+    changed: Literal["error", "retrain"]
+    keep_checkpoints: Literal["best", "all", "none"]
+    reevaluate: bool
+    tables_only: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("seeds", "splits", "metrics"):
+            if len(set(getattr(self, key))) != len(getattr(self, key)) or not getattr(self, key):
+                raise ValueError(f"{key} = {list(getattr(self, key))}: needs one or more, all different")
+        named = [self.base, *self.tuned_as, *(name for pair in self.compare for name in pair)]
+        for name in named:
+            if name not in self.quantizers:
+                raise ValueError(f"base, compare and tuned_as: {name} is none of {', '.join(self.quantizers)}")
+        if (self.picture == "curve") != (self.varied is not None):
+            raise ValueError(f"varied = {self.varied}: goes with picture=curve, and is a key such as quantizer.alpha")
+        for pattern in self.only or ():
+            if not any(fnmatchcase(f"{m}/{q}", pattern) for m in self.models for q in self.quantizers):
+                raise ValueError(f"only: {pattern} is no model/quantizer of this grid")
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every (model, quantizer) of the grid."""
+        pairs = [(model, quantizer) for model in self.models for quantizer in self.quantizers]
+        return [pair for pair in pairs if any(fnmatchcase("/".join(pair), p) for p in self.only or ("*",))]
+
+    def comparisons(self) -> list[tuple[str, str]]:
+        """Pairs of quantizers: the one said to be better, and the one it is compared with."""
+        return [(name, self.base) for name in self.quantizers if name != self.base] + list(self.compare)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid.
+
+    Attributes:
+        overrides: of launch/train.py.
+    """
+
+    model: str
+    quantizer: str
+    seed: int
+    folder: Path
+    overrides: Overrides
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}/{self.quantizer}/seed_{self.seed}"
+
+
+def load_grid(overrides: Sequence[str]) -> GridConfig:
+    """Raises ConfigError: one line per wrong key."""
+    values: Any = OmegaConf.to_container(compose_yaml("experiment", overrides), throw_on_missing=False)
+    missing = [key for key, value in values.items() if value == "???"]
+    if missing:
+        raise ConfigError(f"{', '.join(missing)}: not set; give a grid file, such as table4_movielens")
+    return check(GridConfig, values)
+
+
+def cells_of(grid: GridConfig) -> list[Cell]:
+    """The cells, seed by seed, so that what is there first compares all models and quantizers.
+
+    Raises:
+        ConfigError: the file of tuned overrides is not there, or lacks a cell's pair.
+    """
+    tuned = load_tuned(grid)
+    return [_cell(grid, tuned, model, quantizer, seed) for seed in grid.seeds for model, quantizer in grid.pairs()]
+
+
+def _cell(grid: GridConfig, tuned: Mapping[tuple[str, str], Overrides], model: str, quantizer: str, seed: int) -> Cell:
+    folder = Path(grid.output) / model / quantizer / f"seed_{seed}"
+    found = tuned.get((model, quantizer), ())
+    own = (f"seed={seed}", f"output={folder}")
+    overrides = merged(grid.common, grid.models[model], found, grid.quantizers[quantizer], own)
+    return Cell(model, quantizer, seed, folder, overrides)
+
+
+def tuning_note(grid: GridConfig) -> str:
+    """How the settings were found, for the tables."""
+    if grid.tuned is None:
+        return "Settings are those of the configuration files; none was tuned."
+    pairs: Any = OmegaConf.to_container(OmegaConf.load(grid.tuned))["pairs"]
+    used = [pairs[model][grid.tuned_as.get(quantizer, quantizer)] for model, quantizer in grid.pairs()]
+    trials, metrics = {pair["trials"] for pair in used}, sorted({pair["metric"] for pair in used})
+    budget = (
+        f"{min(trials)} trials each"
+        if len(trials) == 1
+        else f"unequal budgets of {min(trials)} to {max(trials)} trials"
+    )
+    return f"Settings tuned by {budget}, on {', '.join(metrics)}."
+
+
+def load_tuned(grid: GridConfig) -> dict[tuple[str, str], Overrides]:
+    """The tuned overrides of every pair of the grid; empty where the grid names no file."""
+    if grid.tuned is None:
+        return {}
+    if not Path(grid.tuned).is_file():
+        raise ConfigError(f"tuned = {grid.tuned}: no such file; make it by launch/tune.py, or give tuned=null")
+    pairs: Any = OmegaConf.to_container(OmegaConf.load(grid.tuned))
+    found = {}
+    for model, quantizer in grid.pairs():
+        name = grid.tuned_as.get(quantizer, quantizer)
+        try:
+            found[model, quantizer] = tuple(pairs["pairs"][model][name]["overrides"])
+        except (KeyError, TypeError) as error:
+            raise ConfigError(
+                f"tuned = {grid.tuned}: has no overrides for {model}/{name}; search for them by launch/tune.py,"
+                " name another pair in tuned_as, or give tuned=null"
+            ) from error
+    return found

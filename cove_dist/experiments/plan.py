@@ -1,0 +1,83 @@
+"""What a grid and a search have in common: models and quantizers, each a list of overrides, and how to run them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from cove_dist.composition import config_folder
+from cove_dist.config import settings
+from cove_dist.errors import ConfigError
+from cove_dist.types import PositiveInt
+
+Overrides = tuple[str, ...]
+
+
+@settings
+class PlanConfig:
+    title: str
+    output: str
+    common: Overrides
+    models: dict[str, Overrides]
+    quantizers: dict[str, Overrides]
+    processes: PositiveInt
+    threads: PositiveInt
+    jobs: PositiveInt
+
+    def __post_init__(self) -> None:
+        for key in ("models", "quantizers"):
+            names: Mapping[str, Overrides] = getattr(self, key)
+            wrong = [name for name in names if not re.fullmatch(r"[\w+.-]+", name)]
+            if wrong or not names:
+                raise ValueError(f"{key} = {wrong or '{}'}: needs names of letters, digits and _+.-: they name folders")
+
+
+def file_arguments(group: str, arguments: Sequence[str]) -> list[str]:
+    """Turn a YAML file among the arguments, by path or by the name of a shipped one, into Hydra overrides.
+
+    The file's keys take the place of the program's defaults, and ``key=value`` arguments that of the file's.
+
+    Args:
+        group: of the shipped files, a folder in ``configs/``.
+        arguments: of the command line. At most one has no ``=``.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    named = [argument for argument in arguments if "=" not in argument and not argument.startswith("~")]
+    if not named:
+        return list(arguments)
+    if len(named) > 1:
+        raise ConfigError(f"{' '.join(named)}: give one file; other arguments have the form key=value")
+    path = find_file(group, named[0])
+    found = [f"hydra.searchpath=[file://{path.parent.parent}]", f"+{path.parent.name}@_global_={path.stem}"]
+    return found + [argument for argument in arguments if argument != named[0]]
+
+
+def find_file(group: str, name: str) -> Path:
+    """``name`` as a path, or else the shipped file of that name, wherever the program is installed."""
+    for path in (Path(name), config_folder() / group / f"{Path(name).stem}.yaml"):
+        if path.is_file():
+            _check_syntax(path)
+            return path.resolve()
+    raise ConfigError(f"{name}: no such file, nor a shipped one; {group}/ has {shipped(group)}")
+
+
+def shipped(group: str) -> str:
+    """The names of the shipped files of a group."""
+    return ", ".join(sorted(path.stem for path in (config_folder() / group).glob("*.yaml")))
+
+
+def _check_syntax(path: Path) -> None:
+    try:
+        yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}. An override with a comma or a bracket needs quotes") from error
+
+
+def merged(*groups: Sequence[str]) -> Overrides:
+    """Overrides in order; of several for one key, the last."""
+    return tuple({override.split("=")[0]: override for group in groups for override in group}.values())

@@ -1,0 +1,118 @@
+"""A launch program as a subprocess: in its own process group, with its output in a file, stopped when asked."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+
+import cove_dist
+from cove_dist.experiments.plan import PlanConfig
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.25
+_GRACE_SECONDS = 20
+_TAIL_LINES = 15
+
+
+class Interrupted(Exception):
+    """The whole experiment is being stopped."""
+
+
+@contextmanager
+def exclusive(path: Path, stop: Event) -> Iterator[int]:
+    """Hold a lock file; wait for whoever holds it. Yields its descriptor.
+
+    A child that inherits the descriptor holds the lock too: if this process is killed and started again, it waits for
+    the child that it left behind rather than train the same run beside it.
+
+    Raises:
+        Interrupted: while waiting.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        waiting = False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not waiting:
+                    logger.info("waiting for another process that works on %s", path)
+                waiting = True
+                if stop.wait(POLL_SECONDS):
+                    raise Interrupted from None
+        yield file.fileno()
+
+
+def run_program(
+    module: str,
+    arguments: Sequence[str],
+    log: Path,
+    plan: PlanConfig,
+    *,
+    lock: int,
+    stop: Event,
+    enough: Callable[[], bool] = lambda: False,
+) -> int:
+    """Run ``python -m module arguments``, under torchrun where the plan has several processes; returns its exit code.
+
+    Args:
+        module: with a ``main``.
+        arguments: of the program.
+        log: where its output is added.
+        plan: its processes and threads.
+        lock: a descriptor that the program inherits.
+        stop: ends it; then Interrupted is raised.
+        enough: asked every quarter of a second; true ends it, and the exit code is that of a killed program.
+    """
+    torchrun = ["torch.distributed.run", "--standalone", f"--nproc_per_node={plan.processes}", "-m"]
+    command = [sys.executable, "-m", *(torchrun if plan.processes > 1 else []), module, *arguments]
+    paths = [str(Path(cove_dist.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    threads = {name: str(plan.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    with log.open("a") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | threads | {"PYTHONPATH": os.pathsep.join(paths)},
+            pass_fds=(lock,),
+            start_new_session=True,  # Ctrl-C reaches this process alone, which then stops the others in order
+        )
+        try:
+            while process.poll() is None and not enough():
+                if stop.wait(POLL_SECONDS):
+                    raise Interrupted
+        finally:
+            end(process)
+    return process.returncode
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process with its group; torchrun passes SIGTERM on to its ranks."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+            _wait(process)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + _GRACE_SECONDS
+    while process.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+def tail(log: Path) -> str:
+    """The last lines of a log."""
+    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    return "\n".join(line for line in lines[-_TAIL_LINES:] if line.strip())

@@ -1,0 +1,78 @@
+"""An experiment, from overrides to run folders, tidy results, tables and pictures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cove_dist.errors import TrainingError
+from cove_dist.experiments.cells import is_stale
+from cove_dist.experiments.grid import Cell, GridConfig, cells_of, load_grid
+from cove_dist.experiments.pictures import draw
+from cove_dist.experiments.results import RESULTS_FILE, Results, collect, write_results
+from cove_dist.experiments.runner import run_cells
+from cove_dist.experiments.tables import means_table, unfinished, write_tables
+from cove_dist.experiments.text import TextTable
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a program shows at the end.
+
+    Attributes:
+        folder: of the results.
+        tables: of the means, by split.
+        unfinished: the cells that are missing; empty when there are none.
+    """
+
+    folder: Path
+    tables: list[TextTable]
+    unfinished: str
+
+
+def run_experiment(overrides: Sequence[str], command: str) -> Outcome:
+    """Compute the cells that are not finished, then write everything that follows from those that are.
+
+    Args:
+        overrides: of ``configs/experiment.yaml``.
+        command: that makes the same again, to be written with the tables.
+
+    Raises:
+        ConfigError: a wrong setting, or a folder that holds a run of another configuration.
+        TrainingError: cells failed. The others are computed, and the tables written.
+    """
+    grid = load_grid(overrides)
+    cells = cells_of(grid)
+    failures: dict[str, str] = {}
+    try:
+        if grid.tables_only:
+            cells = [cell for cell in cells if not is_stale(cell, grid)]
+        else:
+            failures = run_cells(cells, grid)
+    except KeyboardInterrupt:
+        write_everything(grid, cells, command)
+        raise
+    outcome = write_everything(grid, cells, command)
+    if failures:
+        names = ", ".join(sorted(failures))
+        raise TrainingError(
+            f"{len(failures)} of {len(cells)} cells failed: {names}. See cell.log in their folders under {grid.output};"
+            f" the same command tries them again. Tables of the others: {outcome.folder}"
+        )
+    return outcome
+
+
+def write_everything(grid: GridConfig, cells: Sequence[Cell], command: str) -> Outcome:
+    """Write results, tables and pictures of the cells that are finished."""
+    folder = Path(grid.results or grid.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    table = collect(cells, grid)
+    write_results(table, folder / RESULTS_FILE)
+    results = Results.of(table)
+    pictures = draw(grid, cells, results, folder)
+    write_tables(grid, cells, results, pictures, folder, command)
+    return Outcome(folder, [means_table(grid, results, split) for split in grid.splits], unfinished(cells, grid))

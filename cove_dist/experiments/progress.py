@@ -1,0 +1,114 @@
+"""What an experiment says while it runs: a bar with the time left on a terminal, a log line a job everywhere."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from cove_dist.console import console
+
+logger = logging.getLogger(__name__)
+
+
+class Estimate:
+    """Seconds that the jobs not yet done will take: each what jobs of its kind took that are done.
+
+    Args:
+        left: the kind of every job not yet done.
+        seconds: of jobs done before, by kind.
+        at_once: jobs that run beside each other.
+    """
+
+    def __init__(self, left: Sequence[str], seconds: Mapping[str, Sequence[float]], at_once: int) -> None:
+        self._left = list(left)
+        self._seconds = {kind: list(values) for kind, values in seconds.items()}
+        self._at_once = at_once
+
+    def done(self, kind: str, seconds: float | None) -> None:
+        """A job ended; `None` where its time says nothing about others."""
+        self._left.remove(kind)
+        if seconds is not None:
+            self._seconds.setdefault(kind, []).append(seconds)
+
+    def remaining(self) -> float | None:
+        """`None` while no job of any kind is done."""
+        known = [value for values in self._seconds.values() for value in values]
+        if not known:
+            return None
+        anything = statistics.mean(known)
+        total = sum(statistics.mean(self._seconds.get(kind) or [anything]) for kind in self._left)
+        return total / min(self._at_once, max(1, len(self._left)))
+
+
+class JobProgress:
+    """Shows jobs done, those running, and the time left."""
+
+    def __init__(self, title: str, total: int, done: int, estimate: Estimate) -> None:
+        self.estimate = estimate
+        self._total, self._done = total, done
+        self._running: dict[str, float] = {}
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"),
+        )
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._task = self._bar.add_task(title, total=total, completed=done, left="")
+
+    def __enter__(self) -> JobProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def begin(self, name: str) -> None:
+        self._running[name] = time.monotonic()
+        if not console.is_terminal:
+            logger.info("%s begins", name)
+
+    def finish(self, name: str, kind: str, text: str, *, counts: bool = True) -> None:
+        """A job ended.
+
+        Args:
+            name, kind: of the job.
+            text: what became of it.
+            counts: whether its time tells how long others will take.
+        """
+        seconds = time.monotonic() - self._running.pop(name)
+        self.estimate.done(kind, seconds if counts else None)
+        self._done += 1
+        left = self._left()
+        logger.info("%d/%d  %s: %s, %s%s", self._done, self._total, name, text, duration(seconds), left and f"; {left}")
+
+    def refresh(self) -> None:
+        """Redraw the bar."""
+        running = ", ".join(self._running)
+        self._bar.update(self._task, completed=self._done, left=f"{self._left()}  {running}")
+
+    def _left(self) -> str:
+        """The estimate less what the running jobs have taken so far."""
+        remaining = self.estimate.remaining()
+        if remaining is None or self._done == self._total:
+            return ""
+        if self._running:
+            remaining -= statistics.mean(time.monotonic() - started for started in self._running.values())
+        return f"about {duration(max(0.0, remaining))} left"
+
+
+def duration(seconds: float) -> str:
+    """Such as ``45 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

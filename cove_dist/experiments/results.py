@@ -1,0 +1,105 @@
+"""All results of a grid as one tidy table: a row per cell, split and metric."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cove_dist.errors import ConfigError
+from cove_dist.experiments.cells import RECORD, is_finished, metrics_path, read_json
+from cove_dist.experiments.grid import Cell, GridConfig
+from cove_dist.report.run_folder import load_run
+from cove_dist.training.program import METRICS_FILE, SUMMARY_FILE
+
+RESULTS_FILE = "results.parquet"
+SCHEMA = pa.schema(
+    [
+        ("model", pa.string()),
+        ("quantizer", pa.string()),
+        ("seed", pa.int64()),
+        ("split", pa.string()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+        ("epochs", pa.int64()),  # trained
+        ("best_epoch", pa.int64()),  # by the early-stopping metric of the validation split
+        ("seconds", pa.float64()),  # of training and evaluation, start-up included, over all attempts
+        ("samples_per_second", pa.float64()),  # of training
+    ]
+)
+
+
+def collect(cells: Sequence[Cell], grid: GridConfig) -> pa.Table:
+    """The finished cells' results. Cells that are not finished have no rows."""
+    rows = [row for cell in cells if is_finished(cell, grid) for row in _rows(cell, grid)]
+    return pa.Table.from_pylist(rows, SCHEMA)
+
+
+def _rows(cell: Cell, grid: GridConfig) -> Iterator[dict[str, Any]]:
+    run = load_run(cell.folder)
+    best = run.best_validation()
+    of_cell = {
+        "model": cell.model,
+        "quantizer": cell.quantizer,
+        "seed": cell.seed,
+        "epochs": run.summary["epoch"],
+        "best_epoch": None if best is None else best["epoch"],
+        "seconds": read_json(cell.folder / RECORD).get("seconds"),
+        "samples_per_second": run.summary["samples_per_second"],
+    }
+    for split in grid.splits:
+        for metric, value in figures(read_json(metrics_path(cell.folder, split))).items():
+            yield of_cell | {"split": split, "metric": metric, "value": value}
+
+
+def figures(record: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a ``metrics.json``."""
+    return {name: value for name, value in record.items() if isinstance(value, (int, float))}
+
+
+def run_figures(folder: Path) -> dict[str, float]:
+    """The metrics and the speed of any evaluated run.
+
+    Raises:
+        ConfigError: it is not trained, or not evaluated.
+    """
+    metrics = json.loads(existing(folder / METRICS_FILE).read_text())
+    speed = json.loads(existing(folder / SUMMARY_FILE).read_text())["samples_per_second"]
+    return figures(metrics) | {"samples/s": speed}
+
+
+def existing(path: Path) -> Path:
+    if not path.is_file():
+        hint = "evaluate it first: python launch/evaluate.py run=" if path.name == METRICS_FILE else "train it first: "
+        raise ConfigError(f"{path}: no such file; {hint}{path.parent}")
+    return path
+
+
+def write_results(table: pa.Table, path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    pq.write_table(table, partial, compression="zstd")
+    partial.rename(path)
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tidy table, asked by name."""
+
+    values: dict[tuple[str, str, str, str], dict[int, float]]  # (split, model, quantizer, metric): {seed: value}
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Results:
+        values: dict[tuple[str, str, str, str], dict[int, float]] = {}
+        for row in table.to_pylist():
+            key = (row["split"], row["model"], row["quantizer"], row["metric"])
+            values.setdefault(key, {})[row["seed"]] = row["value"]
+        return cls(values)
+
+    def of_seeds(self, split: str, model: str, quantizer: str, metric: str) -> dict[int, float]:
+        """Values by seed; empty where there are none."""
+        return self.values.get((split, model, quantizer, metric), {})

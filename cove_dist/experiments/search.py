@@ -1,0 +1,137 @@
+"""A search file: a space of settings for every pair of a model and a quantizer, and one number of trials for all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from pydantic import Field
+
+from cove_dist.composition import check, compose_yaml
+from cove_dist.config import settings
+from cove_dist.errors import ConfigError
+from cove_dist.experiments.plan import Overrides, PlanConfig, merged
+from cove_dist.types import NonNegativeInt, PositiveInt
+
+
+@settings
+class Number:
+    """A number between two bounds, both included; ``log`` draws its logarithm uniformly."""
+
+    keys: tuple[str, ...]
+    type: Literal["float", "int"]
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if self.low >= self.high or (self.log and self.low <= 0):
+            raise ValueError(f"low = {self.low:g}, high = {self.high:g}: low must be less, and above 0 with log")
+        if self.type == "int" and not (self.low.is_integer() and self.high.is_integer()):
+            raise ValueError(f"low = {self.low:g}, high = {self.high:g}: must be whole numbers with type int")
+
+    def distribution(self) -> BaseDistribution:
+        if self.type == "int":
+            return IntDistribution(int(self.low), int(self.high), log=self.log)
+        return FloatDistribution(self.low, self.high, log=self.log)
+
+    def encode(self, value: Any) -> float | None:
+        """A configuration's value as a trial's parameter; `None` if it lies outside."""
+        inside = isinstance(value, (int, float)) and self.low <= value <= self.high
+        return value if inside else None
+
+
+@settings
+class Choice:
+    """One of several values of any kind, lists too; a study keeps them as JSON."""
+
+    keys: tuple[str, ...]
+    type: Literal["categorical"]
+    choices: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        if not self.choices:
+            raise ValueError("choices = []: needs one or more")
+
+    def distribution(self) -> BaseDistribution:
+        return CategoricalDistribution([_json(choice) for choice in self.choices])
+
+    def encode(self, value: Any) -> str | None:
+        return next((_json(choice) for choice in self.choices if choice == value), None)
+
+
+Parameter = Annotated[Number | Choice, Field(discriminator="type")]
+
+
+@settings
+class SpaceConfig:
+    all: dict[str, Parameter]
+    models: dict[str, dict[str, Parameter]]
+    quantizers: dict[str, dict[str, Parameter]]
+
+
+@settings
+class SearchConfig(PlanConfig):
+    space: SpaceConfig
+    trials: PositiveInt
+    startup_trials: PositiveInt
+    prune_after: PositiveInt | None
+    seed: NonNegativeInt
+
+    def pairs(self) -> list[tuple[str, str]]:
+        return [(model, quantizer) for model in self.models for quantizer in self.quantizers]
+
+    def parameters(self, model: str, quantizer: str) -> dict[str, Number | Choice]:
+        """The space of a pair."""
+        own = self.space.models.get(model, {}) | self.space.quantizers.get(quantizer, {})
+        return self.space.all | own
+
+    def fixed(self, model: str, quantizer: str) -> Overrides:
+        """The overrides that all trials of a pair share."""
+        return merged(self.common, self.models[model], self.quantizers[quantizer], [f"seed={self.seed}"])
+
+
+def load_search(overrides: Sequence[str]) -> SearchConfig:
+    """Raises ConfigError: one line per wrong key; a pair without parameters."""
+    values: Any = OmegaConf.to_container(compose_yaml("tune", overrides), throw_on_missing=False)
+    missing = [key for key, value in values.items() if value == "???"]
+    if missing:
+        raise ConfigError(f"{', '.join(missing)}: not set; give a search file, such as tune_movielens")
+    search = check(SearchConfig, values)
+    for model, quantizer in search.pairs():
+        if not search.parameters(model, quantizer):
+            raise ConfigError(f"space: has no parameters for {model}/{quantizer}")
+    return search
+
+
+def sampled(parameters: Mapping[str, Number | Choice], values: Mapping[str, Any]) -> Overrides:
+    """A trial's parameters as overrides."""
+    return tuple(f"{key}={short(value)}" for name, value in values.items() for key in parameters[name].keys)
+
+
+def short(value: Any) -> str:
+    """A parameter as it is trained with: numbers to four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def defaults(parameters: Mapping[str, Number | Choice], composed: DictConfig) -> dict[str, Any]:
+    """The values that a configuration has without a search, as far as they lie in the space."""
+    values = {name: _plain(OmegaConf.select(composed, p.keys[0])) for name, p in parameters.items()}
+    encoded = {name: parameters[name].encode(value) for name, value in values.items()}
+    return {name: value for name, value in encoded.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))

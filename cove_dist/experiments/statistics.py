@@ -1,0 +1,66 @@
+"""Mean and deviation over seeds, paired comparisons, and Holm's correction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One quantizer against another over the seeds that both have. Gains are relative to the other's mean.
+
+    Attributes:
+        pairs: seeds compared.
+        gain: of the mean; nan without pairs.
+        low, high: of the 95 % confidence interval of the gain, the other's mean taken as exact; nan under two pairs.
+        p: of the two-sided paired t-test, whose null hypothesis is that the mean difference is 0; nan under two pairs.
+    """
+
+    pairs: int
+    gain: float
+    low: float
+    high: float
+    p: float
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """The mean, and the sample's standard deviation (n - 1); nan where there are too few values."""
+    array = np.asarray(values, dtype=np.float64)
+    mean = float(array.mean()) if array.size else math.nan
+    return mean, float(array.std(ddof=1)) if array.size > 1 else math.nan
+
+
+def compare(new: Mapping[int, float], old: Mapping[int, float]) -> Comparison:
+    """A paired comparison of values by seed: seeds shared by both, since one seed starts both alike."""
+    seeds = sorted(new.keys() & old.keys())
+    n = len(seeds)
+    if n == 0:
+        return Comparison(0, math.nan, math.nan, math.nan, math.nan)
+    difference = np.array([new[seed] - old[seed] for seed in seeds])
+    scale = abs(float(np.mean([old[seed] for seed in seeds]))) or math.nan
+    gain = float(difference.mean()) / scale
+    if n == 1:
+        return Comparison(1, gain, math.nan, math.nan, math.nan)
+    if np.ptp(difference) == 0:  # no spread at all, where the t statistic is 0/0 or infinite
+        return Comparison(n, gain, gain, gain, 1.0 if difference[0] == 0 else 0.0)
+    test = stats.ttest_1samp(difference, 0.0)
+    interval = test.confidence_interval(_CONFIDENCE)
+    return Comparison(n, gain, float(interval.low) / scale, float(interval.high) / scale, float(test.pvalue))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values: S. Holm, "A simple sequentially rejective multiple test procedure", 1979. nan is no test."""
+    adjusted = [math.nan] * len(p_values)
+    ordered = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
+    running = 0.0
+    for rank, (p, i) in enumerate(ordered):
+        running = max(running, min(1.0, (len(ordered) - rank) * p))
+        adjusted[i] = running
+    return adjusted

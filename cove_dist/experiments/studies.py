@@ -1,0 +1,154 @@
+"""Optuna studies, one a pair, in one SQLite file: what is done, what was interrupted, what to try next.
+
+A training is known by its folder: a trial that was interrupted is queued again with its parameters and its folder, so
+that it goes on from its checkpoint, and counts once.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import asdict
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
+from optuna.samplers import TPESampler
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from cove_dist.composition import load_run_config
+from cove_dist.config import RunConfig
+from cove_dist.errors import ConfigError
+from cove_dist.experiments.search import SearchConfig, defaults
+
+STUDY_FILE = "study.db"
+_ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_DEFINITION, _FOLDER, DEFAULTS = "definition", "folder", "defaults"
+
+
+class PairStudy:
+    """The study of one pair. Its methods may be called from several threads.
+
+    Args:
+        search: the settings.
+        model, quantizer: the pair.
+        storage: of all studies of the search, an SQLite file.
+
+    Raises:
+        ConfigError: a wrong configuration, or the file holds a search of other settings.
+    """
+
+    _lock = Lock()  # of all studies: they share the file
+    writing = Lock()  # of the files that follow from them
+
+    def __init__(self, search: SearchConfig, model: str, quantizer: str, storage: BaseStorage) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.search, self.model, self.quantizer = search, model, quantizer
+        self.parameters = search.parameters(model, quantizer)
+        self.config = self._composed()
+        self._study = optuna.create_study(
+            storage=storage,
+            study_name=self.name,
+            direction="maximize" if self.mode == "max" else "minimize",
+            pruner=self._pruner(),
+            load_if_exists=True,
+        )
+        self._check_definition()
+        self._queue_interrupted()
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}/{self.quantizer}"
+
+    @property
+    def metric(self) -> str:
+        return self.config.trainer.early_stopping.metric
+
+    @property
+    def mode(self) -> str:
+        return self.config.trainer.early_stopping.mode
+
+    def _composed(self) -> RunConfig:
+        fixed = self.search.fixed(self.model, self.quantizer)
+        try:
+            config, composed = load_run_config(fixed)
+        except ConfigError as error:
+            raise ConfigError(f"{self.name}: {error}") from error
+        self.defaults = defaults(self.parameters, composed)
+        return config
+
+    def _pruner(self) -> BasePruner:
+        if self.search.prune_after is None:
+            return NopPruner()
+        return MedianPruner(n_startup_trials=self.search.startup_trials, n_warmup_steps=self.search.prune_after)
+
+    def _check_definition(self) -> None:
+        """A study goes on with the settings it began with; a new one begins with the defaults."""
+        space = {name: asdict(parameter) for name, parameter in self.parameters.items()}
+        given = {"overrides": self.search.fixed(self.model, self.quantizer), "space": space, "metric": self.metric}
+        here = json.loads(json.dumps(given))
+        there = self._study.user_attrs.get(_DEFINITION)
+        if there is None:
+            self._study.set_user_attr(_DEFINITION, here)
+            if self.defaults:
+                self._study.enqueue_trial(self.defaults, user_attrs={DEFAULTS: True})
+            return
+        changed = [f"{key}: {there[key]} there, {here[key]} here" for key in here if there[key] != here[key]]
+        if changed:
+            raise ConfigError(
+                f"{self.search.output}/{STUDY_FILE}: {self.name} was searched with other settings:"
+                f" {'; '.join(changed)}. Give another output, or remove the folder."
+            )
+
+    def _queue_interrupted(self) -> None:
+        for trial in self._study.get_trials(states=[TrialState.RUNNING]):
+            self._study.tell(trial.number, state=TrialState.FAIL)
+            self._study.enqueue_trial(trial.params, user_attrs=trial.user_attrs | {_FOLDER: folder_name(trial)})
+
+    def ended(self) -> list[FrozenTrial]:
+        """Trials that have an outcome: complete, pruned or failed."""
+        trials = self._study.get_trials()
+        waiting = {folder_name(trial) for trial in trials if trial.state == TrialState.WAITING}
+        running = {folder_name(trial) for trial in trials if trial.state == TrialState.RUNNING}
+        latest = {folder_name(trial): trial for trial in trials if trial.state in _ENDED}
+        return [trial for folder, trial in latest.items() if folder not in waiting | running]
+
+    def ask(self) -> Trial:
+        """The next trial: an interrupted one, the defaults, or new parameters.
+
+        The sampler's seed depends on the number of the trial, so that an interruption does not change what is drawn.
+        """
+        with self._lock:
+            number = len({folder_name(trial) for trial in self._study.get_trials()})
+            seed = zlib.crc32(f"{self.search.seed}/{self.name}/{number}".encode())
+            self._study.sampler = TPESampler(n_startup_trials=self.search.startup_trials, seed=seed)
+            return self._study.ask({name: p.distribution() for name, p in self.parameters.items()})
+
+    def folder(self, trial: Trial) -> Path:
+        return Path(self.search.output) / self.model / self.quantizer / folder_name(trial)
+
+    def report(self, trial: Trial, epoch: int, value: float) -> bool:
+        """Note the value of an epoch; returns whether the trial should be pruned."""
+        with self._lock:
+            trial.report(value, epoch)
+            return bool(trial.should_prune())
+
+    def tell(self, trial: Trial, state: TrialState, value: float | None, facts: dict[str, Any]) -> None:
+        """Note the outcome of a trial, with facts about it."""
+        with self._lock:
+            for name, fact in facts.items():
+                trial.set_user_attr(name, fact)
+            self._study.tell(trial, value, state=state)
+
+    def best(self) -> FrozenTrial | None:
+        """The best complete trial, the earliest among equals."""
+        sign = 1 if self.mode == "max" else -1
+        complete = [trial for trial in self.ended() if trial.state == TrialState.COMPLETE]
+        return max(complete, key=lambda trial: sign * (trial.value or 0.0), default=None)
+
+
+def folder_name(trial: Trial | FrozenTrial) -> str:
+    return trial.user_attrs.get(_FOLDER, f"trial_{trial.number:04d}")

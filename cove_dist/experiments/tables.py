@@ -1,0 +1,84 @@
+"""The tables of a grid: means, comparisons beside the paper's, and the claims, as Markdown and LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cove_dist.experiments.cells import state
+from cove_dist.experiments.claims import Claim, claims_of, tally
+from cove_dist.experiments.grid import Cell, GridConfig, tuning_note
+from cove_dist.experiments.results import Results
+from cove_dist.experiments.text import TextTable, mean_and_deviation_text, number, p_value, percent
+from cove_dist.report.drawing import Picture
+
+MARKDOWN_FILE, LATEX_FILE = "tables.md", "tables.tex"
+
+
+def means_table(grid: GridConfig, results: Results, split: str) -> TextTable:
+    """A row a model and quantizer, a column a metric."""
+    rows = []
+    for model, quantizer in grid.pairs():
+        by_metric = [results.of_seeds(split, model, quantizer, metric) for metric in grid.metrics]
+        runs = f"{max(map(len, by_metric))} of {len(grid.seeds)}"
+        rows.append((model, quantizer, *(mean_and_deviation_text(list(v.values())) for v in by_metric), runs))
+    note = f"Mean ± standard deviation over seeds {', '.join(map(str, grid.seeds))}."
+    header = ("model", "quantizer", *grid.metrics, "runs")
+    return TextTable(f"{grid.title}: {split} split", header, tuple(rows), (note,))
+
+
+def comparison_table(grid: GridConfig, claims: Sequence[Claim], split: str) -> TextTable:
+    """A row a claim: our gain, its interval and p-values; the paper's values and gain where it has any."""
+    source = grid.paper.source or "paper"
+    printed = any(claim.printed is not None for claim in claims)
+    header = ("model", "metric", "compared", "gain", "95 % interval", "n", "p", "p (Holm)")
+    header += (source, f"{source}: gain") if printed else ()
+    rows = []
+    for claim in claims:
+        ours = claim.measured
+        interval = f"{percent(100 * ours.low)} to {percent(100 * ours.high)}" if ours.pairs > 1 else "-"
+        row = (claim.model, claim.metric, f"{claim.new} / {claim.old}", percent(100 * ours.gain), interval)
+        row += (str(ours.pairs), p_value(ours.p), p_value(claim.adjusted))
+        if printed:
+            values = [grid.paper.value(claim.model, name, claim.metric) for name in (claim.old, claim.new)]
+            shown = "-" if None in values else " → ".join(number(v) for v in values if v is not None)
+            row += (shown, "-" if claim.printed is None else percent(claim.printed))
+        rows.append((*row, claim.verdict))
+    notes = (
+        "Gains are relative to the mean of the second, over the n seeds that both have. p: two-sided paired t-test over"
+        f" these seeds; with Holm's correction over the {len(claims)} rows. A gain holds if significant at"
+        f" {grid.significance:g}; it does not hold if a loss is, or if no gain is found and the printed one lies beyond"
+        " the interval.",
+    )
+    return TextTable(f"{grid.title}: gains on the {split} split", (*header, "verdict"), tuple(rows), notes)
+
+
+def write_tables(
+    grid: GridConfig, cells: Sequence[Cell], results: Results, pictures: Sequence[Picture], folder: Path, command: str
+) -> None:
+    """Write ``tables.md``, which shows the pictures too, and ``tables.tex``, of whatever cells are finished."""
+    markdown = [f"# {grid.title}\n", f"Made by `{command}`. {tuning_note(grid)}\n"]
+    latex = [f"% {grid.title}. Made by: {command}\n"]
+    for split in grid.splits:
+        claims = claims_of(grid, results, split)
+        tables = [means_table(grid, results, split)]
+        if claims:
+            tables.append(comparison_table(grid, claims, split))
+        markdown += [table.markdown() for table in tables]
+        latex += [table.latex() for table in tables]
+        if claims:
+            lines = "\n".join(f"- {claim.sentence()}." for claim in claims)
+            markdown.append(f"## Claims, {split} split\n\n{tally(claims)}\n\n{lines}\n")
+    markdown += [f"![{picture.title}]({picture.path.name})\n\n{picture.caption}\n" for picture in pictures]
+    markdown.append(unfinished(cells, grid))
+    (folder / MARKDOWN_FILE).write_text("\n".join(filter(None, markdown)))
+    (folder / LATEX_FILE).write_text("\n".join(latex))
+
+
+def unfinished(cells: Sequence[Cell], grid: GridConfig) -> str:
+    """The cells that the tables lack, with their state; empty when there are none."""
+    states = [(cell, state(cell, grid)) for cell in cells]
+    lines = [f"- {cell.name}: {condition}" for cell, condition in states if condition != "finished"]
+    if not lines:
+        return ""
+    return f"## Not in these tables\n\n{len(lines)} of {len(cells)} cells:\n\n" + "\n".join(lines) + "\n"

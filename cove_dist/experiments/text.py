@@ -1,0 +1,98 @@
+"""Tables of strings, as Markdown and LaTeX, and the numbers in them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cove_dist.experiments.statistics import mean_and_deviation
+
+MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of strings.
+
+    Attributes:
+        title: also the caption.
+        header: of every column.
+        rows: as many strings each.
+        notes: what a reader must know, a line each.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def markdown(self) -> str:
+        lines = [self.header, tuple("---" for _ in self.header), *self.rows]
+        table = "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+        return "\n\n".join([f"## {self.title}", *self.notes, table]) + "\n"
+
+    def latex(self) -> str:
+        """A ``table`` environment for the booktabs package."""
+        body = "\n".join(" & ".join(map(latex_escape, row)) + r" \\" for row in self.rows)
+        head = " & ".join(map(latex_escape, self.header)) + r" \\"
+        caption = latex_escape(" ".join([f"{self.title}.", *self.notes]))
+        columns = "l" * len(self.header)
+        begin = [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{caption}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+        ]
+        end = [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
+        return "\n".join([*begin, head, r"\midrule", body, *end])
+
+
+_LATEX = {
+    "±": r"$\pm$",
+    "→": r"$\to$",
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+_LATEX |= {character: "\\" + character for character in "&%$#_{}"} | {"<": "$<$", ">": "$>$"}
+
+
+def latex_escape(text: str) -> str:
+    """Every special character in its LaTeX form; a minus sign before a number as one."""
+    escaped = re.sub(r"[±→\\~^&%$#_{}<>]", lambda match: _LATEX[match.group()], text)
+    return re.sub(r"(?<!\S)-(?=\d)", "$-$", escaped)
+
+
+def mean_and_deviation_text(values: Sequence[float]) -> str:
+    """Such as ``0.7561 ± 0.0042``; a single value alone."""
+    mean, deviation = mean_and_deviation(values)
+    if math.isnan(mean):
+        return MISSING
+    if math.isnan(deviation):
+        return number(mean)
+    digits = 0 if abs(mean) >= 1000 else 4
+    return f"{mean:,.{digits}f} ± {deviation:,.{digits}f}"
+
+
+def number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if 0 < abs(value) < 0.001:
+        return f"{value:.1e}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
+
+
+def percent(value: float | None) -> str:
+    """A percentage with its sign, such as ``+5.95 %``."""
+    return MISSING if value is None or math.isnan(value) else f"{value:+.2f} %"
+
+
+def p_value(value: float) -> str:
+    if math.isnan(value):
+        return MISSING
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"

@@ -1,0 +1,93 @@
+"""One trial: a training whose validation metric is followed in its log, epoch by epoch, and ended when it is pruned.
+
+Nothing here evaluates: a trial's value is the best that its own validation found. The test split is not read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from pathlib import Path
+from threading import Event
+
+from optuna.trial import Trial, TrialState
+
+from cove_dist.experiments.cells import LOG
+from cove_dist.experiments.plan import merged
+from cove_dist.experiments.process import exclusive, run_program, tail
+from cove_dist.experiments.search import sampled
+from cove_dist.experiments.studies import PairStudy
+from cove_dist.training.reporting import LOG_FILE
+
+
+class Follower:
+    """Reads the validation metric from a run's log as training writes it.
+
+    Args:
+        log: ``log.jsonl``, which need not be there yet.
+        study, trial: to report to.
+    """
+
+    def __init__(self, log: Path, study: PairStudy, trial: Trial) -> None:
+        self._log, self._study, self._trial = log, study, trial
+        self.values: dict[int, float] = {}  # by epoch
+        self.pruned = False
+
+    def look(self) -> bool:
+        """Report epochs that are new; returns whether the trial should end."""
+        for record in complete_records(self._log):
+            epoch = record["epoch"]
+            if record["kind"] == "validation" and epoch not in self.values:
+                self.values[epoch] = record[self._study.metric]
+                self.pruned = self.pruned or self._study.report(self._trial, epoch, self.values[epoch])
+        return self.pruned
+
+    def best(self) -> float | None:
+        values = [value for value in self.values.values() if not math.isnan(value)]
+        return (max if self._study.mode == "max" else min)(values, default=None)
+
+
+def complete_records(log: Path) -> list[dict]:
+    """The records of a log whose last line may be half-written."""
+    text = log.read_text() if log.is_file() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def run_trial(study: PairStudy, trial: Trial, stop: Event) -> str:
+    """Train with the trial's parameters, tell the study, and return what became of it, in words.
+
+    Raises:
+        Interrupted: ``stop`` was set; the study is not told, and the trial can be resumed.
+    """
+    folder = study.folder(trial)
+    folder.mkdir(parents=True, exist_ok=True)
+    follower = Follower(folder / LOG_FILE, study, trial)
+    own = (f"output={folder}", "trainer.checkpoint.resume=auto", "trainer.checkpoint.keep=1")
+    search = study.search
+    found = sampled(study.parameters, trial.params)
+    arguments = merged(search.fixed(study.model, study.quantizer), found, own)
+    started = time.monotonic()
+    with exclusive(folder.parent / f".{folder.name}.lock", stop) as lock:
+        log = folder / LOG
+        code = run_program("launch.train", arguments, log, search, lock=lock, stop=stop, enough=follower.look)
+    if code == 0:
+        follower.look()
+    facts = {"overrides": list(found), "epochs": len(follower.values), "seconds": time.monotonic() - started}
+    words = _tell(study, trial, follower, code, facts, tail(log))
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # they served to resume
+    return words
+
+
+def _tell(study: PairStudy, trial: Trial, follower: Follower, code: int, facts: dict, log: str) -> str:
+    best = follower.best()
+    if code == 0 and best is not None:
+        study.tell(trial, TrialState.COMPLETE, best, facts)
+        return f"{study.metric} {best:.4f}"
+    if follower.pruned:
+        study.tell(trial, TrialState.PRUNED, None, facts)
+        reached = "no number" if best is None else f"{best:.4f}"
+        return f"pruned after epoch {max(follower.values)}: {study.metric} {reached}"
+    study.tell(trial, TrialState.FAIL, None, facts | {"error": log})
+    return f"failed:\n{log}\n"

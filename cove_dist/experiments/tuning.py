@@ -1,0 +1,164 @@
+"""A search, from overrides to a study, the best overrides of every pair, a table of all trials and a summary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from threading import Event
+
+import pyarrow as pa
+from omegaconf import OmegaConf
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from cove_dist.errors import TrainingError
+from cove_dist.experiments.process import exclusive
+from cove_dist.experiments.progress import Estimate, JobProgress
+from cove_dist.experiments.results import write_results
+from cove_dist.experiments.runner import in_parallel, stopping
+from cove_dist.experiments.search import SearchConfig, load_search, short
+from cove_dist.experiments.studies import DEFAULTS, STUDY_FILE, PairStudy, folder_name
+from cove_dist.experiments.text import MISSING, TextTable, number
+from cove_dist.experiments.trials import run_trial
+
+BEST_FILE, TRIALS_FILE, SUMMARY_FILE = "best.yaml", "trials.parquet", "summary.md"
+_HOPELESS = 3  # failed trials of a pair, with none that went well, after which the fault is not the parameters'
+_STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+SCHEMA = pa.schema(
+    [
+        ("model", pa.string()),
+        ("quantizer", pa.string()),
+        ("trial", pa.string()),
+        ("state", pa.string()),  # complete | pruned | failed
+        ("metric", pa.string()),
+        ("value", pa.float64()),  # the best of the epochs; of a pruned trial the last
+        ("epochs", pa.int64()),
+        ("seconds", pa.float64()),
+        ("parameters", pa.string()),  # JSON
+    ]
+)
+
+
+def run_search(overrides: Sequence[str], command: str) -> tuple[Path, TextTable]:
+    """Run the trials that are left, pair after pair in turns, so that budgets are equal at any time.
+
+    Args:
+        overrides: of ``configs/tune.yaml``.
+        command: to be written with the results.
+
+    Returns:
+        The folder, and the table of the summary.
+
+    Raises:
+        ConfigError: a wrong setting, or a folder that holds a search of other settings.
+        TrainingError: the trials of a pair fail, all of them.
+    """
+    search = load_search(overrides)
+    folder = Path(search.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    with stopping() as stop, exclusive(folder / ".search.lock", stop):
+        storage = RDBStorage(f"sqlite:///{folder / STUDY_FILE}")
+        studies = [PairStudy(search, model, quantizer, storage) for model, quantizer in search.pairs()]
+        run_trials(search, studies, stop, command)
+        return folder, write_search(search, studies, command)
+
+
+def run_trials(search: SearchConfig, studies: Sequence[PairStudy], stop: Event, command: str) -> None:
+    """Run what is left of every pair's trials; write the results after each."""
+    done = {study.name: len(study.ended()) for study in studies}
+    turns = [(number, study) for number in range(search.trials) for study in studies if number >= done[study.name]]
+    seconds = {s.model: [t.user_attrs["seconds"] for t in s.ended() if t.state == TrialState.COMPLETE] for s in studies}
+    estimate = Estimate([study.model for _, study in turns], seconds, search.jobs)
+    total = search.trials * len(studies)
+    with JobProgress(search.title, total, total - len(turns), estimate) as progress:
+
+        def job(number: int, study: PairStudy) -> None:
+            name = f"{study.name}, trial {number + 1} of {search.trials}"
+            progress.begin(name)
+            trial = study.ask()
+            progress.finish(name, study.model, run_trial(study, trial, stop))
+            write_search(search, studies, command)
+            _give_up_if_hopeless(study)
+
+        in_parallel([partial(job, *turn) for turn in turns], search.jobs, stop, progress.refresh)
+
+
+def _give_up_if_hopeless(study: PairStudy) -> None:
+    ended = study.ended()
+    failed = [trial for trial in ended if trial.state == TrialState.FAIL]
+    if len(failed) == len(ended) >= min(_HOPELESS, study.search.trials):
+        raise TrainingError(
+            f"{study.name}: all {len(failed)} trials failed, the last with:\n{failed[-1].user_attrs['error']}"
+        )
+
+
+def write_search(search: SearchConfig, studies: Sequence[PairStudy], command: str) -> TextTable:
+    """Write the best overrides, the trials and the summary, as far as they have come; returns the summary's table."""
+    with PairStudy.writing:
+        folder = Path(search.output)
+        ended = {study.name: study.ended() for study in studies}
+        table = summary_table(search, studies)
+        text = f"# {search.title}\n\nMade by `{command}`.\n\n{table.markdown()}"
+        (folder / SUMMARY_FILE).write_text(text)
+        partial_file = folder / f"{BEST_FILE}.partial"
+        OmegaConf.save(OmegaConf.create(best_of(studies)), partial_file)
+        partial_file.rename(folder / BEST_FILE)
+        rows = [_row(study, trial) for study in studies for trial in ended[study.name]]
+        write_results(pa.Table.from_pylist(rows, SCHEMA), folder / TRIALS_FILE)
+        return table
+
+
+def best_of(studies: Sequence[PairStudy]) -> dict:
+    """What ``tuned`` of a grid file takes: overrides by model and quantizer."""
+    pairs: dict[str, dict[str, dict]] = {}
+    for study in studies:
+        best = study.best()
+        if best is not None:
+            found = {
+                "overrides": best.user_attrs["overrides"],
+                "metric": f"validation {study.metric}",
+                "value": best.value,
+                "trials": len(study.ended()),
+            }
+            pairs.setdefault(study.model, {})[study.quantizer] = found
+    return {"pairs": pairs}
+
+
+def summary_table(search: SearchConfig, studies: Sequence[PairStudy]) -> TextTable:
+    """A row a pair: its budget, the value of its settings without a search, and the best."""
+    rows = []
+    for study in studies:
+        ended, best = study.ended(), study.best()
+        states = [trial.state for trial in ended]
+        counts = [f"{states.count(state)} {word}" for state, word in _STATES.items() if state in states]
+        first = [t for t in ended if DEFAULTS in t.user_attrs and t.state == TrialState.COMPLETE]
+        before = number(first[0].value or 0.0) if first else MISSING
+        found = (MISSING, "") if best is None else (number(best.value or 0.0), _words(best))
+        tried = f"{len(ended)} of {search.trials}"
+        rows.append((study.model, study.quantizer, study.metric, tried, ", ".join(counts), before, *found))
+    header = ("model", "quantizer", "metric", "trials", "ended", "defaults", "best", "with")
+    note = (
+        f"Every pair, base and quantized alike, has the same budget: {search.trials} trials, its settings without a"
+        " search among them. Values are of the validation split, at the best epoch; the test split is not read."
+    )
+    return TextTable(search.title, header, tuple(rows), (note,))
+
+
+def _words(trial: FrozenTrial) -> str:
+    return ", ".join(f"{name} {short(value)}" for name, value in trial.params.items())
+
+
+def _row(study: PairStudy, trial: FrozenTrial) -> dict:
+    return {
+        "model": study.model,
+        "quantizer": study.quantizer,
+        "trial": folder_name(trial),
+        "state": _STATES[trial.state],
+        "metric": study.metric,
+        "value": trial.value,
+        "epochs": trial.user_attrs["epochs"],
+        "seconds": trial.user_attrs["seconds"],
+        "parameters": json.dumps(trial.params),
+    }

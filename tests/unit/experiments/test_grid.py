@@ -1,0 +1,163 @@
+"""Grid files: every shipped one is composed, cell by cell; wrong ones are refused."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from cove_dist.composition import config_folder, load_run_config
+from cove_dist.errors import ConfigError
+from cove_dist.experiments.cells import is_stale
+from cove_dist.experiments.grid import GridConfig, cells_of, load_grid
+from cove_dist.experiments.plan import file_arguments, find_file, merged
+from tests.unit.experiments.grids import small_grid, write_cell, write_grid
+
+SHIPPED = sorted(path.stem for path in (config_folder() / "grid").glob("*.yaml"))
+
+
+@cache
+def shipped(name: str) -> GridConfig:
+    return load_grid([*file_arguments("grid", [name]), "tuned=null"])
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_cell_of_every_shipped_grid_is_composed(name: str) -> None:
+    grid = shipped(name)
+    cells = cells_of(grid)
+    assert len(cells) == len(grid.pairs()) * len(grid.seeds)
+    assert len({cell.folder for cell in cells}) == len(cells)
+    for cell in cells:
+        if cell.seed == grid.seeds[0]:  # the others differ in the seed alone
+            config, _ = load_run_config(cell.overrides)
+            assert config.output == str(cell.folder)
+            assert {metric.split("/")[0] for metric in grid.metrics} <= set(config.evaluation.metrics())
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_papers_values_are_of_models_quantizers_and_metrics_of_the_grid(name: str) -> None:
+    grid = shipped(name)
+    for printed in (grid.paper.values, grid.paper.gains):
+        for model, by_quantizer in printed.items():
+            assert model in grid.models
+            for quantizer, by_metric in by_quantizer.items():
+                assert quantizer in grid.quantizers
+                assert set(by_metric) <= set(grid.metrics)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_papers_printed_gains_agree_with_its_values(name: str) -> None:
+    """Up to the rounding of the printed values."""
+    paper, base = shipped(name).paper, shipped(name).base
+    for model, by_quantizer in paper.gains.items():
+        for quantizer, by_metric in by_quantizer.items():
+            for metric, gain in by_metric.items():
+                old, new = paper.value(model, base, metric), paper.value(model, quantizer, metric)
+                assert gain == pytest.approx(100 * (new - old) / old, abs=0.02), (model, metric)
+
+
+def test_cells_come_seed_by_seed_with_their_overrides(tmp_path: Path) -> None:
+    cells = cells_of(small_grid(tmp_path))
+    assert [cell.name for cell in cells[:5]] == [
+        "deepfm/none/seed_0", "deepfm/cove/seed_0", "dlrm/none/seed_0", "dlrm/cove/seed_0", "deepfm/none/seed_1",
+    ]  # fmt: skip
+    config, _ = load_run_config(cells[3].overrides)
+    assert config.model["_target_"].endswith("DLRM")
+    assert config.quantizer.levels() == {"user": (8, 3), "item": (12, 4)}
+    assert (config.seed, config.output) == (0, f"{tmp_path}/runs/dlrm/cove/seed_0")
+
+
+def test_only_some_cells(tmp_path: Path) -> None:
+    grid = small_grid(tmp_path, 'only=["*/none","dlrm/cove"]')
+    assert grid.pairs() == [("deepfm", "none"), ("dlrm", "none"), ("dlrm", "cove")]
+
+
+def test_tuned_overrides_come_between_the_models_and_the_quantizers(tmp_path: Path) -> None:
+    best = tmp_path / "best.yaml"
+    best.write_text(
+        "pairs:\n  dlrm:\n    none: {overrides: [model.dropout=0.3]}\n"
+        "    cove: {overrides: [model.dropout=0.4, quantizer.alpha=0.5, 'quantizer.user_levels=[5]']}\n"
+    )
+    grid = small_grid(tmp_path, f"tuned={best}", 'only=["dlrm/*"]', "seeds=[0]", 'common=["data=synthetic"]')
+    base, cove = (load_run_config(cell.overrides)[0] for cell in cells_of(grid))
+    assert (base.model["dropout"], cove.model["dropout"]) == (0.3, 0.4)
+    assert cove.quantizer.alpha == 0.5
+    assert cove.quantizer.user_levels == (8, 3), "the quantizer's own overrides are the last"
+    grid = small_grid(tmp_path, f"tuned={best}", 'only=["dlrm/*"]', "+tuned_as.none=cove")
+    assert "model.dropout=0.4" in cells_of(grid)[0].overrides
+    with pytest.raises(ConfigError, match=r"best\.yaml: has no overrides for deepfm/none; search for them"):
+        cells_of(small_grid(tmp_path, f"tuned={best}"))
+    with pytest.raises(ConfigError, match=r"tuned = nowhere\.yaml: no such file; make it by launch/tune.py"):
+        cells_of(small_grid(tmp_path, "tuned=nowhere.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("base=nothing", "nothing is none of none, cove"),
+        ("compare=[[cove,cvoe]]", "cvoe is none of none, cove"),
+        ("seeds=[]", r"seeds = \[\]: needs one or more"),
+        ("seeds=[1,1]", r"seeds = \[1, 1\]: needs one or more, all different"),
+        ("picture=curve", "varied = None: goes with picture=curve"),
+        ("picture=pie", "picture = pie: input should be 'bars' or 'curve'"),
+        ('only=["deepfn/*"]', r"only: deepfn/\* is no model/quantizer"),
+        ("jobs=0", "jobs = 0: input should be greater than 0"),
+        ("+job=2", "job: unknown key"),
+        ("job=2", "job: unknown key; did you mean jobs"),
+        ('+models.a$b=["model=dlrm"]', r"models = \['a\$b'\]: needs names of letters"),
+    ],
+)
+def test_a_wrong_grid_is_refused(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        small_grid(tmp_path, override)
+
+
+def test_a_grid_is_found_by_path_or_by_name(tmp_path: Path) -> None:
+    path = write_grid(tmp_path)
+    found = file_arguments("grid", ["jobs=2", str(path), "~models.dlrm"])
+    assert list(load_grid(found).models) == ["deepfm"]
+    assert load_grid(found).jobs == 2
+    assert find_file("grid", "configs/grid/table4_movielens.yaml") == find_file("grid", "table4_movielens")
+    with pytest.raises(ConfigError, match=r"table5: no such file.*grid/ has .*table4_movielens"):
+        find_file("grid", "table5")
+    with pytest.raises(ConfigError, match="a b: give one file"):
+        file_arguments("grid", ["a", "b"])
+    path.write_text("common: [a=[1,2]]")
+    with pytest.raises(ConfigError, match=r"(?s)small\.yaml: not YAML.*needs quotes"):
+        find_file("grid", str(path))
+    with pytest.raises(ConfigError, match="title, output, models, quantizers, metrics: not set; give a grid file"):
+        load_grid([])
+
+
+def test_of_several_overrides_for_a_key_the_last_counts() -> None:
+    assert merged(["a=1", "b=2"], ["a=3"]) == ("a=3", "b=2")
+
+
+def test_a_finished_cell_of_another_configuration(tmp_path: Path) -> None:
+    grid = small_grid(tmp_path)
+    cell = cells_of(grid)[0]
+    write_cell(cell, {"auc": 0.7})
+    assert not is_stale(cell, grid)
+    wider = small_grid(tmp_path, 'models.deepfm=["model=deepfm","model.dropout=0.5"]')
+    with pytest.raises(ConfigError, match=r"seed_0: holds a run of another.*: model\.dropout: 0\.1 there, 0\.5 here"):
+        is_stale(cells_of(wider)[0], wider)
+    assert is_stale(cells_of(wider)[0], small_grid(tmp_path, "changed=retrain"))
+
+
+def test_a_key_that_the_program_has_learned_since_is_no_change(tmp_path: Path) -> None:
+    grid = small_grid(tmp_path)
+    cell = cells_of(grid)[0]
+    write_cell(cell, {"auc": 0.7})
+    config = cell.folder / "config.yaml"
+    config.write_text("".join(line for line in config.read_text().splitlines(True) if "warmup_steps" not in line))
+    assert not is_stale(cell, grid)
+    set_by_grid = small_grid(tmp_path, 'models.deepfm=["model=deepfm","trainer.warmup_steps=0"]')
+    with pytest.raises(ConfigError, match=r"trainer\.warmup_steps: None there, 0 here"):
+        is_stale(cells_of(set_by_grid)[0], set_by_grid)
+
+
+def test_a_wrong_override_names_the_cell(tmp_path: Path) -> None:
+    grid = small_grid(tmp_path, 'models.dlrm=["model=dlrm","model.dropout=7"]')
+    with pytest.raises(ConfigError, match=r"dlrm/none/seed_0: model\.dropout = 7"):
+        is_stale(cells_of(grid)[2], grid)

@@ -1,0 +1,207 @@
+"""Search files, and studies: what is asked, what counts, what an interruption leaves."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.trial import TrialState
+
+from cove_dist.composition import config_folder, load_run_config
+from cove_dist.errors import ConfigError, TrainingError
+from cove_dist.experiments import trials as trials_module
+from cove_dist.experiments.grid import cells_of
+from cove_dist.experiments.plan import file_arguments
+from cove_dist.experiments.search import SearchConfig, load_search, sampled
+from cove_dist.experiments.studies import PairStudy, folder_name
+from cove_dist.experiments.trials import Follower, complete_records
+from cove_dist.experiments.tuning import run_search
+from tests.unit.experiments.grids import small_grid, small_search, write_search
+
+SHIPPED = sorted(path.stem for path in (config_folder() / "search").glob("*.yaml"))
+FACTS = {"overrides": ["a=1"], "epochs": 1, "seconds": 2.0}
+
+
+def study_of(search: SearchConfig, quantizer: str = "cove", storage: BaseStorage | None = None) -> PairStudy:
+    return PairStudy(search, "deepfm", quantizer, storage or InMemoryStorage())
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_search_asks_for_configurations_that_are_composed(name: str, tmp_path: Path) -> None:
+    search = load_search([*file_arguments("search", [name]), f"output={tmp_path}"])
+    storage = InMemoryStorage()
+    for model, quantizer in search.pairs():
+        study = PairStudy(search, model, quantizer, storage)
+        assert study.defaults.keys() == study.parameters.keys(), "trial 0 is the settings without a search"
+        study.ask()
+        found = sampled(study.parameters, study.ask().params)
+        load_run_config([*search.fixed(model, quantizer), *found])
+
+
+def test_the_base_has_the_space_of_all_and_a_quantizer_its_own_besides(tmp_path: Path) -> None:
+    search = small_search(tmp_path)
+    assert list(search.parameters("deepfm", "none")) == ["rate", "units"]
+    assert list(search.parameters("deepfm", "cove")) == ["rate", "units", "levels", "alpha"]
+
+
+def test_parameters_become_overrides(tmp_path: Path) -> None:
+    parameters = small_search(tmp_path).parameters("deepfm", "cove")
+    values = {"rate": 0.00123456, "units": "[8]", "levels": "[6,2]", "alpha": 1.0}
+    assert sampled(parameters, values) == (
+        "trainer.optimizer.learning_rate=0.001235", "embeddings.optimizer.learning_rate=0.001235",
+        "model.hidden_units=[8]", "quantizer.user_levels=[6,2]", "quantizer.item_levels=[6,2]", "quantizer.alpha=1",
+    )  # fmt: skip
+
+
+def test_trial_0_has_the_settings_without_a_search(tmp_path: Path) -> None:
+    """As far as they lie in the space: the configured alpha of 1 does not."""
+    study = study_of(small_search(tmp_path))
+    assert study.defaults == {"rate": 0.001, "units": "[16,8]", "levels": "[8,3]"}
+    assert study.ask().params.items() >= study.defaults.items()
+    assert study.ask().params != study.defaults
+
+
+def test_an_interrupted_trial_is_asked_for_again_and_counts_once(tmp_path: Path) -> None:
+    """Nor does the interruption change what is drawn afterwards."""
+
+    def through(folder: Path, *, interrupted: bool) -> list[tuple[str, dict[str, Any]]]:
+        search, storage, seen = small_search(folder), InMemoryStorage(), []
+        study = study_of(search, storage=storage)
+        for number in range(4):
+            trial = study.ask()
+            if interrupted and number == 2:
+                study = study_of(search, storage=storage)
+                assert len(study.ended()) == 2
+                again = study.ask()
+                assert (folder_name(again), again.params) == (folder_name(trial), trial.params)
+                trial = again
+            study.tell(trial, TrialState.COMPLETE, trial.params["rate"], FACTS)
+            seen.append((folder_name(trial) if number < 3 else "", trial.params))
+        assert len(study.ended()) == 4
+        return seen
+
+    assert through(tmp_path / "a", interrupted=True) == through(tmp_path / "b", interrupted=False)
+
+
+def test_the_best_trial_is_complete_and_by_the_direction_of_the_metric(tmp_path: Path) -> None:
+    for mode, best in (("max", 0.8), ("min", 0.6)):
+        metric = "auc" if mode == "max" else "logloss"
+        stopping = f'["trainer.early_stopping.metric={metric}","trainer.early_stopping.mode={mode}"]'
+        study = study_of(small_search(tmp_path / mode, f"common={stopping}"), "none")
+        assert study.best() is None
+        for value in (0.7, 0.8, 0.6):
+            study.tell(study.ask(), TrialState.COMPLETE, value, FACTS)
+        study.tell(study.ask(), TrialState.FAIL, None, FACTS | {"error": "x"})
+        pruned = study.ask()
+        study.report(pruned, 1, 0.9 if mode == "max" else 0.1)
+        study.tell(pruned, TrialState.PRUNED, None, FACTS)
+        found = study.best()
+        assert found is not None
+        assert found.value == best
+
+
+def test_a_trial_under_the_median_is_pruned_after_so_many_epochs(tmp_path: Path) -> None:
+    study = study_of(small_search(tmp_path, "startup_trials=2", "prune_after=2"), "none")
+    for value in (0.7, 0.8):
+        trial = study.ask()
+        assert not any([study.report(trial, epoch, value) for epoch in (1, 2)])
+        study.tell(trial, TrialState.COMPLETE, value, FACTS)
+    log = tmp_path / "log.jsonl"
+    follower = Follower(log, study, study.ask())
+    records = [{"kind": "validation", "epoch": e, "step": e, "auc": 0.72} for e in (1, 2)]
+    assert not follower.look(), "there is no log yet"
+    log.write_text("".join(json.dumps(record) + "\n" for record in records[:1]) + '{"kind": "valid')
+    assert not follower.look(), "epoch 2 is not over"
+    log.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert follower.look()
+    assert follower.values == {1: 0.72, 2: 0.72}
+
+
+def test_a_value_that_is_no_number_is_not_the_best(tmp_path: Path) -> None:
+    study = study_of(small_search(tmp_path), "none")
+    log = tmp_path / "log.jsonl"
+    values = (math.nan, 0.6, math.nan)
+    records = [{"kind": "validation", "epoch": e, "step": e, "auc": value} for e, value in enumerate(values, 1)]
+    log.write_text("".join(json.dumps(record) + "\n" for record in records))
+    follower = Follower(log, study, study.ask())
+    follower.look()
+    assert follower.best() == 0.6
+    assert len(complete_records(log)) == 3
+
+
+def test_a_search_of_other_settings_is_refused(tmp_path: Path) -> None:
+    storage = InMemoryStorage()
+    study_of(small_search(tmp_path), storage=storage)
+    with pytest.raises(ConfigError, match=r"study.db: deepfm/cove was searched with other settings: overrides: "):
+        study_of(small_search(tmp_path, "seed=3"), storage=storage)
+    study_of(small_search(tmp_path, "trials=50", "jobs=2"), storage=storage)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("space.all.rate.low=1", r"space\.all\.rate.*low = 1, high = 0\.1: low must be less"),
+        ("space.all.rate.low=0", r"low = 0, high = 0\.1: low must be less, and above 0 with log"),
+        ("space.all.rate.type=flaot", r"space\.all\.rate.*'float'"),
+        ("space.all.units.choices=[]", r"choices = \[\]: needs one or more"),
+        ("+space.all.rate.lowest=1", r"space\.all\.rate.*lowest.*unknown key"),
+        ("trials=0", "trials = 0: input should be greater than 0"),
+    ],
+)
+def test_a_wrong_search_is_refused(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        small_search(tmp_path, override)
+
+
+def test_a_search_needs_a_space_and_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="space: has no parameters for deepfm/none"):
+        small_search(tmp_path, "~space.all.rate", "~space.all.units")
+    with pytest.raises(ConfigError, match="title, output, models, quantizers: not set; give a search file"):
+        load_search([])
+
+
+def arguments(folder: Path, *overrides: str) -> list[str]:
+    return file_arguments("search", [str(write_search(folder)), *overrides])
+
+
+def test_pairs_take_turns_and_a_grid_takes_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a training that only writes its log: the value is the rate, and one trial fails."""
+    trained: list[str] = []
+
+    def train(module: str, given: list[str], log: Path, *_: object, **__: object) -> int:
+        values = dict(argument.split("=", 1) for argument in given)
+        trained.append(log.parent.parent.name)
+        log.write_text("error: diverged\n")
+        record = {"kind": "validation", "epoch": 1, "step": 1, "auc": float(values["trainer.optimizer.learning_rate"])}
+        (log.parent / "log.jsonl").write_text(json.dumps(record) + "\n")
+        assert module == "launch.train"
+        return int(len(trained) == 3)
+
+    monkeypatch.setattr(trials_module, "run_program", train)
+    _, table = run_search(arguments(tmp_path, "trials=3"), "python launch/tune.py small")
+    assert trained == ["none", "cove"] * 3
+    assert [row[3:5] for row in table.rows] == [("3 of 3", "2 complete, 1 failed"), ("3 of 3", "3 complete")]
+    assert table.rows[0][5] == "0.0010"
+    run_search(arguments(tmp_path, "trials=4"), "x")
+    assert len(trained) == 8, "one more of each"
+    grid = small_grid(tmp_path, f"tuned={tmp_path}/search/best.yaml", 'only=["deepfm/*"]', "seeds=[0]")
+    for cell in cells_of(grid):
+        rates = [o for o in cell.overrides if "learning_rate" in o]
+        assert len(rates) == 2
+        assert float(rates[0].split("=")[1]) >= 0.001
+    assert "the same budget: 4 trials" in (tmp_path / "search" / "summary.md").read_text()
+
+
+def test_a_search_that_cannot_go_well_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(module: str, given: list[str], log: Path, *_: object, stop: Event, **__: object) -> int:
+        log.write_text("error: no such data\n")
+        return 2
+
+    monkeypatch.setattr(trials_module, "run_program", train)
+    with pytest.raises(TrainingError, match=r"deepfm/none: all 3 trials failed, the last with:\nerror: no such data"):
+        run_search(arguments(tmp_path, "trials=9"), "x")

@@ -1,0 +1,162 @@
+"""Tidy results, claims, tables and pictures, from cells written by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from scipy import stats
+
+from cove_dist.experiments.claims import Claim, claims_of, tally
+from cove_dist.experiments.grid import GridConfig, cells_of
+from cove_dist.experiments.pictures import draw, settings_of
+from cove_dist.experiments.program import write_everything
+from cove_dist.experiments.results import Results, collect
+from cove_dist.experiments.statistics import Comparison
+from cove_dist.experiments.text import TextTable, latex_escape, mean_and_deviation_text, p_value, percent
+from tests.unit.experiments.grids import small_grid, write_cell
+
+AUC = {  # model/quantizer: by seed; a missing one is a cell that is not finished
+    "deepfm/none": [0.70, 0.71, 0.72],
+    "deepfm/cove": [0.71, 0.722, 0.731],
+    "dlrm/none": [0.70, 0.71, 0.72],
+    "dlrm/cove": [0.72],
+}
+
+
+def made(folder: Path, *overrides: str) -> tuple[GridConfig, Results]:
+    """A grid of which eleven cells are not all finished."""
+    grid = small_grid(folder, *overrides)
+    for cell in cells_of(grid):
+        values = AUC[f"{cell.model}/{cell.quantizer}"]
+        if cell.seed < len(values):
+            write_cell(cell, {"auc": values[cell.seed], "logloss": 1 - values[cell.seed], "users": 40})
+    return grid, Results.of(collect(cells_of(grid), grid))
+
+
+def test_the_tidy_table_has_a_row_a_cell_split_and_metric(tmp_path: Path) -> None:
+    grid, _ = made(tmp_path)
+    rows = collect(cells_of(grid), grid).to_pylist()
+    assert len(rows) == (3 + 3 + 3 + 1) * 3
+    assert rows[0] == {
+        "model": "deepfm", "quantizer": "none", "seed": 0, "split": "test", "metric": "auc", "value": 0.70,
+        "epochs": 3, "best_epoch": 2, "seconds": 12.5, "samples_per_second": 1000.0,
+    }  # fmt: skip
+
+
+def test_claims_carry_the_tests_corrected_over_the_table(tmp_path: Path) -> None:
+    grid, results = made(tmp_path)
+    claims = claims_of(grid, results, "test")
+    assert [(claim.model, claim.metric) for claim in claims] == [
+        ("deepfm", "auc"), ("deepfm", "logloss"), ("dlrm", "auc"), ("dlrm", "logloss"),
+    ]  # fmt: skip
+    p = stats.ttest_rel(AUC["deepfm/cove"], AUC["deepfm/none"]).pvalue
+    assert claims[0].measured.p == pytest.approx(p)
+    assert claims[0].adjusted == pytest.approx(2 * p)
+    assert [claim.verdict for claim in claims] == ["holds", "holds", "not decided", "not decided"]
+    assert claims[0].measured.gain > 0 > claims[1].measured.gain, "less log loss is better"
+    assert claims[2].measured.pairs == 1
+    assert tally(claims) == "4 claims: 2 hold, 0 do not hold, 2 not decided."
+    gains = [claim.printed for claim in claims]
+    assert gains == [19.5, None, None, None]
+
+
+def test_the_papers_gain_comes_from_its_values_where_it_prints_none(tmp_path: Path) -> None:
+    grid, _ = made(tmp_path, "paper.gains={}", "~paper.gains.deepfm")
+    assert grid.paper.gain("deepfm", "cove", "none", "auc") == pytest.approx(20.0)
+    assert grid.paper.gain("dlrm", "cove", "none", "auc") is None
+
+
+@pytest.mark.parametrize(
+    ("gain", "low", "high", "adjusted", "printed", "lower", "verdict"),
+    [
+        (0.02, 0.01, 0.03, 0.01, 6.0, False, "holds"),
+        (-0.02, -0.03, -0.01, 0.01, 6.0, False, "does not hold"),
+        (-0.02, -0.03, -0.01, 0.01, None, True, "holds"),
+        (0.00, -0.01, 0.01, 0.90, 6.0, False, "does not hold"),
+        (0.00, -0.01, 0.01, 0.90, -6.0, True, "does not hold"),
+        (0.00, -0.01, 0.01, 0.90, 0.5, False, "not decided"),
+        (0.00, -0.01, 0.01, 0.90, None, False, "not decided"),
+        (0.05, math.nan, math.nan, math.nan, 6.0, False, "not decided"),
+    ],
+)
+def test_verdicts(
+    gain: float, low: float, high: float, adjusted: float, printed: float | None, lower: bool, verdict: str
+) -> None:
+    measured = Comparison(5, gain, low, high, adjusted)
+    claim = Claim("m", "x", "cove", "none", measured, adjusted, printed, lower, 0.05)
+    assert claim.verdict == verdict
+    assert f"m, x: cove is better than none: **{verdict}**: " in claim.sentence()
+
+
+def test_further_comparisons_of_the_grid(tmp_path: Path) -> None:
+    grid, results = made(tmp_path, "compare=[[none,cove]]", "metrics=[auc]")
+    claims = claims_of(grid, results, "test")
+    assert [(c.new, c.old) for c in claims[:2]] == [("cove", "none"), ("none", "cove")]
+    assert [c.verdict for c in claims[:2]] == ["holds", "does not hold"]
+    assert claims[1].printed is None
+
+
+def test_files_of_an_unfinished_grid(tmp_path: Path) -> None:
+    grid, _ = made(tmp_path, f"results={tmp_path}/results", "picture=bars")
+    outcome = write_everything(grid, cells_of(grid), "python launch/experiment.py small")
+    names = sorted(path.name for path in outcome.folder.iterdir())
+    assert names == ["bars_test.png", "results.parquet", "tables.md", "tables.tex"]
+    text = (outcome.folder / "tables.md").read_text()
+    assert "Made by `python launch/experiment.py small`. Settings are those of the configuration files" in text
+    assert "| deepfm | cove | 0.7210 ± 0.0105 | 0.2790 ± 0.0105 | 3 of 3 |" in text
+    assert "| dlrm | cove | 0.7200 | 0.2800 | 1 of 3 |" in text
+    assert "| deepfm | auc | cove / none | +1.55 % | +1.20 % to +1.90 % | 3 |" in text
+    assert "| 0.5000 → 0.6000 | +19.50 % | holds |" in text
+    assert "2 of 12 cells:\n\n- dlrm/cove/seed_1: missing\n- dlrm/cove/seed_2: missing" in text
+    assert "![Small grid](bars_test.png)" in text
+    latex = (outcome.folder / "tables.tex").read_text()
+    assert r"deepfm & cove & 0.7210 $\pm$ 0.0105 & 0.2790 $\pm$ 0.0105 & 3 of 3 \\" in latex
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
+    assert len(pq.read_table(outcome.folder / "results.parquet")) == 30
+
+
+def test_files_of_a_grid_without_results(tmp_path: Path) -> None:
+    grid = small_grid(tmp_path, "picture=bars")
+    outcome = write_everything(grid, cells_of(grid), "x")
+    text = (outcome.folder / "tables.md").read_text()
+    assert "| deepfm | none | missing | missing | 0 of 3 |" in text
+    assert "deepfm, auc: cove is better than none: **not decided**: no seed has both." in text
+    assert not list(outcome.folder.glob("*.png"))
+
+
+def test_a_curve_over_a_varied_setting(tmp_path: Path) -> None:
+    varied = 'quantizers.cove=["quantizer=cove","quantizer.alpha=0.5"]'
+    zero = 'quantizers.none=["quantizer=cove","quantizer.alpha=0"]'
+    grid, results = made(tmp_path, "picture=curve", "varied=quantizer.alpha", varied, zero)
+    assert settings_of(grid, cells_of(grid)) == {"none": 0.0, "cove": 0.5}
+    [picture] = draw(grid, cells_of(grid), results, tmp_path)
+    assert picture.path.name == "curve_test.png"
+    assert picture.caption.startswith("Gain over quantizer.alpha = 0, paired by seed")
+
+
+def test_tuned_settings_are_stated_with_their_budget(tmp_path: Path) -> None:
+    entry = "{overrides: [], metric: validation auc, trials: %d}"
+    best = tmp_path / "best.yaml"
+    for trials, words in ((7, "tuned by 7 trials each, on validation auc"), (9, "unequal budgets of 7 to 9 trials")):
+        best.write_text(f"pairs: {{deepfm: {{none: {entry % 7}, cove: {entry % trials}}}}}")
+        grid = small_grid(tmp_path, f"tuned={best}", 'only=["deepfm/*"]')
+        outcome = write_everything(grid, cells_of(grid), "x")
+        assert words in (outcome.folder / "tables.md").read_text()
+
+
+def test_numbers_as_text() -> None:
+    assert mean_and_deviation_text([0.5, 0.7]) == "0.6000 ± 0.1414"
+    assert mean_and_deviation_text([1234.0, 1236.0]) == "1,235 ± 1"
+    assert mean_and_deviation_text([0.5]) == "0.5000"
+    assert mean_and_deviation_text([]) == percent(math.nan) == p_value(math.nan) == "missing"
+    assert (percent(5.951), percent(-0.3)) == ("+5.95 %", "-0.30 %")
+    assert (p_value(0.00001), p_value(0.25)) == ("< 0.0001", "0.2500")
+
+
+def test_special_characters_in_tables() -> None:
+    assert latex_escape("a_b 5 % -1.5 x-2 ±") == r"a\_b 5 \% $-$1.5 x-2 $\pm$"
+    table = TextTable("t", ("a|b",), (("c",),))
+    assert table.markdown() == "## t\n\n| a\\|b |\n| --- |\n| c |\n"

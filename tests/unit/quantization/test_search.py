@@ -1,0 +1,67 @@
+"""Search backends against the distances themselves."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from cove_dist.quantization import CascadedQuantizer
+from cove_dist.quantization.search import BACKENDS, nearest_code, nearest_with_distance
+
+SIZES = [(1, 1, 3), (70, 40, 5), (300, 384, 8), (300, 385, 8), (500, 1000, 16)]  # about the limit of one block
+
+
+def distances(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+    return torch.cdist(x.double(), codebook.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+@pytest.mark.parametrize(("size", "codes", "dim"), SIZES)
+@pytest.mark.parametrize("backend", ["auto", "chunked", "faiss"])
+def test_the_code_found_is_the_nearest_to_rounding(backend: str, size: int, codes: int, dim: int) -> None:
+    torch.manual_seed(size + codes)
+    x, codebook = torch.randn(size, dim), torch.randn(codes, dim)
+    exact = distances(x, codebook)
+    found = nearest_code(x, codebook, backend)
+    assert found.dtype == torch.int64
+    chosen = exact.gather(1, found.unsqueeze(1)).squeeze(1)
+    torch.testing.assert_close(chosen, exact.amin(dim=1), rtol=1e-5, atol=1e-5)
+    assert (found == exact.argmin(dim=1)).float().mean() > 0.99
+
+
+def test_a_quantizer_uses_its_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def searching(x: torch.Tensor, codebook: torch.Tensor, backend: str = "auto") -> torch.Tensor:
+        asked.append(backend)
+        return nearest_code(x, codebook)
+
+    monkeypatch.setattr("cove_dist.quantization.quantizer.nearest_code", searching)
+    for backend in BACKENDS:
+        CascadedQuantizer(4, (5,), search=backend)(torch.randn(3, 4))
+    assert asked == list(BACKENDS)
+
+
+def test_the_distance_is_that_of_the_nearest_code() -> None:
+    x, codebook = torch.randn(40, 6, dtype=torch.float64), torch.randn(9, 6, dtype=torch.float64)
+    codes, found = nearest_with_distance(x, codebook)
+    torch.testing.assert_close(found, distances(x, codebook).amin(dim=1))
+    assert torch.equal(codes, nearest_code(x, codebook))
+    assert nearest_with_distance(codebook, codebook)[1].eq(0).all()
+
+
+def test_no_vectors_have_no_codes() -> None:
+    for backend in ("chunked", "faiss"):
+        assert nearest_code(torch.empty(0, 4), torch.randn(500, 4), backend).shape == (0,)
+
+
+def test_faiss_takes_float32_alone_and_says_what_to_use() -> None:
+    with pytest.raises(ValueError, match=r"x is torch\.float64 on cpu: .* use 'chunked'"):
+        nearest_code(torch.zeros(3, 4).double(), torch.zeros(5, 4).double(), "faiss")
+
+
+def test_faiss_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install faiss-cpu, or use 'auto'"):
+        nearest_code(torch.zeros(3, 4), torch.zeros(5, 4), "faiss")
