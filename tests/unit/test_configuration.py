@@ -98,7 +98,7 @@ def test_every_data_set_is_built(data: str) -> None:
     dataset(**check_arguments(dataset, arguments, "data"))
 
 
-@pytest.mark.parametrize("name", ["train", "prepare", "evaluate", "compare", "popularity", "recommend"])
+@pytest.mark.parametrize("name", options("."))
 def test_every_primary_file_is_composed(name: str) -> None:
     compose_yaml(name, [])
 
