@@ -87,7 +87,7 @@ def test_every_data_set_is_built(data: str) -> None:
     dataset(**check_arguments(dataset, arguments, "data"))
 
 
-@pytest.mark.parametrize("name", ["train", "prepare", "evaluate", "compare", "popularity"])
+@pytest.mark.parametrize("name", ["train", "prepare", "evaluate", "compare", "popularity", "cluster_items"])
 def test_every_primary_file_is_composed(name: str) -> None:
     compose_yaml(name, [])
 

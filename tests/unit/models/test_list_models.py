@@ -95,6 +95,23 @@ def test_attention_weights_are_dropped_in_training_alone(name: str) -> None:
     assert (run(build(0.5).train(), items, mask) - plain).abs().max() > 1e-6
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_bfloat16_gives_the_states_and_gradients_of_float32_up_to_rounding(name: str) -> None:
+    torch.manual_seed(0)
+    model = ALL[name]().eval()
+    items, mask = batch([9, 4, 7], slots=9)
+    items = items.float().requires_grad_()
+    results = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            hidden = run(model, items, mask).float()
+        weights = torch.arange(hidden.numel()).sin().view_as(hidden)
+        (gradient,) = torch.autograd.grad((hidden * weights).sum(), items)
+        results.append((hidden.detach(), gradient))
+    for exact, rounded in zip(*results, strict=True):
+        assert (rounded - exact).norm() < 0.1 * exact.norm()
+
+
 @pytest.mark.parametrize("name", ATTENTIVE)
 def test_heads_must_divide_the_dimension(name: str) -> None:
     with pytest.raises(ValueError, match=r"num_heads = 3: must divide the embedding dimension 8; allowed: 1, 2, 4, 8"):
