@@ -19,6 +19,8 @@ from cove_dist.types import (
     UnitInterval,
 )
 
+Ranking = Literal["sampled", "full"]
+RANKING_PREFIX: dict[Ranking, str] = {"sampled": "", "full": "full_"}
 Sharding = Literal["auto", "data_parallel", "table_wise", "row_wise", "column_wise"]
 settings = partial(dataclass, frozen=True, config=ConfigDict(extra="forbid"))
 
@@ -168,6 +170,15 @@ class DataConfig:
 
 
 @settings
+class NegativesConfig:
+    """What a positive of implicit feedback is told apart from."""
+
+    count: PositiveInt
+    source: Literal["uniform", "popularity", "in_batch"]
+    power: NonNegativeFloat
+
+
+@settings
 class ListsConfig:
     """How lists are continued."""
 
@@ -190,9 +201,18 @@ class ListsConfig:
 class EvaluationConfig:
     ndcg_at: tuple[PositiveInt, ...]
     hit_rate_at: tuple[PositiveInt, ...]
+    rank_validation: tuple[Ranking, ...] = ("sampled",)
+    rank_test: tuple[Ranking, ...] = ("sampled", "full")
+
+    def rankings(self, split: str) -> tuple[Ranking, ...]:
+        return self.rank_validation if split == "validation" else self.rank_test
 
     def metrics(self, task: str) -> list[str]:
         """The names that early stopping may watch."""
+        if task == "cf":
+            names = {"ndcg": self.ndcg_at, "mrr": self.ndcg_at, "hr": self.hit_rate_at, "recall": self.hit_rate_at}
+            by_rank = [f"{name}@{k}" for name, ks in names.items() for k in ks]
+            return [RANKING_PREFIX[ranking] + name for ranking in self.rank_validation for name in by_rank]
         if task == "lists":
             names = {"paper_ndcg": self.ndcg_at, "paper_hr": self.hit_rate_at, "ndcg": self.ndcg_at}
             return [f"{name}@{k}" for name, ks in (names | {"recall": self.hit_rate_at}).items() for k in ks]
@@ -207,6 +227,7 @@ class RunConfig:
     embeddings: EmbeddingsConfig
     quantizer: QuantizerConfig
     trainer: TrainerConfig
+    negatives: NegativesConfig
     lists: ListsConfig
     evaluation: EvaluationConfig
     seed: NonNegativeInt

@@ -6,17 +6,20 @@ Layout of a prepared folder::
     report.json                  what was read, dropped and why; Table 1 figures
     ids/<table>.parquet          id (int64), original_id: one file per id table
     categories/<column>.parquet  id, original_id, a column per kind of category (int, string or list<string>): what raw
-                                 data know of ids beside the rows, for scores and pictures, never in a batch. Ids
+                                 data know of ids beside the rows, for scores, pictures and graphs. Ids
                                  without any are left out. Synthetic data: category_1, … (fine first)
     train/part-00000.parquet     columns: every categorical (int64, or list<int64>), every dense and the label, if there
                                  is one (float32)
-    validation/…  test/…         the same columns, sorted by user id
+    validation/…  test/…         the same columns, sorted by user id; of implicit feedback also the candidates to rank
+    history/<split>/…            of implicit feedback: the items of every user (see `data_pipeline.history`)
+    history/attributes/…         likewise the attributes of every item seen in training: its categories, numbered; what
+                                 the numbers mean is in ids/attributes.parquet
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +29,7 @@ from data_pipeline.errors import DataError
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation", "test")
+CANDIDATES, ATTRIBUTES = "candidates", "attributes"
 
 LIST, OWNER, INPUT, TARGET = "list_id", "owner_id", "input", "target"  # columns of data whose rows are lists of items
 
@@ -76,11 +80,16 @@ class Split:
 
 @dataclass(frozen=True)
 class Schema:
+    """The columns and files of a prepared folder; `implicit`: rows are positives alone, each user-item pair once."""
+
     name: str
     label: str | None  # None: rows have none, as lists to be continued
     categorical: tuple[Categorical, ...]
     dense: tuple[Dense, ...]
     splits: dict[str, Split]
+    implicit: bool = False
+    candidates: Categorical | None = None  # a list a row of validation and test: the row's item, then others
+    attributes: dict[str, int] = field(default_factory=dict)  # of the items' graph: how many there are of each kind
     format_version: int = FORMAT_VERSION
 
     def entity(self, role: Literal["user", "item"]) -> Categorical:

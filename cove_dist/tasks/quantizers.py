@@ -6,12 +6,15 @@ from cove_dist.config import RunConfig
 from cove_dist.quantization import CascadedQuantizer
 
 
-def build_quantizers(config: RunConfig) -> dict[str, CascadedQuantizer]:
-    """By entity, ``user`` and ``item``; initialized from torch's global generator."""
+def build_quantizers(config: RunConfig, rows_per_id: int = 1) -> dict[str, CascadedQuantizer]:
+    """By entity, ``user`` and ``item``, for table rows of ``rows_per_id * embeddings.dim`` numbers.
+
+    Initialized from torch's global generator.
+    """
     settings = config.quantizer
     return {
         entity: CascadedQuantizer(
-            dim=config.embeddings.dim,
+            dim=rows_per_id * config.embeddings.dim,
             levels=levels,
             alpha=settings.alpha,
             beta=settings.beta,

@@ -49,9 +49,11 @@ class Codebooks:
         self._upkeep = CodebookUpkeep(quantizers, settings, replicas, lambda p: optimizer.state.get(p, {}))
         self._epoch = UsageSince(quantizers.values())
         self._low: set[str] = set()
+        self._step = 0
 
     def after_step(self, step: int) -> dict[str, float]:
         """Upkeep after optimizer step ``step``; ``revived_<entity>_<level>`` where codes were revived. Collective."""
+        self._step = step
         return {f"revived_{level}": float(count) for level, count in self._upkeep.after_step(step).items()}
 
     def close_epoch(self) -> dict[str, float]:
@@ -63,6 +65,8 @@ class Codebooks:
 
     def watch(self, figures: Mapping[str, float]) -> None:
         """Warn of each level whose perplexity has fallen under the threshold, once until it has risen again."""
+        if self._config.start == "kmeans" and self._step < self._config.kmeans_step:
+            return  # these codes are about to be replaced
         for name, quantizer in self._quantizers.items():
             for level, size in enumerate(quantizer.levels, start=1):
                 key = f"perplexity_{name}_{level}"

@@ -30,9 +30,8 @@ def build_optimizer(model: DistributedModelParallel, config: RunConfig) -> Combi
     replicated = {name: p for name, p in replicated_parameters(model).items() if p.requires_grad}
     tables = {name: p for name, p in replicated.items() if name.startswith("tables.")}
     dense = {name: p for name, p in replicated.items() if name not in tables}
-    parts: list[tuple[str, KeyedOptimizer]] = [("dense", _keyed(dense, config.trainer.optimizer))]
-    if tables:
-        parts.append(("tables", _keyed(tables, config.embeddings.optimizer)))
+    groups = (("dense", dense, config.trainer.optimizer), ("tables", tables, config.embeddings.optimizer))
+    parts: list[tuple[str, KeyedOptimizer]] = [(name, _keyed(p, settings)) for name, p, settings in groups if p]
     norm = config.trainer.gradient_clip_norm
     ordinary = CombinedOptimizer(parts) if norm is None else ClippedOptimizer(parts, norm)
     return CombinedOptimizer([("fused", model.fused_optimizer), ("replicated", ordinary)])

@@ -27,7 +27,6 @@ from cove_dist.training.debug import debug_settings
 from cove_dist.training.distributed import Runtime, process_group
 from cove_dist.training.evaluator import PredictionWriter, evaluate, prediction_folder, score
 from cove_dist.training.frequency import frequency_groups
-from cove_dist.training.list_evaluator import build_list_evaluator
 from cove_dist.training.loaders import evaluation_loader
 from cove_dist.training.reporting import LOG_FILE, read_records
 from cove_dist.training.tasks import TASKS, task_of
@@ -111,6 +110,8 @@ def evaluate_run(overrides: Sequence[str]) -> dict[str, float | None] | None:
     config, folder = load_saved_run(request.run)
     if request.batch_size is not None:
         config = replace(config, trainer=replace(config.trainer, evaluation_batch_size=request.batch_size))
+    if request.save_predictions and task_of(config) is not TASKS["ctr"]:
+        raise ConfigError("save_predictions = true: for CTR models; recommendations: python launch/recommend.py")
     schema = Schema.load(config.data.path)
     with process_group(request.device) as runtime:
         metrics, checkpoint = evaluate_here(config, schema, runtime, folder, request)
@@ -129,17 +130,12 @@ def evaluate_here(
     checkpoint = find_checkpoint(folder, config, request.checkpoint)
     trainable = build(config, schema, runtime, config.trainer.rank_evaluation_batch_size(runtime.world_size))
     load_model(checkpoint, trainable, describe_model(config, schema))
-    if task_of(config) is TASKS["lists"]:
-        if request.save_predictions:
-            raise ConfigError(
-                "save_predictions = true: of models of click-through rate alone; this run continues lists"
-            )
-        return build_list_evaluator(config, schema, request.split, runtime)(trainable.model), checkpoint
-    loader = evaluation_loader(config, schema, request.split, runtime)
-    scored = score(trainable.model, loader, runtime.device)
-    groups = frequency_groups(config, schema, runtime) if request.by_frequency else {}
+    task, groups = task_of(config), {}
+    if request.by_frequency and task.by_frequency:
+        groups = frequency_groups(config, schema, runtime)
     if not request.save_predictions:
-        return evaluate(scored, config.evaluation, runtime.device, groups), checkpoint
+        return task.build_evaluator(config, schema, request.split, runtime, groups)(trainable.model), checkpoint
+    scored = score(trainable.model, evaluation_loader(config, schema, request.split, runtime), runtime.device)
     with prediction_folder(folder / f"predictions_{request.split}", runtime) as target:
         writer = PredictionWriter(target / f"part-{runtime.rank:05d}.parquet", Path(config.data.path), schema)
         return evaluate(writer.write(scored), config.evaluation, runtime.device, groups), checkpoint

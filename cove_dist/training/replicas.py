@@ -32,6 +32,8 @@ def check_replicas(
     Raises:
         TrainingError: on every rank, naming the first parameter that differs and the ranks that differ from rank 0.
     """
+    if not parameters:
+        return
     hashes = gather(torch.stack([fingerprint(parameter) for parameter in parameters.values()]))
     differs = hashes != hashes[0]
     if not differs.any():

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from annotated_types import Gt
+from annotated_types import Ge, Gt
 
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.columns import Columns
@@ -22,9 +22,14 @@ class Dataset(ABC):
 
     Attributes:
         split: how rows are split (see `preparation.split.split_rows`). None: ``given`` where the data set gives a
-            split, else ``user_time`` where there is a time column, else ``random``.
-        ratios: train : validation : test, unless the split is given.
+            split, else ``leave_one_out`` for implicit feedback, else ``user_time`` where there is a time column, else
+            ``random``.
+        ratios: train : validation : test, of the splits that take them.
         on_invalid: what to do with rows that break a rule: "error" refuses the data, "drop" leaves them out, counted.
+        implicit: keep positives alone, each user-item pair once, with histories and candidates beside them: for
+            collaborative filtering. None: where the data set has no labels.
+        core: of implicit feedback, keep users and items with at least so many rows. None: all.
+        candidates: of implicit feedback, items to rank beside each positive of validation and test. 0: none.
         row_group_size: rows of a Parquet row group, the unit that ranks share; small splits get smaller ones.
         memory_gb: GB of memory for DuckDB, which works on disk beyond it.
         published: users, items, interactions or samples as the source states them. Data that differ are warned of.
@@ -33,6 +38,9 @@ class Dataset(ABC):
     split: SplitBy | None = None
     ratios: tuple[Positive, Positive, Positive] = (8, 1, 1)
     on_invalid: OnInvalid = "error"
+    implicit: bool | None = None
+    core: Positive | None = None
+    candidates: Annotated[int, Ge(0)] = 99
     row_group_size: Positive = 65_536
     memory_gb: Annotated[float, Gt(0)] = 2.0
     published: ClassVar[dict[str, int]] = {}
@@ -47,11 +55,28 @@ class Dataset(ABC):
         """Create the table ``raw``: the columns of `columns`, and the name of each row's file as ``__file``."""
 
     @property
+    def is_implicit(self) -> bool:
+        """Raises `DataError` for labels asked for where there are none, and a core without implicit feedback."""
+        if self.implicit is False and self.columns.without_labels:
+            raise DataError(
+                "data.implicit = false: the data has no labels. Set data.label=COLUMN, or data.rating=COLUMN"
+                " data.threshold=X, or data.implicit=true"
+            )
+        implicit = self.columns.without_labels if self.implicit is None else self.implicit
+        if self.core is not None and not implicit:
+            raise DataError(
+                f"data.core = {self.core}: for implicit feedback. Set data.implicit=true, or data.core=null"
+            )
+        return implicit
+
+    @property
     def split_by(self) -> SplitBy:
         """Raises `DataError` for a split by time without a time column, or a given one that is not given."""
         given, timed = self.columns.split is not None, self.columns.time is not None
         if self.split is None:
-            return "given" if given else "user_time" if timed else "random"
+            if given or self.is_implicit:
+                return "given" if given else "leave_one_out"
+            return "user_time" if timed else "random"
         if self.split == "given" and not given:
             raise DataError(
                 "data.split = given: the data gives none (custom data may, by data.split_column=COLUMN)."

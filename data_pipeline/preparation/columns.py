@@ -16,13 +16,14 @@ class Columns:
 
     Attributes:
         user, item: ids: whole numbers from 0, or text.
-        label: 0 or 1. Either this, or `rating` with `threshold`: label 1 for rating >= threshold.
+        label: 0 or 1. Either this, or `rating` with `threshold`: label 1 for rating >= threshold. With neither every
+            row is a positive: implicit feedback.
         time: orders the rows: a number, a date or a timestamp.
         split: where the data set gives a split of its own: train, validation or test.
         categorical, dense: features. They keep their names.
 
     Raises:
-        DataError: not exactly one of label and rating; or a name that cannot be kept.
+        DataError: both label and rating; or a name that cannot be kept.
     """
 
     user: str
@@ -36,10 +37,11 @@ class Columns:
     dense: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if (self.label is None) == (self.rating is None):
+        if self.label is not None and self.rating is not None:
             raise DataError(
-                f"data.label = {self.label}, data.rating = {self.rating}: set exactly one, the other null."
+                f"data.label = {self.label}, data.rating = {self.rating}: set at most one, the other null."
                 " Either data.label=COLUMN of 0 and 1, or data.rating=COLUMN data.threshold=X (label 1 for rating >= X)"
+                " or neither, where every row is a positive"
             )
         if (self.rating is None) != (self.threshold is None):
             raise DataError(
@@ -57,6 +59,10 @@ class Columns:
             if name.startswith("__") or "/" in name or "\\" in name:
                 raise DataError(f"column {name!r}: a feature's name must not start with __ nor hold a slash. Rename it")
             taken.add(name.casefold())
+
+    @property
+    def without_labels(self) -> bool:
+        return self.label is None and self.rating is None
 
     def raw(self) -> list[str]:
         """Every raw column that is read, once."""

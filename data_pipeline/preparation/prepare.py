@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 
 from data_pipeline.datasets.base import Dataset
 from data_pipeline.datasets.lists import ItemLists
+from data_pipeline.preparation.attributes import write_attributes
+from data_pipeline.preparation.candidates import with_candidates, write_histories
 from data_pipeline.preparation.categories import write_categories
 from data_pipeline.preparation.columns import ITEM, LABEL, ROW, SPLIT, TIME, USER, Columns
 from data_pipeline.preparation.encode import encode_ids, id_table
+from data_pipeline.preparation.implicit import keep_positives
 from data_pipeline.preparation.lists import filter_lists, report_lists, split_lists, write_lists
 from data_pipeline.preparation.report import Report
 from data_pipeline.preparation.split import seeded_hash, split_rows
 from data_pipeline.preparation.validate import validate
 from data_pipeline.preparation.workspace import Workspace, complete_or_absent, open_workspace, quoted
-from data_pipeline.preparation.writer import moments, write_split
-from data_pipeline.schema import SPLITS, Categorical, Schema, Split
+from data_pipeline.preparation.writer import BATCH_ROWS, moments, write_split
+from data_pipeline.schema import CANDIDATES, SPLITS, Categorical, Schema, Split
 
 logger = logging.getLogger(__name__)
 
@@ -71,11 +75,18 @@ def _prepare_rows(dataset: Dataset, workspace: Workspace, folder: Path, name: st
     source = dataset.read(workspace)
     workspace.on_progress("checking rows")
     dropped = source.dropped | validate(workspace, source, columns, dataset.on_invalid)
+    timed = columns.time is not None
+    if dataset.is_implicit:
+        dropped |= keep_positives(workspace, dataset.core, timed)
     workspace.on_progress(f"splitting by {split_by}")
-    rows = split_rows(workspace, split_by, dataset.ratios)
+    rows = split_rows(workspace, split_by, dataset.ratios, timed)
     categorical = encode_ids(workspace, columns, folder)
-    schema = _write(workspace, folder, name, columns, categorical, rows, dataset.row_group_size)
+    if dataset.is_implicit:
+        write_histories(workspace, categorical[0].num_ids, rows, folder)
+    schema = _write(workspace, folder, name, dataset, categorical, rows)
     write_categories(workspace, source.categories, folder)
+    if dataset.is_implicit:
+        schema = replace(schema, attributes=write_attributes(folder, schema.entity("item")))
     return schema, _report(workspace, schema, source.description, split_by, dropped, dataset.published)
 
 
@@ -95,20 +106,31 @@ def _write(
     workspace: Workspace,
     folder: Path,
     name: str,
-    columns: Columns,
+    dataset: Dataset,
     categorical: tuple[Categorical, ...],
     rows: dict[str, int],
-    row_group_size: int,
 ) -> Schema:
+    columns, count = dataset.columns, dataset.candidates if dataset.is_implicit else 0
+    item = categorical[1]
     splits = {}
     for number, split in enumerate(SPLITS):
         workspace.on_progress(f"writing {split}: {rows[split]:,} rows")
-        encoded = _encoded(workspace, columns, number)
-        files = write_split(encoded, rows[split], folder / split, row_group_size)
+        encoded = _encoded(workspace, columns, number).to_arrow_reader(BATCH_ROWS)
+        if count and split != "train":
+            encoded = with_candidates(encoded, folder, item, count, workspace.seed, number)
+        files = write_split(encoded, rows[split], folder / split, dataset.row_group_size)
         splits[split] = Split(rows=rows[split], files=files)
     training = [folder / file for file in splits["train"].files]
     dense = tuple(moments(training, column) for column in columns.dense)
-    return Schema(name=name, label=LABEL, categorical=categorical, dense=dense, splits=splits)
+    return Schema(
+        name=name,
+        label=LABEL,
+        categorical=categorical,
+        dense=dense,
+        splits=splits,
+        implicit=dataset.is_implicit,
+        candidates=replace(item, name=CANDIDATES, sequence=True, table=item.table_name) if count else None,
+    )
 
 
 def _encoded(workspace: Workspace, columns: Columns, split: int) -> duckdb.DuckDBPyRelation:

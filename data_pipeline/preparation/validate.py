@@ -95,6 +95,8 @@ class _Typing:
         return Typed(name, value, (null, too_large, Rule(column, "negative id", f"{value} < 0")))
 
     def label(self, columns: Columns) -> Typed:
+        if columns.without_labels:
+            return Typed(LABEL, "1::FLOAT")
         column = columns.label or columns.rating
         self._require(column, (*_NUMBERS, *_TEXT), "a label or a rating: numbers")
         if columns.label is None:

@@ -16,22 +16,21 @@ from data_pipeline.schema import Dense
 
 ROW_GROUPS_PER_FILE = 16
 MIN_ROW_GROUPS = 32  # so that 8 ranks can share a small split evenly
-_BATCH = 65_536
+BATCH_ROWS = 65_536
 
 
-def write_split(rows: duckdb.DuckDBPyRelation, num_rows: int, folder: Path, row_group_size: int) -> tuple[str, ...]:
+def write_split(rows: pa.RecordBatchReader, num_rows: int, folder: Path, row_group_size: int) -> tuple[str, ...]:
     """Write `rows`, in their order, as ``folder/part-00000.parquet``, … of 16 row groups each.
 
     Row groups have `row_group_size` rows, or fewer where that would give less than 32 of them. Returns the files,
     relative to the parent of `folder`.
     """
     folder.mkdir()
-    reader = rows.to_arrow_reader(_BATCH)
-    groups = row_groups(reader, min(row_group_size, math.ceil(num_rows / MIN_ROW_GROUPS)))
+    groups = row_groups(rows, min(row_group_size, math.ceil(num_rows / MIN_ROW_GROUPS)))
     files = []
     while (first := next(groups, None)) is not None:
         path = folder / f"part-{len(files):05d}.parquet"
-        with pq.ParquetWriter(path, reader.schema, compression="zstd") as writer:
+        with pq.ParquetWriter(path, rows.schema, compression="zstd") as writer:
             for group in chain([first], islice(groups, ROW_GROUPS_PER_FILE - 1)):
                 writer.write_table(group, row_group_size=len(group))
         files.append(f"{folder.name}/{path.name}")
@@ -40,9 +39,9 @@ def write_split(rows: duckdb.DuckDBPyRelation, num_rows: int, folder: Path, row_
 
 def write_table(rows: duckdb.DuckDBPyRelation, path: Path) -> None:
     """Write `rows` as one Parquet file."""
-    reader = rows.to_arrow_reader(_BATCH)
+    reader = rows.to_arrow_reader(BATCH_ROWS)
     with pq.ParquetWriter(path, reader.schema, compression="zstd") as writer:
-        for group in row_groups(reader, _BATCH):
+        for group in row_groups(reader, BATCH_ROWS):
             writer.write_table(group)
 
 

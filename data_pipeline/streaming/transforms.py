@@ -6,14 +6,21 @@ batch's place in the epoch, so that what it draws is the same again after a rest
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
-from data_pipeline.schema import Categorical
+from data_pipeline.history import History
+from data_pipeline.negatives import NegativeSampler
+from data_pipeline.schema import ATTRIBUTES, Categorical, Schema
 from data_pipeline.streaming.blocks import Rows
 
+NEGATIVES = "negatives"
+EDGE_ITEM, EDGE_ATTRIBUTE, EDGE_NEGATIVE = "edge_item", "edge_attribute", "edge_negative"
+USER_BLOCK, ITEM_BLOCK = "user_block", "item_block"
+
 Lists = tuple[np.ndarray, np.ndarray]  # values, and int64 [n] lengths
+NegativeSource = Literal["uniform", "popularity", "in_batch"]
 
 
 class RowTransform(Protocol):
@@ -22,6 +29,73 @@ class RowTransform(Protocol):
     def __call__(self, rows: Rows, rng: np.random.Generator) -> list[Lists]:
         """A list a row for each of `columns`."""
         ...
+
+
+class DrawNegatives:
+    """Items that the row's user has not in training, as one more feature of the item table.
+
+    Args:
+        schema: of the rows.
+        history: of the training split.
+        count: items a row.
+        source: all alike; in proportion to (occurrences in training) ** `power`; or out of this batch's items.
+        power: for "popularity".
+    """
+
+    def __init__(
+        self, schema: Schema, history: History, count: int, source: NegativeSource, power: float = 1.0
+    ) -> None:
+        plain = [column for column in schema.categorical if not column.sequence]
+        item = schema.entity("item")
+        self._user, self._item = plain.index(schema.entity("user")), plain.index(item)
+        self._count, self._source = count, source
+        weights = occurrences(history, item.num_seen) ** power if source == "popularity" else None
+        self._sampler = NegativeSampler([history], item.num_seen, weights)
+        self.columns = (list_column(NEGATIVES, item),)
+
+    def __call__(self, rows: Rows, rng: np.random.Generator) -> list[Lists]:
+        pool = rows.ids[self._item] if self._source == "in_batch" else None
+        drawn = self._sampler.draw(rows.ids[self._user], self._count, rng, pool=pool)
+        return [(drawn.ravel(), np.full(len(drawn), self._count))]
+
+
+class DrawEdges:
+    """For every row an edge from an item to an attribute of it, all edges alike, and an attribute that it has not.
+
+    Args:
+        item: the column of items.
+        attributes: of every item, the lists of its attributes.
+        num_attributes: in all.
+    """
+
+    def __init__(self, item: Categorical, attributes: History, num_attributes: int) -> None:
+        self._attributes = attributes
+        self._sampler = NegativeSampler([attributes], num_attributes)
+        attribute = Categorical(ATTRIBUTES, num_attributes, num_attributes)
+        tails = (list_column(name, attribute) for name in (EDGE_ATTRIBUTE, EDGE_NEGATIVE))
+        self.columns = (list_column(EDGE_ITEM, item), *tails)
+
+    def __call__(self, rows: Rows, rng: np.random.Generator) -> list[Lists]:
+        count = len(rows.labels)
+        edges = rng.integers(len(self._attributes.items), size=count)
+        heads = np.searchsorted(self._attributes.offsets, edges, side="right") - 1
+        ones = np.ones(count, np.int64)
+        negatives = self._sampler.draw(heads, 1, rng).ravel()
+        return [(heads, ones), (self._attributes.items[edges], ones), (negatives, ones)]
+
+
+class RowBlocks:
+    """In every batch, all rows of the user and of the item table that fall to this rank, in the first row's lists."""
+
+    def __init__(self, schema: Schema, rank: int, world_size: int) -> None:
+        user, item = schema.entity("user"), schema.entity("item")
+        self._blocks = [np.arange(*row_block(column.num_rows, rank, world_size)) for column in (user, item)]
+        self.columns = (list_column(USER_BLOCK, user), list_column(ITEM_BLOCK, item))
+
+    def __call__(self, rows: Rows, rng: np.random.Generator) -> list[Lists]:
+        lengths = np.zeros((2, len(rows.labels)), np.int64)
+        lengths[:, 0] = [len(block) for block in self._blocks]
+        return list(zip(self._blocks, lengths, strict=True))
 
 
 def row_block(rows: int, rank: int, world_size: int) -> tuple[int, int]:
@@ -33,3 +107,11 @@ def row_block(rows: int, rank: int, world_size: int) -> tuple[int, int]:
 def list_column(name: str, like: Categorical) -> Categorical:
     """A sequence of ids of the same table."""
     return Categorical(name, like.num_ids, like.num_seen, like.role, sequence=True, table=like.table_name)
+
+
+def occurrences(history: History, num_items: int, part: int = 1 << 20) -> np.ndarray:
+    """How often each item occurs: int64 ``[num_items]``, counted a part at a time."""
+    counts = np.zeros(num_items, np.int64)
+    for start in range(0, len(history.items), part):
+        counts += np.bincount(history.items[start : start + part], minlength=num_items)
+    return counts

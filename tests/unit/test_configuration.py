@@ -30,6 +30,16 @@ SCHEMA = Schema(
     dense=(Dense("age", 0.0, 1.0),),
     splits={},
 )
+IMPLICIT = Schema(
+    name="z",
+    label="label",
+    categorical=SCHEMA.categorical[:2],
+    dense=(),
+    splits={},
+    implicit=True,
+    candidates=Categorical("candidates", 9, 9, "item", sequence=True, table="item_id"),
+    attributes={"category": 4, "brand": 3},
+)
 LISTS = Schema(
     name="y",
     label=None,
@@ -44,7 +54,7 @@ LISTS = Schema(
 
 
 def build(config: RunConfig) -> TaskModel:
-    schemas = {"ctr": SCHEMA, "lists": LISTS}
+    schemas = {"ctr": SCHEMA, "cf": IMPLICIT, "lists": LISTS}
     return task_of(config).build_model(config, schemas[target(config.model, "model")[0].task])
 
 
@@ -75,7 +85,8 @@ def test_every_experiment_is_built(experiment: str) -> None:
 
 @pytest.mark.parametrize("trainer", options("trainer"))
 def test_every_trainer_is_composed(trainer: str) -> None:
-    load_run_config([f"trainer={trainer}", *(["model=sasrec"] if trainer == "lists" else [])])
+    model = {"cf": "bprmf", "lists": "sasrec"}.get(trainer, "deepfm")
+    load_run_config([f"trainer={trainer}", f"model={model}"])
 
 
 @pytest.mark.parametrize("data", options("data"))
@@ -87,7 +98,7 @@ def test_every_data_set_is_built(data: str) -> None:
     dataset(**check_arguments(dataset, arguments, "data"))
 
 
-@pytest.mark.parametrize("name", ["train", "prepare", "evaluate", "compare", "popularity", "cluster_items"])
+@pytest.mark.parametrize("name", options("."))
 def test_every_primary_file_is_composed(name: str) -> None:
     compose_yaml(name, [])
 

@@ -213,8 +213,7 @@ def test_a_column_of_an_unfit_type(tmp_path, column, values, meaning):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"label": "a", "rating": "b", "threshold": 3.0}, "set exactly one"),
-        ({}, "set exactly one"),
+        ({"label": "a", "rating": "b", "threshold": 3.0}, "set at most one"),
         ({"rating": "b"}, "data.threshold = None: set both"),
         ({"label": "a", "threshold": 1.0}, "data.rating = None"),
         ({"label": "a", "categorical": ("x",), "dense": ("X",)}, "column 'X': the name is taken"),

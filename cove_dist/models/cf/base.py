@@ -1,0 +1,65 @@
+"""What every model of collaborative filtering offers to its task.
+
+Shapes: ``B`` users, ``n`` items for each, ``C`` items for all, ``d`` the width of a table's rows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Recommender(nn.Module, ABC):
+    """Scores of users and items. The task calls it on fused vectors (Eq. 4) where an entity has a quantizer.
+
+    Attributes:
+        rows_per_id: a table's rows are ``rows_per_id * embeddings.dim`` wide.
+        propagates: embeddings first travel over the graph of interactions, by ``propagate``.
+        uses_attributes: it also learns from edges between items and their attributes, by ``edge_loss``.
+        regularization: weight of half the squared norm of a row's looked-up embeddings, before any quantizer.
+    """
+
+    task = "cf"
+    rows_per_id: ClassVar[int] = 1
+    propagates: ClassVar[bool] = False
+    uses_attributes: ClassVar[bool] = False
+    regularization: float = 0.0
+
+    @abstractmethod
+    def forward(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """Scores ``[B, n]`` of ``users [B, d]`` for their ``items [B, n, d]``."""
+
+    @abstractmethod
+    def score_all(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """Scores ``[B, C]`` of ``users [B, d]`` for the same ``items [C, d]``; without a user's constant."""
+
+    def loss(self, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
+        """BPR (Rendle et al., UAI 2009, BPR-Opt): ``-ln sigmoid(positive - negative)``, mean over pairs.
+
+        Args:
+            positives: scores ``[B]``.
+            negatives: scores ``[B, n]``.
+        """
+        return F.softplus(negatives - positives.unsqueeze(1)).mean()
+
+
+class InnerProductRecommender(Recommender):
+    """One whose ranking is that of ``query(user) · key(item)``, so that an index of inner products serves it."""
+
+    def query(self, users: torch.Tensor) -> torch.Tensor:
+        """``[B, d] -> [B, e]``."""
+        return users
+
+    def key(self, items: torch.Tensor) -> torch.Tensor:
+        """``[C, d] -> [C, e]``."""
+        return items
+
+    def forward(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("bd,bnd->bn", users, items)
+
+    def score_all(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        return self.query(users) @ self.key(items).T

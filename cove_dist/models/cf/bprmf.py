@@ -1,0 +1,21 @@
+"""BPRMF (Rendle et al., UAI 2009): matrix factorization learned by Bayesian personalized ranking."""
+
+from __future__ import annotations
+
+from cove_dist.models.cf.base import InnerProductRecommender
+from cove_dist.types import NonNegativeFloat
+
+
+class BPRMF(InnerProductRecommender):
+    """``score = user · item``.
+
+    The quantizers enter at the looked-up embeddings: user and item are fused vectors (Figure 2b).
+
+    Args:
+        embedding_dim: ``d``.
+        regularization: the lambda of BPR-Opt.
+    """
+
+    def __init__(self, embedding_dim: int, *, regularization: NonNegativeFloat = 0.0) -> None:
+        super().__init__()
+        self.regularization = regularization

@@ -1,0 +1,75 @@
+"""CFKG (Zhang et al., "Learning over Knowledge-Base Embeddings for Recommendation", 2018): translation in one graph.
+
+Users, items and attributes are its entities; ``buy`` and each kind of attribute its relations.
+Shapes: ``B`` users or edges, ``n`` items for each, ``C`` items for all, ``d`` embedding dimension.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from cove_dist.models.cf.base import InnerProductRecommender
+from cove_dist.types import NonNegativeFloat, PositiveFloat
+
+
+class CFKG(InnerProductRecommender):
+    """``score = -||user + buy - item||²``; an edge likewise, ``-||item + kind - attribute||²``.
+
+    The distance is squared Euclidean, one of those of TransE (Bordes et al., NIPS 2013). Tails are replaced by others,
+    which must be farther by a margin. The quantizers enter at the looked-up users and items, on edges too (Figure 2b);
+    attributes have none.
+
+    Args:
+        embedding_dim: ``d``.
+        num_kinds: relations between items and attributes.
+        margin: by which a true tail must be nearer than another.
+        edge_weight: of the loss over item-attribute edges, of which there is one a ``buy`` edge.
+        regularization: of the embeddings of users and items.
+        init_std: the relations start as ``N(0, init_std²)``.
+    """
+
+    uses_attributes = True
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        num_kinds: int,
+        *,
+        margin: PositiveFloat = 1.0,
+        edge_weight: NonNegativeFloat = 1.0,
+        regularization: NonNegativeFloat = 0.0,
+        init_std: PositiveFloat = 0.01,
+    ) -> None:
+        super().__init__()
+        self.margin, self.edge_weight, self.regularization = margin, edge_weight, regularization
+        self.buy = nn.Parameter(torch.randn(embedding_dim) * init_std)
+        self.kinds = nn.Parameter(torch.randn(num_kinds, embedding_dim) * init_std)
+
+    def forward(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        return -((users + self.buy).unsqueeze(1) - items).square().sum(dim=-1)
+
+    def query(self, users: torch.Tensor) -> torch.Tensor:
+        """``[2 (user + buy) ; -1]``: with `key` the score but for ``||user + buy||²``, the same for all items."""
+        return torch.cat([2 * (users + self.buy), -torch.ones_like(users[:, :1])], dim=1)
+
+    def key(self, items: torch.Tensor) -> torch.Tensor:
+        """``[item ; ||item||²]``."""
+        return torch.cat([items, items.square().sum(dim=1, keepdim=True)], dim=1)
+
+    def loss(self, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
+        """The margin loss, mean over pairs of ``positives [B]`` and ``negatives [B, n]``."""
+        return torch.relu(self.margin - positives.unsqueeze(1) + negatives).mean()
+
+    def edge_loss(
+        self, items: torch.Tensor, attributes: torch.Tensor, others: torch.Tensor, kinds: torch.Tensor
+    ) -> torch.Tensor:
+        """The margin loss of edges, times `edge_weight`.
+
+        Args:
+            items, attributes, others: ``[B, d]``: heads, true tails and false ones.
+            kinds: int64 ``[B]``: the relation.
+        """
+        heads = items + self.kinds[kinds]
+        true, false = (-(heads - tails).square().sum(dim=1) for tails in (attributes, others))
+        return self.edge_weight * self.loss(true, false.unsqueeze(1))

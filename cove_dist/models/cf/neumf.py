@@ -1,0 +1,76 @@
+"""NeuMF (He et al., WWW 2017): generalized matrix factorization and an MLP, each with embeddings of its own, fused.
+
+Shapes: ``B`` users, ``n`` items for each, ``C`` items for all, ``d`` embedding dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cove_dist.models.cf.base import Recommender
+from cove_dist.models.layers.mlp import MLP
+from cove_dist.types import NonNegativeFloat, PositiveInt, Probability
+
+_PAIRS = 1 << 16  # of user and item, scored at a time
+
+
+class NeuMF(Recommender):
+    """``logit = h · [user_g * item_g ; MLP([user_m ; item_m])]`` (Eq. 12 of the NeuMF paper), learned by cross-entropy.
+
+    A row of a table holds both embeddings of an id, ``[g ; m]``, of ``d`` numbers each. The quantizers enter at the
+    looked-up row, so a code is of both (Figure 2b).
+
+    Args:
+        embedding_dim: ``d``.
+        hidden_units: sizes of the MLP's hidden layers.
+        dropout: after every hidden layer.
+        regularization: of the embeddings.
+    """
+
+    rows_per_id = 2
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        *,
+        hidden_units: Sequence[PositiveInt] = (64, 32, 16),
+        dropout: Probability = 0.0,
+        regularization: NonNegativeFloat = 0.0,
+    ) -> None:
+        super().__init__()
+        self.regularization = regularization
+        self.mlp = MLP(2 * embedding_dim, hidden_units, dropout)
+        self.output = nn.Linear(embedding_dim + self.mlp.out_dim, 1)
+
+    def forward(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """Logits ``[B, n]`` of ``users [B, 2d]`` for ``items [B, n, 2d]``."""
+        user_g, user_m = users.unsqueeze(1).expand_as(items).chunk(2, dim=-1)
+        item_g, item_m = items.chunk(2, dim=-1)
+        deep = self.mlp(torch.cat([user_m, item_m], dim=-1))
+        return self.output(torch.cat([user_g * item_g, deep], dim=-1)).squeeze(-1)
+
+    def score_all(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """As `forward`, with the first layer applied to users and items apart, so that its cost is not per pair."""
+        at_once = max(1, _PAIRS // max(1, len(items)))
+        return torch.cat([self._score_slice(part, items) for part in users.split(at_once)])
+
+    def loss(self, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
+        """Binary cross-entropy (Eq. 7): label 1 for positives ``[B]``, 0 for negatives ``[B, n]``; mean over all."""
+        logits = torch.cat([positives.unsqueeze(1), negatives], dim=1)
+        labels = torch.zeros_like(logits)
+        labels[:, 0] = 1
+        return F.binary_cross_entropy_with_logits(logits, labels)
+
+    def _score_slice(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        (user_g, user_m), (item_g, item_m) = users.chunk(2, dim=-1), items.chunk(2, dim=-1)
+        first, *rest = self.mlp
+        of_user, of_item = first.weight.chunk(2, dim=1)
+        deep = F.linear(user_m, of_user, first.bias).unsqueeze(1) + F.linear(item_m, of_item)
+        for layer in rest:
+            deep = layer(deep)
+        shallow, last = self.output.weight[0].split([user_g.shape[1], deep.shape[2]])
+        return (user_g * shallow) @ item_g.T + deep @ last + self.output.bias

@@ -1,0 +1,118 @@
+"""Collaborative filtering: batch of positives and negatives -> tables -> quantizers -> model -> loss.
+
+Shapes: ``B`` rows, ``n`` negatives a row, ``N`` items of a row and its negatives and edges, ``d`` width of a table row.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torchrec.modules.embedding_modules import EmbeddingCollection
+from torchrec.sparse.jagged_tensor import JaggedTensor
+
+from cove_dist.models.cf.base import Recommender
+from cove_dist.quantization import CascadedQuantizer
+from data_pipeline.batch import Batch
+from data_pipeline.schema import Schema
+from data_pipeline.streaming.transforms import EDGE_ATTRIBUTE, EDGE_ITEM, EDGE_NEGATIVE, NEGATIVES
+
+
+class CFStep(NamedTuple):
+    """What a step leaves behind, detached."""
+
+    rows: int
+    losses: dict[str, torch.Tensor]
+
+
+class CFModel(nn.Module):
+    """The trained module, in the form the train pipeline traces: the tables read an attribute of the batch directly.
+
+    Args:
+        tables: of ids.
+        objective: what follows.
+        columns: of a batch, in order; a sharded collection remembers their places from its first look-up.
+    """
+
+    def __init__(self, tables: EmbeddingCollection, objective: CFObjective, columns: list[str]) -> None:
+        super().__init__()
+        self.columns = columns
+        self.tables = tables
+        self.objective = objective
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, CFStep]:
+        return self.objective(self.tables(batch.ids), batch)
+
+
+class CFObjective(nn.Module):
+    """Everything after the look-up: replicated, and without a sharded module inside.
+
+    Args:
+        head: the model.
+        quantizers: by entity; each replaces the looked-up vectors by fused ones (Eq. 4).
+        omega_q: weight of the quantization losses (Eq. 7 and 8).
+        schema: of the data.
+    """
+
+    def __init__(
+        self, head: Recommender, quantizers: dict[str, CascadedQuantizer], omega_q: float, schema: Schema
+    ) -> None:
+        super().__init__()
+        self.head = head
+        self.quantizers = nn.ModuleDict(quantizers)
+        self.omega_q = omega_q
+        self.user, self.item = schema.entity("user").name, schema.entity("item").name
+        last = torch.tensor(list(schema.attributes.values()), dtype=torch.int64).cumsum(0) - 1
+        self.register_buffer("last_of_kind", last, persistent=False)
+
+    def forward(self, looked_up: dict[str, JaggedTensor], batch: Batch) -> tuple[torch.Tensor, CFStep]:
+        """The loss to differentiate, weighted for uneven ranks, and what the step leaves behind."""
+        names = [self.item, NEGATIVES, *([EDGE_ITEM] if self.head.uses_attributes else [])]
+        rows = [looked_up[name].values() for name in names]
+        ids = torch.cat([batch.ids[name].values() for name in names])
+        raw_users, raw_items = looked_up[self.user].values(), torch.cat(rows)
+        users, user_loss = self.fuse("user", raw_users, batch.ids[self.user].values())
+        items, item_loss = self.fuse("item", raw_items, ids)
+        positives, negatives, *heads = items.split([len(part) for part in rows])
+        parts = {"rank": self.rank_loss(users, positives, negatives)}
+        if self.head.uses_attributes:
+            edges = batch.ids[EDGE_ATTRIBUTE].values()
+            kinds = torch.searchsorted(self.last_of_kind, edges)
+            tails = (looked_up[name].values() for name in (EDGE_ATTRIBUTE, EDGE_NEGATIVE))
+            parts["edges"] = self.head.edge_loss(heads[0], *tails, kinds)
+        if self.head.regularization:
+            parts["regularization"] = self.penalty(raw_users, *rows[:2])
+        return self.total(parts, user_loss | item_loss, batch)
+
+    def fuse(
+        self, entity: str, rows: torch.Tensor, ids: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Fused vectors ``[N, d]``, and the quantization loss; the rows themselves where there is no quantizer.
+
+        Args:
+            rows: ``[N, d]`` as looked up.
+            ids: ``[N]``, where they may repeat.
+        """
+        if entity not in self.quantizers:
+            return rows, {}
+        output = self.quantizers[entity](rows, ids=ids)
+        return output.fused, {f"quantization_{entity}": output.loss}
+
+    def rank_loss(self, users: torch.Tensor, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
+        """Of ``users [B, d]``, ``positives [B, d]`` and ``negatives [B * n, d]``."""
+        negatives = negatives.view(len(users), -1, negatives.shape[1])
+        scores = self.head(users, torch.cat([positives.unsqueeze(1), negatives], dim=1))
+        return self.head.loss(scores[:, 0], scores[:, 1:])
+
+    def penalty(self, users: torch.Tensor, *items: torch.Tensor) -> torch.Tensor:
+        """``regularization / 2`` times the squared norms of the rows' embeddings, mean over the ``B`` rows."""
+        squares = sum(part.square().sum() for part in (users, *items))
+        return self.head.regularization / 2 * squares / len(users)
+
+    def total(
+        self, parts: dict[str, torch.Tensor], quantization: dict[str, torch.Tensor], batch: Batch
+    ) -> tuple[torch.Tensor, CFStep]:
+        loss = sum(parts.values()) + self.omega_q * sum(quantization.values())
+        losses = {"loss": loss, **parts, **quantization}
+        return batch.weight * loss, CFStep(len(batch), {name: part.detach() for name, part in losses.items()})

@@ -1,0 +1,144 @@
+"""Collaborative filtering in one process, from whole tables: losses, gradients and metrics by plain formulas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from cove_dist.composition import load_run_config, target
+from cove_dist.config import RunConfig
+from cove_dist.embeddings.initialization import fill_normal_
+from cove_dist.models.cf.base import Recommender
+from cove_dist.tasks.quantizers import build_quantizers
+from data_pipeline.history import History
+from data_pipeline.schema import Schema
+
+Tables = dict[str, torch.Tensor]
+Drawn = dict[str, torch.Tensor]
+
+
+class Reference:
+    """What one process would compute. The quantizers and the models have tests of their own; here they are given."""
+
+    def __init__(self, overrides: list[str]) -> None:
+        self.config: RunConfig = load_run_config(overrides)[0]
+        self.folder = Path(self.config.data.path)
+        self.schema = Schema.load(self.folder)
+        head_class, arguments = target(self.config.model, "model")
+        sizes = (len(self.schema.attributes),) if head_class.uses_attributes else ()
+        torch.manual_seed(self.config.seed)
+        self.head: Recommender = head_class(self.config.embeddings.dim, *sizes, **arguments)
+        self.quantizers = build_quantizers(self.config, head_class.rows_per_id)
+        rows = {name: self.schema.entity(name[:4]).num_rows for name in ("user_id", "item_id")}
+        if head_class.uses_attributes:
+            rows["attributes"] = sum(self.schema.attributes.values()) + 1
+        self.tables = {name: torch.empty(count, head_class.rows_per_id * 8) for name, count in rows.items()}
+        for name, table in self.tables.items():
+            std = self.config.embeddings.init_std
+            fill_normal_(table, std=std, seed=self.config.seed, table=name, row_offset=0, column_offset=0)
+
+    def loss(self, drawn: Drawn, tables: Tables) -> torch.Tensor:
+        """The loss of a global batch."""
+        who, positive, negative = drawn["user_id"], drawn["item_id"], drawn["negatives"].view(len(drawn["user_id"]), -1)
+        loss = torch.tensor(0.0)
+        if self.head.propagates:
+            users, items, loss = self._whole(tables)
+            at = (users[who], items[positive], items[negative])
+            raw = tables["item_id"]
+        else:
+            ids = [positive, drawn["negatives"]] + ([drawn["edge_item"]] if self.head.uses_attributes else [])
+            users, user_loss = self._fuse("user", tables["user_id"][who])
+            items, item_loss = self._fuse("item", tables["item_id"][torch.cat(ids)])
+            items = items.split([len(part) for part in ids])
+            at = (users, items[0], items[1].view(*negative.shape, -1))
+            loss = user_loss + item_loss
+            raw = tables["item_id"]
+        scores = torch.stack([self.head(at[0], item.unsqueeze(1))[:, 0] for item in (at[1], *at[2].unbind(1))], dim=1)
+        loss = loss + self.head.loss(scores[:, 0], scores[:, 1:])
+        if self.head.uses_attributes:
+            tails = (tables["attributes"][drawn[name]] for name in ("edge_attribute", "edge_negative"))
+            loss = loss + self.head.edge_loss(items[2], *tails, torch.zeros_like(who))
+        squares = tables["user_id"][who].square().sum() + raw[positive].square().sum() + raw[negative].square().sum()
+        return loss + self.head.regularization / 2 * squares / len(who)
+
+    def scores(self, tables: Tables) -> np.ndarray:
+        """Of all users seen in training for all items: ``[users, items]``; those never seen are the last row."""
+        if self.head.propagates:
+            users, items, _ = self._whole(tables)
+        else:
+            users, items = self._fuse("user", tables["user_id"])[0], self._fuse("item", tables["item_id"])[0]
+        return self.head(users, items.expand(len(users), -1, -1)).detach().numpy()
+
+    def metrics(self, tables: Tables, split: str) -> dict[str, float]:
+        """Sampled and full, user by user; of equal scores no two differ by less than float32 can tell here."""
+        found = self._sampled(self.scores(tables), split) | self._full(self.scores(tables), split)
+        return {name: float(value) for name, value in found.items()}
+
+    def _fuse(self, entity: str, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if entity not in self.quantizers:
+            return rows, torch.tensor(0.0)
+        out = self.quantizers[entity](rows)
+        return out.fused, self.config.quantizer.omega_q * out.loss
+
+    def _whole(self, tables: Tables) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """LightGCN with a dense adjacency of all users and items."""
+        (users, user_loss), (items, item_loss) = (self._fuse(name[:4], tables[name]) for name in ("user_id", "item_id"))
+        history = History.load(self.folder, "train")
+        edges = torch.zeros(len(users), len(items))
+        edges[history.of(np.arange(self.schema.entity("user").num_seen))] = 1
+        adjacency = torch.zeros(len(users) + len(items), len(users) + len(items))
+        adjacency[: len(users), len(users) :] = edges
+        adjacency[len(users) :, : len(users)] = edges.T
+        degrees = adjacency.sum(dim=1).clamp(min=1) ** -0.5
+        normalized = degrees[:, None] * adjacency * degrees
+        layers = [torch.cat([users, items])]
+        for _ in range(self.head.layers):
+            layers.append(normalized @ layers[-1])
+        return *torch.stack(layers).mean(dim=0).split([len(users), len(items)]), user_loss + item_loss
+
+    def _rows(self, split: str) -> list[dict[str, list[int]]]:
+        tables = [pq.read_table(self.folder / file) for file in self.schema.splits[split].files]
+        return [row for table in tables for row in table.to_pylist()]
+
+    def _sampled(self, scores: np.ndarray, split: str) -> dict[str, float]:
+        last_user, last_item = scores.shape[0] - 1, scores.shape[1] - 1
+        lists = []
+        for row in self._rows(split):
+            values = scores[min(row["user_id"], last_user), np.minimum(row["candidates"], last_item)]
+            lists.append((1 + int((values[1:] >= values[0]).sum()), 1))
+        return self._average([([rank], count) for rank, count in lists], "")
+
+    def _full(self, scores: np.ndarray, split: str) -> dict[str, float]:
+        wanted, last_user = History.load(self.folder, split), scores.shape[0] - 1
+        earlier = [History.load(self.folder, name) for name in ("train", "validation")[: 1 + (split == "test")]]
+        lists, shown, seen = [], {k: set() for k in self.config.evaluation.hit_rate_at}, scores.shape[1] - 1
+        for user in range(len(wanted)):
+            positives = wanted.of(np.array([user]))[1]
+            if len(positives) == 0:
+                continue
+            values = scores[min(user, last_user), :seen].copy()
+            had = np.concatenate([history.of(np.array([user]))[1] for history in earlier])
+            values[had[had < seen]] = -np.inf
+            order = [int(item) for item in np.argsort(-values, kind="stable") if values[item] > -np.inf]
+            lists.append(([1 + order.index(item) for item in positives if item in order], len(positives)))
+            for k, items in shown.items():
+                items.update(order[:k])
+        coverage = {f"full_coverage@{k}": len(items) / seen for k, items in shown.items()}
+        return self._average(lists, "full_") | coverage
+
+    def _average(self, lists: list[tuple[list[int], int]], prefix: str) -> dict[str, float]:
+        at, found = self.config.evaluation, {}
+        for k in at.ndcg_at:
+            gains = [sum(1 / np.log2(rank + 1) for rank in ranks if rank <= k) for ranks, _ in lists]
+            ideals = [sum(1 / np.log2(rank + 1) for rank in range(1, min(count, k) + 1)) for _, count in lists]
+            found[f"ndcg@{k}"] = np.mean(np.divide(gains, ideals))
+            firsts = [min((rank for rank in ranks if rank <= k), default=np.inf) for ranks, _ in lists]
+            found[f"mrr@{k}"] = np.mean(np.divide(1, firsts))
+        for k in at.hit_rate_at:
+            hits = [sum(rank <= k for rank in ranks) for ranks, _ in lists]
+            found[f"hr@{k}"] = np.mean([hit > 0 for hit in hits])
+            found[f"recall@{k}"] = np.mean([hit / count for hit, (_, count) in zip(hits, lists, strict=True)])
+        return {prefix + name: value for name, value in (found | {"users": len(lists)}).items()}

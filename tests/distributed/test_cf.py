@@ -1,0 +1,165 @@
+"""Collaborative filtering on real ranks: one process's losses, gradients and metrics, on one, two and four."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from cove_dist.composition import load_run_config
+from cove_dist.training.build import build
+from cove_dist.training.cf_evaluator import build_cf_evaluator
+from cove_dist.training.cf_loaders import cf_training_loader
+from cove_dist.training.distributed import process_group
+from data_pipeline.history import History
+from data_pipeline.schema import Schema
+from tests.configurations import COVE
+from tests.distributed.cf_reference import Reference
+from tests.distributed.ranks import run_ranks
+from tests.interactions import SMALL_RUN, prepare_small
+
+STEP = (
+    *SMALL_RUN,
+    "trainer.batch_size=4000",  # all rows: one step an epoch
+    "negatives.count=2",
+    "embeddings.init_std=0.3",
+    "embeddings.optimizer.name=sgd",
+    "embeddings.optimizer.learning_rate=1.0",
+    "quantizer.omega_q=0.7",
+)
+MODELS = {
+    "bprmf": ("model=bprmf", "model.regularization=0.1", "embeddings.sharding.default=row_wise"),
+    "cove_neumf": ("model=neumf", *COVE, "embeddings.sharding.default=row_wise"),
+    "cove_cfkg": ("model=cfkg", *COVE, "embeddings.sharding.default=table_wise"),
+    "lightgcn": ("model=lightgcn", "model.regularization=0.1", "embeddings.sharding.default=row_wise"),
+    "cove_lightgcn": ("model=lightgcn", *COVE, "embeddings.sharding.default=row_wise"),
+    "replicated_cove_lightgcn": ("model=lightgcn", *COVE, "embeddings.sharding.default=data_parallel"),
+    "replicated_cove_cfkg": ("model=cfkg", *COVE, "embeddings.sharding.default=data_parallel"),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepare_small(tmp_path_factory.mktemp("cf"))
+
+
+def one_step(data: Path) -> dict[str, dict[str, Any]]:
+    """For every model: this rank's ids, the loss, the parts of the tables after a step, gradients, metrics after it."""
+    with process_group("cpu") as runtime:
+        return {name: step_of(runtime, [*STEP, f"data.path={data}", *MODELS[name]]) for name in MODELS}
+
+
+def step_of(runtime: Any, overrides: list[str]) -> dict[str, Any]:
+    config, _ = load_run_config(overrides)
+    schema = Schema.load(config.data.path)
+    [batch] = cf_training_loader(config, schema, runtime)
+    trainable = build(config, schema, runtime, len(batch))
+    model = trainable.model.train()
+    trainable.optimizer.zero_grad()
+    loss, _ = model(batch)
+    loss.backward()
+    gradients = {name: p.grad.numpy().copy() for name, p in model.module.objective.named_parameters()}
+    for name, part in trainable.optimizer.optimizers:
+        if name == "replicated":  # but not the codebooks and the head, so that metrics can be compared
+            for p in model.module.objective.parameters():
+                p.grad = None
+            part.step()
+    tables = {}
+    for key, weight in model.module.tables.state_dict().items():
+        shards = weight.local_shards() if hasattr(weight, "local_shards") else None
+        parts = [(0, weight)] if shards is None else [(s.metadata.shard_offsets[0], s.tensor) for s in shards]
+        tables[key.split(".")[1]] = [(row, part.detach().numpy().copy()) for row, part in parts]
+    names = [column for column in model.module.columns if not column.endswith("_block")]
+    total = loss.detach().clone()
+    dist.all_reduce(total)
+    return {
+        "ids": {name: batch.ids[name].values().numpy() for name in names},
+        "loss": total.item() / runtime.world_size,
+        "tables": tables,
+        "gradients": gradients,
+        "metrics": {s: build_cf_evaluator(config, schema, s, runtime)(model) for s in ("validation", "test")},
+    }
+
+
+@pytest.fixture(scope="module", params=[1, 2, 4])
+def ranks(request: pytest.FixtureRequest, data: Path) -> list[dict[str, dict[str, Any]]]:
+    return run_ranks(request.param, one_step, data, seconds=300)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_losses_gradients_and_metrics_are_those_of_one_process(
+    name: str, ranks: list[dict[str, dict[str, Any]]], data: Path
+) -> None:
+    results = [rank[name] for rank in ranks]
+    reference = Reference([*STEP, f"data.path={data}", *MODELS[name]])
+    drawn = {key: torch.from_numpy(np.concatenate([r["ids"][key] for r in results])) for key in results[0]["ids"]}
+    for table in reference.tables.values():
+        table.requires_grad_()
+    loss = reference.loss(drawn, reference.tables)
+    loss.backward()
+    assert results[0]["loss"] == pytest.approx(loss.item(), abs=1e-5)
+    after = {}
+    for key, table in reference.tables.items():
+        found = np.full(table.shape, np.nan, np.float32)
+        for result in results:
+            for row, part in result["tables"][key]:
+                found[row : row + len(part)] = part
+        expected = (table - table.grad).detach()
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert table.grad.abs().max() > 1e-3
+        after[key] = torch.from_numpy(found)
+    parameters = {f"head.{key}": p for key, p in reference.head.named_parameters()}
+    for entity, quantizer in reference.quantizers.items():
+        parameters |= {f"quantizers.{entity}.{key}": p for key, p in quantizer.named_parameters()}
+    for result in results:
+        assert set(result["gradients"]) == set(parameters)
+        for key, gradient in result["gradients"].items():
+            np.testing.assert_allclose(gradient, parameters[key].grad, atol=1e-5)
+    for split in ("validation", "test"):
+        metrics = reference.metrics(after, split)
+        for result in results:
+            assert result["metrics"][split] == pytest.approx(metrics, abs=1e-6)
+
+
+def test_negatives_are_never_in_training_and_all_rows_come_once(
+    ranks: list[dict[str, dict[str, Any]]], data: Path
+) -> None:
+    ids = {
+        key: np.concatenate([rank["bprmf"]["ids"][key] for rank in ranks])
+        for key in ("user_id", "item_id", "negatives")
+    }
+    history = History.load(data, "train")
+    users, items = history.of(np.arange(len(history)))
+    assert sorted(zip(ids["user_id"], ids["item_id"], strict=True)) == list(zip(users, items, strict=True))
+    assert not history.contains(ids["user_id"], ids["negatives"].reshape(-1, 2)).any()
+
+
+def batches(data: Path, resumed: bool, source: str) -> list[list[np.ndarray]]:
+    """Users, items and negatives of the epoch's batches from the third on."""
+    config, _ = load_run_config([*SMALL_RUN, f"data.path={data}", "model=cfkg", f"negatives.source={source}"])
+    with process_group("cpu") as runtime:
+        loader = cf_training_loader(config, Schema.load(data), runtime)
+        loader.set_epoch(3)
+        epoch = iter(loader)
+        for _ in range(2):
+            next(epoch)
+        if resumed:
+            state = loader.state_dict()
+            loader = cf_training_loader(config, Schema.load(data), runtime)
+            loader.load_state_dict(state)
+            epoch = iter(loader)
+        return [[jagged.values().numpy() for jagged in batch.ids.to_dict().values()] for batch in epoch]
+
+
+@pytest.mark.parametrize("source", ["uniform", "popularity", "in_batch"])
+def test_negatives_and_edges_are_the_same_after_a_restart(data: Path, source: str) -> None:
+    went_on, restarted = (run_ranks(2, batches, data, resumed, source) for resumed in (False, True))
+    assert len(went_on[0]) > 1
+    for one, other in zip(went_on, restarted, strict=True):
+        for left, right in zip(one, other, strict=True):
+            for a, b in zip(left, right, strict=True):
+                np.testing.assert_array_equal(a, b)

@@ -1,0 +1,94 @@
+"""Negative sampling: exact, in proportion, the same again."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline.errors import DataError
+from data_pipeline.history import History, MappedHistory, write_history
+from data_pipeline.negatives import NegativeSampler
+
+ITEMS = 50
+
+
+def lists(seed: int = 0, users: int = 20) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [np.sort(rng.choice(ITEMS, size=rng.integers(0, 40), replace=False)) for _ in range(users)]
+
+
+def history_of(items: list[np.ndarray]) -> History:
+    return History(np.cumsum([0, *map(len, items)]), np.concatenate(items))
+
+
+def test_contains_is_membership() -> None:
+    had = lists()
+    users = np.array([3, 0, 3, 19, 7])
+    asked = np.random.default_rng(1).integers(ITEMS, size=(5, 30))
+    expected = [[item in had[user] for item in row] for user, row in zip(users, asked, strict=True)]
+    np.testing.assert_array_equal(history_of(had).contains(users, asked), expected)
+
+
+@pytest.mark.parametrize("pool", [None, np.arange(0, ITEMS, 3)])
+@pytest.mark.parametrize("weights", [None, np.arange(ITEMS) % 5])
+def test_never_an_item_the_user_has(weights: np.ndarray | None, pool: np.ndarray | None) -> None:
+    had, more = lists(), lists(1, users=10)
+    sampler = NegativeSampler([history_of(had), history_of(more)], ITEMS, weights)
+    users = np.repeat(np.arange(20), 50)
+    drawn = sampler.draw(users, 4, np.random.default_rng(0), pool=pool)
+    assert drawn.shape == (1000, 4)
+    for user, items in zip(users, drawn, strict=True):
+        assert not np.isin(items, had[user]).any()
+        assert user >= 10 or not np.isin(items, more[user]).any()
+    if weights is not None and pool is None:
+        assert (weights[drawn] > 0).all()
+
+
+def test_draws_follow_the_weights_among_the_items_left() -> None:
+    had = [np.array([0, 3])]
+    weights = np.array([5.0, 1.0, 2.0, 7.0, 3.0])
+    drawn = NegativeSampler([history_of(had)], 5, weights).draw(np.zeros(30_000, int), 1, np.random.default_rng(0))
+    share = np.bincount(drawn.ravel(), minlength=5) / len(drawn)
+    np.testing.assert_allclose(share, np.array([0, 1, 2, 0, 3]) / 6, atol=0.01)
+
+
+def test_a_user_with_all_items_but_one_gets_that_one() -> None:
+    had = [np.delete(np.arange(10_000), 4321)]
+    drawn = NegativeSampler([history_of(had)], 10_000).draw(np.zeros(3, int), 2, np.random.default_rng(0))
+    assert (drawn == 4321).all()
+
+
+def test_a_user_with_all_items_is_refused() -> None:
+    with pytest.raises(DataError, match=r"user 0 .* has all but 0 of the 5 items"):
+        NegativeSampler([history_of([np.arange(5)])], 5).draw(np.zeros(1, int), 1, np.random.default_rng(0))
+
+
+def test_distinct_draws_are_all_items_left_where_so_many_are_asked() -> None:
+    had = lists()
+    left = min(ITEMS - len(items) for items in had)
+    drawn = NegativeSampler([history_of(had)], ITEMS).draw(np.arange(20), left, np.random.default_rng(0), distinct=True)
+    for user, items in enumerate(drawn):
+        assert len(set(items)) == left
+        assert not np.isin(items, had[user]).any()
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    sampler = NegativeSampler([history_of(lists())], ITEMS)
+    first, again, other = (sampler.draw(np.arange(20), 3, np.random.default_rng([7, s])) for s in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_histories_travel_as_their_path(tmp_path: Path) -> None:
+    had = lists(users=300)
+    history = history_of(had)
+    users, items = history.of(np.arange(300))
+    parts = zip(np.array_split(users, 7), np.array_split(items, 7), strict=True)
+    write_history(parts, 300, len(items), tmp_path / "history" / "train")
+    loaded = pickle.loads(pickle.dumps(MappedHistory(tmp_path / "history" / "train")))
+    np.testing.assert_array_equal(loaded.offsets, history.offsets)
+    np.testing.assert_array_equal(loaded.items, history.items)
+    assert len(pickle.dumps(loaded)) < 1000
