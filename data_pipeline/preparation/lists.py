@@ -17,7 +17,7 @@ from data_pipeline.preparation.encode import encode_column, id_table
 from data_pipeline.preparation.report import Report
 from data_pipeline.preparation.split import seeded_hash
 from data_pipeline.preparation.workspace import Workspace
-from data_pipeline.preparation.writer import write_split
+from data_pipeline.preparation.writer import BATCH_ROWS, write_split
 from data_pipeline.schema import INPUT, LIST, OWNER, SPLITS, TARGET, Categorical, Schema, Split
 
 
@@ -142,7 +142,9 @@ def write_lists(
     splits = {}
     for number, split in enumerate(SPLITS):
         workspace.on_progress(f"writing {split}: {lists[split]:,} lists")
-        files = write_split(_halves(workspace, number, owners), lists[split], folder / split, row_group_size)
+        files = write_split(
+            _halves(workspace, number, owners).to_arrow_reader(BATCH_ROWS), lists[split], folder / split, row_group_size
+        )
         splits[split] = Split(rows=lists[split], files=files)
     return Schema(name=name, label=None, categorical=tuple(columns), dense=(), splits=splits)
 
