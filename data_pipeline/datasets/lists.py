@@ -10,11 +10,11 @@ Item List Continuation", WSDM 2020; https://github.com/heyunh2015/ListContinuati
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import pyarrow as pa
 
-from data_pipeline.datasets.base import Dataset, Positive
+from data_pipeline.datasets.base import Positive, RawData
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.acquire import acquire
 from data_pipeline.preparation.columns import Columns
@@ -25,7 +25,7 @@ from data_pipeline.schema import LIST, OWNER
 
 
 @dataclass(frozen=True, kw_only=True)
-class ItemLists(Dataset):
+class ItemLists(RawData):
     """Lists, filtered until nothing changes, split whole and at random, each cut in an input and a target half.
 
     Attributes:
@@ -34,7 +34,6 @@ class ItemLists(Dataset):
         owners: whether to read who made the lists; needs the creators' file beside the lists.
         min_length, max_length: of a list. Longer ones are cut at their end, shorter ones left out.
         min_occurrences: items in fewer places over all lists are left out.
-        split: lists are split at random, by a seeded hash.
 
     Raises:
         DataError: lengths that no list can have.
@@ -46,7 +45,6 @@ class ItemLists(Dataset):
     min_length: Positive
     max_length: Positive
     min_occurrences: Positive = 10
-    split: Literal["random"] = "random"
 
     def __post_init__(self) -> None:
         if not 2 <= self.min_length <= self.max_length:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import duckdb
 
-from data_pipeline.datasets.base import Dataset
+from data_pipeline.datasets.base import Dataset, RawData
 from data_pipeline.datasets.lists import ItemLists
 from data_pipeline.preparation.attributes import write_attributes
 from data_pipeline.preparation.candidates import with_candidates, write_histories
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def prepare(
-    dataset: Dataset,
+    dataset: RawData,
     output: Path,
     *,
     name: str,

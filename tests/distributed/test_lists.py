@@ -92,7 +92,7 @@ def metrics_of_an_untrained_model(overrides: list[str]) -> dict[str, float]:
     schema = Schema.load(config.data.path)
     with process_group("cpu") as runtime:
         trainable = build(config, schema, runtime, 16)
-        return task_of(config).build_evaluator(config, schema, "test", runtime)(trainable.model)
+        return task_of(config).build_evaluator(config, schema, "test", runtime, {})(trainable.model)
 
 
 @pytest.mark.parametrize("model", ["OwnerAware", "Masked", "Parallel"])
