@@ -34,6 +34,7 @@ from cove_dist.config import RunConfig, settings
 from cove_dist.console import console
 from cove_dist.embeddings.tables import bag_columns
 from cove_dist.errors import ConfigError
+from cove_dist.tasks.cf import CFModel
 from cove_dist.tasks.ctr import CTRModel
 from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import load_model
@@ -105,7 +106,7 @@ def export_here(
     trainable = build(config, schema, runtime, batch_size)
     load_model(checkpoint, trainable, describe_model(config, schema))
     trainable.model.eval()
-    model: CTRModel = trainable.model.module
+    model: CTRModel | CFModel = trainable.model.module
     if runtime.is_main:
         folder.parent.mkdir(parents=True, exist_ok=True)
     with prediction_folder(folder, runtime) as target:
@@ -129,12 +130,17 @@ class EntityExporter:
         entity: user or item.
     """
 
-    def __init__(self, model: CTRModel, schema: Schema, entity: str, runtime: Runtime) -> None:
+    def __init__(self, model: CTRModel | CFModel, schema: Schema, entity: str, runtime: Runtime) -> None:
         self.entity, self.column, self.runtime = entity, schema.entity(entity), runtime
-        self._tables, self._reader = model.tables, model.objective.reader
-        self._quantizer = model.objective.quantizers[entity]
-        self._columns = [column.name for column in bag_columns(schema)]
-        self._position = model.objective.positions[entity]
+        self._tables, self._quantizer = model.tables, model.objective.quantizers[entity]
+        if isinstance(model, CTRModel):
+            self._columns = [column.name for column in bag_columns(schema)]
+            self._position = position = model.objective.positions[entity]
+            self._vectors = lambda pooled, rows: model.objective.reader.fields(pooled, rows)[position]
+        else:
+            self._columns, name = model.columns, model.column_of(entity)
+            self._position = self._columns.index(name)
+            self._vectors = lambda looked_up, rows: looked_up[name].values()
 
     def write(self, path: Path, folder: Path, batch_size: int) -> EntityFigures:
         """Write this rank's part into ``folder``; the figures are of all ranks. Collective.
@@ -180,8 +186,8 @@ class EntityExporter:
         lengths = torch.zeros(len(self._columns), stride, dtype=torch.int64)
         lengths[self._position, : len(rows)] = 1  # of this column alone; no ids follow the first n
         ids = KeyedJaggedTensor(self._columns, torch.from_numpy(rows), lengths=lengths.flatten(), stride=stride)
-        pooled = self._tables(ids.to(self.runtime.device)).wait()
-        return self._quantizer(self._reader.fields(pooled, len(rows))[self._position]).codes.cpu().numpy()
+        looked_up = self._tables(ids.to(self.runtime.device)).wait()
+        return self._quantizer(self._vectors(looked_up, len(rows))).codes.cpu().numpy()
 
     def _shown(self, chunks: Iterator[Chunk], steps: int) -> Iterator[Chunk]:
         """The chunks, with a progress bar on rank 0's terminal."""
@@ -236,7 +242,7 @@ def check_ids(path: Path, column: Categorical) -> None:
         )
 
 
-def write_codebooks(model: CTRModel, config: RunConfig, schema: Schema, checkpoint: Path, path: Path) -> None:
+def write_codebooks(model: CTRModel | CFModel, config: RunConfig, schema: Schema, checkpoint: Path, path: Path) -> None:
     """Write every codebook as ``<entity>.<level>``, levels from 1."""
     codebooks = {
         f"{entity}.{level}": quantizer.codebooks[level - 1].detach().float().cpu().contiguous()
