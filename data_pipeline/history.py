@@ -55,13 +55,14 @@ class History:
         return places, self.items[np.arange(len(places)) + (starts - (ends - lengths))[places]]
 
     def contains(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Whether ``users [B]`` have ``items [B, n]``: bool ``[B, n]``, by one search in the lists of these users."""
-        places, had = self.of(users)
+        """Whether ``users [B]`` have ``items [B, n]``: bool ``[B, n]``. Reads the list of each of these users once."""
+        distinct, user = np.unique(users, return_inverse=True)
+        places, had = self.of(distinct)
         if len(had) == 0:
             return np.zeros(items.shape, dtype=bool)
         width = max(int(had.max()), int(items.max(initial=0))) + 1
         keys = places * width + had  # rising: lists are, and places are
-        wanted = np.arange(len(users))[:, None] * width + items
+        wanted = user[:, None] * width + items
         found = np.searchsorted(keys, wanted)
         return keys[np.minimum(found, len(keys) - 1)] == wanted
 

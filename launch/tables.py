@@ -16,7 +16,7 @@ from cove_dist.experiments.text import MISSING, TextTable, mean_and_deviation_te
 from cove_dist.training.program import CONFIG_FILE
 from data_pipeline.preparation.report import Report
 
-_HIDDEN = ("auc_error", "users", "samples")
+_HIDDEN = ("auc_error", "users", "full_users", "samples")
 
 
 def rich_table(table: TextTable) -> Table:

@@ -16,7 +16,14 @@ from cove_dist.models.cf.base import Recommender
 from cove_dist.quantization import CascadedQuantizer
 from data_pipeline.batch import Batch
 from data_pipeline.schema import Schema
-from data_pipeline.streaming.transforms import EDGE_ATTRIBUTE, EDGE_ITEM, EDGE_NEGATIVE, NEGATIVES
+from data_pipeline.streaming.transforms import (
+    EDGE_ATTRIBUTE,
+    EDGE_ITEM,
+    EDGE_NEGATIVE,
+    ITEM_BLOCK,
+    NEGATIVES,
+    USER_BLOCK,
+)
 
 
 class CFStep(NamedTuple):
@@ -43,6 +50,12 @@ class CFModel(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, CFStep]:
         return self.objective(self.tables(batch.ids), batch)
+
+    def column_of(self, entity: str) -> str:
+        """The column by which rows of an entity, user or item, can be looked up."""
+        if self.objective.head.propagates:
+            return USER_BLOCK if entity == "user" else ITEM_BLOCK
+        return self.objective.user if entity == "user" else self.objective.item
 
 
 class CFObjective(nn.Module):

@@ -43,14 +43,17 @@ def vectors_of(model: CFModel, schema: Schema) -> Vectors:
 
 class _LookedUp:
     def __init__(self, model: CFModel, schema: Schema) -> None:
-        self._model, self._user, self._item = model, schema.entity("user").name, schema.entity("item").name
-        self._num_items = schema.entity("item").num_seen
+        self._model, self._num_items = model, schema.entity("item").num_seen
 
     def users(self, ids: torch.Tensor) -> torch.Tensor:
-        return self._model.objective.fuse("user", look_up(self._model, {self._user: ids})[self._user], ids)[0]
+        return self._fused("user", ids)
 
     def items(self, ids: torch.Tensor) -> torch.Tensor:
-        return self._model.objective.fuse("item", look_up(self._model, {self._item: ids})[self._item], ids)[0]
+        return self._fused("item", ids)
+
+    def _fused(self, entity: str, ids: torch.Tensor) -> torch.Tensor:
+        column = self._model.column_of(entity)
+        return self._model.objective.fuse(entity, look_up(self._model, {column: ids})[column], ids)[0]
 
     def item_block(self) -> tuple[int, torch.Tensor]:
         first, last = row_block(self._num_items, dist.get_rank(), dist.get_world_size())

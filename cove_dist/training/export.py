@@ -34,6 +34,7 @@ from cove_dist.config import RunConfig, settings
 from cove_dist.console import console
 from cove_dist.embeddings.tables import bag_columns
 from cove_dist.errors import ConfigError
+from cove_dist.tasks.cf import CFModel
 from cove_dist.tasks.ctr import CTRModel
 from cove_dist.tasks.lists.catalogue import batch_keys
 from cove_dist.tasks.lists.objective import ListModel
@@ -54,6 +55,7 @@ logger = logging.getLogger(__name__)
 CODES_FILE, CODEBOOKS_FILE = "codes.json", "codebooks.safetensors"
 
 Chunk = tuple[pa.Table, int]
+Exported = CTRModel | CFModel | ListModel
 
 
 @settings
@@ -108,7 +110,7 @@ def export_here(
     trainable = build(config, schema, runtime, batch_size)
     load_model(checkpoint, trainable, describe_model(config, schema))
     trainable.model.eval()
-    model: CTRModel | ListModel = trainable.model.module
+    model: Exported = trainable.model.module
     if runtime.is_main:
         folder.parent.mkdir(parents=True, exist_ok=True)
     with prediction_folder(folder, runtime) as target:
@@ -132,7 +134,7 @@ class EntityExporter:
         entity: user or item.
     """
 
-    def __init__(self, model: CTRModel | ListModel, schema: Schema, entity: str, runtime: Runtime) -> None:
+    def __init__(self, model: Exported, schema: Schema, entity: str, runtime: Runtime) -> None:
         self.entity, self.column, self.runtime = entity, schema.entity(entity), runtime
         self._tables, self._quantizer = model.tables, model.objective.quantizers[entity]
         if isinstance(model, CTRModel):
@@ -140,9 +142,9 @@ class EntityExporter:
             self._position = position = model.objective.positions[entity]
             self._vectors = lambda pooled, rows: model.objective.reader.fields(pooled, rows)[position]
         else:
-            self._columns = batch_keys(schema)
-            self._position = self._columns.index(VOCABULARY)
-            self._vectors = lambda looked_up, rows: looked_up[VOCABULARY].values()
+            self._columns, name = _columns(model, schema, entity)
+            self._position = self._columns.index(name)
+            self._vectors = lambda looked_up, rows: looked_up[name].values()
 
     def write(self, path: Path, folder: Path, batch_size: int) -> EntityFigures:
         """Write this rank's part into ``folder``; the figures are of all ranks. Collective.
@@ -244,9 +246,14 @@ def check_ids(path: Path, column: Categorical) -> None:
         )
 
 
-def write_codebooks(
-    model: CTRModel | ListModel, config: RunConfig, schema: Schema, checkpoint: Path, path: Path
-) -> None:
+def _columns(model: CFModel | ListModel, schema: Schema, entity: str) -> tuple[list[str], str]:
+    """The columns of an unpooled look-up, and the one of them that holds an entity's ids."""
+    if isinstance(model, CFModel):
+        return model.columns, model.column_of(entity)
+    return batch_keys(schema), VOCABULARY
+
+
+def write_codebooks(model: Exported, config: RunConfig, schema: Schema, checkpoint: Path, path: Path) -> None:
     """Write every codebook as ``<entity>.<level>``, levels from 1."""
     codebooks = {
         f"{entity}.{level}": quantizer.codebooks[level - 1].detach().float().cpu().contiguous()

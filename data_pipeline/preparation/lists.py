@@ -142,9 +142,8 @@ def write_lists(
     splits = {}
     for number, split in enumerate(SPLITS):
         workspace.on_progress(f"writing {split}: {lists[split]:,} lists")
-        files = write_split(
-            _halves(workspace, number, owners).to_arrow_reader(BATCH_ROWS), lists[split], folder / split, row_group_size
-        )
+        halves = _halves(workspace, number, owners).to_arrow_reader(BATCH_ROWS)
+        files = write_split(halves, lists[split], folder / split, row_group_size)
         splits[split] = Split(rows=lists[split], files=files)
     return Schema(name=name, label=None, categorical=tuple(columns), dense=(), splits=splits)
 

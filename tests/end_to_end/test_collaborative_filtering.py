@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file
 
 from cove_dist.composition import load_run_config
 from cove_dist.errors import ConfigError
+from cove_dist.training.export import export_codes
 from cove_dist.training.program import evaluate_run
 from cove_dist.training.recommend import recommend
 from cove_dist.training.tasks import task_of
@@ -84,6 +86,25 @@ def test_an_index_gives_the_same_lists_to_the_users_asked(run: Path, data: Path,
     assert exact.select(["user", "rank", "item"]).equals(index.select(["user", "rank", "item"]))
     np.testing.assert_allclose(exact["score"], index["score"], atol=1e-6)
     assert set(exact["user"].to_pylist()) == {103, 117}
+
+
+def test_codes_of_all_ids_are_those_of_the_nearest_rows_of_the_codebooks(run: Path, data: Path) -> None:
+    if "cove" not in str(run):
+        with pytest.raises(ConfigError, match="has no quantizers"):
+            export_codes([f"run={run}", "device=cpu"])
+        return
+    folder = export_codes([f"run={run}", "device=cpu", "batch_size=17"])
+    schema, config = Schema.load(data), load_run_config([*SMALL_RUN, *RUNS["cove_lightgcn"]])[0]
+    codebooks = load_file(folder / "codebooks.safetensors")
+    for entity, levels in config.quantizer.levels().items():
+        table = pq.read_table(folder / entity)
+        assert len(table) == schema.entity(entity).num_ids
+        codes = table["code_1"].drop_null().to_numpy()
+        assert len(codes) == schema.entity(entity).num_seen
+        fine, coarse = (codebooks[f"{entity}.{level}"].numpy() for level in (1, 2))
+        assert len(fine) == levels[0]
+        distances = ((fine[codes][:, None] - coarse) ** 2).sum(axis=2)
+        np.testing.assert_array_equal(table["code_2"].drop_null(), distances.argmin(axis=1))
 
 
 def test_wrong_requests_are_refused(run: Path) -> None:

@@ -18,7 +18,10 @@ from data_pipeline.errors import DataError
 from data_pipeline.history import History
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.report import Report
-from data_pipeline.schema import SPLITS
+from data_pipeline.schema import SPLITS, Schema
+from data_pipeline.streaming.blocks import Rows
+from data_pipeline.streaming.transforms import DrawEdges
+from tests.interactions import prepare_small
 from tests.unit.data.prepare_helpers import pairs, prepare_custom, read_decoded, read_split, write_csv
 
 IMPLICIT = {"label": None, "candidates": 4}
@@ -148,6 +151,30 @@ def test_toys_reads_lines_in_order_and_attributes(tmp_path: Path) -> None:
     assert sorted(pairs(decoded["validation"])) == [(7, 1), (9, 1)]
     known = pq.read_table(tmp_path / "out" / "categories" / "item_id.parquet").to_pylist()
     assert {row["original_id"]: row["attribute"] for row in known} == {1: ["5", "6"], 2: ["6"], 3: []}
+
+
+def test_attributes_become_edges_of_the_items_seen_in_training(tmp_path: Path) -> None:
+    schema = Schema.load(prepare_small(tmp_path))
+    names = pq.read_table(tmp_path / "data" / "ids" / "attributes.parquet").to_pylist()
+    assert schema.attributes == {"attribute": len(names)}
+    edges = History.load(tmp_path / "data", "attributes")
+    assert len(edges) == schema.entity("item").num_seen
+    items, attributes = edges.of(np.arange(len(edges)))
+    known = pq.read_table(tmp_path / "data" / "categories" / "item_id.parquet").to_pylist()
+    expected = {(row["id"], value) for row in known if row["id"] < len(edges) for value in row["attribute"]}
+    assert {(item, names[a]["original_id"]) for item, a in zip(items, attributes, strict=True)} == expected
+    assert all(row["kind"] == "attribute" and row["id"] == place for place, row in enumerate(names))
+
+
+def test_edges_are_drawn_from_the_graph_and_false_ones_are_not_in_it(tmp_path: Path) -> None:
+    schema = Schema.load(prepare_small(tmp_path))
+    edges = History.load(tmp_path / "data", "attributes")
+    draw = DrawEdges(schema.entity("item"), edges, sum(schema.attributes.values()))
+    rows = Rows(np.zeros((2, 3000), np.int64), [], np.empty((3000, 0), np.float32), np.ones(3000, np.float32))
+    (heads, _), (tails, _), (others, _) = draw(rows, np.random.default_rng(0))
+    assert edges.contains(heads, tails[:, None]).all()
+    assert not edges.contains(heads, others[:, None]).any()
+    assert len(set(zip(heads, tails, strict=True))) == len(edges.items)
 
 
 def test_toys_says_what_is_wrong_with_the_attributes(tmp_path: Path) -> None:
