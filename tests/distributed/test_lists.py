@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cove_dist.composition import load_run_config
 from cove_dist.tasks.lists.build import vocabulary_of
 from cove_dist.training.build import build
 from cove_dist.training.distributed import process_group
+from cove_dist.training.program import train
 from cove_dist.training.tasks import task_of
 from data_pipeline.batch import Batch
 from data_pipeline.schema import Schema
@@ -85,6 +87,27 @@ def test_one_two_and_four_ranks_have_the_same_losses(
             assert losses == pytest.approx(one, rel=5e-5)
     full = run_ranks(2, losses_on_the_same_batches, [*overrides, "lists.softmax=full"])[0]
     assert full == pytest.approx(one, rel=5e-5)
+
+
+def training_losses(folder: Path) -> dict[int, float]:
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return {record["step"]: record["loss"] for record in records if record["kind"] == "train"}
+
+
+@pytest.mark.parametrize("model", ["Masked", "Parallel"])
+def test_a_run_cut_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not_been(
+    prepared_lists: Path, tmp_path: Path, model: str
+) -> None:
+    """With what is drawn anew in every step: masks, samples of the vocabulary, the curriculum's share."""
+    drawn = ("lists.softmax=sampled", "lists.sampled=20", "lists.curriculum_steps=9")
+    whole = small_run(prepared_lists, model, tmp_path / "whole", *ROW_WISE, *COVE, *drawn)
+    run_ranks(2, train, whole)
+    cut = small_run(prepared_lists, model, tmp_path / "cut", *ROW_WISE, *COVE, *drawn)
+    run_ranks(2, train, [*cut, "trainer.max_steps=5"])
+    run_ranks(2, train, [*cut, "trainer.checkpoint.resume=auto"])
+    expected = training_losses(tmp_path / "whole")
+    assert max(expected) > 9
+    assert training_losses(tmp_path / "cut") == expected
 
 
 def metrics_of_an_untrained_model(overrides: list[str]) -> dict[str, float]:

@@ -86,7 +86,7 @@ def _left_to_right(model: nn.Module, catalogue: Catalogue, request: Request, dep
             model, catalogue, grown[:active], lengths[:active], None if owner is None else owner[:active]
         )
         ranked[:active, position] = catalogue.rank(hidden, depth)
-        grown[torch.arange(active), lengths[:active]] = ranked[:active, position, 0]
+        grown[torch.arange(active, device=grown.device), lengths[:active]] = ranked[:active, position, 0]
         lengths[:active] += 1
     return torch.empty_like(ranked).index_copy_(0, order, ranked)
 
