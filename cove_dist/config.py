@@ -6,7 +6,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from annotated_types import Gt, Lt
+from annotated_types import Gt, Le, Lt
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
@@ -82,6 +82,7 @@ class QuantizerConfig:
     alpha: UnitInterval
     beta: UnitInterval
     omega_q: UnitInterval
+    omega_c: UnitInterval
     loss_reduction: Literal["mean", "sum"]
     codebook_gradient: Literal["task_and_quantization", "quantization"]
     learning: Literal["gradient", "ema"]
@@ -182,6 +183,25 @@ class NegativesConfig:
 
 
 @settings
+class ListsConfig:
+    """How lists are continued."""
+
+    softmax: Literal["vocabulary_parallel", "full", "sampled"]
+    sampled: PositiveInt
+    sampled_power: UnitInterval
+    fuse_output: bool
+    mask_share: Annotated[float, Gt(0), Le(1)]
+    mask_last: UnitInterval
+    curriculum_steps: NonNegativeInt
+    categories: str | None
+    two_stage: bool
+
+    def __post_init__(self) -> None:
+        if self.two_stage and self.softmax == "sampled":
+            raise ValueError("two_stage = true: not with softmax = sampled; allowed: vocabulary_parallel, full")
+
+
+@settings
 class EvaluationConfig:
     ndcg_at: tuple[PositiveInt, ...]
     hit_rate_at: tuple[PositiveInt, ...]
@@ -197,6 +217,9 @@ class EvaluationConfig:
             names = {"ndcg": self.ndcg_at, "mrr": self.ndcg_at, "hr": self.hit_rate_at, "recall": self.hit_rate_at}
             by_rank = [f"{name}@{k}" for name, ks in names.items() for k in ks]
             return [RANKING_PREFIX[ranking] + name for ranking in self.rank_validation for name in by_rank]
+        if task == "lists":
+            names = {"paper_ndcg": self.ndcg_at, "paper_hr": self.hit_rate_at, "ndcg": self.ndcg_at}
+            return [f"{name}@{k}" for name, ks in (names | {"recall": self.hit_rate_at}).items() for k in ks]
         by_rank = [f"ndcg@{k}" for k in self.ndcg_at] + [f"hr@{k}" for k in self.hit_rate_at]
         return ["auc", "logloss", "gauc", *by_rank]
 
@@ -209,6 +232,7 @@ class RunConfig:
     quantizer: QuantizerConfig
     trainer: TrainerConfig
     negatives: NegativesConfig
+    lists: ListsConfig
     evaluation: EvaluationConfig
     seed: NonNegativeInt
     output: str
@@ -222,3 +246,30 @@ class RunConfig:
         metric, allowed = self.trainer.early_stopping.metric, self.evaluation.metrics(task)
         if metric not in allowed:
             raise ConfigError(f"trainer.early_stopping.metric = {metric}: allowed are {', '.join(allowed)}")
+
+    def check_quantizer(self, task: str) -> None:
+        """Refuse quantizer settings that the task has no use for.
+
+        Raises:
+            ConfigError: with the key and what is allowed.
+        """
+        if task == "lists" and self.quantizer.user_levels is not None:
+            raise ConfigError(
+                f"quantizer.user_levels = {list(self.quantizer.user_levels)}: lists have items alone to be quantized;"
+                " allowed: null (quantizer=cove_items)"
+            )
+        if task != "lists" and self.quantizer.omega_c:
+            raise ConfigError(
+                f"quantizer.omega_c = {self.quantizer.omega_c}: codes are classified where lists are continued, not in"
+                f" the task {task}; allowed: 0"
+            )
+        if self.lists.two_stage and self.lists.categories is None and self.quantizer.item_levels is None:
+            raise ConfigError(
+                "lists.two_stage = true: needs categories of items: set lists.categories=COLUMN of ready-made ones, or"
+                " quantizer=cove_items, whose coarsest codes then are the categories"
+            )
+        if self.quantizer.omega_c and self.quantizer.item_levels is None:
+            raise ConfigError(
+                f"quantizer.omega_c = {self.quantizer.omega_c}: without codes nothing is classified; set"
+                " quantizer.item_levels, or omega_c=0"
+            )

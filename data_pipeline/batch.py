@@ -18,8 +18,9 @@ class Batch(Pipelineable):
             training never saw): one id a row, or a list a row for sequences. Its stride is the largest B of any rank
             in this step; rows past B hold no ids. (Gloo has no backward of a row-wise look-up for unequal strides.)
         dense: float32 ``[B, D]``, standardized; ``D`` may be 0.
-        labels: float32 ``[B]``, 0 or 1.
+        labels: float32 ``[B]``, 0 or 1; ones where the data has no labels.
         users, items: int64 ``[B]``: encoded ids as stored, unseen ones kept apart. For grouping and for exporting.
+            Where a row is a list of items, its ``users`` is the list's own id, and ``items`` is empty.
         weight: float32 scalar ``B * world_size / (rows of this step over all ranks)``. A mean loss times it, averaged
             over ranks, is the mean over the global batch, also where the ranks' batches differ in length.
     """

@@ -8,7 +8,8 @@ Layout of a prepared folder::
     categories/<column>.parquet  id, original_id, a column per kind of category (int, string or list<string>): what raw
                                  data know of ids beside the rows, for scores, pictures and graphs. Ids
                                  without any are left out. Synthetic data: category_1, … (fine first)
-    train/part-00000.parquet     columns: every categorical (int64, or list<int64>), every dense and the label (float32)
+    train/part-00000.parquet     columns: every categorical (int64, or list<int64>), every dense and the label, if there
+                                 is one (float32)
     validation/…  test/…         the same columns, sorted by user id; of implicit feedback also the candidates to rank
     history/<split>/…            of implicit feedback: the items of every user (see `data_pipeline.history`)
     history/attributes/…         likewise the attributes of every item seen in training: its categories, numbered; what
@@ -30,6 +31,10 @@ FORMAT_VERSION = 1
 SPLITS = ("train", "validation", "test")
 CANDIDATES, ATTRIBUTES = "candidates", "attributes"
 
+LIST, OWNER, INPUT, TARGET = "list_id", "owner_id", "input", "target"  # columns of data whose rows are lists of items
+
+Role = Literal["user", "item", "feature"]
+
 
 @dataclass(frozen=True)
 class Categorical:
@@ -43,9 +48,10 @@ class Categorical:
     name: str
     num_ids: int
     num_seen: int
-    role: Literal["user", "item", "feature"] = "feature"
+    role: Role = "feature"
     sequence: bool = False  # a list of ids per row: a history
     table: str = ""  # the id table it draws from; empty means its own name
+    max_length: int = 0  # of a sequence, over all splits; 0 where it is not known
 
     @property
     def table_name(self) -> str:
@@ -77,7 +83,7 @@ class Schema:
     """The columns and files of a prepared folder; `implicit`: rows are positives alone, each user-item pair once."""
 
     name: str
-    label: str
+    label: str | None  # None: rows have none, as lists to be continued
     categorical: tuple[Categorical, ...]
     dense: tuple[Dense, ...]
     splits: dict[str, Split]
@@ -87,13 +93,13 @@ class Schema:
     format_version: int = FORMAT_VERSION
 
     def entity(self, role: Literal["user", "item"]) -> Categorical:
-        """The non-sequence column with this role.
+        """The column with this role: of one id per row, or else the first sequence.
 
         Raises:
             DataError: there is none.
         """
-        for column in self.categorical:
-            if column.role == role and not column.sequence:
+        for column in sorted(self.categorical, key=lambda column: column.sequence):
+            if column.role == role:
                 return column
         raise DataError(f"{self.name}: schema.json has no column with the role {role}. Prepare the data again.")
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from data_pipeline.datasets.lists import ItemLists
 from data_pipeline.datasets.synthetic import Synthetic
 from data_pipeline.preparation.prepare import prepare
+from tests.unit.data.list_files import raw_lists, write_release
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,3 +24,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "synthetic"
     prepare(Synthetic(users=60, items=80, rows=3001, user_tree=(6, 2), item_tree=(8, 2)), folder, name="synthetic")
     return folder
+
+
+@pytest.fixture(scope="session")
+def prepared_lists(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared folder of lists of 5 to 16 items."""
+    folder = tmp_path_factory.mktemp("lists")
+    source = write_release(folder / "raw", raw_lists())
+    rules = {"min_length": 5, "max_length": 16, "min_occurrences": 10}
+    prepare(ItemLists(source=str(source), file="AotM", **rules), folder / "prepared", name="lists")
+    return folder / "prepared"

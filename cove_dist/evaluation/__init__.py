@@ -2,7 +2,7 @@
 
 from cove_dist.evaluation.classification import AUC, BinnedAUC, LogLoss
 from cove_dist.evaluation.ctr import CTRMetrics
-from cove_dist.evaluation.frequency import FrequencyGroups, FrequencyMetrics
+from cove_dist.evaluation.frequency import FrequencyGroups, FrequencyMetrics, Groups
 from cove_dist.evaluation.ranking import UserRanking
 from cove_dist.evaluation.whole_groups import WholeGroups
 
@@ -12,6 +12,7 @@ __all__ = [
     "CTRMetrics",
     "FrequencyGroups",
     "FrequencyMetrics",
+    "Groups",
     "LogLoss",
     "UserRanking",
     "WholeGroups",

@@ -58,6 +58,9 @@ class FrequencyGroups:
         return replace(self, of_id=self.of_id.to(device))
 
 
+Groups = Mapping[str, FrequencyGroups]  # by entity; none: no figures apart
+
+
 def _figures(counts: torch.Tensor) -> dict[str, float]:
     """Of a group whose ids have these counts, in rising order."""
     least, greatest = (int(counts[0]), int(counts[-1])) if len(counts) else (math.nan, math.nan)
@@ -83,7 +86,7 @@ class FrequencyMetrics:
 
     def __init__(
         self,
-        groups: Mapping[str, FrequencyGroups],
+        groups: Groups,
         ndcg_at: Sequence[int] = (1, 5, 10),
         hit_rate_at: Sequence[int] = (5,),
     ) -> None:

@@ -85,6 +85,8 @@ def describe_model(config: RunConfig, schema: Schema) -> dict[str, Any]:
         "embeddings.dim": config.embeddings.dim,
         "quantizer levels": config.quantizer.levels(),
         "quantizer.learning": config.quantizer.learning if config.quantizer.levels() else None,
+        "codebook classification": config.quantizer.omega_c > 0,
+        "categories": (config.lists.categories, config.lists.two_stage),
         "tables": {column.table_name: column.num_rows for column in schema.categorical},
         "dense columns": [column.name for column in schema.dense],
     }

@@ -5,7 +5,7 @@ Shapes: ``B`` users, ``n`` candidates, ``k`` the length of a list, ``W`` ranks, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 
 from cove_dist.config import RANKING_PREFIX, EvaluationConfig, RunConfig
-from cove_dist.evaluation.frequency import GROUPS, FrequencyGroups
+from cove_dist.evaluation.frequency import GROUPS, Groups
 from cove_dist.evaluation.search import best_items, merge
 from cove_dist.evaluation.top_k import Coverage, TopK
 from cove_dist.models.cf.base import Recommender
@@ -32,7 +32,7 @@ def build_cf_evaluator(
     schema: Schema,
     split: str,
     runtime: Runtime,
-    groups: Mapping[str, FrequencyGroups] | None = None,
+    groups: Groups,
 ) -> Callable[[nn.Module], dict[str, float]]:
     """A pass over a split with a model, which returns the metrics. Building it and calling it are collective.
 
@@ -42,7 +42,7 @@ def build_cf_evaluator(
     for ranking in config.evaluation.rankings(split):
         if ranking == "sampled":
             loader = candidate_loader(config, schema, split, runtime)
-            parts.append(SampledRanking(loader, config.evaluation, groups or {}, runtime))
+            parts.append(SampledRanking(loader, config.evaluation, groups, runtime))
         else:
             batch_size = config.trainer.rank_evaluation_batch_size(runtime.world_size)
             parts.append(FullRanking(config, schema, split, batch_size, runtime))
@@ -74,7 +74,7 @@ class SampledRanking:
         self,
         loader: StreamLoader,
         config: EvaluationConfig,
-        groups: Mapping[str, FrequencyGroups],
+        groups: Groups,
         runtime: Runtime,
     ) -> None:
         self._loader, self._device = loader, runtime.device

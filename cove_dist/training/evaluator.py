@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import nn
 
 from cove_dist.config import EvaluationConfig, RunConfig
-from cove_dist.evaluation import CTRMetrics, FrequencyGroups, FrequencyMetrics
+from cove_dist.evaluation import CTRMetrics, FrequencyMetrics, Groups
 from cove_dist.tasks.ctr import Predictions
 from cove_dist.training.distributed import Runtime
 from cove_dist.training.loaders import evaluation_loader
@@ -42,18 +42,18 @@ def score(model: nn.Module, batches: Iterable[Batch], device: torch.device) -> I
 
 
 def build_ctr_evaluator(
-    config: RunConfig, schema: Schema, split: str, runtime: Runtime
+    config: RunConfig, schema: Schema, split: str, runtime: Runtime, groups: Groups
 ) -> Callable[[nn.Module], dict[str, float]]:
     """A pass over a split with a model, which returns the metrics. Building it and calling it are collective."""
     loader = evaluation_loader(config, schema, split, runtime)
-    return lambda model: evaluate(score(model, loader, runtime.device), config.evaluation, runtime.device)
+    return lambda model: evaluate(score(model, loader, runtime.device), config.evaluation, runtime.device, groups)
 
 
 def evaluate(
     scored: Iterable[Scored],
     config: EvaluationConfig,
     device: torch.device,
-    by_frequency: Mapping[str, FrequencyGroups] | None = None,
+    by_frequency: Groups,
 ) -> dict[str, float]:
     """The metrics over all ranks, the same on each: nan where undefined, with a warning logged.
 
@@ -64,7 +64,7 @@ def evaluate(
         by_frequency: groups of ids, by entity, for which the metrics are computed apart as well.
     """
     overall = CTRMetrics(config.ndcg_at, config.hit_rate_at).to(device)
-    grouped = FrequencyMetrics(by_frequency or {}, config.ndcg_at, config.hit_rate_at).to(device)
+    grouped = FrequencyMetrics(by_frequency, config.ndcg_at, config.hit_rate_at).to(device)
     for batch, logits in scored:
         overall.update(logits, batch.labels, batch.users)
         grouped.update(logits, batch.labels, batch.users, batch.items)

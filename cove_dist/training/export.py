@@ -36,6 +36,8 @@ from cove_dist.embeddings.tables import bag_columns
 from cove_dist.errors import ConfigError
 from cove_dist.tasks.cf import CFModel
 from cove_dist.tasks.ctr import CTRModel
+from cove_dist.tasks.lists.catalogue import batch_keys
+from cove_dist.tasks.lists.objective import ListModel
 from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import load_model
 from cove_dist.training.distributed import Runtime, process_group, sum_over_ranks
@@ -46,12 +48,14 @@ from data_pipeline.errors import DataError
 from data_pipeline.preparation.writer import row_groups
 from data_pipeline.schema import Categorical, Schema
 from data_pipeline.streaming.partition import slices
+from data_pipeline.streaming.vocabulary import VOCABULARY
 
 logger = logging.getLogger(__name__)
 
 CODES_FILE, CODEBOOKS_FILE = "codes.json", "codebooks.safetensors"
 
 Chunk = tuple[pa.Table, int]
+Exported = CTRModel | CFModel | ListModel
 
 
 @settings
@@ -106,7 +110,7 @@ def export_here(
     trainable = build(config, schema, runtime, batch_size)
     load_model(checkpoint, trainable, describe_model(config, schema))
     trainable.model.eval()
-    model: CTRModel | CFModel = trainable.model.module
+    model: Exported = trainable.model.module
     if runtime.is_main:
         folder.parent.mkdir(parents=True, exist_ok=True)
     with prediction_folder(folder, runtime) as target:
@@ -130,7 +134,7 @@ class EntityExporter:
         entity: user or item.
     """
 
-    def __init__(self, model: CTRModel | CFModel, schema: Schema, entity: str, runtime: Runtime) -> None:
+    def __init__(self, model: Exported, schema: Schema, entity: str, runtime: Runtime) -> None:
         self.entity, self.column, self.runtime = entity, schema.entity(entity), runtime
         self._tables, self._quantizer = model.tables, model.objective.quantizers[entity]
         if isinstance(model, CTRModel):
@@ -138,7 +142,7 @@ class EntityExporter:
             self._position = position = model.objective.positions[entity]
             self._vectors = lambda pooled, rows: model.objective.reader.fields(pooled, rows)[position]
         else:
-            self._columns, name = model.columns, model.column_of(entity)
+            self._columns, name = _columns(model, schema, entity)
             self._position = self._columns.index(name)
             self._vectors = lambda looked_up, rows: looked_up[name].values()
 
@@ -242,7 +246,14 @@ def check_ids(path: Path, column: Categorical) -> None:
         )
 
 
-def write_codebooks(model: CTRModel | CFModel, config: RunConfig, schema: Schema, checkpoint: Path, path: Path) -> None:
+def _columns(model: CFModel | ListModel, schema: Schema, entity: str) -> tuple[list[str], str]:
+    """The columns of an unpooled look-up, and the one of them that holds an entity's ids."""
+    if isinstance(model, CFModel):
+        return model.columns, model.column_of(entity)
+    return batch_keys(schema), VOCABULARY
+
+
+def write_codebooks(model: Exported, config: RunConfig, schema: Schema, checkpoint: Path, path: Path) -> None:
     """Write every codebook as ``<entity>.<level>``, levels from 1."""
     codebooks = {
         f"{entity}.{level}": quantizer.codebooks[level - 1].detach().float().cpu().contiguous()

@@ -22,7 +22,6 @@ from cove_dist.composition import check, check_run_config, compose_yaml, load_ru
 from cove_dist.config import RunConfig, settings
 from cove_dist.errors import CheckpointError, ConfigError
 from cove_dist.training.build import build, describe_model
-from cove_dist.training.cf_evaluator import build_cf_evaluator
 from cove_dist.training.checkpoint import CheckpointFolder, load_model
 from cove_dist.training.debug import debug_settings
 from cove_dist.training.distributed import Runtime, process_group
@@ -131,13 +130,12 @@ def evaluate_here(
     checkpoint = find_checkpoint(folder, config, request.checkpoint)
     trainable = build(config, schema, runtime, config.trainer.rank_evaluation_batch_size(runtime.world_size))
     load_model(checkpoint, trainable, describe_model(config, schema))
-    groups = frequency_groups(config, schema, runtime) if request.by_frequency else {}
-    if task_of(config) is TASKS["cf"]:
-        return build_cf_evaluator(config, schema, request.split, runtime, groups)(trainable.model), checkpoint
-    loader = evaluation_loader(config, schema, request.split, runtime)
-    scored = score(trainable.model, loader, runtime.device)
+    task, groups = task_of(config), {}
+    if request.by_frequency and task.by_frequency:
+        groups = frequency_groups(config, schema, runtime)
     if not request.save_predictions:
-        return evaluate(scored, config.evaluation, runtime.device, groups), checkpoint
+        return task.build_evaluator(config, schema, request.split, runtime, groups)(trainable.model), checkpoint
+    scored = score(trainable.model, evaluation_loader(config, schema, request.split, runtime), runtime.device)
     with prediction_folder(folder / f"predictions_{request.split}", runtime) as target:
         writer = PredictionWriter(target / f"part-{runtime.rank:05d}.parquet", Path(config.data.path), schema)
         return evaluate(writer.write(scored), config.evaluation, runtime.device, groups), checkpoint

@@ -12,13 +12,17 @@ from torch import nn
 
 from cove_dist.composition import target
 from cove_dist.config import RunConfig
+from cove_dist.evaluation import Groups
 from cove_dist.tasks.base import TaskModel
 from cove_dist.tasks.cf_build import build_cf_model
 from cove_dist.tasks.ctr import build_ctr_model
+from cove_dist.tasks.lists.build import build_list_model
 from cove_dist.training.cf_evaluator import build_cf_evaluator
 from cove_dist.training.cf_loaders import cf_training_loader
 from cove_dist.training.distributed import Runtime
 from cove_dist.training.evaluator import build_ctr_evaluator
+from cove_dist.training.list_evaluator import build_list_evaluator
+from cove_dist.training.list_loaders import list_training_loader
 from cove_dist.training.loaders import training_loader
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.loader import StreamLoader
@@ -32,12 +36,14 @@ class Task:
 
     build_model: Callable[[RunConfig, Schema], TaskModel]
     build_training_loader: Callable[[RunConfig, Schema, Runtime], StreamLoader]
-    build_evaluator: Callable[[RunConfig, Schema, str, Runtime], Evaluator]
+    build_evaluator: Callable[[RunConfig, Schema, str, Runtime, Groups], Evaluator]  # of a split, and of groups of ids
+    by_frequency: bool = True  # whether its metrics can be computed apart for groups of ids
 
 
 TASKS = {
     "ctr": Task(build_ctr_model, training_loader, build_ctr_evaluator),
     "cf": Task(build_cf_model, cf_training_loader, build_cf_evaluator),
+    "lists": Task(build_list_model, list_training_loader, build_list_evaluator, by_frequency=False),
 }
 
 

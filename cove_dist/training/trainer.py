@@ -62,7 +62,7 @@ class Trainer:
         self.position = Position()
         task = task_of(config)
         self.train_loader = task.build_training_loader(config, schema, runtime)
-        self.evaluator = task.build_evaluator(config, schema, "validation", runtime)
+        self.evaluator = task.build_evaluator(config, schema, "validation", runtime, {})
         self.trainable = build(config, schema, runtime, config.trainer.rank_batch_size(runtime.world_size))
         pipeline = TrainPipelineBase if config.trainer.debug else TrainPipelineSparseDist
         self.pipeline = pipeline(self.trainable.model, self.trainable.optimizer, runtime.device)

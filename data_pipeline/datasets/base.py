@@ -17,30 +17,20 @@ Positive = Annotated[int, Gt(0)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dataset(ABC):
+class RawData(ABC):
     """Where raw rows come from and which columns mean what.
 
     Attributes:
-        split: how rows are split (see `preparation.split.split_rows`). None: ``given`` where the data set gives a
-            split, else ``leave_one_out`` for implicit feedback, else ``user_time`` where there is a time column, else
-            ``random``.
         ratios: train : validation : test, of the splits that take them.
         on_invalid: what to do with rows that break a rule: "error" refuses the data, "drop" leaves them out, counted.
-        implicit: keep positives alone, each user-item pair once, with histories and candidates beside them: for
-            collaborative filtering. None: where the data set has no labels.
-        core: of implicit feedback, keep users and items with at least so many rows. None: all.
-        candidates: of implicit feedback, items to rank beside each positive of validation and test. 0: none.
         row_group_size: rows of a Parquet row group, the unit that ranks share; small splits get smaller ones.
         memory_gb: GB of memory for DuckDB, which works on disk beyond it.
-        published: users, items, interactions or samples as the source states them. Data that differ are warned of.
+        published: users, items, interactions, samples or lists as the source states them. Data that differ are warned
+            of.
     """
 
-    split: SplitBy | None = None
     ratios: tuple[Positive, Positive, Positive] = (8, 1, 1)
     on_invalid: OnInvalid = "error"
-    implicit: bool | None = None
-    core: Positive | None = None
-    candidates: Annotated[int, Ge(0)] = 99
     row_group_size: Positive = 65_536
     memory_gb: Annotated[float, Gt(0)] = 2.0
     published: ClassVar[dict[str, int]] = {}
@@ -53,6 +43,26 @@ class Dataset(ABC):
     @abstractmethod
     def read(self, workspace: Workspace) -> Source:
         """Create the table ``raw``: the columns of `columns`, and the name of each row's file as ``__file``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(RawData):
+    """Interactions, a row each.
+
+    Attributes:
+        split: how rows are split (see `preparation.split.split_rows`). None: ``given`` where the data set gives a
+            split, else ``leave_one_out`` for implicit feedback, else ``user_time`` where there is a time column, else
+            ``random``.
+        implicit: keep positives alone, each user-item pair once, with histories and candidates beside them: for
+            collaborative filtering. None: where the data set has no labels.
+        core: of implicit feedback, keep users and items with at least so many rows. None: all.
+        candidates: of implicit feedback, items to rank beside each positive of validation and test. 0: none.
+    """
+
+    split: SplitBy | None = None
+    implicit: bool | None = None
+    core: Positive | None = None
+    candidates: Annotated[int, Ge(0)] = 99
 
     @property
     def is_implicit(self) -> bool:

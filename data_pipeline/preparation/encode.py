@@ -7,7 +7,7 @@ from pathlib import Path
 from data_pipeline.preparation.columns import ITEM, SPLIT, USER, Columns
 from data_pipeline.preparation.workspace import Workspace, quoted
 from data_pipeline.preparation.writer import write_table
-from data_pipeline.schema import Categorical
+from data_pipeline.schema import Categorical, Role
 
 
 def encode_ids(workspace: Workspace, columns: Columns, folder: Path) -> tuple[Categorical, ...]:
@@ -18,19 +18,22 @@ def encode_ids(workspace: Workspace, columns: Columns, folder: Path) -> tuple[Ca
     """
     (folder / "ids").mkdir()
     roles = {USER: "user", ITEM: "item"}
-    encoded = []
-    for name in (USER, ITEM, *columns.categorical):
-        workspace.on_progress(f"encoding {name}")
-        table = id_table(name)
-        workspace.query(f"""
-            CREATE TABLE {table} AS
-            SELECT row_number() OVER (ORDER BY NOT seen, original_id NULLS LAST) - 1 AS id, original_id, seen
-            FROM (SELECT {quoted(name)} AS original_id, bool_or({SPLIT} = 0) AS seen FROM rows GROUP BY ALL)""")
-        ids = workspace.connection.sql(f"SELECT id, original_id FROM {table} ORDER BY id")
-        write_table(ids, folder / "ids" / f"{name}.parquet")
-        [(num_ids, num_seen)] = workspace.query(f"SELECT count(*), count(*) FILTER (WHERE seen) FROM {table}")
-        encoded.append(Categorical(name, num_ids=num_ids, num_seen=num_seen, role=roles.get(name, "feature")))
-    return tuple(encoded)
+    names = (USER, ITEM, *columns.categorical)
+    return tuple(encode_column(workspace, name, roles.get(name, "feature"), folder) for name in names)
+
+
+def encode_column(workspace: Workspace, name: str, role: Role, folder: Path) -> Categorical:
+    """Number the ids of one column of ``rows``, and write its file (see `encode_ids`)."""
+    workspace.on_progress(f"encoding {name}")
+    table = id_table(name)
+    workspace.query(f"""
+        CREATE TABLE {table} AS
+        SELECT row_number() OVER (ORDER BY NOT seen, original_id NULLS LAST) - 1 AS id, original_id, seen
+        FROM (SELECT {quoted(name)} AS original_id, bool_or({SPLIT} = 0) AS seen FROM rows GROUP BY ALL)""")
+    ids = workspace.connection.sql(f"SELECT id, original_id FROM {table} ORDER BY id")
+    write_table(ids, folder / "ids" / f"{name}.parquet")
+    [(num_ids, num_seen)] = workspace.query(f"SELECT count(*), count(*) FILTER (WHERE seen) FROM {table}")
+    return Categorical(name, num_ids=num_ids, num_seen=num_seen, role=role)
 
 
 def id_table(column: str) -> str:

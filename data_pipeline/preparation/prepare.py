@@ -9,13 +9,15 @@ from pathlib import Path
 
 import duckdb
 
-from data_pipeline.datasets.base import Dataset
+from data_pipeline.datasets.base import Dataset, RawData
+from data_pipeline.datasets.lists import ItemLists
 from data_pipeline.preparation.attributes import write_attributes
 from data_pipeline.preparation.candidates import with_candidates, write_histories
 from data_pipeline.preparation.categories import write_categories
 from data_pipeline.preparation.columns import ITEM, LABEL, ROW, SPLIT, TIME, USER, Columns
 from data_pipeline.preparation.encode import encode_ids, id_table
 from data_pipeline.preparation.implicit import keep_positives
+from data_pipeline.preparation.lists import filter_lists, report_lists, split_lists, write_lists
 from data_pipeline.preparation.report import Report
 from data_pipeline.preparation.split import seeded_hash, split_rows
 from data_pipeline.preparation.validate import validate
@@ -27,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def prepare(
-    dataset: Dataset,
+    dataset: RawData,
     output: Path,
     *,
     name: str,
@@ -51,35 +53,53 @@ def prepare(
     Raises:
         DataError: `output` exists, or the raw data is missing or invalid.
     """
-    columns, split_by = dataset.columns, dataset.split_by
     with (
         complete_or_absent(Path(output), overwrite=overwrite) as folder,
         open_workspace(
             folder / "scratch", memory_gb=dataset.memory_gb, seed=seed, on_progress=on_progress
         ) as workspace,
     ):
-        source = dataset.read(workspace)
-        on_progress("checking rows")
-        dropped = source.dropped | validate(workspace, source, columns, dataset.on_invalid)
-        timed = columns.time is not None
-        if dataset.is_implicit:
-            dropped |= keep_positives(workspace, dataset.core, timed)
-        on_progress(f"splitting by {split_by}")
-        rows = split_rows(workspace, split_by, dataset.ratios, timed)
-        categorical = encode_ids(workspace, columns, folder)
-        if dataset.is_implicit:
-            write_histories(workspace, categorical[0].num_ids, rows, folder)
-        schema = _write(workspace, folder, name, dataset, categorical, rows)
-        write_categories(workspace, source.categories, folder)
-        if dataset.is_implicit:
-            schema = replace(schema, attributes=write_attributes(folder, schema.entity("item")))
+        parts = _prepare_lists if isinstance(dataset, ItemLists) else _prepare_rows
+        schema, report = parts(dataset, workspace, folder, name)
         schema.save(folder)
-        report = _report(workspace, schema, source.description, split_by, dropped, dataset.published)
         report.save(folder)
-    on_progress(f"{name}: {sum(rows.values()):,} rows in {output}")
+    on_progress(f"{name}: {sum(report.rows.values()):,} rows in {output}")
     if differences := report.differences():
         logger.warning("%s: not what was published: %s", name, ", ".join(differences))
     return schema
+
+
+def _prepare_rows(dataset: Dataset, workspace: Workspace, folder: Path, name: str) -> tuple[Schema, Report]:
+    """A row an interaction."""
+    columns, split_by = dataset.columns, dataset.split_by
+    source = dataset.read(workspace)
+    workspace.on_progress("checking rows")
+    dropped = source.dropped | validate(workspace, source, columns, dataset.on_invalid)
+    timed = columns.time is not None
+    if dataset.is_implicit:
+        dropped |= keep_positives(workspace, dataset.core, timed)
+    workspace.on_progress(f"splitting by {split_by}")
+    rows = split_rows(workspace, split_by, dataset.ratios, timed)
+    categorical = encode_ids(workspace, columns, folder)
+    if dataset.is_implicit:
+        write_histories(workspace, categorical[0].num_ids, rows, folder)
+    schema = _write(workspace, folder, name, dataset, categorical, rows)
+    write_categories(workspace, source.categories, folder)
+    if dataset.is_implicit:
+        schema = replace(schema, attributes=write_attributes(folder, schema.entity("item")))
+    return schema, _report(workspace, schema, source.description, split_by, dropped, dataset.published)
+
+
+def _prepare_lists(dataset: ItemLists, workspace: Workspace, folder: Path, name: str) -> tuple[Schema, Report]:
+    """A row a list."""
+    source = dataset.read(workspace)
+    workspace.on_progress("checking rows")
+    dropped = source.dropped | validate(workspace, source, dataset.columns, dataset.on_invalid)
+    dropped |= filter_lists(workspace, dataset.rules)
+    lists = split_lists(workspace, dataset.ratios)
+    owners = dataset.read_owners(workspace)
+    schema = write_lists(workspace, folder, name, lists, dataset.row_group_size, owners=owners)
+    return schema, report_lists(workspace, schema, source.description, dropped, dataset.published)
 
 
 def _write(

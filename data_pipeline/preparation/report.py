@@ -21,7 +21,9 @@ class Report:
         interactions: rows with label 1.
         samples: rows of all splits.
         density: samples / (users * items), as in the paper's Table 1.
-        published: what the data set's source says of users, items, interactions or samples, as far as it does.
+        published: what the data set's source says of users, items, interactions, samples or lists, as far as it does.
+        lists: rows of all splits where a row is a list of items, else 0. Rows read and dropped, interactions and
+            density then count entries of lists, and users are the owners of lists, where they are known.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Report:
     samples: int
     density: float
     published: dict[str, int] = field(default_factory=dict)
+    lists: int = 0
 
     def save(self, folder: Path) -> None:
         (folder / "report.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
@@ -63,7 +66,16 @@ class Report:
         """Labels and values to print, in order."""
         table = {"source": self.source, "rows read": f"{self.rows_read:,}"}
         table |= {f"dropped, {reason}": f"{count:,}" for reason, count in self.rows_dropped.items()}
-        table |= {f"{name} rows": f"{count:,}" for name, count in self.rows.items()}
+        table |= {f"{name} {'lists' if self.lists else 'rows'}": f"{count:,}" for name, count in self.rows.items()}
+        if self.lists:
+            return table | {
+                "lists": self._count("lists"),
+                "items": self._count("items"),
+                "interactions": self._count("interactions"),
+                "owners": self._count("users"),
+                "density": f"{self.density:.4%}",
+                "repeats within lists (kept)": f"{self.duplicate_pairs:,}",
+            }
         return table | {
             "users": self._count("users"),
             "items": self._count("items"),

@@ -132,6 +132,7 @@ def to_batch(part: Rows, schema: Schema, weight: float, stride: int) -> Batch:
     for column, column_ids, start, end in zip(columns, ids, [0, *ends[:-1]], ends, strict=True):
         # Ids that training never saw become the reserved row.
         np.minimum(column_ids, column.num_seen, out=values[start:end])
+    item = columns.index(schema.entity("item"))
     return Batch(
         ids=KeyedJaggedTensor(
             [column.name for column in columns],
@@ -144,7 +145,7 @@ def to_batch(part: Rows, schema: Schema, weight: float, stride: int) -> Batch:
         dense=torch.from_numpy(part.dense),
         labels=torch.from_numpy(part.labels),
         users=torch.from_numpy(ids[columns.index(schema.entity("user"))]),
-        items=torch.from_numpy(ids[columns.index(schema.entity("item"))]),
+        items=torch.from_numpy(np.empty(0, np.int64) if columns[item].sequence else ids[item]),
         weight=torch.tensor(weight, dtype=torch.float32),
     )
 

@@ -45,7 +45,7 @@ class ColumnArrays:
         ids: int64 ``[n]`` for every categorical that is not a sequence, in schema order.
         sequences: for every sequence, in schema order: its values, and int64 ``[n + 1]`` offsets into them.
         dense: float32 ``[n]`` for every dense column, as stored.
-        labels: float32 ``[n]``.
+        labels: float32 ``[n]``; ones where the data has none.
     """
 
     ids: list[np.ndarray]
@@ -96,7 +96,8 @@ class GroupReader:
     def __init__(self, groups: RowGroups, schema: Schema):
         self._groups = groups
         self._schema = schema
-        self._names = [column.name for column in (*schema.categorical, *schema.dense)] + [schema.label]
+        self._names = [column.name for column in (*schema.categorical, *schema.dense)]
+        self._names += [] if schema.label is None else [schema.label]
         self._path: Path | None = None
         self._file: pq.ParquetFile | None = None
         self._group = -1
@@ -189,7 +190,8 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _check_types(path: Path, found: pa.Schema, schema: Schema) -> None:
     expected = {c.name: "list<int64>" if c.sequence else "int64" for c in schema.categorical}
-    expected |= {c.name: "float" for c in schema.dense} | {schema.label: "float"}
+    expected |= {c.name: "float" for c in schema.dense}
+    expected |= {} if schema.label is None else {schema.label: "float"}
     for name, type_name in expected.items():
         if name not in found.names:
             raise DataError(f"{path}: no column {name!r}; it has {', '.join(found.names)}. {_REMEDY}")
@@ -252,7 +254,9 @@ def _dense(table: pa.Table, name: str, where: _Where) -> np.ndarray:
     return values
 
 
-def _labels(table: pa.Table, name: str, where: _Where) -> np.ndarray:
+def _labels(table: pa.Table, name: str | None, where: _Where) -> np.ndarray:
+    if name is None:
+        return np.ones(len(table), np.float32)
     labels = _numpy(_array(table, name, where))
     valid = (labels == 0) | (labels == 1)
     if not valid.all():

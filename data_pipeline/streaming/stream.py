@@ -184,9 +184,9 @@ class ShardIterator(Iterator[Batch]):
 
 
 def _check_columns(schema: Schema) -> None:
-    for role in ("user", "item"):
-        if not any(column.role == role and not column.sequence for column in schema.categorical):
-            raise DataError(f"schema of {schema.name}: no column of one id per row has role {role!r}; batches need one")
+    for role, form in (("user", "of one id per row "), ("item", "")):
+        if not any(c.role == role and not (c.sequence and form) for c in schema.categorical):
+            raise DataError(f"schema of {schema.name}: no column {form}has role {role!r}; batches need one")
     for column in schema.dense:
         if not (column.std > 0 and np.isfinite(column.std) and np.isfinite(column.mean)):
             raise DataError(

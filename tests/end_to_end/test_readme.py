@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -13,17 +14,29 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from tests.end_to_end.programs import ROOT
+from tests.interactions import CANDIDATES
+from tests.interactions import write_raw as write_interactions
+from tests.unit.data.list_files import raw_lists, write_release
 
 README = (ROOT / "README.md").read_text()
+SMALL_TRAINING = ("embeddings.dim=8", "trainer.batch_size=240", "trainer.max_steps=2", "trainer.device=cpu")
+GRID_COMMON = ("data=movielens_100k", "model.hidden_units=[16]", *SMALL_TRAINING)
+OTHER_MODELS = ("~models.dcn", "~models.fibinet", "~models.finalmlp")
 FEWER = {
     "prepare": (),
-    "train": ("embeddings.dim=8", "trainer.batch_size=240", "trainer.max_steps=2", "trainer.device=cpu"),
+    "train": SMALL_TRAINING,
     "evaluate": ("device=cpu",),
     "compare": (),
+    "export_codes": ("device=cpu",),
+    "report": (),
+    "recommend": ("device=cpu",),
+    "popularity": (),
+    "tune": (f"common={json.dumps(GRID_COMMON)}", *OTHER_MODELS),
+    "experiment": (f"common={json.dumps(GRID_COMMON)}", "seeds=[0,1]", *OTHER_MODELS, "paper={source:null}"),
 }
+PREPARED_SMALL = {"toys": (f"candidates={CANDIDATES}", "core=2"), "aotm": ("min_length=5", "max_length=16")}
 
 
 def blocks(language: str) -> list[str]:
@@ -61,6 +74,8 @@ def workplace(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "stars": [i % 5 + 1 for i in rows],
     }
     pq.write_table(pa.table(log), folder / "logs" / "day1.parquet")
+    write_interactions(folder / "raw" / "toys")
+    write_release(folder / "raw" / "aotm", raw_lists())
     lines = ["uid,iid,stars", *(f"{log['uid'][i]},{log['iid'][i]},{log['stars'][i]}" for i in rows)]
     (folder / "ratings.csv").write_text("\n".join(lines) + "\n")
     ratings = [f"{log['uid'][i] + 1}\t{log['iid'][i] + 1}\t{log['stars'][i]}\t{i}" for i in rows]
@@ -75,11 +90,15 @@ def reduced(command: list[str], workplace: Path) -> list[str]:
     rest = [str(ROOT / word) if word.startswith("launch/") else word for word in rest]
     if program == "prepare" and "data=movielens_100k" in rest:
         rest += [f"source={workplace}/u.data", "output=data/from_u_data", "overwrite=true"]
-    fewer = {"rows": "3000", "users": "60", "items": "80"}
+    rest += next(
+        (PREPARED_SMALL[name] for name in PREPARED_SMALL if f"data={name}" in rest and program == "prepare"), ()
+    )
+    fewer = {"rows": "3000", "users": "60", "items": "80", "trials": "1"}
     small = [f"{key}={fewer[key]}" if (key := word.split("=")[0]) in fewer else word for word in rest]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     head = torchrun if runner.endswith("torchrun") else [sys.executable]
-    head_units = ["model.hidden_units=[16]"] if program == "train" else []
+    ctr = not any(word.startswith(("experiment=toys", "experiment=aotm")) for word in rest)
+    head_units = ["model.hidden_units=[16]"] if program == "train" and ctr else []
     return [*head, *small, *FEWER[program], *head_units]
 
 
@@ -96,7 +115,7 @@ def test_the_two_commands_are_make_targets() -> None:
 
 def test_commands_of_the_quickstart_and_the_readme(workplace: Path) -> None:
     ran = [*quickstart(), *(command for command in commands() if not is_make(command))]
-    assert len(ran) >= 15
+    assert len(ran) >= 28
     for command in ran:
         done = subprocess.run(
             reduced(command, workplace),
@@ -107,16 +126,37 @@ def test_commands_of_the_quickstart_and_the_readme(workplace: Path) -> None:
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
         assert done.returncode == 0, f"{shlex.join(command)}\n{done.stderr}"
-    for run in ("movielens_deepfm", "movielens_cove_deepfm", "movielens_cove_dlrm", "mine", "four", "sharded"):
+    for run in (
+        "movielens_deepfm",
+        "movielens_cove_deepfm",
+        "movielens_cove_dlrm",
+        "mine",
+        "four",
+        "sharded",
+        "aotm_sasrec",
+    ):
         assert (workplace / "runs" / run / "config.yaml").is_file()
+    assert (workplace / "results" / "table4_movielens" / "results.parquet").is_file()
+    assert (workplace / "runs" / "movielens_cove_dlrm" / "report" / "index.html").is_file()
+    assert list((workplace / "runs" / "toys_cove_bprmf" / "recommendations").glob("*.parquet"))
 
 
 def test_the_example_of_the_quantizer_alone() -> None:
-    [example] = blocks("python")
-    scope = {"embeddings": torch.randn(7, 64, requires_grad=True)}
-    exec(example, scope)
-    assert scope["out"].codes.shape == (7, 2)
-    scope["out"].loss.backward()
+    """In a process of its own, in which nothing imports TorchRec."""
+    alone, upkeep = blocks("python")
+    script = f"""
+import sys, torch
+embeddings = torch.randn(7, 64, requires_grad=True)
+{alone}
+assert out.codes.shape == (7, 2)
+optimizer = torch.optim.Adam(quantizer.parameters())
+quantizer(embeddings).loss.backward()
+optimizer.step()
+{upkeep}
+assert "torchrec" not in sys.modules and "fbgemm_gpu" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
 
 
 def test_files_that_the_readme_links_to_exist() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -15,7 +13,7 @@ from cove_dist.errors import ConfigError
 from cove_dist.tasks.base import TaskModel
 from cove_dist.tasks.ctr import build_ctr_model
 from cove_dist.training.tasks import task_of
-from data_pipeline.schema import Categorical, Dense, Schema
+from data_pipeline.schema import INPUT, OWNER, TARGET, Categorical, Dense, Schema
 
 
 def options(group: str) -> list[str]:
@@ -33,19 +31,49 @@ SCHEMA = Schema(
     dense=(Dense("age", 0.0, 1.0),),
     splits={},
 )
-IMPLICIT = replace(SCHEMA, implicit=True, attributes={"genre": 4})
+IMPLICIT = Schema(
+    name="z",
+    label="label",
+    categorical=SCHEMA.categorical[:2],
+    dense=(),
+    splits={},
+    implicit=True,
+    candidates=Categorical("candidates", 9, 9, "item", sequence=True, table="item_id"),
+    attributes={"category": 4, "brand": 3},
+)
+LISTS = Schema(
+    name="y",
+    label=None,
+    categorical=(
+        Categorical(INPUT, 9, 8, "item", sequence=True, max_length=5),
+        Categorical(TARGET, 9, 8, "item", sequence=True, max_length=6),
+        Categorical(OWNER, 4, 3, "owner"),
+    ),
+    dense=(),
+    splits={},
+)
 
 
 def build(config: RunConfig) -> TaskModel:
-    schemas = {"ctr": SCHEMA, "cf": IMPLICIT}
+    schemas = {"ctr": SCHEMA, "cf": IMPLICIT, "lists": LISTS}
     return task_of(config).build_model(config, schemas[target(config.model, "model")[0].task])
 
 
 @pytest.mark.parametrize("quantizer", options("quantizer"))
 @pytest.mark.parametrize("model", options("model"))
 def test_every_model_is_built_with_every_quantizer(model: str, quantizer: str) -> None:
-    overrides = [f"model={model}", f"quantizer={quantizer}", "embeddings.dim=8"]
-    config, _ = load_run_config([*overrides, "trainer.early_stopping.metric=ndcg@10"])
+    overrides = [
+        f"model={model}",
+        f"quantizer={quantizer}",
+        "embeddings.dim=8",
+        "trainer.early_stopping.metric=ndcg@10",
+    ]
+    section = OmegaConf.to_container(OmegaConf.load(config_folder() / "model" / f"{model}.yaml"))
+    if target(section, "model")[0].task == "lists" and quantizer == "cove":
+        with pytest.raises(ConfigError, match=r"lists have items alone .* allowed: null \(quantizer=cove_items\)"):
+            load_run_config(overrides)
+        return
+    config, _ = load_run_config(overrides)
     assert set(build(config).objective.quantizers) == set(config.quantizer.levels())
 
 
@@ -58,7 +86,8 @@ def test_every_experiment_is_built(experiment: str) -> None:
 
 @pytest.mark.parametrize("trainer", options("trainer"))
 def test_every_trainer_is_composed(trainer: str) -> None:
-    load_run_config([f"trainer={trainer}", *(["model=bprmf"] if trainer == "cf" else [])])
+    model = {"cf": "bprmf", "lists": "sasrec"}.get(trainer, "deepfm")
+    load_run_config([f"trainer={trainer}", f"model={model}"])
 
 
 @pytest.mark.parametrize("data", options("data"))
@@ -70,7 +99,7 @@ def test_every_data_set_is_built(data: str) -> None:
     dataset(**check_arguments(dataset, arguments, "data"))
 
 
-@pytest.mark.parametrize("name", ["train", "prepare", "evaluate", "compare", "recommend"])
+@pytest.mark.parametrize("name", options("."))
 def test_every_primary_file_is_composed(name: str) -> None:
     compose_yaml(name, [])
 

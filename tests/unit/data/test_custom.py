@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
-from data_pipeline.datasets.base import Dataset
+from data_pipeline.datasets.base import RawData
 from data_pipeline.preparation.report import Report
 from tests.unit.data.prepare_helpers import (
     NAMES,
@@ -150,4 +150,4 @@ def test_a_shipped_configuration_has_exactly_the_keys_of_its_class(path):
     assert (config.pop("name"), config.pop("path")) == (path.stem, f"data/{path.stem}")
     dataset = getattr(import_module(module), name)
     assert set(config) == {field.name for field in fields(dataset)}
-    assert isinstance(TypeAdapter(dataset).validate_python(config), Dataset)
+    assert isinstance(TypeAdapter(dataset).validate_python(config), RawData)

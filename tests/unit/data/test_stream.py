@@ -206,8 +206,10 @@ def test_unknown_split_and_too_many_ranks_are_refused(prepared):
 
 def test_schema_without_an_entity_or_with_a_constant_dense_column_is_refused(prepared):
     folder, schema, _ = prepared
-    with pytest.raises(DataError, match="no column of one id per row has role 'item'"):
+    with pytest.raises(DataError, match="no column has role 'item'"):
         ParquetStream(folder, replace(schema, categorical=schema.categorical[:2]), "train", 4)
+    with pytest.raises(DataError, match="no column of one id per row has role 'user'"):
+        ParquetStream(folder, replace(schema, categorical=schema.categorical[1:]), "train", 4)
     with pytest.raises(DataError, match=r"age has mean = 1.0, std = 0.0, expected .* std > 0"):
         ParquetStream(folder, replace(schema, dense=(Dense("age", 1.0, 0.0),)), "train", 4)
 

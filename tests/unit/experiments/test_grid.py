@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cove_dist.composition import config_folder, load_run_config
+from cove_dist.composition import config_folder, load_run_config, target
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.cells import is_stale
 from cove_dist.experiments.grid import GridConfig, cells_of, load_grid
@@ -31,8 +31,9 @@ def test_every_cell_of_every_shipped_grid_is_composed(name: str) -> None:
     for cell in cells:
         if cell.seed == grid.seeds[0]:  # the others differ in the seed alone
             config, _ = load_run_config(cell.overrides)
+            task = target(config.model, "model")[0].task
             assert config.output == str(cell.folder)
-            assert {metric.split("/")[0] for metric in grid.metrics} <= set(config.evaluation.metrics())
+            assert {metric.split("/")[0] for metric in grid.metrics} <= set(config.evaluation.metrics(task))
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -1,15 +1,17 @@
-"""Every head under autocast to bfloat16, as `trainer.precision` runs it."""
+"""Every CTR head under autocast to bfloat16, as `trainer.precision` runs it."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from cove_dist.composition import config_folder, load_run_config, target
 
 from .reference import random_inputs
 
-HEADS = sorted(path.stem for path in (config_folder() / "model").glob("*.yaml"))
+FILES = sorted((config_folder() / "model").glob("*.yaml"))
+HEADS = [path.stem for path in FILES if target(OmegaConf.to_container(OmegaConf.load(path)), "model")[0].task == "ctr"]
 WIDTHS = {"hidden_units": (20, 20), "dropout": 0.0}
 
 

@@ -107,7 +107,11 @@ def test_a_collapsing_level_is_warned_of_once_until_it_has_risen_again(caplog: p
 def test_the_warning_names_remedies_that_are_not_in_use(
     caplog: pytest.LogCaptureFixture, changes: dict, remedy: str
 ) -> None:
-    codebooks_of(quantizer_on_points(), **changes).watch({"perplexity_item_1": 1.0})
+    codebooks = codebooks_of(quantizer_on_points(), **{"kmeans_step": 1, **changes})
+    codebooks.watch({"perplexity_item_1": 1.0})
+    assert ("start" in changes) == (not caplog.records), "no warning of codes that k-means will replace"
+    codebooks._step = 1
+    codebooks.watch({"perplexity_item_1": 1.0})
     assert remedy in caplog.text
     assert "quantizer.warn_perplexity" in caplog.text
 

@@ -1,0 +1,122 @@
+"""Metrics of continued lists: as the paper's baselines compute them, and the standard ones. No loop over lists.
+
+Shapes: ``B`` lists, ``S`` target positions, ``K`` ranked items of a position, ``C`` candidates of a list.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torchmetrics import Metric
+
+logger = logging.getLogger(__name__)
+
+NOTHING = -1  # where no item stands
+
+
+def merge_depth_first(ranked: torch.Tensor, count: int) -> torch.Tensor:
+    """One candidate list from the ranked items of every position: every position's best, then every second best, ….
+
+    Items that stand there already are skipped (as in Q. Liu et al., "FANS", WWW 2023).
+
+    Args:
+        ranked: int64 ``[B, S, K]``, `NOTHING` where a list has no such position.
+        count: candidates at most.
+
+    Returns:
+        int64 ``[B, count]``, `NOTHING` behind the last candidate.
+    """
+    flat = ranked.transpose(1, 2).flatten(1)  # by depth, then by position
+    ordered, order = torch.sort(flat, dim=1, stable=True)
+    first = ordered != NOTHING
+    first[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+    kept = torch.zeros_like(first).scatter_(1, order, first)
+    place = torch.where(kept, kept.cumsum(dim=1) - 1, count).clamp(max=count)  # what is left out goes behind the rest
+    candidates = flat.new_full((len(flat), count + 1), NOTHING)
+    return candidates.scatter_(1, place, flat)[:, :count]
+
+
+class ListCompletion(Metric):
+    """Two families over the same candidates of every list.
+
+    - ``paper_hr@k``: 1 if any of the first k candidates is in the target half; ``paper_ndcg@k``: the ideal DCG is that
+      of the whole target half, repeats included, not of k items. Both are means over lists of at least k target items.
+    - ``recall@k``: of the distinct target items, the share among the first k candidates; ``ndcg@k``: the ideal DCG is
+      that of the first k of them (Järvelin and Kekäläinen, 2002). Both are means over all lists. Target items that
+      training never saw count each as one that is missed.
+
+    Gains are binary, the discount is ``1 / log2(rank + 1)``.
+
+    Args:
+        ndcg_at: the k of NDCG@k.
+        hits_at: the k of HR@k and of recall@k.
+        unseen: from this id on, items are ones that training never saw.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    totals: torch.Tensor
+    counts: torch.Tensor
+    lists: torch.Tensor
+
+    def __init__(self, ndcg_at: Sequence[int], hits_at: Sequence[int], unseen: int) -> None:
+        super().__init__(compute_with_cache=False)
+        if any(k < 1 for k in (*ndcg_at, *hits_at)):
+            raise ValueError(f"ndcg_at = {list(ndcg_at)}, hits_at = {list(hits_at)}: must be at least 1")
+        self.ndcg_at, self.hits_at, self.unseen = tuple(ndcg_at), tuple(hits_at), unseen
+        self.depth = max((*ndcg_at, *hits_at))
+        self.names = [f"paper_ndcg@{k}" for k in ndcg_at] + [f"paper_hr@{k}" for k in hits_at]
+        self.names += [f"ndcg@{k}" for k in ndcg_at] + [f"recall@{k}" for k in hits_at]
+        self.add_state("totals", torch.zeros(len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(len(self.names), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("lists", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, candidates: torch.Tensor, targets: torch.Tensor) -> None:
+        """Add lists, which may be none.
+
+        Args:
+            candidates: int64 ``[B, C]``, best first and distinct, C at least `depth`; `NOTHING` behind the last.
+            targets: int64 ``[B, S]``, `NOTHING` behind the last.
+
+        Raises:
+            ValueError: shapes differ, or a list has no target.
+        """
+        if candidates.dim() != 2 or targets.dim() != 2 or len(candidates) != len(targets):
+            raise ValueError(f"candidates {list(candidates.shape)}, targets {list(targets.shape)}: must be [B, …] both")
+        lengths = (targets != NOTHING).sum(dim=1)
+        if candidates.shape[1] < self.depth or (lengths == 0).any():
+            raise ValueError(f"{candidates.shape[1]} candidates a list: at least {self.depth}; and each needs a target")
+        if len(lengths) == 0:
+            return
+        candidates = candidates[:, : self.depth]
+        found = (candidates[:, :, None] == targets[:, None, :]).any(dim=2) & (candidates != NOTHING)
+        distinct = self._distinct(targets)
+        positions = torch.arange(max(self.depth, targets.shape[1]), device=targets.device)
+        discounts = torch.log2(positions.double() + 2).reciprocal()
+        ideal = torch.cat([discounts.new_zeros(1), discounts.cumsum(0)])
+        gains = (found * discounts[: self.depth]).cumsum(dim=1)
+        hits = found.cumsum(dim=1)
+        everyone = torch.ones_like(lengths, dtype=torch.bool)
+        values = [(gains[:, k - 1] / ideal[lengths], lengths >= k) for k in self.ndcg_at]
+        values += [((hits[:, k - 1] > 0).double(), lengths >= k) for k in self.hits_at]
+        values += [(gains[:, k - 1] / ideal[distinct.clamp(max=k)], everyone) for k in self.ndcg_at]
+        values += [(hits[:, k - 1].double() / distinct, everyone) for k in self.hits_at]
+        self.totals += torch.stack([value[counted].sum() for value, counted in values])
+        self.counts += torch.stack([counted.sum() for _, counted in values])
+        self.lists += len(lengths)
+
+    def _distinct(self, targets: torch.Tensor) -> torch.Tensor:
+        """How many different items each target half has: int64 ``[B]``."""
+        ordered = targets.sort(dim=1).values
+        again = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] < self.unseen)
+        return (targets != NOTHING).sum(dim=1) - (again & (ordered[:, 1:] != NOTHING)).sum(dim=1)
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        """Float64 scalars by name, nan where no list counts, and ``lists`` (int64), how many there were."""
+        if (self.counts == 0).any():
+            undefined = [name for name, count in zip(self.names, self.counts.tolist(), strict=True) if not count]
+            logger.warning("%s: undefined, no list has as many targets", ", ".join(undefined))
+        means = (self.totals / self.counts).unbind()
+        return dict(zip(self.names, means, strict=True)) | {"lists": self.lists.clone()}

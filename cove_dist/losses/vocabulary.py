@@ -1,0 +1,161 @@
+"""Softmax cross-entropy against a whole vocabulary, each rank with its own rows of it.
+
+As in Megatron-LM (Shoeybi et al., 2019, section 3): every rank scores all positions against its rows; what crosses the
+network is the hidden states and three numbers a position, never scores. Gradients are made together with the loss, so
+that scores are computed once and no more than a workspace of them exists.
+
+Shapes: ``P`` positions of this rank, ``Q`` of all ranks, ``n`` rows of this rank, ``d`` embedding dimension.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+
+WORKSPACE = 1 << 21  # scores in memory at a time
+
+
+class Collectives:
+    """The ranks that share a vocabulary: those of a process group, or this one alone."""
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        self.group = group
+        self.size = 1 if group is None else group.size()
+        self.rank = 0 if group is None else group.rank()
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        return self._reduce(values, dist.ReduceOp.SUM)
+
+    def max(self, values: torch.Tensor) -> torch.Tensor:
+        return self._reduce(values, dist.ReduceOp.MAX)
+
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        """``[n, …]``, of equal n on every rank, as ``[size · n, …]``."""
+        if self.group is None:
+            return values
+        gathered = values.new_empty(self.size * len(values), *values.shape[1:])
+        dist.all_gather_single(gathered, values.contiguous(), group=self.group)
+        return gathered
+
+    def scatter_sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The transpose of `gather`: ``[size · n, …]`` summed over ranks, this rank's ``[n, …]`` of it."""
+        if self.group is None:
+            return values
+        own = values.new_empty(len(values) // self.size, *values.shape[1:])
+        dist.reduce_scatter_single(own, values.contiguous(), group=self.group)
+        return own
+
+    def _reduce(self, values: torch.Tensor, operation: dist.ReduceOp.RedOpType) -> torch.Tensor:
+        if self.group is not None:
+            dist.all_reduce(values, operation, group=self.group)
+        return values
+
+
+class Vocabulary(NamedTuple):
+    """This rank's rows of the vocabulary.
+
+    Attributes:
+        rows: float ``[n, d]``; n may be 0.
+        first: the place of the first one in the whole vocabulary.
+        groups: int64 ``[n]``, of each row, where positions are scored against rows of one group alone; else None.
+    """
+
+    rows: torch.Tensor
+    first: int
+    groups: torch.Tensor | None = None
+
+
+def vocabulary_cross_entropy(
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    weights: torch.Tensor,
+    vocabulary: Vocabulary,
+    ranks: Collectives,
+    workspace: int = WORKSPACE,
+    groups: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """``sum_p weights[p] · -log softmax(hidden[p] · rows)[targets[p]]`` over this rank's positions. Collective.
+
+    Every rank must differentiate its result, multiplied by the same number. ``rows`` then gets the gradient of the sum
+    over all ranks' positions.
+
+    Args:
+        hidden: float ``[P, d]``; P may differ among ranks, and be 0.
+        targets: int64 ``[P]``, places in the whole vocabulary.
+        weights: float ``[P]``, without a gradient.
+        vocabulary: this rank's part.
+        ranks: that have the other parts.
+        workspace: scores in memory at a time.
+        groups: int64 ``[P]``: the group of rows that a position is scored against, that of its target; all rows where
+            the vocabulary has no groups.
+
+    Returns:
+        Scalar float32.
+    """
+    groups = torch.zeros_like(targets) if groups is None else groups
+    return _CrossEntropy.apply(hidden, vocabulary.rows, targets, groups, weights, vocabulary, ranks, workspace)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, rows, targets, groups, weights, vocabulary, ranks, workspace):
+        own = len(hidden)
+        longest, most_rows = ranks.max(torch.tensor([own, len(rows)], device=hidden.device)).tolist()
+        padded = (_padded(x, longest) for x in (hidden.float(), targets, groups, weights.float()))
+        gathered = (ranks.gather(x) for x in padded)
+        wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        chunk = max(1, workspace // max(most_rows, 1))  # positions at a time, the same on all ranks
+        own_rows = Vocabulary(rows.float(), vocabulary.first, vocabulary.groups)
+        loss, hidden_grad, rows_grad = _all_positions(*gathered, own_rows, ranks, chunk, wanted)
+        if wanted:
+            ctx.save_for_backward(ranks.scatter_sum(hidden_grad)[:own], rows_grad)
+            ctx.dtypes = hidden.dtype, rows.dtype
+        return loss[ranks.rank * longest :][:own].sum()
+
+    @staticmethod
+    def backward(ctx, scale):
+        hidden_grad, rows_grad = ctx.saved_tensors
+        hidden_type, rows_type = ctx.dtypes
+        return (hidden_grad * scale).to(hidden_type), (rows_grad * scale).to(rows_type), *[None] * 6
+
+
+def _padded(x: torch.Tensor, length: int) -> torch.Tensor:
+    """Zeros behind ``x``: positions of weight 0."""
+    return x if len(x) == length else torch.cat([x, x.new_zeros(length - len(x), *x.shape[1:])])
+
+
+def _all_positions(
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    groups: torch.Tensor,
+    weights: torch.Tensor,
+    vocabulary: Vocabulary,
+    ranks: Collectives,
+    chunk: int,
+    with_gradient: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weighted losses ``[Q]``, this rank's share of the gradient of ``hidden [Q, d]``, and that of ``rows [n, d]``."""
+    rows, losses = vocabulary.rows, torch.empty_like(weights)
+    hidden_grad, rows_grad = torch.zeros_like(hidden), torch.zeros_like(rows)
+    for start in range(0, len(hidden), chunk):
+        part = slice(start, start + chunk)
+        scores = hidden[part] @ rows.T
+        if vocabulary.groups is not None:
+            other = groups[part][:, None] != vocabulary.groups
+            scores.masked_fill_(other & (weights[part] != 0)[:, None], -torch.inf)  # padding keeps all: it needs a sum
+        place = targets[part] - vocabulary.first
+        here = ((place >= 0) & (place < len(rows))).nonzero().squeeze(1)
+        place = place[here]
+        true = scores.new_zeros(len(scores)).index_put_((here,), scores[here, place])
+        top = ranks.max(scores.max(dim=1).values if len(rows) else scores.new_full((len(scores),), -torch.inf))
+        exponentials = scores.sub_(top[:, None]).exp_()
+        total, true = ranks.sum(torch.stack([exponentials.sum(dim=1), true]))
+        losses[part] = weights[part] * (total.log() + top - true)
+        if with_gradient:
+            probabilities = exponentials.mul_((weights[part] / total)[:, None])
+            probabilities[here, place] -= weights[part][here]
+            torch.mm(probabilities, rows, out=hidden_grad[part])
+            rows_grad.addmm_(probabilities.T, hidden[part])
+    return losses, hidden_grad, rows_grad

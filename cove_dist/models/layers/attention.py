@@ -1,0 +1,131 @@
+"""Multi-head attention within lists, and the transformer block around it.
+
+Shapes: ``R`` rows of a batch's lists (`Buckets`), ``b`` lists and ``t`` slots of one bucket, ``d`` width.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from cove_dist.models.layers.buckets import Buckets
+from cove_dist.models.layers.dropout import Dropout
+
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
+
+
+def attend(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    buckets: Buckets,
+    num_heads: int,
+    causal: bool,
+    dropout: float = 0.0,
+) -> torch.Tensor:
+    """Scaled dot-product attention of each list's rows to the items of the same list.
+
+    Args:
+        queries: ``[R, d]``.
+        keys: ``[R, d]``.
+        values: ``[R, d]``.
+        buckets: where lists begin and end.
+        num_heads: heads of ``d / num_heads`` components each.
+        causal: to items up to the row's own place only.
+        dropout: of attention weights. On CPU it takes another, slower path.
+
+    Returns:
+        ``[R, d]``, the heads side by side.
+    """
+    outputs = []
+    parts = zip(*(buckets.split(rows) for rows in (queries, keys, values)), strict=True)
+    for part, mask in zip(parts, buckets.masks, strict=True):
+        q, k, v = (rows.unflatten(2, (num_heads, -1)).transpose(1, 2) for rows in part)
+        # padding lies to the right of all items: under a causal mask no item sees it
+        seen = None if causal or mask is None else mask[:, None, None, :]
+        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout, is_causal=causal)
+        outputs.append(heads.transpose(1, 2).flatten(2))
+    return buckets.join(outputs)
+
+
+class SelfAttention(nn.Module):
+    """Queries, keys and values are projections of the same rows.
+
+    Args:
+        dim: ``d``.
+        num_heads: a divisor of ``d``.
+        dropout: of attention weights.
+        output_projection: a linear layer over the joined heads (``W^O`` of Vaswani et al., 2017).
+
+    Raises:
+        ValueError: ``num_heads`` does not divide ``dim``.
+    """
+
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0, output_projection: bool = True) -> None:
+        super().__init__()
+        check_heads(dim, num_heads)
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.projection = nn.Linear(dim, 3 * dim)
+        self.output = nn.Linear(dim, dim) if output_projection else nn.Identity()
+
+    def forward(self, rows: torch.Tensor, buckets: Buckets, causal: bool) -> torch.Tensor:
+        """``[R, d] -> [R, d]``."""
+        queries, keys, values = self.projection(rows).chunk(3, dim=1)
+        dropout = self.dropout if self.training else 0.0
+        return self.output(attend(queries, keys, values, buckets, self.num_heads, causal, dropout))
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, then a position-wise network of two layers; each in a residual branch with dropout.
+
+    Args:
+        dim: ``d``.
+        num_heads: a divisor of ``d``.
+        inner_dim: width of the position-wise network's hidden layer.
+        activation: of that layer.
+        norm: "first" normalizes the input of a branch, ``x + f(norm(x))``; "last" the sum, ``norm(x + f(x))``.
+        dropout: of what a branch adds.
+        attention_dropout: of attention weights.
+        output_projection: as in `SelfAttention`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        inner_dim: int,
+        *,
+        activation: Literal["relu", "gelu"],
+        norm: Literal["first", "last"],
+        dropout: float,
+        attention_dropout: float,
+        output_projection: bool = True,
+    ) -> None:
+        super().__init__()
+        self.norm_first = norm == "first"
+        self.attention = SelfAttention(dim, num_heads, attention_dropout, output_projection)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(dim, inner_dim), ACTIVATIONS[activation](), nn.Linear(inner_dim, dim)
+        )
+        self.attention_norm = nn.LayerNorm(dim)
+        self.feed_forward_norm = nn.LayerNorm(dim)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, rows: torch.Tensor, buckets: Buckets, causal: bool) -> torch.Tensor:
+        """``[R, d] -> [R, d]``."""
+        if self.norm_first:
+            rows = rows + self.dropout(self.attention(self.attention_norm(rows), buckets, causal))
+            return rows + self.dropout(self.feed_forward(self.feed_forward_norm(rows)))
+        rows = self.attention_norm(rows + self.dropout(self.attention(rows, buckets, causal)))
+        return self.feed_forward_norm(rows + self.dropout(self.feed_forward(rows)))
+
+
+def check_heads(dim: int, num_heads: int) -> None:
+    """Raises ValueError unless ``num_heads`` divides ``dim``."""
+    if dim % num_heads:
+        allowed = ", ".join(str(n) for n in range(1, dim + 1) if dim % n == 0)
+        raise ValueError(f"num_heads = {num_heads}: must divide the embedding dimension {dim}; allowed: {allowed}")

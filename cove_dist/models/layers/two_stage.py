@@ -1,0 +1,98 @@
+"""The two-stage classifier of FANS (Liu et al., WWW 2023): first an item's category, then the item inside it.
+
+Shapes: ``N`` predictions, ``V`` items, ``C`` categories, ``d`` embedding dimension.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from cove_dist.models.layers.bert import prediction_transform, start_as_bert
+
+
+class TwoStageClassifier(nn.Module):
+    """``p(item | hidden) = p(category of item | hidden) * p(item | its category, hidden)``.
+
+    Categories are an argument, ``[V]`` numbers below C, for they may change as codes do. Items are scored with their
+    embeddings, where the authors' published program has an output matrix of its own for each category. That program
+    counts the second stage's loss only where the first stage is right, and averages it over categories; here both
+    stages count everywhere, so that the loss is the likelihood.
+
+    Args:
+        dim: ``d``.
+        num_categories: ``C``. One without items is never predicted.
+    """
+
+    def __init__(self, dim: int, num_categories: int) -> None:
+        super().__init__()
+        self.num_categories = num_categories
+        self.head = nn.Sequential(prediction_transform(dim), nn.Linear(dim, num_categories))
+        self.head.apply(start_as_bert)
+
+    def forward(self, hidden: torch.Tensor, items: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities of all items.
+
+        Args:
+            hidden: ``[N, d]``.
+            items: ``[V, d]`` embeddings.
+            categories: ``[V]``.
+
+        Returns:
+            ``[N, V]``, normalized over items.
+        """
+        scores = hidden @ items.T
+        columns = categories.expand_as(scores)
+        largest = scores.new_full((len(scores), self.num_categories), -torch.inf)
+        largest = largest.scatter_reduce(1, columns, scores.detach(), "amax")
+        scores = scores - largest.gather(1, columns)
+        totals = torch.zeros_like(largest).scatter_add(1, columns, scores.exp())
+        return self.category_log_probabilities(hidden, categories)[:, categories] + scores - totals.log()[:, categories]
+
+    def target_log_probabilities(
+        self, hidden: torch.Tensor, items: torch.Tensor, categories: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """Of each row's item in ``targets [N]`` alone: ``[N]``. Only items of its category are scored, not all V."""
+        chosen = categories[targets]
+        result = self.category_log_probabilities(hidden, categories).gather(1, chosen.unsqueeze(1)).squeeze(1)
+        within = torch.zeros_like(result)
+        for category, rows in self._groups(chosen):
+            members = (categories == category).nonzero().squeeze(1)
+            scores = hidden[rows] @ items[members].T
+            places = torch.searchsorted(members, targets[rows])
+            within = within.index_copy(0, rows, -F.cross_entropy(scores, places, reduction="none"))
+        return result + within
+
+    @torch.no_grad()
+    def top_items(
+        self, hidden: torch.Tensor, items: torch.Tensor, categories: torch.Tensor, k: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The best ``k`` items of each row's likeliest category.
+
+        Returns:
+            Items and their log-probabilities, both ``[N, k]``, best first; -1 and -inf where the category has fewer.
+        """
+        log_probabilities, best = self.category_log_probabilities(hidden, categories).max(dim=1)
+        chosen = torch.full((len(hidden), k), -1, device=hidden.device)
+        values = hidden.new_full((len(hidden), k), -torch.inf)
+        for category, rows in self._groups(best):
+            members = (categories == category).nonzero().squeeze(1)
+            within = F.log_softmax(hidden[rows] @ items[members].T, dim=1)
+            top = within.topk(min(k, len(members)), dim=1)
+            width = slice(top.indices.shape[1])
+            chosen[rows, width] = members[top.indices]
+            values[rows, width] = top.values + log_probabilities[rows].unsqueeze(1)
+        return chosen, values
+
+    def category_log_probabilities(self, hidden: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
+        """``[N, d]`` -> ``[N, C]``."""
+        empty = torch.bincount(categories, minlength=self.num_categories) == 0
+        return F.log_softmax(self.head(hidden).masked_fill(empty, -torch.inf), dim=1)
+
+    @staticmethod
+    def _groups(chosen: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
+        """Each category among ``chosen [N]``, and its rows."""
+        found, counts = torch.unique(chosen, return_counts=True)
+        rows = torch.argsort(chosen, stable=True).split(counts.tolist())
+        return list(zip(found.tolist(), rows, strict=True))

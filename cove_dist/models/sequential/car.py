@@ -1,0 +1,137 @@
+"""CAR (He, Zhang, Liu and Caverlee, WSDM 2020): consistency-aware continuation of user-generated lists.
+
+Shapes: ``B`` lists, ``T`` slots of a list, ``d`` embedding dimension, ``R`` rows of a batch's lists (`Buckets`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from cove_dist.models.layers.attention import attend, check_heads
+from cove_dist.models.layers.buckets import Buckets
+from cove_dist.models.layers.dropout import Dropout
+from cove_dist.models.layers.positions import PositionalEmbedding
+from cove_dist.types import PositiveInt, Probability
+
+
+class CAR(nn.Module):
+    """The hidden state of a position scores the item after it.
+
+    A gate weighs the general preference (attention with one learned query), the current preference (attention with the
+    latest item as query) and the latest item itself. It sees a summary of the list so far and how far the latest item
+    lies from the list's centre, its consistency.
+
+    The abstract names these parts; what a formula needs beyond is taken from the authors' published program: values are
+    not projected, attention has no residual term, each block adds the list's creator after the gate and normalizes
+    before a ReLU network of width d, whose residual term is the normalized one. Items and creators are scaled by
+    sqrt(d), the last block's output is normalized. The program's default is one block; ``num_layers`` stacks it
+    unchanged. Its penalty on the learned queries and its pairwise loss are no part of the model.
+
+    Where the data names no creator (``owner=None``), nothing is added: the model knows a list by its items alone, which
+    is less than the paper's model knows.
+
+    Args:
+        embedding_dim: ``d``.
+        max_input: longest given part of a list.
+        max_target: longest part to be continued.
+        num_layers: blocks.
+        num_heads: a divisor of ``d``.
+        dropout: of the input, of what the gate sees, of the creator and in the ReLU network.
+        attention_dropout: of attention weights, which the authors drop too; off unless asked for: slow on CPU.
+    """
+
+    task = "lists"
+    decoding = "autoregressive"
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        max_input: int,
+        max_target: int,
+        *,
+        num_layers: PositiveInt = 3,
+        num_heads: PositiveInt = 8,
+        dropout: Probability = 0.2,
+        attention_dropout: Probability = 0.0,
+    ) -> None:
+        super().__init__()
+        self.scale = embedding_dim**0.5
+        self.positions = PositionalEmbedding(max_input + max_target, embedding_dim)
+        self.dropout = Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            CARBlock(embedding_dim, num_heads, dropout, attention_dropout) for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(embedding_dim)
+
+    def forward(self, items: torch.Tensor, mask: torch.Tensor, owner: torch.Tensor | None = None) -> torch.Tensor:
+        """Hidden states.
+
+        Args:
+            items: ``[B, T, d]``, right-padded.
+            mask: ``[B, T]``, true at items.
+            owner: ``[B, d]`` embeddings of the lists' creators; None where there are none.
+
+        Returns:
+            Hidden ``[B, T, d]``, zeros at padding.
+        """
+        buckets = Buckets(mask)
+        rows = self.dropout(buckets.flatten(items) * self.scale + self.positions(buckets.positions))
+        creator = None if owner is None else (owner * self.scale).index_select(0, buckets.lists)
+        for block in self.blocks:
+            rows = block(rows, buckets, creator)
+        return buckets.unflatten(self.norm(rows))
+
+
+class CARBlock(nn.Module):
+    """Two preferences, the gate over them, and a position-wise network.
+
+    Args:
+        dim: ``d``.
+        num_heads: a divisor of ``d``.
+        dropout: of what the gate sees, of the creator and in the network.
+        attention_dropout: of attention weights.
+    """
+
+    def __init__(self, dim: int, num_heads: int, dropout: float, attention_dropout: float) -> None:
+        super().__init__()
+        check_heads(dim, num_heads)
+        self.num_heads = num_heads
+        self.attention_dropout = attention_dropout
+        self.norm = nn.LayerNorm(dim)
+        self.current_query = nn.Linear(dim, dim)
+        self.keys = nn.Linear(dim, 3 * dim)  # of the current preference, the general one, and the gate's summary
+        bound = (3 / dim) ** 0.5  # of Glorot's uniform distribution
+        self.general_query = nn.Parameter(torch.empty(dim).uniform_(-bound, bound))
+        self.summary_query = nn.Parameter(torch.empty(dim).uniform_(-bound, bound))
+        self.gate = nn.Linear(2 * dim, 3)
+        self.feed_forward_norm = nn.LayerNorm(dim)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(dim, dim), nn.ReLU(), Dropout(dropout), nn.Linear(dim, dim), Dropout(dropout)
+        )
+        self.dropout = Dropout(dropout)
+
+    def forward(self, rows: torch.Tensor, buckets: Buckets, creator: torch.Tensor | None) -> torch.Tensor:
+        """Items and their creators ``[R, d]`` -> ``[R, d]``."""
+        latest = self.norm(rows)
+        keys = self.keys(rows).chunk(3, dim=1)
+        queries = (self.current_query(latest), self.general_query.expand_as(rows), self.summary_query.expand_as(rows))
+        dropout = self.attention_dropout if self.training else 0.0
+        current, general, summary = (
+            attend(query, key, rows, buckets, self.num_heads, True, dropout)
+            for query, key in zip(queries, keys, strict=True)
+        )
+        consistency = (rows - running_mean(rows, buckets)).abs()
+        gate = F.softmax(self.gate(self.dropout(torch.cat([summary, consistency], dim=1))), dim=1)
+        rows = current * gate[:, :1] + general * gate[:, 1:2] + latest * gate[:, 2:]
+        if creator is not None:
+            rows = rows + self.dropout(creator)
+        rows = self.feed_forward_norm(rows)
+        return rows + self.feed_forward(rows)
+
+
+def running_mean(rows: torch.Tensor, buckets: Buckets) -> torch.Tensor:
+    """Mean of each list's items up to a row: ``[R, d] -> [R, d]``."""
+    sums = buckets.join([lists.cumsum(dim=1) for lists in buckets.split(rows)])
+    return sums / (buckets.positions + 1).unsqueeze(1)

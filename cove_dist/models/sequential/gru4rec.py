@@ -1,0 +1,59 @@
+"""GRU4Rec (Hidasi et al., ICLR 2016): gated recurrent units read a list item by item.
+
+Shapes: ``B`` lists, ``T`` slots of a list, ``d`` embedding dimension, ``h`` recurrent units.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from cove_dist.models.layers.buckets import Buckets
+from cove_dist.models.layers.dropout import Dropout
+from cove_dist.types import PositiveInt, Probability
+
+LISTS_PER_BUCKET = 128  # a step of the recurrence is one product for all lists of a bucket
+
+
+class GRU4Rec(nn.Module):
+    """The hidden state of a position scores the item after it (section 3.1 and Figure 1 of the paper).
+
+    Item embeddings go through the GRU layers and one feed-forward layer, which brings ``h`` back to ``d``. The paper's
+    outputs have weights of their own for each item; here, as in the authors' later work (Hidasi and Karatzoglou, CIKM
+    2018, "constrained embeddings"), they are the item embeddings.
+
+    Args:
+        embedding_dim: ``d``.
+        max_input: longest given part of a list; a recurrence needs no bound.
+        max_target: longest part to be continued.
+        num_layers: GRU layers.
+        hidden_dim: ``h``.
+        dropout: of the items and after every GRU layer.
+    """
+
+    task = "lists"
+    decoding = "autoregressive"
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        max_input: int,
+        max_target: int,
+        *,
+        num_layers: PositiveInt = 3,
+        hidden_dim: PositiveInt = 64,
+        dropout: Probability = 0.2,
+    ) -> None:
+        super().__init__()
+        widths = [embedding_dim] + [hidden_dim] * num_layers
+        self.layers = nn.ModuleList(nn.GRU(w, hidden_dim, batch_first=True) for w in widths[:-1])
+        self.dropout = Dropout(dropout)
+        self.output = nn.Linear(hidden_dim, embedding_dim)
+
+    def forward(self, items: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Items ``[B, T, d]``, right-padded, true in ``mask [B, T]`` -> hidden ``[B, T, d]``, zeros at padding."""
+        buckets = Buckets(mask, LISTS_PER_BUCKET)
+        rows = self.dropout(buckets.flatten(items))
+        for layer in self.layers:
+            rows = self.dropout(buckets.join([layer(lists)[0] for lists in buckets.split(rows)]))
+        return buckets.unflatten(self.output(rows))

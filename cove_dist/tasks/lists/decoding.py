@@ -1,0 +1,121 @@
+"""Continuing lists: the ranked items of every target position, left to right or all at once, for a whole batch.
+
+Shapes: ``B`` lists, ``T`` slots, ``S`` target positions, ``K`` ranked items of a position, ``V`` items that may be
+ranked, ``d`` embedding dimension.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from cove_dist.models.layers.two_stage import TwoStageClassifier
+from cove_dist.tasks.lists.positions import takes
+
+_WORKSPACE = 1 << 23  # scores in memory at a time
+
+
+class Catalogue(NamedTuple):
+    """All items, on every rank.
+
+    Attributes:
+        fed: ``[V + 1, d]``, what the model reads; the last row is that of items training never saw.
+        scored: ``[V, d]``, what hidden states are scored against.
+        categories: int64 ``[V]``, with ``two_stage``, which ranks the items of the likeliest category alone; else None.
+    """
+
+    fed: torch.Tensor
+    scored: torch.Tensor
+    categories: torch.Tensor | None = None
+    two_stage: TwoStageClassifier | None = None
+
+    def rank(self, hidden: torch.Tensor, depth: int) -> torch.Tensor:
+        """The best items for ``hidden [n, d]``: int64 ``[n, depth]``, best first; -1 where a category has no more."""
+        if self.two_stage is not None:
+            return self.two_stage.top_items(hidden, self.scored, self.categories, depth)[0]
+        return best(hidden, self.scored, depth)
+
+
+class Request(NamedTuple):
+    """Lists to be continued.
+
+    Attributes:
+        items: int64 ``[B, T]``, from the left.
+        lengths: int64 ``[B]``, items of each.
+        targets: int64 ``[B]``, how many items each is to be continued by.
+        owner: ``[B, d]`` or None.
+    """
+
+    items: torch.Tensor
+    lengths: torch.Tensor
+    targets: torch.Tensor
+    owner: torch.Tensor | None
+
+
+@torch.no_grad()
+def continue_lists(model: nn.Module, catalogue: Catalogue, request: Request, depth: int) -> torch.Tensor:
+    """The ``depth`` best items of every target position: int64 ``[B, S, K]``, -1 past a list's ``targets``."""
+    decode = _all_at_once if model.decoding == "parallel" else _left_to_right
+    return decode(model, catalogue, request, min(depth, len(catalogue.scored)))
+
+
+def _all_at_once(model: nn.Module, catalogue: Catalogue, request: Request, depth: int) -> torch.Tensor:
+    positions = int(request.targets.max())
+    wanted = torch.arange(positions, device=request.targets.device) < request.targets[:, None]
+    arguments = {"owner": request.owner} if takes(model, "owner") else {}
+    mask = _mask(request.lengths, request.items)
+    hidden = model(catalogue.fed[request.items], mask, positions, target_mask=wanted, **arguments)
+    ranked = request.items.new_full((*wanted.shape, depth), -1)
+    ranked[wanted] = catalogue.rank(hidden[wanted].float(), depth)
+    return ranked
+
+
+def _left_to_right(model: nn.Module, catalogue: Catalogue, request: Request, depth: int) -> torch.Tensor:
+    """A position's best item becomes part of the list before the next is ranked. Lists that are done drop out."""
+    order = torch.argsort(request.targets, descending=True, stable=True)
+    targets, lengths = request.targets[order], request.lengths[order]
+    owner = None if request.owner is None else request.owner[order]
+    positions = int(targets.max())
+    grown = torch.cat([request.items[order], request.items.new_zeros(len(order), positions)], dim=1)
+    ranked = request.items.new_full((len(order), positions, depth), -1)
+    for position in range(positions):
+        active = int((targets > position).sum())
+        hidden = _state_of_next(
+            model, catalogue, grown[:active], lengths[:active], None if owner is None else owner[:active]
+        )
+        ranked[:active, position] = catalogue.rank(hidden, depth)
+        grown[torch.arange(active), lengths[:active]] = ranked[:active, position, 0]
+        lengths[:active] += 1
+    return torch.empty_like(ranked).index_copy_(0, order, ranked)
+
+
+def _state_of_next(
+    model: nn.Module, catalogue: Catalogue, items: torch.Tensor, lengths: torch.Tensor, owner: torch.Tensor | None
+) -> torch.Tensor:
+    """The state ``[B, d]`` that ranks the item after the last: that of a masked item there, or of the last item."""
+    rows = torch.arange(len(items), device=items.device)
+    arguments = {"owner": owner} if takes(model, "owner") else {}
+    last = lengths - 1
+    if takes(model, "masked"):
+        lengths, last = lengths + 1, lengths
+        arguments["masked"] = _at(last, int(lengths.max()))
+    items = items[:, : int(lengths.max())]
+    hidden = model(catalogue.fed[items], _mask(lengths, items), **arguments)
+    return hidden[rows, last].float()
+
+
+def best(hidden: torch.Tensor, items: torch.Tensor, depth: int) -> torch.Tensor:
+    """The highest-scoring ``depth`` of ``items [V, d]`` for ``hidden [n, d]``: int64 ``[n, depth]``, best first."""
+    chunk = max(1, _WORKSPACE // len(items))
+    return torch.cat([(part @ items.T).topk(depth, dim=1).indices for part in hidden.split(chunk)])
+
+
+def _mask(lengths: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+    return torch.arange(items.shape[1], device=items.device) < lengths[:, None]
+
+
+def _at(places: torch.Tensor, width: int) -> torch.Tensor:
+    """bool ``[B, width]``: true at one place of each row."""
+    return torch.arange(width, device=places.device) == places[:, None]

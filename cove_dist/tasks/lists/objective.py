@@ -1,0 +1,214 @@
+"""A batch of lists -> tables -> item quantizer -> sequence model -> softmax over items.
+
+Shapes: ``B`` lists, ``n`` items of all lists (input halves, then target halves), ``P`` predicted positions of all
+lists, ``V`` rows of this rank's vocabulary, ``d`` embedding dimension, ``H`` levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+from torchrec.modules.embedding_modules import EmbeddingCollection
+from torchrec.sparse.jagged_tensor import JaggedTensor
+
+from cove_dist.losses import Collectives, Vocabulary, sampled_cross_entropy, vocabulary_cross_entropy
+from cove_dist.models.layers.two_stage import TwoStageClassifier
+from cove_dist.quantization import CascadedQuantizer, CodeClassifier
+from cove_dist.tasks.lists.categories import ItemCategories
+from cove_dist.tasks.lists.positions import (
+    Embedded,
+    Predicted,
+    predict_masked,
+    predict_next,
+    predict_targets,
+    takes,
+)
+from data_pipeline.batch import Batch
+from data_pipeline.schema import INPUT, OWNER, TARGET
+from data_pipeline.streaming.vocabulary import VOCABULARY
+
+
+class ListSettings(NamedTuple):
+    """What an objective does with its parts; see `cove_dist.config.ListsConfig` and ``QuantizerConfig``."""
+
+    softmax: str
+    fuse_output: bool
+    mask_share: float
+    mask_last: float
+    curriculum_steps: int
+    omega_q: float
+    omega_c: float
+    precision: torch.dtype = torch.float32
+
+
+class ListStep(NamedTuple):
+    """What a step leaves behind, detached."""
+
+    rows: int
+    losses: dict[str, torch.Tensor]
+
+
+class Items(NamedTuple):
+    """The item embeddings of a batch.
+
+    Attributes:
+        ids: int64 ``[n + V]``.
+        fed: ``[n, d]``, what the model reads: fused where there is a quantizer.
+        scored: ``[n + V, d]``, what hidden states are scored against.
+        codes: int64 ``[n, H]`` or more rows, or None without a quantizer.
+        categories: int64 ``[n + V]``, or None where there are none.
+    """
+
+    ids: torch.Tensor
+    fed: torch.Tensor
+    scored: torch.Tensor
+    codes: torch.Tensor | None
+    categories: torch.Tensor | None
+
+
+class ListObjective(nn.Module):
+    """Everything after the look-up: replicated, and without a sharded module inside.
+
+    Losses are means over the positions, or vectors, of all ranks, however unevenly these fall to them.
+
+    Args:
+        model: of the interface that `positions` reads.
+        quantizer: of items, or None.
+        classifier: of codes from hidden states, or None.
+        settings: see there.
+        uses_owner: whether owners of lists are looked up, for the model.
+        log_expected: float ``[num_seen]``, for a sampled softmax: the log of how often a sample holds each item.
+        categories: ready-made ones, whose vectors are added to what the model reads; or None.
+        two_stage: to predict an item's category, its ready-made one or else its coarsest code, and then the item inside
+            it; or None.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        quantizer: CascadedQuantizer | None,
+        classifier: CodeClassifier | None,
+        settings: ListSettings,
+        uses_owner: bool = False,
+        log_expected: torch.Tensor | None = None,
+        categories: ItemCategories | None = None,
+        two_stage: TwoStageClassifier | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.quantizers = nn.ModuleDict({} if quantizer is None else {"item": quantizer})
+        self.classifier = classifier
+        self.settings = settings
+        self.categories = categories
+        self.two_stage = two_stage
+        self.uses_owner = uses_owner
+        self.register_buffer("log_expected", log_expected, persistent=False)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # trained so far, for the curriculum
+
+    def forward(self, looked_up: Mapping[str, JaggedTensor], batch: Batch) -> tuple[torch.Tensor, ListStep]:
+        """The loss to differentiate, weighted for uneven ranks, and what the step leaves behind. Collective."""
+        items, quantization = self.embed(looked_up, batch)
+        lengths = [batch.ids[half].lengths()[: len(batch)] for half in (INPUT, TARGET)]
+        owner = looked_up[OWNER].values() if self.uses_owner else None
+        predicted = self.predict(Embedded(items.fed, *lengths, owner))
+        # A rank's mean times its share, averaged over ranks, is the mean over all ranks.
+        counts = torch.tensor([len(predicted.which), len(items.fed)], device=items.ids.device)
+        positions, vectors = counts * world().size / world().sum(counts.clone())
+        parts = {"task": self.softmax_loss(predicted, items, positions)}
+        weights = {"quantization_item": self.settings.omega_q, "classification": self.settings.omega_c}
+        if self.two_stage is not None:
+            logits = self.two_stage.head(predicted.hidden)
+            parts["category"] = positions * mean_cross_entropy(logits, items.categories[predicted.which])
+        if quantization is not None:
+            parts["quantization_item"] = vectors * quantization
+        if self.classifier is not None:
+            codes = items.codes[predicted.which]
+            parts["classification"] = positions * self.classifier(predicted.hidden, codes)
+        loss = sum(weights.get(name, 1.0) * part for name, part in parts.items())
+        reported = {name: part.detach() / batch.weight for name, part in {"loss": loss, **parts}.items()}
+        return loss, ListStep(len(batch), reported)
+
+    def embed(self, looked_up: Mapping[str, JaggedTensor], batch: Batch) -> tuple[Items, torch.Tensor | None]:
+        """The items, equal ids quantized once, and the quantization loss, in which the vocabulary has no part."""
+        names = (INPUT, TARGET, VOCABULARY)
+        raw = torch.cat([looked_up[name].values() for name in names])
+        ids = [batch.ids[name].values() for name in names]
+        count, ids = len(ids[0]) + len(ids[1]), torch.cat(ids)
+        given = None if self.categories is None else self.categories.numbers[ids]
+        if not self.quantizers:
+            return Items(ids, self.with_categories(raw[:count], ids), raw, None, given), None
+        by_code = self.two_stage is not None and given is None
+        quantized = len(ids) if self.settings.fuse_output or by_code else count
+        counts = (torch.arange(quantized, device=ids.device) < count).long()
+        output = self.quantizers["item"](raw[:quantized], counts=counts, ids=ids[:quantized])
+        scored = output.fused if self.settings.fuse_output else raw
+        fed = self.with_categories(output.fused[:count], ids)
+        return Items(ids, fed, scored, output.codes, output.codes[:, -1] if by_code else given), output.loss
+
+    def with_categories(self, items: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """``items [n, d]``, the first of ``ids``, with the vectors of ready-made categories."""
+        return items if self.categories is None else items + self.categories(ids[: len(items)])
+
+    def predict(self, lists: Embedded) -> Predicted:
+        """Hidden states, float32, and the items that they are to predict."""
+        settings, device = self.settings, lists.items.device
+        with torch.autocast(device.type, dtype=settings.precision, enabled=settings.precision != torch.float32):
+            if self.model.decoding == "parallel":
+                predicted = predict_targets(self.model, lists, self.known_share())
+            elif takes(self.model, "masked"):
+                predicted = predict_masked(self.model, lists, settings.mask_share, settings.mask_last)
+            else:
+                predicted = predict_next(self.model, lists)
+        return Predicted(predicted.hidden.float(), predicted.which)
+
+    def known_share(self) -> float:
+        """Of each target half, what a model of all targets at once is shown in this step of training (curriculum)."""
+        if not self.settings.curriculum_steps:
+            return 0.0
+        self.steps += 1
+        return max(0.0, 1 - int(self.steps) / self.settings.curriculum_steps)
+
+    def softmax_loss(self, predicted: Predicted, items: Items, share: torch.Tensor) -> torch.Tensor:
+        """``share`` times the mean over this rank's positions of the cross-entropy of the true items."""
+        hidden, targets = predicted.hidden, items.ids[predicted.which]
+        weights = (share / max(1, len(targets))).float().expand(len(targets))  # of a position: the same on all ranks
+        rows, ids = items.scored[len(items.fed) :], items.ids[len(items.fed) :]
+        if self.settings.softmax == "sampled":
+            true = items.scored[predicted.which]
+            return sampled_cross_entropy(hidden, true, targets, weights, rows, ids, self.log_expected[ids])
+        ranks = world() if self.settings.softmax == "vocabulary_parallel" else Collectives()
+        first = int(ids[0]) if len(ids) else 0
+        if self.two_stage is None:
+            return vocabulary_cross_entropy(hidden, targets, weights, Vocabulary(rows, first), ranks)
+        groups, of_rows = items.categories[predicted.which], items.categories[len(items.fed) :]
+        return vocabulary_cross_entropy(
+            hidden, targets, weights, Vocabulary(rows, first, of_rows), ranks, groups=groups
+        )
+
+
+class ListModel(nn.Module):
+    """The trained module, in the form the train pipeline traces: the tables read an attribute of the batch directly."""
+
+    def __init__(self, tables: EmbeddingCollection, objective: ListObjective) -> None:
+        super().__init__()
+        self.tables = tables
+        self.objective = objective
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, ListStep]:
+        return self.objective(self.tables(batch.ids), batch)
+
+
+def mean_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Scalar; 0 where there is no position, so that every rank has a gradient."""
+    return F.cross_entropy(logits, targets, reduction="sum") / max(1, len(targets))
+
+
+def world() -> Collectives:
+    """All ranks, or this process alone."""
+    several = dist.is_initialized() and dist.get_world_size() > 1
+    return Collectives(dist.group.WORLD if several else None)

@@ -1,0 +1,66 @@
+"""One pass over a split of lists, on all ranks: each continues its lists, and the metrics are summed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from cove_dist.config import RunConfig
+from cove_dist.evaluation import Groups
+from cove_dist.evaluation.lists import NOTHING, ListCompletion, merge_depth_first
+from cove_dist.tasks.lists.catalogue import item_catalogue, owner_table
+from cove_dist.tasks.lists.decoding import Request, continue_lists
+from cove_dist.tasks.lists.objective import ListModel
+from cove_dist.tasks.lists.padding import Slots
+from cove_dist.training.distributed import Runtime
+from cove_dist.training.loaders import evaluation_loader
+from data_pipeline.batch import Batch
+from data_pipeline.schema import INPUT, OWNER, TARGET, Schema
+
+
+def build_list_evaluator(
+    config: RunConfig, schema: Schema, split: str, runtime: Runtime, groups: Groups
+) -> Callable[[nn.Module], dict[str, float]]:
+    """A pass over a split with a model, which returns the metrics. Building it and calling it are collective."""
+    loader = evaluation_loader(config, schema, split, runtime)
+
+    def evaluate(sharded: nn.Module) -> dict[str, float]:
+        model: ListModel = sharded.module
+        was_training = model.training
+        model.eval()
+        metrics = list_metrics(config, schema).to(runtime.device)
+        catalogue = item_catalogue(model, schema, runtime.device)
+        owners = owner_table(model, schema, runtime.device)
+        for batch in loader:
+            batch = batch.to(runtime.device, non_blocking=True)
+            owner = None if owners is None else owners[batch.ids[OWNER].values()]
+            request, targets = to_request(batch, owner)
+            ranked = continue_lists(model.objective.model, catalogue, request, metrics.depth)
+            metrics.update(merge_depth_first(ranked, metrics.depth), targets)
+        model.train(was_training)
+        return figures(metrics)
+
+    return evaluate
+
+
+def list_metrics(config: RunConfig, schema: Schema) -> ListCompletion:
+    settings = config.evaluation
+    return ListCompletion(settings.ndcg_at, settings.hit_rate_at, schema.entity("item").num_seen)
+
+
+def figures(metrics: ListCompletion) -> dict[str, float]:
+    """The metrics over all ranks, as plain numbers. Collective."""
+    return {name: value.item() for name, value in metrics.compute().items()}
+
+
+def to_request(batch: Batch, owner: torch.Tensor | None) -> tuple[Request, torch.Tensor]:
+    """What is to be continued, and the true items ``[B, S]`` with `NOTHING` behind the last."""
+    halves = []
+    for half in (INPUT, TARGET):
+        lengths = batch.ids[half].lengths()[: len(batch)]
+        halves.append((Slots.of(lengths), batch.ids[half].values()))
+    (inputs, given), (targets, wanted) = halves
+    request = Request(inputs.pad(given), inputs.lengths, targets.lengths, owner)
+    return request, targets.pad(wanted, fill=NOTHING)

@@ -1,0 +1,38 @@
+"""Cluster the items of prepared lists by their neighbours in the lists of training: categories for data without any.
+
+python launch/cluster_items.py path=data/aotm
+python launch/cluster_items.py path=data/zhihu clusters=50
+
+Writes the column "neighbourhood" of ``categories/<items>.parquet`` in the prepared folder, where reports look for
+categories to compare codes with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from cove_dist.composition import check, compose_yaml
+from data_pipeline.preparation.item_clusters import ClusterSettings, write_item_clusters
+from launch.cli import run
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    run("python launch/cluster_items.py", __doc__, "cluster_items", cluster_and_show, arguments)
+
+
+def cluster_and_show(overrides: Sequence[str]) -> None:
+    composed = OmegaConf.to_container(compose_yaml("cluster_items", overrides))
+    path, sizes = write_item_clusters(check(ClusterSettings, composed))
+    table = Table("clusters", "items", "smallest", "median", "largest")
+    table.add_row(*(f"{n:,}" for n in (len(sizes), sum(sizes), sizes[0], sizes[len(sizes) // 2], sizes[-1])))
+    console = Console()
+    console.print(table)
+    console.print(f"categories: {path}", soft_wrap=True, markup=False, highlight=False)
+
+
+if __name__ == "__main__":
+    main()

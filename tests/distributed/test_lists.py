@@ -1,0 +1,106 @@
+"""The model of lists on 1, 2 and 4 real ranks: the same losses whatever the softmax, the same metrics."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from cove_dist.composition import load_run_config
+from cove_dist.tasks.lists.build import vocabulary_of
+from cove_dist.training.build import build
+from cove_dist.training.distributed import process_group
+from cove_dist.training.tasks import task_of
+from data_pipeline.batch import Batch
+from data_pipeline.schema import Schema
+from data_pipeline.streaming.blocks import Rows
+from data_pipeline.streaming.loader import build_loader
+from tests.configurations import ROW_WISE
+from tests.distributed.ranks import run_ranks
+from tests.unit.lists.runs import small_run
+
+STEPS = 6
+COVE = ("quantizer=cove_items", "quantizer.item_levels=[12,4]", "quantizer.omega_c=0.5")
+LEARNING = (
+    "trainer.optimizer.learning_rate=0.02",
+    "embeddings.optimizer.learning_rate=0.05",
+    "embeddings.init_std=0.3",
+)
+
+
+def part_of(batch: Batch, vocabulary: np.ndarray, rank: int, world_size: int) -> Batch:
+    """This rank's lists of a global batch, and its vocabulary."""
+    rows = torch.arange(len(batch)).tensor_split(world_size)[rank]
+    stride = -(-len(batch) // world_size)
+    keys, values, lengths = batch.ids.keys(), [], []
+    for key in keys:
+        lists = batch.ids[key].to_dense()
+        own = [lists[row] for row in rows]
+        values += own
+        lengths += [len(ids) for ids in own] + [0] * (stride - len(own))
+    values.append(torch.from_numpy(vocabulary))
+    lengths += [len(vocabulary)] + [0] * (stride - 1)
+    ids = KeyedJaggedTensor([*keys, "vocabulary"], torch.cat(values), lengths=torch.tensor(lengths), stride=stride)
+    weight = torch.tensor(len(rows) * world_size / len(batch))
+    return replace(batch, ids=ids, labels=batch.labels[rows], users=batch.users[rows], weight=weight)
+
+
+def losses_on_the_same_batches(overrides: list[str]) -> list[float]:
+    """The loss of each global batch; the batches are those of one rank's stream."""
+    config, _ = load_run_config(overrides)
+    schema = Schema.load(config.data.path)
+    with process_group("cpu") as runtime:
+        trainable = build(config, schema, runtime, 64)
+        pipeline = TrainPipelineSparseDist(trainable.model, trainable.optimizer, runtime.device)
+        whole = list(build_loader(config.data.path, schema, "train", 31, shuffle=True))[:STEPS]
+        transform = vocabulary_of(config, schema, runtime.rank, runtime.world_size)
+        [(vocabulary, _)] = transform(
+            Rows(np.empty((0, 1)), [], np.empty((1, 0)), np.ones(1)), np.random.default_rng(0)
+        )
+        parts = [part_of(batch, vocabulary, runtime.rank, runtime.world_size) for batch in whole]
+        batches = iter(parts)
+        losses = torch.tensor([pipeline.progress(batches).losses["loss"].item() for _ in parts])
+        losses *= torch.tensor([len(part) / len(batch) for part, batch in zip(parts, whole, strict=True)])
+        dist.all_reduce(losses)
+        return losses.tolist()
+
+
+@pytest.mark.parametrize("tables", [(), ROW_WISE], ids=["replicated-adam", "row-wise-adagrad"])
+@pytest.mark.parametrize("quantizer", [(), COVE], ids=["base", "cove"])
+@pytest.mark.parametrize("model", ["Recurrent", "Parallel"])
+def test_one_two_and_four_ranks_have_the_same_losses(
+    prepared_lists: Path, tables: tuple[str, ...], quantizer: tuple[str, ...], model: str
+) -> None:
+    overrides = small_run(prepared_lists, model, "unused", *LEARNING, *tables, *quantizer)
+    one = run_ranks(1, losses_on_the_same_batches, overrides)[0]
+    assert one[-1] < one[0]
+    for world_size in (2, 4):
+        for losses in run_ranks(world_size, losses_on_the_same_batches, overrides):
+            assert losses == pytest.approx(one, rel=5e-5)
+    full = run_ranks(2, losses_on_the_same_batches, [*overrides, "lists.softmax=full"])[0]
+    assert full == pytest.approx(one, rel=5e-5)
+
+
+def metrics_of_an_untrained_model(overrides: list[str]) -> dict[str, float]:
+    config, _ = load_run_config(overrides)
+    schema = Schema.load(config.data.path)
+    with process_group("cpu") as runtime:
+        trainable = build(config, schema, runtime, 16)
+        return task_of(config).build_evaluator(config, schema, "test", runtime, {})(trainable.model)
+
+
+@pytest.mark.parametrize("model", ["OwnerAware", "Masked", "Parallel"])
+def test_one_two_and_four_ranks_have_the_same_metrics(prepared_lists: Path, model: str) -> None:
+    overrides = small_run(prepared_lists, model, "unused", *ROW_WISE, *COVE, "embeddings.init_std=0.5")
+    one = run_ranks(1, metrics_of_an_untrained_model, overrides)[0]
+    assert one["lists"] == Schema.load(prepared_lists).splits["test"].rows
+    assert 0 < one["recall@5"] < 1
+    for world_size in (2, 4):
+        for metrics in run_ranks(world_size, metrics_of_an_untrained_model, overrides):
+            assert metrics == pytest.approx(one, rel=1e-12)

@@ -1,0 +1,33 @@
+"""Small files in the form of the list-continuation release."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import zipfile
+from pathlib import Path
+
+
+def raw_lists(lists: int = 300, items: int = 60, longest: int = 24, seed: int = 0) -> dict[int, list[int]]:
+    """Lists that keep to a neighbourhood of items, with repeats; some too short, some items too rare."""
+    rng = random.Random(seed)
+    made = {}
+    for number in range(1, lists + 1):
+        centre = rng.randrange(items)
+        length = rng.randrange(3, longest)
+        made[number] = [1 + int(rng.gauss(centre, 4)) % items for _ in range(length)]
+        if rng.random() < 0.3:
+            made[number].append(1000 + rng.randrange(80))
+    return made
+
+
+def write_release(folder: Path, lists: dict[int, list[int]], name: str = "AotM") -> Path:
+    """The zip with its stray folder, and the creators: list i is made by user i modulo 7, lists 1 to 5 by nobody."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = "".join(f"{number} {item}\n" for number, items in lists.items() for item in items)
+    with zipfile.ZipFile(folder / f"{name}.txt.zip", "w") as archive:
+        archive.writestr(f"{name}.txt", lines)
+        archive.writestr(f"__MACOSX/._{name}.txt", "not data")
+    creators = {number: number % 7 for number in lists if number > 5}
+    (folder / f"{name}_creator_list.dict").write_bytes(pickle.dumps(creators, protocol=0))
+    return folder

@@ -1,0 +1,71 @@
+"""Softmax losses of one rank against torch's cross-entropy in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cove_dist.losses import Collectives, Vocabulary, sampled_cross_entropy, vocabulary_cross_entropy
+
+P, V, D = 13, 29, 8
+
+
+@pytest.fixture
+def inputs() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "hidden": torch.randn(P, D, generator=generator),
+        "rows": torch.randn(V, D, generator=generator),
+        "targets": torch.randint(V, (P,), generator=generator),
+        "weights": torch.rand(P, generator=generator),
+    }
+
+
+@pytest.mark.parametrize("workspace", [1, 60, 10**6])
+@pytest.mark.parametrize("scale", [1.0, 1e3], ids=["plain", "scores-beyond-exp"])
+def test_a_whole_vocabulary(inputs: dict[str, torch.Tensor], workspace: int, scale: float) -> None:
+    hidden, rows = ((inputs[name] * scale).requires_grad_() for name in ("hidden", "rows"))
+    vocabulary = Vocabulary(rows, 0)
+    loss = vocabulary_cross_entropy(hidden, inputs["targets"], inputs["weights"], vocabulary, Collectives(), workspace)
+    loss.backward()
+    exact = [x.detach().double().requires_grad_() for x in (hidden, rows)]
+    losses = F.cross_entropy(exact[0] @ exact[1].T, inputs["targets"], reduction="none")
+    (losses @ inputs["weights"].double()).backward()
+    assert loss.item() == pytest.approx((losses @ inputs["weights"].double()).item(), rel=1e-5)
+    for found, true in zip((hidden, rows), exact, strict=True):
+        torch.testing.assert_close(found.grad.double(), true.grad, rtol=1e-5, atol=1e-5 * scale)
+
+
+def test_no_position_is_no_loss(inputs: dict[str, torch.Tensor]) -> None:
+    rows = inputs["rows"].requires_grad_()
+    empty = inputs["hidden"][:0].requires_grad_()
+    loss = vocabulary_cross_entropy(
+        empty, inputs["targets"][:0], inputs["weights"][:0], Vocabulary(rows, 0), Collectives()
+    )
+    loss.backward()
+    assert loss == 0
+    assert not rows.grad.any()
+
+
+def test_a_sample_of_every_item_once_is_the_whole_vocabulary(inputs: dict[str, torch.Tensor]) -> None:
+    hidden, rows, targets = inputs["hidden"], inputs["rows"], inputs["targets"]
+    loss = sampled_cross_entropy(
+        hidden, rows[targets], targets, inputs["weights"], rows, torch.arange(V), torch.zeros(V)
+    )
+    exact = F.cross_entropy(hidden.double() @ rows.double().T, targets, reduction="none") @ inputs["weights"].double()
+    assert loss.item() == pytest.approx(exact.item(), rel=1e-6)
+
+
+def test_correction_makes_a_skewed_sample_tend_to_the_whole_vocabulary(inputs: dict[str, torch.Tensor]) -> None:
+    hidden, rows, targets = inputs["hidden"], inputs["rows"], inputs["targets"]
+    probabilities = torch.softmax(0.2 * torch.arange(V), dim=0)
+    sampled = torch.multinomial(probabilities, 400_000, replacement=True, generator=torch.Generator().manual_seed(0))
+    exact = F.cross_entropy(hidden @ rows.T, targets, reduction="none") @ inputs["weights"]
+
+    def loss(log_expected: torch.Tensor) -> float:
+        arguments = hidden, rows[targets], targets, inputs["weights"], rows[sampled], sampled
+        return sampled_cross_entropy(*arguments, log_expected[sampled]).item()
+
+    assert loss((len(sampled) * probabilities).log()) == pytest.approx(exact.item(), rel=0.01)
+    assert loss(torch.full((V,), len(sampled) / V).log()) != pytest.approx(exact.item(), rel=0.05)
