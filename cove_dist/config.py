@@ -29,9 +29,13 @@ _FUSED_ON_CPU = ("sgd", "adagrad", "rowwise_adagrad")
 
 @settings
 class OptimizerConfig:
-    name: Literal["adam", "adagrad", "rowwise_adagrad", "sgd"]
+    name: Literal["adam", "sparse_adam", "adagrad", "rowwise_adagrad", "sgd"]
     learning_rate: PositiveFloat
     weight_decay: NonNegativeFloat
+
+    def __post_init__(self) -> None:
+        if self.name == "sparse_adam" and self.weight_decay:
+            raise ValueError(f"weight_decay = {self.weight_decay}: not with sparse_adam; allowed: 0")
 
     def is_fused_on(self, device_type: str) -> bool:
         """Whether fbgemm has a kernel that applies this optimizer to sharded tables in the backward pass."""
@@ -139,8 +143,8 @@ class TrainerConfig:
     debug: bool
 
     def __post_init__(self) -> None:
-        if self.optimizer.name == "rowwise_adagrad":
-            raise ValueError("optimizer.name = rowwise_adagrad: is for tables only; allowed: adam, adagrad, sgd")
+        if self.optimizer.name in ("rowwise_adagrad", "sparse_adam"):
+            raise ValueError(f"optimizer.name = {self.optimizer.name}: is for tables only; allowed: adam, adagrad, sgd")
         if self.debug and self.checkpoint.resume == "auto":
             raise ValueError("checkpoint.resume = auto: not with debug=true, which writes no checkpoints; allowed: no")
 

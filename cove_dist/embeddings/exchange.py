@@ -21,13 +21,13 @@ class _Gather(torch.autograd.Function):
         ranks = dist.get_world_size()
         ctx.held, ctx.padded = len(block), -(-rows // ranks) * ranks
         whole = block.new_empty(ctx.padded, block.shape[1])
-        dist.all_gather_into_tensor(whole, _pad(block, ctx.padded // ranks))
+        dist.all_gather_single(whole, _pad(block, ctx.padded // ranks))
         return whole[:rows]
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         own = gradient.new_empty(ctx.padded // dist.get_world_size(), gradient.shape[1])
-        dist.reduce_scatter_tensor(own, _pad(gradient, ctx.padded))
+        dist.reduce_scatter_single(own, _pad(gradient, ctx.padded))
         return own[: ctx.held], None
 
 

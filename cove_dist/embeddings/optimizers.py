@@ -13,19 +13,32 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from cove_dist.config import EmbeddingsConfig, OptimizerConfig
 from cove_dist.embeddings.sharding import table_sharding
+from cove_dist.embeddings.sparse_adam import SparseAdam
 from cove_dist.embeddings.tables import Tables
+from cove_dist.errors import ConfigError
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adagrad": torch.optim.Adagrad,
     "rowwise_adagrad": RowWiseAdagrad,
     "sgd": torch.optim.SGD,
+    "sparse_adam": torch.optim.Adam,  # in the fused kernels: they change the rows that a step looks up, and no others
 }
 
 
 def fuse_optimizer(tables: Tables, config: EmbeddingsConfig, device_type: str) -> None:
-    """Mark every sharded table's parameter for update in the backward pass. Call before sharding."""
-    modules = tables.embedding_bags if isinstance(tables, EmbeddingBagCollection) else tables.embeddings
+    """Mark every sharded table's parameter for update in the backward pass. Call before sharding.
+
+    Raises:
+        ConfigError: an optimizer that these tables cannot have.
+    """
+    bags = isinstance(tables, EmbeddingBagCollection)
+    if bags and config.optimizer.name == "sparse_adam" and device_type == "cpu":
+        raise ConfigError(
+            "embeddings.optimizer.name = sparse_adam: on cpu for models of collaborative filtering and of lists,"
+            " not for CTR; allowed: adam, adagrad, rowwise_adagrad, sgd"
+        )
+    modules = tables.embedding_bags if bags else tables.embeddings
     sharded = [
         module.weight
         for name, module in modules.items()
@@ -42,6 +55,8 @@ def optimizer_factory(config: OptimizerConfig) -> Callable[[Iterable[nn.Paramete
     fused = {"fused": True} if config.name in ("adam", "adagrad") else {}
 
     def build(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        if config.name == "sparse_adam":
+            return SparseAdam(parameters, lr=config.learning_rate)
         return OPTIMIZERS[config.name](parameters, **_arguments(config), **fused)
 
     return build

@@ -71,7 +71,7 @@ def build(config: RunConfig, schema: Schema, runtime: Runtime, batch_size: int) 
         process_group=dist.group.WORLD,
     )
     sharded = DistributedModelParallel(model, device=runtime.device, plan=plan, sharders=sharders())
-    look_up_unpooled(sharded)
+    look_up_unpooled(sharded, sparse_gradients=config.embeddings.optimizer.name == "sparse_adam")
     initialize_tables(sharded, config.embeddings.init_std, config.seed)
     optimizer = build_optimizer(sharded, config)
     torch.manual_seed(config.seed * 1_000_003 + runtime.rank)

@@ -215,7 +215,7 @@ def gather_padded(rows: torch.Tensor, value: float) -> torch.Tensor:
     padded = rows.new_full((int(longest), *rows.shape[1:]), value)
     padded[: len(rows)] = rows
     whole = rows.new_empty(int(longest) * dist.get_world_size(), *rows.shape[1:])
-    dist.all_gather_into_tensor(whole, padded)
+    dist.all_gather_single(whole, padded)
     return whole
 
 

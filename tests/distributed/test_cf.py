@@ -42,6 +42,16 @@ MODELS = {
 }
 
 
+ADAM = (
+    *SMALL_RUN,
+    "model=bprmf",
+    "model.regularization=0.1",
+    "embeddings.init_std=0.3",
+    "embeddings.optimizer.name=sparse_adam",
+    "embeddings.optimizer.learning_rate=0.03",
+)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepare_small(tmp_path_factory.mktemp("cf"))
@@ -136,6 +146,49 @@ def test_negatives_are_never_in_training_and_all_rows_come_once(
     users, items = history.of(np.arange(len(history)))
     assert sorted(zip(ids["user_id"], ids["item_id"], strict=True)) == list(zip(users, items, strict=True))
     assert not history.contains(ids["user_id"], ids["negatives"].reshape(-1, 2)).any()
+
+
+def adam_steps(data: Path) -> tuple[list[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Two epochs of BPRMF under sparse Adam: this rank's ids of every step, and the tables after the last."""
+    config, _ = load_run_config([*ADAM, f"data.path={data}"])
+    with process_group("cpu") as runtime:
+        schema = Schema.load(data)
+        loader, seen = cf_training_loader(config, schema, runtime), []
+        trainable = build(config, schema, runtime, 30)
+        model = trainable.model.train()
+        for epoch in range(2):
+            loader.set_epoch(epoch)
+            for batch in loader:
+                trainable.optimizer.zero_grad()
+                model(batch)[0].backward()
+                trainable.optimizer.step()
+                seen.append({name: batch.ids[name].values().numpy() for name in model.module.columns})
+        tables = model.module.tables.state_dict()
+        return seen, {key.split(".")[1]: table.detach().numpy().copy() for key, table in tables.items()}
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_sparse_adam_is_that_of_torch_on_the_global_batch(data: Path, world_size: int) -> None:
+    results = run_ranks(world_size, adam_steps, data)
+    reference = Reference([*ADAM, f"data.path={data}"])
+    optimizer = torch.optim.SparseAdam([table.requires_grad_() for table in reference.tables.values()], lr=0.03)
+    start = {name: table.detach().clone() for name, table in reference.tables.items()}
+    for step in zip(*(seen for seen, _ in results), strict=True):
+        drawn = {name: torch.from_numpy(np.concatenate([ids[name] for ids in step])) for name in step[0]}
+        rows = [drawn["user_id"], torch.cat([drawn["item_id"], drawn["negatives"]])]
+        gradients = torch.autograd.grad(reference.loss(drawn, reference.tables), list(reference.tables.values()))
+        for table, ids, gradient in zip(reference.tables.values(), rows, gradients, strict=True):
+            distinct = ids.unique()
+            table.grad = torch.sparse_coo_tensor(distinct[None], gradient[distinct], table.shape)
+        optimizer.step()
+    for name, table in reference.tables.items():
+        assert (table - start[name]).abs().max() > 0.1
+        for _, tables in results:
+            # Adam divides gradients by their own size: rounding moves the elements whose gradients nearly cancel.
+            difference = np.abs(tables[name] - table.detach().numpy())
+            assert difference.mean() < 1e-4
+            assert difference.max() < 1e-2
+    np.testing.assert_array_equal(results[0][1]["item_id"], results[-1][1]["item_id"])
 
 
 def batches(data: Path, resumed: bool, source: str) -> list[list[np.ndarray]]:

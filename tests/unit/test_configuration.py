@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from cove_dist.composition import check_arguments, compose_yaml, config_folder, load_run_config, target
 from cove_dist.config import RunConfig
+from cove_dist.embeddings.optimizers import fuse_optimizer
 from cove_dist.errors import ConfigError
 from cove_dist.tasks.base import TaskModel
 from cove_dist.tasks.ctr import build_ctr_model
@@ -118,6 +119,7 @@ def test_every_primary_file_is_composed(name: str) -> None:
         ("embeddings.sharding.default=rowwise", r"embeddings\.sharding\.default = rowwise: .*'row_wise'"),
         ("~embeddings.sharding.default", r"embeddings\.sharding: needs the key 'default'"),
         ("trainer.optimizer.name=rowwise_adagrad", r"trainer\.optimizer\.name = rowwise_adagrad: is for tables only"),
+        ("trainer.optimizer.name=sparse_adam", r"trainer\.optimizer\.name = sparse_adam: is for tables only"),
         ("trainer.early_stopping.metric=acu", r"trainer\.early_stopping\.metric = acu: allowed are auc, .*ndcg@5"),
         ("model.dropout=1.0", r"model\.dropout = 1\.0: input should be less than 1"),
         ("model.hidden_units=[64,0]", r"model\.hidden_units\.1 = 0: input should be greater than 0"),
@@ -158,6 +160,15 @@ def test_a_sharded_table_without_a_fused_optimizer_is_refused_with_both_ways_out
     decayed, _ = load_run_config(["embeddings.sharding.default=row_wise", "embeddings.optimizer.weight_decay=0.1"])
     with pytest.raises(ConfigError, match=r"weight_decay = 0\.1"):
         decayed.embeddings.check_device("cuda")
+
+
+def test_sparse_adam_is_refused_with_weight_decay_and_for_pooled_tables_on_cpu() -> None:
+    overrides = ["embeddings.optimizer.name=sparse_adam", "embeddings.optimizer.weight_decay=0.1"]
+    with pytest.raises(ConfigError, match=r"weight_decay = 0\.1: not with sparse_adam"):
+        load_run_config(overrides)
+    config, _ = load_run_config(overrides[:1])
+    with pytest.raises(ConfigError, match=r"sparse_adam: on cpu for .* not for CTR"):
+        fuse_optimizer(build(config).tables, config.embeddings, "cpu")
 
 
 def test_the_global_generator_alone_decides_the_initial_dense_weights() -> None:

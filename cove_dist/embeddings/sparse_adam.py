@@ -1,0 +1,108 @@
+"""Adam at a price in proportion to the batch, for replicated tables on CPU.
+
+As in torch's `SparseAdam`, the moments and the weights of a row change only in the steps that look it up. The gradients
+of the rows looked up are kept apart, instead of a gradient of the whole table that all ranks reduce: each rank's
+rows are gathered on all ranks, averaged and applied, so that replicas stay alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+
+Rows = tuple[torch.Tensor, torch.Tensor]  # ids [N] of rows of all tables, rising, each once; gradients [N, d]
+
+
+class LookUpRows(torch.autograd.Function):
+    """``weights [R * d], ids [N] -> rows [N, d]``. Its backward adds ``(ids, gradients)`` to ``weights.looked_up``."""
+
+    @staticmethod
+    def forward(ctx, weights: torch.Tensor, ids: torch.Tensor, dim: int) -> torch.Tensor:
+        ctx.weights, ctx.ids = weights, ids
+        return F.embedding(ids, weights.detach().view(-1, dim))
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> tuple[None, None, None]:
+        kept = getattr(ctx.weights, "looked_up", [])
+        ctx.weights.looked_up = [*kept, (ctx.ids, gradient)]
+        return None, None, None
+
+
+class SparseAdam(torch.optim.Optimizer):
+    """Adam (Kingma and Ba, 2015) on the rows that a step looked up. A step is a collective call.
+
+    Args:
+        params: tables ``[rows, d]``, each a slice of the parameter that holds all tables.
+        lr, betas, eps: as in `torch.optim.Adam`.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        wholes: dict[int, Rows] = {}
+        for group in self.param_groups:
+            for table in group["params"]:
+                whole = table._original_tensor
+                if id(whole) not in wholes:
+                    wholes[id(whole)] = _averaged(whole, table.shape[1])
+                ids, gradients = wholes[id(whole)]
+                first = table._start_offset // table.shape[1]
+                start, stop = torch.searchsorted(ids, torch.tensor([first, first + len(table)])).tolist()
+                self._update(table, ids[start:stop] - first, gradients[start:stop], group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        super().zero_grad(set_to_none)
+        for group in self.param_groups:
+            for table in group["params"]:
+                table._original_tensor.looked_up = []
+
+    def _update(self, table: nn.Parameter, ids: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+        state = self.state[table]
+        if not state:
+            state["step"] = torch.tensor(0.0)
+            state["exp_avg"], state["exp_avg_sq"] = (torch.zeros(table.shape, dtype=table.dtype) for _ in range(2))
+        state["step"] += 1
+        step, (beta1, beta2) = state["step"].item(), group["betas"]
+        first = state["exp_avg"][ids].lerp_(gradient, 1 - beta1)
+        second = state["exp_avg_sq"][ids].lerp_(gradient.square(), 1 - beta2)
+        state["exp_avg"][ids], state["exp_avg_sq"][ids] = first, second
+        scale = (second / (1 - beta2**step)).sqrt_().add_(group["eps"])
+        table.data.index_add_(0, ids, first / scale, alpha=-group["lr"] / (1 - beta1**step))
+
+
+def _averaged(whole: torch.Tensor, dim: int) -> Rows:
+    """The mean over ranks of the gradients kept, by row; nothing is kept after. Collective."""
+    kept, whole.looked_up = getattr(whole, "looked_up", []), []
+    ids, gradients = _summed(
+        torch.cat([ids for ids, _ in kept] or [torch.empty(0, dtype=torch.int64)]),
+        torch.cat([gradient for _, gradient in kept] or [whole.new_empty(0, dim)]),
+    )
+    ranks = dist.get_world_size()
+    if ranks == 1:
+        return ids, gradients
+    counts = [torch.tensor(0) for _ in range(ranks)]
+    dist.all_gather(counts, torch.tensor(len(ids)))
+    longest = int(max(counts))
+    all_ids, all_gradients = ids.new_empty(ranks * longest), gradients.new_empty(ranks * longest, dim)
+    dist.all_gather_single(all_ids, F.pad(ids, (0, longest - len(ids)), value=-1))
+    dist.all_gather_single(all_gradients, F.pad(gradients, (0, 0, 0, longest - len(ids))))
+    present = all_ids >= 0
+    return _summed(all_ids[present], all_gradients[present] / ranks)
+
+
+def _summed(ids: torch.Tensor, gradients: torch.Tensor) -> Rows:
+    distinct, place = torch.unique(ids, return_inverse=True)
+    return distinct, gradients.new_zeros(len(distinct), gradients.shape[1]).index_add_(0, place, gradients)
