@@ -4,8 +4,8 @@
 
 As many users as items, d = 64, batch 1024, one negative a positive, ids drawn uniformly, loading left out. Each size
 and optimizer in a process of its own, in turn: row-wise Adagrad fused into the backward pass (sharded table, one rank),
-and Adam, sparse and dense, on a replicated table. A size is left out where table, gradient and moments would not fit in
-`--memory`.
+and Adam, sparse and dense, on a replicated table. A size is left out where
+table, gradient and moments would not fit in `--memory`.
 """
 
 from __future__ import annotations

@@ -77,13 +77,11 @@ class StraightThroughCascade(torch.autograd.Function):
         grad_codebooks = [residuals[0].new_zeros(size, residuals[0].shape[1]) for size in ctx.sizes if learns]
         grad_z = None
 
-        if grad_fused is not None:
-            grad_z = grad_fused if settings.alpha == 0 else grad_fused * (1 + settings.alpha)
-            if learns and settings.codebook_gradient == "task_and_quantization" and settings.alpha != 0:
-                task = grad_fused * (settings.alpha / levels)
-                for grad, codes in zip(grad_codebooks, assignment, strict=True):
-                    grad.index_add_(0, codes, task)
-                    task = grad  # so far; the vectors of a coarse code are those of the fine codes that chose it
+        if grad_fused is not None and settings.codebook_gradient == "task_and_quantization" and settings.alpha != 0:
+            task, share = grad_fused, settings.alpha / levels
+            for grad, codes in zip(grad_codebooks, assignment[: len(grad_codebooks)], strict=True):
+                grad.index_add_(0, codes, task, alpha=share)
+                task, share = grad, 1.0  # the vectors of a coarse code are those of the fine codes that chose it
 
         if grad_loss is not None:
             scale = grad_loss * (2 / ctx.per_component)
@@ -95,5 +93,12 @@ class StraightThroughCascade(torch.autograd.Function):
                 if level > 0:
                     grad_codebooks[level - 1].add_(commitment)
                 else:
-                    grad_z = commitment if grad_z is None else commitment.add_(grad_z)
+                    grad_z = commitment
+
+        if grad_fused is not None:
+            straight = 1 + settings.alpha
+            if grad_z is not None:
+                grad_z.add_(grad_fused, alpha=straight)
+            else:
+                grad_z = grad_fused if settings.alpha == 0 else grad_fused * straight
         return grad_z, None, None, None, *(grad_codebooks if learns else [None] * levels)

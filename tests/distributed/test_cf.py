@@ -91,7 +91,7 @@ def step_of(runtime: Any, overrides: list[str]) -> dict[str, Any]:
         "loss": total.item() / runtime.world_size,
         "tables": tables,
         "gradients": gradients,
-        "metrics": {s: build_cf_evaluator(config, schema, s, runtime)(model) for s in ("validation", "test")},
+        "metrics": {s: build_cf_evaluator(config, schema, s, runtime, {})(model) for s in ("validation", "test")},
     }
 
 
