@@ -48,7 +48,8 @@ class StraightThroughCascade(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         # What is left of each level's input: z^(i-1) - z_q^(i), [v_{i-1}, d].
         inputs = (z, *codebooks[:-1])
-        residuals = [x - e.index_select(0, codes) for x, e, codes in zip(inputs, codebooks, assignment, strict=True)]
+        chosen = [e.index_select(0, codes) for e, codes in zip(codebooks, assignment, strict=True)]
+        residuals = [torch.sub(x, e, out=e) for x, e in zip(inputs, chosen, strict=True)]  # fresh memory would be slow
         per_component = z.shape[1] if settings.loss_reduction == "mean" else 1
         squares = [torch.linalg.vecdot(r, r).dot(m) for r, m in zip(residuals, mass, strict=True)]
         loss = torch.stack(squares).sum() * ((1 + settings.beta) / per_component)
