@@ -155,10 +155,15 @@ def load_saved_run(run: str) -> tuple[RunConfig, Path]:
 
 
 def find_checkpoint(folder: Path, config: RunConfig, which: Literal["best", "newest"]) -> Path:
-    """Raises CheckpointError when there is none."""
+    """Raises CheckpointError when there is none, or none whose metric is defined."""
     files = CheckpointFolder(folder / "checkpoints")
-    stopping = config.trainer.early_stopping
-    found = files.best(stopping.metric, stopping.mode) if which == "best" else files.newest()
-    if found is None:
+    stopping, newest = config.trainer.early_stopping, files.newest()
+    if newest is None:
         raise CheckpointError(f"{files.folder}: no complete checkpoint; train first")
+    found = files.best(stopping.metric, stopping.mode) if which == "best" else newest
+    if found is None:
+        raise CheckpointError(
+            f"{files.folder}: {stopping.metric} was undefined whenever it was evaluated, so no checkpoint is the best;"
+            " give checkpoint=newest, or train with another trainer.early_stopping.metric"
+        )
     return found

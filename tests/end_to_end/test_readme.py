@@ -36,7 +36,7 @@ FEWER = {
     "tune": (f"common={json.dumps(GRID_COMMON)}", *OTHER_MODELS),
     "experiment": (f"common={json.dumps(GRID_COMMON)}", "seeds=[0,1]", *OTHER_MODELS, "paper={source:null}"),
 }
-PREPARED_SMALL = {"toys": (f"candidates={CANDIDATES}", "core=2"), "aotm": ("min_length=5", "max_length=16")}
+PREPARED_SMALL = {"toys": (f"candidates={CANDIDATES}", "core=2"), "aotm": ("min_length=5", "max_length=24")}
 
 
 def blocks(language: str) -> list[str]:

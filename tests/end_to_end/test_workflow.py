@@ -44,13 +44,13 @@ def evaluated(run: Path, *arguments: str, ranks: int | None = None) -> dict[str,
 def test_a_run_folder_holds_what_other_tools_read(run: Path) -> None:
     assert OmegaConf.load(run / "config.yaml").quantizer.item_levels == [12, 4]
     kinds = {json.loads(line)["kind"] for line in (run / "log.jsonl").read_text().splitlines()}
-    assert kinds == {"train", "validation"}
+    assert kinds == {"train", "codebooks", "validation"}
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
     summary = json.loads((run / "summary.json").read_text())
     assert summary["world_size"] == 2
     assert summary["samples_per_second"] > 0
     records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    assert {"loss", "task", "quantization_item", "perplexity_item_1", "perplexity_user_2"} <= set(records[0])
+    assert {"loss", "task", "quantization_item", "perplexity_item_1", "dead_user_2"} <= set(records[0])
 
 
 def test_metrics_do_not_depend_on_the_number_of_ranks(run: Path) -> None:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from cove_dist.composition import load_run_config
 from cove_dist.errors import CheckpointError
 from cove_dist.training.checkpoint import CheckpointFolder, CheckpointMeta, check_same_model, read_meta
+from cove_dist.training.program import find_checkpoint
 
 
 def write(folder: Path, step: int, auc: float | None) -> Path:
     path = folder / f"step_{step:08d}"
-    path.mkdir()
+    path.mkdir(parents=True)
     metrics = {} if auc is None else {"auc": auc}
     (path / "meta.json").write_text(json.dumps({"step": step, "world_size": 1, "model": {}, "metrics": metrics}))
     return path
@@ -53,6 +55,16 @@ def test_nothing_to_resume_from(tmp_path: Path) -> None:
     assert CheckpointFolder(tmp_path / "absent").newest() is None
     with pytest.raises(CheckpointError, match="not a complete checkpoint"):
         read_meta(tmp_path)
+
+
+def test_without_a_best_one_the_error_says_why(tmp_path: Path) -> None:
+    config, _ = load_run_config([])
+    with pytest.raises(CheckpointError, match=r"no complete checkpoint; train first"):
+        find_checkpoint(tmp_path, config, "best")
+    path = write(tmp_path / "checkpoints", 10, None)
+    with pytest.raises(CheckpointError, match=r"auc was undefined .* give checkpoint=newest"):
+        find_checkpoint(tmp_path, config, "best")
+    assert find_checkpoint(tmp_path, config, "newest") == path
 
 
 def test_every_difference_of_another_model_is_named(tmp_path: Path) -> None:
