@@ -137,7 +137,7 @@ def test_commands_of_the_quickstart_and_the_readme(workplace: Path) -> None:
     ):
         assert (workplace / "runs" / run / "config.yaml").is_file()
     assert (workplace / "results" / "table4_movielens" / "results.parquet").is_file()
-    assert (workplace / "runs" / "movielens_cove_dlrm" / "report" / "index.html").is_file()
+    assert (workplace / "runs" / "movielens_cove_dlrm" / "report" / "report.html").is_file()
     assert list((workplace / "runs" / "toys_cove_bprmf" / "recommendations").glob("*.parquet"))
 
 
