@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
 
 from cove_dist.embeddings.tables import Tables
 from data_pipeline.batch import Batch
+from data_pipeline.schema import Schema
 
 
 class StepOutput(Protocol):
@@ -26,6 +28,20 @@ class StepOutput(Protocol):
     def losses(self) -> dict[str, torch.Tensor]: ...
 
 
+class EntityLookup(NamedTuple):
+    """How the vectors of one entity's ids are had from a task's tables.
+
+    Attributes:
+        columns: the keys of a look-up, in the order that every look-up must keep.
+        position: of the one that takes the entity's ids.
+        vectors: of what the tables return for n ids, and n: what is quantized, ``[n, d]``.
+    """
+
+    columns: list[str]
+    position: int
+    vectors: Callable[[Any, int], torch.Tensor]
+
+
 class TaskModel(Protocol):
     """A module whose forward reads its tables by an attribute of the batch, as the train pipeline's tracer needs.
 
@@ -39,4 +55,8 @@ class TaskModel(Protocol):
 
     def __call__(self, batch: Batch) -> tuple[torch.Tensor, StepOutput]:
         """The loss to differentiate, weighted for uneven ranks, and what the step leaves behind."""
+        ...
+
+    def entity_lookup(self, entity: str, schema: Schema) -> EntityLookup:
+        """Of user or item."""
         ...

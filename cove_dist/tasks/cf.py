@@ -14,6 +14,7 @@ from torchrec.sparse.jagged_tensor import JaggedTensor
 
 from cove_dist.models.cf.base import Recommender
 from cove_dist.quantization import CascadedQuantizer
+from cove_dist.tasks.base import EntityLookup
 from data_pipeline.batch import Batch
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.transforms import (
@@ -56,6 +57,10 @@ class CFModel(nn.Module):
         if self.objective.head.propagates:
             return USER_BLOCK if entity == "user" else ITEM_BLOCK
         return self.objective.user if entity == "user" else self.objective.item
+
+    def entity_lookup(self, entity: str, schema: Schema) -> EntityLookup:
+        name = self.column_of(entity)
+        return EntityLookup(self.columns, self.columns.index(name), lambda looked_up, _: looked_up[name].values())
 
 
 class CFObjective(nn.Module):

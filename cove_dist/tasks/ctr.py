@@ -17,6 +17,7 @@ from cove_dist.composition import check_arguments, target
 from cove_dist.config import RunConfig
 from cove_dist.embeddings.tables import FieldReader, bag_columns, build_bags
 from cove_dist.quantization import CascadedQuantizer
+from cove_dist.tasks.base import EntityLookup
 from cove_dist.tasks.quantizers import build_quantizers
 from data_pipeline.batch import Batch
 from data_pipeline.schema import Schema
@@ -91,6 +92,12 @@ class CTRModel(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, Predictions]:
         return self.objective(self.tables(batch.ids), batch)
+
+    def entity_lookup(self, entity: str, schema: Schema) -> EntityLookup:
+        columns, position = [column.name for column in bag_columns(schema)], self.objective.positions[entity]
+        return EntityLookup(
+            columns, position, lambda pooled, rows: self.objective.reader.fields(pooled, rows)[position]
+        )
 
 
 def entity_positions(schema: Schema) -> dict[str, int]:

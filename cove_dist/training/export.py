@@ -32,30 +32,24 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from cove_dist.composition import check, compose_yaml
 from cove_dist.config import RunConfig, settings
 from cove_dist.console import console
-from cove_dist.embeddings.tables import bag_columns
 from cove_dist.errors import ConfigError
-from cove_dist.tasks.cf import CFModel
-from cove_dist.tasks.ctr import CTRModel
-from cove_dist.tasks.lists.catalogue import batch_keys
-from cove_dist.tasks.lists.objective import ListModel
+from cove_dist.tasks.base import TaskModel
 from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import load_model
 from cove_dist.training.distributed import Runtime, process_group, sum_over_ranks
-from cove_dist.training.evaluator import prediction_folder
+from cove_dist.training.folders import replaced_folder
 from cove_dist.training.program import find_checkpoint, load_saved_run
 from cove_dist.types import PositiveInt
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.writer import row_groups
 from data_pipeline.schema import Categorical, Schema
 from data_pipeline.streaming.partition import slices
-from data_pipeline.streaming.vocabulary import VOCABULARY
 
 logger = logging.getLogger(__name__)
 
 CODES_FILE, CODEBOOKS_FILE = "codes.json", "codebooks.safetensors"
 
 Chunk = tuple[pa.Table, int]
-Exported = CTRModel | CFModel | ListModel
 
 
 @settings
@@ -110,10 +104,10 @@ def export_here(
     trainable = build(config, schema, runtime, batch_size)
     load_model(checkpoint, trainable, describe_model(config, schema))
     trainable.model.eval()
-    model: Exported = trainable.model.module
+    model: TaskModel = trainable.model.module
     if runtime.is_main:
         folder.parent.mkdir(parents=True, exist_ok=True)
-    with prediction_folder(folder, runtime) as target:
+    with replaced_folder(folder, runtime) as target:
         figures = {}
         for entity in config.quantizer.levels():
             path = ids_file(config, schema.entity(entity))
@@ -134,17 +128,10 @@ class EntityExporter:
         entity: user or item.
     """
 
-    def __init__(self, model: Exported, schema: Schema, entity: str, runtime: Runtime) -> None:
+    def __init__(self, model: TaskModel, schema: Schema, entity: str, runtime: Runtime) -> None:
         self.entity, self.column, self.runtime = entity, schema.entity(entity), runtime
         self._tables, self._quantizer = model.tables, model.objective.quantizers[entity]
-        if isinstance(model, CTRModel):
-            self._columns = [column.name for column in bag_columns(schema)]
-            self._position = position = model.objective.positions[entity]
-            self._vectors = lambda pooled, rows: model.objective.reader.fields(pooled, rows)[position]
-        else:
-            self._columns, name = _columns(model, schema, entity)
-            self._position = self._columns.index(name)
-            self._vectors = lambda looked_up, rows: looked_up[name].values()
+        self._lookup = model.entity_lookup(entity, schema)
 
     def write(self, path: Path, folder: Path, batch_size: int) -> EntityFigures:
         """Write this rank's part into ``folder``; the figures are of all ranks. Collective.
@@ -187,11 +174,12 @@ class EntityExporter:
     @torch.no_grad()
     def _codes(self, rows: np.ndarray, stride: int) -> np.ndarray:
         """The codes ``[n, H]`` of embedding rows ``[n]``. Collective: ``stride >= n`` is the same on all ranks."""
-        lengths = torch.zeros(len(self._columns), stride, dtype=torch.int64)
-        lengths[self._position, : len(rows)] = 1  # of this column alone; no ids follow the first n
-        ids = KeyedJaggedTensor(self._columns, torch.from_numpy(rows), lengths=lengths.flatten(), stride=stride)
+        columns, position, vectors = self._lookup
+        lengths = torch.zeros(len(columns), stride, dtype=torch.int64)
+        lengths[position, : len(rows)] = 1  # of this column alone; no ids follow the first n
+        ids = KeyedJaggedTensor(columns, torch.from_numpy(rows), lengths=lengths.flatten(), stride=stride)
         looked_up = self._tables(ids.to(self.runtime.device)).wait()
-        return self._quantizer(self._vectors(looked_up, len(rows))).codes.cpu().numpy()
+        return self._quantizer(vectors(looked_up, len(rows))).codes.cpu().numpy()
 
     def _shown(self, chunks: Iterator[Chunk], steps: int) -> Iterator[Chunk]:
         """The chunks, with a progress bar on rank 0's terminal."""
@@ -246,14 +234,7 @@ def check_ids(path: Path, column: Categorical) -> None:
         )
 
 
-def _columns(model: CFModel | ListModel, schema: Schema, entity: str) -> tuple[list[str], str]:
-    """The columns of an unpooled look-up, and the one of them that holds an entity's ids."""
-    if isinstance(model, CFModel):
-        return model.columns, model.column_of(entity)
-    return batch_keys(schema), VOCABULARY
-
-
-def write_codebooks(model: Exported, config: RunConfig, schema: Schema, checkpoint: Path, path: Path) -> None:
+def write_codebooks(model: TaskModel, config: RunConfig, schema: Schema, checkpoint: Path, path: Path) -> None:
     """Write every codebook as ``<entity>.<level>``, levels from 1."""
     codebooks = {
         f"{entity}.{level}": quantizer.codebooks[level - 1].detach().float().cpu().contiguous()

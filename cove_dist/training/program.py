@@ -23,9 +23,10 @@ from cove_dist.config import RunConfig, settings
 from cove_dist.errors import CheckpointError, ConfigError
 from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import CheckpointFolder, load_model
+from cove_dist.training.ctr_evaluator import PredictionWriter, evaluate, score
 from cove_dist.training.debug import debug_settings
 from cove_dist.training.distributed import Runtime, process_group
-from cove_dist.training.evaluator import PredictionWriter, evaluate, prediction_folder, score
+from cove_dist.training.folders import replaced_folder
 from cove_dist.training.frequency import frequency_groups
 from cove_dist.training.loaders import evaluation_loader
 from cove_dist.training.reporting import LOG_FILE, read_records
@@ -136,7 +137,7 @@ def evaluate_here(
     if not request.save_predictions:
         return task.build_evaluator(config, schema, request.split, runtime, groups)(trainable.model), checkpoint
     scored = score(trainable.model, evaluation_loader(config, schema, request.split, runtime), runtime.device)
-    with prediction_folder(folder / f"predictions_{request.split}", runtime) as target:
+    with replaced_folder(folder / f"predictions_{request.split}", runtime) as target:
         writer = PredictionWriter(target / f"part-{runtime.rank:05d}.parquet", Path(config.data.path), schema)
         return evaluate(writer.write(scored), config.evaluation, runtime.device, groups), checkpoint
 

@@ -31,7 +31,7 @@ from cove_dist.training.build import build, describe_model
 from cove_dist.training.cf_evaluator import TopLists, shares
 from cove_dist.training.checkpoint import load_model
 from cove_dist.training.distributed import Runtime, process_group
-from cove_dist.training.evaluator import prediction_folder
+from cove_dist.training.folders import replaced_folder
 from cove_dist.training.index import IndexedLists
 from cove_dist.training.program import find_checkpoint, load_saved_run
 from cove_dist.types import PositiveInt
@@ -102,7 +102,7 @@ def recommend_here(
     load_model(checkpoint, trainable, describe_model(config, schema))
     model: CFModel = trainable.model.eval().module
     histories = [History.load(config.data.path, split) for split in SPLITS]
-    with torch.no_grad(), prediction_folder(folder, runtime) as part:
+    with torch.no_grad(), replaced_folder(folder, runtime) as part:
         lists_class = IndexedLists if request.faiss else TopLists
         reserved = schema.entity("user").num_seen
         vectors = vectors_of(model, schema)

@@ -19,8 +19,8 @@ from cove_dist.tasks.ctr import build_ctr_model
 from cove_dist.tasks.lists.build import build_list_model
 from cove_dist.training.cf_evaluator import build_cf_evaluator
 from cove_dist.training.cf_loaders import cf_training_loader
+from cove_dist.training.ctr_evaluator import build_ctr_evaluator
 from cove_dist.training.distributed import Runtime
-from cove_dist.training.evaluator import build_ctr_evaluator
 from cove_dist.training.list_evaluator import build_list_evaluator
 from cove_dist.training.list_loaders import list_training_loader
 from cove_dist.training.loaders import training_loader

@@ -73,3 +73,8 @@ def _in_first_row(items: np.ndarray, rows: int) -> Lists:
     lengths = np.zeros(rows, np.int64)
     lengths[0] = len(items)
     return items, lengths
+
+
+def batch_keys(schema: Schema) -> list[str]:
+    """The keys of a training batch's ids, in their order, which every look-up must keep."""
+    return [*(column.name for column in schema.categorical), VOCABULARY]

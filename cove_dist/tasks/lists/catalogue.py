@@ -13,7 +13,7 @@ from cove_dist.tasks.lists.decoding import Catalogue
 from cove_dist.tasks.lists.objective import ListModel, world
 from data_pipeline.schema import OWNER, Schema
 from data_pipeline.streaming.transforms import row_block
-from data_pipeline.streaming.vocabulary import VOCABULARY
+from data_pipeline.streaming.vocabulary import VOCABULARY, batch_keys
 
 _CHUNK = 65_536  # rows quantized at a time
 
@@ -54,11 +54,6 @@ def whole_table(model: ListModel, schema: Schema, feature: str, rows: int, devic
     ids = KeyedJaggedTensor(keys, torch.arange(start, stop), lengths=lengths, stride=1)
     block = model.tables(ids.to(device))[feature].values()
     return _gathered(block, -(-rows // ranks.size), ranks)[:rows]
-
-
-def batch_keys(schema: Schema) -> list[str]:
-    """The keys of a training batch's ids, in their order, which every look-up must keep."""
-    return [*(column.name for column in schema.categorical), VOCABULARY]
 
 
 def _gathered(block: torch.Tensor, longest: int, ranks: Collectives) -> torch.Tensor:

@@ -19,6 +19,7 @@ from torchrec.sparse.jagged_tensor import JaggedTensor
 from cove_dist.losses import Collectives, Vocabulary, sampled_cross_entropy, vocabulary_cross_entropy
 from cove_dist.models.layers.two_stage import TwoStageClassifier
 from cove_dist.quantization import CascadedQuantizer, CodeClassifier
+from cove_dist.tasks.base import EntityLookup
 from cove_dist.tasks.lists.categories import ItemCategories
 from cove_dist.tasks.lists.positions import (
     Embedded,
@@ -29,8 +30,8 @@ from cove_dist.tasks.lists.positions import (
     takes,
 )
 from data_pipeline.batch import Batch
-from data_pipeline.schema import INPUT, OWNER, TARGET
-from data_pipeline.streaming.vocabulary import VOCABULARY
+from data_pipeline.schema import INPUT, OWNER, TARGET, Schema
+from data_pipeline.streaming.vocabulary import VOCABULARY, batch_keys
 
 
 class ListSettings(NamedTuple):
@@ -201,6 +202,11 @@ class ListModel(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, ListStep]:
         return self.objective(self.tables(batch.ids), batch)
+
+    def entity_lookup(self, entity: str, schema: Schema) -> EntityLookup:
+        """Of items, which alone are quantized here."""
+        keys = batch_keys(schema)
+        return EntityLookup(keys, keys.index(VOCABULARY), lambda looked_up, _: looked_up[VOCABULARY].values())
 
 
 def mean_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -1,19 +1,16 @@
-"""One pass over a split, on all ranks."""
+"""Click-through rate models: one pass over a split, on all ranks."""
 
 from __future__ import annotations
 
 import logging
 import math
-import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from cove_dist.config import EvaluationConfig, RunConfig
@@ -74,21 +71,6 @@ def evaluate(
             "undefined, for want of positives, of negatives, or of users with both: %s", ", ".join(undefined)
         )
     return metrics | grouped.compute()
-
-
-@contextmanager
-def prediction_folder(folder: Path, runtime: Runtime) -> Iterator[Path]:
-    """A folder for every rank to write to, which takes the place of ``folder`` once all have. Collective."""
-    partial = folder.with_name(folder.name + ".partial")
-    if runtime.is_main:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-    dist.barrier()
-    yield partial
-    dist.barrier()
-    if runtime.is_main:
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
 
 
 class PredictionWriter:

@@ -9,7 +9,7 @@ import torch
 
 from cove_dist.config import EvaluationConfig
 from cove_dist.evaluation import FrequencyGroups
-from cove_dist.training.evaluator import evaluate
+from cove_dist.training.ctr_evaluator import evaluate
 
 
 def test_what_is_undefined_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
