@@ -2,60 +2,16 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-from cove_dist.composition import config_folder, load_run_config, target
+from cove_dist.composition import load_run_config
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.cells import is_stale
-from cove_dist.experiments.grid import GridConfig, cells_of, load_grid
+from cove_dist.experiments.grid import cells_of, load_grid
 from cove_dist.experiments.plan import file_arguments, find_file, merged
 from tests.unit.experiments.grids import small_grid, write_cell, write_grid
-
-SHIPPED = sorted(path.stem for path in (config_folder() / "grid").glob("*.yaml"))
-
-
-@cache
-def shipped(name: str) -> GridConfig:
-    return load_grid([*file_arguments("grid", [name]), "tuned=null"])
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_every_cell_of_every_shipped_grid_is_composed(name: str) -> None:
-    grid = shipped(name)
-    cells = cells_of(grid)
-    assert len(cells) == len(grid.pairs()) * len(grid.seeds)
-    assert len({cell.folder for cell in cells}) == len(cells)
-    for cell in cells:
-        if cell.seed == grid.seeds[0]:  # the others differ in the seed alone
-            config, _ = load_run_config(cell.overrides)
-            task = target(config.model, "model")[0].task
-            assert config.output == str(cell.folder)
-            assert {metric.split("/")[0] for metric in grid.metrics} <= set(config.evaluation.metrics(task))
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_the_papers_values_are_of_models_quantizers_and_metrics_of_the_grid(name: str) -> None:
-    grid = shipped(name)
-    for printed in (grid.paper.values, grid.paper.gains):
-        for model, by_quantizer in printed.items():
-            assert model in grid.models
-            for quantizer, by_metric in by_quantizer.items():
-                assert quantizer in grid.quantizers
-                assert set(by_metric) <= set(grid.metrics)
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_the_papers_printed_gains_agree_with_its_values(name: str) -> None:
-    """Up to the rounding of the printed values."""
-    paper, base = shipped(name).paper, shipped(name).base
-    for model, by_quantizer in paper.gains.items():
-        for quantizer, by_metric in by_quantizer.items():
-            for metric, gain in by_metric.items():
-                old, new = paper.value(model, base, metric), paper.value(model, quantizer, metric)
-                assert gain == pytest.approx(100 * (new - old) / old, abs=0.02), (model, metric)
 
 
 def test_cells_come_seed_by_seed_with_their_overrides(tmp_path: Path) -> None:

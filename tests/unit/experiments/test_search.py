@@ -12,7 +12,6 @@ import pytest
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 
-from cove_dist.composition import config_folder, load_run_config
 from cove_dist.errors import ConfigError, TrainingError
 from cove_dist.experiments import trials as trials_module
 from cove_dist.experiments.grid import cells_of
@@ -23,24 +22,11 @@ from cove_dist.experiments.trials import Follower, complete_records
 from cove_dist.experiments.tuning import run_search
 from tests.unit.experiments.grids import small_grid, small_search, write_search
 
-SHIPPED = sorted(path.stem for path in (config_folder() / "search").glob("*.yaml"))
 FACTS = {"overrides": ["a=1"], "epochs": 1, "seconds": 2.0}
 
 
 def study_of(search: SearchConfig, quantizer: str = "cove", storage: BaseStorage | None = None) -> PairStudy:
     return PairStudy(search, "deepfm", quantizer, storage or InMemoryStorage())
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_every_shipped_search_asks_for_configurations_that_are_composed(name: str, tmp_path: Path) -> None:
-    search = load_search([*file_arguments("search", [name]), f"output={tmp_path}"])
-    storage = InMemoryStorage()
-    for model, quantizer in search.pairs():
-        study = PairStudy(search, model, quantizer, storage)
-        assert study.defaults.keys() == study.parameters.keys(), "trial 0 is the settings without a search"
-        study.ask()
-        found = sampled(study.parameters, study.ask().params)
-        load_run_config([*search.fixed(model, quantizer), *found])
 
 
 def test_the_base_has_the_space_of_all_and_a_quantizer_its_own_besides(tmp_path: Path) -> None:
