@@ -159,6 +159,8 @@ assert "torchrec" not in sys.modules and "fbgemm_gpu" not in sys.modules
     assert done.returncode == 0, done.stderr
 
 
-def test_files_that_the_readme_links_to_exist() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("document", ["README.md", "results/README.md"])
+def test_files_that_are_linked_to_exist(document: str) -> None:
+    path = ROOT / document
+    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+        assert (path.parent / target).exists(), target
