@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -124,6 +124,8 @@ def _lines(error: ValidationError, prefix: tuple[str, ...], known: Sequence[str]
 def _explain(name: str, overrides: Sequence[str], error: Exception) -> str:
     """Hydra's message, and for an unknown key the nearest keys there are."""
     message = str(error).strip().splitlines()[0]
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: {message}. A text with = or spaces needs quotes of its own: 'common=[\"data=toys\"]'"
     unknown = re.search(r"Could not override '([^']+)'", message)
     if unknown is None:
         options = re.findall(r"^\t(\S+)$", str(error), flags=re.MULTILINE)

@@ -178,3 +178,8 @@ def test_the_global_generator_alone_decides_the_initial_dense_weights() -> None:
         torch.manual_seed(3)
         states.append(build_ctr_model(config, SCHEMA).objective.state_dict())
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_an_override_that_does_not_parse_is_shown_with_what_to_do() -> None:
+    with pytest.raises(ConfigError, match=r"common=\[data=toys\]: .*needs quotes"):
+        compose_yaml("tune", ["common=[data=toys]"])
