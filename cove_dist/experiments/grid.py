@@ -50,6 +50,7 @@ class GridConfig(PlanConfig):
     splits: tuple[Literal["validation", "test"], ...]
     evaluate: Overrides
     metrics: tuple[str, ...]
+    by_frequency: tuple[str, ...]
     lower_is_better: tuple[str, ...]
     compare: tuple[tuple[str, str], ...]
     significance: UnitInterval

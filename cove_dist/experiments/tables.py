@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
+from cove_dist.evaluation.frequency import GROUPS
 from cove_dist.experiments.cells import state
 from cove_dist.experiments.claims import Claim, claims_of, tally
 from cove_dist.experiments.grid import Cell, GridConfig, tuning_note
 from cove_dist.experiments.results import Results
-from cove_dist.experiments.text import TextTable, mean_and_deviation_text, number, p_value, percent
+from cove_dist.experiments.statistics import mean_and_deviation
+from cove_dist.experiments.text import MISSING, TextTable, mean_and_deviation_text, number, p_value, percent
 from cove_dist.report.drawing import Picture
 
 MARKDOWN_FILE, LATEX_FILE = "tables.md", "tables.tex"
@@ -53,6 +57,36 @@ def comparison_table(grid: GridConfig, claims: Sequence[Claim], split: str) -> T
     return TextTable(f"{grid.title}: gains on the {split} split", (*header, "verdict"), tuple(rows), notes)
 
 
+def frequency_table(grid: GridConfig, results: Results, split: str, metric: str) -> TextTable:
+    """A row a model, comparison and entity, a column a group of ids: the base's mean, and the difference to it."""
+    models = list(dict.fromkeys(model for model, _ in grid.pairs()))
+    rows = []
+    for model, (new, old), entity in product(models, grid.comparisons(), ("user", "item")):
+        if not {(model, new), (model, old)} <= set(grid.pairs()):
+            continue
+        names = [f"{metric}/{entity}_{group}" for group in GROUPS]
+        pairs = [[results.of_seeds(split, model, quantizer, name) for quantizer in (old, new)] for name in names]
+        rows.append((model, f"{new} / {old}", entity, *(_difference(*pair) for pair in pairs)))
+    note = (
+        f"Mean {metric} of the second, and mean difference ± standard deviation of the first over the seeds of both, on"
+        " the rows whose user, or item, is in a group: a quarter of the ids each, q1 the rarest in training, and"
+        " those that never occur there."
+    )
+    header = ("model", "compared", "by", *GROUPS)
+    return TextTable(
+        f"{grid.title}: {metric} on the {split} split, by frequency in training", header, tuple(rows), (note,)
+    )
+
+
+def _difference(old: Mapping[int, float], new: Mapping[int, float]) -> str:
+    seeds = [seed for seed in old.keys() & new.keys() if not math.isnan(old[seed] + new[seed])]
+    if not seeds:
+        return MISSING
+    mean, deviation = mean_and_deviation([new[seed] - old[seed] for seed in seeds])
+    spread = "" if math.isnan(deviation) else f" ± {deviation:.4f}"
+    return f"{mean_and_deviation([old[seed] for seed in seeds])[0]:.4f}, {mean:+.4f}{spread}"
+
+
 def write_tables(
     grid: GridConfig, cells: Sequence[Cell], results: Results, pictures: Sequence[Picture], folder: Path, command: str
 ) -> None:
@@ -64,6 +98,7 @@ def write_tables(
         tables = [means_table(grid, results, split)]
         if claims:
             tables.append(comparison_table(grid, claims, split))
+            tables += [frequency_table(grid, results, split, metric) for metric in grid.by_frequency]
         markdown += [table.markdown() for table in tables]
         latex += [table.latex() for table in tables]
         if claims:

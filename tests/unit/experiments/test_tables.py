@@ -118,6 +118,18 @@ def test_files_of_an_unfinished_grid(tmp_path: Path) -> None:
     assert len(pq.read_table(outcome.folder / "results.parquet")) == 30
 
 
+def test_metrics_apart_by_frequency(tmp_path: Path) -> None:
+    grid = small_grid(tmp_path, "by_frequency=[auc]", "only=['deepfm/*']", "seeds=[0,1]")
+    for cell in cells_of(grid):
+        gain = 0.1 + 0.02 * cell.seed if cell.quantizer == "cove" else 0.0
+        write_cell(cell, {"auc": 0.7, "logloss": 0.5, "auc/item_q1": 0.6 + gain, "auc/user_never": math.nan})
+    write_everything(grid, cells_of(grid), "x")
+    text = (tmp_path / "runs" / "tables.md").read_text()
+    assert "| model | compared | by | q1 | q2 | q3 | q4 | never |" in text
+    assert "| deepfm | cove / none | item | 0.6000, +0.1100 ± 0.0141 | missing | missing | missing | missing |" in text
+    assert "| deepfm | cove / none | user | missing | missing | missing | missing | missing |" in text
+
+
 def test_files_of_a_grid_without_results(tmp_path: Path) -> None:
     grid = small_grid(tmp_path, "picture=bars")
     outcome = write_everything(grid, cells_of(grid), "x")
