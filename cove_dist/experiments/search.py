@@ -81,6 +81,7 @@ class SpaceConfig:
 @settings
 class SearchConfig(PlanConfig):
     space: SpaceConfig
+    starts: tuple[dict[str, Any], ...]
     trials: PositiveInt
     startup_trials: PositiveInt
     prune_after: PositiveInt | None
@@ -93,6 +94,11 @@ class SearchConfig(PlanConfig):
         """The space of a pair."""
         own = self.space.models.get(model, {}) | self.space.quantizers.get(quantizer, {})
         return self.space.all | own
+
+    def start(self, model: str, quantizer: str, number: int) -> dict[str, Any]:
+        """A start's values for the parameters that a pair has, as a trial's parameters."""
+        parameters, values = self.parameters(model, quantizer), self.starts[number]
+        return {name: parameters[name].encode(value) for name, value in values.items() if name in parameters}
 
     def fixed(self, model: str, quantizer: str) -> Overrides:
         """The overrides that all trials of a pair share."""
@@ -109,7 +115,19 @@ def load_search(overrides: Sequence[str]) -> SearchConfig:
     for model, quantizer in search.pairs():
         if not search.parameters(model, quantizer):
             raise ConfigError(f"space: has no parameters for {model}/{quantizer}")
+    _check_starts(search)
     return search
+
+
+def _check_starts(search: SearchConfig) -> None:
+    """Raises ConfigError: a parameter that no pair has, or a value outside the space."""
+    known = {name for pair in search.pairs() for name in search.parameters(*pair)}
+    for number, values in enumerate(search.starts):
+        for name in values.keys() - known:
+            raise ConfigError(f"starts.{number}.{name}: no such parameter; the space has {', '.join(sorted(known))}")
+        for pair in search.pairs():
+            for name in [name for name, value in search.start(*pair, number).items() if value is None]:
+                raise ConfigError(f"starts.{number}.{name} = {values[name]}: outside the space of {'/'.join(pair)}")
 
 
 def sampled(parameters: Mapping[str, Number | Choice], values: Mapping[str, Any]) -> Overrides:

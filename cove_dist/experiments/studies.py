@@ -26,7 +26,7 @@ from cove_dist.experiments.search import SearchConfig, defaults
 
 STUDY_FILE = "study.db"
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-_DEFINITION, _FOLDER, DEFAULTS = "definition", "folder", "defaults"
+_DEFINITION, _FOLDER, DEFAULTS, _STARTS = "definition", "folder", "defaults", "starts"
 
 
 class PairStudy:
@@ -58,6 +58,7 @@ class PairStudy:
         )
         self._check_definition()
         self._queue_interrupted()
+        self._queue_starts()
 
     @property
     def name(self) -> str:
@@ -108,6 +109,12 @@ class PairStudy:
             self._study.tell(trial.number, state=TrialState.FAIL)
             self._study.enqueue_trial(trial.params, user_attrs=trial.user_attrs | {_FOLDER: folder_name(trial)})
 
+    def _queue_starts(self) -> None:
+        """Those not queued yet: starts may be added to a search. What they leave open is as in the defaults."""
+        for number in range(self._study.user_attrs.get(_STARTS, 0), len(self.search.starts)):
+            self._study.enqueue_trial(self.defaults | self.search.start(self.model, self.quantizer, number))
+            self._study.set_user_attr(_STARTS, number + 1)
+
     def ended(self) -> list[FrozenTrial]:
         """Trials that have an outcome: complete, pruned or failed."""
         trials = self._study.get_trials()
@@ -117,7 +124,7 @@ class PairStudy:
         return [trial for folder, trial in latest.items() if folder not in waiting | running]
 
     def ask(self) -> Trial:
-        """The next trial: an interrupted one, the defaults, or new parameters.
+        """The next trial: an interrupted one, the defaults, a start, or new parameters.
 
         The sampler's seed depends on the number of the trial, so that an interruption does not change what is drawn.
         """

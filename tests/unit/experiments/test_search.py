@@ -29,6 +29,32 @@ def study_of(search: SearchConfig, quantizer: str = "cove", storage: BaseStorage
     return PairStudy(search, "deepfm", quantizer, storage or InMemoryStorage())
 
 
+def test_starts_follow_the_defaults_and_may_be_added(tmp_path: Path) -> None:
+    storage = InMemoryStorage()
+    study = study_of(small_search(tmp_path, "starts=[{rate:0.002,alpha:0.25}]"), storage=storage)
+    trial = study.ask()
+    study.tell(trial, TrialState.COMPLETE, 0.5, {})
+    study = study_of(small_search(tmp_path, "starts=[{rate:0.002,alpha:0.25},{alpha:0.5}]"), storage=storage)
+    assert study.defaults.items() <= trial.params.items()
+    asked = [study.ask().params for _ in range(2)]
+    assert [params["levels"] for params in asked] == 2 * [study.defaults["levels"]], "what a start leaves open"
+    assert [(params["rate"], params["alpha"]) for params in asked] == [(0.002, 0.25), (trial.params["rate"], 0.5)]
+    base = study_of(small_search(tmp_path, "starts=[{rate:0.002,alpha:0.25}]"), "none")
+    assert [base.ask().params["rate"] for _ in range(2)][1] == 0.002
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ("rte:0.002", r"starts\.0\.rte: no such parameter; the space has .*rate"),
+        ("alpha:7.0", r"starts\.0\.alpha = 7\.0: outside the space of deepfm/cove"),
+    ],
+)
+def test_a_wrong_start_is_refused(tmp_path: Path, start: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        small_search(tmp_path, f"starts=[{{{start}}}]")
+
+
 def test_the_base_has_the_space_of_all_and_a_quantizer_its_own_besides(tmp_path: Path) -> None:
     search = small_search(tmp_path)
     assert list(search.parameters("deepfm", "none")) == ["rate", "units"]
