@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def _files(run: Run, entity: str) -> list[Path]:
 def _export(run: Run) -> None:
     from cove_dist.training.export import export_codes
 
-    export_codes([f"run={run.folder}"])
+    export_codes([f"run={json.dumps(str(run.folder))}"])  # the name may hold a = or a comma
 
 
 def _read(run: Run, entity: str, levels: tuple[int, ...]) -> EntityCodes:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cove_dist.composition import compose_yaml
 from cove_dist.report import codes as module
 from cove_dist.report.codes import draw_sizes, load_codes
 from cove_dist.report.run_folder import Run, load_run
@@ -95,3 +96,17 @@ def test_codes_of_fewer_levels(run: Path) -> None:
     write_codes(run, "item", ITEMS, random_codes(80, (12,)))
     with pytest.raises(DataError, match=r"part-00000.parquet: no column code_2; remove .*codes"):
         load_codes(load_run(run))
+
+
+def test_the_export_is_given_a_folder_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "alpha=0.5, first", tmp_path / "data", log())
+    (run / "checkpoints" / "step_00000006").mkdir(parents=True)
+    asked = []
+
+    def export(overrides: list[str]) -> None:
+        asked.append(compose_yaml("export_codes", overrides).run)
+        write_both(run)
+
+    monkeypatch.setattr("cove_dist.training.export.export_codes", export)
+    load_codes(load_run(run))
+    assert asked == [str(run)]
