@@ -99,7 +99,7 @@ def test_codes_of_fewer_levels(run: Path) -> None:
 
 
 def test_the_export_is_given_a_folder_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = write_run(tmp_path / "alpha=0.5, first", tmp_path / "data", log())
+    run = write_run(tmp_path / "run", tmp_path / "data", log()).rename(tmp_path / "alpha=0.5, first")
     (run / "checkpoints" / "step_00000006").mkdir(parents=True)
     asked = []
 
