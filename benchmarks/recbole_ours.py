@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from itertools import islice
 from pathlib import Path
 
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="the record of the run")
     arguments = parser.parse_args()
     quiet_libraries()
+    logging.getLogger("cove_dist.evaluation").setLevel(logging.ERROR)  # the paper's metrics need more than one target
     request = json.loads(arguments.request.read_text())
     config, _ = load_run_config(request["overrides"])
     with process_group("cpu") as runtime:
