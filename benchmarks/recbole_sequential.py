@@ -22,6 +22,7 @@ scored by our metrics, must give RecBole's figures to six digits.
 from __future__ import annotations
 
 import argparse
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,7 @@ def main() -> None:
     add("--our-learning-rate", type=float, help="(default: RecBole's); its steps are of other numbers of items")
     add("--warmup", type=int, default=0, metavar="STEPS", help="of our learning rate (default: %(default)s)")
     arguments = parser.parse_args()
+    logging.getLogger("cove_dist.evaluation").setLevel(logging.ERROR)  # the paper's metrics need more than one target
     histories = whole_histories(arguments.data)
     longest = next(c.max_length for c in Schema.load(arguments.data).categorical if c.name == INPUT)
     samples = sum(len(items) - 3 for items in histories.values())
