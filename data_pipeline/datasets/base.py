@@ -57,12 +57,15 @@ class Dataset(RawData):
             collaborative filtering. None: where the data set has no labels.
         core: of implicit feedback, keep users and items with at least so many rows. None: all.
         candidates: of implicit feedback, items to rank beside each positive of validation and test. 0: none.
+        sequences: of implicit feedback, a row a history of up to so many items and the next one, for models of lists.
+            None: a row an interaction.
     """
 
     split: SplitBy | None = None
     implicit: bool | None = None
     core: Positive | None = None
     candidates: Annotated[int, Ge(0)] = 99
+    sequences: Positive | None = None
 
     @property
     def is_implicit(self) -> bool:
@@ -95,3 +98,21 @@ class Dataset(RawData):
         if self.split in ("user_time", "time") and not timed:
             raise DataError(f"data.split = {self.split}: needs data.time=COLUMN. Set it, or data.split=random")
         return self.split
+
+    @property
+    def sequence_length(self) -> int | None:
+        """Raises `DataError` for histories of data that has no order, or of another split than leave one out."""
+        if self.sequences is None:
+            return None
+        key = f"data.sequences = {self.sequences}"
+        if not self.is_implicit:
+            raise DataError(f"{key}: for implicit feedback. Set data.implicit=true, or data.sequences=null")
+        if self.columns.time is None:
+            raise DataError(
+                f"{key}: needs the order of a user's rows, and the data has no time. Set data.sequences=null"
+            )
+        if self.split_by != "leave_one_out":
+            raise DataError(
+                f"{key}, data.split = {self.split_by}: set data.split=leave_one_out, or data.sequences=null"
+            )
+        return self.sequences

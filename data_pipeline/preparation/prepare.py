@@ -18,7 +18,9 @@ from data_pipeline.preparation.columns import ITEM, LABEL, ROW, SPLIT, TIME, USE
 from data_pipeline.preparation.encode import encode_ids, id_table
 from data_pipeline.preparation.implicit import keep_positives
 from data_pipeline.preparation.lists import filter_lists, report_lists, split_lists, write_lists
+from data_pipeline.preparation.read import Source
 from data_pipeline.preparation.report import Report
+from data_pipeline.preparation.sequences import report_sequences, write_sequences
 from data_pipeline.preparation.split import seeded_hash, split_rows
 from data_pipeline.preparation.validate import validate
 from data_pipeline.preparation.workspace import Workspace, complete_or_absent, open_workspace, quoted
@@ -59,7 +61,10 @@ def prepare(
             folder / "scratch", memory_gb=dataset.memory_gb, seed=seed, on_progress=on_progress
         ) as workspace,
     ):
-        parts = _prepare_lists if isinstance(dataset, ItemLists) else _prepare_rows
+        if isinstance(dataset, ItemLists):
+            parts = _prepare_lists
+        else:
+            parts = _prepare_rows if dataset.sequence_length is None else _prepare_sequences
         schema, report = parts(dataset, workspace, folder, name)
         schema.save(folder)
         report.save(folder)
@@ -71,6 +76,27 @@ def prepare(
 
 def _prepare_rows(dataset: Dataset, workspace: Workspace, folder: Path, name: str) -> tuple[Schema, Report]:
     """A row an interaction."""
+    source, dropped, rows = _read_and_split(dataset, workspace)
+    categorical = encode_ids(workspace, dataset.columns, folder)
+    if dataset.is_implicit:
+        write_histories(workspace, categorical[0].num_ids, rows, folder)
+    schema = _write(workspace, folder, name, dataset, categorical, rows)
+    write_categories(workspace, source.categories, folder)
+    if dataset.is_implicit:
+        schema = replace(schema, attributes=write_attributes(folder, schema.entity("item")))
+    return schema, _report(workspace, schema, source.description, dataset.split_by, dropped, dataset.published)
+
+
+def _prepare_sequences(dataset: Dataset, workspace: Workspace, folder: Path, name: str) -> tuple[Schema, Report]:
+    """A row a history."""
+    source, dropped, _ = _read_and_split(dataset, workspace)
+    schema = write_sequences(workspace, folder, name, dataset.sequence_length, dataset.row_group_size)
+    write_categories(workspace, {ITEM: source.categories[ITEM]} if ITEM in source.categories else {}, folder)
+    return schema, report_sequences(workspace, schema, source.description, dropped, dataset.published)
+
+
+def _read_and_split(dataset: Dataset, workspace: Workspace) -> tuple[Source, dict[str, int], dict[str, int]]:
+    """Create ``rows``; what was read, the rows left out by reason, and the rows of every split."""
     columns, split_by = dataset.columns, dataset.split_by
     source = dataset.read(workspace)
     workspace.on_progress("checking rows")
@@ -79,15 +105,7 @@ def _prepare_rows(dataset: Dataset, workspace: Workspace, folder: Path, name: st
     if dataset.is_implicit:
         dropped |= keep_positives(workspace, dataset.core, timed)
     workspace.on_progress(f"splitting by {split_by}")
-    rows = split_rows(workspace, split_by, dataset.ratios, timed)
-    categorical = encode_ids(workspace, columns, folder)
-    if dataset.is_implicit:
-        write_histories(workspace, categorical[0].num_ids, rows, folder)
-    schema = _write(workspace, folder, name, dataset, categorical, rows)
-    write_categories(workspace, source.categories, folder)
-    if dataset.is_implicit:
-        schema = replace(schema, attributes=write_attributes(folder, schema.entity("item")))
-    return schema, _report(workspace, schema, source.description, split_by, dropped, dataset.published)
+    return source, dropped, split_rows(workspace, split_by, dataset.ratios, timed)
 
 
 def _prepare_lists(dataset: ItemLists, workspace: Workspace, folder: Path, name: str) -> tuple[Schema, Report]:

@@ -1,0 +1,84 @@
+"""One of our configurations, trained and evaluated; started by ``recbole_cf.py`` and ``recbole_sequential.py``.
+
+One process, by `Trainer`: its loader, pipeline, optimizers and evaluator. The test split is evaluated whenever
+validation was better than before, so that the last such evaluation is that of the best weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from itertools import islice
+from pathlib import Path
+
+import epochs
+import torch
+
+from cove_dist.composition import load_run_config
+from cove_dist.config import RunConfig
+from cove_dist.training.distributed import Runtime, process_group
+from cove_dist.training.tasks import task_of
+from cove_dist.training.trainer import Trainer
+from data_pipeline.schema import Schema
+from launch.cli import quiet_libraries
+
+NAMES = {"full_ndcg@10": "ndcg@10", "full_recall@10": "recall@10", "full_hr@10": "hr@10"}  # of collaborative filtering
+NAMES |= {"ndcg@10": "ndcg@10", "recall@10": "recall@10"}  # of lists
+
+
+class Ours:
+    """See `epochs.Contestant`."""
+
+    def __init__(self, config: RunConfig, schema: Schema, runtime: Runtime) -> None:
+        self.trainer = Trainer(config, schema, runtime)
+        self.trainer.trainable.model.train()
+        self.name = f"ours, {config.model['_target_'].rsplit('.', 1)[1]}"
+        self.steps_per_epoch = len(self.trainer.train_loader)
+        self._evaluate_test = task_of(config).build_evaluator(config, schema, "test", runtime, {})
+        self._tested: epochs.Metrics = {}
+
+    def train_epoch(self, epoch: int, max_steps: int | None) -> int:
+        trainer = self.trainer
+        trainer.train_loader.set_epoch(epoch)
+        batches = iter(trainer.train_loader)
+        steps = 0
+        for output in trainer.steps(batches if max_steps is None else islice(batches, max_steps)):
+            trainer.window.add(output, trainer.codebooks.after_step(trainer.position.step))
+            steps += 1
+        return steps
+
+    def validate(self) -> epochs.Metrics:
+        return renamed(self.trainer.evaluate())
+
+    def note_best(self) -> None:
+        self._tested = renamed(self._evaluate_test(self.trainer.trainable.model))
+
+    def test(self) -> epochs.Metrics:
+        return self._tested
+
+
+def renamed(metrics: dict[str, float]) -> epochs.Metrics:
+    """Under the names that both programs use; a list with one item left out is hit as often as that is recalled."""
+    found = {common: metrics[name] for name, common in NAMES.items() if name in metrics}
+    return {"hr@10": found["recall@10"]} | found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--request", type=Path, required=True, help="a JSON file: overrides, plan")
+    parser.add_argument("--json", type=Path, required=True, help="the record of the run")
+    arguments = parser.parse_args()
+    quiet_libraries()
+    logging.getLogger("cove_dist.evaluation").setLevel(logging.ERROR)  # the paper's metrics need more than one target
+    request = json.loads(arguments.request.read_text())
+    config, _ = load_run_config(request["overrides"])
+    with process_group("cpu") as runtime:
+        contestant = Ours(config, Schema.load(config.data.path), runtime)
+        record = epochs.run(contestant, epochs.Plan(**request["plan"]))
+    record |= {"overrides": request["overrides"], "threads": torch.get_num_threads()}
+    arguments.json.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""A row a history: pieces of training that predict every item once, and the items left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from data_pipeline.errors import DataError
+from data_pipeline.preparation.report import Report
+from data_pipeline.schema import SPLITS, Schema
+from tests.unit.data.prepare_helpers import prepare_custom, read_split, write_csv
+
+SEQUENCES = {"label": None, "sequences": 4}
+
+
+def raw_histories() -> dict[int, list[int]]:
+    """Items of every user by time; of 3 to 14, so that pieces of every length occur, a single item among them."""
+    rng = np.random.default_rng(3)
+    return {10 + count: [int(i) for i in rng.permutation(30)[:count]] for count in range(3, 15)}
+
+
+@pytest.fixture(scope="module")
+def histories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, list[int]]]:
+    """The prepared folder, and what was prepared: rows of all users mixed, times falling within the file."""
+    folder, kept = tmp_path_factory.mktemp("sequences"), raw_histories()
+    rows = [(user, item, 1, time) for user, items in kept.items() for time, item in enumerate(items)]
+    rows.sort(key=lambda row: (-row[3], row[1]))
+    prepare_custom(write_csv(folder / "raw.csv", rows), folder / "out", **SEQUENCES)
+    return folder / "out", kept
+
+
+def decoded(folder: Path, split: str) -> list[tuple[int, list[int], list[int]]]:
+    users, items = (
+        pq.read_table(folder / "ids" / f"{name}.parquet")["original_id"].to_pylist() for name in ("list_id", "item_id")
+    )
+    return [
+        (users[row["list_id"]], *([items[i] for i in row[half]] for half in ("input", "target")))
+        for row in read_split(folder, split)
+    ]
+
+
+def test_one_item_is_left_out_for_each_of_validation_and_test(histories: tuple[Path, dict]) -> None:
+    folder, kept = histories
+    assert decoded(folder, "test") == [(user, items[:-1][-4:], items[-1:]) for user, items in sorted(kept.items())]
+    assert decoded(folder, "validation") == [
+        (user, items[:-2][-4:], items[-2:-1]) for user, items in sorted(kept.items())
+    ]
+
+
+def test_pieces_of_training_predict_every_item_but_the_first_once(histories: tuple[Path, dict]) -> None:
+    folder, kept = histories
+    predicted, pairs = Counter(), set()
+    for user, before, target in decoded(folder, "train"):
+        piece = before + target
+        assert 2 <= len(piece) <= 5
+        assert len(target) == 1
+        predicted.update((user, item) for item in piece[1:])
+        pairs |= {(user, *pair) for pair in pairwise(piece)}
+    training = {user: items[:-2] for user, items in kept.items()}
+    assert predicted == Counter((user, item) for user, items in training.items() for item in items[1:])
+    assert pairs == {(user, *pair) for user, items in training.items() for pair in pairwise(items)}
+
+
+def test_the_last_piece_is_the_fullest(histories: tuple[Path, dict]) -> None:
+    folder, kept = histories
+    pieces = decoded(folder, "train")
+    for user, items in kept.items():
+        if len(items) > 3:
+            assert (user, items[:-3][-4:], items[-3:-2]) in pieces
+
+
+def test_schema_and_report(histories: tuple[Path, dict]) -> None:
+    folder, kept = histories
+    schema, report = Schema.load(folder), Report.load(folder)
+    lengths = {column.name: column.max_length for column in schema.categorical if column.sequence}
+    assert lengths == {"input": 4, "target": 1}
+    assert (report.users, report.split) == (len(kept), "leave_one_out")
+    assert report.interactions == sum(map(len, kept.values()))
+    assert [report.rows[split] for split in SPLITS] == [len(read_split(folder, split)) for split in SPLITS]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"label": "label", "sequences": 4}, "data.implicit=true"),
+        ({"label": None, "sequences": 4, "time": None}, "has no time"),
+        ({"label": None, "sequences": 4, "split": "random"}, "data.split=leave_one_out"),
+    ],
+)
+def test_data_without_histories_is_refused(tmp_path: Path, settings: dict, message: str) -> None:
+    source = write_csv(tmp_path / "raw.csv", [(1, item, 1, item) for item in range(6)])
+    with pytest.raises(DataError, match=message):
+        prepare_custom(source, tmp_path / "out", **settings)
