@@ -97,7 +97,7 @@ def reduced(command: list[str], workplace: Path) -> list[str]:
     small = [f"{key}={fewer[key]}" if (key := word.split("=")[0]) in fewer else word for word in rest]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     head = torchrun if runner.endswith("torchrun") else [sys.executable]
-    ctr = not any(word.startswith(("experiment=toys", "experiment=aotm")) for word in rest)
+    ctr = not any(word.startswith(("experiment=toys", "experiment=aotm", "model=sasrec")) for word in rest)
     head_units = ["model.hidden_units=[16]"] if program == "train" and ctr else []
     return [*head, *small, *FEWER[program], *head_units]
 
@@ -134,6 +134,7 @@ def test_commands_of_the_quickstart_and_the_readme(workplace: Path) -> None:
         "four",
         "sharded",
         "aotm_sasrec",
+        "toys_sasrec",
     ):
         assert (workplace / "runs" / run / "config.yaml").is_file()
     assert (workplace / "results" / "table4_movielens" / "results.parquet").is_file()
