@@ -150,6 +150,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--patience", type=int, default=Settings.patience)
     add("--l2", type=float, default=Settings.embedding_regularizer, help="FuxiCTR's embedding_regularizer")
     add("--torch-init", action="store_true", help="linear layers start as torch's do, not by FuxiCTR's Xavier normal")
+    add("--bfloat16", action="store_true", help="autocast of all but the embeddings, as trainer.precision=bfloat16")
     add("--lr-decay", action="store_true", help="FuxiCTR's reduce_lr_on_plateau")
     return parser.parse_args()
 
@@ -162,6 +163,7 @@ def main() -> None:
         embedding_regularizer=args.l2,
         reduce_lr_on_plateau=args.lr_decay,
         torch_init=args.torch_init,
+        bfloat16=args.bfloat16,
     )
     with tempfile.TemporaryDirectory() as folder:
         data = convert(args.data, Path(folder))

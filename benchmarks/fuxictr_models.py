@@ -44,6 +44,7 @@ class Settings:
     embedding_regularizer: float = 0.0  # lambda of (lambda / 2) * ||table||^2, over the whole tables, every step
     reduce_lr_on_plateau: bool = False  # else the learning rate * 0.1 after every epoch without a better validation AUC
     torch_init: bool = False  # FuxiCTR's own: Xavier normal weights, zero biases
+    bfloat16: bool = False  # autocast of all that follows the embeddings
     patience: int = 3
     max_epochs: int = 100
 
@@ -76,7 +77,7 @@ class RecordedModel(BaseModel):
         if settings.torch_init:
             for layer, start in torch_start.items():
                 layer.load_state_dict(start)
-        self.batch_size = settings.batch_size
+        self.batch_size, self.bfloat16 = settings.batch_size, settings.bfloat16
         self.validation_auc, self.validation_seconds, self.step_seconds, self.epoch_seconds = [], [], [], []
 
     def build(self, feature_map: FeatureMap, settings: Settings, width: int) -> None:
@@ -89,7 +90,10 @@ class RecordedModel(BaseModel):
 
     def forward(self, inputs: Inputs) -> Inputs:
         fields = self.get_inputs(inputs)
-        return {"y_pred": self.output_activation(self.logits(fields, self.embedding_layer(fields)))}
+        embeddings = self.embedding_layer(fields)
+        with torch.autocast(embeddings.device.type, torch.bfloat16, enabled=self.bfloat16):
+            logits = self.logits(fields, embeddings)
+        return {"y_pred": self.output_activation(logits.float())}
 
     def train_step(self, batch_data: Inputs) -> torch.Tensor:
         start = time.perf_counter()
