@@ -136,14 +136,28 @@ def summary_table(search: SearchConfig, studies: Sequence[PairStudy]) -> TextTab
         first = [t for t in ended if DEFAULTS in t.user_attrs and t.state == TrialState.COMPLETE]
         before = number(first[0].value or 0.0) if first else MISSING
         found = (MISSING, "") if best is None else (number(best.value or 0.0), _words(best))
-        tried = f"{len(ended)} of {search.trials}"
+        tried = f"{len(ended)} of {max(len(ended), search.trials)}"  # an earlier call may have asked for more
         rows.append((study.model, study.quantizer, study.metric, tried, ", ".join(counts), before, *found))
     header = ("model", "quantizer", "metric", "trials", "ended", "defaults", "best", "with")
     note = (
-        f"Every pair, base and quantized alike, has the same budget: {search.trials} trials, its settings without a"
-        " search among them. Values are of the validation split, at the best epoch; the test split is not read."
+        f"{_budgets(studies)} The settings without a search are among the trials. Values are of the validation split,"
+        " at the best epoch; the test split is not read."
     )
     return TextTable(search.title, header, tuple(rows), (note,))
+
+
+def _budgets(studies: Sequence[PairStudy]) -> str:
+    """What may be said of the numbers of trials that the pairs have had."""
+    counts: dict[str, set[int]] = {}
+    for study in studies:
+        counts.setdefault(study.model, set()).add(len(study.ended()))
+    if any(len(of_model) > 1 for of_model in counts.values()):
+        return "The search is under way: the pairs of a model do not have the same number of trials yet."
+    trials = {model: min(of_model) for model, of_model in counts.items()}
+    if len(set(trials.values())) == 1:
+        return f"Every pair, base and quantized alike, has the same budget: {min(trials.values())} trials."
+    listed = ", ".join(f"{model} {count}" for model, count in trials.items())
+    return f"The pairs of a model, base and quantized alike, have the same budget; trials each: {listed}."
 
 
 def _words(trial: FrozenTrial) -> str:

@@ -206,7 +206,12 @@ def test_pairs_take_turns_and_a_grid_takes_what_was_found(tmp_path: Path, monkey
         rates = [o for o in cell.overrides if "learning_rate" in o]
         assert len(rates) == 2
         assert float(rates[0].split("=")[1]) >= 0.001
-    assert "the same budget: 4 trials" in (tmp_path / "search" / "summary.md").read_text()
+    summary = tmp_path / "search" / "summary.md"
+    assert "the same budget: 4 trials" in summary.read_text()
+    run_search(arguments(tmp_path, "trials=5", "~quantizers.none"), "x")
+    run_search(arguments(tmp_path, "trials=4"), "x")
+    assert len(trained) == 9
+    assert "the pairs of a model do not have the same number of trials yet" in summary.read_text()
 
 
 def test_a_search_that_cannot_go_well_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
