@@ -138,13 +138,14 @@ def tuning_note(grid: GridConfig) -> str:
     if grid.tuned is None:
         return "Settings are those of the configuration files; none was tuned."
     pairs: Any = OmegaConf.to_container(OmegaConf.load(grid.tuned))["pairs"]
-    used = [pairs[model][grid.tuned_as.get(quantizer, quantizer)] for model, quantizer in grid.pairs()]
-    trials, metrics = {pair["trials"] for pair in used}, sorted({pair["metric"] for pair in used})
-    budget = (
-        f"{min(trials)} trials each"
-        if len(trials) == 1
-        else f"unequal budgets of {min(trials)} to {max(trials)} trials"
-    )
+    used = [(model, pairs[model][grid.tuned_as.get(quantizer, quantizer)]) for model, quantizer in grid.pairs()]
+    metrics, by_model = sorted({pair["metric"] for _, pair in used}), {(model, pair["trials"]) for model, pair in used}
+    trials, equal = {count for _, count in by_model}, len(by_model) == len({model for model, _ in by_model})
+    span = f"{min(trials)} to {max(trials)} trials"
+    if len(trials) == 1:
+        budget = f"{min(trials)} trials each"
+    else:
+        budget = f"{span}, as many for each quantizer of a model" if equal else f"unequal budgets of {span}"
     return f"Settings tuned by {budget}, on {', '.join(metrics)}."
 
 

@@ -149,14 +149,22 @@ def test_a_curve_over_a_varied_setting(tmp_path: Path) -> None:
     assert picture.caption.startswith("Gain over quantizer.alpha = 0, paired by seed")
 
 
-def test_tuned_settings_are_stated_with_their_budget(tmp_path: Path) -> None:
-    entry = "{overrides: [], metric: validation auc, trials: %d}"
+@pytest.mark.parametrize(
+    ("trials", "words"),
+    [
+        ((7, 7, 7, 7), "tuned by 7 trials each, on validation auc"),
+        ((7, 7, 9, 9), "7 to 9 trials, as many for each quantizer of a model"),
+        ((7, 9, 7, 9), "unequal budgets of 7 to 9 trials"),
+    ],
+)
+def test_tuned_settings_are_stated_with_their_budget(tmp_path: Path, trials: tuple[int, ...], words: str) -> None:
+    entries = [f"{{overrides: [], metric: validation auc, trials: {count}}}" for count in trials]
     best = tmp_path / "best.yaml"
-    for trials, words in ((7, "tuned by 7 trials each, on validation auc"), (9, "unequal budgets of 7 to 9 trials")):
-        best.write_text(f"pairs: {{deepfm: {{none: {entry % 7}, cove: {entry % trials}}}}}")
-        grid = small_grid(tmp_path, f"tuned={best}", 'only=["deepfm/*"]')
-        outcome = write_everything(grid, cells_of(grid), "x")
-        assert words in (outcome.folder / "tables.md").read_text()
+    deepfm, dlrm = (f"{{none: {none}, cove: {cove}}}" for none, cove in zip(entries[::2], entries[1::2], strict=True))
+    best.write_text(f"pairs: {{deepfm: {deepfm}, dlrm: {dlrm}}}")
+    grid = small_grid(tmp_path, f"tuned={best}")
+    outcome = write_everything(grid, cells_of(grid), "x")
+    assert words in (outcome.folder / "tables.md").read_text()
 
 
 def test_numbers_as_text() -> None:
