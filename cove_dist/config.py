@@ -214,10 +214,9 @@ class EvaluationConfig:
     def metrics(self, task: str, split: str = "validation") -> list[str]:
         """The names of a split's metrics, as ``metrics.json`` has them; early stopping may watch validation's."""
         if task == "cf":
-            rankings = self.rank_test if split == "test" else self.rank_validation
             names = {"ndcg": self.ndcg_at, "mrr": self.ndcg_at, "hr": self.hit_rate_at, "recall": self.hit_rate_at}
             by_rank = [f"{name}@{k}" for name, ks in names.items() for k in ks]
-            return [RANKING_PREFIX[ranking] + name for ranking in rankings for name in by_rank]
+            return [RANKING_PREFIX[ranking] + name for ranking in self.rankings(split) for name in by_rank]
         if task == "lists":
             names = {"paper_ndcg": self.ndcg_at, "paper_hr": self.hit_rate_at, "ndcg": self.ndcg_at}
             return [f"{name}@{k}" for name, ks in (names | {"recall": self.hit_rate_at}).items() for k in ks]
