@@ -10,6 +10,7 @@ from typing import Protocol
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from cove_dist.tasks.cf import CFModel
@@ -17,7 +18,7 @@ from cove_dist.tasks.cf_graph import GraphObjective
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.transforms import ITEM_BLOCK, USER_BLOCK, row_block
 
-_AT_ONCE = 1 << 17  # ids of a look-up
+_AT_ONCE = 1 << 17  # ids of a look-up; a table of no more rows is looked up once, whole
 
 
 class Vectors(Protocol):
@@ -44,12 +45,20 @@ def vectors_of(model: CFModel, schema: Schema) -> Vectors:
 class _LookedUp:
     def __init__(self, model: CFModel, schema: Schema) -> None:
         self._model, self._num_items = model, schema.entity("item").num_seen
+        self._whole = {
+            entity: self._fused(entity, torch.arange(rows))
+            for entity in ("user", "item")
+            if (rows := schema.entity(entity).num_rows) <= _AT_ONCE
+        }
 
     def users(self, ids: torch.Tensor) -> torch.Tensor:
-        return self._fused("user", ids)
+        return self._rows("user", ids)
 
     def items(self, ids: torch.Tensor) -> torch.Tensor:
-        return self._fused("item", ids)
+        return self._rows("item", ids)
+
+    def _rows(self, entity: str, ids: torch.Tensor) -> torch.Tensor:
+        return F.embedding(ids, self._whole[entity]) if entity in self._whole else self._fused(entity, ids)
 
     def _fused(self, entity: str, ids: torch.Tensor) -> torch.Tensor:
         column = self._model.column_of(entity)

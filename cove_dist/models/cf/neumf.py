@@ -48,10 +48,9 @@ class NeuMF(Recommender):
 
     def forward(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """Logits ``[B, n]`` of ``users [B, 2d]`` for ``items [B, n, 2d]``."""
-        user_g, user_m = users.unsqueeze(1).expand_as(items).chunk(2, dim=-1)
-        item_g, item_m = items.chunk(2, dim=-1)
-        deep = self.mlp(torch.cat([user_m, item_m], dim=-1))
-        return self.output(torch.cat([user_g * item_g, deep], dim=-1)).squeeze(-1)
+        user_g, item_g = users[:, : users.shape[1] // 2], items[..., : users.shape[1] // 2]
+        shallow, deep = self._shallow_weight * user_g, self._deep(users, items)
+        return torch.bmm(item_g, shallow.unsqueeze(2)).squeeze(2) + deep
 
     def score_all(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """As `forward`, with the first layer applied to users and items apart, so that its cost is not per pair."""
@@ -66,11 +65,22 @@ class NeuMF(Recommender):
         return F.binary_cross_entropy_with_logits(logits, labels)
 
     def _score_slice(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        (user_g, user_m), (item_g, item_m) = users.chunk(2, dim=-1), items.chunk(2, dim=-1)
+        dim = users.shape[1] // 2
+        return (self._shallow_weight * users[:, :dim]) @ items[:, :dim].T + self._deep(users, items)
+
+    @property
+    def _shallow_weight(self) -> torch.Tensor:
+        return self.output.weight[0, : -self.mlp.out_dim]
+
+    def _deep(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """The MLP's part of the logits, ``[B, n]``, of items ``[B, n, 2d]`` or ``[n, 2d]``.
+
+        The first layer is applied to users and items apart: half the work of a layer over their concatenation.
+        """
+        user_m, item_m = (rows[..., rows.shape[-1] // 2 :] for rows in (users, items))
         first, *rest = self.mlp
         of_user, of_item = first.weight.chunk(2, dim=1)
         deep = F.linear(user_m, of_user, first.bias).unsqueeze(1) + F.linear(item_m, of_item)
         for layer in rest:
             deep = layer(deep)
-        shallow, last = self.output.weight[0].split([user_g.shape[1], deep.shape[2]])
-        return (user_g * shallow) @ item_g.T + deep @ last + self.output.bias
+        return deep @ self.output.weight[0, -self.mlp.out_dim :] + self.output.bias
