@@ -14,7 +14,9 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
-WORKSPACE = 1 << 21  # scores in memory at a time
+WORKSPACE_CPU = 1 << 19  # scores in memory at a time; on CPU they should stay in the cache,
+WORKSPACE_ACCELERATOR = 1 << 26
+FEWEST = 32  # positions at a time, however large the vocabulary: fewer waste the matrix products
 
 
 class Collectives:
@@ -73,8 +75,9 @@ def vocabulary_cross_entropy(
     weights: torch.Tensor,
     vocabulary: Vocabulary,
     ranks: Collectives,
-    workspace: int = WORKSPACE,
+    workspace: int | None = None,
     groups: torch.Tensor | None = None,
+    precision: torch.dtype = torch.float32,
 ) -> torch.Tensor:
     """``sum_p weights[p] · -log softmax(hidden[p] · rows)[targets[p]]`` over this rank's positions. Collective.
 
@@ -87,28 +90,30 @@ def vocabulary_cross_entropy(
         weights: float ``[P]``, without a gradient.
         vocabulary: this rank's part.
         ranks: that have the other parts.
-        workspace: scores in memory at a time.
+        workspace: scores in memory at a time; None: what suits the device.
         groups: int64 ``[P]``: the group of rows that a position is scored against, that of its target; all rows where
             the vocabulary has no groups.
+        precision: of the factors of the matrix products. Exponentials and sums are float32.
 
     Returns:
         Scalar float32.
     """
     groups = torch.zeros_like(targets) if groups is None else groups
-    return _CrossEntropy.apply(hidden, vocabulary.rows, targets, groups, weights, vocabulary, ranks, workspace)
+    inputs = hidden, vocabulary.rows, targets, groups, weights
+    return _CrossEntropy.apply(*inputs, vocabulary, ranks, workspace, precision)
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, rows, targets, groups, weights, vocabulary, ranks, workspace):
+    def forward(ctx, hidden, rows, targets, groups, weights, vocabulary, ranks, workspace, precision):
         own = len(hidden)
         longest, most_rows = ranks.max(torch.tensor([own, len(rows)], device=hidden.device)).tolist()
         padded = (_padded(x, longest) for x in (hidden.float(), targets, groups, weights.float()))
         gathered = (ranks.gather(x) for x in padded)
         wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        chunk = max(1, workspace // max(most_rows, 1))  # positions at a time, the same on all ranks
+        chunk = _positions_at_a_time(workspace, most_rows, hidden.device)
         own_rows = Vocabulary(rows.float(), vocabulary.first, vocabulary.groups)
-        loss, hidden_grad, rows_grad = _all_positions(*gathered, own_rows, ranks, chunk, wanted)
+        loss, hidden_grad, rows_grad = _all_positions(*gathered, own_rows, ranks, chunk, precision, wanted)
         if wanted:
             ctx.save_for_backward(ranks.scatter_sum(hidden_grad)[:own], rows_grad)
             ctx.dtypes = hidden.dtype, rows.dtype
@@ -118,7 +123,14 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx, scale):
         hidden_grad, rows_grad = ctx.saved_tensors
         hidden_type, rows_type = ctx.dtypes
-        return (hidden_grad * scale).to(hidden_type), (rows_grad * scale).to(rows_type), *[None] * 6
+        return (hidden_grad * scale).to(hidden_type), (rows_grad * scale).to(rows_type), *[None] * 7
+
+
+def _positions_at_a_time(workspace: int | None, rows: int, device: torch.device) -> int:
+    """The same on all ranks, where the largest number of rows is given."""
+    if workspace is not None:
+        return max(1, workspace // max(rows, 1))
+    return max(FEWEST, (WORKSPACE_CPU if device.type == "cpu" else WORKSPACE_ACCELERATOR) // max(rows, 1))
 
 
 def _padded(x: torch.Tensor, length: int) -> torch.Tensor:
@@ -134,14 +146,16 @@ def _all_positions(
     vocabulary: Vocabulary,
     ranks: Collectives,
     chunk: int,
+    precision: torch.dtype,
     with_gradient: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Weighted losses ``[Q]``, this rank's share of the gradient of ``hidden [Q, d]``, and that of ``rows [n, d]``."""
-    rows, losses = vocabulary.rows, torch.empty_like(weights)
-    hidden_grad, rows_grad = torch.zeros_like(hidden), torch.zeros_like(rows)
+    hidden, rows = hidden.to(precision), vocabulary.rows.to(precision)
+    hidden_grad, rows_grad = (torch.zeros_like(x, dtype=torch.float32) for x in (hidden, rows))
+    losses = torch.empty_like(weights)
     for start in range(0, len(hidden), chunk):
         part = slice(start, start + chunk)
-        scores = hidden[part] @ rows.T
+        scores = (hidden[part] @ rows.T).float()
         if vocabulary.groups is not None:
             other = groups[part][:, None] != vocabulary.groups
             scores.masked_fill_(other & (weights[part] != 0)[:, None], -torch.inf)  # padding keeps all: it needs a sum
@@ -149,13 +163,14 @@ def _all_positions(
         here = ((place >= 0) & (place < len(rows))).nonzero().squeeze(1)
         place = place[here]
         true = scores.new_zeros(len(scores)).index_put_((here,), scores[here, place])
-        top = ranks.max(scores.max(dim=1).values if len(rows) else scores.new_full((len(scores),), -torch.inf))
+        top = ranks.max(scores.amax(dim=1) if len(rows) else scores.new_full((len(scores),), -torch.inf))
         exponentials = scores.sub_(top[:, None]).exp_()
         total, true = ranks.sum(torch.stack([exponentials.sum(dim=1), true]))
         losses[part] = weights[part] * (total.log() + top - true)
         if with_gradient:
             probabilities = exponentials.mul_((weights[part] / total)[:, None])
             probabilities[here, place] -= weights[part][here]
-            torch.mm(probabilities, rows, out=hidden_grad[part])
-            rows_grad.addmm_(probabilities.T, hidden[part])
+            probabilities = probabilities.to(precision)
+            hidden_grad[part] = probabilities @ rows
+            rows_grad += probabilities.T @ hidden[part]
     return losses, hidden_grad, rows_grad

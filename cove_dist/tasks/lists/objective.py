@@ -184,12 +184,11 @@ class ListObjective(nn.Module):
             return sampled_cross_entropy(hidden, true, targets, weights, rows, ids, self.log_expected[ids])
         ranks = world() if self.settings.softmax == "vocabulary_parallel" else Collectives()
         first = int(ids[0]) if len(ids) else 0
-        if self.two_stage is None:
-            return vocabulary_cross_entropy(hidden, targets, weights, Vocabulary(rows, first), ranks)
-        groups, of_rows = items.categories[predicted.which], items.categories[len(items.fed) :]
-        return vocabulary_cross_entropy(
-            hidden, targets, weights, Vocabulary(rows, first, of_rows), ranks, groups=groups
-        )
+        groups = of_rows = None
+        if self.two_stage is not None:
+            groups, of_rows = items.categories[predicted.which], items.categories[len(items.fed) :]
+        vocabulary, precision = Vocabulary(rows, first, of_rows), self.settings.precision
+        return vocabulary_cross_entropy(hidden, targets, weights, vocabulary, ranks, groups=groups, precision=precision)
 
 
 class ListModel(nn.Module):

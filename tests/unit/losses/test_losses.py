@@ -37,6 +37,26 @@ def test_a_whole_vocabulary(inputs: dict[str, torch.Tensor], workspace: int, sca
         torch.testing.assert_close(found.grad.double(), true.grad, rtol=1e-5, atol=1e-5 * scale)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_factors_of_less_precision_err_by_their_rounding(
+    inputs: dict[str, torch.Tensor], precision: torch.dtype
+) -> None:
+    found, true = [], []
+    for losses, dtype in ((found, torch.float32), (true, torch.float64)):
+        hidden, rows = (inputs[name].detach().to(dtype).requires_grad_() for name in ("hidden", "rows"))
+        if dtype is torch.float64:
+            loss = F.cross_entropy(hidden @ rows.T, inputs["targets"], reduction="none") @ inputs["weights"].double()
+        else:
+            weights, vocabulary = inputs["weights"], Vocabulary(rows, 0)
+            loss = vocabulary_cross_entropy(
+                hidden, inputs["targets"], weights, vocabulary, Collectives(), precision=precision
+            )
+        loss.backward()
+        losses += [loss.detach(), hidden.grad, rows.grad]
+    error = max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(found, true, strict=True))
+    assert error < 4 * torch.finfo(precision).eps * D**0.5
+
+
 def test_no_position_is_no_loss(inputs: dict[str, torch.Tensor]) -> None:
     rows = inputs["rows"].requires_grad_()
     empty = inputs["hidden"][:0].requires_grad_()
