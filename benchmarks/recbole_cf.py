@@ -4,7 +4,7 @@
         recbole/bin/pip install --no-deps -r benchmarks/requirements-recbole.txt
     python launch/prepare.py data=toys source=raw/toys
     python benchmarks/recbole_cf.py --data data/toys --recbole recbole/bin/python --json FILE \\
-        --ours embeddings.optimizer.name=sparse_adam
+        --ours embeddings.optimizer.name=sparse_rmsprop
 
 The prepared folder is written as RecBole's benchmark files: its train, validation and test rows are ours. Both learn
 from d = 64, batches of 1024 positives with a uniform negative each, by Adam at the same rate, with the same L2; NeuMF's

@@ -29,17 +29,18 @@ _FUSED_ON_CPU = ("sgd", "adagrad", "rowwise_adagrad")
 
 @settings
 class OptimizerConfig:
-    name: Literal["adam", "sparse_adam", "adagrad", "rowwise_adagrad", "sgd"]
+    name: Literal["adam", "sparse_adam", "sparse_rmsprop", "adagrad", "rowwise_adagrad", "sgd"]
     learning_rate: PositiveFloat
     weight_decay: NonNegativeFloat
 
     def __post_init__(self) -> None:
-        if self.name == "sparse_adam" and self.weight_decay:
-            raise ValueError(f"weight_decay = {self.weight_decay}: not with sparse_adam; allowed: 0")
+        if self.name.startswith("sparse_") and self.weight_decay:
+            raise ValueError(f"weight_decay = {self.weight_decay}: not with {self.name}; allowed: 0")
 
     def is_fused_on(self, device_type: str) -> bool:
         """Whether fbgemm has a kernel that applies this optimizer to sharded tables in the backward pass."""
-        return self.weight_decay == 0 and (device_type == "cuda" or self.name in _FUSED_ON_CPU)
+        fused = self.name != "sparse_rmsprop" if device_type == "cuda" else self.name in _FUSED_ON_CPU
+        return fused and self.weight_decay == 0
 
 
 @settings
@@ -66,7 +67,7 @@ class EmbeddingsConfig:
             return
         table, sharding = next(iter(sharded.items()))
         reason = f"weight_decay = {self.optimizer.weight_decay}" if self.optimizer.weight_decay else self.optimizer.name
-        names = "any name" if device_type == "cuda" else f"one of {', '.join(_FUSED_ON_CPU)}"
+        names = "any name but sparse_rmsprop" if device_type == "cuda" else f"one of {', '.join(_FUSED_ON_CPU)}"
         allowed = f"embeddings.optimizer.name={names}"
         raise ConfigError(
             f"embeddings.sharding.{table} = {sharding}: a sharded table is updated by a fused kernel, and on"
@@ -143,7 +144,7 @@ class TrainerConfig:
     debug: bool
 
     def __post_init__(self) -> None:
-        if self.optimizer.name in ("rowwise_adagrad", "sparse_adam"):
+        if self.optimizer.name in ("rowwise_adagrad", "sparse_adam", "sparse_rmsprop"):
             raise ValueError(f"optimizer.name = {self.optimizer.name}: is for tables only; allowed: adam, adagrad, sgd")
         if self.debug and self.checkpoint.resume == "auto":
             raise ValueError("checkpoint.resume = auto: not with debug=true, which writes no checkpoints; allowed: no")

@@ -13,7 +13,7 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from cove_dist.config import EmbeddingsConfig, OptimizerConfig
 from cove_dist.embeddings.sharding import table_sharding
-from cove_dist.embeddings.sparse_adam import SparseAdam
+from cove_dist.embeddings.sparse_optimizers import SparseAdam, SparseOptimizer, SparseRMSprop
 from cove_dist.embeddings.tables import Tables
 from cove_dist.errors import ConfigError
 
@@ -22,8 +22,9 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
     "rowwise_adagrad": RowWiseAdagrad,
     "sgd": torch.optim.SGD,
-    "sparse_adam": torch.optim.Adam,  # in the fused kernels: they change the rows that a step looks up, and no others
+    "sparse_adam": torch.optim.Adam,  # of cuda's fused kernels, which change the rows that a step looks up alone
 }
+SPARSE: dict[str, type[SparseOptimizer]] = {"sparse_adam": SparseAdam, "sparse_rmsprop": SparseRMSprop}  # on CPU
 
 
 def fuse_optimizer(tables: Tables, config: EmbeddingsConfig, device_type: str) -> None:
@@ -33,18 +34,21 @@ def fuse_optimizer(tables: Tables, config: EmbeddingsConfig, device_type: str) -
         ConfigError: an optimizer that these tables cannot have.
     """
     bags = isinstance(tables, EmbeddingBagCollection)
-    if bags and config.optimizer.name == "sparse_adam" and device_type == "cpu":
+    if bags and config.optimizer.name in SPARSE and device_type == "cpu":
         raise ConfigError(
-            "embeddings.optimizer.name = sparse_adam: on cpu for models of collaborative filtering and of lists,"
-            " not for CTR; allowed: adam, adagrad, rowwise_adagrad, sgd"
+            f"embeddings.optimizer.name = {config.optimizer.name}: on cpu for models of collaborative filtering and of"
+            " lists, not for CTR; allowed: adam, adagrad, rowwise_adagrad, sgd"
         )
+    if config.optimizer.name == "sparse_rmsprop" and device_type == "cuda":
+        raise ConfigError("embeddings.optimizer.name = sparse_rmsprop: on cpu alone; on cuda take adam or sparse_adam")
     modules = tables.embedding_bags if bags else tables.embeddings
     sharded = [
         module.weight
         for name, module in modules.items()
         if table_sharding(config, name, device_type) != "data_parallel"
     ]
-    apply_optimizer_in_backward(OPTIMIZERS[config.optimizer.name], sharded, _arguments(config.optimizer))
+    if sharded:
+        apply_optimizer_in_backward(OPTIMIZERS[config.optimizer.name], sharded, _arguments(config.optimizer))
 
 
 def optimizer_factory(config: OptimizerConfig) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
@@ -55,8 +59,8 @@ def optimizer_factory(config: OptimizerConfig) -> Callable[[Iterable[nn.Paramete
     fused = {"fused": True} if config.name in ("adam", "adagrad") else {}
 
     def build(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        if config.name == "sparse_adam":
-            return SparseAdam(parameters, lr=config.learning_rate)
+        if config.name in SPARSE:
+            return SPARSE[config.name](parameters, lr=config.learning_rate)
         return OPTIMIZERS[config.name](parameters, **_arguments(config), **fused)
 
     return build

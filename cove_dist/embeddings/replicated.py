@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torchrec.distributed.batched_embedding_kernel import BatchedDenseEmbedding
 from torchrec.distributed.embedding import ShardedEmbeddingCollection
 
-from cove_dist.embeddings.sparse_adam import LookUpRows
+from cove_dist.embeddings.sparse_optimizers import LookUpRows
 
 
 def look_up_unpooled(model: nn.Module, sparse_gradients: bool) -> None:
@@ -23,7 +23,7 @@ def look_up_unpooled(model: nn.Module, sparse_gradients: bool) -> None:
 
     Args:
         model: sharded.
-        sparse_gradients: keep gradients by row, for `SparseAdam`, in place of those that DDP reduces.
+        sparse_gradients: keep gradients by row, for a `SparseOptimizer`, in place of those that DDP reduces.
     """
     for collection in (module for module in model.modules() if isinstance(module, ShardedEmbeddingCollection)):
         for place, lookup in enumerate(collection._lookups):  # a list, not submodules

@@ -120,8 +120,9 @@ def load_search(overrides: Sequence[str]) -> SearchConfig:
 
 
 def _check_starts(search: SearchConfig) -> None:
-    """Raises ConfigError: a parameter that no pair has, or a value outside the space."""
-    known = {name for pair in search.pairs() for name in search.parameters(*pair)}
+    """Raises ConfigError: a parameter that the space has not, or a value outside it."""
+    parts = (search.space.all, *search.space.models.values(), *search.space.quantizers.values())
+    known = {name for part in parts for name in part}
     for number, values in enumerate(search.starts):
         for name in values.keys() - known:
             raise ConfigError(f"starts.{number}.{name}: no such parameter; the space has {', '.join(sorted(known))}")

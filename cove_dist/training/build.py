@@ -14,7 +14,7 @@ from torchrec.optim.keyed import CombinedOptimizer
 
 from cove_dist.config import RunConfig
 from cove_dist.embeddings.initialization import fill_normal_
-from cove_dist.embeddings.optimizers import fuse_optimizer
+from cove_dist.embeddings.optimizers import SPARSE, fuse_optimizer
 from cove_dist.embeddings.replicated import look_up_unpooled
 from cove_dist.embeddings.sharding import plan_tables, sharders
 from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX, table_names
@@ -71,7 +71,7 @@ def build(config: RunConfig, schema: Schema, runtime: Runtime, batch_size: int) 
         process_group=dist.group.WORLD,
     )
     sharded = DistributedModelParallel(model, device=runtime.device, plan=plan, sharders=sharders())
-    look_up_unpooled(sharded, sparse_gradients=config.embeddings.optimizer.name == "sparse_adam")
+    look_up_unpooled(sharded, sparse_gradients=config.embeddings.optimizer.name in SPARSE)
     initialize_tables(sharded, config.embeddings.init_std, config.seed)
     optimizer = build_optimizer(sharded, config)
     torch.manual_seed(config.seed * 1_000_003 + runtime.rank)

@@ -44,12 +44,11 @@ MODELS = {
 }
 
 
-ADAM = (
+SPARSE = (
     *SMALL_RUN,
     "model=bprmf",
     "model.regularization=0.1",
     "embeddings.init_std=0.3",
-    "embeddings.optimizer.name=sparse_adam",
     "embeddings.optimizer.learning_rate=0.03",
 )
 
@@ -158,9 +157,9 @@ def test_negatives_are_never_in_training_and_all_rows_come_once(
     assert not history.contains(ids["user_id"], ids["negatives"].reshape(-1, 2)).any()
 
 
-def adam_steps(data: Path) -> tuple[list[dict[str, np.ndarray]], dict[str, np.ndarray]]:
-    """Two epochs of BPRMF under sparse Adam: this rank's ids of every step, and the tables after the last."""
-    config, _ = load_run_config([*ADAM, f"data.path={data}"])
+def sparse_steps(data: Path, name: str) -> tuple[list[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Two epochs of BPRMF under a sparse optimizer: this rank's ids of every step, and the tables after the last."""
+    config, _ = load_run_config([*SPARSE, f"data.path={data}", f"embeddings.optimizer.name={name}"])
     with process_group("cpu") as runtime:
         schema = Schema.load(data)
         loader, seen = cf_training_loader(config, schema, runtime), []
@@ -178,24 +177,29 @@ def adam_steps(data: Path) -> tuple[list[dict[str, np.ndarray]], dict[str, np.nd
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_sparse_adam_is_that_of_torch_on_the_global_batch(data: Path, world_size: int) -> None:
-    results = run_ranks(world_size, adam_steps, data)
-    reference = Reference([*ADAM, f"data.path={data}"])
-    optimizer = torch.optim.SparseAdam([table.requires_grad_() for table in reference.tables.values()], lr=0.03)
+@pytest.mark.parametrize("name", ["sparse_adam", "sparse_rmsprop"])
+def test_sparse_optimizers_are_those_of_torch_on_the_global_batch(data: Path, name: str, world_size: int) -> None:
+    """RMSprop is Adam without a first moment on whole tables, whose gradients are 0 elsewhere."""
+    results = run_ranks(world_size, sparse_steps, data, name)
+    reference = Reference([*SPARSE, f"data.path={data}"])
+    tables = [table.requires_grad_() for table in reference.tables.values()]
+    sparse = name == "sparse_adam"
+    optimizer = torch.optim.SparseAdam(tables, lr=0.03) if sparse else torch.optim.Adam(tables, 0.03, (0.0, 0.999))
     start = {name: table.detach().clone() for name, table in reference.tables.items()}
     for step in zip(*(seen for seen, _ in results), strict=True):
         drawn = {name: torch.from_numpy(np.concatenate([ids[name] for ids in step])) for name in step[0]}
         rows = [drawn["user_id"], torch.cat([drawn["item_id"], drawn["negatives"]])]
-        gradients = torch.autograd.grad(reference.loss(drawn, reference.tables), list(reference.tables.values()))
-        for table, ids, gradient in zip(reference.tables.values(), rows, gradients, strict=True):
+        gradients = torch.autograd.grad(reference.loss(drawn, reference.tables), tables)
+        for table, ids, gradient in zip(tables, rows, gradients, strict=True):
             distinct = ids.unique()
-            table.grad = torch.sparse_coo_tensor(distinct[None], gradient[distinct], table.shape)
+            of_rows = torch.sparse_coo_tensor(distinct[None], gradient[distinct], table.shape, check_invariants=True)
+            table.grad = of_rows if sparse else gradient
         optimizer.step()
     for name, table in reference.tables.items():
         assert (table - start[name]).abs().max() > 0.1
-        for _, tables in results:
-            # Adam divides gradients by their own size: rounding moves the elements whose gradients nearly cancel.
-            difference = np.abs(tables[name] - table.detach().numpy())
+        for _, found in results:
+            # Both divide gradients by their own size: rounding moves the elements whose gradients nearly cancel.
+            difference = np.abs(found[name] - table.detach().numpy())
             assert difference.mean() < 1e-4
             assert difference.max() < 1e-2
     np.testing.assert_array_equal(results[0][1]["item_id"], results[-1][1]["item_id"])

@@ -162,13 +162,20 @@ def test_a_sharded_table_without_a_fused_optimizer_is_refused_with_both_ways_out
         decayed.embeddings.check_device("cuda")
 
 
-def test_sparse_adam_is_refused_with_weight_decay_and_for_pooled_tables_on_cpu() -> None:
-    overrides = ["embeddings.optimizer.name=sparse_adam", "embeddings.optimizer.weight_decay=0.1"]
-    with pytest.raises(ConfigError, match=r"weight_decay = 0\.1: not with sparse_adam"):
+@pytest.mark.parametrize("name", ["sparse_adam", "sparse_rmsprop"])
+def test_sparse_optimizers_are_refused_with_weight_decay_and_for_pooled_tables_on_cpu(name: str) -> None:
+    overrides = [f"embeddings.optimizer.name={name}", "embeddings.optimizer.weight_decay=0.1"]
+    with pytest.raises(ConfigError, match=rf"weight_decay = 0\.1: not with {name}"):
         load_run_config(overrides)
     config, _ = load_run_config(overrides[:1])
-    with pytest.raises(ConfigError, match=r"sparse_adam: on cpu for .* not for CTR"):
+    with pytest.raises(ConfigError, match=rf"{name}: on cpu for .* not for CTR"):
         fuse_optimizer(build(config).tables, config.embeddings, "cpu")
+
+
+def test_an_optimizer_of_the_cpu_alone_is_refused_on_cuda() -> None:
+    config, _ = load_run_config(["embeddings.optimizer.name=sparse_rmsprop"])
+    with pytest.raises(ConfigError, match=r"sparse_rmsprop: on cpu alone"):
+        fuse_optimizer(build(config).tables, config.embeddings, "cuda")
 
 
 def test_the_global_generator_alone_decides_the_initial_dense_weights() -> None:

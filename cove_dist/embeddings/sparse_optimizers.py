@@ -1,8 +1,8 @@
-"""Adam at a price in proportion to the batch, for replicated tables on CPU.
+"""Optimizers at a price in proportion to the batch, for replicated tables on CPU.
 
-As in torch's `SparseAdam`, the moments and the weights of a row change only in the steps that look it up. The gradients
-of the rows looked up are kept apart, instead of a gradient of the whole table that all ranks reduce: each rank's
-rows are gathered on all ranks, averaged and applied, so that replicas stay alike.
+They change the rows that a step looked up, and no others. The gradients of these rows are kept apart, instead of a
+gradient of the whole table that all ranks reduce: each rank's rows are gathered on all ranks, averaged and applied, so
+that replicas stay alike.
 """
 
 from __future__ import annotations
@@ -33,22 +33,20 @@ class LookUpRows(torch.autograd.Function):
         return None, None, None
 
 
-class SparseAdam(torch.optim.Optimizer):
-    """Adam (Kingma and Ba, 2015) on the rows that a step looked up. A step is a collective call.
+class SparseOptimizer(torch.optim.Optimizer):
+    """A step is a collective call.
 
     Args:
         params: tables ``[rows, d]``, each a slice of the parameter that holds all tables.
-        lr, betas, eps: as in `torch.optim.Adam`.
+        defaults: of the parameter groups.
     """
 
-    def __init__(
-        self,
-        params: Iterable[nn.Parameter],
-        lr: float = 0.001,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-    ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+    def __init__(self, params: Iterable[nn.Parameter], defaults: dict[str, Any]) -> None:
+        super().__init__(params, defaults)
+
+    def update(self, table: nn.Parameter, ids: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+        """Change the rows ``ids [N]`` of a table, each there once, by their gradient ``[N, d]``."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
@@ -61,7 +59,7 @@ class SparseAdam(torch.optim.Optimizer):
                 ids, gradients = wholes[id(whole)]
                 first = table._start_offset // table.shape[1]
                 start, stop = torch.searchsorted(ids, torch.tensor([first, first + len(table)])).tolist()
-                self._update(table, ids[start:stop] - first, gradients[start:stop], group)
+                self.update(table, ids[start:stop] - first, gradients[start:stop], group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none)
@@ -69,7 +67,24 @@ class SparseAdam(torch.optim.Optimizer):
             for table in group["params"]:
                 table._original_tensor.looked_up = []
 
-    def _update(self, table: nn.Parameter, ids: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+
+class SparseAdam(SparseOptimizer):
+    """Adam (Kingma and Ba, 2015) as `torch.optim.SparseAdam` has it: a row's moments stand still between look-ups.
+
+    So the second moment of a rare row is as large as that of a frequent one, and a look-up moves it by ``lr``; in Adam
+    of whole tables its second moment fades in between, and it is moved by up to ``lr / sqrt(1 - beta2)``.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+
+    def update(self, table: nn.Parameter, ids: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
         state = self.state[table]
         if not state:
             state["step"] = torch.tensor(0.0)
@@ -81,6 +96,33 @@ class SparseAdam(torch.optim.Optimizer):
         state["exp_avg"][ids], state["exp_avg_sq"][ids] = first, second
         scale = (second / (1 - beta2**step)).sqrt_().add_(group["eps"])
         table.data.index_add_(0, ids, first / scale, alpha=-group["lr"] / (1 - beta1**step))
+
+
+class SparseRMSprop(SparseOptimizer):
+    """Adam of whole tables with ``beta1 = 0``, exactly: RMSprop (Tieleman and Hinton, 2012) with bias correction.
+
+    Without a first moment a row rests while it has no gradient; its second moment fades by ``beta2`` a step, which is
+    made good when it is next looked up. Over many steps a gradient moves a row as far as in Adam with momentum.
+    """
+
+    def __init__(
+        self, params: Iterable[nn.Parameter], lr: float = 0.001, beta2: float = 0.999, eps: float = 1e-8
+    ) -> None:
+        super().__init__(params, {"lr": lr, "beta2": beta2, "eps": eps})
+
+    def update(self, table: nn.Parameter, ids: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+        state = self.state[table]
+        if not state:
+            state["step"] = torch.tensor(0.0)
+            state["exp_avg_sq"] = torch.zeros(table.shape, dtype=table.dtype)
+            state["updated"] = torch.zeros(len(table), dtype=torch.int32)  # the step that a second moment is of
+        state["step"] += 1
+        step, beta2 = int(state["step"]), group["beta2"]
+        faded = torch.pow(beta2, step - state["updated"][ids])
+        second = (state["exp_avg_sq"][ids] * faded[:, None]).addcmul_(gradient, gradient, value=1 - beta2)
+        state["exp_avg_sq"][ids], state["updated"][ids] = second, step
+        scale = (second / (1 - beta2**step)).sqrt_().add_(group["eps"])
+        table.data.index_add_(0, ids, gradient / scale, alpha=-group["lr"])
 
 
 def _averaged(whole: torch.Tensor, dim: int) -> Rows:
