@@ -4,8 +4,8 @@
 
 As many users as items, d = 64, batch 1024, one negative a positive, ids drawn uniformly, loading left out. Each size
 and optimizer in a process of its own, in turn: row-wise Adagrad fused into the backward pass (sharded table, one rank),
-and Adam, sparse and dense, on a replicated table. A size is left out where
-table, gradient and moments would not fit in `--memory`.
+and on a replicated table RMSprop and Adam of the rows looked up, and Adam of all rows. A size is left out where table,
+gradient and moments would not fit in `--memory`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,12 @@ from data_pipeline.streaming.transforms import NEGATIVES
 from launch.cli import quiet_libraries
 
 BATCH, DIM = 1024, 64
-COPIES = {"rowwise_adagrad": 1, "sparse_adam": 3, "adam": 4}  # of the table: itself, two moments, a gradient
+COPIES = {
+    "rowwise_adagrad": 1,
+    "sparse_rmsprop": 2,
+    "sparse_adam": 3,
+    "adam": 4,
+}  # of the table: itself, moments, a gradient
 
 
 def batches(items: int) -> Iterator[Batch]:
