@@ -82,10 +82,10 @@ class _Propagated:
         self._seen = names[ITEM_BLOCK].num_seen
 
     def users(self, ids: torch.Tensor) -> torch.Tensor:
-        return self._users[ids]
+        return self._users.index_select(0, ids)
 
     def items(self, ids: torch.Tensor) -> torch.Tensor:
-        return self._items[ids]
+        return self._items.index_select(0, ids)
 
     def item_block(self) -> tuple[int, torch.Tensor]:
         first, last = row_block(self._seen, dist.get_rank(), dist.get_world_size())

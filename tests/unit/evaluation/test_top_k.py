@@ -7,8 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cove_dist.evaluation.search import best_items, merge
+from cove_dist.evaluation.search import best_items, merge, top_scores
 from cove_dist.evaluation.top_k import Coverage, TopK
 
 USERS, ITEMS, DEPTH = 40, 57, 12
@@ -53,9 +55,10 @@ def test_coverage_counts_items_that_anyone_is_shown() -> None:
     assert {name: float(value) for name, value in metric.compute().items()} == {"coverage@1": 0.2, "coverage@2": 0.4}
 
 
-@pytest.mark.parametrize("chunk", [1 << 22, USERS * 7, 1])
-def test_the_best_items_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+@pytest.mark.parametrize(("chunk", "block"), [(1 << 22, 64), (USERS * 7, 3), (USERS * 20, 2), (1, 1)])
+def test_the_best_items_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch, chunk: int, block: int) -> None:
     monkeypatch.setattr("cove_dist.evaluation.search._SCORES", chunk)
+    monkeypatch.setattr("cove_dist.evaluation.search._BLOCK", block)
     generator = torch.Generator().manual_seed(0)
     users, items = torch.randn(USERS, 4, generator=generator), torch.randn(ITEMS, 4, generator=generator)
     places, had = (torch.rand(USERS, ITEMS, generator=generator) < 0.3).nonzero().T
@@ -68,6 +71,17 @@ def test_the_best_items_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch
         expected = sorted((i for i in range(ITEMS) if i + 100 not in own), key=lambda i: -whole[user, i])[:DEPTH]
         assert ids[user].tolist() == [i + 100 for i in expected]
         torch.testing.assert_close(scores[user], whole[user, expected])
+
+
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 2), st.integers(1, 5), st.integers(0, 2**31))
+def test_the_best_of_blocks_are_the_best_of_all(users: int, k: int, more: int, levels: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randint(levels, (users, 64 * (k + more)), generator=generator).float()  # with many ties
+    scores[torch.rand(scores.shape, generator=generator) < 0.5] = -torch.inf
+    top, at = top_scores(scores, k)
+    assert torch.equal(top, scores.topk(k).values)
+    assert torch.equal(scores.gather(1, at), top)
+    assert all(len(row.unique()) == k for row in at)
 
 
 def test_short_lists_end_in_minus_one() -> None:
