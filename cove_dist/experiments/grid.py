@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,7 +43,6 @@ class GridConfig(PlanConfig):
     results: str | None
     base: str
     seeds: tuple[NonNegativeInt, ...]
-    only: tuple[str, ...] | None
     tuned: str | None
     tuned_as: dict[str, str]
     splits: tuple[Literal["validation", "test"], ...]
@@ -73,14 +71,6 @@ class GridConfig(PlanConfig):
                 raise ValueError(f"base, compare and tuned_as: {name} is none of {', '.join(self.quantizers)}")
         if (self.picture == "curve") != (self.varied is not None):
             raise ValueError(f"varied = {self.varied}: goes with picture=curve, and is a key such as quantizer.alpha")
-        for pattern in self.only or ():
-            if not any(fnmatchcase(f"{m}/{q}", pattern) for m in self.models for q in self.quantizers):
-                raise ValueError(f"only: {pattern} is no model/quantizer of this grid")
-
-    def pairs(self) -> list[tuple[str, str]]:
-        """Every (model, quantizer) of the grid."""
-        pairs = [(model, quantizer) for model in self.models for quantizer in self.quantizers]
-        return [pair for pair in pairs if any(fnmatchcase("/".join(pair), p) for p in self.only or ("*",))]
 
     def comparisons(self) -> list[tuple[str, str]]:
         """Pairs of quantizers: the one said to be better, and the one it is compared with."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import yaml
@@ -23,6 +24,7 @@ class PlanConfig:
     common: Overrides
     models: dict[str, Overrides]
     quantizers: dict[str, Overrides]
+    only: tuple[str, ...] | None
     processes: PositiveInt
     threads: PositiveInt
     jobs: PositiveInt
@@ -33,6 +35,17 @@ class PlanConfig:
             wrong = [name for name in names if not re.fullmatch(r"[\w+.-]+", name)]
             if wrong or not names:
                 raise ValueError(f"{key} = {wrong or '{}'}: needs names of letters, digits and _+.-: they name folders")
+        for pattern in self.only or ():
+            if not any(fnmatchcase("/".join(pair), pattern) for pair in self.all_pairs()):
+                raise ValueError(f"only: {pattern} is no model/quantizer of this plan")
+
+    def all_pairs(self) -> list[tuple[str, str]]:
+        """Every (model, quantizer)."""
+        return [(model, quantizer) for model in self.models for quantizer in self.quantizers]
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Those that are asked for."""
+        return [pair for pair in self.all_pairs() if any(fnmatchcase("/".join(pair), p) for p in self.only or ("*",))]
 
 
 def file_arguments(group: str, arguments: Sequence[str]) -> list[str]:

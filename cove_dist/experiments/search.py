@@ -87,9 +87,6 @@ class SearchConfig(PlanConfig):
     prune_after: PositiveInt | None
     seed: NonNegativeInt
 
-    def pairs(self) -> list[tuple[str, str]]:
-        return [(model, quantizer) for model in self.models for quantizer in self.quantizers]
-
     def parameters(self, model: str, quantizer: str) -> dict[str, Number | Choice]:
         """The space of a pair."""
         own = self.space.models.get(model, {}) | self.space.quantizers.get(quantizer, {})
@@ -112,7 +109,7 @@ def load_search(overrides: Sequence[str]) -> SearchConfig:
     if missing:
         raise ConfigError(f"{', '.join(missing)}: not set; give a search file, such as tune_movielens")
     search = check(SearchConfig, values)
-    for model, quantizer in search.pairs():
+    for model, quantizer in search.all_pairs():
         if not search.parameters(model, quantizer):
             raise ConfigError(f"space: has no parameters for {model}/{quantizer}")
     _check_starts(search)
@@ -120,13 +117,12 @@ def load_search(overrides: Sequence[str]) -> SearchConfig:
 
 
 def _check_starts(search: SearchConfig) -> None:
-    """Raises ConfigError: a parameter that the space has not, or a value outside it."""
-    parts = (search.space.all, *search.space.models.values(), *search.space.quantizers.values())
-    known = {name for part in parts for name in part}
+    """Raises ConfigError: a parameter that no pair has, or a value outside the space."""
+    known = {name for pair in search.all_pairs() for name in search.parameters(*pair)}
     for number, values in enumerate(search.starts):
         for name in values.keys() - known:
             raise ConfigError(f"starts.{number}.{name}: no such parameter; the space has {', '.join(sorted(known))}")
-        for pair in search.pairs():
+        for pair in search.all_pairs():
             for name in [name for name, value in search.start(*pair, number).items() if value is None]:
                 raise ConfigError(f"starts.{number}.{name} = {values[name]}: outside the space of {'/'.join(pair)}")
 

@@ -60,18 +60,19 @@ def run_search(overrides: Sequence[str], command: str) -> tuple[Path, TextTable]
     folder.mkdir(parents=True, exist_ok=True)
     with stopping() as stop, exclusive(folder / ".search.lock", stop):
         storage = RDBStorage(f"sqlite:///{folder / STUDY_FILE}")
-        studies = [PairStudy(search, model, quantizer, storage) for model, quantizer in search.pairs()]
+        studies = [PairStudy(search, model, quantizer, storage) for model, quantizer in search.all_pairs()]
         run_trials(search, studies, stop, command)
         return folder, write_search(search, studies, command)
 
 
 def run_trials(search: SearchConfig, studies: Sequence[PairStudy], stop: Event, command: str) -> None:
-    """Run what is left of every pair's trials; write the results after each."""
-    done = {study.name: len(study.ended()) for study in studies}
-    turns = [(number, study) for number in range(search.trials) for study in studies if number >= done[study.name]]
+    """Run what is left of the trials of the pairs asked for; write the results of all after each."""
+    asked = [study for study in studies if (study.model, study.quantizer) in search.pairs()]
+    done = {study.name: len(study.ended()) for study in asked}
+    turns = [(number, study) for number in range(search.trials) for study in asked if number >= done[study.name]]
     seconds = {s.model: [t.user_attrs["seconds"] for t in s.ended() if t.state == TrialState.COMPLETE] for s in studies}
     estimate = Estimate([study.model for _, study in turns], seconds, search.jobs)
-    total = search.trials * len(studies)
+    total = search.trials * len(asked)
     with JobProgress(search.title, total, total - len(turns), estimate) as progress:
 
         def job(number: int, study: PairStudy) -> None:

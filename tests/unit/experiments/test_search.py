@@ -9,6 +9,7 @@ from threading import Event
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 
@@ -208,9 +209,10 @@ def test_pairs_take_turns_and_a_grid_takes_what_was_found(tmp_path: Path, monkey
         assert float(rates[0].split("=")[1]) >= 0.001
     summary = tmp_path / "search" / "summary.md"
     assert "the same budget: 4 trials" in summary.read_text()
-    run_search(arguments(tmp_path, "trials=5", "~quantizers.none"), "x")
+    run_search(arguments(tmp_path, "trials=5", 'only=["*/cove"]'), "x")
     run_search(arguments(tmp_path, "trials=4"), "x")
-    assert len(trained) == 9
+    assert trained[8:] == ["cove"]
+    assert set(OmegaConf.load(tmp_path / "search" / "best.yaml").pairs.deepfm) == {"none", "cove"}
     assert "the pairs of a model do not have the same number of trials yet" in summary.read_text()
 
 
