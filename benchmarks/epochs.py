@@ -22,13 +22,14 @@ class Plan:
     Attributes:
         epochs: at most.
         max_steps: of an epoch; None: all. The rest of the epoch is left out, so quality means nothing then.
-        evaluate_every: epochs between evaluations; the last epoch is always evaluated.
+        evaluate_every: epochs between evaluations; the last epoch is always evaluated. None: no evaluation, where
+            `max_steps` is given.
         patience: evaluations without a better value of `METRIC` after which training ends; None: never.
     """
 
     epochs: int
     max_steps: int | None = None
-    evaluate_every: int = 1
+    evaluate_every: int | None = 1
     patience: int | None = None
 
 
@@ -67,7 +68,8 @@ def run(contestant: Contestant, plan: Plan) -> dict[str, Any]:
         steps = contestant.train_epoch(epoch, plan.max_steps)
         record: dict[str, Any] = {"steps": steps, "train_s": time.perf_counter() - start}
         epochs.append(record)
-        if (epoch + 1) % plan.evaluate_every == 0 or epoch + 1 == plan.epochs:
+        last = epoch + 1 == plan.epochs
+        if plan.evaluate_every is not None and (last or (epoch + 1) % plan.evaluate_every == 0):
             start = time.perf_counter()
             record["validation"] = contestant.validate()
             record["evaluation_s"] = time.perf_counter() - start

@@ -15,8 +15,9 @@ ours does not; there are few, and their number is shown. That NDCG, recall and H
 RecBole's own lists of the test split, scored by our metrics, must give RecBole's figures to six digits, and hold no
 item of the user's history.
 
-Quick times where an epoch of RecBole takes minutes: ``--max-steps 60 --epochs 2 --users 2000``, of which RecBole
-evaluates so many users alone; its seconds are scaled up to all.
+Quick times where an epoch of RecBole takes minutes: ``--max-steps 60 --epochs 2``. With ``--users 2000`` RecBole
+evaluates so many users alone, and its seconds are scaled up to all; not for LightGCN, which propagates once for all.
+Without an evaluation of either: ``--skip-evaluation``.
 """
 
 from __future__ import annotations
@@ -131,6 +132,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.users is not None and arguments.max_steps is None:
         parser.error("--users: with --max-steps alone, where quality is not measured")
+    if arguments.users is not None and "lightgcn" in arguments.models:
+        parser.error("--users: not with lightgcn, whose propagation would be scaled up as well")
     schema = Schema.load(arguments.data)
     everyone = int(np.count_nonzero(np.diff(History.load(arguments.data, "validation").offsets)))
     theirs, ours = turns.plans(arguments)

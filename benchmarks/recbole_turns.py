@@ -43,7 +43,9 @@ def common_options(description: str | None, models: Sequence[str], epochs: int) 
     add("--epochs", type=int, default=epochs, help="of RecBole, at most (default: %(default)s)")
     add("--our-epochs", type=int, help="of ours, at most (default: as many)")
     add("--patience", type=int, help="evaluations without a gain after which either stops (default: never)")
-    add("--evaluate-every", type=int, default=1, metavar="EPOCHS", help="of RecBole; ours after every epoch")
+    add("--evaluate-every", type=int, default=1, metavar="EPOCHS", help="of RecBole (default: %(default)s)")
+    add("--our-evaluate-every", type=int, default=1, metavar="EPOCHS", help="of ours (default: %(default)s)")
+    add("--skip-evaluation", action="store_true", help="with --max-steps: times of training alone")
     add("--max-steps", type=int, help="of an epoch: times alone, scaled to whole epochs, no quality; 2 epochs suffice")
     add("--learning-rate", type=float, default=0.001, help="of both (default: %(default)s)")
     add("--ours", nargs="+", default=[], metavar="KEY=VALUE", help="one more contestant: ours with these overrides")
@@ -52,10 +54,14 @@ def common_options(description: str | None, models: Sequence[str], epochs: int) 
 
 
 def plans(arguments: argparse.Namespace) -> tuple[Plan, Plan]:
-    """RecBole's and ours. Where times alone are of interest, the last epoch alone is evaluated."""
+    """RecBole's and ours. Where times alone are of interest, the last epoch alone is evaluated, or none."""
+    if arguments.skip_evaluation and arguments.max_steps is None:
+        raise SystemExit("--skip-evaluation: with --max-steps alone, where quality is not measured")
     shared = {"max_steps": arguments.max_steps, "patience": arguments.patience}
     both = arguments.epochs, arguments.our_epochs or arguments.epochs
-    every = both if arguments.max_steps is not None else (arguments.evaluate_every, 1)
+    every: tuple[int | None, int | None] = (arguments.evaluate_every, arguments.our_evaluate_every)
+    if arguments.max_steps is not None:
+        every = (None, None) if arguments.skip_evaluation else both
     theirs, ours = (Plan(n, evaluate_every=interval, **shared) for n, interval in zip(both, every, strict=True))
     return theirs, ours
 
@@ -119,9 +125,10 @@ def epoch_seconds(record: Record) -> float:
     return statistics.median(epoch["train_s"] / epoch["steps"] for epoch in timed) * record["steps_per_epoch"]
 
 
-def evaluation_seconds(record: Record) -> float:
-    """Of validation."""
-    return statistics.median(evaluated["evaluation_s"] for evaluated in evaluations(record))
+def evaluation_seconds(record: Record) -> float | None:
+    """Of validation; None where there was none."""
+    seconds = [evaluated["evaluation_s"] for evaluated in evaluations(record)]
+    return statistics.median(seconds) if seconds else None
 
 
 def evaluations(record: Record) -> list[dict[str, Any]]:
@@ -144,11 +151,12 @@ def seconds_until(record: Record, quality: float) -> float | None:
 
 def figures(record: Record, recbole: Record) -> dict[str, float | None]:
     """Of one run beside RecBole's of the same round."""
+    evaluation, of_recbole = evaluation_seconds(record), evaluation_seconds(recbole)
     found: dict[str, float | None] = {
         "epoch_s": epoch_seconds(record),
         "epoch_ratio": epoch_seconds(recbole) / epoch_seconds(record),
-        "evaluation_s": evaluation_seconds(record),
-        "evaluation_ratio": evaluation_seconds(recbole) / evaluation_seconds(record),
+        "evaluation_s": evaluation,
+        "evaluation_ratio": None if evaluation is None or of_recbole is None else of_recbole / evaluation,
     }
     if record["test"] is None:
         return found
