@@ -9,11 +9,18 @@ import torch.distributed as dist
 
 from cove_dist.errors import TrainingError
 
+_PIECE = 1 << 20  # elements hashed at a time
+
 
 def fingerprint(tensor: torch.Tensor) -> torch.Tensor:
     """An int64 hash of a tensor's bits that depends on the position of every element."""
-    bits = tensor.detach().contiguous().view(-1).view(torch.int32).to(torch.int64)
-    return (bits * (torch.arange(len(bits), device=bits.device) * 2 + 1)).sum()  # int64 arithmetic wraps
+    bits = tensor.detach().contiguous().view(-1).view(torch.int32)
+    total = torch.zeros((), dtype=torch.int64, device=bits.device)
+    for start in range(0, len(bits), _PIECE):  # so that a large table is not copied whole
+        piece = bits[start : start + _PIECE]
+        places = torch.arange(start, start + len(piece), device=bits.device)
+        total += (piece * (places * 2 + 1)).sum()  # int64 arithmetic wraps
+    return total
 
 
 def gather_over_ranks(values: torch.Tensor) -> torch.Tensor:

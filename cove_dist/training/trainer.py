@@ -128,7 +128,7 @@ class Trainer:
             figures = self.window.close()
             self.reporter.record("train", step, self.position.epoch, figures)
             self.codebooks.watch(figures)
-        if step % settings.check_replicas_every == 0:
+        if self.runtime.world_size > 1 and step % settings.check_replicas_every == 0:
             check_replicas(replicated_state(self.trainable.model))
         every = settings.checkpoint.every_steps
         if every is not None and step % every == 0 and self.position.batches < len(self.train_loader):

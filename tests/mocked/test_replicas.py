@@ -41,3 +41,10 @@ def test_the_smallest_drift_of_one_rank_is_an_error_that_names_parameter_and_ran
 def test_swapped_rows_are_drift() -> None:
     tensor = parameters()["head.weight"]
     assert fingerprint(tensor) != fingerprint(tensor[[1, 0, 2, 3, 4]])
+
+
+def test_a_large_tensor_is_hashed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor = torch.randn(50, 3)
+    whole = fingerprint(tensor)
+    monkeypatch.setattr("cove_dist.training.replicas._PIECE", 7)
+    assert fingerprint(tensor) == whole
