@@ -40,15 +40,27 @@ def attend(
     Returns:
         ``[R, d]``, the heads side by side.
     """
-    outputs = []
-    parts = zip(*(buckets.split(rows) for rows in (queries, keys, values)), strict=True)
-    for part, mask in zip(parts, buckets.masks, strict=True):
-        q, k, v = (rows.unflatten(2, (num_heads, -1)).transpose(1, 2) for rows in part)
-        # padding lies to the right of all items: under a causal mask no item sees it
-        seen = None if causal or mask is None else mask[:, None, None, :]
-        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout, is_causal=causal)
-        outputs.append(heads.transpose(1, 2).flatten(2))
-    return buckets.join(outputs)
+    rows = (queries, keys, values)
+    if queries.device.type == "cpu":  # where the backward pass is several times as slow in bfloat16
+        rows = tuple(each.float() if each.dtype is torch.bfloat16 else each for each in rows)
+    with torch.autocast("cpu", enabled=False):
+        parts = zip(*(buckets.split(each) for each in rows), strict=True)
+        heads = [
+            _attend_in_bucket(part, mask, num_heads, causal, dropout)
+            for part, mask in zip(parts, buckets.masks, strict=True)
+        ]
+    return buckets.join(heads)
+
+
+def _attend_in_bucket(
+    part: tuple[torch.Tensor, ...], mask: torch.Tensor | None, num_heads: int, causal: bool, dropout: float
+) -> torch.Tensor:
+    """Queries, keys and values ``[b, t, d]``, of items where ``mask [b, t]``: ``[b, t, d]``."""
+    q, k, v = (rows.unflatten(2, (num_heads, -1)).transpose(1, 2) for rows in part)
+    # padding lies to the right of all items: under a causal mask no item sees it
+    seen = None if causal or mask is None else mask[:, None, None, :]
+    heads = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout, is_causal=causal)
+    return heads.transpose(1, 2).flatten(2)
 
 
 class SelfAttention(nn.Module):
