@@ -1,6 +1,7 @@
 """Run a grid of models x quantizers x seeds, and write its results as Parquet, Markdown, LaTeX and pictures.
 
 Started again, it goes on where it was: finished cells are not repeated, the one under way resumes from its checkpoint.
+Tables are written after every cell, pictures at the end.
 
 python launch/experiment.py table4_movielens
 python launch/experiment.py configs/grid/table4_movielens.yaml jobs=2 seeds=[0,1] '~models.finalmlp'

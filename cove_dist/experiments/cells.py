@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 from cove_dist.composition import load_run_config
 from cove_dist.errors import ConfigError
+from cove_dist.experiments.files import replaced_file
 from cove_dist.experiments.grid import Cell, GridConfig
 from cove_dist.experiments.process import exclusive, run_program, tail
 from cove_dist.training.program import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE
@@ -135,9 +136,8 @@ def _evaluate(folder: Path, split: str, grid: GridConfig, lock: int, stop: Event
     device = OmegaConf.load(folder / CONFIG_FILE).trainer.device
     arguments = [f"run={folder}", f"split={split}", f"device={device}", *grid.evaluate]
     _run("launch.evaluate", arguments, folder, grid, lock, stop)
-    partial = folder / f".{split}.partial"
-    shutil.copyfile(folder / METRICS_FILE, partial)
-    partial.rename(metrics_path(folder, split))
+    with replaced_file(metrics_path(folder, split)) as file:
+        shutil.copyfile(folder / METRICS_FILE, file)
 
 
 def _run(module: str, arguments: list[str], folder: Path, grid: GridConfig, lock: int, stop: Event) -> None:

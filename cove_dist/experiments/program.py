@@ -6,8 +6,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
-from cove_dist.errors import TrainingError
+from cove_dist.errors import ConfigError, TrainingError
 from cove_dist.experiments.cells import is_stale
 from cove_dist.experiments.grid import Cell, GridConfig, cells_of, load_grid
 from cove_dist.experiments.pictures import draw
@@ -35,7 +36,7 @@ class Outcome:
 
 
 def run_experiment(overrides: Sequence[str], command: str) -> Outcome:
-    """Compute the cells that are not finished, then write everything that follows from those that are.
+    """Compute the cells that are not finished; write what follows from those that are, tables after each of them.
 
     Args:
         overrides: of ``configs/experiment.yaml``.
@@ -47,16 +48,28 @@ def run_experiment(overrides: Sequence[str], command: str) -> Outcome:
     """
     grid = load_grid(overrides)
     cells = cells_of(grid)
+    stale = {cell.name for cell in cells if is_stale(cell, grid)}
     failures: dict[str, str] = {}
+    writing = Lock()
+
+    def write(*, pictures: bool = True) -> Outcome:
+        with writing:
+            current = [cell for cell in cells if cell.name not in stale]
+            return write_everything(grid, current, command, pictures=pictures)
+
+    def write_so_far() -> None:
+        try:
+            write(pictures=False)
+        except (ConfigError, OSError) as error:
+            logger.warning("tables so far not written: %s", error)  # no reason to lose the other cells
+
     try:
-        if grid.tables_only:
-            cells = [cell for cell in cells if not is_stale(cell, grid)]
-        else:
-            failures = run_cells(cells, grid)
+        if not grid.tables_only:
+            failures = run_cells(cells, stale, grid, write_so_far)
     except KeyboardInterrupt:
-        write_everything(grid, cells, command)
+        write()
         raise
-    outcome = write_everything(grid, cells, command)
+    outcome = write()
     if failures:
         names = ", ".join(sorted(failures))
         raise TrainingError(
@@ -66,13 +79,13 @@ def run_experiment(overrides: Sequence[str], command: str) -> Outcome:
     return outcome
 
 
-def write_everything(grid: GridConfig, cells: Sequence[Cell], command: str) -> Outcome:
-    """Write results, tables and pictures of the cells that are finished."""
+def write_everything(grid: GridConfig, cells: Sequence[Cell], command: str, *, pictures: bool = True) -> Outcome:
+    """Write results, tables and, if wanted, pictures of the cells that are finished."""
     folder = Path(grid.results or grid.output)
     folder.mkdir(parents=True, exist_ok=True)
     table = collect(cells, grid)
     write_results(table, folder / RESULTS_FILE)
     results = Results.of(table)
-    pictures = draw(grid, cells, results, folder)
-    write_tables(grid, cells, results, pictures, folder, command)
+    drawn = draw(grid, cells, results, folder) if pictures else []
+    write_tables(grid, cells, results, drawn, folder, command)
     return Outcome(folder, [means_table(grid, results, split) for split in grid.splits], unfinished(cells, grid))

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.cells import RECORD, is_finished, metrics_path, read_json
+from cove_dist.experiments.files import replaced_file
 from cove_dist.experiments.grid import Cell, GridConfig
 from cove_dist.report.run_folder import load_run
 from cove_dist.training.program import METRICS_FILE, SUMMARY_FILE
@@ -81,9 +82,8 @@ def existing(path: Path) -> Path:
 
 
 def write_results(table: pa.Table, path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(table, partial, compression="zstd")
-    partial.rename(path)
+    with replaced_file(path) as file:
+        pq.write_table(table, file, compression="zstd")
 
 
 @dataclass(frozen=True)

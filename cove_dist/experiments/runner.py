@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from threading import Event
 
-from cove_dist.experiments.cells import RECORD, CellFailed, compute, is_finished, is_stale, metrics_path, read_json
+from cove_dist.experiments.cells import RECORD, CellFailed, compute, is_finished, metrics_path, read_json
 from cove_dist.experiments.grid import Cell, GridConfig
 from cove_dist.experiments.progress import Estimate, JobProgress
 
@@ -50,13 +50,16 @@ def in_parallel(jobs: Sequence[Callable[[], None]], at_once: int, stop: Event, o
         executor.shutdown(cancel_futures=True)
 
 
-def run_cells(cells: Sequence[Cell], grid: GridConfig) -> dict[str, str]:
+def run_cells(
+    cells: Sequence[Cell], stale: set[str], grid: GridConfig, after_each: Callable[[], None]
+) -> dict[str, str]:
     """Compute what is not finished; returns the error of every cell that failed, by its name.
 
-    Raises:
-        ConfigError: before anything runs: a wrong configuration, or a folder that holds another.
+    Args:
+        cells, grid: what to compute.
+        stale: names of cells whose folders hold runs of other configurations; taken out as they are replaced.
+        after_each: called when a cell has ended, on its thread.
     """
-    stale = {cell.name for cell in cells if is_stale(cell, grid)}
     pending = [c for c in cells if c.name in stale or grid.reevaluate or not is_finished(c, grid)]
     seconds: dict[str, list[float]] = {}
     for cell in cells:
@@ -76,6 +79,8 @@ def run_cells(cells: Sequence[Cell], grid: GridConfig) -> dict[str, str]:
             else:
                 text = _outcome(cell, grid) if computed else "finished by another process"
                 progress.finish(cell.name, cell.model, text, counts=computed)
+            stale.discard(cell.name)
+            after_each()
 
         in_parallel([lambda cell=cell: job(cell) for cell in pending], grid.jobs, stop, progress.refresh)
     return failures

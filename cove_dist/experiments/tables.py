@@ -10,6 +10,7 @@ from pathlib import Path
 from cove_dist.evaluation.frequency import GROUPS
 from cove_dist.experiments.cells import state
 from cove_dist.experiments.claims import Claim, claims_of, tally
+from cove_dist.experiments.files import replaced_file
 from cove_dist.experiments.grid import Cell, GridConfig, tuning_note
 from cove_dist.experiments.results import Results
 from cove_dist.experiments.statistics import mean_and_deviation
@@ -106,8 +107,9 @@ def write_tables(
             markdown.append(f"## Claims, {split} split\n\n{tally(claims)}\n\n{lines}\n")
     markdown += [f"![{picture.title}]({picture.path.name})\n\n{picture.caption}\n" for picture in pictures]
     markdown.append(unfinished(cells, grid))
-    (folder / MARKDOWN_FILE).write_text("\n".join(filter(None, markdown)))
-    (folder / LATEX_FILE).write_text("\n".join(latex))
+    for name, parts in ((MARKDOWN_FILE, filter(None, markdown)), (LATEX_FILE, latex)):
+        with replaced_file(folder / name) as file:
+            file.write_text("\n".join(parts))
 
 
 def unfinished(cells: Sequence[Cell], grid: GridConfig) -> str:

@@ -14,6 +14,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from cove_dist.errors import TrainingError
+from cove_dist.experiments.files import replaced_file
 from cove_dist.experiments.process import exclusive
 from cove_dist.experiments.progress import Estimate, JobProgress
 from cove_dist.experiments.results import write_results
@@ -102,10 +103,10 @@ def write_search(search: SearchConfig, studies: Sequence[PairStudy], command: st
         ended = {study.name: study.ended() for study in studies}
         table = summary_table(search, studies)
         text = f"# {search.title}\n\nMade by `{command}`.\n\n{table.markdown()}"
-        (folder / SUMMARY_FILE).write_text(text)
-        partial_file = folder / f"{BEST_FILE}.partial"
-        OmegaConf.save(OmegaConf.create(best_of(studies)), partial_file)
-        partial_file.rename(folder / BEST_FILE)
+        with replaced_file(folder / SUMMARY_FILE) as file:
+            file.write_text(text)
+        with replaced_file(folder / BEST_FILE) as file:
+            OmegaConf.save(OmegaConf.create(best_of(studies)), file)
         rows = [_row(study, trial) for study in studies for trial in ended[study.name]]
         write_results(pa.Table.from_pylist(rows, SCHEMA), folder / TRIALS_FILE)
         return table

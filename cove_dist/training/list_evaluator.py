@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from cove_dist.config import RunConfig
-from cove_dist.evaluation import Groups
 from cove_dist.evaluation.lists import NOTHING, ListCompletion, merge_depth_first
 from cove_dist.tasks.lists.catalogue import item_catalogue, owner_table
 from cove_dist.tasks.lists.decoding import Request, continue_lists
@@ -21,7 +20,7 @@ from data_pipeline.schema import INPUT, OWNER, TARGET, Schema
 
 
 def build_list_evaluator(
-    config: RunConfig, schema: Schema, split: str, runtime: Runtime, groups: Groups
+    config: RunConfig, schema: Schema, split: str, runtime: Runtime
 ) -> Callable[[nn.Module], dict[str, float]]:
     """A pass over a split with a model, which returns the metrics. Building it and calling it are collective."""
     loader = evaluation_loader(config, schema, split, runtime)

@@ -36,8 +36,16 @@ class Task:
 
     build_model: Callable[[RunConfig, Schema], TaskModel]
     build_training_loader: Callable[[RunConfig, Schema, Runtime], StreamLoader]
-    build_evaluator: Callable[[RunConfig, Schema, str, Runtime, Groups], Evaluator]  # of a split, and of groups of ids
+    evaluator: Callable[..., Evaluator]  # of a split as well and, where by_frequency, of groups of ids
     by_frequency: bool = True  # whether its metrics can be computed apart for groups of ids
+
+    def build_evaluator(
+        self, config: RunConfig, schema: Schema, split: str, runtime: Runtime, groups: Groups
+    ) -> Evaluator:
+        """A pass over a split; where metrics can be computed apart for ``groups`` of ids, they are."""
+        if self.by_frequency:
+            return self.evaluator(config, schema, split, runtime, groups)
+        return self.evaluator(config, schema, split, runtime)
 
 
 TASKS = {

@@ -6,15 +6,15 @@ Shapes: ``B`` lists, ``T`` slots of a list, ``d`` embedding dimension.
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from cove_dist.models.layers.bert import BertEncoder, special_vector
 from cove_dist.models.layers.buckets import Buckets
 from cove_dist.models.layers.positions import PositionalEmbedding
+from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.types import PositiveInt, Probability
 
 
-class BERT4Rec(nn.Module):
+class BERT4Rec(SequentialModel):
     """The hidden state of a masked position scores the item there (section 3 of the paper).
 
     Learned positions are added to the items (3.4); a block is attention and a GELU network of width 4d, each as
@@ -33,9 +33,6 @@ class BERT4Rec(nn.Module):
         dropout: of the input and of each branch.
         attention_dropout: of attention weights, which the authors drop too; off unless asked for: slow on CPU.
     """
-
-    task = "lists"
-    decoding = "autoregressive"
 
     def __init__(
         self,

@@ -12,11 +12,10 @@ from torch.nn import functional as F
 from cove_dist.models.layers.attention import attend, check_heads
 from cove_dist.models.layers.buckets import Buckets
 from cove_dist.models.layers.dropout import Dropout
-from cove_dist.models.layers.positions import PositionalEmbedding
-from cove_dist.types import PositiveInt, Probability
+from cove_dist.models.sequential.base import CausalAttentionModel
 
 
-class CAR(nn.Module):
+class CAR(CausalAttentionModel):
     """The hidden state of a position scores the item after it.
 
     A gate weighs the general preference (attention with one learned query), the current preference (attention with the
@@ -32,38 +31,13 @@ class CAR(nn.Module):
     Where the data names no creator (``owner=None``), nothing is added: the model knows a list by its items alone, which
     is less than the paper's model knows.
 
-    Args:
-        embedding_dim: ``d``.
-        max_input: longest given part of a list.
-        max_target: longest part to be continued.
-        num_layers: blocks.
-        num_heads: a divisor of ``d``.
-        dropout: of the input, of what the gate sees, of the creator and in the ReLU network.
-        attention_dropout: of attention weights, which the authors drop too; off unless asked for: slow on CPU.
+    Arguments are those of `CausalAttentionModel`; dropout in a block is of what the gate sees, of the creator and in
+    the ReLU network. The authors drop attention weights too.
     """
 
-    task = "lists"
-    decoding = "autoregressive"
-
-    def __init__(
-        self,
-        embedding_dim: int,
-        max_input: int,
-        max_target: int,
-        *,
-        num_layers: PositiveInt = 3,
-        num_heads: PositiveInt = 8,
-        dropout: Probability = 0.2,
-        attention_dropout: Probability = 0.0,
-    ) -> None:
-        super().__init__()
-        self.scale = embedding_dim**0.5
-        self.positions = PositionalEmbedding(max_input + max_target, embedding_dim)
-        self.dropout = Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            CARBlock(embedding_dim, num_heads, dropout, attention_dropout) for _ in range(num_layers)
-        )
-        self.norm = nn.LayerNorm(embedding_dim)
+    @staticmethod
+    def build_block(dim: int, num_heads: int, dropout: float, attention_dropout: float) -> CARBlock:
+        return CARBlock(dim, num_heads, dropout, attention_dropout)
 
     def forward(self, items: torch.Tensor, mask: torch.Tensor, owner: torch.Tensor | None = None) -> torch.Tensor:
         """Hidden states.
@@ -77,11 +51,8 @@ class CAR(nn.Module):
             Hidden ``[B, T, d]``, zeros at padding.
         """
         buckets = Buckets(mask)
-        rows = self.dropout(buckets.flatten(items) * self.scale + self.positions(buckets.positions))
         creator = None if owner is None else (owner * self.scale).index_select(0, buckets.lists)
-        for block in self.blocks:
-            rows = block(rows, buckets, creator)
-        return buckets.unflatten(self.norm(rows))
+        return self.hidden_states(items, buckets, creator=creator)
 
 
 class CARBlock(nn.Module):

@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from cove_dist.models.layers.buckets import Buckets
 from cove_dist.models.layers.dropout import Dropout
+from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.types import PositiveInt, Probability
 
 
-class Caser(nn.Module):
+class Caser(SequentialModel):
     """The hidden state of a position scores the item after it, from the window that ends there.
 
     Horizontal filters of heights 1 to L with ReLU and their maximum over the window, vertical filters (section 3.2),
@@ -35,9 +36,6 @@ class Caser(nn.Module):
         vertical_filters: of height L.
         dropout: of the filters' values.
     """
-
-    task = "lists"
-    decoding = "autoregressive"
 
     def __init__(
         self,

@@ -6,15 +6,15 @@ Shapes: ``B`` lists, ``T`` slots of the given part, ``S`` slots of the part to b
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from cove_dist.models.layers.bert import BertEncoder, special_vector
 from cove_dist.models.layers.buckets import Buckets
 from cove_dist.models.layers.positions import PositionalEmbedding
+from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.types import PositiveInt, Probability
 
 
-class FANS(nn.Module):
+class FANS(SequentialModel):
     """The hidden state of a target position scores the item there; no position waits for another.
 
     One BERT encoder reads ``[CLS] given items [SEP] targets [SEP]``, with segment vectors for the two halves; a target
@@ -37,7 +37,6 @@ class FANS(nn.Module):
         attention_dropout: of attention weights, which BERT drops too; off unless asked for: slow on CPU.
     """
 
-    task = "lists"
     decoding = "parallel"
 
     def __init__(

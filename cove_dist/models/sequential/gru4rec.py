@@ -10,12 +10,13 @@ from torch import nn
 
 from cove_dist.models.layers.buckets import Buckets
 from cove_dist.models.layers.dropout import Dropout
+from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.types import PositiveInt, Probability
 
 LISTS_PER_BUCKET = 128  # a step of the recurrence is one product for all lists of a bucket
 
 
-class GRU4Rec(nn.Module):
+class GRU4Rec(SequentialModel):
     """The hidden state of a position scores the item after it (section 3.1 and Figure 1 of the paper).
 
     Item embeddings go through the GRU layers and one feed-forward layer, which brings ``h`` back to ``d``. The paper's
@@ -30,9 +31,6 @@ class GRU4Rec(nn.Module):
         hidden_dim: ``h``.
         dropout: of the items and after every GRU layer.
     """
-
-    task = "lists"
-    decoding = "autoregressive"
 
     def __init__(
         self,

@@ -6,16 +6,13 @@ Shapes: ``B`` lists, ``T`` slots of a list, ``d`` embedding dimension.
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from cove_dist.models.layers.attention import TransformerBlock
 from cove_dist.models.layers.buckets import Buckets
-from cove_dist.models.layers.dropout import Dropout
-from cove_dist.models.layers.positions import PositionalEmbedding
-from cove_dist.types import PositiveInt, Probability
+from cove_dist.models.sequential.base import CausalAttentionModel
 
 
-class SASRec(nn.Module):
+class SASRec(CausalAttentionModel):
     """The hidden state of a position scores the item after it (section III of the paper).
 
     Learned positions are added to the items (III-A). A block is causal self-attention and a ReLU network of width d,
@@ -23,53 +20,23 @@ class SASRec(nn.Module):
     are joined without a further projection, and the last block's output is normalized. Where that program departs from
     the paper (keys and values not normalized, the residual term normalized), this follows the paper.
 
-    Args:
-        embedding_dim: ``d``.
-        max_input: longest given part of a list.
-        max_target: longest part to be continued.
-        num_layers: blocks.
-        num_heads: a divisor of ``d``.
-        dropout: of the input and of each branch.
-        attention_dropout: of attention weights, which the authors drop too; off unless asked for: slow on CPU.
+    Arguments are those of `CausalAttentionModel`; dropout in a block is of each branch. The authors drop attention
+    weights too.
     """
 
-    task = "lists"
-    decoding = "autoregressive"
-
-    def __init__(
-        self,
-        embedding_dim: int,
-        max_input: int,
-        max_target: int,
-        *,
-        num_layers: PositiveInt = 3,
-        num_heads: PositiveInt = 8,
-        dropout: Probability = 0.2,
-        attention_dropout: Probability = 0.0,
-    ) -> None:
-        super().__init__()
-        self.scale = embedding_dim**0.5
-        self.positions = PositionalEmbedding(max_input + max_target, embedding_dim)
-        self.dropout = Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            TransformerBlock(
-                embedding_dim,
-                num_heads,
-                embedding_dim,
-                activation="relu",
-                norm="first",
-                dropout=dropout,
-                attention_dropout=attention_dropout,
-                output_projection=False,
-            )
-            for _ in range(num_layers)
+    @staticmethod
+    def build_block(dim: int, num_heads: int, dropout: float, attention_dropout: float) -> TransformerBlock:
+        return TransformerBlock(
+            dim,
+            num_heads,
+            dim,
+            activation="relu",
+            norm="first",
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            output_projection=False,
         )
-        self.norm = nn.LayerNorm(embedding_dim)
 
     def forward(self, items: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Items ``[B, T, d]``, right-padded, true in ``mask [B, T]`` -> hidden ``[B, T, d]``, zeros at padding."""
-        buckets = Buckets(mask)
-        rows = self.dropout(buckets.flatten(items) * self.scale + self.positions(buckets.positions))
-        for block in self.blocks:
-            rows = block(rows, buckets, causal=True)
-        return buckets.unflatten(self.norm(rows))
+        return self.hidden_states(items, Buckets(mask), causal=True)

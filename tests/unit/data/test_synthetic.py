@@ -89,9 +89,9 @@ def test_labels_follow_the_categories_of_every_level():
 
 def test_every_level_has_its_part_in_the_hidden_vectors():
     """Two levels: the same fine category shares both parts, the same coarse one half, others nothing."""
-    population = Population(4_000, (400, 20), skew=0.0, random=np.random.default_rng(0))
+    population = Population(2_000, (200, 20), skew=0.0, random=np.random.default_rng(0))
     planted = population.table()
-    vectors = population.hidden(np.arange(4_000))
+    vectors = population.hidden(np.arange(2_000))
     likeness = vectors @ vectors.T / vectors.shape[1]
     fine, coarse = (np.equal.outer(c, c) for c in (planted["category_1"].to_numpy(), planted["category_2"].to_numpy()))
     means = [likeness[pairs].mean() for pairs in (fine, coarse & ~fine, ~coarse)]

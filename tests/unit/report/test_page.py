@@ -19,28 +19,50 @@ COVERAGE = ["coverage_item_%3Cscript%3Eyear.png", "coverage_item_genres.png"]
 CURVES = ["losses.png", "perplexity.png", "speed.png", "validation.png"]
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
+GROUPED = {f"auc/{entity}_q{i}": 0.6 + i / 100 for entity in ("user", "item") for i in (1, 2, 3, 4)}
+NEVER = {f"auc/{entity}_never": None for entity in ("user", "item")}
+
+
+def with_categories(folder: Path) -> Path:
     genres = pa.array([["drama", "war"][: 1 + i % 2] for i in range(80)])
     columns = {"original_id": range(80), "genres": genres, YEAR: [1990 + i % 5 for i in range(80)]}
-    return write_data(tmp_path / "data", pa.table(columns))
+    return write_data(folder, pa.table(columns))
+
+
+def quantized(folder: Path, data: Path) -> Path:
+    write_run(folder, data, log())
+    write_codes(folder, "user", range(60), random_codes(60, (8, 3)))
+    write_codes(folder, "item", range(80), random_codes(80, (12, 4)))
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return with_categories(tmp_path / "data")
 
 
 @pytest.fixture
 def run(tmp_path: Path, data: Path) -> Path:
-    folder = write_run(tmp_path / "run", data, log())
-    write_codes(folder, "user", range(60), random_codes(60, (8, 3)))
-    write_codes(folder, "item", range(80), random_codes(80, (12, 4)))
-    return folder
+    return quantized(tmp_path / "run", data)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a quantized run that has been trained and evaluated."""
+    folder = tmp_path_factory.mktemp("page")
+    run = quantized(folder / "run", with_categories(folder / "data"))
+    metrics = {"split": "test", "auc": 0.79123, "samples": 12345} | GROUPED | NEVER
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    (run / "summary.json").write_text(json.dumps({"step": 6, "best": None, "samples_per_second": 13694.7}))
+    return report_run([f"run={run}", "shuffles=2", "top_categories=3"])
 
 
 def pictures(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.png"))
 
 
-def test_the_page_of_a_quantized_run(run: Path) -> None:
-    page = report_run([f"run={run}", "shuffles=2"])
-    assert page == run / "report" / "report.html"
+def test_the_page_of_a_quantized_run(page: Path) -> None:
+    assert page.parts[-3:] == ("run", "report", "report.html")
     assert pictures(page.parent) == sorted(["code_sizes.png", *COVERAGE, *CURVES])
     html = page.read_text()
     parsed = Page(html)
@@ -54,8 +76,7 @@ def test_the_page_of_a_quantized_run(run: Path) -> None:
     assert YEAR in parsed.text
 
 
-def test_curves_beside_the_page(run: Path) -> None:
-    page = report_run([f"run={run}", "shuffles=2", "top_categories=3"])
+def test_curves_beside_the_page(page: Path) -> None:
     table = pq.read_table(page.parent / "coverage.parquet").to_pydict()
     assert len(table["covered"]) == (2 + 3) * (12 + 4)
     drawn = set(zip(table["category_column"], table["category"], strict=True))
@@ -63,19 +84,14 @@ def test_curves_beside_the_page(run: Path) -> None:
     assert set(table["entity"]) == {"item"}
 
 
-def test_final_metrics_and_summary(run: Path) -> None:
-    (run / "metrics.json").write_text(json.dumps({"split": "test", "auc": 0.79123, "samples": 12345}))
-    (run / "summary.json").write_text(json.dumps({"step": 6, "best": None, "samples_per_second": 13694.7}))
-    text = Page(report_run([f"run={run}", "shuffles=2"]).read_text()).text
+def test_final_metrics_and_summary(page: Path) -> None:
+    text = Page(page.read_text()).text
     assert all(words in text for words in ("test", "0.7912", "12,345", "13,695"))
     assert "Not evaluated yet" not in text
 
 
-def test_metrics_of_groups_have_tables_of_their_own(run: Path) -> None:
-    groups = {f"auc/{entity}_q{i}": 0.6 + i / 100 for entity in ("user", "item") for i in (1, 2, 3, 4)}
-    never = {f"auc/{entity}_never": None for entity in ("user", "item")}
-    (run / "metrics.json").write_text(json.dumps({"auc": 0.79123} | groups | never))
-    text = Page(report_run([f"run={run}", "shuffles=2"]).read_text()).text
+def test_metrics_of_groups_have_tables_of_their_own(page: Path) -> None:
+    text = Page(page.read_text()).text
     assert "auc/" not in text
     tables = text[text.index("By how often ids occur in training") :]
     assert tables.count("q1q2q3q4never") == tables.count("auc0.61000.62000.63000.6400-") == 2
