@@ -63,14 +63,12 @@ class GraphObjective(CFObjective):
     def forward(self, looked_up: dict[str, JaggedTensor], batch: Batch) -> tuple[torch.Tensor, CFStep]:
         own_users, own_items = (looked_up[name].values() for name in (USER_BLOCK, ITEM_BLOCK))
         users, items, quantization = self.propagated(own_users, own_items)
-        chosen = [batch.ids[name].values() for name in (self.item, NEGATIVES)]
-        who = batch.ids[self.user].values()
-        parts = {"rank": self.rank_loss(users.index_select(0, who), *(items.index_select(0, ids) for ids in chosen))}
+        who, rows = batch.ids[self.user].values(), [batch.ids[name].values() for name in (self.item, NEGATIVES)]
+        which, counts = torch.cat(rows), [len(ids) for ids in rows]  # one selection: its backward fills a whole table
+        parts = {"rank": self.rank_loss(users.index_select(0, who), *items.index_select(0, which).split(counts))}
         if self.head.regularization:
             raw_users, raw_items = self.whole(own_users, own_items)
-            parts["regularization"] = self.penalty(
-                raw_users.index_select(0, who), *(raw_items.index_select(0, ids) for ids in chosen)
-            )
+            parts["regularization"] = self.penalty(raw_users.index_select(0, who), raw_items.index_select(0, which))
         # `total` weighs by this rank's share of the batch; a mean over a block is to weigh by its share of the table.
         quantization = {name: loss / batch.weight for name, loss in quantization.items()}
         return self.total(parts, quantization, batch)
