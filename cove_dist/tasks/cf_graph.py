@@ -4,9 +4,9 @@ Each rank looks up its own block of users and of items, quantizes and propagates
 exchange what they hold. With ``N`` users and items, ``E`` interactions, ``W`` ranks and ``K`` layers, a rank per step
 
 - multiplies and adds ``2 K E d / W`` numbers forward, and as many backward;
-- receives ``(K + 1) N d`` numbers forward, and sends as many backward; ``N d`` more with regularization;
-- holds ``N d`` numbers for every gathered layer that autograd keeps, ``O(N d)`` in all, and 48 bytes for each of its
-  ``E / W`` edges.
+- receives ``(K + 1) N d`` numbers forward; backward it receives ``K N d`` and sends ``N d``; with regularization it
+  moves ``N d`` more each way;
+- holds ``O(N d)`` numbers, whatever K, and 24 bytes for each of its ``E / W`` edges.
 
 Shapes: ``U`` users, ``I`` items, ``B`` rows, ``d`` embedding dimension.
 """
@@ -128,9 +128,9 @@ def local_graph(
         tuple(map(np.concatenate, zip(*p, strict=True))) for p in (of_users, of_items)
     )
     weights = [(user_degrees[u] * item_degrees[i]) ** -0.5 for u, i in ((users, items), (their_users, own_items))]
-    to_users = (users - first_user, items, weights[0]), (last_user - first_user, num_items)
-    to_items = (own_items - first_item, their_users, weights[1]), (last_item - first_item, num_users)
+    to_users = users - first_user, items, weights[0], last_user - first_user
+    to_items = own_items - first_item, their_users, weights[1], last_item - first_item
     return tuple(
-        NeighborSum(torch.from_numpy(rows), torch.from_numpy(columns), torch.from_numpy(each).float(), shape)
-        for (rows, columns, each), shape in (to_users, to_items)
+        NeighborSum(torch.from_numpy(rows), torch.from_numpy(columns), torch.from_numpy(each).float(), count)
+        for rows, columns, each, count in (to_users, to_items)
     )

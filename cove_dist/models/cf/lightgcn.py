@@ -12,6 +12,8 @@ import torch
 from cove_dist.models.cf.base import InnerProductRecommender
 from cove_dist.types import NonNegativeFloat, PositiveInt
 
+Sum = Callable[[torch.Tensor], torch.Tensor]
+
 
 class LightGCN(InnerProductRecommender):
     """``score = user · item``, of embeddings averaged over the layers of propagation (Eq. 4, 5 and 11 of its paper).
@@ -31,21 +33,36 @@ class LightGCN(InnerProductRecommender):
         self.layers, self.regularization = layers, regularization
 
     def propagate(
-        self,
-        users: torch.Tensor,
-        items: torch.Tensor,
-        to_users: Callable[[torch.Tensor], torch.Tensor],
-        to_items: Callable[[torch.Tensor], torch.Tensor],
+        self, users: torch.Tensor, items: torch.Tensor, to_users: Sum, to_items: Sum
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Final embeddings ``[U, d]`` and ``[I, d]``: the mean over layers 0 to `layers`.
 
         Args:
             users, items: layer 0, ``[U, d]`` and ``[I, d]``; or the parts of them that a process holds.
-            to_users: ``[I, d] -> [U, d]``: the sum over neighbours, each by ``1 / sqrt(its degree * the user's)``.
-            to_items: ``[U, d] -> [I, d]``: likewise.
+            to_users: ``[I, d] -> [U, d]``: the sum over neighbours, each by ``1 / sqrt(its degree * the user's)``, in
+                new memory. Its gradient is not asked for.
+            to_items: ``[U, d] -> [I, d]``: likewise, by the transpose.
         """
-        user_sum, item_sum = users, items
-        for _ in range(self.layers):
-            users, items = to_users(items), to_items(users)
-            user_sum, item_sum = user_sum + users, item_sum + items
-        return user_sum / (self.layers + 1), item_sum / (self.layers + 1)
+        return _MeanOfLayers.apply(users, items, to_users, to_items, self.layers)
+
+
+class _MeanOfLayers(torch.autograd.Function):
+    """``(e + A e + … + A^L e) / (L + 1)``. The adjacency A is symmetric, so this map is its own backward pass."""
+
+    @staticmethod
+    def forward(ctx, users: torch.Tensor, items: torch.Tensor, to_users: Sum, to_items: Sum, layers: int):
+        ctx.arguments = to_users, to_items, layers
+        return _mean_of_layers(users, items, *ctx.arguments)
+
+    @staticmethod
+    def backward(ctx, users: torch.Tensor, items: torch.Tensor):
+        return *_mean_of_layers(users.contiguous(), items.contiguous(), *ctx.arguments), None, None, None
+
+
+def _mean_of_layers(
+    users: torch.Tensor, items: torch.Tensor, to_users: Sum, to_items: Sum, layers: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    user_sum, item_sum = users, items
+    for _ in range(layers):  # by Horner's rule: e + A (e + A (e + …))
+        user_sum, item_sum = to_users(item_sum).add_(users), to_items(user_sum).add_(items)
+    return user_sum.div_(layers + 1), item_sum.div_(layers + 1)

@@ -105,8 +105,8 @@ def test_lightgcn_averages_sums_over_neighbours(layers: int) -> None:
     weights = torch.tensor([norm[u, i] ** -1 for u, i in edges], dtype=torch.float64)
     order = torch.randperm(len(edges), generator=torch.Generator().manual_seed(0))
     rows, columns, weights = rows[order], columns[order], weights[order]
-    to_users = NeighborSum(rows, columns, weights, (USERS, ITEMS))
-    to_items = NeighborSum(columns, rows, weights, (ITEMS, USERS))
+    to_users = NeighborSum(rows, columns, weights, USERS)
+    to_items = NeighborSum(columns, rows, weights, ITEMS)
     found = LightGCN(D, layers=layers).propagate(users, items, to_users, to_items)
     torch.testing.assert_close(found, expected)
 
