@@ -79,7 +79,8 @@ def run_recbole(python: Path, config: dict[str, Any], plan: Plan, threads: int) 
         options = [part for key, file in files.items() for part in (f"--{key}", str(file))]
         start([str(python.absolute()), "-W", "ignore", str(worker), *options], threads, folder)
         with np.load(files["lists"]) as lists:
-            return json.loads(files["json"].read_text()) | {"config": config}, dict(lists)
+            told = {key: value for key, value in config.items() if key != "data_path"}  # gone by then
+            return json.loads(files["json"].read_text()) | {"config": told}, dict(lists)
 
 
 def run_ours(overrides: Sequence[str], plan: Plan, threads: int) -> Record:
