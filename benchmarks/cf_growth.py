@@ -35,12 +35,8 @@ from data_pipeline.streaming.transforms import NEGATIVES
 from launch.cli import quiet_libraries
 
 BATCH, DIM = 1024, 64
-COPIES = {
-    "rowwise_adagrad": 1,
-    "sparse_rmsprop": 2,
-    "sparse_adam": 3,
-    "adam": 4,
-}  # of the table: itself, moments, a gradient
+# Of the table: itself, moments, a gradient
+COPIES = {"rowwise_adagrad": 1, "sparse_rmsprop": 2, "sparse_adam": 3, "adam": 4}
 
 
 def batches(items: int) -> Iterator[Batch]:

@@ -144,7 +144,7 @@ class TrainerConfig:
     debug: bool
 
     def __post_init__(self) -> None:
-        if self.optimizer.name in ("rowwise_adagrad", "sparse_adam", "sparse_rmsprop"):
+        if self.optimizer.name not in ("adam", "adagrad", "sgd"):
             raise ValueError(f"optimizer.name = {self.optimizer.name}: is for tables only; allowed: adam, adagrad, sgd")
         if self.debug and self.checkpoint.resume == "auto":
             raise ValueError("checkpoint.resume = auto: not with debug=true, which writes no checkpoints; allowed: no")

@@ -7,6 +7,7 @@ that replicas stay alike.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -33,20 +34,12 @@ class LookUpRows(torch.autograd.Function):
         return None, None, None
 
 
-class SparseOptimizer(torch.optim.Optimizer):
-    """A step is a collective call.
+class SparseOptimizer(torch.optim.Optimizer, ABC):
+    """Of tables ``[rows, d]``, each a slice of the parameter that holds all tables. A step is a collective call."""
 
-    Args:
-        params: tables ``[rows, d]``, each a slice of the parameter that holds all tables.
-        defaults: of the parameter groups.
-    """
-
-    def __init__(self, params: Iterable[nn.Parameter], defaults: dict[str, Any]) -> None:
-        super().__init__(params, defaults)
-
+    @abstractmethod
     def update(self, table: nn.Parameter, ids: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
         """Change the rows ``ids [N]`` of a table, each there once, by their gradient ``[N, d]``."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
