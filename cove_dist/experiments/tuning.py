@@ -97,8 +97,12 @@ def _give_up_if_hopeless(study: PairStudy) -> None:
 
 
 def write_search(search: SearchConfig, studies: Sequence[PairStudy], command: str) -> TextTable:
-    """Write the best overrides, the trials and the summary, as far as they have come; returns the summary's table."""
+    """Write the best overrides, the trials and the summary, as far as they have come; returns the summary's table.
+
+    Of the pairs that are asked for, and of those that were asked for before.
+    """
     with PairStudy.writing:
+        studies = [study for study in studies if (study.model, study.quantizer) in search.pairs() or study.ended()]
         folder = Path(search.output)
         ended = {study.name: study.ended() for study in studies}
         table = summary_table(search, studies)

@@ -196,6 +196,9 @@ def test_pairs_take_turns_and_a_grid_takes_what_was_found(tmp_path: Path, monkey
         return int(len(trained) == 3)
 
     monkeypatch.setattr(trials_module, "run_program", train)
+    _, table = run_search(arguments(tmp_path, "trials=1", 'only=["*/none"]'), "python launch/tune.py small")
+    assert [row[:2] for row in table.rows] == [("deepfm", "none")]
+    assert "same budget: 1 trial" in table.notes[0]
     _, table = run_search(arguments(tmp_path, "trials=3"), "python launch/tune.py small")
     assert trained == ["none", "cove"] * 3
     assert [row[3:5] for row in table.rows] == [("3 of 3", "2 complete, 1 failed"), ("3 of 3", "3 complete")]
