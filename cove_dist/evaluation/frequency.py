@@ -125,7 +125,7 @@ class FrequencyMetrics:
 
 def is_grouped(name: str) -> bool:
     """Whether a figure is of one group alone."""
-    return "/" in name
+    return name.endswith(tuple(f"_{group}" for group in GROUPS)) and "/" in name
 
 
 def by_entity(figures: Mapping[str, Any]) -> dict[str, dict[str, list[Any]]]:

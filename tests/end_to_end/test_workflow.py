@@ -145,6 +145,7 @@ def test_comparison_of_runs_over_seeds(data: Path, tmp_path: Path) -> None:
         succeed("train", *small_run(data, folder, "trainer.epochs=1", f"seed={seed}"))
         evaluated(folder)
     out = succeed("compare", f"runs={tmp_path}/seed*", f"json={tmp_path}/table.json")
+    assert "samples/s" in out
     assert "DeepFM" in out
     assert "±" in out
     [record] = json.loads((tmp_path / "table.json").read_text())

@@ -111,6 +111,7 @@ def test_figures_as_tables() -> None:
     metrics.update(torch.zeros(0), torch.zeros(0), *torch.zeros(2, 0, dtype=torch.int64))
     figures = metrics.compute()
     assert all(map(is_grouped, figures))
+    assert not any(map(is_grouped, ("auc", "ndcg@10", "samples/s")))
     tables = by_entity({"auc": 0.5} | figures)
     assert list(tables) == ["user", "item"]
     assert tables["item"]["train_rows_max"] == [1, 2, 3, 4, 0]
