@@ -54,18 +54,23 @@ def predict_next(model: nn.Module, lists: Embedded) -> Predicted:
 
 
 def predict_masked(model: nn.Module, lists: Embedded, share: float, last: float) -> Predicted:
-    """Items masked at random; in a ``last`` share of lists the last item alone, as when a list is continued.
+    """Items masked at random; a ``last`` share of lists ends at a random place, and its last item alone is masked.
 
-    BERT4Rec (Sun et al., 2019, section 3.6) adds the latter as separate samples; here both come out of one pass. A list
-    of which nothing was drawn has its last item masked.
+    BERT4Rec (Sun et al., 2019, section 3.6) adds the latter as separate samples, for that is how a list is continued;
+    here both come out of one pass, and a list has another end in every epoch. A list of which nothing was drawn has
+    its last item masked.
     """
     slots = Slots.of_halves(lists.inputs, lists.targets)
     mask = slots.mask
-    uniform = torch.rand(mask.shape, device=mask.device)
-    masked = mask & (uniform < share)
-    only_last = (torch.rand(len(mask), device=mask.device) < last) | ~masked.any(dim=1)
-    at_end = torch.arange(mask.shape[1], device=mask.device) == slots.lengths[:, None] - 1
-    masked = torch.where(only_last[:, None], at_end, masked)
+    place = torch.arange(mask.shape[1], device=mask.device)
+    masked = mask & (torch.rand(mask.shape, device=mask.device) < share)
+    cut, drawn = torch.rand(2, len(mask), device=mask.device)
+    ends = drawn < last
+    cut_to = (2 + (cut * (slots.lengths - 1)).long()).clamp(max=slots.lengths)  # one item or more in front of the mask
+    length = torch.where(ends, cut_to, slots.lengths)
+    mask = mask & (place < length[:, None])
+    only_last = ends | ~masked.any(dim=1)
+    masked = torch.where(only_last[:, None], place == length[:, None] - 1, masked)
     hidden = model(slots.pad(lists.items), mask, masked=masked, **owner_of(model, lists))
     return Predicted(hidden[masked], _places(slots, lists)[masked])
 

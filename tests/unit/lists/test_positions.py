@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cove_dist.models.sequential.bert4rec import BERT4Rec
 from cove_dist.tasks.lists.positions import Embedded, predict_masked, predict_next, predict_targets
 from tests.unit.lists.models import Masked, OwnerAware, Parallel, Recurrent
 
@@ -55,13 +56,27 @@ def test_masked_items_are_drawn_among_real_ones_and_each_list_has_one(lists: Emb
 
 def test_what_is_masked_does_not_reach_its_own_prediction(lists: Embedded) -> None:
     model = Masked(D, 3, 2)
-    predicted = predict_masked(model, lists, share=1.0, last=1.0)
-    assert predicted.which.tolist() == [places_of(row)[-1] for row in range(3)]
     torch.manual_seed(1)
+    predicted = predict_masked(model, lists, share=0.3, last=0.5)
     changed = lists.items.clone()
     changed[predicted.which] += 1
-    again = predict_masked(model, lists._replace(items=changed), share=1.0, last=1.0)
+    torch.manual_seed(1)
+    again = predict_masked(model, lists._replace(items=changed), share=0.3, last=0.5)
     assert torch.equal(again.hidden, predicted.hidden)
+
+
+def test_a_list_that_ends_early_has_its_end_predicted_from_what_is_before(lists: Embedded) -> None:
+    model, ends = BERT4Rec(D, 3, 2, num_layers=1, num_heads=2).eval(), [set(), set(), set()]
+    for _ in range(50):
+        predicted = predict_masked(model, lists, share=1.0, last=1.0)
+        for row, (hidden, which) in enumerate(zip(predicted.hidden, predicted.which.tolist(), strict=True)):
+            places = places_of(row)
+            length = places.index(which) + 1
+            ends[row].add(length)
+            masked = torch.arange(length)[None] == length - 1
+            expected = model(lists.items[places[:length]][None], torch.ones(1, length, dtype=torch.bool), masked)
+            torch.testing.assert_close(hidden, expected[0, -1])
+    assert ends == [{2, 3, 4}, {2, 3}, {2, 3, 4}]
 
 
 @pytest.mark.parametrize(("share", "known"), [(0.0, [0, 0, 0]), (0.5, [1, 1, 0]), (0.99, [1, 1, 0])])
