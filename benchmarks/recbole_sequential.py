@@ -11,9 +11,9 @@ item of training: the up to `sequences` items before it, padded to that length. 
 items and trains all positions of a piece at once. A step is ``--samples`` of the former, ``--lists`` of the latter.
 
 The same for both: d = 64, layers, heads, inner width (d for SASRec, 4d for BERT4Rec), dropout, no dropout of attention
-weights, softmax over all items, Adam; BERT4Rec masks a fifth of a list, and in half of the cases the last item alone;
-Caser sees five items through 16 horizontal filters of each height and 4 vertical ones. RecBole's Caser has vectors of
-users besides, its BERT4Rec a bias of every item. All else is each one's own.
+weights, softmax over all items, Adam; BERT4Rec's tables start at BERT's 0.02, and it masks a fifth of a list, in half
+of the cases the last item alone; Caser sees five items through 16 horizontal filters of each height and 4 vertical
+ones. RecBole's Caser has vectors of users besides, its BERT4Rec a bias of every item. All else is each one's own.
 
 All items are ranked, none masked, and the metrics are checked in every run: RecBole's own lists of the test split,
 scored by our metrics, must give RecBole's figures to six digits.
@@ -38,6 +38,7 @@ from data_pipeline.schema import INPUT, LIST, TARGET, Schema
 
 DIM, WINDOW, HORIZONTAL, VERTICAL = 64, 5, 16, 4
 MASKED, LAST_ALONE = 0.2, 0.5
+BERT_INIT_STD = 0.02  # RecBole's too
 MODELS = ("sasrec", "bert4rec", "gru4rec", "caser")
 
 
@@ -116,10 +117,11 @@ def recbole_config(model: str, folder: Path, longest: int, seed: int, arguments:
 def our_overrides(model: str, seed: int, arguments: argparse.Namespace) -> list[str]:
     layers, dropout = f"model.num_layers={arguments.layers}", f"model.dropout={arguments.dropout}"
     transformer = [layers, dropout, f"model.num_heads={arguments.heads}"]
+    masks = [f"lists.mask_share={MASKED}", f"lists.mask_last={LAST_ALONE}"]
     filters = [f"model.horizontal_filters={HORIZONTAL}", f"model.vertical_filters={VERTICAL}"]
     own = {
         "sasrec": transformer,
-        "bert4rec": [*transformer, f"lists.mask_share={MASKED}", f"lists.mask_last={LAST_ALONE}"],
+        "bert4rec": [*transformer, *masks, f"embeddings.init_std={BERT_INIT_STD}"],
         "gru4rec": [layers, dropout, f"model.hidden_dim={DIM}"],
         "caser": [dropout, f"model.window={WINDOW}", *filters],
     }[model]
