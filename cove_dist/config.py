@@ -191,6 +191,7 @@ class ListsConfig:
     sampled: PositiveInt
     sampled_power: UnitInterval
     fuse_output: bool
+    item_bias: bool | None
     mask_share: Annotated[float, Gt(0), Le(1)]
     mask_last: UnitInterval
     curriculum_steps: NonNegativeInt

@@ -74,7 +74,7 @@ def losses_on_the_same_batches(overrides: list[str]) -> list[float]:
 
 
 @pytest.mark.parametrize("tables", [(), ROW_WISE], ids=["replicated-adam", "row-wise-adagrad"])
-@pytest.mark.parametrize("quantizer", [(), COVE], ids=["base", "cove"])
+@pytest.mark.parametrize("quantizer", [(), (*COVE, "lists.item_bias=true")], ids=["base", "cove-with-bias"])
 @pytest.mark.parametrize("model", ["Recurrent", "Parallel"])
 def test_one_two_and_four_ranks_have_the_same_losses(
     prepared_lists: Path, tables: tuple[str, ...], quantizer: tuple[str, ...], model: str

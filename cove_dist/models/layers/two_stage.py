@@ -66,9 +66,14 @@ class TwoStageClassifier(nn.Module):
 
     @torch.no_grad()
     def top_items(
-        self, hidden: torch.Tensor, items: torch.Tensor, categories: torch.Tensor, k: int
+        self,
+        hidden: torch.Tensor,
+        items: torch.Tensor,
+        categories: torch.Tensor,
+        k: int,
+        bias: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The best ``k`` items of each row's likeliest category.
+        """The best ``k`` items of each row's likeliest category. ``bias [V]``, if any, is added to the items' scores.
 
         Returns:
             Items and their log-probabilities, both ``[N, k]``, best first; -1 and -inf where the category has fewer.
@@ -78,7 +83,8 @@ class TwoStageClassifier(nn.Module):
         values = hidden.new_full((len(hidden), k), -torch.inf)
         for category, rows in self._groups(best):
             members = (categories == category).nonzero().squeeze(1)
-            within = F.log_softmax(hidden[rows] @ items[members].T, dim=1)
+            scores = F.linear(hidden[rows], items[members], None if bias is None else bias[members])
+            within = F.log_softmax(scores, dim=1)
             top = within.topk(min(k, len(members)), dim=1)
             width = slice(top.indices.shape[1])
             chosen[rows, width] = members[top.indices]

@@ -25,10 +25,12 @@ class SequentialModel(nn.Module, ABC):
 
     Attributes:
         decoding: "autoregressive", item by item from left to right, or "parallel", all items at once.
+        item_bias: whether the published model adds a bias of each item to its score; ``lists.item_bias`` overrules it.
     """
 
     task = "lists"
     decoding: ClassVar[Literal["autoregressive", "parallel"]] = "autoregressive"
+    item_bias: ClassVar[bool] = False
 
 
 class CausalAttentionModel(SequentialModel):

@@ -12,6 +12,7 @@ from cove_dist.config import RunConfig
 from cove_dist.embeddings.tables import build_unpooled
 from cove_dist.errors import ConfigError
 from cove_dist.models.layers.two_stage import TwoStageClassifier
+from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.quantization import CodeClassifier
 from cove_dist.tasks.lists.categories import ItemCategories, read_categories
 from cove_dist.tasks.lists.objective import ListModel, ListObjective, ListSettings
@@ -56,7 +57,8 @@ def build_list_model(config: RunConfig, schema: Schema) -> ListModel:
         model,
         quantizer,
         classifier,
-        settings(config),
+        settings(config, model),
+        num_seen=schema.entity("item").num_seen,
         uses_owner=bool(owners),
         log_expected=log_expected,
         categories=categories,
@@ -76,7 +78,7 @@ def build_categories(config: RunConfig, schema: Schema) -> tuple[ItemCategories 
     return categories, TwoStageClassifier(dim, count)
 
 
-def settings(config: RunConfig) -> ListSettings:
+def settings(config: RunConfig, model: SequentialModel) -> ListSettings:
     return ListSettings(
         config.lists.softmax,
         config.lists.fuse_output,
@@ -85,6 +87,7 @@ def settings(config: RunConfig) -> ListSettings:
         config.lists.curriculum_steps,
         config.quantizer.omega_q,
         config.quantizer.omega_c,
+        model.item_bias if config.lists.item_bias is None else config.lists.item_bias,
         getattr(torch, config.trainer.precision),
     )
 

@@ -32,7 +32,7 @@ def item_catalogue(model: ListModel, schema: Schema, device: torch.device) -> Ca
     scored = fed if objective.settings.fuse_output else raw
     if objective.categories is not None:
         fed = fed + objective.categories(torch.arange(len(fed), device=device))
-    return Catalogue(fed, scored[:seen], categories, objective.two_stage)
+    return Catalogue(fed, scored[:seen], categories, objective.two_stage, objective.item_bias)
 
 
 @torch.no_grad()

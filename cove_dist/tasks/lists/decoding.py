@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from cove_dist.models.layers.two_stage import TwoStageClassifier
@@ -24,18 +25,20 @@ class Catalogue(NamedTuple):
         fed: ``[V + 1, d]``, what the model reads; the last row is that of items training never saw.
         scored: ``[V, d]``, what hidden states are scored against.
         categories: int64 ``[V]``, with ``two_stage``, which ranks the items of the likeliest category alone; else None.
+        bias: ``[V]``, added to scores, or None.
     """
 
     fed: torch.Tensor
     scored: torch.Tensor
     categories: torch.Tensor | None = None
     two_stage: TwoStageClassifier | None = None
+    bias: torch.Tensor | None = None
 
     def rank(self, hidden: torch.Tensor, depth: int) -> torch.Tensor:
         """The best items for ``hidden [n, d]``: int64 ``[n, depth]``, best first; -1 where a category has no more."""
         if self.two_stage is not None:
-            return self.two_stage.top_items(hidden, self.scored, self.categories, depth)[0]
-        return best(hidden, self.scored, depth)
+            return self.two_stage.top_items(hidden, self.scored, self.categories, depth, self.bias)[0]
+        return best(hidden, self.scored, depth, self.bias)
 
 
 class Request(NamedTuple):
@@ -106,10 +109,10 @@ def _state_of_next(
     return hidden[rows, last].float()
 
 
-def best(hidden: torch.Tensor, items: torch.Tensor, depth: int) -> torch.Tensor:
+def best(hidden: torch.Tensor, items: torch.Tensor, depth: int, bias: torch.Tensor | None = None) -> torch.Tensor:
     """The highest-scoring ``depth`` of ``items [V, d]`` for ``hidden [n, d]``: int64 ``[n, depth]``, best first."""
     chunk = max(1, _WORKSPACE // len(items))
-    return torch.cat([(part @ items.T).topk(depth, dim=1).indices for part in hidden.split(chunk)])
+    return torch.cat([F.linear(part, items, bias).topk(depth, dim=1).indices for part in hidden.split(chunk)])
 
 
 def _mask(lengths: torch.Tensor, items: torch.Tensor) -> torch.Tensor:

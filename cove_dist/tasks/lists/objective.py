@@ -44,6 +44,7 @@ class ListSettings(NamedTuple):
     curriculum_steps: int
     omega_q: float
     omega_c: float
+    item_bias: bool = False
     precision: torch.dtype = torch.float32
 
 
@@ -83,6 +84,7 @@ class ListObjective(nn.Module):
         classifier: of codes from hidden states, or None.
         settings: see there.
         uses_owner: whether owners of lists are looked up, for the model.
+        num_seen: items that may be predicted, each of which gets a bias of its score if ``settings.item_bias``.
         log_expected: float ``[num_seen]``, for a sampled softmax: the log of how often a sample holds each item.
         categories: ready-made ones, whose vectors are added to what the model reads; or None.
         two_stage: to predict an item's category, its ready-made one or else its coarsest code, and then the item inside
@@ -95,6 +97,7 @@ class ListObjective(nn.Module):
         quantizer: CascadedQuantizer | None,
         classifier: CodeClassifier | None,
         settings: ListSettings,
+        num_seen: int,
         uses_owner: bool = False,
         log_expected: torch.Tensor | None = None,
         categories: ItemCategories | None = None,
@@ -108,6 +111,7 @@ class ListObjective(nn.Module):
         self.categories = categories
         self.two_stage = two_stage
         self.uses_owner = uses_owner
+        self.item_bias = nn.Parameter(torch.zeros(num_seen)) if settings.item_bias else None
         self.register_buffer("log_expected", log_expected, persistent=False)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # trained so far, for the curriculum
 
@@ -176,11 +180,12 @@ class ListObjective(nn.Module):
 
     def softmax_loss(self, predicted: Predicted, items: Items, share: torch.Tensor) -> torch.Tensor:
         """``share`` times the mean over this rank's positions of the cross-entropy of the true items."""
-        hidden, targets = predicted.hidden, items.ids[predicted.which]
+        hidden, targets = with_one(predicted.hidden, self.item_bias), items.ids[predicted.which]
         weights = (share / max(1, len(targets))).float().expand(len(targets))  # of a position: the same on all ranks
-        rows, ids = items.scored[len(items.fed) :], items.ids[len(items.fed) :]
+        ids = items.ids[len(items.fed) :]
+        rows = with_bias(items.scored[len(items.fed) :], self.item_bias, ids)
         if self.settings.softmax == "sampled":
-            true = items.scored[predicted.which]
+            true = with_bias(items.scored[predicted.which], self.item_bias, targets)
             return sampled_cross_entropy(hidden, true, targets, weights, rows, ids, self.log_expected[ids])
         ranks = world() if self.settings.softmax == "vocabulary_parallel" else Collectives()
         first = int(ids[0]) if len(ids) else 0
@@ -206,6 +211,16 @@ class ListModel(nn.Module):
         """Of items, which alone are quantized here."""
         keys = batch_keys(schema)
         return EntityLookup(keys, keys.index(VOCABULARY), lambda looked_up, _: looked_up[VOCABULARY].values())
+
+
+def with_bias(rows: torch.Tensor, bias: torch.Tensor | None, ids: torch.Tensor) -> torch.Tensor:
+    """``rows [n, d]`` of items ``ids [n]`` with the bias of each as column d, where there is one. See `with_one`."""
+    return rows if bias is None else torch.cat([rows, bias.index_select(0, ids).unsqueeze(1)], dim=1)
+
+
+def with_one(hidden: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """``hidden [P, d]`` with 1 as column d, where there is a bias: what `with_bias` makes rows of is scored by it."""
+    return hidden if bias is None else F.pad(hidden, (0, 1), value=1.0)
 
 
 def mean_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ class Recurrent(nn.Module):
 
     task = "lists"
     decoding = "autoregressive"
+    item_bias = False
 
     def __init__(self, embedding_dim: int, max_input: int, max_target: int, *, layers: PositiveInt = 1) -> None:
         super().__init__()
@@ -35,6 +36,7 @@ class Masked(nn.Module):
 
     task = "lists"
     decoding = "autoregressive"
+    item_bias = False
 
     def __init__(self, embedding_dim: int, max_input: int, max_target: int) -> None:
         super().__init__()
@@ -50,6 +52,7 @@ class Parallel(nn.Module):
 
     task = "lists"
     decoding = "parallel"
+    item_bias = False
 
     def __init__(self, embedding_dim: int, max_input: int, max_target: int) -> None:
         super().__init__()

@@ -77,6 +77,32 @@ def test_the_loss_is_the_one_written_out(
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("softmax", ["vocabulary_parallel", "sampled"])
+def test_every_item_may_have_a_bias(prepared_lists: Path, runtime: Runtime, softmax: str) -> None:
+    more = ("lists.item_bias=true", f"lists.softmax={softmax}", "lists.sampled=400000")
+    trainable, batch, schema = built(prepared_lists, runtime, *more)
+    model, table = trainable.model.module, table_of(trainable)[: schema.entity("item").num_seen]
+    bias = model.objective.item_bias
+    assert bias.shape == (len(table),) and (bias == 0).all()
+    with torch.no_grad():
+        bias.normal_()
+    ids = torch.cat([batch.ids[half].values() for half in (INPUT, TARGET)])
+    lengths = [batch.ids[half].lengths() for half in (INPUT, TARGET)]
+    hidden, which = predict_next(model.objective.model, Embedded(table[ids], *lengths, None))
+    scores = (hidden @ table.T + bias).detach()
+    exact = F.cross_entropy(scores, ids[which])
+
+    loss, _ = trainable.model(batch)
+    assert loss.item() == pytest.approx(exact.item(), rel=1e-5 if softmax == "vocabulary_parallel" else 1e-2)
+    loss.backward()
+    error = scores.softmax(dim=1) - F.one_hot(ids[which], len(table))
+    torch.testing.assert_close(bias.grad, error.mean(dim=0), rtol=1e-3, atol=4e-3 if softmax == "sampled" else 1e-6)
+
+    model.eval()
+    ranked = item_catalogue(model, schema, runtime.device).rank(hidden.detach(), 4)
+    assert torch.equal(ranked, scores.argsort(dim=1, descending=True)[:, :4])
+
+
 def with_categories(prepared: Path, folder: Path) -> Path:
     """The same data with a category for most items: their number modulo 5, as text."""
     shutil.copytree(prepared, folder)
@@ -113,26 +139,32 @@ def test_ready_made_categories_are_fed_and_predicted_first(
 def test_the_coarsest_codes_are_categories_where_none_are_ready_made(
     prepared_lists: Path, runtime: Runtime, fuse_output: bool
 ) -> None:
-    more = ("lists.two_stage=true", f"lists.fuse_output={fuse_output}", "quantizer.omega_q=0", "quantizer.omega_c=0")
+    more = ("lists.two_stage=true", "lists.item_bias=true", f"lists.fuse_output={fuse_output}")
+    more += ("quantizer.omega_q=0", "quantizer.omega_c=0")
     trainable, batch, schema = built(prepared_lists, runtime, *COVE, *more)
     model, table = trainable.model.module, table_of(trainable)
+    with torch.no_grad():
+        bias = model.objective.item_bias.normal_()
     _, step = trainable.model(batch)
     ids = torch.cat([batch.ids[half].values() for half in (INPUT, TARGET)])
     lengths = [batch.ids[half].lengths() for half in (INPUT, TARGET)]
     output = model.objective.quantizers["item"](table[:-1])
     scored, codes = output.fused if fuse_output else table[:-1], output.codes[:, -1]
     hidden, which = predict_next(model.objective.model, Embedded(output.fused[ids], *lengths, None))
-    exact = model.objective.two_stage.target_log_probabilities(hidden, scored, codes, ids[which])
-    assert step.losses["loss"].item() == pytest.approx(-exact.mean().item(), rel=1e-5)
+    scores, chosen = hidden @ scored.T + bias, codes[ids[which]]
+    kinds = model.objective.two_stage.category_log_probabilities(hidden, codes)
+    inside = scores.masked_fill(codes != chosen[:, None], -torch.inf)
+    exact = F.nll_loss(kinds, chosen) + F.cross_entropy(inside, ids[which])
+    assert step.losses["loss"].item() == pytest.approx(exact.item(), rel=1e-5)
 
     model.eval()
     catalogue = item_catalogue(model, schema, runtime.device)
     assert torch.equal(catalogue.categories, codes)
-    likeliest = model.objective.two_stage.category_log_probabilities(hidden, codes).argmax(dim=1)
+    likeliest = kinds.argmax(dim=1)
     ranked = catalogue.rank(hidden.detach(), 4)
     for row in range(10):
         inside = (codes == likeliest[row]).nonzero().squeeze(1)
-        best = inside[torch.argsort(scored[inside] @ hidden[row], descending=True)][:4].tolist()
+        best = inside[torch.argsort(scores[row, inside], descending=True)][:4].tolist()
         assert ranked[row].tolist() == best + [-1] * (4 - len(best))
 
 
