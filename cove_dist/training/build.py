@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torch.optim.lr_scheduler import LambdaLR
 from torchrec.distributed import DistributedModelParallel
+from torchrec.distributed.model_parallel import DefaultDataParallelWrapper
 from torchrec.optim.keyed import CombinedOptimizer
 
 from cove_dist.config import RunConfig
@@ -70,12 +72,24 @@ def build(config: RunConfig, schema: Schema, runtime: Runtime, batch_size: int) 
         batch_size=batch_size,
         process_group=dist.group.WORLD,
     )
-    sharded = DistributedModelParallel(model, device=runtime.device, plan=plan, sharders=sharders())
+    model.objective.to(runtime.device)
+    sharded = DistributedModelParallel(
+        model,
+        device=runtime.device,
+        plan=plan,
+        sharders=sharders(),
+        data_parallel_wrapper=DefaultDataParallelWrapper(params_to_ignore=untrained(model)),
+    )
     look_up_unpooled(sharded, sparse_gradients=config.embeddings.optimizer.name in SPARSE)
     initialize_tables(sharded, config.embeddings.init_std, config.seed)
     optimizer = build_optimizer(sharded, config)
     torch.manual_seed(config.seed * 1_000_003 + runtime.rank)
     return Trainable(sharded, optimizer, build_schedule(optimizer, config.trainer.warmup_steps))
+
+
+def untrained(model: nn.Module) -> list[str]:
+    """Parameters without gradients, such as averaged codebooks: where a model has no others it cannot be wrapped."""
+    return [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
 
 
 def describe_model(config: RunConfig, schema: Schema) -> dict[str, Any]:
