@@ -13,7 +13,7 @@ items and trains all positions of a piece at once. A step is ``--samples`` of th
 The same for both: d = 64, layers, heads, inner width (d for SASRec, 4d for BERT4Rec), dropout, no dropout of attention
 weights, softmax over all items, Adam; BERT4Rec's tables start at BERT's 0.02, and it masks a fifth of a list, in half
 of the cases the last item alone; Caser sees five items through 16 horizontal filters of each height and 4 vertical
-ones. RecBole's Caser has vectors of users besides, its BERT4Rec a bias of every item. All else is each one's own.
+ones; BERT4Rec has a bias of every item. RecBole's Caser has vectors of users besides. All else is each one's own.
 
 All items are ranked, none masked, and the metrics are checked in every run: RecBole's own lists of the test split,
 scored by our metrics, must give RecBole's figures to six digits.
