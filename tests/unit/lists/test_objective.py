@@ -79,7 +79,7 @@ def test_the_loss_is_the_one_written_out(
 
 @pytest.mark.parametrize("softmax", ["vocabulary_parallel", "sampled"])
 def test_every_item_may_have_a_bias(prepared_lists: Path, runtime: Runtime, softmax: str) -> None:
-    more = ("lists.item_bias=true", f"lists.softmax={softmax}", "lists.sampled=400000")
+    more = ("lists.item_bias=true", f"lists.softmax={softmax}", "lists.sampled=100000")
     trainable, batch, schema = built(prepared_lists, runtime, *more)
     model, table = trainable.model.module, table_of(trainable)[: schema.entity("item").num_seen]
     bias = model.objective.item_bias
@@ -93,10 +93,10 @@ def test_every_item_may_have_a_bias(prepared_lists: Path, runtime: Runtime, soft
     exact = F.cross_entropy(scores, ids[which])
 
     loss, _ = trainable.model(batch)
-    assert loss.item() == pytest.approx(exact.item(), rel=1e-5 if softmax == "vocabulary_parallel" else 1e-2)
+    assert loss.item() == pytest.approx(exact.item(), rel=1e-5 if softmax == "vocabulary_parallel" else 2e-2)
     loss.backward()
     error = scores.softmax(dim=1) - F.one_hot(ids[which], len(table))
-    torch.testing.assert_close(bias.grad, error.mean(dim=0), rtol=1e-3, atol=4e-3 if softmax == "sampled" else 1e-6)
+    torch.testing.assert_close(bias.grad, error.mean(dim=0), rtol=1e-3, atol=8e-3 if softmax == "sampled" else 1e-6)
 
     model.eval()
     ranked = item_catalogue(model, schema, runtime.device).rank(hidden.detach(), 4)
