@@ -191,12 +191,12 @@ class ListsConfig:
     sampled: PositiveInt
     sampled_power: UnitInterval
     fuse_output: bool
-    item_bias: bool | None
     mask_share: Annotated[float, Gt(0), Le(1)]
     mask_last: UnitInterval
     curriculum_steps: NonNegativeInt
     categories: str | None
     two_stage: bool
+    item_bias: bool | None = False  # what runs had that do not say
 
     def __post_init__(self) -> None:
         if self.two_stage and self.softmax == "sampled":

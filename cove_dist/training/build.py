@@ -20,6 +20,7 @@ from cove_dist.embeddings.optimizers import SPARSE, fuse_optimizer
 from cove_dist.embeddings.replicated import look_up_unpooled
 from cove_dist.embeddings.sharding import plan_tables, sharders
 from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX, table_names
+from cove_dist.tasks.lists.build import has_item_bias
 from cove_dist.training.distributed import Runtime
 from cove_dist.training.optimization import build_optimizer, build_schedule
 from cove_dist.training.tasks import task_of
@@ -100,6 +101,7 @@ def describe_model(config: RunConfig, schema: Schema) -> dict[str, Any]:
         "quantizer levels": config.quantizer.levels(),
         "quantizer.learning": config.quantizer.learning if config.quantizer.levels() else None,
         "codebook classification": config.quantizer.omega_c > 0,
+        "bias of items": has_item_bias(config) or None,
         "categories": (config.lists.categories, config.lists.two_stage),
         "tables": {column.table_name: column.num_rows for column in schema.categorical},
         "dense columns": [column.name for column in schema.dense],

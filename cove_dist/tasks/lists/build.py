@@ -12,7 +12,6 @@ from cove_dist.config import RunConfig
 from cove_dist.embeddings.tables import build_unpooled
 from cove_dist.errors import ConfigError
 from cove_dist.models.layers.two_stage import TwoStageClassifier
-from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.quantization import CodeClassifier
 from cove_dist.tasks.lists.categories import ItemCategories, read_categories
 from cove_dist.tasks.lists.objective import ListModel, ListObjective, ListSettings
@@ -57,7 +56,7 @@ def build_list_model(config: RunConfig, schema: Schema) -> ListModel:
         model,
         quantizer,
         classifier,
-        settings(config, model),
+        settings(config),
         num_seen=schema.entity("item").num_seen,
         uses_owner=bool(owners),
         log_expected=log_expected,
@@ -78,7 +77,7 @@ def build_categories(config: RunConfig, schema: Schema) -> tuple[ItemCategories 
     return categories, TwoStageClassifier(dim, count)
 
 
-def settings(config: RunConfig, model: SequentialModel) -> ListSettings:
+def settings(config: RunConfig) -> ListSettings:
     return ListSettings(
         config.lists.softmax,
         config.lists.fuse_output,
@@ -87,9 +86,15 @@ def settings(config: RunConfig, model: SequentialModel) -> ListSettings:
         config.lists.curriculum_steps,
         config.quantizer.omega_q,
         config.quantizer.omega_c,
-        model.item_bias if config.lists.item_bias is None else config.lists.item_bias,
+        has_item_bias(config),
         getattr(torch, config.trainer.precision),
     )
+
+
+def has_item_bias(config: RunConfig) -> bool:
+    """Whether scores of items have a trained bias: what is asked for, or else what the model's paper has."""
+    asked = config.lists.item_bias
+    return getattr(target(config.model, "model")[0], "item_bias", False) if asked is None else asked
 
 
 def halves_of(schema: Schema) -> tuple[Categorical, Categorical]:

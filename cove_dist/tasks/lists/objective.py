@@ -83,8 +83,8 @@ class ListObjective(nn.Module):
         quantizer: of items, or None.
         classifier: of codes from hidden states, or None.
         settings: see there.
-        uses_owner: whether owners of lists are looked up, for the model.
         num_seen: items that may be predicted, each of which gets a bias of its score if ``settings.item_bias``.
+        uses_owner: whether owners of lists are looked up, for the model.
         log_expected: float ``[num_seen]``, for a sampled softmax: the log of how often a sample holds each item.
         categories: ready-made ones, whose vectors are added to what the model reads; or None.
         two_stage: to predict an item's category, its ready-made one or else its coarsest code, and then the item inside

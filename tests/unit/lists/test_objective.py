@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
+from omegaconf import OmegaConf
 
-from cove_dist.composition import load_run_config
+from cove_dist.composition import check_run_config, load_run_config
 from cove_dist.errors import ConfigError
+from cove_dist.tasks.lists.build import has_item_bias
 from cove_dist.tasks.lists.catalogue import item_catalogue
 from cove_dist.tasks.lists.positions import Embedded, predict_next
 from cove_dist.training.build import Trainable, build
@@ -101,6 +103,16 @@ def test_every_item_may_have_a_bias(prepared_lists: Path, runtime: Runtime, soft
     model.eval()
     ranked = item_catalogue(model, schema, runtime.device).rank(hidden.detach(), 4)
     assert torch.equal(ranked, scores.argsort(dim=1, descending=True)[:, :4])
+
+
+@pytest.mark.parametrize(("model", "published"), [("bert4rec", True), ("sasrec", False)])
+def test_the_bias_is_the_papers_unless_said_otherwise(model: str, published: bool) -> None:
+    overrides = ["data=aotm", "trainer=lists", f"model={model}"]
+    config, composed = load_run_config(overrides)
+    assert has_item_bias(config) is published
+    assert has_item_bias(load_run_config([*overrides, f"lists.item_bias={not published}"])[0]) is not published
+    of_before = OmegaConf.create({**composed, "lists": {k: v for k, v in composed.lists.items() if k != "item_bias"}})
+    assert has_item_bias(check_run_config(of_before)) is False
 
 
 def with_categories(prepared: Path, folder: Path) -> Path:
