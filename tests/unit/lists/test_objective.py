@@ -18,7 +18,7 @@ from cove_dist.errors import ConfigError
 from cove_dist.tasks.lists.build import has_item_bias
 from cove_dist.tasks.lists.catalogue import item_catalogue
 from cove_dist.tasks.lists.positions import Embedded, predict_next
-from cove_dist.training.build import Trainable, build
+from cove_dist.training.build import Trainable, build, describe_model
 from cove_dist.training.distributed import Runtime, process_group
 from cove_dist.training.tasks import task_of
 from cove_dist.training.trainer import Trainer
@@ -113,6 +113,15 @@ def test_the_bias_is_the_papers_unless_said_otherwise(model: str, published: boo
     assert has_item_bias(load_run_config([*overrides, f"lists.item_bias={not published}"])[0]) is not published
     of_before = OmegaConf.create({**composed, "lists": {k: v for k, v in composed.lists.items() if k != "item_bias"}})
     assert has_item_bias(check_run_config(of_before)) is False
+
+
+def test_a_checkpoint_says_whether_it_has_the_bias(prepared_lists: Path) -> None:
+    schema, given = Schema.load(prepared_lists), small_run(prepared_lists, "Recurrent", "unused")
+    described = [
+        describe_model(load_run_config([*given, *more])[0], schema) for more in ((), ("lists.item_bias=true",))
+    ]
+    assert [each.pop("bias of items") for each in described] == [None, True]
+    assert described[0] == described[1]
 
 
 def with_categories(prepared: Path, folder: Path) -> Path:
