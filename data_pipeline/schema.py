@@ -9,7 +9,7 @@ Layout of a prepared folder::
                                  data know of ids beside the rows, for scores, pictures and graphs. Ids
                                  without any are left out. Synthetic data: category_1, … (fine first)
     train/part-00000.parquet     columns: every categorical (int64, or list<int64>), every dense and the label, if there
-                                 is one (float32)
+                                 is one (float32); request_id (int64), if rows belong to requests, each of one user
     validation/…  test/…         the same columns, sorted by user id; of implicit feedback also the candidates to rank
     history/<split>/…            of implicit feedback: the items of every user (see `data_pipeline.history`)
     history/attributes/…         likewise the attributes of every item seen in training: its categories, numbered; what
@@ -30,6 +30,7 @@ from data_pipeline.errors import DataError
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation", "test")
 CANDIDATES, ATTRIBUTES = "candidates", "attributes"
+REQUEST = "request_id"  # column (int64, 0 .. requests-1 over all splits): which request a row was shown in
 
 LIST, OWNER, INPUT, TARGET = "list_id", "owner_id", "input", "target"  # columns of data whose rows are lists of items
 
@@ -90,6 +91,7 @@ class Schema:
     implicit: bool = False
     candidates: Categorical | None = None  # a list a row of validation and test: the row's item, then others
     attributes: dict[str, int] = field(default_factory=dict)  # of the items' graph: how many there are of each kind
+    requests: int = 0  # distinct values of the column `REQUEST` over all splits; 0: the data have no such column
     format_version: int = FORMAT_VERSION
 
     def entity(self, role: Literal["user", "item"]) -> Categorical:
