@@ -30,6 +30,7 @@ from cove_dist.training.build import build
 from cove_dist.training.distributed import process_group
 from cove_dist.training.memory import resident_mb
 from data_pipeline.batch import Batch
+from data_pipeline.json_files import write_json
 from data_pipeline.schema import Categorical, Schema
 from data_pipeline.streaming.transforms import NEGATIVES
 from launch.cli import quiet_libraries
@@ -113,7 +114,7 @@ def main() -> None:
     ]
     Console().print(show(points))
     if arguments.json:
-        arguments.json.write_text(json.dumps(points, indent=2) + "\n")
+        write_json(arguments.json, points)
     if arguments.plot:
         plot(points, arguments.plot)
 

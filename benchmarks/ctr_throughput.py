@@ -28,6 +28,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from data_pipeline.json_files import write_json
+
 CORES = 2
 HEADS = ("deepfm", "dcn", "fibinet", "finalmlp")
 FUXICTR = "FuxiCTR"
@@ -139,7 +141,7 @@ def main() -> None:
             print(f"round {number + 1}, {head}: {speeds} ({peak:.0f} GFLOP/s; {took:.0f} s)", flush=True)
             if arguments.json:
                 results = {"rounds": rounds, "summary": summarize(rounds)}
-                arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+                write_json(arguments.json, results)
     show(summarize(rounds))
 
 

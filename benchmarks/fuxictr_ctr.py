@@ -124,7 +124,7 @@ def open_results(path: Path, header: dict) -> dict:
 def save_results(path: Path, results: dict) -> None:
     """Write all or nothing: an interrupted run keeps the seeds it had."""
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(results, indent=2) + "\n")
+    partial.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
     partial.replace(path)
 
 

@@ -14,7 +14,6 @@ number of positions: only the encoder runs once instead of once for every positi
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
@@ -28,6 +27,7 @@ from torch import nn
 from cove_dist.models.sequential.bert4rec import BERT4Rec
 from cove_dist.models.sequential.fans import FANS
 from cove_dist.tasks.lists.decoding import Catalogue, Request, best, continue_lists
+from data_pipeline.json_files import write_json
 
 DIM, LAYERS, HEADS, DEPTH = 64, 3, 8, 10
 MODELS = {model.__name__: model for model in (FANS, BERT4Rec)}
@@ -125,9 +125,7 @@ def main() -> None:
     if arguments.json:
         settings = {key: getattr(arguments, key) for key in ("lists", "batch", "threads")}
         every = [{"items": items, "targets": targets, "rounds": r} for (items, targets), r in rounds.items()]
-        arguments.json.write_text(
-            json.dumps({"settings": settings, "summary": summary, "cases": every}, indent=2) + "\n"
-        )
+        write_json(arguments.json, {"settings": settings, "summary": summary, "cases": every})
 
 
 if __name__ == "__main__":

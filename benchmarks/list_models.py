@@ -13,7 +13,6 @@ the overhead. The machine must be idle.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from cove_dist.models.sequential.caser import Caser
 from cove_dist.models.sequential.fans import FANS
 from cove_dist.models.sequential.gru4rec import GRU4Rec
 from cove_dist.models.sequential.sasrec import SASRec
+from data_pipeline.json_files import write_json
 
 MODELS = {model.__name__: model for model in (Caser, GRU4Rec, SASRec, BERT4Rec, CAR, FANS)}
 DIM = 64
@@ -117,7 +117,7 @@ def main() -> None:
     Console().print(table)
     if arguments.json:
         settings = {key: getattr(arguments, key) for key in ("lists", "slots", "threads")}
-        arguments.json.write_text(json.dumps({"settings": settings, "results": results}, indent=2) + "\n")
+        write_json(arguments.json, {"settings": settings, "results": results})
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ from cove_dist.training.export import ids_file
 from cove_dist.training.program import evaluate_run, find_checkpoint, load_saved_run, train
 from data_pipeline.datasets.synthetic import Synthetic
 from data_pipeline.errors import DataError
+from data_pipeline.json_files import to_json
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.schema import Schema
 from launch.cli import quiet_libraries
@@ -222,7 +223,7 @@ def measured(
                 record = measure(planted, wanted, folder)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with file.open("a") as opened:
-                    opened.write(json.dumps(record) + "\n")
+                    opened.write(to_json(record) + "\n")
                 print(summary(record), flush=True)
             yield record
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import multiprocessing
 import os
 import signal
@@ -40,6 +39,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cove_dist.training.memory import resident_mb
+from data_pipeline.json_files import write_json
 
 ALL = CONTESTANTS | SEARCHES
 SLOW = 3.0  # seconds
@@ -249,7 +249,7 @@ def main() -> None:
             for size in summary
         ]
         header = {"settings": asdict(settings) | {"rounds": arguments.rounds, "dim": DIM}, "versions": versions()}
-        arguments.json.write_text(json.dumps(header | {"sizes": sizes}, indent=2) + "\n")
+        write_json(arguments.json, header | {"sizes": sizes})
 
 
 def wide_console() -> Console:

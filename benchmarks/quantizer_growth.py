@@ -14,7 +14,6 @@ keeps them: the difference between the two runs is that part.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 from dataclasses import asdict, dataclass
@@ -22,6 +21,8 @@ from pathlib import Path
 
 from quantizer import Results, Settings, Size, run_rounds, wide_console
 from rich.table import Table
+
+from data_pipeline.json_files import write_json
 
 VECTORS = 65_536
 SERIES: dict[str, dict[int, Size]] = {
@@ -109,7 +110,7 @@ def main() -> None:
     if arguments.json:
         report = {"settings": asdict(settings) | {"rounds": arguments.rounds}, "exponents": exponents}
         report["lines"] = {name: [asdict(point) for point in line] for name, line in lines.items()}
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(arguments.json, report)
     if arguments.plot:
         plot(lines, arguments.plot)
 

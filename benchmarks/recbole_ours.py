@@ -20,6 +20,7 @@ from cove_dist.config import RunConfig
 from cove_dist.training.distributed import Runtime, process_group
 from cove_dist.training.tasks import task_of
 from cove_dist.training.trainer import Trainer
+from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
 from launch.cli import quiet_libraries
 
@@ -77,7 +78,7 @@ def main() -> None:
         contestant = Ours(config, Schema.load(config.data.path), runtime)
         record = epochs.run(contestant, epochs.Plan(**request["plan"]))
     record |= {"overrides": request["overrides"], "threads": torch.get_num_threads()}
-    arguments.json.write_text(json.dumps(record, indent=2) + "\n")
+    write_json(arguments.json, record)
 
 
 if __name__ == "__main__":

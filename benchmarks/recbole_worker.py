@@ -99,7 +99,7 @@ def main() -> None:
     record = epochs.run(contestant, epochs.Plan(**request["plan"]))
     record["versions"] = {name: version(name) for name in ("recbole", "torch", "numpy")}
     record["threads"] = torch.get_num_threads()
-    arguments.json.write_text(json.dumps(record, indent=2) + "\n")
+    arguments.json.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
     np.savez(arguments.lists, **contestant.lists)
 
 

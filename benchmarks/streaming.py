@@ -10,7 +10,6 @@ this process, without data workers, sampled 20 times an epoch: it must be flat, 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cove_dist.training.memory import resident_mb
+from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.loader import StreamLoader, build_loader
 from data_pipeline.streaming.stream import SHUFFLE_BUFFER
@@ -65,7 +65,7 @@ def main() -> None:
             "resident_mb_before": before,
             "epochs": [asdict(epoch) | {"rows_per_second": epoch.rows_per_second} for epoch in epochs],
         }
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(arguments.json, report)
 
 
 def measure(loader: StreamLoader, epoch: int) -> Epoch:

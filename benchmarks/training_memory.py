@@ -20,6 +20,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from data_pipeline.json_files import write_json
+
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = (
     "data=synthetic",
@@ -61,7 +63,7 @@ def main() -> None:
         table.add_row(*cells, f"{report['samples_per_second']:,.0f}")
     Console().print(table)
     if arguments.json:
-        arguments.json.write_text(json.dumps(reports, indent=2) + "\n")
+        write_json(arguments.json, reports)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ The machine must be idle, with a core for each rank.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -40,6 +39,7 @@ from cove_dist.errors import UserError
 from cove_dist.training.distributed import Runtime, process_group
 from cove_dist.training.loaders import training_loader
 from data_pipeline.errors import DataError
+from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
 from launch.cli import quiet_libraries
 
@@ -214,7 +214,7 @@ def main() -> None:
     console.print(part_table(summary))
     if given.json:
         record = {"settings": asdict(settings), "figures": summary, "measured": measured}
-        given.json.write_text(json.dumps(record, indent=2) + "\n")
+        write_json(given.json, record)
 
 
 if __name__ == "__main__":

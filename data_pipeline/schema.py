@@ -18,7 +18,6 @@ Layout of a prepared folder::
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -26,6 +25,7 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from data_pipeline.errors import DataError
+from data_pipeline.json_files import write_json
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation", "test")
@@ -106,7 +106,7 @@ class Schema:
         raise DataError(f"{self.name}: schema.json has no column with the role {role}. Prepare the data again.")
 
     def save(self, folder: Path) -> None:
-        (folder / "schema.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
+        write_json(folder / "schema.json", asdict(self))
 
     @classmethod
     def load(cls, folder: Path | str) -> Schema:

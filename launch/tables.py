@@ -14,6 +14,7 @@ from cove_dist.evaluation.frequency import GROUPS, by_entity, is_grouped
 from cove_dist.experiments.results import existing, run_figures
 from cove_dist.experiments.text import MISSING, TextTable, mean_and_deviation_text, number
 from cove_dist.training.program import CONFIG_FILE
+from data_pipeline.json_files import write_json
 from data_pipeline.preparation.report import Report
 
 _HIDDEN = ("auc_error", "users", "full_users", "samples")
@@ -79,7 +80,7 @@ def comparison_table(folders: Sequence[str]) -> Table:
 
 
 def write_comparison(folders: Sequence[str], path: str) -> None:
-    Path(path).write_text(json.dumps(comparison(folders), indent=2) + "\n")
+    write_json(Path(path), comparison(folders))
 
 
 def _over_runs(record: Mapping[str, Any], metric: str) -> str:

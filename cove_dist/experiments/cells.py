@@ -23,6 +23,7 @@ from cove_dist.experiments.files import replaced_file
 from cove_dist.experiments.grid import Cell, GridConfig
 from cove_dist.experiments.process import exclusive, run_program, tail
 from cove_dist.training.program import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE
+from data_pipeline.json_files import write_json
 
 LOG, RECORD = "cell.log", "cell.json"
 _ANY_VALUE = ("output", "trainer.checkpoint")  # keys that do not change what a run computes
@@ -159,7 +160,7 @@ def _recorded(folder: Path) -> Iterator[None]:
         raise
     finally:
         record |= {"seconds": before + time.monotonic() - started}
-        (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        write_json(folder / RECORD, record)
 
 
 def remove_checkpoints(folder: Path, keep: str) -> None:

@@ -5,7 +5,6 @@ Nothing here evaluates: a trial's value is the best that its own validation foun
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
@@ -20,6 +19,7 @@ from cove_dist.experiments.process import exclusive, run_program, tail
 from cove_dist.experiments.search import sampled
 from cove_dist.experiments.studies import PairStudy
 from cove_dist.training.reporting import LOG_FILE
+from data_pipeline.json_files import read_record
 
 
 class Follower:
@@ -52,7 +52,7 @@ class Follower:
 def complete_records(log: Path) -> list[dict]:
     """The records of a log whose last line may be half-written."""
     text = log.read_text() if log.is_file() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    return [read_record(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def run_trial(study: PairStudy, trial: Trial, stop: Event) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from cove_dist.experiments.search import SearchConfig, load_search, short
 from cove_dist.experiments.studies import DEFAULTS, STUDY_FILE, PairStudy, folder_name
 from cove_dist.experiments.text import MISSING, TextTable, number
 from cove_dist.experiments.trials import run_trial
+from data_pipeline.json_files import to_json
 
 BEST_FILE, TRIALS_FILE, SUMMARY_FILE = "best.yaml", "trials.parquet", "summary.md"
 _HOPELESS = 3  # failed trials of a pair, with none that went well, after which the fault is not the parameters'
@@ -180,5 +180,5 @@ def _row(study: PairStudy, trial: FrozenTrial) -> dict:
         "value": trial.value,
         "epochs": trial.user_attrs["epochs"],
         "seconds": trial.user_attrs["seconds"],
-        "parameters": json.dumps(trial.params),
+        "parameters": to_json(trial.params),
     }

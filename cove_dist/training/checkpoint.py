@@ -12,7 +12,7 @@ import pickle
 import re
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.staging import BlockingAsyncStager
 from cove_dist.errors import CheckpointError
 from cove_dist.training.build import Trainable
 from cove_dist.training.distributed import Runtime
+from data_pipeline.json_files import undefined_as_nan, write_json
 
 _PARTIAL = ".partial"
 
@@ -124,7 +125,7 @@ class CheckpointWriter:
         written.result()  # on rank 0 it returns after all ranks have written
         if not self.runtime.is_main:
             return
-        (partial / "meta.json").write_text(json.dumps(asdict(meta), indent=2) + "\n")
+        write_json(partial / "meta.json", asdict(meta))
         if path.exists():
             shutil.rmtree(path)
         partial.rename(path)
@@ -146,8 +147,9 @@ class CheckpointWriter:
 def read_meta(path: Path) -> CheckpointMeta:
     """Raises CheckpointError when the checkpoint is not complete."""
     try:
-        return CheckpointMeta(**json.loads((path / "meta.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        meta = CheckpointMeta(**json.loads((path / "meta.json").read_text()))
+        return replace(meta, metrics=undefined_as_nan(meta.metrics))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a complete checkpoint ({error}). Choose another, or remove it.") from error
 
 

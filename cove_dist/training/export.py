@@ -12,7 +12,6 @@ Shapes: ``n`` ids of one look-up, ``H`` levels, ``v_i`` codes at level i, ``d`` 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -41,6 +40,7 @@ from cove_dist.training.folders import replaced_folder
 from cove_dist.training.program import find_checkpoint, load_saved_run
 from cove_dist.types import PositiveInt
 from data_pipeline.errors import DataError
+from data_pipeline.json_files import to_json, write_json
 from data_pipeline.preparation.writer import row_groups
 from data_pipeline.schema import Categorical, Schema
 from data_pipeline.streaming.partition import slices
@@ -116,7 +116,7 @@ def export_here(
             write_codebooks(model, config, schema, checkpoint, target / CODEBOOKS_FILE)
             entities = {entity: asdict(counted) for entity, counted in figures.items()}
             record = {"data": schema.name, "checkpoint": checkpoint.name, "entities": entities}
-            (target / CODES_FILE).write_text(json.dumps(record, indent=2) + "\n")
+            write_json(target / CODES_FILE, record)
 
 
 class EntityExporter:
@@ -245,6 +245,6 @@ def write_codebooks(model: TaskModel, config: RunConfig, schema: Schema, checkpo
         "data": schema.name,
         "checkpoint": checkpoint.name,
         "alpha": str(config.quantizer.alpha),
-        "levels": json.dumps(config.quantizer.levels()),
+        "levels": to_json(config.quantizer.levels()),
     }
     path.write_bytes(save(codebooks, metadata))  # save_file would make it readable by its owner alone

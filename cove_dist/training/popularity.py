@@ -5,7 +5,6 @@ The folder has the files of an evaluated run that comparison reads: ``config.yam
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -20,6 +19,7 @@ from cove_dist.tasks.lists.build import halves_of
 from cove_dist.tasks.lists.padding import Slots
 from cove_dist.training.program import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE
 from cove_dist.types import PositiveInt
+from data_pipeline.json_files import write_json
 from data_pipeline.schema import TARGET, Schema
 from data_pipeline.streaming.loader import build_loader
 from data_pipeline.streaming.vocabulary import item_counts
@@ -53,8 +53,8 @@ def evaluate_popularity(overrides: Sequence[str]) -> dict[str, float]:
     metrics = popularity_metrics(request, schema)
     folder = Path(request.output or f"runs/{request.data.name}_popularity")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / METRICS_FILE).write_text(json.dumps({"split": request.split, **metrics}, indent=2) + "\n")
-    (folder / SUMMARY_FILE).write_text(json.dumps({"samples_per_second": None}) + "\n")
+    write_json(folder / METRICS_FILE, {"split": request.split, **metrics})
+    write_json(folder / SUMMARY_FILE, {"samples_per_second": None})
     OmegaConf.save(OmegaConf.create(OmegaConf.to_container(composed) | _NAMED), folder / CONFIG_FILE)
     return metrics
 

@@ -6,7 +6,6 @@ A run folder holds ``config.yaml``, ``log.jsonl``, ``tensorboard/`` and ``checkp
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import statistics
@@ -33,6 +32,7 @@ from cove_dist.training.reporting import LOG_FILE, read_records
 from cove_dist.training.tasks import TASKS, task_of
 from cove_dist.training.trainer import Position, Trainer
 from cove_dist.types import PositiveInt
+from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def write_summary(folder: Path, position: Position, runtime: Runtime) -> None:
         "device": runtime.device.type,
         "samples_per_second": statistics.median(speeds) if speeds else None,
     }
-    (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(folder / SUMMARY_FILE, summary)
     logger.info("trained %d steps, %d epochs; run folder %s", position.step, position.epoch, folder)
 
 
@@ -118,9 +118,9 @@ def evaluate_run(overrides: Sequence[str]) -> dict[str, float | None] | None:
         metrics, checkpoint = evaluate_here(config, schema, runtime, folder, request)
         if not runtime.is_main:
             return None
-        defined = {name: None if math.isnan(value) else value for name, value in metrics.items()}
+        defined = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         record: dict[str, Any] = {"split": request.split, "checkpoint": checkpoint.name, **defined}
-        (folder / METRICS_FILE).write_text(json.dumps(record, indent=2) + "\n")
+        write_json(folder / METRICS_FILE, record)
     return defined
 
 

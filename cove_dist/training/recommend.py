@@ -7,7 +7,6 @@ user whom training never saw gets the list of the reserved row, the same for all
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ from cove_dist.training.index import IndexedLists
 from cove_dist.training.program import find_checkpoint, load_saved_run
 from cove_dist.types import PositiveInt
 from data_pipeline.history import History
+from data_pipeline.json_files import write_json
 from data_pipeline.schema import SPLITS, Schema
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def recommend_here(
         write_lists(batches, Path(config.data.path), schema, part / f"part-{runtime.rank:05d}.parquet")
         if runtime.is_main:
             about = {"checkpoint": checkpoint.name, "users": len(users), "k": request.k, "faiss": request.faiss}
-            (part / ABOUT_FILE).write_text(json.dumps(about, indent=2) + "\n")
+            write_json(part / ABOUT_FILE, about)
     logger.info("recommendations for %d users", len(users))
 
 

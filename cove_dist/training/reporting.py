@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
 from cove_dist.console import console
+from data_pipeline.json_files import read_record, to_json
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Reporter:
     def record(self, kind: str, step: int, epoch: int, figures: Mapping[str, float]) -> None:
         """Record figures of a kind: ``train`` or ``validation``."""
         if self._file is not None:
-            self._file.write(json.dumps({"kind": kind, "step": step, "epoch": epoch, **figures}) + "\n")
+            self._file.write(to_json({"kind": kind, "step": step, "epoch": epoch, **figures}) + "\n")
         if self._board is not None:
             for name, value in figures.items():
                 self._board.add_scalar(f"{kind}/{name}", value, step)
@@ -93,13 +93,14 @@ class StepProgress(Progress):
 
 
 def read_records(path: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    """Read the records of a log; figures that were not defined are nan."""
+    return [read_record(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 def drop_records_after(path: Path, step: int) -> None:
     """Keep the records up to ``step``: a run resumed there will write the others again."""
     kept = [record for record in read_records(path) if record["step"] <= step]
-    path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    path.write_text("".join(to_json(record) + "\n" for record in kept))
 
 
 def _short(value: float) -> str:

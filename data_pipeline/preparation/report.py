@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from data_pipeline.errors import DataError
+from data_pipeline.json_files import write_json
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Report:
     lists: int = 0
 
     def save(self, folder: Path) -> None:
-        (folder / "report.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
+        write_json(folder / "report.json", asdict(self))
 
     @classmethod
     def load(cls, folder: Path | str) -> Report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,14 @@ from cove_dist.composition import load_run_config
 from cove_dist.errors import CheckpointError
 from cove_dist.training.checkpoint import CheckpointFolder, CheckpointMeta, check_same_model, read_meta
 from cove_dist.training.program import find_checkpoint
+from data_pipeline.json_files import write_json
 
 
 def write(folder: Path, step: int, auc: float | None) -> Path:
     path = folder / f"step_{step:08d}"
     path.mkdir(parents=True)
     metrics = {} if auc is None else {"auc": auc}
-    (path / "meta.json").write_text(json.dumps({"step": step, "world_size": 1, "model": {}, "metrics": metrics}))
+    write_json(path / "meta.json", {"step": step, "world_size": 1, "model": {}, "metrics": metrics})
     return path
 
 
@@ -49,6 +51,15 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path, keep: int, kept: list[
         write(tmp_path, step, auc)
     CheckpointFolder(tmp_path).prune(keep, "auc", "max")
     assert steps(tmp_path) == kept
+
+
+def test_a_metric_that_was_not_defined_is_null_in_the_file_and_never_the_best(tmp_path: Path) -> None:
+    for step, auc in ((10, math.nan), (20, 0.6)):
+        write(tmp_path, step, auc)
+    files = CheckpointFolder(tmp_path)
+    assert json.loads((files.complete()[0] / "meta.json").read_text(), parse_constant=pytest.fail)
+    assert math.isnan(read_meta(files.complete()[0]).metrics["auc"])
+    assert files.best("auc", "max") == files.best("auc", "min") == tmp_path / "step_00000020"
 
 
 def test_nothing_to_resume_from(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,14 @@ def test_a_resumed_run_replaces_the_records_after_its_step(tmp_path: Path) -> No
     assert [record["loss"] for record in records] == [1.0, 2.0, 3.0, 40.0, 50.0, 60.0]
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.value for event in board.Scalars("train/loss")] == [1.0, 2.0, 3.0, 40.0, 50.0, 60.0]
+
+
+def test_a_metric_that_is_not_defined_is_null_in_the_log_and_nan_when_read(tmp_path: Path) -> None:
+    report(tmp_path, 0, range(1, 3), math.nan)
+    report(tmp_path, 1, range(2, 3), math.inf)  # a resumed run writes the kept records again
+    lines = (tmp_path / LOG_FILE).read_text().splitlines()
+    assert [json.loads(line, parse_constant=pytest.fail)["loss"] for line in lines] == [None, None]
+    assert all(math.isnan(record["loss"]) for record in read_records(tmp_path / LOG_FILE))
 
 
 def test_a_rank_that_is_not_visible_says_and_writes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,55 @@
+"""JSON as RFC 8259 defines it: numbers that are not finite become null, which other programs can read.
+
+Imports the standard library alone, so that the workers of benchmarks can use it under another interpreter.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Return the JSON text of a value.
+
+    Args:
+        value: mappings, lists, tuples, strings, booleans, numbers and None; nan and infinities are written as null.
+        indent: spaces a level; None writes one line.
+
+    Raises:
+        TypeError: for a value of any other type.
+    """
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as an indented JSON file; see `to_json`."""
+    path.write_text(to_json(value, indent=2) + "\n", encoding="utf-8")
+
+
+def read_record(line: str) -> dict[str, Any]:
+    """Read one line of figures, null as nan: a figure that is not defined.
+
+    Raises:
+        ValueError: the line is not a JSON object.
+    """
+    values = json.loads(line)
+    if not isinstance(values, dict):
+        raise ValueError(f"{line[:80]}: not a JSON object")
+    return undefined_as_nan(values)
+
+
+def undefined_as_nan(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with nan in place of None."""
+    return {name: math.nan if value is None else value for name, value in values.items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, (list, tuple)) else value
