@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.files import replaced_file
+
 
 def to_json(value: Any, indent: int | None = None) -> str:
     """Return the JSON text of a value.
@@ -26,8 +28,10 @@ def to_json(value: Any, indent: int | None = None) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as an indented JSON file; see `to_json`."""
-    path.write_text(to_json(value, indent=2) + "\n", encoding="utf-8")
+    """Write a value as an indented JSON file, complete or not at all; see `to_json`."""
+    text = to_json(value, indent=2) + "\n"
+    with replaced_file(path) as file:
+        file.write_text(text, encoding="utf-8")
 
 
 def read_record(line: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from cove_dist.evaluation.frequency import GROUPS, by_entity, is_grouped
 from cove_dist.experiments.results import existing, run_figures
 from cove_dist.experiments.text import MISSING, TextTable, mean_and_deviation_text, number
-from cove_dist.training.program import CONFIG_FILE
+from cove_dist.runs import CONFIG_FILE
 from data_pipeline.json_files import write_json
 from data_pipeline.preparation.report import Report
 

@@ -6,7 +6,6 @@ Beside what training leaves in a run folder there are ``cell.log`` (all that its
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -19,10 +18,10 @@ from omegaconf import OmegaConf
 
 from cove_dist.composition import load_run_config
 from cove_dist.errors import ConfigError
-from cove_dist.experiments.files import replaced_file
 from cove_dist.experiments.grid import Cell, GridConfig
 from cove_dist.experiments.process import exclusive, run_program, tail
-from cove_dist.training.program import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE
+from cove_dist.runs import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE, read_json
+from data_pipeline.files import replaced_file
 from data_pipeline.json_files import write_json
 
 LOG, RECORD = "cell.log", "cell.json"
@@ -35,11 +34,6 @@ class CellFailed(Exception):
 
 def metrics_path(folder: Path, split: str) -> Path:
     return folder / f"metrics_{split}.json"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Empty where there is no such file."""
-    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def is_finished(cell: Cell, grid: GridConfig) -> bool:

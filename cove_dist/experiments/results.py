@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cove_dist.errors import ConfigError
-from cove_dist.experiments.cells import RECORD, is_finished, metrics_path, read_json
-from cove_dist.experiments.files import replaced_file
+from cove_dist.experiments.cells import RECORD, is_finished, metrics_path
 from cove_dist.experiments.grid import Cell, GridConfig
 from cove_dist.report.run_folder import load_run
-from cove_dist.training.program import METRICS_FILE, SUMMARY_FILE
+from cove_dist.runs import METRICS_FILE, SUMMARY_FILE, read_json
+from data_pipeline.files import replaced_file
 
 RESULTS_FILE = "results.parquet"
 SCHEMA = pa.schema(

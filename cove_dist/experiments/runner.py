@@ -9,9 +9,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from threading import Event
 
-from cove_dist.experiments.cells import RECORD, CellFailed, compute, is_finished, metrics_path, read_json
+from cove_dist.experiments.cells import RECORD, CellFailed, compute, is_finished, metrics_path
 from cove_dist.experiments.grid import Cell, GridConfig
 from cove_dist.experiments.progress import Estimate, JobProgress
+from cove_dist.runs import read_json
 
 _REDRAW_SECONDS = 0.5
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from cove_dist.evaluation.frequency import GROUPS
 from cove_dist.experiments.cells import state
 from cove_dist.experiments.claims import Claim, claims_of, tally
-from cove_dist.experiments.files import replaced_file
 from cove_dist.experiments.grid import Cell, GridConfig, tuning_note
 from cove_dist.experiments.results import Results
 from cove_dist.experiments.statistics import mean_and_deviation
 from cove_dist.experiments.text import MISSING, TextTable, mean_and_deviation_text, number, p_value, percent
 from cove_dist.report.drawing import Picture
+from data_pipeline.files import replaced_file
 
 MARKDOWN_FILE, LATEX_FILE = "tables.md", "tables.tex"
 

@@ -18,7 +18,7 @@ from cove_dist.experiments.plan import merged
 from cove_dist.experiments.process import exclusive, run_program, tail
 from cove_dist.experiments.search import sampled
 from cove_dist.experiments.studies import PairStudy
-from cove_dist.training.reporting import LOG_FILE
+from cove_dist.runs import LOG_FILE
 from data_pipeline.json_files import read_record
 
 

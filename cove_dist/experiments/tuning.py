@@ -13,7 +13,6 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from cove_dist.errors import TrainingError
-from cove_dist.experiments.files import replaced_file
 from cove_dist.experiments.process import exclusive
 from cove_dist.experiments.progress import Estimate, JobProgress
 from cove_dist.experiments.results import write_results
@@ -22,6 +21,7 @@ from cove_dist.experiments.search import SearchConfig, load_search, short
 from cove_dist.experiments.studies import DEFAULTS, STUDY_FILE, PairStudy, folder_name
 from cove_dist.experiments.text import MISSING, TextTable, number
 from cove_dist.experiments.trials import run_trial
+from data_pipeline.files import replaced_file
 from data_pipeline.json_files import to_json
 
 BEST_FILE, TRIALS_FILE, SUMMARY_FILE = "best.yaml", "trials.parquet", "summary.md"

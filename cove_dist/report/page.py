@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from cove_dist.evaluation.frequency import GROUPS, by_entity, is_grouped
 from cove_dist.report.drawing import Picture
 from cove_dist.report.run_folder import Run
-from cove_dist.training.program import CONFIG_FILE
+from cove_dist.runs import CONFIG_FILE
 
 TEMPLATE = "page.html.jinja"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from cove_dist.errors import ConfigError
-from cove_dist.training.program import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE
-from cove_dist.training.reporting import LOG_FILE, read_records
+from cove_dist.runs import CONFIG_FILE, LOG_FILE, METRICS_FILE, SUMMARY_FILE, read_json
+from cove_dist.training.reporting import read_records
 
 Record = dict[str, Any]
 
@@ -75,14 +74,10 @@ def load_run(folder: Path) -> Run:
     if not records:
         raise ConfigError(f"{log}: no records; train first, for at least trainer.log_every steps")
     values = OmegaConf.to_container(OmegaConf.load(config))
-    return Run(folder, values, records, _json(folder / SUMMARY_FILE), _json(folder / METRICS_FILE))
+    return Run(folder, values, records, read_json(folder / SUMMARY_FILE), read_json(folder / METRICS_FILE))
 
 
 def series(records: Sequence[Record], x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
     """Two figures of the records that have both, as float64 arrays of one length."""
     points = [(record[x], record[y]) for record in records if x in record and y in record]
     return tuple(np.array(points, dtype=np.float64).reshape(-1, 2).T)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}

@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 from cove_dist.composition import check, compose_yaml
 from cove_dist.config import DataConfig, settings
 from cove_dist.evaluation.lists import NOTHING, ListCompletion
+from cove_dist.runs import METRICS_FILE, SUMMARY_FILE, save_config
 from cove_dist.tasks.lists.build import halves_of
 from cove_dist.tasks.lists.padding import Slots
-from cove_dist.training.program import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE
 from cove_dist.types import PositiveInt
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import TARGET, Schema
@@ -55,7 +55,7 @@ def evaluate_popularity(overrides: Sequence[str]) -> dict[str, float]:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / METRICS_FILE, {"split": request.split, **metrics})
     write_json(folder / SUMMARY_FILE, {"samples_per_second": None})
-    OmegaConf.save(OmegaConf.create(OmegaConf.to_container(composed) | _NAMED), folder / CONFIG_FILE)
+    save_config(OmegaConf.create(OmegaConf.to_container(composed) | _NAMED), folder)
     return metrics
 
 

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from cove_dist.composition import check, check_run_config, compose_yaml, load_run_config
 from cove_dist.config import RunConfig, settings
 from cove_dist.errors import CheckpointError, ConfigError
+from cove_dist.runs import CHECKPOINTS, CONFIG_FILE, LOG_FILE, METRICS_FILE, SUMMARY_FILE, save_config
 from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import CheckpointFolder, load_model
 from cove_dist.training.ctr_evaluator import PredictionWriter, evaluate, score
@@ -28,7 +29,7 @@ from cove_dist.training.distributed import Runtime, process_group
 from cove_dist.training.folders import replaced_folder
 from cove_dist.training.frequency import frequency_groups
 from cove_dist.training.loaders import evaluation_loader
-from cove_dist.training.reporting import LOG_FILE, read_records
+from cove_dist.training.reporting import read_records
 from cove_dist.training.tasks import TASKS, task_of
 from cove_dist.training.trainer import Position, Trainer
 from cove_dist.types import PositiveInt
@@ -36,8 +37,6 @@ from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
 
 logger = logging.getLogger(__name__)
-
-CONFIG_FILE, SUMMARY_FILE, METRICS_FILE = "config.yaml", "summary.json", "metrics.json"
 
 
 def train(overrides: Sequence[str]) -> None:
@@ -63,7 +62,7 @@ def train_here(config: RunConfig, composed: DictConfig, schema: Schema, runtime:
     dist.barrier()  # on every rank the configuration and the data are sound: now files may appear
     if folder is not None and runtime.is_main:
         folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(composed, folder / CONFIG_FILE)
+        save_config(composed, folder)
     dist.barrier()
     position = trainer.train(folder)
     if folder is not None and runtime.is_main:
@@ -72,7 +71,7 @@ def train_here(config: RunConfig, composed: DictConfig, schema: Schema, runtime:
 
 def refuse_existing_run(folder: Path, resume: Literal["no", "auto"]) -> None:
     """Raises ConfigError when a new run would overwrite the checkpoints of another."""
-    if resume == "no" and CheckpointFolder(folder / "checkpoints").complete():
+    if resume == "no" and CheckpointFolder(folder / CHECKPOINTS).complete():
         raise ConfigError(
             f"output = {folder}: holds a run already."
             " Go on with it by trainer.checkpoint.resume=auto, or give another output."
@@ -157,7 +156,7 @@ def load_saved_run(run: str) -> tuple[RunConfig, Path]:
 
 def find_checkpoint(folder: Path, config: RunConfig, which: Literal["best", "newest"]) -> Path:
     """Raises CheckpointError when there is none, or none whose metric is defined."""
-    files = CheckpointFolder(folder / "checkpoints")
+    files = CheckpointFolder(folder / CHECKPOINTS)
     stopping, newest = config.trainer.early_stopping, files.newest()
     if newest is None:
         raise CheckpointError(f"{files.folder}: no complete checkpoint; train first")

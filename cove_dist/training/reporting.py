@@ -12,11 +12,11 @@ from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
 from cove_dist.console import console
+from cove_dist.runs import LOG_FILE
+from data_pipeline.files import replaced_file
 from data_pipeline.json_files import read_record, to_json
 
 logger = logging.getLogger(__name__)
-
-LOG_FILE = "log.jsonl"
 
 
 class Reporter:
@@ -100,7 +100,8 @@ def read_records(path: Path) -> list[dict[str, float]]:
 def drop_records_after(path: Path, step: int) -> None:
     """Keep the records up to ``step``: a run resumed there will write the others again."""
     kept = [record for record in read_records(path) if record["step"] <= step]
-    path.write_text("".join(to_json(record) + "\n" for record in kept))
+    with replaced_file(path) as file:
+        file.write_text("".join(to_json(record) + "\n" for record in kept))
 
 
 def _short(value: float) -> str:

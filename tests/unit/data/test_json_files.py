@@ -45,3 +45,19 @@ def test_a_record_is_an_object() -> None:
 def test_other_types_are_refused() -> None:
     with pytest.raises(TypeError):
         to_json({"path": Path()})
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file.json"
+    write_json(file, {"auc": 0.5})
+    before, write_text = file.read_text(), Path.write_text
+
+    def full_disk(path: Path, text: str, **arguments: str) -> int:
+        write_text(path, text[: len(text) // 2], **arguments)
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        write_json(file, {"auc": 0.75})
+    assert file.read_text() == before
+    assert list(tmp_path.iterdir()) == [file]

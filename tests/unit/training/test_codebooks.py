@@ -14,9 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cove_dist.composition import load_run_config
 from cove_dist.config import QuantizerConfig
 from cove_dist.quantization import CascadedQuantizer, UsageSince
+from cove_dist.runs import LOG_FILE
 from cove_dist.training.codebooks import Codebooks, health
 from cove_dist.training.distributed import Runtime, process_group
-from cove_dist.training.reporting import LOG_FILE, read_records
+from cove_dist.training.reporting import read_records
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
 from tests.configurations import COVE, small_run

@@ -10,10 +10,13 @@ from pathlib import Path
 
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
-    """A file to write, which takes the place of ``path`` when the block ends: nobody reads half of it.
+    """Yield a path to write to, and rename it to ``path`` when the block ends: nobody reads half of a file.
 
-    Its name is this process's own: another may be at work on the same results.
+    After an error ``path`` is what it was. The name contains the process id: another process may write the same file.
     """
+    if path.exists() and not path.is_file():  # a pipe or a terminal, such as /dev/stdout
+        yield path
+        return
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         yield partial
