@@ -55,7 +55,10 @@ class History:
         return places, self.items[np.arange(len(places)) + (starts - (ends - lengths))[places]]
 
     def contains(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Whether ``users [B]`` have ``items [B, n]``: bool ``[B, n]``. Reads the list of each of these users once."""
+        """Tell whether ``users [B]`` have ``items [B, n]``: bool ``[B, n]``. Reads the list of each of these users once.
+
+        A negative item stands for none, which no user has.
+        """
         distinct, user = np.unique(users, return_inverse=True)
         places, had = self.of(distinct)
         if len(had) == 0:
@@ -64,7 +67,7 @@ class History:
         keys = places * width + had  # rising: lists are, and places are
         wanted = user[:, None] * width + items
         found = np.searchsorted(keys, wanted)
-        return keys[np.minimum(found, len(keys) - 1)] == wanted
+        return (keys[np.minimum(found, len(keys) - 1)] == wanted) & (items >= 0)
 
 
 class MappedHistory(History):

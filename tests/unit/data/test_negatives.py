@@ -32,6 +32,14 @@ def test_contains_is_membership() -> None:
     np.testing.assert_array_equal(history_of(had).contains(users, asked), expected)
 
 
+def test_no_user_has_an_item_that_is_none() -> None:
+    """Of users whose predecessor has the greatest item, and of the first."""
+    had = [np.array([0, 3]), np.array([0]), np.array([], int), np.array([1, 3])]
+    none = np.array([[-1, 0, -2, 3], [-1, -4, 0, 3], [-1, 0, -3, -1], [-1, 3, -2, -4]])
+    expected = [[False, True, False, True], [False, False, True, False], [False] * 4, [False, True, False, False]]
+    assert history_of(had).contains(np.arange(4), none).tolist() == expected
+
+
 @pytest.mark.parametrize("pool", [None, np.arange(0, ITEMS, 3)])
 @pytest.mark.parametrize("weights", [None, np.arange(ITEMS) % 5])
 def test_never_an_item_the_user_has(weights: np.ndarray | None, pool: np.ndarray | None) -> None:
