@@ -9,7 +9,8 @@ from annotated_types import Ge, Gt
 
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.columns import Columns
-from data_pipeline.preparation.read import OnInvalid, Source
+from data_pipeline.preparation.delimited import OnInvalid
+from data_pipeline.preparation.read import Source
 from data_pipeline.preparation.split import SplitBy
 from data_pipeline.preparation.workspace import Workspace
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from data_pipeline.datasets.base import Dataset
 from data_pipeline.preparation.columns import Columns
 from data_pipeline.preparation.read import Source, find_files, read_files
+from data_pipeline.preparation.times import TimeUnit
 from data_pipeline.preparation.workspace import Workspace
 
 
@@ -15,7 +16,8 @@ class Custom(Dataset):
     Attributes:
         source: a path or a glob.
         split_column: `split` of the columns.
-        user, item, label, rating, threshold, time, categorical, dense: see `data_pipeline.preparation.columns.Columns`.
+        user, item, label, rating, threshold, time, time_unit, categorical, dense: see
+            `data_pipeline.preparation.columns.Columns`.
 
     Raises:
         DataError: columns that contradict each other.
@@ -28,6 +30,7 @@ class Custom(Dataset):
     rating: str | None = None
     threshold: float | None = None
     time: str | None = None
+    time_unit: TimeUnit | None = None
     split_column: str | None = None
     categorical: tuple[str, ...] = ()
     dense: tuple[str, ...] = ()
@@ -44,6 +47,7 @@ class Custom(Dataset):
             rating=self.rating,
             threshold=self.threshold,
             time=self.time,
+            time_unit=self.time_unit,
             split=self.split_column,
             categorical=tuple(self.categorical),
             dense=tuple(self.dense),

@@ -18,8 +18,9 @@ from data_pipeline.datasets.base import Positive, RawData
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.acquire import acquire
 from data_pipeline.preparation.columns import Columns
+from data_pipeline.preparation.delimited import delimited_scan, malformed_lines
 from data_pipeline.preparation.lists import ListRules
-from data_pipeline.preparation.read import Source, delimited_scan, ingest, malformed_lines
+from data_pipeline.preparation.read import Source, ingest
 from data_pipeline.preparation.workspace import Workspace
 from data_pipeline.schema import LIST, OWNER
 

@@ -28,7 +28,8 @@ from data_pipeline.datasets.base import Dataset
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.acquire import acquire
 from data_pipeline.preparation.columns import FILE, ITEM, Columns
-from data_pipeline.preparation.read import Rule, Source, delimited_scan, ingest, malformed_lines
+from data_pipeline.preparation.delimited import delimited_scan, malformed_lines
+from data_pipeline.preparation.read import Rule, Source, ingest
 from data_pipeline.preparation.split import seeded_hash
 from data_pipeline.preparation.workspace import Workspace, literal
 

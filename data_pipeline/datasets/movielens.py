@@ -11,7 +11,8 @@ from data_pipeline.datasets.base import Dataset
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.acquire import Place, acquire
 from data_pipeline.preparation.columns import ITEM, USER, Columns
-from data_pipeline.preparation.read import Source, delimited_scan, ingest, malformed_lines
+from data_pipeline.preparation.delimited import delimited_scan, malformed_lines
+from data_pipeline.preparation.read import Source, ingest
 from data_pipeline.preparation.workspace import Workspace
 
 RATING = ("user_id", "item_id", "rating", "timestamp")

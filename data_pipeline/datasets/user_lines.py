@@ -8,7 +8,8 @@ from pathlib import Path
 
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.columns import FILE
-from data_pipeline.preparation.read import Source, delimited_scan, ingest
+from data_pipeline.preparation.delimited import delimited_scan
+from data_pipeline.preparation.read import Source, ingest
 from data_pipeline.preparation.workspace import Workspace, literal
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from data_pipeline.errors import DataError
+from data_pipeline.preparation.names import check_feature_names, check_roles
+from data_pipeline.preparation.times import TimeUnit
 
 USER, ITEM, LABEL = "user_id", "item_id", "label"  # names in the prepared files
 TIME, ROW, SPLIT, GIVEN, FILE = "__time", "__row", "__split", "__given", "__file"  # used while preparing, not written
@@ -19,11 +21,14 @@ class Columns:
         label: 0 or 1. Either this, or `rating` with `threshold`: label 1 for rating >= threshold. With neither every
             row is a positive: implicit feedback.
         time: orders the rows: a number, a date or a timestamp.
+        time_unit: of a numeric time; see `data_pipeline.preparation.times`.
+        request: id of the request in which a row was shown (an impression list, a search): rows of one request belong
+            to one user, stay in one split, and can be a group of ranking metrics.
         split: where the data set gives a split of its own: train, validation or test.
         categorical, dense: features. They keep their names.
 
     Raises:
-        DataError: both label and rating; or a name that cannot be kept.
+        DataError: both label and rating; a column with two roles; or a name that cannot be kept.
     """
 
     user: str
@@ -32,6 +37,8 @@ class Columns:
     rating: str | None = None
     threshold: float | None = None
     time: str | None = None
+    time_unit: TimeUnit | None = None
+    request: str | None = None
     split: str | None = None
     categorical: tuple[str, ...] = ()
     dense: tuple[str, ...] = ()
@@ -47,24 +54,32 @@ class Columns:
             raise DataError(
                 f"data.rating = {self.rating}, data.threshold = {self.threshold}: set both, or neither and data.label"
             )
-        if "rowid" in map(str.casefold, self.raw()):
-            raise DataError("column 'rowid': the name is taken by DuckDB. Rename it")
-        taken = {USER, ITEM, LABEL}
-        for name in (*self.categorical, *self.dense):
-            if name.casefold() in taken:
-                raise DataError(
-                    f"column {name!r}: the name is taken, by {USER}, {ITEM}, {LABEL} or another feature."
-                    " Name every feature once in data.categorical and data.dense, under a name of its own"
-                )
-            if name.startswith("__") or "/" in name or "\\" in name:
-                raise DataError(f"column {name!r}: a feature's name must not start with __ nor hold a slash. Rename it")
-            taken.add(name.casefold())
+        if self.time_unit is not None and self.time is None:
+            raise DataError(
+                f"data.time_unit = {self.time_unit}: needs data.time=COLUMN. Set it, or data.time_unit=null"
+            )
+        check_feature_names(self.categorical, self.dense)
+        check_roles(self._roles())
 
     @property
     def without_labels(self) -> bool:
         return self.label is None and self.rating is None
 
     def raw(self) -> list[str]:
-        """Every raw column that is read, once."""
-        named = (self.user, self.item, self.label, self.rating, self.time, self.split, *self.categorical, *self.dense)
-        return list(dict.fromkeys(name for name in named if name is not None))
+        """Every raw column that is read."""
+        return [name for _, name in self._roles()]
+
+    def _roles(self) -> list[tuple[str, str]]:
+        """(key of the configuration, column) of every column that is named."""
+        single = {
+            "user": self.user,
+            "item": self.item,
+            "label": self.label,
+            "rating": self.rating,
+            "time": self.time,
+            "request": self.request,
+            "split_column": self.split,
+        }
+        named = [(role, name) for role, name in single.items() if name is not None]
+        named += [("categorical", name) for name in self.categorical]
+        return named + [("dense", name) for name in self.dense]

@@ -1,25 +1,22 @@
-"""CSV and Parquet files -> the table ``raw``: the columns asked for, rows in their order, and the file of each row."""
+"""CSV and Parquet files -> the table ``raw``: the columns that are named, rows in their order, the file of each row."""
 
 from __future__ import annotations
 
-import csv
 import glob
-import gzip
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.columns import FILE
+from data_pipeline.preparation.delimited import OnInvalid, count_lines, csv_scan
+from data_pipeline.preparation.formats import explain, explain_lost_lines, is_parquet
+from data_pipeline.preparation.parquet import parquet_scans
 from data_pipeline.preparation.workspace import Workspace, literal, quoted
 
-OnInvalid = Literal["error", "drop"]
-_DELIMITERS = ",\t;|"
 _PLACE = f"rowid - (SELECT min(rowid) FROM raw AS other WHERE other.{FILE} = raw.{FILE}) + 1"
 
 
@@ -54,6 +51,18 @@ class Source:
     place: str = _PLACE
     categories: dict[str, str] = field(default_factory=dict)
 
+    def find(self, workspace: Workspace, column: str, row: int) -> tuple[str | None, str, int]:
+        """Value of a column, file, and place in it, of a row of ``raw``."""
+        [found] = workspace.query(
+            f"SELECT {quoted(column)}::VARCHAR, {FILE}, {self.place} FROM raw WHERE rowid = {row}"
+        )
+        return found
+
+    def show(self, workspace: Workspace, column: str, row: int) -> str:
+        """A value of a column with its row and file, for messages."""
+        value, file, place = self.find(workspace, column, row)
+        return f"{value!r} in data row {place} of {file}"
+
 
 def find_files(source: str) -> list[Path]:
     """The files of a path or a glob, sorted by name.
@@ -77,23 +86,35 @@ def find_files(source: str) -> list[Path]:
     return files
 
 
-def is_parquet(file: Path) -> bool:
-    return file.suffix.lower() in (".parquet", ".pq")
-
-
 def read_files(
     workspace: Workspace, files: Sequence[Path], columns: Sequence[str], on_invalid: OnInvalid, description: str
 ) -> Source:
     """Read CSV files with a header line, or Parquet files, into ``raw``. Delimiters: comma, tab, semicolon or bar.
 
     Raises:
-        DataError: a file is truncated or corrupt, lacks a column (the message lists those it has), or holds a CSV line
-            with the wrong number of fields (unless `on_invalid` is "drop").
+        DataError: a file is truncated, corrupt or of another format, lacks a column (the message lists those it has),
+            holds a CSV line with the wrong number of fields (unless `on_invalid` is "drop"), or has another type for a
+            column than the files before it, where no type holds both without loss.
     """
-    text = not is_parquet(files[0])
-    scans = ((file, csv_scan(file, columns, on_invalid) if text else parquet_scan(file, columns)) for file in files)
-    ingest(workspace, scans)
-    return Source(description, text, malformed_lines(workspace))
+    if is_parquet(files[0]):
+        ingest(workspace, parquet_scans(workspace, files, columns))
+        return Source(description, text=False)
+    ingest(workspace, ((file, csv_scan(file, columns, on_invalid)) for file in files))
+    lost = _refuse_lost_lines(workspace, files, columns, on_invalid)
+    return Source(description, text=True, dropped={"malformed CSV line": lost} if lost else {})
+
+
+def _refuse_lost_lines(
+    workspace: Workspace, files: Sequence[Path], columns: Sequence[str], on_invalid: OnInvalid
+) -> int:
+    """The lines of CSV files that are not in ``raw``; a `DataError` for one, unless `on_invalid` is "drop"."""
+    read, lost = dict(workspace.query(f"SELECT {FILE}, count(*) FROM raw GROUP BY {FILE}")), 0
+    for file in files:
+        missing = count_lines(file, columns) - read.get(str(file), 0)
+        if missing and on_invalid == "error":
+            raise DataError(f"{file}: {missing} lines cannot be read: {explain_lost_lines(file)}")
+        lost += missing
+    return lost
 
 
 def ingest(workspace: Workspace, scans: Iterable[tuple[Path, str]], table: str = "raw") -> None:
@@ -104,76 +125,4 @@ def ingest(workspace: Workspace, scans: Iterable[tuple[Path, str]], table: str =
         try:
             workspace.query(f"{statement} SELECT *, {literal(str(file))} AS {FILE} FROM ({select})")
         except (duckdb.Error, pa.ArrowInvalid) as error:
-            reason = str(error).partition("Possible fixes")[0].strip()
-            hint = "It may be corrupt: write it again"
-            if not is_parquet(file):
-                hint = "Correct the file, or leave malformed lines out, counted in report.json: data.on_invalid=drop"
-            raise DataError(f"{file}: cannot be read: {reason}. {hint}") from error
-
-
-def malformed_lines(workspace: Workspace) -> dict[str, int]:
-    """CSV lines that were left out, as DuckDB recorded them."""
-    if not workspace.query("SELECT 1 FROM duckdb_tables() WHERE table_name = 'reject_errors'"):
-        return {}
-    [(count,)] = workspace.query("SELECT count(DISTINCT (scan_id, file_id, line)) FROM reject_errors")
-    return {"malformed CSV line": count} if count else {}
-
-
-def csv_scan(file: Path, columns: Sequence[str], on_invalid: OnInvalid) -> str:
-    """A SELECT over a CSV file with a header line: `columns`, as text."""
-    opener = gzip.open if file.suffix.lower() == ".gz" else open
-    try:
-        with opener(file, "rt", encoding="utf-8-sig", newline="") as stream:
-            header = stream.readline().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError, EOFError) as error:
-        raise DataError(f"{file}: cannot be read as text: {error}. CSV must be UTF-8, plain or .gz") from error
-    names, delimiter = max(
-        ((next(csv.reader([header], delimiter=d), []), d) for d in _DELIMITERS), key=lambda c: len(c[0])
-    )
-    require_columns(file, columns, names)
-    return delimited_scan(file, names, delimiter, columns, quote='"', header=True, on_invalid=on_invalid)
-
-
-def delimited_scan(
-    file: Path,
-    names: Sequence[str],
-    delimiter: str,
-    columns: Sequence[str],
-    *,
-    quote: str = "",
-    header: bool,
-    encoding: str = "utf-8",
-    on_invalid: OnInvalid,
-) -> str:
-    """A SELECT over delimited text whose columns are `names`. Nothing is guessed from the first rows."""
-    types = ", ".join(f"'c{place}': 'VARCHAR'" for place in range(len(names)))
-    chosen = ", ".join(f"c{names.index(column)} AS {quoted(column)}" for column in columns)
-    rejects = ", store_rejects = true" if on_invalid == "drop" else ""
-    return (
-        f"SELECT {chosen} FROM read_csv({_path(file)}, auto_detect = false, header = {header},"
-        f" delim = {literal(delimiter)}, quote = {literal(quote)}, escape = {literal(quote)},"
-        f" encoding = {literal(encoding)}, columns = {{{types}}}{rejects})"
-    )
-
-
-def parquet_scan(file: Path, columns: Sequence[str]) -> str:
-    """A SELECT over a Parquet file: `columns`, in their types."""
-    try:
-        names = pq.read_schema(file).names
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: cannot be read as Parquet: {error} It may be truncated: write it again") from error
-    require_columns(file, columns, names)
-    return f"SELECT {', '.join(map(quoted, columns))} FROM read_parquet({_path(file)})"
-
-
-def _path(file: Path) -> str:
-    return literal(glob.escape(str(file)))  # DuckDB takes every path for a glob
-
-
-def require_columns(file: Path, columns: Sequence[str], names: Sequence[str]) -> None:
-    """Raise a `DataError` for the first of `columns` that is not among `names`, or that is there twice."""
-    folded = [name.casefold() for name in names]  # SQL does not tell upper from lower case
-    for column in columns:
-        if column not in names or folded.count(column.casefold()) > 1:
-            problem = "no column" if column not in names else "more than one column"
-            raise DataError(f"{file}: {problem} {column!r}. The columns are: {', '.join(names)}")
+            raise DataError(f"{file}: cannot be read: {explain(file, error)}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -46,6 +47,7 @@ def open_workspace(
             connection.execute(f"SET memory_limit = '{memory_gb}GB'")
             connection.execute(f"SET temp_directory = {literal(str(scratch / 'spill'))}")
             connection.execute("SET preserve_insertion_order = true")
+            connection.execute("SET TimeZone = 'UTC'")
             connection.execute("SET enable_progress_bar = false")
             yield Workspace(connection, scratch, seed, on_progress)
     finally:
@@ -86,3 +88,8 @@ def quoted(name: str) -> str:
 def literal(text: str) -> str:
     """An SQL string."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def scan_path(file: Path) -> str:
+    """An SQL string for the path of one file: DuckDB takes every path for a glob."""
+    return literal(glob.escape(str(file)))

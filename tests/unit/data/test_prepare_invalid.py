@@ -193,7 +193,7 @@ def test_files_that_are_not_utf8(tmp_path):
 @pytest.mark.parametrize(
     "column, values, meaning",
     [
-        ("user", [1.5], "an id"),
+        ("user", [True], "an id"),
         ("label", [[1]], "a label"),
         ("time", [[1]], "a time"),
         ("age", [b"x"], "a dense feature"),
@@ -218,8 +218,8 @@ def test_a_column_of_an_unfit_type(tmp_path, column, values, meaning):
         ({"label": "a", "threshold": 1.0}, "data.rating = None"),
         ({"label": "a", "categorical": ("x",), "dense": ("X",)}, "column 'X': the name is taken"),
         ({"label": "a", "dense": ("user_id",)}, "column 'user_id': the name is taken"),
-        ({"label": "a", "dense": ("a/b",)}, "must not start with __ nor hold a slash"),
-        ({"label": "a", "dense": ("rowid",)}, "column 'rowid': the name is taken by DuckDB"),
+        ({"label": "a", "dense": ("a/b",)}, "must not be empty, start with __ nor hold a slash"),
+        ({"label": "a", "dense": ("rowid",)}, "column 'rowid': the name is taken"),
     ],
 )
 def test_settings_that_contradict_each_other(settings, message):

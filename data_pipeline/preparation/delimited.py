@@ -1,0 +1,117 @@
+"""SELECTs over delimited text: CSV with a header line, and the forms of public data sets."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.csv as pc
+
+from data_pipeline.errors import DataError
+from data_pipeline.preparation.formats import explain, refuse_other_formats
+from data_pipeline.preparation.parquet import require_columns
+from data_pipeline.preparation.workspace import Workspace, literal, quoted, scan_path
+
+OnInvalid = Literal["error", "drop"]
+_DELIMITERS = ",\t;|"
+_BLOCK = 1 << 24  # bytes that Arrow parses at a time; DuckDB refuses a longer line
+
+
+def csv_scan(file: Path, columns: Sequence[str], on_invalid: OnInvalid) -> str:
+    """A SELECT over a CSV file with a header line: `columns`, as text."""
+    names, delimiter = read_header(file, columns)
+    return delimited_scan(file, names, delimiter, columns, quote='"', header=True, on_invalid=on_invalid)
+
+
+def read_header(file: Path, columns: Sequence[str]) -> tuple[list[str], str]:
+    """The names of all columns of a CSV file, and its delimiter.
+
+    Raises:
+        DataError: the file is no text in UTF-8, or lacks one of `columns`.
+    """
+    refuse_other_formats(file)
+    opener = gzip.open if file.suffix.lower() == ".gz" else open
+    try:
+        with opener(file, "rt", encoding="utf-8-sig", newline="") as stream:
+            header = stream.readline().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError, EOFError) as error:
+        raise DataError(
+            f"{file}: cannot be read as text: {error}. CSV must be UTF-8, plain or .gz; convert it, for example:"
+            " iconv -f LATIN1 -t UTF-8"
+        ) from error
+    names, delimiter = max(
+        ((next(csv.reader([header], delimiter=d), []), d) for d in _DELIMITERS), key=lambda c: len(c[0])
+    )
+    if len(names) == 1 < len(columns):
+        raise DataError(
+            f"{file}: the header line is one field, {header!r}, but {len(columns)} columns are named:"
+            f" {', '.join(columns)}. Fields must be separated by comma, tab, semicolon or bar"
+        )
+    require_columns(file, columns, names)
+    return names, delimiter
+
+
+def count_lines(file: Path, columns: Sequence[str]) -> int:
+    """How many rows a CSV file has below its header line, those with a wrong number of fields among them.
+
+    Arrow counts what DuckDB reads: DuckDB 2.0.0 drops, without a word, a piece of a large file in which no line is
+    valid.
+    """
+    names, delimiter = read_header(file, columns)
+    malformed = 0
+
+    def skip(_: object) -> str:
+        nonlocal malformed
+        malformed += 1
+        return "skip"
+
+    fields = [f"c{place}" for place in range(len(names))]
+    reading = pc.ReadOptions(column_names=fields, skip_rows=1, block_size=_BLOCK)
+    parsing = pc.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip)
+    converting = pc.ConvertOptions(check_utf8=False, include_columns=fields[:1], column_types={"c0": pa.binary()})
+    try:
+        with (
+            pa.input_stream(file) as stream,
+            pc.open_csv(stream, read_options=reading, parse_options=parsing, convert_options=converting) as batches,
+        ):
+            return sum(batch.num_rows for batch in batches) + malformed
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file}: cannot be read: {explain(file, error)}") from error
+
+
+def delimited_scan(
+    file: Path,
+    names: Sequence[str],
+    delimiter: str,
+    columns: Sequence[str],
+    *,
+    quote: str = "",
+    header: bool,
+    encoding: str = "utf-8",
+    on_invalid: OnInvalid,
+) -> str:
+    """A SELECT over delimited text whose columns are `names`. Nothing is guessed from the first rows.
+
+    A scan without quotes is not parallel, so that it loses no invalid line. One with quotes would then lose what
+    follows a quote that is not closed, so its rows must be compared with `count_lines`.
+    """
+    types = ", ".join(f"'c{place}': 'VARCHAR'" for place in range(len(names)))
+    chosen = ", ".join(f"c{names.index(column)} AS {quoted(column)}" for column in columns)
+    rejects = ", store_rejects = true" if on_invalid == "drop" else ""
+    return (
+        f"SELECT {chosen} FROM read_csv({scan_path(file)}, auto_detect = false, header = {header},"
+        f" parallel = {bool(quote)}, delim = {literal(delimiter)}, quote = {literal(quote)}, escape = {literal(quote)},"
+        f" encoding = {literal(encoding)}, columns = {{{types}}}{rejects})"
+    )
+
+
+def malformed_lines(workspace: Workspace) -> dict[str, int]:
+    """CSV lines that were left out, as DuckDB recorded them."""
+    if not workspace.query("SELECT 1 FROM duckdb_tables() WHERE table_name = 'reject_errors'"):
+        return {}
+    [(count,)] = workspace.query("SELECT count(DISTINCT (scan_id, file_id, line)) FROM reject_errors")
+    return {"malformed CSV line": count} if count else {}

@@ -1,0 +1,101 @@
+"""What a file is by its bytes, and what is the case with one that cannot be read."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from pathlib import Path
+
+from data_pipeline.errors import DataError
+
+# Bytes with which files of other formats begin: what they are, and what to do.
+_UTF16 = "text in UTF-16", "Convert it to UTF-8: iconv -f UTF-16 -t UTF-8"
+_SIGNATURES = {
+    b"PAR1": ("a Parquet file", "Give it a name that ends in .parquet"),
+    b"\x1f\x8b": ("compressed by gzip", "Give it a name that ends in .gz"),
+    b"PK\x03\x04": ("a zip archive (or a spreadsheet)", "Unpack it, or save it as CSV"),
+    b"(\xb5/\xfd": ("compressed by zstd", "Unpack it"),
+    b"BZh": ("compressed by bzip2", "Unpack it"),
+    b"\xfd7zXZ": ("compressed by xz", "Unpack it"),
+    b"\xff\xfe": _UTF16,
+    b"\xfe\xff": _UTF16,
+}
+_CORRUPT = "It is damaged or was cut off: write it again"
+_DROP = "or leave such lines out, counted in report.json: data.on_invalid=drop"
+# What DuckDB says of a file, and what to do about it; the first that matches.
+_HINTS = (
+    (r"Out of Memory|failed to allocate", "Give preparation more memory: data.memory_gb"),
+    (r"No space left", "Free space on the disk of the output folder, where rows are sorted"),
+    (r"Permission denied", "Make the file readable"),
+    (r"not utf-8 encoded|Invalid unicode", "Convert the file to UTF-8, for example: iconv -f LATIN1 -t UTF-8"),
+    (r"unterminated quote", f'Close the quote, and write a quote within a value twice (""), {_DROP}'),
+    (
+        r"Expected Number of Columns",
+        f"Give every line the fields of the header line (a delimiter within a value needs quotes around it), {_DROP}",
+    ),
+    (r"Maximum line size|straddles", f"A quote that is not closed joins lines: close it, {_DROP}"),
+    (r"Could not convert|Conversion Error|Type .* with value", "Its values do not fit its types: write them alike"),
+)
+
+
+def is_parquet(file: Path) -> bool:
+    return file.suffix.lower() in (".parquet", ".pq")
+
+
+def refuse_other_formats(file: Path) -> None:
+    """Raise a `DataError` for a file that its first bytes show to be of another format than its name says."""
+    try:
+        with file.open("rb") as stream:
+            first = stream.read(6)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}. Make the file readable") from error
+    expected = {".parquet": b"PAR1", ".pq": b"PAR1", ".gz": b"\x1f\x8b"}.get(file.suffix.lower())
+    for signature, (kind, remedy) in _SIGNATURES.items():
+        if first.startswith(signature) and signature != expected:
+            raise DataError(f"{file}: is {kind} by its first bytes. {remedy}")
+    if expected is not None and not first.startswith(expected):
+        format_ = "Parquet" if expected == b"PAR1" else "gzip"
+        raise DataError(
+            f"{file}: cannot be read as {format_}: it does not begin as such a file does ({first!r}). {_CORRUPT},"
+            " or give it the name of what it is"
+        )
+
+
+def explain(file: Path, error: Exception) -> str:
+    """What is the case with a file that DuckDB cannot read, and what to do about it."""
+    reason = re.split(r"Possible (?:fixes|Solution)|This can happen when", str(error))[0].strip()
+    parquet = is_parquet(file)
+    if not parquet and "invalid state" in reason and (ends := _mixed_line_ends(file)):
+        return ends
+    for pattern, remedy in _HINTS:
+        if re.search(pattern, reason, re.IGNORECASE):
+            return f"{reason}. {remedy}"
+    return f"{reason}. {_CORRUPT if parquet else f'Correct the file, {_DROP}'}"
+
+
+def explain_lost_lines(file: Path) -> str:
+    """Why lines of a CSV file, many in a row, could not be read."""
+    other = "they are not UTF-8, have unclosed quotes, or another number of fields than the header line"
+    return _mixed_line_ends(file) or f"{other}. Correct them, {_DROP}"
+
+
+def _mixed_line_ends(file: Path) -> str:
+    """What is the case with a text file of several line ends; empty for one of a single line end."""
+    if len(ends := line_ends(file)) < 2:
+        return ""
+    counts = " and ".join(f"{count} in {end}" for end, count in ends.items())
+    return f"its lines end in several ways: {counts}. Write one line end, for example: dos2unix FILE"
+
+
+def line_ends(file: Path) -> dict[str, int]:
+    """How many line ends of each kind a text file has; those within quotes count too."""
+    counts = {"CR LF (Windows)": 0, "LF": 0, "CR": 0}
+    with (gzip.open if file.suffix.lower() == ".gz" else open)(file, "rb") as stream:
+        before = b""
+        while part := stream.read(1 << 20):
+            both = part.count(b"\r\n") + (before == b"\r" and part.startswith(b"\n"))
+            counts["CR LF (Windows)"] += both
+            counts["LF"] += part.count(b"\n") - both
+            counts["CR"] += part.count(b"\r") - both
+            before = part[-1:]
+    return {end: count for end, count in counts.items() if count}

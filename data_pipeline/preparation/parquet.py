@@ -1,0 +1,145 @@
+"""Parquet files -> one type per column that holds the values of every file without loss, or a refusal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_pipeline.errors import DataError
+from data_pipeline.preparation.formats import refuse_other_formats
+from data_pipeline.preparation.workspace import Workspace, quoted, scan_path
+
+_SIGNED, _UNSIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT"), ("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
+_WHOLE = (*_SIGNED, *_UNSIGNED, "HUGEINT", "UHUGEINT")
+_DIGITS = dict(zip(_WHOLE, (3, 5, 10, 19, 3, 5, 10, 20, 39, 39), strict=True))  # of the largest number
+_REAL = ("FLOAT", "DOUBLE")
+_EXACT = {"FLOAT": 2**24, "DOUBLE": 2**53}  # below it every whole number has a place of its own
+_LOCAL, _ZONED = ("DATE", "TIMESTAMP", "TIMESTAMP_NS"), ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS")
+_NULL = '"NULL"'  # of a column without any value
+
+Types = dict[str, str]  # column -> type
+
+
+def parquet_scans(workspace: Workspace, files: Sequence[Path], columns: Sequence[str]) -> list[tuple[Path, str]]:
+    """A SELECT of `columns` for every file, all of the same types.
+
+    Raises:
+        DataError: a file cannot be read, or lacks a column; or a column has types in two files that no type holds
+            without loss.
+    """
+    found = {file: _types(workspace, file, columns) for file in files}
+    common = {column: _common_type(workspace, found, column) for column in columns}
+    casts = ", ".join(f"{quoted(column)}::{kind} AS {quoted(column)}" for column, kind in common.items())
+    return [(file, f"SELECT {casts} FROM read_parquet({scan_path(file)})") for file in files]
+
+
+def require_columns(file: Path, columns: Sequence[str], names: Sequence[str]) -> None:
+    """Raise a `DataError` for the first of `columns` that is not among `names`, or that is there twice."""
+    folded = [name.casefold() for name in names]  # SQL does not tell upper from lower case
+    for column in columns:
+        if column not in names or folded.count(column.casefold()) > 1:
+            problem = "no column" if column not in names else "more than one column"
+            raise DataError(f"{file}: {problem} {column!r}. The columns are: {', '.join(names)}")
+
+
+def _types(workspace: Workspace, file: Path, columns: Sequence[str]) -> Types:
+    refuse_other_formats(file)
+    try:
+        names = pq.read_schema(file).names
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file}: cannot be read as Parquet: {error} It may be truncated: write it again") from error
+    require_columns(file, columns, names)
+    described = workspace.query(
+        f"DESCRIBE SELECT {', '.join(map(quoted, columns))} FROM read_parquet({scan_path(file)})"
+    )
+    return {name: kind for name, kind, *_ in described}
+
+
+def _common_type(workspace: Workspace, found: dict[Path, Types], column: str) -> str:
+    """The narrowest type that holds the values of all files."""
+    first = next(iter(found))
+    common, source = found[first][column], first
+    for file, types in found.items():
+        kind = types[column]
+        wider = _wider(common, kind)
+        if wider is None:
+            raise DataError(
+                f"{source}: column {column!r} has the type {common}, but in {file} it has the type {kind};"
+                " no type holds both without loss. Write all files with one type"
+            )
+        if wider != common and common != _NULL:
+            workspace.on_progress(f"column {column!r}: {common} in {source}, {kind} in {file}; read as {wider}")
+        if wider != common:
+            source = file if wider == kind else source
+        common = wider
+    if common in _REAL:
+        _require_exact(workspace, found, column, common)
+    return "VARCHAR" if common == _NULL else common
+
+
+def _wider(one: str, other: str) -> str | None:
+    """A type that holds the values of both, or none."""
+    if one == other or other == _NULL:
+        return one
+    if one == _NULL:
+        return other
+    pair = {one, other}
+    if pair <= set(_WHOLE):
+        return _wider_whole(one, other)
+    if "BOOLEAN" in pair:
+        [number] = pair - {"BOOLEAN"}
+        return number if number in (*_WHOLE, *_REAL) else None
+    if pair <= {*_WHOLE, *_REAL}:
+        return "DOUBLE"
+    if pair <= set(_LOCAL):
+        return "TIMESTAMP_NS" if "TIMESTAMP_NS" in pair else "TIMESTAMP"
+    if pair == set(_ZONED):
+        return "TIMESTAMPTZ_NS"
+    return _wider_decimal(one, other)
+
+
+def _wider_whole(one: str, other: str) -> str | None:
+    for kinds in (_SIGNED, _UNSIGNED):
+        if one in kinds and other in kinds:
+            return max(one, other, key=kinds.index)
+    return "HUGEINT" if "UHUGEINT" not in (one, other) else None
+
+
+def _wider_decimal(one: str, other: str) -> str | None:
+    sizes = [_decimal(kind) for kind in (one, other)]
+    if "DOUBLE" in (one, other):
+        digits = max(size[0] + size[1] for size in sizes if size is not None) if any(sizes) else 99
+        return "DOUBLE" if digits <= 15 else None  # so many decimal digits come back from a DOUBLE as they were
+    if None in sizes:
+        return None
+    before, after = (max(size[part] for size in sizes) for part in (0, 1))
+    return f"DECIMAL({before + after},{after})" if before + after <= 38 else None
+
+
+def _decimal(kind: str) -> tuple[int, int] | None:
+    """Digits before and after the point."""
+    if kind in _DIGITS:
+        return _DIGITS[kind], 0
+    found = re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", kind)
+    return (int(found[1]) - int(found[2]), int(found[2])) if found else None
+
+
+def _require_exact(workspace: Workspace, found: dict[Path, Types], column: str, common: str) -> None:
+    """Refuse whole numbers that a floating-point type would round."""
+    floating = next(file for file, types in found.items() if types[column] in _REAL)
+    for file, types in found.items():
+        if types[column] not in _WHOLE:
+            continue
+        rounded = workspace.query(
+            f"SELECT {quoted(column)} FROM read_parquet({scan_path(file)})"
+            f" WHERE abs({quoted(column)}::HUGEINT) > {_EXACT[common]} LIMIT 1"
+        )
+        if rounded:
+            raise DataError(
+                f"{file}: column {column!r} has the type {types[column]} and holds {rounded[0][0]}, which the type"
+                f" {found[floating][column]} of {floating} cannot hold exactly. Write all files with one type"
+            )

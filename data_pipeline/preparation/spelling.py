@@ -1,0 +1,44 @@
+"""Texts that are most likely one value written in two ways: ``1`` and ``1.0``, ``u1`` and ``u1`` with a space."""
+
+from __future__ import annotations
+
+from data_pipeline.errors import DataError
+from data_pipeline.preparation.read import Source
+from data_pipeline.preparation.workspace import Workspace, quoted
+
+
+def refuse_double_spelling(workspace: Workspace, source: Source, column: str) -> None:
+    """Refuse a column of ids, as text, in which one id is written in two ways; note ids that differ in zeros before.
+
+    Raises:
+        DataError: two texts are the same number, or the same but for spaces around them.
+    """
+    if found := _double_spelling(workspace, source, column, _plain(column)):
+        raise DataError(
+            f"column {column!r}: {found}: one id written in two ways would become two ids. Write every id in one way"
+            " (pandas writes whole numbers beside empty ones as 1.0)"
+        )
+    warn_of_double_spelling(workspace, source, column, f"regexp_replace({_plain(column)}, '^0+([0-9]+)$', '\\1')")
+
+
+def warn_of_double_spelling(workspace: Workspace, source: Source, column: str, plain: str | None = None) -> None:
+    """Say so where a column of text holds values that differ in their spelling alone; they stay two values."""
+    if found := _double_spelling(workspace, source, column, plain or _plain(column)):
+        workspace.on_progress(
+            f"column {column!r}: {found}: they are kept as two values. If they are one, write it in one way"
+        )
+
+
+def _plain(column: str) -> str:
+    """SQL for a text without what does not count: spaces around it, and zeros alone after the point."""
+    return f"regexp_replace(trim({quoted(column)}), '^([+-]?[0-9]+)\\.0*$', '\\1')"
+
+
+def _double_spelling(workspace: Workspace, source: Source, column: str, plain: str) -> str:
+    """The first two texts of `column` that have one `plain` form, with their rows; empty where there are none."""
+    found = workspace.query(f"""
+        SELECT min(row), max(row) FROM (
+            SELECT {plain} AS plain, min(rowid) AS row FROM raw WHERE {quoted(column)} IS NOT NULL
+            GROUP BY {quoted(column)}, plain
+        ) GROUP BY plain HAVING count(*) > 1 ORDER BY min(row) LIMIT 1""")
+    return " and ".join(source.show(workspace, column, row) for row in found[0]) if found else ""

@@ -1,0 +1,54 @@
+"""Columns of times whose rows cannot be put in one order: a mix of units, or of times with and without UTC offset."""
+
+from __future__ import annotations
+
+from data_pipeline.errors import DataError
+from data_pipeline.preparation.read import Source
+from data_pipeline.preparation.times import UNITS, nanoseconds_of, offset_of, unit_of
+from data_pipeline.preparation.workspace import Workspace, quoted
+
+
+def refuse_mixed_offsets(workspace: Workspace, source: Source, column: str) -> None:
+    """Raise a `DataError`, naming a row of each, where some texts of a column have a UTC offset and some have none."""
+    raw = quoted(column)
+    rows = workspace.query(
+        f"SELECT min(rowid) FROM raw WHERE {nanoseconds_of(raw)} IS NOT NULL"
+        f" GROUP BY {offset_of(raw)} = '' ORDER BY {offset_of(raw)} = ''"
+    )
+    if len(rows) > 1:
+        with_offset, without = (source.show(workspace, column, row) for [row] in rows)
+        raise DataError(
+            f"column {column!r}: {with_offset} has a UTC offset, {without} has none, so their order is not known."
+            " Write all times with an offset (Z for UTC), or none"
+        )
+
+
+def refuse_mixed_units(workspace: Workspace, source: Source, column: str, value: str) -> None:
+    """Refuse numbers that are times from 1990 to 2100 in two units.
+
+    A number that lies between two such ranges shows that the column counts something else.
+
+    Args:
+        workspace: holds ``raw``.
+        source: of the rows.
+        column: of times.
+        value: SQL of the number.
+
+    Raises:
+        DataError: seconds, milliseconds, microseconds or nanoseconds are mixed; the message has a row of each.
+    """
+    found = {
+        unit: (count, row)
+        for unit, count, row in workspace.query(f"SELECT {unit_of(value)}, count(*), min(rowid) FROM raw GROUP BY 1")
+    }
+    units = [unit for unit in UNITS if unit in found]
+    if len(units) < 2 or "?" in found:
+        return
+    shown = ", ".join(
+        f"{unit} in {found[unit][0]} rows ({source.show(workspace, column, found[unit][1])})" for unit in units
+    )
+    raise DataError(
+        f"column {column!r}: times in several units: {shown}. Write one unit; or let every number count in the unit of"
+        f" its size, data.time_unit=mixed; or leave the rows of other units out, data.time_unit={units[0]}"
+        " data.on_invalid=drop; or, if they are no times since 1970, data.time_unit=counter"
+    )

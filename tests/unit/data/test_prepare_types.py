@@ -1,0 +1,155 @@
+"""Files that type a column differently: read in a type that holds both without loss, or refused by name."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_pipeline.errors import DataError
+from tests.unit.data.prepare_helpers import pairs, prepare_custom, read_decoded, write_csv, write_parquet
+
+N = 20
+
+
+def part(number: int, **columns: object) -> dict[str, object]:
+    """Rows of the users 1 and 2, whose times go on from part to part; `columns` replace those of the part."""
+    return {
+        "user": [1, 2] * (N // 2),
+        "item": [100 * number + row for row in range(N)],
+        "label": [0, 1, 1, 0] * (N // 4),
+        "time": [1000 * number + row for row in range(N)],
+    } | columns
+
+
+def prepare_parts(folder: Path, parts: list[dict[str, object]], **settings: object) -> list[dict]:
+    """All rows of the parts, a Parquet file each."""
+    for name, columns in zip("abcdef", parts, strict=False):
+        write_parquet(folder / f"{name}.parquet", columns)
+    prepare_custom(folder / "*.parquet", folder / "out", **settings)
+    return [row for rows in read_decoded(folder / "out").values() for row in rows]
+
+
+def test_a_rating_is_not_rounded_to_the_type_of_the_first_file(tmp_path):
+    parts = [part(1, rating=[3] * N), part(2, rating=[3.5, 4.0] * (N // 2))]
+    rows = prepare_parts(tmp_path, parts, label=None, rating="rating", threshold=4)
+    assert {row["item_id"]: row["label"] for row in rows} == {
+        **{100 + row: 0 for row in range(N)},
+        **{200 + row: row % 2 for row in range(N)},
+    }
+
+
+def test_a_label_that_is_no_label_is_refused_whatever_the_first_file_holds(tmp_path):
+    with pytest.raises(
+        DataError, match=r"b\.parquet: column 'label': label is not 0 or 1 .* first '0\.7' in data row 1"
+    ):
+        prepare_parts(tmp_path, [part(1), part(2, label=[0.7] * N)])
+
+
+@pytest.mark.parametrize("first", [int, float])
+def test_ids_written_as_whole_floats_are_the_same_ids(tmp_path, first):
+    users = [1, 2] * (N // 2)
+    other = float if first is int else int
+    parts = [part(1, user=list(map(first, users))), part(2, user=list(map(other, users)))]
+    assert {row["user_id"] for row in prepare_parts(tmp_path, parts)} == {1, 2}
+
+
+def test_ids_that_are_no_whole_numbers_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"b\.parquet: column 'item': id is not a whole number in 1 row, first '1\.5'"):
+        prepare_parts(tmp_path, [part(1), part(2, item=[1.5, *map(float, range(N - 1))])])
+
+
+def test_ids_beyond_what_a_float_holds_are_refused(tmp_path):
+    large = 2**53 + 1
+    with pytest.raises(
+        DataError, match=rf"a\.parquet: .* holds {large}, which the type DOUBLE of .*b\.parquet cannot hold"
+    ):
+        prepare_parts(tmp_path, [part(1, item=[large, *range(N - 1)]), part(2, item=[float(row) for row in range(N)])])
+    single = tmp_path / "single"
+    single.mkdir()
+    with pytest.raises(DataError, match="may have rounded to another id"):
+        prepare_parts(single, [part(1, item=[float(2**54), *map(float, range(N - 1))])])
+
+
+def test_narrow_and_unsigned_numbers_widen(tmp_path):
+    small, large = pa.array([1, 2] * (N // 2), pa.int8()), pa.array([2**62, 7] * (N // 2), pa.uint64())
+    rows = prepare_parts(tmp_path, [part(1, user=small), part(2, user=large), part(3, user=[1, 2] * (N // 2))])
+    assert {row["user_id"] for row in rows} == {1, 2, 7, 2**62}
+
+
+def test_dates_beside_timestamps_keep_the_time_of_day(tmp_path):
+    dates, moments = [date(2024, 1, 1)] * N, [datetime(2024, 1, 1, 1, minute) for minute in range(N)]
+    parts = [part(1, time=dates), part(2, time=moments)]
+    prepare_parts(tmp_path, parts, split="time")
+    assert [row["item_id"] for row in read_decoded(tmp_path / "out")["test"]] == [216, 218, 217, 219]
+
+
+def test_a_column_without_values_takes_the_type_of_the_others(tmp_path):
+    parts = [part(1, city=pa.nulls(N)), part(2, city=["x"] * N)]
+    rows = prepare_parts(tmp_path, parts, categorical=("city",))
+    assert {row["item_id"] // 100: row["city"] for row in rows} == {1: None, 2: "x"}
+
+
+def test_categories_written_as_whole_floats_beside_nulls_are_whole_numbers(tmp_path):
+    parts = [part(1, city=[1, 2] * (N // 2)), part(2, city=[1.0, None] * (N // 2))]
+    assert {row["city"] for row in prepare_parts(tmp_path, parts, categorical=("city",))} == {1, 2, None}
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "types"),
+    [
+        ([1] * N, ["1"] * N, "BIGINT, .* VARCHAR"),
+        ([1] * N, [datetime(2024, 1, 1)] * N, "BIGINT, .* TIMESTAMP"),
+        (["2024-01-01"] * N, [date(2024, 1, 1)] * N, "VARCHAR, .* DATE"),
+        ([Decimal("1234567890123456789.5")] * N, [0.5] * N, r"DECIMAL\(20,1\), .* DOUBLE"),
+        ([[1]] * N, [1] * N, r"BIGINT\[\], .* BIGINT"),
+    ],
+)
+def test_types_that_none_holds_are_refused_by_file_and_type(tmp_path, first, other, types):
+    pattern = rf"a\.parquet: column 'x' has the type {types}; no type holds both without loss"
+    with pytest.raises(DataError, match=pattern.replace(", .*", r", but in .*b\.parquet it has the type")):
+        prepare_parts(tmp_path, [part(1, x=first), part(2, x=other)], categorical=("x",))
+
+
+def test_a_dense_column_of_decimals_and_floats_is_read_exactly(tmp_path):
+    parts = [part(1, price=[Decimal("0.25")] * N), part(2, price=[0.5] * N), part(3, price=[3] * N)]
+    rows = prepare_parts(tmp_path, parts, dense=("price",))
+    assert {row["item_id"] // 100: row["price"] for row in rows} == {1: 0.25, 2: 0.5, 3: 3.0}
+
+
+def test_the_type_that_is_read_is_said(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        prepare_parts(tmp_path, [part(1), part(2, label=[0.0, 1.0] * (N // 2))])
+    assert "column 'label': BIGINT in" in caplog.text and "read as DOUBLE" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("1", "1.0"), ("1.0", "1"), ("17", "17.00"), ("u1", "u1 "), (" 5", "5"), ("-0", "-0.0")]
+)
+def test_one_id_written_in_two_ways_is_refused(tmp_path, one, other):
+    users = [one if row % 3 else other for row in range(2 * N)]
+    rows = [(user, 100 + row, row % 2, row) for row, user in enumerate(users)]
+    source = write_csv(tmp_path / "raw.csv", rows)
+    with pytest.raises(DataError, match=r"column 'user': .* in data row 1 of .* and .* in data row 2 of .*two ways"):
+        prepare_custom(source, tmp_path / "out")
+
+
+def test_ids_that_differ_in_zeros_before_are_kept_and_said(tmp_path, caplog):
+    rows = [("007" if row % 3 else "7", 100 + row, row % 2, row) for row in range(2 * N)]
+    with caplog.at_level("INFO"):
+        prepare_custom(write_csv(tmp_path / "raw.csv", rows), tmp_path / "out")
+    assert "'7' in data row 1 of" in caplog.text and "are kept as two values" in caplog.text
+    users = {user for split in read_decoded(tmp_path / "out").values() for user, _ in pairs(split)}
+    assert users == {"7", "007"}
+
+
+def test_text_of_several_files_is_typed_as_one(tmp_path):
+    write_csv(tmp_path / "a.csv", [(1, row, row % 2, row) for row in range(N)])
+    write_csv(tmp_path / "b.csv", [("u", row, row % 2, row + 0.5) for row in range(N)])
+    prepare_custom(tmp_path / "*.csv", tmp_path / "out")
+    ids = pq.read_table(tmp_path / "out/ids/user_id.parquet")["original_id"].to_pylist()
+    assert ids == ["1", "u"]
