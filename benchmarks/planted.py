@@ -47,8 +47,9 @@ from cove_dist.quantization import perplexity
 from cove_dist.report.categories import load_categories
 from cove_dist.report.codes import EntityCodes, load_codes
 from cove_dist.report.run_folder import Run, load_run
+from cove_dist.runs import load_saved_run
 from cove_dist.training.export import ids_file
-from cove_dist.training.program import evaluate_run, find_checkpoint, load_saved_run, train
+from cove_dist.training.program import evaluate_run, find_checkpoint, train
 from data_pipeline.datasets.synthetic import Synthetic
 from data_pipeline.errors import DataError
 from data_pipeline.json_files import to_json

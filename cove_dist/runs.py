@@ -7,15 +7,23 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from cove_dist.composition import check_run_config
+from cove_dist.config import RunConfig
+from cove_dist.errors import ConfigError
 from data_pipeline.files import replaced_file
+from data_pipeline.json_files import read_record
 
 CONFIG_FILE, HISTORY_FILE, LOG_FILE = "config.yaml", "config_history.jsonl", "log.jsonl"
 SUMMARY_FILE, METRICS_FILE, CHECKPOINTS = "summary.json", "metrics.json", "checkpoints"
+
+Record = dict[str, Any]
 
 
 def save_config(composed: DictConfig, folder: Path) -> None:
@@ -24,6 +32,52 @@ def save_config(composed: DictConfig, folder: Path) -> None:
         OmegaConf.save(composed, file)
 
 
+def load_saved_run(run: str) -> tuple[RunConfig, Path]:
+    """Read the configuration that a run folder holds.
+
+    Raises:
+        ConfigError: the folder holds no run, or one whose configuration is not valid.
+    """
+    folder = Path(run)
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise ConfigError(f"run = {run}: no {CONFIG_FILE} there; give the folder that training named")
+    return check_run_config(OmegaConf.load(path)), folder
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted key; an empty mapping is a value."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        nested = isinstance(value, Mapping) and value
+        found |= flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return found
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the values of a JSON file; none where there is no such file."""
     return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read the records of a log that may be growing; figures that were not defined are nan.
+
+    A last line without its end is left out: it is being written, or its writer was killed.
+
+    Raises:
+        ConfigError: another line is not a record.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    records = []
+    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+        try:
+            records.append(read_record(line))
+        except ValueError as error:
+            raise ConfigError(f"{path}, line {number}: not a record ({error}); remove the line") from error
+    return records
+
+
+def best_record(records: Iterable[Record], metric: str, mode: str) -> Record | None:
+    """Return the validation record with the best value of a metric, the earliest among equals; None if none has it."""
+    scored = [r for r in records if r["kind"] == "validation" and math.isfinite(r.get(metric, math.nan))]
+    return (max if mode == "max" else min)(scored, key=lambda record: record[metric], default=None)

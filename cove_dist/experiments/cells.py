@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -20,7 +19,7 @@ from cove_dist.composition import load_run_config
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.grid import Cell, GridConfig
 from cove_dist.experiments.process import exclusive, run_program, tail
-from cove_dist.runs import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE, read_json
+from cove_dist.runs import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE, flat, read_json
 from data_pipeline.files import replaced_file
 from data_pipeline.json_files import write_json
 
@@ -64,8 +63,8 @@ def changes(cell: Cell) -> list[str]:
         raise ConfigError(f"{cell.name}: {error}") from error
     if not (cell.folder / CONFIG_FILE).is_file():
         return []
-    here = _flat(OmegaConf.to_container(composed))
-    there = _flat(OmegaConf.to_container(OmegaConf.load(cell.folder / CONFIG_FILE)))
+    here = flat(OmegaConf.to_container(composed))
+    there = flat(OmegaConf.to_container(OmegaConf.load(cell.folder / CONFIG_FILE)))
     given = {override.split("=")[0].lstrip("+") for override in cell.overrides}
     compared = [key for key in here if (key in there or key in given) and not _is_within(key, _ANY_VALUE)]
     return [f"{key}: {there.get(key)} there, {here[key]} here" for key in compared if there.get(key) != here[key]]
@@ -73,13 +72,6 @@ def changes(cell: Cell) -> list[str]:
 
 def _is_within(key: str, sections: tuple[str, ...]) -> bool:
     return any(key == section or key.startswith(section + ".") for section in sections)
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def is_stale(cell: Cell, grid: GridConfig) -> bool:

@@ -18,8 +18,7 @@ from cove_dist.experiments.plan import merged
 from cove_dist.experiments.process import exclusive, run_program, tail
 from cove_dist.experiments.search import sampled
 from cove_dist.experiments.studies import PairStudy
-from cove_dist.runs import LOG_FILE
-from data_pipeline.json_files import read_record
+from cove_dist.runs import LOG_FILE, read_records
 
 
 class Follower:
@@ -37,7 +36,7 @@ class Follower:
 
     def look(self) -> bool:
         """Report epochs that are new; returns whether the trial should end."""
-        for record in complete_records(self._log):
+        for record in read_records(self._log):
             epoch = record["epoch"]
             if record["kind"] == "validation" and epoch not in self.values:
                 self.values[epoch] = record[self._study.metric]
@@ -47,12 +46,6 @@ class Follower:
     def best(self) -> float | None:
         values = [value for value in self.values.values() if not math.isnan(value)]
         return (max if self._study.mode == "max" else min)(values, default=None)
-
-
-def complete_records(log: Path) -> list[dict]:
-    """The records of a log whose last line may be half-written."""
-    text = log.read_text() if log.is_file() else ""
-    return [read_record(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def run_trial(study: PairStudy, trial: Trial, stop: Event) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,16 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from cove_dist.errors import ConfigError
-from cove_dist.runs import CONFIG_FILE, LOG_FILE, METRICS_FILE, SUMMARY_FILE, read_json
-from cove_dist.training.reporting import read_records
-
-Record = dict[str, Any]
+from cove_dist.runs import (
+    CONFIG_FILE,
+    LOG_FILE,
+    METRICS_FILE,
+    SUMMARY_FILE,
+    Record,
+    best_record,
+    read_json,
+    read_records,
+)
 
 
 @dataclass(frozen=True)
@@ -55,10 +60,7 @@ class Run:
 
     def best_validation(self) -> Record | None:
         """The validation record with the best early-stopping metric, the earliest among equals."""
-        metric, mode = self.stopping_metric, self.config["trainer"]["early_stopping"]["mode"]
-        scored = [r for r in self.of_kind("validation") if not math.isnan(r.get(metric, math.nan))]
-        choose = max if mode == "max" else min
-        return choose(scored, key=lambda record: record[metric], default=None)
+        return best_record(self.records, self.stopping_metric, self.config["trainer"]["early_stopping"]["mode"])
 
 
 def load_run(folder: Path) -> Run:
@@ -72,7 +74,7 @@ def load_run(folder: Path) -> Run:
         raise ConfigError(f"run = {folder}: no {CONFIG_FILE} there; give the folder that training named")
     records = read_records(log)
     if not records:
-        raise ConfigError(f"{log}: no records; train first, for at least trainer.log_every steps")
+        raise ConfigError(f"{log}: no records; train first")
     values = OmegaConf.to_container(OmegaConf.load(config))
     return Run(folder, values, records, read_json(folder / SUMMARY_FILE), read_json(folder / METRICS_FILE))
 

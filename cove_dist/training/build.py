@@ -44,6 +44,17 @@ class Trainable:
             if name == "replicated":
                 part.init_state()
 
+    def set_schedule_step(self, step: int) -> None:
+        """Set the learning rates to those of a step, from the configured rates and warm-up of this run.
+
+        A saved schedule is not loaded: it would bring back the rates of the run that saved it.
+        """
+        schedule, groups = self.schedule, self.optimizer.param_groups
+        rates = [base * factor(step) for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+        for group, base, rate in zip(groups, schedule.base_lrs, rates, strict=True):
+            group["initial_lr"], group["lr"] = base, rate
+        schedule.last_epoch, schedule._step_count, schedule._last_lr = step, step + 1, rates
+
 
 def build(config: RunConfig, schema: Schema, runtime: Runtime, batch_size: int) -> Trainable:
     """Build, shard and initialize what a run trains. A collective call.

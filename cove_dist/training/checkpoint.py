@@ -26,7 +26,7 @@ from cove_dist.training.build import Trainable
 from cove_dist.training.distributed import Runtime
 from data_pipeline.json_files import undefined_as_nan, write_json
 
-_PARTIAL = ".partial"
+_PARTIAL, _META = ".partial", "meta.json"
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class CheckpointMeta:
         model: what must agree for the weights to fit (`describe_model`).
         metrics: of the validation split at this step; empty for a checkpoint within an epoch.
         progress: the trainer's position.
+        data: fingerprint of the prepared data; empty in checkpoints saved before it was kept.
     """
 
     step: int
@@ -46,6 +47,7 @@ class CheckpointMeta:
     model: dict[str, Any]
     metrics: dict[str, float] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
+    data: str = ""
 
 
 class CheckpointFolder:
@@ -55,8 +57,8 @@ class CheckpointFolder:
         self.folder = folder
 
     def complete(self) -> list[Path]:
-        """The complete ones, oldest first."""
-        return sorted(p for p in self.folder.glob("step_*") if re.fullmatch(r"step_\d+", p.name))
+        """Return the complete ones, oldest first. Without its ``meta.json`` a folder is no checkpoint."""
+        return [path for path in self._steps() if (path / _META).is_file()]
 
     def newest(self) -> Path | None:
         return next(reversed(self.complete()), None)
@@ -73,12 +75,16 @@ class CheckpointFolder:
         kept = {*self.complete()[-keep:], self.best(metric, mode)}
         for path in self.complete():
             if path not in kept:
+                (path / _META).unlink()  # first, so that a run killed in between leaves nothing that looks complete
                 shutil.rmtree(path)
 
     def remove_partial(self) -> None:
-        """Remove what a killed run left half-written."""
-        for path in self.folder.glob(f"*{_PARTIAL}"):
+        """Remove what a killed run left half-written or half-removed."""
+        for path in [*self.folder.glob(f"*{_PARTIAL}"), *set(self._steps()).difference(self.complete())]:
             shutil.rmtree(path)
+
+    def _steps(self) -> list[Path]:
+        return sorted(p for p in self.folder.glob("step_*") if re.fullmatch(r"step_\d+", p.name))
 
 
 class CheckpointWriter:
@@ -125,7 +131,7 @@ class CheckpointWriter:
         written.result()  # on rank 0 it returns after all ranks have written
         if not self.runtime.is_main:
             return
-        write_json(partial / "meta.json", asdict(meta))
+        write_json(partial / _META, asdict(meta))
         if path.exists():
             shutil.rmtree(path)
         partial.rename(path)
@@ -147,7 +153,7 @@ class CheckpointWriter:
 def read_meta(path: Path) -> CheckpointMeta:
     """Raises CheckpointError when the checkpoint is not complete."""
     try:
-        meta = CheckpointMeta(**json.loads((path / "meta.json").read_text()))
+        meta = CheckpointMeta(**json.loads((path / _META).read_text()))
         return replace(meta, metrics=undefined_as_nan(meta.metrics))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a complete checkpoint ({error}). Choose another, or remove it.") from error
@@ -195,9 +201,7 @@ def load_trainable(
     dcp.load(state, checkpoint_id=path)
     trainable.model.load_state_dict(state["model"])
     trainable.optimizer.load_state_dict(state["optimizer"])
-    trainable.schedule.load_state_dict(state["schedule"])
-    for group, rate in zip(trainable.optimizer.param_groups, trainable.schedule.get_last_lr(), strict=True):
-        group["lr"] = rate  # the schedule sets it only when it steps
+    trainable.set_schedule_step(state["schedule"]["last_epoch"])
     if not same_ranks:
         return meta, None
     set_random_state(state[key]["random"], runtime.device)

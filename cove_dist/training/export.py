@@ -32,12 +32,13 @@ from cove_dist.composition import check, compose_yaml
 from cove_dist.config import RunConfig, settings
 from cove_dist.console import console
 from cove_dist.errors import ConfigError
+from cove_dist.runs import load_saved_run
 from cove_dist.tasks.base import TaskModel
 from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import load_model
 from cove_dist.training.distributed import Runtime, process_group, sum_over_ranks
 from cove_dist.training.folders import replaced_folder
-from cove_dist.training.program import find_checkpoint, load_saved_run
+from cove_dist.training.program import find_checkpoint
 from cove_dist.types import PositiveInt
 from data_pipeline.errors import DataError
 from data_pipeline.json_files import to_json, write_json

@@ -1,7 +1,6 @@
 """Training and evaluating a run, from overrides to files in its folder.
 
-A run folder holds ``config.yaml``, ``log.jsonl``, ``tensorboard/`` and ``checkpoints/``; once it is trained
-``summary.json``, once it is evaluated ``metrics.json``.
+What a run folder holds is in `cove_dist.runs`.
 """
 
 from __future__ import annotations
@@ -17,10 +16,18 @@ from typing import Any, Literal
 import torch.distributed as dist
 from omegaconf import DictConfig, OmegaConf
 
-from cove_dist.composition import check, check_run_config, compose_yaml, load_run_config
+from cove_dist.composition import check, compose_yaml, load_run_config
 from cove_dist.config import RunConfig, settings
 from cove_dist.errors import CheckpointError, ConfigError
-from cove_dist.runs import CHECKPOINTS, CONFIG_FILE, LOG_FILE, METRICS_FILE, SUMMARY_FILE, save_config
+from cove_dist.runs import (
+    CHECKPOINTS,
+    LOG_FILE,
+    METRICS_FILE,
+    SUMMARY_FILE,
+    best_record,
+    load_saved_run,
+    read_records,
+)
 from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import CheckpointFolder, load_model
 from cove_dist.training.ctr_evaluator import PredictionWriter, evaluate, score
@@ -29,7 +36,7 @@ from cove_dist.training.distributed import Runtime, process_group
 from cove_dist.training.folders import replaced_folder
 from cove_dist.training.frequency import frequency_groups
 from cove_dist.training.loaders import evaluation_loader
-from cove_dist.training.reporting import read_records
+from cove_dist.training.resume import record_configuration
 from cove_dist.training.tasks import TASKS, task_of
 from cove_dist.training.trainer import Position, Trainer
 from cove_dist.types import PositiveInt
@@ -59,29 +66,45 @@ def train_here(config: RunConfig, composed: DictConfig, schema: Schema, runtime:
     if config.trainer.debug:
         config = debug_settings(config, runtime)
     trainer = Trainer(config, schema, runtime)
-    dist.barrier()  # on every rank the configuration and the data are sound: now files may appear
+    changes = trainer.resume(folder) if folder is not None and config.trainer.checkpoint.resume == "auto" else []
+    dist.barrier()  # on every rank the settings, the data and the checkpoint are sound: now files may appear
     if folder is not None and runtime.is_main:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_config(composed, folder)
+        record_configuration(folder, composed, trainer.position.step, changes)
+        if not trainer.finished():
+            (folder / SUMMARY_FILE).unlink(missing_ok=True)  # of an earlier end of this run
     dist.barrier()
     position = trainer.train(folder)
     if folder is not None and runtime.is_main:
-        write_summary(folder, position, runtime)
+        write_summary(folder, position, config, runtime)
 
 
 def refuse_existing_run(folder: Path, resume: Literal["no", "auto"]) -> None:
-    """Raises ConfigError when a new run would overwrite the checkpoints of another."""
-    if resume == "no" and CheckpointFolder(folder / CHECKPOINTS).complete():
-        raise ConfigError(
-            f"output = {folder}: holds a run already."
-            " Go on with it by trainer.checkpoint.resume=auto, or give another output."
-        )
+    """Refuse to overwrite another run.
+
+    Raises:
+        ConfigError: the folder has checkpoints and is not to be resumed, or was trained and has none left.
+    """
+    if CheckpointFolder(folder / CHECKPOINTS).complete():
+        if resume == "no":
+            raise ConfigError(
+                f"output = {folder}: holds a run already."
+                " Go on with it by trainer.checkpoint.resume=auto, or give another output."
+            )
+    elif (folder / SUMMARY_FILE).is_file():
+        raise ConfigError(f"output = {folder}: holds a trained run without checkpoints to resume; give another output")
 
 
-def write_summary(folder: Path, position: Position, runtime: Runtime) -> None:
-    """Keep what the comparison of runs needs: speed (median of the reports) and where training ended."""
-    speeds = [r["samples_per_second"] for r in read_records(folder / LOG_FILE) if r["kind"] == "train"]
+def write_summary(folder: Path, position: Position, config: RunConfig, runtime: Runtime) -> None:
+    """Keep what the comparison of runs needs: where training ended, its best validation, and its speed.
+
+    ``samples_per_second`` is the median of the reports that have one: null after a single step.
+    """
+    records, stopping = read_records(folder / LOG_FILE), config.trainer.early_stopping
+    speeds = [record["samples_per_second"] for record in records if "samples_per_second" in record]
+    best = best_record(records, stopping.metric, stopping.mode)
     summary = asdict(position) | {
+        "best": None if best is None else best[stopping.metric],
+        "best_step": None if best is None else best["step"],
         "world_size": runtime.world_size,
         "device": runtime.device.type,
         "samples_per_second": statistics.median(speeds) if speeds else None,
@@ -139,19 +162,6 @@ def evaluate_here(
     with replaced_folder(folder / f"predictions_{request.split}", runtime) as target:
         writer = PredictionWriter(target / f"part-{runtime.rank:05d}.parquet", Path(config.data.path), schema)
         return evaluate(writer.write(scored), config.evaluation, runtime.device, groups), checkpoint
-
-
-def load_saved_run(run: str) -> tuple[RunConfig, Path]:
-    """The configuration that a run folder holds.
-
-    Raises:
-        ConfigError: the folder holds no run.
-    """
-    folder = Path(run)
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise ConfigError(f"run = {run}: no {CONFIG_FILE} there; give the folder that training named")
-    return check_run_config(OmegaConf.load(path)), folder
 
 
 def find_checkpoint(folder: Path, config: RunConfig, which: Literal["best", "newest"]) -> Path:

@@ -24,6 +24,7 @@ from cove_dist.composition import check, compose_yaml, target
 from cove_dist.config import RunConfig, settings
 from cove_dist.errors import ConfigError
 from cove_dist.models.cf.base import InnerProductRecommender
+from cove_dist.runs import load_saved_run
 from cove_dist.tasks.cf import CFModel
 from cove_dist.tasks.cf_vectors import vectors_of
 from cove_dist.training.build import build, describe_model
@@ -32,7 +33,7 @@ from cove_dist.training.checkpoint import load_model
 from cove_dist.training.distributed import Runtime, process_group
 from cove_dist.training.folders import replaced_folder
 from cove_dist.training.index import IndexedLists
-from cove_dist.training.program import find_checkpoint, load_saved_run
+from cove_dist.training.program import find_checkpoint
 from cove_dist.types import PositiveInt
 from data_pipeline.history import History
 from data_pipeline.json_files import write_json

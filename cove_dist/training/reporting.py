@@ -12,9 +12,9 @@ from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
 from cove_dist.console import console
-from cove_dist.runs import LOG_FILE
+from cove_dist.runs import LOG_FILE, read_records
 from data_pipeline.files import replaced_file
-from data_pipeline.json_files import read_record, to_json
+from data_pipeline.json_files import to_json
 
 logger = logging.getLogger(__name__)
 
@@ -92,13 +92,11 @@ class StepProgress(Progress):
         yield Text(self._figures)
 
 
-def read_records(path: Path) -> list[dict[str, float]]:
-    """Read the records of a log; figures that were not defined are nan."""
-    return [read_record(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
 def drop_records_after(path: Path, step: int) -> None:
     """Keep the records up to ``step``: a run resumed there will write the others again."""
+    text = path.read_bytes() if path.is_file() else b""
+    if text and not text.endswith(b"\n"):
+        logger.warning("%s: dropping its last line, which is incomplete", path)
     kept = [record for record in read_records(path) if record["step"] <= step]
     with replaced_file(path) as file:
         file.write_text("".join(to_json(record) + "\n" for record in kept))

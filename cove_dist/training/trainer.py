@@ -7,11 +7,14 @@ import math
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 from torchrec.distributed.train_pipeline import TrainPipelineBase, TrainPipelineSparseDist
 
 from cove_dist.config import RunConfig
+from cove_dist.errors import TrainingError
+from cove_dist.runs import CHECKPOINTS
 from cove_dist.tasks.base import StepOutput
 from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import (
@@ -19,16 +22,21 @@ from cove_dist.training.checkpoint import (
     CheckpointMeta,
     CheckpointWriter,
     load_trainable,
+    read_meta,
+    trainable_state,
 )
 from cove_dist.training.codebooks import Codebooks
 from cove_dist.training.debug import show_shapes_once
 from cove_dist.training.distributed import Runtime
+from cove_dist.training.finite import LossCheck, check_state
 from cove_dist.training.optimization import replicated_state
 from cove_dist.training.replicas import check_replicas
 from cove_dist.training.reporting import Reporter
+from cove_dist.training.resume import Change, changes_since
 from cove_dist.training.tasks import task_of
 from cove_dist.training.window import Window
 from data_pipeline.batch import Batch
+from data_pipeline.fingerprint import data_fingerprint
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.loader import EpochIterator
 
@@ -37,17 +45,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Position:
-    """How far a run is."""
+    """Training progress."""
 
     step: int = 0
     epoch: int = 0  # epochs completed
-    batches: int = 0  # trained in the epoch under way
-    best: float | None = None  # value of the early-stopping metric
+    batches: int = 0  # trained in the current epoch
+    best: float | None = None  # value of the early-stopping metric, of the epochs completed
     epochs_without_gain: int = 0
 
 
 class Trainer:
-    """Trains one configuration. Construction and `train` are collective calls.
+    """Trains one configuration. Construction, `resume` and `train` are collective calls.
 
     Args:
         config: the run's configuration.
@@ -69,43 +77,84 @@ class Trainer:
         quantizers = dict(self.trainable.model.module.objective.quantizers.items())
         self.codebooks = Codebooks(quantizers, config.quantizer, config.seed, runtime, self.trainable.optimizer)
         self.window = Window(quantizers, runtime)
+        self.losses = LossCheck(runtime)
         if config.trainer.debug:
             show_shapes_once(self.trainable.model.module)
+
+    def resume(self, folder: Path) -> list[Change]:
+        """Go to the newest checkpoint of a run folder, if there is one, and return what changed since. Writes nothing.
+
+        Raises:
+            ConfigError: settings changed that must not.
+            CheckpointError, DataError: the checkpoint is of another model, or its place in the data means other rows.
+        """
+        path = CheckpointFolder(folder / CHECKPOINTS).newest()
+        if path is None:
+            logger.info("%s holds no complete checkpoint: starting at step 0", folder)
+            return []
+        changes = changes_since(folder, read_meta(path), self.config, self.data, self.runtime.world_size)
+        meta, own = load_trainable(path, self.trainable, self.runtime, describe_model(self.config, self.schema))
+        self.position = Position(**meta.progress)
+        if own is not None:
+            self.codebooks.load_state_dict(own["codebooks"])
+            if "window" in own:  # checkpoints have it since reports go on inside an interval
+                self.window.load_state_dict(own["window"])
+        if own is not None and own["loader"] is not None:
+            self.train_loader.load_state_dict(own["loader"])
+        elif self.position.batches:
+            logger.warning(
+                "Checkpoint %s was saved with world_size=%d but world_size is %d; restarting the current epoch",
+                path, meta.world_size, self.runtime.world_size,
+            )  # fmt: skip
+            self.position.batches = 0
+        logger.info("resumed from %s", path)
+        return changes
 
     def train(self, folder: Path | None) -> Position:
         """Train to the end: all epochs, ``max_steps``, or early stopping.
 
         Args:
-            folder: the run folder, to write to and to resume from; `None` leaves nothing on disk (debug mode).
+            folder: the run folder to write to; `None` leaves nothing on disk (debug mode).
+
+        Raises:
+            TrainingError: on every rank; training diverged, or replicas drifted apart.
         """
-        self.open_run(folder)
+        self._start_writing(folder)
         self.trainable.model.train()
-        self.window.restart()
         with closing(self.reporter):
-            while not self._finished():
-                self.train_loader.set_epoch(self.position.epoch)
-                batches = iter(self.train_loader)
-                for output in self.steps(batches):
-                    self._after_step(output, batches)
-                    if self._out_of_steps():
-                        break
-                with self.window.paused():
-                    self._end_epoch(batches)
-            if self.writer is not None:
-                self.writer.close()
+            try:
+                while not self.finished():
+                    self.train_loader.set_epoch(self.position.epoch)
+                    self._train_epoch(iter(self.train_loader))
+                if self.position.step > self._reported:
+                    self._report()
+            except TrainingError:  # of all ranks together: a save that is not complete yet is still of a sound state
+                self._stop_writing()
+                raise
+            self._stop_writing()
         return self.position
 
-    def open_run(self, folder: Path | None) -> None:
-        """Go to the newest checkpoint, if the run resumes, and set up what writes to the folder."""
+    def _train_epoch(self, batches: EpochIterator) -> None:
+        for output in self.steps(batches):
+            self._after_step(output, batches)
+            if self._out_of_steps():
+                break
+        with self.window.paused():
+            self._end_epoch(batches)
+
+    def _start_writing(self, folder: Path | None) -> None:
+        """Set up what writes to the folder; records and partial checkpoints after the current step are dropped."""
         settings, stopping = self.config.trainer.checkpoint, self.config.trainer.early_stopping
         self.writer = None
         if folder is not None:
-            files = CheckpointFolder(folder / "checkpoints")
-            if settings.resume == "auto":
-                self._resume(files)
+            files = CheckpointFolder(folder / CHECKPOINTS)
             self.writer = CheckpointWriter(files, self.runtime, settings.keep, stopping.metric, stopping.mode)
-        main = self.runtime.is_main
+        main, self._reported = self.runtime.is_main, self.position.step
         self.reporter = Reporter(folder if main else None, main, self.position.step, self._total_steps())
+
+    def _stop_writing(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
 
     def steps(self, batches: Iterator[Batch]) -> Iterator[StepOutput]:
         """Train on each batch; look-ups of the next overlap with the dense part of this one."""
@@ -117,6 +166,7 @@ class Trainer:
             self.trainable.schedule.step()
             self.position.step += 1
             self.position.batches += 1
+            self.losses.note(self.position.step, output.losses)
             yield output
 
     def _after_step(self, output: StepOutput, batches: EpochIterator) -> None:
@@ -124,25 +174,43 @@ class Trainer:
         settings, step = self.config.trainer, self.position.step
         self.window.add(output, self.codebooks.after_step(step))
         self.reporter.advance(step)
-        if step % settings.log_every == 0:
-            figures = self.window.close()
-            self.reporter.record("train", step, self.position.epoch, figures)
-            self.codebooks.watch(figures)
+        if step == 1 or step % settings.log_every == 0:
+            self._report()
         if self.runtime.world_size > 1 and step % settings.check_replicas_every == 0:
             check_replicas(replicated_state(self.trainable.model))
         every = settings.checkpoint.every_steps
         if every is not None and step % every == 0 and self.position.batches < len(self.train_loader):
+            self._check_finite()
             self._save(batches, {})
 
+    def _report(self) -> None:
+        """Report the steps since the last report: at step 1, every ``log_every`` steps, and at the last step."""
+        self.losses.check()
+        step = self.position.step
+        whole = step % self.config.trainer.log_every == 0
+        figures = self.window.close(whole=whole)
+        self.reporter.record("train", step, self.position.epoch, figures)
+        if whole:
+            self.codebooks.watch(figures)
+        self._reported = step
+
+    def _check_finite(self) -> None:
+        """Refuse to evaluate or save a state that is not finite, whatever the losses of the steps so far."""
+        self.losses.check()
+        check_state(trainable_state(self.trainable), self.position.step, self.runtime)
+
     def _end_epoch(self, batches: EpochIterator) -> None:
-        """Evaluate, note whether it was a gain, save."""
-        if self.position.batches == len(self.train_loader):
+        """Evaluate and save; a completed epoch counts for early stopping, one that ``max_steps`` cut short does not."""
+        self._check_finite()
+        completed = self.position.batches == len(self.train_loader)
+        if completed:
             self.position.epoch += 1
             self.position.batches = 0
             self._report_codebooks()
         metrics = self.evaluate()
         self.reporter.record("validation", self.position.step, self.position.epoch, metrics)
-        self._note_gain(metrics[self.config.trainer.early_stopping.metric])
+        if completed:
+            self._note_gain(metrics[self.config.trainer.early_stopping.metric])
         self._save(batches, metrics)
 
     def _report_codebooks(self) -> None:
@@ -166,29 +234,16 @@ class Trainer:
         if self.writer is None:
             return
         loader = batches.state_after(self.position.batches) if self.position.batches else None
-        own = {"loader": loader, "codebooks": self.codebooks.state_dict()}
+        own = {"loader": loader, "codebooks": self.codebooks.state_dict(), "window": self.window.state_dict()}
         description = describe_model(self.config, self.schema)
         progress = asdict(self.position)
-        meta = CheckpointMeta(self.position.step, self.runtime.world_size, description, metrics, progress)
+        meta = CheckpointMeta(self.position.step, self.runtime.world_size, description, metrics, progress, self.data)
         self.writer.save(self.trainable, own, meta)
 
-    def _resume(self, files: CheckpointFolder) -> None:
-        path = files.newest()
-        if path is None:
-            return
-        meta, own = load_trainable(path, self.trainable, self.runtime, describe_model(self.config, self.schema))
-        self.position = Position(**meta.progress)
-        if own is not None:
-            self.codebooks.load_state_dict(own["codebooks"])
-        if own is not None and own["loader"] is not None:
-            self.train_loader.load_state_dict(own["loader"])
-        elif self.position.batches:
-            logger.warning(
-                "%s was written by %d ranks; with %d the epoch under way begins anew",
-                path, meta.world_size, self.runtime.world_size,
-            )  # fmt: skip
-            self.position.batches = 0
-        logger.info("resumed from %s", path)
+    @cached_property
+    def data(self) -> str:
+        """The fingerprint of the prepared data."""
+        return data_fingerprint(self.config.data.path)
 
     def _total_steps(self) -> int:
         settings = self.config.trainer
@@ -198,7 +253,8 @@ class Trainer:
         limit = self.config.trainer.max_steps
         return limit is not None and self.position.step >= limit
 
-    def _finished(self) -> bool:
+    def finished(self) -> bool:
+        """Whether all epochs or steps are done, or early stopping has run out of patience."""
         settings = self.config.trainer
         patience = settings.early_stopping.patience
         stalled = patience is not None and self.position.epochs_without_gain >= patience

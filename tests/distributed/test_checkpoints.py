@@ -122,7 +122,7 @@ def resume_elsewhere(overrides: list[str]) -> tuple[int, int]:
     config, _ = load_run_config(overrides)
     with process_group("cpu") as runtime:
         trainer = Trainer(config, Schema.load(config.data.path), runtime)
-        trainer.open_run(Path(config.output))
+        trainer.resume(Path(config.output))
         return trainer.position.step, trainer.position.batches
 
 

@@ -14,14 +14,13 @@ from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
 from cove_dist.composition import load_run_config
 from cove_dist.quantization import CascadedQuantizer, CodebookUpkeep, Replicas, UpkeepSettings
-from cove_dist.runs import LOG_FILE
+from cove_dist.runs import LOG_FILE, read_records
 from cove_dist.training.build import build
 from cove_dist.training.codebooks import Codebooks
 from cove_dist.training.distributed import process_group
 from cove_dist.training.optimization import replicated_state
 from cove_dist.training.program import train
 from cove_dist.training.replicas import fingerprint
-from cove_dist.training.reporting import read_records
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.loader import build_loader
 from tests.configurations import COVE, small_run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch.distributed as dist
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
 from cove_dist.composition import load_run_config
+from cove_dist.errors import ConfigError, TrainingError
 from cove_dist.training.build import build
 from cove_dist.training.distributed import process_group
 from cove_dist.training.program import train
@@ -135,3 +137,71 @@ def test_a_finished_run_resumes_to_nothing(prepared: Path, tmp_path: Path) -> No
     before = (tmp_path / "run" / "log.jsonl").read_text()
     run_ranks(2, train, [*overrides, "trainer.checkpoint.resume=auto"])
     assert (tmp_path / "run" / "log.jsonl").read_text() == before
+
+
+def train_with_a_fault(overrides: list[str], step: int, rank: int, where: str) -> str:
+    """Train with a loss, or a weight after the update, that one rank sees as nan at a step; what it raises."""
+    after_step, steps = Trainer._after_step, Trainer.steps
+
+    def broken_loss(self: Trainer, batches):
+        for output in steps(self, batches):
+            if (self.position.step, self.runtime.rank) == (step, rank):
+                self.losses.note(step, {name: value * math.nan for name, value in output.losses.items()})
+            yield output
+
+    def broken_weight(self: Trainer, output, batches) -> None:
+        if (self.position.step, self.runtime.rank) == (step, rank):
+            with torch.no_grad():
+                next(self.trainable.model.module.objective.parameters()).view(-1)[0] = math.nan
+        after_step(self, output, batches)
+
+    if where == "loss":
+        Trainer.steps = broken_loss
+    else:
+        Trainer._after_step = broken_weight
+    try:
+        train(overrides)
+    except TrainingError as error:
+        return str(error)
+    return "trained"
+
+
+@pytest.mark.parametrize(
+    ("where", "message"), [("loss", "loss not finite at step 4"), ("weight", "not finite after step 4 on rank 1")]
+)
+def test_all_ranks_stop_together_when_one_diverges_and_save_nothing_more(
+    prepared: Path, tmp_path: Path, where: str, message: str
+) -> None:
+    intervals = ("trainer.log_every=1000", "trainer.checkpoint.every_steps=2", "trainer.check_replicas_every=1000")
+    said = run_ranks(2, train_with_a_fault, small_run(prepared, tmp_path / "run", *intervals), 4, 1, where)
+    assert all(message in text for text in said), said
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step_00000002"]
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def resume_with(overrides: list[str]) -> str:
+    try:
+        train(overrides)
+    except ConfigError as error:
+        return str(error)
+    return "trained"
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_stopped_by_max_steps_goes_on_as_if_it_had_not_and_a_refusal_touches_nothing(
+    prepared: Path, tmp_path: Path
+) -> None:
+    given = (*COVE, *ROW_WISE, "trainer.early_stopping.patience=2")
+    run_ranks(2, train, small_run(prepared, tmp_path / "whole", *given))
+    stopped = small_run(prepared, tmp_path / "parts", *given, "trainer.max_steps=13")
+    run_ranks(2, train, stopped)
+    before = files_of(tmp_path / "parts")
+    resume = [*stopped, "trainer.checkpoint.resume=auto"]
+    for text in run_ranks(2, resume_with, [*resume, "seed=1"]):
+        assert "seed: 0 there, 1 here" in text
+    assert files_of(tmp_path / "parts") == before
+    run_ranks(2, train, [*resume, "trainer.max_steps=null"])
+    assert training_losses(tmp_path / "parts") == training_losses(tmp_path / "whole")

@@ -19,8 +19,9 @@ from cove_dist.experiments.grid import cells_of
 from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.search import SearchConfig, load_search, sampled
 from cove_dist.experiments.studies import PairStudy, folder_name
-from cove_dist.experiments.trials import Follower, complete_records
+from cove_dist.experiments.trials import Follower
 from cove_dist.experiments.tuning import run_search
+from cove_dist.runs import read_records
 from tests.unit.experiments.grids import small_grid, small_search, write_search
 
 FACTS = {"overrides": ["a=1"], "epochs": 1, "seconds": 2.0}
@@ -144,7 +145,7 @@ def test_a_value_that_is_no_number_is_not_the_best(tmp_path: Path) -> None:
     follower = Follower(log, study, study.ask())
     follower.look()
     assert follower.best() == 0.6
-    assert len(complete_records(log)) == 3
+    assert len(read_records(log)) == 3
 
 
 def test_a_search_of_other_settings_is_refused(tmp_path: Path) -> None:

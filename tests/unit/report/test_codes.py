@@ -58,8 +58,15 @@ def test_a_picture_of_their_sizes(run: Path, tmp_path: Path) -> None:
     assert "60 users, 79 items" in picture.caption
 
 
+def complete_checkpoint(run: Path) -> Path:
+    path = run / "checkpoints" / "step_00000006"
+    path.mkdir(parents=True)
+    (path / "meta.json").write_text("{}")
+    return path
+
+
 def test_missing_codes_are_exported(run: Path, exports: list[Path]) -> None:
-    (run / "checkpoints" / "step_00000006").mkdir(parents=True)
+    complete_checkpoint(run)
     assert len(load_codes(load_run(run))) == 2
     assert exports == [run]
 
@@ -69,8 +76,7 @@ def test_codes_older_than_the_newest_checkpoint_are_exported(
     run: Path, exports: list[Path], age: int, exported: bool
 ) -> None:
     write_both(run)
-    checkpoint = run / "checkpoints" / "step_00000006"
-    checkpoint.mkdir(parents=True)
+    checkpoint = complete_checkpoint(run)
     now = checkpoint.stat().st_mtime
     for entity, seconds in (("user", 100), ("item", age)):
         for file in (run / "codes" / entity).iterdir():
@@ -100,7 +106,7 @@ def test_codes_of_fewer_levels(run: Path) -> None:
 
 def test_the_export_is_given_a_folder_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = write_run(tmp_path / "run", tmp_path / "data", log()).rename(tmp_path / "alpha=0.5, first")
-    (run / "checkpoints" / "step_00000006").mkdir(parents=True)
+    complete_checkpoint(run)
     asked = []
 
     def export(overrides: list[str]) -> None:

@@ -30,10 +30,28 @@ def steps(folder: Path) -> list[int]:
 def test_only_complete_checkpoints_count(tmp_path: Path) -> None:
     write(tmp_path, 10, 0.7)
     (tmp_path / "step_00000020.partial").mkdir()
+    write(tmp_path, 30, 0.8).joinpath("meta.json").unlink()  # a run killed while it removed this one
     files = CheckpointFolder(tmp_path)
     assert files.newest() == tmp_path / "step_00000010"
     files.remove_partial()
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000010"]
+
+
+def test_a_removal_cut_short_leaves_no_complete_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the next save goes on."""
+    for step, auc in ((10, 0.7), (20, 0.9), (30, 0.8)):
+        write(tmp_path, step, auc)
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("shutil.rmtree", killed)
+        CheckpointFolder(tmp_path).prune(1, "auc", "max")
+    assert steps(tmp_path) == [20, 30]
+    CheckpointFolder(tmp_path).prune(1, "auc", "max")
+    CheckpointFolder(tmp_path).remove_partial()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000020", "step_00000030"]
 
 
 def test_the_best_is_by_the_metric_and_its_direction_and_the_earliest_among_equals(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cove_dist.runs import LOG_FILE
-from cove_dist.training.reporting import Reporter, read_records
+from cove_dist.runs import LOG_FILE, read_records
+from cove_dist.training.reporting import Reporter
 
 
 def report(folder: Path, first_step: int, steps: range, scale: float) -> None:

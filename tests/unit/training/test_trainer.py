@@ -141,15 +141,15 @@ def test_a_sharding_that_the_optimizer_cannot_serve_is_refused(prepared: Path, r
 def test_reports_cover_every_step_across_epochs(
     prepared: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """10 steps an epoch, a report every 4: the report of step 12 holds steps 9 and 10 of the epoch before."""
+    """10 steps an epoch, a report at step 1 and every 4: that of step 12 holds steps 9 and 10 of the epoch before."""
     reported = trainer(prepared, runtime, "trainer.log_every=4", "trainer.epochs=2")
     close, rows = reported.window.close, []
 
-    def counting() -> dict[str, float]:
-        rows.append(reported.window._rows)
-        return close()
+    def counting(*, whole: bool) -> dict[str, float]:
+        rows.append((reported.window._rows, whole))
+        return close(whole=whole)
 
     monkeypatch.setattr(reported.window, "close", counting)
     reported.train(None)
-    assert len(rows) == 5
-    assert sum(rows) == 2 * Schema.load(prepared).splits["train"].rows
+    assert [whole for _, whole in rows] == [False, True, True, True, True, True]
+    assert sum(count for count, whole in rows if whole) == 2 * Schema.load(prepared).splits["train"].rows

@@ -1,0 +1,127 @@
+"""What may change when a run is resumed, and the record of what did."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from cove_dist.config import RunConfig
+from cove_dist.errors import ConfigError
+from cove_dist.runs import CONFIG_FILE, HISTORY_FILE, flat, load_saved_run, read_records, save_config
+from cove_dist.training.checkpoint import CheckpointMeta
+from data_pipeline.files import replaced_file
+from data_pipeline.json_files import to_json
+
+logger = logging.getLogger(__name__)
+
+# Keys that a resumed run may change, as patterns. All act from the resumed step on; none changes what the steps so far
+# mean, or which metric is compared with which.
+MAY_CHANGE = (
+    "output",  # a run folder may be moved
+    "trainer.epochs",
+    "trainer.max_steps",
+    "trainer.early_stopping.patience",
+    "trainer.optimizer.learning_rate",
+    "embeddings.optimizer.learning_rate",
+    "trainer.warmup_steps",
+    "trainer.gradient_clip_norm",
+    "trainer.log_every",
+    "trainer.check_replicas_every",
+    "trainer.checkpoint.*",
+    "trainer.device",
+    "trainer.workers",
+    "trainer.evaluation_batch_size",
+    "evaluation.ndcg_at",
+    "evaluation.hit_rate_at",
+    "evaluation.rank_*",
+    "quantizer.search",  # how the nearest codes are found
+    "quantizer.warn_perplexity",
+)
+_SAME_DATA = ("data.path", "data.name")  # may change where the content is the same
+_NO_SETTING = ("trainer.checkpoint.resume",)  # says how this start was asked for
+
+
+@dataclass(frozen=True)
+class Change:
+    """One key whose value differs between a run folder and the configuration it is resumed with."""
+
+    key: str
+    old: Any
+    new: Any
+
+
+def changes_since(folder: Path, meta: CheckpointMeta, config: RunConfig, data: str, world_size: int) -> list[Change]:
+    """Compare a run's saved configuration with a new one, key by key.
+
+    Args:
+        folder: the run folder.
+        meta: of the checkpoint to go on from.
+        config: to resume with.
+        data: fingerprint of the data of ``config``.
+        world_size: of the ranks that resume.
+
+    Returns:
+        What differs and may, the number of ranks included.
+
+    Raises:
+        ConfigError: something else differs; names every key with both values.
+    """
+    try:
+        saved, _ = load_saved_run(str(folder))
+    except ConfigError as error:
+        raise ConfigError(
+            f"output = {folder}: cannot be resumed, because its configuration is not known: {error}"
+        ) from error
+    same_data = meta.data == data
+    changes = differences(asdict(saved), asdict(config))
+    refused = [change for change in changes if not _may_change(change.key, same_data=same_data)]
+    if meta.data and not same_data and not any(change.key == "data.path" for change in refused):
+        refused.append(Change(f"content of data.path = {config.data.path}", meta.data[:12], data[:12]))
+    if refused:
+        lines = "\n".join(f"  {change.key}: {change.old} there, {change.new} here" for change in refused)
+        raise ConfigError(
+            f"output = {folder}: cannot be resumed at step {meta.step} with other settings:\n{lines}\n"
+            f"Use the run's values ({folder / CONFIG_FILE}), or another output. A resumed run may change"
+            f" {', '.join(MAY_CHANGE)}"
+        )
+    ranks = [Change("world_size", meta.world_size, world_size)] if meta.world_size != world_size else []
+    return changes + ranks
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+    """Return every dotted key of two configurations whose values differ; None stands for a key that is missing."""
+    there, here = flat(old), flat(new)
+    compared = [key for key in dict.fromkeys([*there, *here]) if key not in _NO_SETTING]
+    return [Change(key, there.get(key), here.get(key)) for key in compared if there.get(key) != here.get(key)]
+
+
+def record_configuration(folder: Path, composed: DictConfig, step: int, changes: Sequence[Change]) -> None:
+    """Write ``config.yaml``, and add what changed to ``config_history.jsonl``: step, time, key, old and new value.
+
+    Args:
+        folder: the run folder, made if need be.
+        composed: the configuration from this step on.
+        step: at which the run goes on; 0 begins a run, and its history.
+        changes: since the configuration that the folder holds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    time = datetime.now(UTC).isoformat(timespec="seconds")
+    records = read_records(folder / HISTORY_FILE) if step else []
+    records += [{"step": step, "time": time, **asdict(change)} for change in changes]
+    for change in changes:
+        logger.info("changed: %s %s -> %s", change.key, change.old, change.new)
+    if records:
+        with replaced_file(folder / HISTORY_FILE) as file:
+            file.write_text("".join(to_json(record) + "\n" for record in records))
+    save_config(composed, folder)
+
+
+def _may_change(key: str, *, same_data: bool) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in MAY_CHANGE) or (same_data and key in _SAME_DATA)

@@ -1,0 +1,63 @@
+"""Prepared folders told from one another by their content."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_pipeline.fingerprint import data_fingerprint, split_fingerprint
+from data_pipeline.schema import Schema
+
+
+def swap_labels(folder: Path) -> None:
+    """The same rows but for two labels: sizes and extremes of the columns stay."""
+    file = folder / Schema.load(folder).splits["train"].files[0]
+    table = pq.read_table(file)
+    labels = table["label"].to_pylist()
+    one, other = labels.index(0.0), labels.index(1.0)
+    labels[one], labels[other] = labels[other], labels[one]
+    at = table.schema.get_field_index("label")
+    pq.write_table(table.set_column(at, table.schema.field(at), pa.array(labels, pa.float32())), file)
+
+
+def rename_an_id(folder: Path) -> None:
+    file = folder / "ids" / "user_id.parquet"
+    table = pq.read_table(file)
+    ids = table["original_id"].to_pylist()
+    at = table.schema.get_field_index("original_id")
+    pq.write_table(table.set_column(at, table.schema.field(at), [[*ids[1:], ids[0]]]), file)
+
+
+def change_the_schema(folder: Path) -> None:
+    file = folder / "schema.json"
+    file.write_text(file.read_text().replace("synthetic", "planted"))
+
+
+def test_a_copy_has_the_same_fingerprint_elsewhere_and_with_another_report(prepared: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(prepared, tmp_path / "copy")
+    (copy / "report.json").write_text("{}")
+    assert data_fingerprint(copy) == data_fingerprint(prepared)
+    schema = Schema.load(prepared)
+    assert split_fingerprint(copy, schema, "test") == split_fingerprint(prepared, schema, "test")
+
+
+@pytest.mark.parametrize("change", [swap_labels, rename_an_id, change_the_schema])
+def test_other_content_has_another(prepared: Path, tmp_path: Path, change: Callable[[Path], None]) -> None:
+    copy = shutil.copytree(prepared, tmp_path / "copy")
+    change(copy)
+    assert data_fingerprint(copy) != data_fingerprint(prepared)
+
+
+def test_splits_have_different_ones_and_only_their_own_files_matter(prepared: Path, tmp_path: Path) -> None:
+    schema = Schema.load(prepared)
+    copy = shutil.copytree(prepared, tmp_path / "copy")
+    swap_labels(copy)
+    of = {split: split_fingerprint(prepared, schema, split) for split in ("train", "validation", "test")}
+    assert len(set(of.values())) == 3
+    changed = {split: split_fingerprint(copy, schema, split) for split in of}
+    assert {split for split in of if of[split] != changed[split]} == {"train"}

@@ -1,0 +1,122 @@
+"""What diverged is noticed: losses at their step, parameters and moments before a save."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+import torch
+
+from cove_dist.errors import TrainingError
+from cove_dist.training import trainer as trainer_module
+from cove_dist.training.checkpoint import CheckpointFolder, trainable_state
+from cove_dist.training.distributed import Runtime, process_group
+from cove_dist.training.finite import LossCheck, check_state
+from cove_dist.training.trainer import Trainer
+from tests.configurations import COVE, ROW_WISE
+from tests.unit.training.test_trainer import trainer
+
+
+@pytest.fixture
+def runtime() -> Iterator[Runtime]:
+    with process_group("cpu") as runtime:
+        yield runtime
+
+
+def noted(runtime: Runtime, *losses: dict[str, float]) -> LossCheck:
+    check = LossCheck(runtime)
+    for step, values in enumerate(losses, start=1):
+        check.note(step, {name: torch.tensor(value) for name, value in values.items()})
+    return check
+
+
+def test_finite_losses_pass_and_so_does_a_run_without_steps(runtime: Runtime) -> None:
+    noted(runtime).check()
+    noted(runtime, {"loss": 3e38, "task": 0.0}, {"loss": -1.0, "task": 1e-45}).check()
+
+
+@pytest.mark.parametrize("fault", [math.nan, math.inf, -math.inf])
+def test_the_first_step_and_the_losses_that_were_not_finite_are_named(runtime: Runtime, fault: float) -> None:
+    fine = {"loss": 1.0, "task": 1.0, "quantization_item": 0.1}
+    check = noted(runtime, fine, fine | {"task": fault}, dict.fromkeys(fine, math.nan), fine)
+    with pytest.raises(TrainingError, match=r"loss not finite at step 2 \(task\): .*learning_rate"):
+        check.check()
+
+
+@pytest.mark.parametrize("tables", [(), ROW_WISE], ids=["replicated", "row-wise"])
+def test_each_parameter_buffer_and_moment_is_looked_at(
+    prepared: Path, runtime: Runtime, tables: tuple[str, ...]
+) -> None:
+    trained = trainer(prepared, runtime, "trainer.max_steps=2", *COVE, "quantizer.learning=ema", *tables)
+    trained.train(None)
+    state = trainable_state(trained.trainable)
+    check_state(state, 2, runtime)
+    found = 0
+    for (name, tensor), fault in zip(tensors_of(state), cycle((math.nan, math.inf, -math.inf)), strict=False):
+        flat = tensor.view(-1)
+        before = flat[-1].item()
+        flat[-1] = fault
+        with pytest.raises(TrainingError, match=rf"{name} not finite after step 2 on rank 0"):
+            check_state(state, 2, runtime)
+        flat[-1] = before
+        found += 1
+    assert found > 15
+    check_state(state, 2, runtime)
+
+
+def tensors_of(state: dict) -> list[tuple[str, torch.Tensor]]:
+    """Every tensor of floating point that a checkpoint holds, with a pattern for its name."""
+    model = [(f"model.{name}", value) for name, value in state["model"].items()]
+    moments = [(name, value) for part in state["optimizer"]["state"].values() for name, value in part.items()]
+    local = [(n, v.local_shards()[0].tensor if hasattr(v, "local_shards") else v) for n, v in [*model, *moments]]
+    return [(name, v.detach()) for name, v in local if isinstance(v, torch.Tensor) and v.is_floating_point()]
+
+
+def overflow_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """An update that makes a weight infinite at a step whose loss was finite."""
+    after_step = Trainer._after_step
+
+    def overflowing(self: Trainer, output, batches) -> None:
+        if self.position.step == step:
+            with torch.no_grad():
+                next(self.trainable.model.module.objective.parameters()).view(-1)[0] = math.inf
+        after_step(self, output, batches)
+
+    monkeypatch.setattr(trainer_module.Trainer, "_after_step", overflowing)
+
+
+@pytest.mark.parametrize(
+    ("step", "every", "message"),
+    [
+        (10, 100, "not finite after step 10"),  # the last step of the epoch: no further loss would tell
+        (6, 3, "not finite after step 6"),  # the step of a save
+        (4, 3, "loss not finite at step 5"),  # before the next save, long before the next report
+    ],
+)
+def test_a_state_that_is_not_finite_is_neither_evaluated_nor_saved(
+    prepared: Path,
+    runtime: Runtime,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    every: int,
+    message: str,
+) -> None:
+    overflow_at(monkeypatch, step)
+    broken = trainer(prepared, runtime, "trainer.log_every=1000", f"trainer.checkpoint.every_steps={every}")
+    monkeypatch.setattr(broken, "evaluate", lambda: pytest.fail("evaluated"))
+    with pytest.raises(TrainingError, match=message):
+        broken.train(tmp_path)
+    saved = [path.name for path in CheckpointFolder(tmp_path / "checkpoints").complete()]
+    assert saved == (["step_00000003"] if every == 3 else []), "the sound one before is complete"
+    assert not list((tmp_path / "checkpoints").glob("*.partial"))
+
+
+def test_the_check_of_a_step_does_not_wait_for_the_device(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = noted(runtime, {"loss": 1.0})
+    for method in ("item", "tolist", "__bool__", "__float__", "cpu", "numpy"):
+        monkeypatch.setattr(torch.Tensor, method, lambda *_, method=method: pytest.fail(f"{method} waits"))
+    check.note(2, {"loss": torch.tensor(math.nan)})
