@@ -55,7 +55,7 @@ class History:
         return places, self.items[np.arange(len(places)) + (starts - (ends - lengths))[places]]
 
     def contains(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Tell whether ``users [B]`` have ``items [B, n]``: bool ``[B, n]``. Reads the list of each of these users once.
+        """Tell whether ``users [B]`` have ``items [B, n]``: bool ``[B, n]``. Reads each list once.
 
         A negative item stands for none, which no user has.
         """
