@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cove_dist.errors import ConfigError
 from cove_dist.runs import LOG_FILE, read_records
 from cove_dist.training.reporting import Reporter
 
@@ -21,8 +23,10 @@ def report(folder: Path, first_step: int, steps: range, scale: float) -> None:
     reporter.close()
 
 
-def test_a_resumed_run_replaces_the_records_after_its_step(tmp_path: Path) -> None:
+def test_a_resumed_run_replaces_the_records_after_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report(tmp_path, 0, range(1, 6), 1.0)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 2)  # TensorBoard orders its files by the second
     report(tmp_path, 3, range(4, 7), 10.0)
     records = read_records(tmp_path / LOG_FILE)
     assert [record["loss"] for record in records] == [1.0, 2.0, 3.0, 40.0, 50.0, 60.0]
@@ -45,3 +49,19 @@ def test_a_rank_that_is_not_visible_says_and_writes_nothing(tmp_path: Path, capl
         reporter.close()
     assert not caplog.records
     assert not list(tmp_path.iterdir())
+
+
+def test_a_torn_last_line_is_dropped_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    report(tmp_path, 0, range(1, 3), 1.0)
+    with (tmp_path / LOG_FILE).open("a") as file:
+        file.write('{"kind": "train", "step": 3, "epo')
+    assert [record["step"] for record in read_records(tmp_path / LOG_FILE)] == [1, 2]
+    report(tmp_path, 2, range(3, 4), 1.0)
+    assert "dropping its last line, which is incomplete" in caplog.text
+    assert [record["step"] for record in read_records(tmp_path / LOG_FILE)] == [1, 2, 3]
+
+
+def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
+    (tmp_path / LOG_FILE).write_text('{"step": 1}\n{"step"\n{"step": 3}\n')
+    with pytest.raises(ConfigError, match=r"log\.jsonl, line 2: not a record .*remove the line"):
+        read_records(tmp_path / LOG_FILE)
