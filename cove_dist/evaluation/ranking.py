@@ -6,27 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torchmetrics import Metric
 
-from cove_dist.evaluation.checks import check_predictions
+from cove_dist.evaluation.checks import CheckedMetric
+from cove_dist.evaluation.positions import Positions, cumulative_discounts
 
 
-class UserRanking(Metric):
+class UserRanking(CheckedMetric):
     """GAUC, NDCG@k and HR@k from batches of whole users.
 
     - ``gauc``: the AUC of each user with both classes, ties one half, weighted by the user's number of samples (H. Zhu
       et al., "Optimized Cost per Click in Taobao Display Advertising", 2017).
     - ``ndcg@k``: binary gain, discount ``1 / log2(rank + 1)``, over the ideal of the user's first k positives (Järvelin
-      and Kekäläinen, 2002); ``hr@k``: 1 if a positive is among the first k. Both are means over users with a positive,
-      and equal scores rank in row order.
+      and Kekäläinen, 2002); ``hr@k``: 1 if a positive is among the first k. Both are means over users with a positive.
+
+    Rows of equal score count with their expected value over all their orders, see `Positions`: the order of rows does
+    not matter, and a constant model gets what a random order gets on average.
 
     Args:
         ndcg_at: the k of NDCG@k.
         hit_rate_at: the k of HR@k.
     """
 
-    full_state_update = False
     higher_is_better = True
+    scores_name = "logits"
     auc_total: torch.Tensor
     auc_weight: torch.Tensor
     auc_users: torch.Tensor
@@ -35,17 +37,18 @@ class UserRanking(Metric):
     hits: torch.Tensor
 
     def __init__(self, ndcg_at: Sequence[int] = (1, 5, 10), hit_rate_at: Sequence[int] = (5,)) -> None:
-        super().__init__(compute_with_cache=False)
+        super().__init__()
         if any(k < 1 for k in (*ndcg_at, *hit_rate_at)):
             raise ValueError(f"ndcg_at = {list(ndcg_at)}, hit_rate_at = {list(hit_rate_at)}: must be at least 1")
         self.ndcg_at, self.hit_rate_at = tuple(ndcg_at), tuple(hit_rate_at)
+        self.depth = max((*ndcg_at, *hit_rate_at), default=0)
         for name, shape, dtype in (
             ("auc_total", (), torch.float64),
             ("auc_weight", (), torch.int64),
             ("auc_users", (), torch.int64),
             ("users", (), torch.int64),
             ("ndcg_total", (len(ndcg_at),), torch.float64),
-            ("hits", (len(hit_rate_at),), torch.int64),
+            ("hits", (len(hit_rate_at),), torch.float64),
         ):
             self.add_state(name, torch.zeros(shape, dtype=dtype), dist_reduce_fx="sum")
 
@@ -59,9 +62,9 @@ class UserRanking(Metric):
 
         Raises:
             ValueError: shapes differ or a label is neither 0 nor 1.
-            FloatingPointError: logits that are not finite.
+            FloatingPointError: logits that are not finite (on a GPU: at `compute`).
         """
-        check_predictions(logits, labels)
+        self.check_predictions(logits, labels)
         if users.shape != logits.shape:
             raise ValueError(f"users {list(users.shape)}: must be [B] like the logits, {list(logits.shape)}")
         ranked = _rank(logits, labels, users)
@@ -69,31 +72,31 @@ class UserRanking(Metric):
         positives, sizes = ranked.per_user(ranked.labels), ranked.per_user(torch.ones_like(ranked.labels))
         both = (positives > 0) & (positives < sizes)
         pairs = (positives * (sizes - positives))[both]
-        self.auc_total += (sizes[both] * ranked.per_user(_wins(ranked))[both] / pairs).sum()
+        self.auc_total += (sizes[both] * ranked.per_user(ranked.wins())[both] / pairs).sum()
         self.auc_weight += sizes[both].sum().long()
         self.auc_users += both.sum()
 
-        counted = positives > 0
-        self.users += counted.sum()
-        positions = torch.arange(max(self.ndcg_at, default=0), device=logits.device)
-        discounts = torch.log2(positions.double() + 2).reciprocal()
-        ideal = torch.cat([discounts.new_zeros(1), discounts.cumsum(0)])
+        self.users += (positives > 0).sum()
+        relevant = ranked.labels > 0
+        group = ranked.group[relevant]
+        positions = Positions(
+            ranked.user[relevant], ranked.above[group], ranked.tied[group], len(positives), self.depth
+        )
+        ideal = cumulative_discounts(self.depth, logits.device)
         for i, k in enumerate(self.ndcg_at):
-            top = ranked.rank < k
-            gain = torch.zeros_like(ranked.labels)
-            gain[top] = ranked.labels[top] * discounts[ranked.rank[top]]
-            best = ideal[positives[counted].long().clamp(max=k)]
-            self.ndcg_total[i] += (ranked.per_user(gain)[counted] / best).sum()
+            best = ideal[positives.long().clamp(min=1, max=k)]  # a user without positives has no gain
+            self.ndcg_total[i] += (positions.dcg(k) / best).sum()
         for i, k in enumerate(self.hit_rate_at):
-            self.hits[i] += (ranked.per_user(ranked.labels * (ranked.rank < k)) > 0).sum()
+            self.hits[i] += positions.hit(k).sum()
 
     def compute(self) -> dict[str, torch.Tensor]:
-        """Float64 scalars ``gauc``, ``ndcg@k``, ``hr@k``, nan where no user counts; and how many users counted.
+        """Return float64 scalars ``gauc``, ``ndcg@k``, ``hr@k``, nan where no user counts; and how many users counted.
 
         ``users`` (int64) counts in NDCG and HR, ``gauc_users`` in GAUC.
         """
+        self.raise_if_refused()
         ndcg = zip(self.ndcg_at, self.ndcg_total / self.users, strict=True)
-        hit_rate = zip(self.hit_rate_at, self.hits.double() / self.users, strict=True)
+        hit_rate = zip(self.hit_rate_at, self.hits / self.users, strict=True)
         return {
             "gauc": self.auc_total / self.auc_weight,
             **{f"ndcg@{k}": value for k, value in ndcg},
@@ -105,36 +108,46 @@ class UserRanking(Metric):
 
 @dataclass(frozen=True)
 class _Ranked:
-    """Rows ``[B]`` by user, then by falling score, then by row; ``user`` numbers the users 0, 1, …; ``rank`` from 0."""
+    """Rows ``[B]`` by user, then by falling score, in groups ``[G]`` of one user's rows of one score.
 
-    scores: torch.Tensor
-    labels: torch.Tensor  # float64
+    Attributes:
+        labels: float64 ``[B]``.
+        user: int64 ``[B]``: the number of each row's user, 0, 1, ….
+        group: int64 ``[B]``: the number of each row's group.
+        above: int64 ``[G]``: rows of the group's user with a higher score.
+        tied: int64 ``[G]``: rows of the group.
+    """
+
+    labels: torch.Tensor
     user: torch.Tensor
-    rank: torch.Tensor
+    group: torch.Tensor
+    above: torch.Tensor
+    tied: torch.Tensor
 
     def per_user(self, values: torch.Tensor) -> torch.Tensor:
         return _sums(values, self.user)
+
+    def wins(self) -> torch.Tensor:
+        """For each positive, how many of its user's negatives it outranks, ties one half; 0 for negatives: ``[B]``."""
+        negative = 1 - self.labels
+        tied = _sums(negative, self.group)
+        # Negatives from the first row through a group, and through its user: the difference is ranked below the group.
+        through_group = tied.cumsum(0)[self.group]
+        through_user = self.per_user(negative).cumsum(0)[self.user]
+        return self.labels * (through_user - through_group + tied[self.group] / 2)
 
 
 def _rank(logits: torch.Tensor, labels: torch.Tensor, users: torch.Tensor) -> _Ranked:
     order = torch.sort(logits, descending=True, stable=True).indices
     order = order[torch.sort(users[order], stable=True).indices]
     _, user, sizes = torch.unique_consecutive(users[order], return_inverse=True, return_counts=True)
-    rank = torch.arange(len(order), device=order.device) - (sizes.cumsum(0) - sizes)[user]
-    return _Ranked(logits[order], labels[order].double(), user, rank)
-
-
-def _wins(ranked: _Ranked) -> torch.Tensor:
-    """For each positive, how many of its user's negatives it outranks, ties one half; 0 for negatives: ``[B]``."""
-    negative = 1 - ranked.labels
-    group_starts = torch.ones_like(ranked.user, dtype=torch.bool)  # a group: one user's rows of one score
-    group_starts[1:] = (ranked.user[1:] != ranked.user[:-1]) | (ranked.scores[1:] != ranked.scores[:-1])
-    group = group_starts.cumsum(0) - 1
-    tied = _sums(negative, group)
-    # Negatives from the first row through a group, and through its user: the difference is ranked below the group.
-    through_group = tied.cumsum(0)[group]
-    through_user = ranked.per_user(negative).cumsum(0)[ranked.user]
-    return ranked.labels * (through_user - through_group + tied[group] / 2)
+    scores = logits[order]
+    starts = torch.ones_like(user, dtype=torch.bool)
+    starts[1:] = (user[1:] != user[:-1]) | (scores[1:] != scores[:-1])
+    group = starts.cumsum(0) - 1
+    first = starts.nonzero().squeeze(1)
+    above = first - (sizes.cumsum(0) - sizes)[user[first]]
+    return _Ranked(labels[order].double(), user, group, above, _sums(torch.ones_like(group), group))
 
 
 def _sums(values: torch.Tensor, segment: torch.Tensor) -> torch.Tensor:

@@ -66,7 +66,8 @@ def evaluate(
         overall.update(logits, batch.labels, batch.users)
         grouped.update(logits, batch.labels, batch.users, batch.items)
     metrics = overall.compute()
-    if undefined := [name for name, value in metrics.items() if math.isnan(value)]:
+    loose = not math.isnan(metrics["auc_error"])  # then an undefined AUC has been warned of
+    if undefined := [name for name, value in metrics.items() if math.isnan(value) and not (name == "auc" and loose)]:
         logger.warning(
             "undefined, for want of positives, of negatives, or of users with both: %s", ", ".join(undefined)
         )

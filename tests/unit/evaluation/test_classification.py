@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +12,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 from torchmetrics.classification import BinaryAUROC
 
 from cove_dist.evaluation import BinnedAUC, LogLoss
-from tests.unit.evaluation.samples import add_states, cut, samples
+from cove_dist.evaluation.classification import UNDEFINED
+from tests.unit.evaluation.samples import cut, reduced, samples
 
 
 def computed(metric: BinnedAUC | LogLoss, *batches: tuple[torch.Tensor, torch.Tensor]):
@@ -21,37 +24,86 @@ def computed(metric: BinnedAUC | LogLoss, *batches: tuple[torch.Tensor, torch.Te
 
 @given(samples())
 @settings(max_examples=50, deadline=None)
-def test_auc_is_exact_where_bins_part_unequal_scores(sample: tuple) -> None:
+def test_auc_of_no_more_logits_than_bins_is_exact(sample: tuple) -> None:
     logits, labels, _ = sample
     assume(0 < labels.sum() < len(labels))
     result = computed(BinnedAUC(), (logits, labels))
     assert result.auc.item() == pytest.approx(roc_auc_score(labels, logits), abs=1e-12)
     assert result.auc.item() == pytest.approx(BinaryAUROC(thresholds=None)(logits, labels.long()).item(), abs=1e-6)
     assert result.samples == len(labels)
+    assert result.error_bound == 0
 
 
-@given(samples(), st.integers(1, 40))
+@given(samples(), st.integers(2, 40))
 @settings(max_examples=100, deadline=None)
 def test_auc_error_stays_within_the_bound(sample: tuple, bins: int) -> None:
     logits, labels, _ = sample
     assume(0 < labels.sum() < len(labels))
-    result = computed(BinnedAUC(bins=bins, limit=1.5), (logits, labels))
-    assert abs(result.auc.item() - roc_auc_score(labels, logits)) <= result.error_bound.item() + 1e-12
+    result = computed(BinnedAUC(bins=bins), (logits, labels))
+    if result.error_bound > UNDEFINED:
+        assert result.auc.isnan()
+    else:
+        assert abs(result.auc.item() - roc_auc_score(labels, logits)) <= result.error_bound.item() + 1e-12
 
 
-def test_auc_error_is_small_on_many_samples() -> None:
+SCALES = {
+    "normal": lambda x: x,
+    "beyond-16": lambda x: 40 * x,
+    "large": lambda x: 1e30 * x,
+    "small": lambda x: 1e-20 * x,
+    "far-from-zero": lambda x: 1000 + x,
+    "of-two-scales": lambda x: torch.where(torch.arange(len(x)) % 2 == 0, x, 1e-6 * x),
+}
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
+def test_auc_error_is_small_at_every_scale_of_logits(scale: Callable[[torch.Tensor], torch.Tensor]) -> None:
     generator = torch.Generator().manual_seed(0)
-    labels = (torch.rand(20_000, generator=generator) < 0.3).float()
-    logits = torch.randn(20_000, generator=generator) + labels
-    result = computed(BinnedAUC(), (logits, labels))
-    assert result.error_bound < 1e-4
+    labels = (torch.rand(50_000, generator=generator) < 0.3).float()
+    logits = scale(torch.randn(50_000, generator=generator) + labels)
+    result = computed(BinnedAUC(bins=1 << 13), *zip(logits.split(7000), labels.split(7000), strict=True))
+    assert result.error_bound < 3e-4
     assert result.auc.item() == pytest.approx(roc_auc_score(labels, logits), abs=1e-5)
 
 
-def test_logits_beyond_the_limit_fall_in_the_outermost_bins() -> None:
-    labels = torch.tensor([0, 0, 1, 1])
-    assert computed(BinnedAUC(), (torch.tensor([-1e30, -20.0, 20.0, 1e30]), labels)).auc == 1
-    assert computed(BinnedAUC(), (torch.tensor([16.0, 1e30, 20.0, 16.0]), labels)).auc == 0.5
+def test_auc_of_bins_does_not_depend_on_the_order_of_samples() -> None:
+    """Nor on how they are cut into batches; the bins are those of all samples, not of the first."""
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(3000, generator=generator), (torch.arange(3000) % 3 == 0).float()
+    logits[2000:] *= 1e5
+    results = []
+    for order, batch in ((torch.arange(3000), 3000), (torch.arange(3000).flip(0), 10), (torch.randperm(3000), 301)):
+        batches = zip(logits[order].split(batch), labels[order].split(batch), strict=True)
+        results.append(computed(BinnedAUC(bins=150), *batches))
+    assert 0 < results[0].error_bound < UNDEFINED
+    assert results[0] == results[1] == results[2]
+
+
+def test_an_auc_that_is_hardly_known_is_warned_of_and_one_that_is_not_known_is_undefined(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Half of the logits are so close that the others' scale puts them in one bin."""
+    generator = torch.Generator().manual_seed(0)
+    labels = (torch.rand(4000, generator=generator) < 0.5).float()
+    far = 2.0 ** torch.linspace(-100, 100, 2000)
+    for close, undefined in ((2000, True), (300, False)):
+        caplog.clear()
+        logits = torch.cat([far, 1 + 1e-5 * torch.rand(close, generator=generator)])
+        result = computed(BinnedAUC(bins=64), (logits, labels[: len(logits)]))
+        assert result.auc.isnan() == undefined == (result.error_bound > UNDEFINED)
+        assert "AUC is known only to within" in caplog.text
+        assert ("left undefined" in caplog.text) == undefined
+
+
+def test_zeros_of_both_signs_tie() -> None:
+    assert computed(BinnedAUC(), (torch.tensor([0.0, -0.0]), torch.tensor([1, 0]))).auc == 0.5
+
+
+def test_logits_of_both_precisions_keep_all_their_bits() -> None:
+    for dtype in (torch.float32, torch.float64):
+        step = torch.finfo(dtype).eps
+        logits = torch.tensor([1 + step, 1, -1, -1 - step], dtype=dtype)
+        assert computed(BinnedAUC(), (logits, torch.tensor([1, 0, 1, 0]))).auc == 0.75
 
 
 @given(samples())
@@ -66,26 +118,18 @@ def test_log_loss_of_large_logits_does_not_overflow() -> None:
     assert computed(LogLoss(), (torch.tensor([1000.0, -1000.0]), torch.tensor([0, 0]))).item() == 500
 
 
-@pytest.mark.parametrize("kind", [BinnedAUC, LogLoss])
-@given(sample=samples(), points=st.lists(st.integers(0, 100), max_size=4))
-@settings(max_examples=20, deadline=None)
-def test_batches_and_ranks_add_up(kind: type, sample: tuple, points: list[int]) -> None:
+@given(sample=samples(), points=st.lists(st.integers(0, 100), max_size=4), bins=st.sampled_from([2, 5, 1 << 17]))
+@settings(max_examples=40, deadline=None)
+def test_batches_and_ranks_add_up(sample: tuple, points: list[int], bins: int) -> None:
     logits, labels, _ = sample
-    whole = computed(kind(), (logits, labels))
-    parts = cut(len(logits), points)
-    assert torch.allclose(
-        torch.as_tensor(computed(kind(), *((logits[part], labels[part]) for part in parts))),
-        torch.as_tensor(whole),
-        rtol=1e-12,
-        equal_nan=True,
-    )
-    total = kind()
-    total.update(logits[:0], labels[:0])
-    for part in parts:
-        rank = kind()
-        rank.update(logits[part], labels[part])
-        add_states(total, rank)
-    assert torch.allclose(torch.as_tensor(total.compute()), torch.as_tensor(whole), rtol=1e-12, equal_nan=True)
+    parts = [(logits[part], labels[part]) for part in cut(len(logits), points)]
+    for kind in (LogLoss, partial(BinnedAUC, bins)):
+        whole = torch.as_tensor(computed(kind(), (logits, labels)))
+        ranks = [kind(), kind()]
+        for number, part in enumerate(parts):
+            ranks[number % 2].update(*part)
+        for found in (computed(kind(), *parts), reduced(ranks).compute()):
+            assert torch.allclose(torch.as_tensor(found), whole, rtol=1e-12, equal_nan=True)
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -101,6 +145,8 @@ def test_no_samples_have_no_log_loss() -> None:
 
 @pytest.mark.parametrize("kind", [BinnedAUC, LogLoss])
 def test_bad_input(kind: type) -> None:
+    with pytest.raises(ValueError, match="bins = 1: must be at least 2"):
+        BinnedAUC(bins=1)
     metric = kind()
     with pytest.raises(FloatingPointError, match="2 of 3 logits are not finite"):
         metric.update(torch.tensor([0.0, math.nan, math.inf]), torch.zeros(3))
