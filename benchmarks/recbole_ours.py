@@ -25,7 +25,7 @@ from data_pipeline.schema import Schema
 from launch.cli import quiet_libraries
 
 NAMES = {"full_ndcg@10": "ndcg@10", "full_recall@10": "recall@10", "full_hr@10": "hr@10"}  # of collaborative filtering
-NAMES |= {"ndcg@10": "ndcg@10", "recall@10": "recall@10"}  # of lists
+NAMES |= {"ndcg@10": "ndcg@10", "hr@10": "hr@10"}  # of lists
 
 
 class Ours:
@@ -62,7 +62,7 @@ class Ours:
 def renamed(metrics: dict[str, float]) -> epochs.Metrics:
     """Under the names that both programs use; a list with one item left out is hit as often as that is recalled."""
     found = {common: metrics[name] for name, common in NAMES.items() if name in metrics}
-    return {"hr@10": found["recall@10"]} | found
+    return {"recall@10": found["hr@10"]} | found
 
 
 def main() -> None:

@@ -137,10 +137,10 @@ def check_agreement(lists: turns.Lists, reported: dict[str, float], data: Path) 
     """RecBole's lists by our metrics. Raises SystemExit where these are not what it reports."""
     wanted = {user: items[-1] for user, items in read_lists(data, "test")}
     targets = torch.tensor([[wanted[int(user)]] for user in lists["users"]])
-    metric = ListCompletion((10,), (10,), Schema.load(data).entity("item").num_seen)
+    metric = ListCompletion((10,), (10,), Schema.load(data).entity("item").num_seen, longest=1)
     metric.update(torch.from_numpy(lists["items"]), targets)
     found = {name: float(value) for name, value in metric.compute().items()}
-    ours = {"ndcg@10": found["ndcg@10"], "recall@10": found["recall@10"], "hr@10": found["recall@10"]}
+    ours = {"ndcg@10": found["ndcg@10"], "recall@10": found["hr@10"], "hr@10": found["hr@10"]}
     turns.check_same(ours, reported)
     return ours
 

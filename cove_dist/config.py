@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal
@@ -11,6 +12,8 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from cove_dist.errors import ConfigError
+from cove_dist.evaluation import metric_names
+from cove_dist.evaluation.declarations import FULL_PREFIX, direction
 from cove_dist.types import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -18,9 +21,10 @@ from cove_dist.types import (
     PositiveInt,
     UnitInterval,
 )
+from data_pipeline.schema import Schema
 
 Ranking = Literal["sampled", "full"]
-RANKING_PREFIX: dict[Ranking, str] = {"sampled": "", "full": "full_"}
+RANKING_PREFIX: dict[Ranking, str] = {"sampled": "", "full": FULL_PREFIX}
 Sharding = Literal["auto", "data_parallel", "table_wise", "row_wise", "column_wise"]
 settings = partial(dataclass, frozen=True, config=ConfigDict(extra="forbid"))
 
@@ -119,9 +123,31 @@ class CheckpointConfig:
 
 @settings
 class EarlyStoppingConfig:
+    """Which metric of the validation split is watched; its own direction says what is better.
+
+    ``mode`` need not be given. It was once the direction, and is refused where it contradicts the metric.
+    """
+
     metric: str
-    mode: Literal["max", "min"]
+    mode: Literal["max", "min"] | None
     patience: PositiveInt | None
+
+    def check(self, allowed: Sequence[str], where: str) -> None:
+        """Refuse a metric that is not there, and a mode that takes its worst value for the best.
+
+        Raises:
+            ConfigError: with what is allowed.
+        """
+        if self.metric not in allowed:
+            raise ConfigError(
+                f"trainer.early_stopping.metric = {self.metric}: allowed are {', '.join(allowed)} ({where})"
+            )
+        own = direction(self.metric)
+        if self.mode not in (None, own):
+            better = "greater" if own == "max" else "smaller"
+            raise ConfigError(
+                f"trainer.early_stopping.mode = {self.mode}: a {better} {self.metric} is better; allowed: null, {own}"
+            )
 
 
 @settings
@@ -213,17 +239,16 @@ class EvaluationConfig:
     def rankings(self, split: str) -> tuple[Ranking, ...]:
         return self.rank_validation if split == "validation" else self.rank_test
 
-    def metrics(self, task: str, split: str = "validation") -> list[str]:
-        """The names of a split's metrics, as ``metrics.json`` has them; early stopping may watch validation's."""
-        if task == "cf":
-            names = {"ndcg": self.ndcg_at, "mrr": self.ndcg_at, "hr": self.hit_rate_at, "recall": self.hit_rate_at}
-            by_rank = [f"{name}@{k}" for name, ks in names.items() for k in ks]
-            return [RANKING_PREFIX[ranking] + name for ranking in self.rankings(split) for name in by_rank]
-        if task == "lists":
-            names = {"paper_ndcg": self.ndcg_at, "paper_hr": self.hit_rate_at, "ndcg": self.ndcg_at}
-            return [f"{name}@{k}" for name, ks in (names | {"recall": self.hit_rate_at}).items() for k in ks]
-        by_rank = [f"ndcg@{k}" for k in self.ndcg_at] + [f"hr@{k}" for k in self.hit_rate_at]
-        return ["auc", "logloss", "gauc", *by_rank]
+    def metrics(self, task: str, split: str = "validation", schema: Schema | None = None) -> list[str]:
+        """Return the names of a split's metrics, as metrics files have them.
+
+        Args:
+            task: ``ctr``, ``cf`` or ``lists``.
+            split: of which.
+            schema: of the data; None: the metrics that the task has with any data.
+        """
+        longest = None if schema is None else schema.longest_target
+        return metric_names(task, self.ndcg_at, self.hit_rate_at, self.rankings(split), longest)
 
 
 @settings
@@ -239,15 +264,14 @@ class RunConfig:
     seed: NonNegativeInt
     output: str
 
-    def check_stopping(self, task: str) -> None:
-        """Refuse to stop by a metric that the task does not have.
+    def check_stopping(self, task: str, schema: Schema | None = None) -> None:
+        """Refuse to stop by a metric that the task, or the data once they are known, does not have.
 
         Raises:
             ConfigError: naming those it has.
         """
-        metric, allowed = self.trainer.early_stopping.metric, self.evaluation.metrics(task)
-        if metric not in allowed:
-            raise ConfigError(f"trainer.early_stopping.metric = {metric}: allowed are {', '.join(allowed)}")
+        where = f"the task {task}" if schema is None else f"the data {schema.name}"
+        self.trainer.early_stopping.check(self.evaluation.metrics(task, schema=schema), where)
 
     def check_quantizer(self, task: str) -> None:
         """Refuse quantizer settings that the task has no use for.

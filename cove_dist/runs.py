@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from cove_dist.composition import check_run_config
 from cove_dist.config import RunConfig
 from cove_dist.errors import ConfigError
+from cove_dist.evaluation.declarations import higher_is_better
 from data_pipeline.files import replaced_file
 from data_pipeline.json_files import read_record
 
@@ -77,7 +78,7 @@ def read_records(path: Path) -> list[Record]:
     return records
 
 
-def best_record(records: Iterable[Record], metric: str, mode: str) -> Record | None:
+def best_record(records: Iterable[Record], metric: str) -> Record | None:
     """Return the validation record with the best value of a metric, the earliest among equals; None if none has it."""
     scored = [r for r in records if r["kind"] == "validation" and math.isfinite(r.get(metric, math.nan))]
-    return (max if mode == "max" else min)(scored, key=lambda record: record[metric], default=None)
+    return (max if higher_is_better(metric) else min)(scored, key=lambda record: record[metric], default=None)

@@ -105,6 +105,11 @@ class Schema:
                 return column
         raise DataError(f"{self.name}: schema.json has no column with the role {role}. Prepare the data again.")
 
+    @property
+    def longest_target(self) -> int | None:
+        """Items of the longest list to be predicted, 1 where rows are continued by their next item; None without."""
+        return next((column.max_length for column in self.categorical if column.name == TARGET), None)
+
     def save(self, folder: Path) -> None:
         write_json(folder / "schema.json", asdict(self))
 

@@ -10,14 +10,13 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.table import Column, Table
 
+from cove_dist.evaluation.declarations import is_metric
 from cove_dist.evaluation.frequency import GROUPS, by_entity, is_grouped
-from cove_dist.experiments.results import existing, run_figures
+from cove_dist.experiments.results import SPEED, existing, run_figures
 from cove_dist.experiments.text import MISSING, TextTable, mean_and_deviation_text, number
 from cove_dist.runs import CONFIG_FILE
 from data_pipeline.json_files import write_json
 from data_pipeline.preparation.report import Report
-
-_HIDDEN = ("auc_error", "users", "full_users", "samples")
 
 
 def rich_table(table: TextTable) -> Table:
@@ -63,7 +62,7 @@ def comparison(folders: Sequence[str]) -> list[dict[str, Any]]:
         group = groups.setdefault(same, {"model": _model_name(config), "runs": [], "figures": {}})
         group["runs"].append(str(folder))
         for name, value in run_figures(folder).items():
-            if name not in _HIDDEN and not is_grouped(name):
+            if (is_metric(name) or name == SPEED) and not is_grouped(name):
                 group["figures"].setdefault(name, []).append(value)
     return list(groups.values())
 

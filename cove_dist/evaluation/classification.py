@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torchmetrics.utilities.data import dim_zero_cat
 
 from cove_dist.evaluation.checks import CheckedMetric
+from cove_dist.evaluation.declarations import Family, declares
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class AUC(NamedTuple):
     samples: torch.Tensor
 
 
+@declares(Family("auc", "AUC"))
 class BinnedAUC(CheckedMetric):
     """Area under the ROC curve from counts of positives and negatives by logit, exact up to ``bins`` distinct logits.
 
@@ -137,6 +139,7 @@ def _bit_length(values: torch.Tensor) -> torch.Tensor:
     return bits.long() + 32 * (high > 0)
 
 
+@declares(Family("logloss", "log loss", higher_is_better=False))
 class LogLoss(CheckedMetric):
     """Mean binary cross-entropy of logits, in nats, summed in float64."""
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torchmetrics import Metric
 
+from cove_dist.evaluation.declarations import HIT_RATE, NDCG, RECALL, Family, declares
+
 logger = logging.getLogger(__name__)
 
 NOTHING = -1  # where no item stands
@@ -38,6 +40,11 @@ def merge_depth_first(ranked: torch.Tensor, count: int) -> torch.Tensor:
     return candidates.scatter_(1, place, flat)[:, :count]
 
 
+PAPER_NDCG = Family("paper_ndcg", "NDCG (paper)", "ndcg_at")
+PAPER_HIT_RATE = Family("paper_hr", "HR (paper)", "hit_rate_at")
+
+
+@declares(PAPER_NDCG, PAPER_HIT_RATE, NDCG, RECALL, HIT_RATE)
 class ListCompletion(Metric):
     """Two families over the same candidates of every list.
 
@@ -47,12 +54,16 @@ class ListCompletion(Metric):
       that of the first k of them (Järvelin and Kekäläinen, 2002). Both are means over all lists. Target items that
       training never saw count each as one that is missed.
 
+    Metrics that no list of the data can have are left out: the paper's at a k that no target half reaches. Where every
+    list has one target item, ``ndcg@k`` and ``hr@k`` are all there is: recall is then HR, and is called so.
+
     Gains are binary, the discount is ``1 / log2(rank + 1)``.
 
     Args:
         ndcg_at: the k of NDCG@k.
         hits_at: the k of HR@k and of recall@k.
         unseen: from this id on, items are ones that training never saw.
+        longest: items of the longest target half of the data; None where it is not known.
     """
 
     full_state_update = False
@@ -61,17 +72,25 @@ class ListCompletion(Metric):
     counts: torch.Tensor
     lists: torch.Tensor
 
-    def __init__(self, ndcg_at: Sequence[int], hits_at: Sequence[int], unseen: int) -> None:
+    def __init__(self, ndcg_at: Sequence[int], hits_at: Sequence[int], unseen: int, longest: int | None = None) -> None:
         super().__init__(compute_with_cache=False)
         if any(k < 1 for k in (*ndcg_at, *hits_at)):
             raise ValueError(f"ndcg_at = {list(ndcg_at)}, hits_at = {list(hits_at)}: must be at least 1")
         self.ndcg_at, self.hits_at, self.unseen = tuple(ndcg_at), tuple(hits_at), unseen
         self.depth = max((*ndcg_at, *hits_at))
-        self.names = [f"paper_ndcg@{k}" for k in ndcg_at] + [f"paper_hr@{k}" for k in hits_at]
-        self.names += [f"ndcg@{k}" for k in ndcg_at] + [f"recall@{k}" for k in hits_at]
+        self.names = self.defined(ndcg_at, hits_at, longest)
         self.add_state("totals", torch.zeros(len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("counts", torch.zeros(len(self.names), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("lists", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    @staticmethod
+    def defined(ndcg_at: Sequence[int], hits_at: Sequence[int], longest: int | None) -> list[str]:
+        """Return the names of the metrics that lists of up to ``longest`` target items can have."""
+        if longest == 1:
+            return NDCG.names(ndcg_at, hits_at) + HIT_RATE.names(ndcg_at, hits_at)
+        reached = [[k for k in ks if longest is None or k <= longest] for ks in (ndcg_at, hits_at)]
+        paper = PAPER_NDCG.names(*reached) + PAPER_HIT_RATE.names(*reached)
+        return paper + NDCG.names(ndcg_at, hits_at) + RECALL.names(ndcg_at, hits_at)
 
     def update(self, candidates: torch.Tensor, targets: torch.Tensor) -> None:
         """Add lists, which may be none.
@@ -99,12 +118,13 @@ class ListCompletion(Metric):
         gains = (found * discounts[: self.depth]).cumsum(dim=1)
         hits = found.cumsum(dim=1)
         everyone = torch.ones_like(lengths, dtype=torch.bool)
-        values = [(gains[:, k - 1] / ideal[lengths], lengths >= k) for k in self.ndcg_at]
-        values += [((hits[:, k - 1] > 0).double(), lengths >= k) for k in self.hits_at]
-        values += [(gains[:, k - 1] / ideal[distinct.clamp(max=k)], everyone) for k in self.ndcg_at]
-        values += [(hits[:, k - 1].double() / distinct, everyone) for k in self.hits_at]
-        self.totals += torch.stack([value[counted].sum() for value, counted in values])
-        self.counts += torch.stack([counted.sum() for _, counted in values])
+        values = {f"paper_ndcg@{k}": (gains[:, k - 1] / ideal[lengths], lengths >= k) for k in self.ndcg_at}
+        values |= {f"paper_hr@{k}": ((hits[:, k - 1] > 0).double(), lengths >= k) for k in self.hits_at}
+        values |= {f"ndcg@{k}": (gains[:, k - 1] / ideal[distinct.clamp(max=k)], everyone) for k in self.ndcg_at}
+        values |= {f"recall@{k}": (hits[:, k - 1].double() / distinct, everyone) for k in self.hits_at}
+        values |= {f"hr@{k}": ((hits[:, k - 1] > 0).double(), everyone) for k in self.hits_at}
+        self.totals += torch.stack([values[name][0][values[name][1]].sum() for name in self.names])
+        self.counts += torch.stack([values[name][1].sum() for name in self.names])
         self.lists += len(lengths)
 
     def _distinct(self, targets: torch.Tensor) -> torch.Tensor:

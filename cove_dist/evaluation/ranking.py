@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from cove_dist.evaluation.checks import CheckedMetric
+from cove_dist.evaluation.declarations import HIT_RATE, NDCG, Family, declares
 from cove_dist.evaluation.positions import Positions, cumulative_discounts
 
 
+@declares(Family("gauc", "GAUC"), NDCG, HIT_RATE)
 class UserRanking(CheckedMetric):
     """GAUC, NDCG@k and HR@k from batches of whole users.
 

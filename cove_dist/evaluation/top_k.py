@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import torch
 from torchmetrics import Metric
 
+from cove_dist.evaluation.declarations import HIT_RATE, NDCG, RECALL, Family, declares
 
+
+@declares(NDCG, Family("mrr", "MRR", "ndcg_at"), HIT_RATE, RECALL)
 class TopK(Metric):
     """NDCG, MRR, HR and recall at k from where the relevant items stand in each user's list.
 
@@ -80,6 +83,7 @@ class TopK(Metric):
         return means | {"users": self.users.clone()}
 
 
+@declares(Family("coverage", "coverage", "hit_rate_at"))
 class Coverage(Metric):
     """The share of all items that are in the first k of any user's list. Memory: 4 bytes an item.
 

@@ -24,7 +24,8 @@ from data_pipeline.files import replaced_file
 from data_pipeline.json_files import write_json
 
 LOG, RECORD = "cell.log", "cell.json"
-_ANY_VALUE = ("output", "trainer.checkpoint")  # keys that do not change what a run computes
+# Keys that do not change what a run computes.
+_ANY_VALUE = ("output", "trainer.checkpoint", "trainer.early_stopping.mode")
 
 
 class CellFailed(Exception):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from cove_dist.evaluation.declarations import higher_is_better
 from cove_dist.experiments.grid import GridConfig
 from cove_dist.experiments.results import Results
 from cove_dist.experiments.statistics import Comparison, compare, holm
@@ -96,7 +97,7 @@ def claims_of(grid: GridConfig, results: Results, split: str) -> list[Claim]:
         Claim(
             model, metric, new, old, comparison, p,
             printed=grid.paper.gain(model, new, old, metric) if old == grid.base else None,
-            lower_is_better=metric in grid.lower_is_better,
+            lower_is_better=not higher_is_better(metric),
             significance=grid.significance,
         )
         for (model, metric, new, old), comparison, p in zip(named, measured, adjusted, strict=True)

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from cove_dist.composition import check, compose_yaml
 from cove_dist.config import settings
 from cove_dist.errors import ConfigError
+from cove_dist.evaluation.declarations import check_metrics
 from cove_dist.experiments.plan import Overrides, PlanConfig, merged
 from cove_dist.types import NonNegativeInt, UnitInterval
 
@@ -49,7 +50,6 @@ class GridConfig(PlanConfig):
     evaluate: Overrides
     metrics: tuple[str, ...]
     by_frequency: tuple[str, ...]
-    lower_is_better: tuple[str, ...]
     compare: tuple[tuple[str, str], ...]
     significance: UnitInterval
     paper: PaperConfig
@@ -102,7 +102,10 @@ def load_grid(overrides: Sequence[str]) -> GridConfig:
     missing = [key for key, value in values.items() if value == "???"]
     if missing:
         raise ConfigError(f"{', '.join(missing)}: not set; give a grid file, such as table4_movielens")
-    return check(GridConfig, values)
+    grid = check(GridConfig, values)
+    check_metrics("metrics", grid.metrics)
+    check_metrics("by_frequency", grid.by_frequency)
+    return grid
 
 
 def cells_of(grid: GridConfig) -> list[Cell]:

@@ -19,6 +19,7 @@ from cove_dist.runs import METRICS_FILE, SUMMARY_FILE, read_json
 from data_pipeline.files import replaced_file
 
 RESULTS_FILE = "results.parquet"
+SPEED = "samples/s"  # of training, beside the metrics of a run
 SCHEMA = pa.schema(
     [
         ("model", pa.string()),
@@ -71,7 +72,7 @@ def run_figures(folder: Path) -> dict[str, float]:
     """
     metrics = json.loads(existing(folder / METRICS_FILE).read_text())
     speed = json.loads(existing(folder / SUMMARY_FILE).read_text())["samples_per_second"]
-    return figures(metrics) | {"samples/s": speed}
+    return figures(metrics) | {SPEED: speed}
 
 
 def existing(path: Path) -> Path:

@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from cove_dist.composition import load_run_config
 from cove_dist.config import RunConfig
 from cove_dist.errors import ConfigError
+from cove_dist.evaluation.declarations import Direction, direction
 from cove_dist.experiments.search import SearchConfig, defaults
 
 STUDY_FILE = "study.db"
@@ -69,8 +70,8 @@ class PairStudy:
         return self.config.trainer.early_stopping.metric
 
     @property
-    def mode(self) -> str:
-        return self.config.trainer.early_stopping.mode
+    def mode(self) -> Direction:
+        return direction(self.metric)
 
     def _composed(self) -> RunConfig:
         fixed = self.search.fixed(self.model, self.quantizer)

@@ -10,13 +10,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from cove_dist.evaluation.declarations import is_metric, title
 from cove_dist.report.drawing import COLOURS, GREY, Picture, canvas, from_zero, label, logarithmic
 from cove_dist.report.run_folder import Record, Run, series
 
 _NOT_LOSSES = ("kind", "step", "epoch", "samples_per_second", "resident_mb")
 _USAGE = ("perplexity_", "dead_")
 _COUNTS = ("revived_",)
-_SHOWN_METRICS = ("logloss", "gauc", "ndcg", "hr")
 _WIDE_RANGE = 5  # a ratio of codebook sizes, or of losses, from which a logarithmic scale reads better
 
 
@@ -58,7 +58,7 @@ def _is_loss(name: str) -> bool:
 def draw_validation(run: Run, folder: Path) -> list[Picture]:
     """A small panel a metric, against the epoch, with the best epoch marked."""
     records, best = run.of_kind("validation"), run.best_validation()
-    names = [name for name in dict.fromkeys(key for record in records for key in record) if _is_shown(run, name)]
+    names = [name for name in dict.fromkeys(key for record in records for key in record) if is_metric(name)]
     names.sort(key=lambda name: name != run.stopping_metric)
     if not names:
         return []
@@ -70,15 +70,11 @@ def draw_validation(run: Run, folder: Path) -> list[Picture]:
             if best is not None:
                 panel.axvline(best["epoch"], color=GREY, linestyle=":", linewidth=1)
                 panel.plot([best["epoch"]], [best.get(name, math.nan)], "o", color=COLOURS[1], markersize=6)
-            label(panel, name, "epoch", "")
+            label(panel, title(name), "epoch", "")
         for panel in axes.flat[len(names) :]:
             panel.set_axis_off()
-    mark = "" if best is None else f"The mark is epoch {best['epoch']}, the best by {run.stopping_metric}."
+    mark = "" if best is None else f"The mark is epoch {best['epoch']}, the best by {title(run.stopping_metric)}."
     return [Picture(path, "Validation metrics", f"After each epoch. {mark}")]
-
-
-def _is_shown(run: Run, name: str) -> bool:
-    return name == run.stopping_metric or name.split("@")[0].split("_")[0] in _SHOWN_METRICS
 
 
 def draw_usage(run: Run, folder: Path) -> list[Picture]:

@@ -60,7 +60,7 @@ class Run:
 
     def best_validation(self) -> Record | None:
         """The validation record with the best early-stopping metric, the earliest among equals."""
-        return best_record(self.records, self.stopping_metric, self.config["trainer"]["early_stopping"]["mode"])
+        return best_record(self.records, self.stopping_metric)
 
 
 def load_run(folder: Path) -> Run:

@@ -22,6 +22,7 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
 from cove_dist.errors import CheckpointError
+from cove_dist.evaluation.declarations import higher_is_better
 from cove_dist.training.build import Trainable
 from cove_dist.training.distributed import Runtime
 from data_pipeline.json_files import undefined_as_nan, write_json
@@ -63,16 +64,16 @@ class CheckpointFolder:
     def newest(self) -> Path | None:
         return next(reversed(self.complete()), None)
 
-    def best(self, metric: str, mode: str) -> Path | None:
+    def best(self, metric: str) -> Path | None:
         """The one with the best validation metric, the earliest among equals; `None` if none has it."""
-        sign = 1 if mode == "max" else -1
+        sign = 1 if higher_is_better(metric) else -1
         scored = [(sign * read_meta(path).metrics.get(metric, math.nan), path) for path in self.complete()]
         scored = [(score, path) for score, path in scored if not math.isnan(score)]
         return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
-    def prune(self, keep: int, metric: str, mode: str) -> None:
+    def prune(self, keep: int, metric: str) -> None:
         """Remove all but the newest ``keep`` and the best."""
-        kept = {*self.complete()[-keep:], self.best(metric, mode)}
+        kept = {*self.complete()[-keep:], self.best(metric)}
         for path in self.complete():
             if path not in kept:
                 (path / _META).unlink()  # first, so that a run killed in between leaves nothing that looks complete
@@ -93,13 +94,13 @@ class CheckpointWriter:
     Args:
         folder: of the run's checkpoints.
         runtime: of this rank.
-        keep, metric, mode: see `CheckpointFolder.prune`.
+        keep, metric: see `CheckpointFolder.prune`.
     """
 
-    def __init__(self, folder: CheckpointFolder, runtime: Runtime, keep: int, metric: str, mode: str) -> None:
+    def __init__(self, folder: CheckpointFolder, runtime: Runtime, keep: int, metric: str) -> None:
         self.files = folder
         self.runtime = runtime
-        self.retention = (keep, metric, mode)
+        self.retention = (keep, metric)
         self._group = dist.new_group(backend="gloo")  # its own: training's collectives go on meanwhile
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None

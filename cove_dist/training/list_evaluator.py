@@ -46,7 +46,7 @@ def build_list_evaluator(
 
 def list_metrics(config: RunConfig, schema: Schema) -> ListCompletion:
     settings = config.evaluation
-    return ListCompletion(settings.ndcg_at, settings.hit_rate_at, schema.entity("item").num_seen)
+    return ListCompletion(settings.ndcg_at, settings.hit_rate_at, schema.entity("item").num_seen, schema.longest_target)
 
 
 def figures(metrics: ListCompletion) -> dict[str, float]:

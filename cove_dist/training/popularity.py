@@ -61,7 +61,7 @@ def evaluate_popularity(overrides: Sequence[str]) -> dict[str, float]:
 
 def popularity_metrics(request: PopularityConfig, schema: Schema) -> dict[str, float]:
     counts = torch.from_numpy(item_counts(request.data.path, schema))
-    metrics = ListCompletion(request.ndcg_at, request.hit_rate_at, len(counts))
+    metrics = ListCompletion(request.ndcg_at, request.hit_rate_at, len(counts), schema.longest_target)
     top = torch.argsort(counts, descending=True, stable=True)[: metrics.depth]
     candidates = torch.full((metrics.depth,), NOTHING).index_copy(0, torch.arange(len(top)), top)
     for batch in build_loader(request.data.path, schema, request.split, request.batch_size):

@@ -101,7 +101,7 @@ def write_summary(folder: Path, position: Position, config: RunConfig, runtime: 
     """
     records, stopping = read_records(folder / LOG_FILE), config.trainer.early_stopping
     speeds = [record["samples_per_second"] for record in records if "samples_per_second" in record]
-    best = best_record(records, stopping.metric, stopping.mode)
+    best = best_record(records, stopping.metric)
     summary = asdict(position) | {
         "best": None if best is None else best[stopping.metric],
         "best_step": None if best is None else best["step"],
@@ -170,7 +170,7 @@ def find_checkpoint(folder: Path, config: RunConfig, which: Literal["best", "new
     stopping, newest = config.trainer.early_stopping, files.newest()
     if newest is None:
         raise CheckpointError(f"{files.folder}: no complete checkpoint; train first")
-    found = files.best(stopping.metric, stopping.mode) if which == "best" else newest
+    found = files.best(stopping.metric) if which == "best" else newest
     if found is None:
         raise CheckpointError(
             f"{files.folder}: {stopping.metric} was undefined whenever it was evaluated, so no checkpoint is the best;"

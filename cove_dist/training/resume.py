@@ -28,6 +28,7 @@ MAY_CHANGE = (
     "trainer.epochs",
     "trainer.max_steps",
     "trainer.early_stopping.patience",
+    "trainer.early_stopping.mode",  # the metric's own, given or not
     "trainer.optimizer.learning_rate",
     "embeddings.optimizer.learning_rate",
     "trainer.warmup_steps",

@@ -55,6 +55,10 @@ TASKS = {
 }
 
 
+def task_name(config: RunConfig) -> str:
+    """Return the name of the task that a configuration's model is for."""
+    return target(config.model, "model")[0].task
+
+
 def task_of(config: RunConfig) -> Task:
-    model_class, _ = target(config.model, "model")
-    return TASKS[model_class.task]
+    return TASKS[task_name(config)]

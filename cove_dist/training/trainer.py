@@ -14,6 +14,7 @@ from torchrec.distributed.train_pipeline import TrainPipelineBase, TrainPipeline
 
 from cove_dist.config import RunConfig
 from cove_dist.errors import TrainingError
+from cove_dist.evaluation.declarations import higher_is_better
 from cove_dist.runs import CHECKPOINTS
 from cove_dist.tasks.base import StepOutput
 from cove_dist.training.build import build, describe_model
@@ -33,7 +34,7 @@ from cove_dist.training.optimization import replicated_state
 from cove_dist.training.replicas import check_replicas
 from cove_dist.training.reporting import Reporter
 from cove_dist.training.resume import Change, changes_since
-from cove_dist.training.tasks import task_of
+from cove_dist.training.tasks import task_name, task_of
 from cove_dist.training.window import Window
 from data_pipeline.batch import Batch
 from data_pipeline.fingerprint import data_fingerprint
@@ -69,6 +70,7 @@ class Trainer:
         self.runtime = runtime
         self.position = Position()
         task = task_of(config)
+        config.check_stopping(task_name(config), schema)
         self.train_loader = task.build_training_loader(config, schema, runtime)
         self.evaluator = task.build_evaluator(config, schema, "validation", runtime, {})
         self.trainable = build(config, schema, runtime, config.trainer.rank_batch_size(runtime.world_size))
@@ -148,7 +150,7 @@ class Trainer:
         self.writer = None
         if folder is not None:
             files = CheckpointFolder(folder / CHECKPOINTS)
-            self.writer = CheckpointWriter(files, self.runtime, settings.keep, stopping.metric, stopping.mode)
+            self.writer = CheckpointWriter(files, self.runtime, settings.keep, stopping.metric)
         main, self._reported = self.runtime.is_main, self.position.step
         self.reporter = Reporter(folder if main else None, main, self.position.step, self._total_steps())
 
@@ -219,7 +221,7 @@ class Trainer:
             self.reporter.record("codebooks", self.position.step, self.position.epoch, figures)
 
     def _note_gain(self, value: float) -> None:
-        best, sign = self.position.best, 1 if self.config.trainer.early_stopping.mode == "max" else -1
+        best, sign = self.position.best, 1 if higher_is_better(self.config.trainer.early_stopping.metric) else -1
         if sign * value > (-math.inf if best is None else sign * best):  # nan is no gain
             self.position.best, self.position.epochs_without_gain = value, 0
         else:

@@ -36,7 +36,7 @@ def save_then_change(overrides: list[str], folder: Path) -> bool:
     with process_group("cpu") as runtime:
         trainable = build(config, schema, runtime, 64)
         model = describe_model(config, schema)
-        writer = CheckpointWriter(CheckpointFolder(folder), runtime, 2, "auc", "max")
+        writer = CheckpointWriter(CheckpointFolder(folder), runtime, 2, "auc")
         before = {key: value.clone() for key, value in local_parts(trainable.model.state_dict()).items()}
         writer.save(trainable, {}, CheckpointMeta(1, runtime.world_size, model))
         for value in local_parts(trainable.model.state_dict()).values():

@@ -103,16 +103,15 @@ def test_an_interrupted_trial_is_asked_for_again_and_counts_once(tmp_path: Path)
 
 
 def test_the_best_trial_is_complete_and_by_the_direction_of_the_metric(tmp_path: Path) -> None:
-    for mode, best in (("max", 0.8), ("min", 0.6)):
-        metric = "auc" if mode == "max" else "logloss"
-        stopping = f'["trainer.early_stopping.metric={metric}","trainer.early_stopping.mode={mode}"]'
-        study = study_of(small_search(tmp_path / mode, f"common={stopping}"), "none")
+    for metric, best in (("auc", 0.8), ("logloss", 0.6)):
+        stopping = f'["trainer.early_stopping.metric={metric}"]'
+        study = study_of(small_search(tmp_path / metric, f"common={stopping}"), "none")
         assert study.best() is None
         for value in (0.7, 0.8, 0.6):
             study.tell(study.ask(), TrialState.COMPLETE, value, FACTS)
         study.tell(study.ask(), TrialState.FAIL, None, FACTS | {"error": "x"})
         pruned = study.ask()
-        study.report(pruned, 1, 0.9 if mode == "max" else 0.1)
+        study.report(pruned, 1, 0.9 if metric == "auc" else 0.1)
         study.tell(pruned, TrialState.PRUNED, None, FACTS)
         found = study.best()
         assert found is not None

@@ -34,7 +34,7 @@ def test_a_whole_log_gives_every_picture(tmp_path: Path) -> None:
         width, height = pixels(picture)
         assert 600 < width < 2000
         assert 200 < height < 1500
-    assert draw_validation(run, tmp_path)[0].caption.endswith("The mark is epoch 2, the best by auc.")
+    assert draw_validation(run, tmp_path)[0].caption.endswith("The mark is epoch 2, the best by AUC.")
 
 
 def test_a_log_without_dead_codes_has_one_row_of_panels(tmp_path: Path) -> None:
@@ -66,11 +66,11 @@ def test_a_log_of_validation_alone(tmp_path: Path) -> None:
     assert len(draw_validation(run, tmp_path)) == 1
 
 
-@pytest.mark.parametrize(("mode", "best"), [("max", 2), ("min", 4)])
-def test_the_best_epoch_is_the_earliest_among_equals(tmp_path: Path, mode: str, best: int) -> None:
+@pytest.mark.parametrize(("metric", "best"), [("auc", 2), ("logloss", 4)])
+def test_the_best_epoch_is_the_earliest_among_equals(tmp_path: Path, metric: str, best: int) -> None:
     values = [math.nan, 0.7, 0.7, 0.5, 0.5]
-    records = [{"kind": "validation", "step": e, "epoch": e, "auc": value} for e, value in enumerate(values, start=1)]
-    run = run_of(tmp_path, records, f"trainer.early_stopping.mode={mode}")
+    records = [{"kind": "validation", "step": e, "epoch": e, metric: value} for e, value in enumerate(values, start=1)]
+    run = run_of(tmp_path, records, f"trainer.early_stopping.metric={metric}")
     assert run.best_validation()["epoch"] == best
 
 

@@ -18,7 +18,7 @@ from data_pipeline.json_files import write_json
 def write(folder: Path, step: int, auc: float | None) -> Path:
     path = folder / f"step_{step:08d}"
     path.mkdir(parents=True)
-    metrics = {} if auc is None else {"auc": auc}
+    metrics = {} if auc is None else {"auc": auc, "logloss": auc}
     write_json(path / "meta.json", {"step": step, "world_size": 1, "model": {}, "metrics": metrics})
     return path
 
@@ -47,27 +47,27 @@ def test_a_removal_cut_short_leaves_no_complete_checkpoint(tmp_path: Path, monke
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("shutil.rmtree", killed)
-        CheckpointFolder(tmp_path).prune(1, "auc", "max")
+        CheckpointFolder(tmp_path).prune(1, "auc")
     assert steps(tmp_path) == [20, 30]
-    CheckpointFolder(tmp_path).prune(1, "auc", "max")
+    CheckpointFolder(tmp_path).prune(1, "auc")
     CheckpointFolder(tmp_path).remove_partial()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000020", "step_00000030"]
 
 
 def test_the_best_is_by_the_metric_and_its_direction_and_the_earliest_among_equals(tmp_path: Path) -> None:
-    for step, auc in ((10, 0.7), (20, 0.9), (30, 0.9), (40, None), (50, 0.6)):
+    for step, auc in ((10, 0.6), (20, 0.9), (30, 0.9), (40, None), (50, 0.6)):
         write(tmp_path, step, auc)
     files = CheckpointFolder(tmp_path)
-    assert files.best("auc", "max") == tmp_path / "step_00000020"
-    assert files.best("auc", "min") == tmp_path / "step_00000050"
-    assert files.best("gauc", "max") is None
+    assert files.best("auc") == tmp_path / "step_00000020"
+    assert files.best("logloss") == tmp_path / "step_00000010"
+    assert files.best("gauc") is None
 
 
 @pytest.mark.parametrize(("keep", "kept"), [(1, [20, 50]), (2, [20, 40, 50]), (9, [10, 20, 30, 40, 50])])
 def test_the_newest_and_the_best_are_kept(tmp_path: Path, keep: int, kept: list[int]) -> None:
     for step, auc in ((10, 0.7), (20, 0.9), (30, 0.8), (40, None), (50, 0.6)):
         write(tmp_path, step, auc)
-    CheckpointFolder(tmp_path).prune(keep, "auc", "max")
+    CheckpointFolder(tmp_path).prune(keep, "auc")
     assert steps(tmp_path) == kept
 
 
@@ -77,7 +77,7 @@ def test_a_metric_that_was_not_defined_is_null_in_the_file_and_never_the_best(tm
     files = CheckpointFolder(tmp_path)
     assert json.loads((files.complete()[0] / "meta.json").read_text(), parse_constant=pytest.fail)
     assert math.isnan(read_meta(files.complete()[0]).metrics["auc"])
-    assert files.best("auc", "max") == files.best("auc", "min") == tmp_path / "step_00000020"
+    assert files.best("auc") == files.best("logloss") == tmp_path / "step_00000020"
 
 
 def test_nothing_to_resume_from(tmp_path: Path) -> None:

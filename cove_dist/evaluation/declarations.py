@@ -1,0 +1,129 @@
+"""Names of metrics and which direction is better, declared once by the classes that compute them.
+
+A metric class lists the families of its metrics with `declares`; every name list and every direction elsewhere comes
+from there. A full name, as metrics files have it, is ``[full_]FAMILY[@K][/ENTITY_GROUP]``: ``full_ndcg@10`` ranks all
+items, ``auc/item_q1`` is of the rows of rare items alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from cove_dist.errors import ConfigError
+
+FULL_PREFIX = "full_"
+Direction = Literal["max", "min"]
+C = TypeVar("C", bound=type)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Metrics that differ only in their k.
+
+    Attributes:
+        name: without its k, as in ``ndcg``.
+        title: to be read, as in ``NDCG``.
+        at: the setting that lists its k, None where it has no k.
+        higher_is_better: the direction.
+    """
+
+    name: str
+    title: str
+    at: Literal["ndcg_at", "hit_rate_at"] | None = None
+    higher_is_better: bool = True
+
+    def names(self, ndcg_at: Sequence[int], hit_rate_at: Sequence[int]) -> list[str]:
+        """Return its names: one without a k, or one for every k of its setting."""
+        if self.at is None:
+            return [self.name]
+        return [f"{self.name}@{k}" for k in (ndcg_at if self.at == "ndcg_at" else hit_rate_at)]
+
+
+NDCG = Family("ndcg", "NDCG", "ndcg_at")
+HIT_RATE = Family("hr", "HR", "hit_rate_at")
+RECALL = Family("recall", "recall", "hit_rate_at")
+
+_FAMILIES: dict[str, Family] = {}
+
+
+def declares(*families: Family) -> Callable[[C], C]:
+    """Set a metric class's ``families``, so that their names and directions are known everywhere.
+
+    Raises:
+        ValueError: another class declares a family of the same name otherwise.
+    """
+    for family in families:
+        if _FAMILIES.setdefault(family.name, family) != family:
+            raise ValueError(f"{family.name}: declared as {_FAMILIES[family.name]} and as {family}")
+
+    def mark(metric: C) -> C:
+        metric.families = families
+        return metric
+
+    return mark
+
+
+def names_of(metric: type, ndcg_at: Sequence[int], hit_rate_at: Sequence[int]) -> list[str]:
+    """Return the names that a metric class declares, for these k."""
+    return [name for family in metric.families for name in family.names(ndcg_at, hit_rate_at)]
+
+
+def family_of(name: str) -> Family | None:
+    """Return the family of a metric by its full name, None for any other figure, such as a count."""
+    bare, _, k = name.split("/")[0].removeprefix(FULL_PREFIX).partition("@")
+    family = _FAMILIES.get(bare)
+    return family if family is not None and bool(k) == (family.at is not None) else None
+
+
+def is_metric(name: str) -> bool:
+    """Whether a figure is a metric, with a better direction, and not a count or a bound."""
+    return family_of(name) is not None
+
+
+def check_metrics(key: str, names: Iterable[str]) -> None:
+    """Refuse names that no metric has.
+
+    Raises:
+        ConfigError: with the key, the name and what is allowed.
+    """
+    for name in names:
+        if not is_metric(name):
+            forms = [family.name + ("@K" if family.at else "") for family in _FAMILIES.values()]
+            near = difflib.get_close_matches(name.split("@")[0], _FAMILIES, n=1)
+            hint = f" did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{key} = {name}: no metric is called so;{hint} allowed are {', '.join(sorted(forms))}")
+
+
+def higher_is_better(name: str) -> bool:
+    """Return the direction of a metric by its full name.
+
+    Raises:
+        ConfigError: no metric has this name.
+    """
+    check_metrics("metric", [name])
+    return bool((family := family_of(name)) and family.higher_is_better)
+
+
+def direction(name: str) -> Direction:
+    """Return ``max`` or ``min``: which of a metric's values is the best.
+
+    Raises:
+        ConfigError: no metric has this name.
+    """
+    return "max" if higher_is_better(name) else "min"
+
+
+def title(name: str) -> str:
+    """Return a metric's name to be read: ``full_ndcg@10`` is "NDCG@10, all items". Other figures keep their name."""
+    family = family_of(name)
+    if family is None:
+        return name
+    bare, _, group = name.partition("/")
+    k = bare.partition("@")[2]
+    parts = [family.title + (f"@{k}" if k else "")]
+    parts += ["all items"] if bare.startswith(FULL_PREFIX) else []
+    parts += [group.replace("_", " ")] if group else []
+    return ", ".join(parts)
