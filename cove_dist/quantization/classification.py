@@ -32,7 +32,8 @@ class CodeClassifier(nn.Module):
         Args:
             hidden: float ``[..., D]``.
             codes: int64 ``[..., H]``, of the true items; no gradient goes into them.
-            counts: integer or bool ``[...]``: how much each position weighs; a mask leaves padding out.
+            counts: integer or bool ``[...]``: how much each position weighs. What counts 0 is padding,
+                as if it were not there, NaN included.
 
         Returns:
             Scalar; 0 where there is nothing to weigh.
@@ -45,9 +46,13 @@ class CodeClassifier(nn.Module):
             counted = "" if counts is None else f" and counts {list(counts.shape)}"
             raise ValueError(f"codes {list(codes.shape)}{counted}: must be {list(expected)} and one for each position")
         rows, targets = hidden.reshape(-1, hidden.shape[-1]), codes.reshape(-1, len(self.heads))
+        weights = None if counts is None else counts.reshape(-1)
+        if weights is not None:
+            present = weights.nonzero().flatten()
+            rows, targets, weights = (x.index_select(0, present) for x in (rows, targets, weights))
         losses = sum(
             F.cross_entropy(head(rows), target, reduction="none")
             for head, target in zip(self.heads, targets.unbind(1), strict=True)
         )
-        weights = torch.ones_like(losses) if counts is None else counts.reshape(-1).to(losses.dtype)
+        weights = torch.ones_like(losses) if weights is None else weights.to(losses.dtype)
         return losses.dot(weights) / weights.sum().clamp(min=1)

@@ -58,6 +58,16 @@ def kmeans(
     return centres, mass
 
 
+def mass_of_centres(
+    vectors: torch.Tensor, weights: torch.Tensor, centres: torch.Tensor, replicas: Replicas
+) -> torch.Tensor:
+    """The weight ``[v]`` of what is nearest to each of ``centres [v, d]``. Further arguments as of `kmeans`."""
+    codes, _ = nearest_with_distance(vectors, centres)
+    flat = code_statistics(vectors, weights, codes, len(centres))
+    replicas.add_up(flat)
+    return sums_and_mass(flat, len(centres))[1]
+
+
 def draw_apart(
     vectors: torch.Tensor, weights: torch.Tensor, size: int, replicas: Replicas, random: torch.Generator
 ) -> torch.Tensor:

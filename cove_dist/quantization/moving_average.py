@@ -29,16 +29,20 @@ class MovingAverages(nn.Module):
         levels: ``v_1 > ... > v_H``.
         dim: d.
         decay: the share of the averages that stays at each step.
+        dtype: of the statistics, float32 or float64.
+
+    Attributes:
+        frozen: whether the codebook and counts of each level stay as they are.
     """
 
     counts: torch.Tensor
     step_statistics: torch.Tensor
 
-    def __init__(self, levels: Sequence[int], dim: int, decay: float) -> None:
+    def __init__(self, levels: Sequence[int], dim: int, decay: float, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.levels, self.decay = list(levels), decay
-        self.register_buffer("counts", torch.ones(sum(levels)))
-        self.register_buffer("step_statistics", torch.zeros(levels[0] * (dim + 1)), persistent=False)
+        self.levels, self.decay, self.frozen = list(levels), decay, [False] * len(levels)
+        self.register_buffer("counts", torch.ones(sum(levels), dtype=dtype))
+        self.register_buffer("step_statistics", torch.zeros(levels[0] * (dim + 1), dtype=dtype), persistent=False)
 
     def observe(self, z: torch.Tensor, counts: torch.Tensor | None, codes: torch.Tensor) -> None:
         """Add vectors ``z [N, d]`` with their level-1 codes ``[N]`` to the step under way."""
@@ -61,9 +65,12 @@ class MovingAverages(nn.Module):
 
     @torch.no_grad()
     def update(self, codebooks: Sequence[torch.Tensor], statistics: torch.Tensor) -> None:
-        """Move counts and codebooks by the statistics of a step."""
+        """Move counts and codebooks, but those that are frozen, by the statistics of a step."""
         parts = statistics.split([codebook.numel() + len(codebook) for codebook in codebooks])
-        for codebook, average, flat in zip(codebooks, self.counts.split(self.levels), parts, strict=True):
+        levels = zip(codebooks, self.counts.split(self.levels), parts, self.frozen, strict=True)
+        for codebook, average, flat, frozen in levels:
+            if frozen:
+                continue
             sums, chosen = sums_and_mass(flat, len(codebook))
             average.mul_(self.decay).add_(chosen, alpha=1 - self.decay)
             rate = (1 - self.decay) / (average + SMOOTHING)

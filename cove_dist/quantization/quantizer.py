@@ -11,14 +11,17 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
 
+from cove_dist.quantization.arguments import check_choice, check_input, check_shape
 from cove_dist.quantization.moving_average import MovingAverages
 from cove_dist.quantization.observation import Observation
+from cove_dist.quantization.precision import Convert, at_least_float32, keep_precision, load_precise
 from cove_dist.quantization.search import Search, nearest_code
+from cove_dist.quantization.statistics import occurrences, shares
 from cove_dist.quantization.straight_through import CascadeSettings, StraightThroughCascade
 
 LossReduction = Literal["mean", "sum"]
@@ -33,8 +36,9 @@ class QuantizerOutput(NamedTuple):
     """What `CascadedQuantizer` returns.
 
     Attributes:
-        fused: ``[..., d]``, dtype of the input: ``z + alpha * mean_i z_q^(i)`` (Eq. 3 and 4).
-        codes: int64 ``[..., H]``, level 1 (the finest) first.
+        fused: ``[..., d]``, dtype of the input: ``z + alpha * mean_i z_q^(i)`` (Eq. 3 and 4). Of padding the input
+            as it is, detached.
+        codes: int64 ``[..., H]``, level 1 (the finest) first. Of padding: those of code 0 of level 1.
         loss: scalar, the quantization loss of Eq. 6, a mean over vectors.
     """
 
@@ -49,7 +53,13 @@ class CascadedQuantizer(nn.Module):
     The codebooks ``codebooks[i]``, ``[v_i, d]``, are the same on every replica. Where they learn by gradient they are
     ordinary parameters, and every forward pass that is back-propagated gives each of them a gradient, zeros included.
     As moving averages they get none, from the task neither: a training pass adds up what each code was chosen by, and
-    `CodebookUpkeep.after_step` moves them.
+    `CodebookUpkeep.after_step` moves them. They and their statistics then stay in float32, or float64, in a module that
+    is cast to less, such as bfloat16: the changes of a step are too small for it. `freeze` keeps single codebooks as
+    they are.
+
+    Usage, moving averages and observations are gathered in training mode, with and without gradients: as with batch
+    normalization, `torch.no_grad` does not stop them and `eval` does. A pass that activation checkpointing repeats
+    within the backward pass is gathered once.
 
     Random start: every row has a random direction and the norm ``init_std * sqrt(d)``, so that a vector chooses its
     code by direction alone. Rows drawn from a normal distribution lack this: the few shortest attract every vector as
@@ -96,16 +106,20 @@ class CascadedQuantizer(nn.Module):
         init_std: float = 0.01,
     ) -> None:
         super().__init__()
-        _check(dim, levels, alpha, beta, ema_decay, init_std)
-        _check_choice("loss_reduction", loss_reduction, LossReduction)
-        _check_choice("codebook_gradient", codebook_gradient, CodebookGradient)
-        _check_choice("learning", learning, Learning)
-        _check_choice("search", search, Search)
+        check_shape(dim, levels, alpha, beta, ema_decay, init_std)
+        check_choice("loss_reduction", loss_reduction, LossReduction)
+        check_choice("codebook_gradient", codebook_gradient, CodebookGradient)
+        check_choice("learning", learning, Learning)
+        check_choice("search", search, Search)
         self.dim, self.levels, self.init_std, self.search = dim, tuple(levels), init_std, search
         self.settings = CascadeSettings(alpha, beta, loss_reduction, codebook_gradient)
-        shapes = [torch.empty(size, dim) for size in self.levels]
-        self.codebooks = nn.ParameterList(nn.Parameter(e, requires_grad=learning == "gradient") for e in shapes)
-        self.moving_averages = MovingAverages(self.levels, dim, ema_decay) if learning == "ema" else None
+        by_gradient, dtype = learning == "gradient", torch.get_default_dtype()
+        dtype = dtype if by_gradient else at_least_float32(dtype)
+        shapes = [torch.empty(size, dim, dtype=dtype) for size in self.levels]
+        self.codebooks = nn.ParameterList(nn.Parameter(e, requires_grad=by_gradient) for e in shapes)
+        self.moving_averages = None if by_gradient else MovingAverages(self.levels, dim, ema_decay, dtype)
+        if self.moving_averages is not None:
+            self.register_load_state_dict_pre_hook(load_precise)
         self.keep_observation = False
         self.observation: Observation | None = None  # the input of the latest training pass, where it is to be kept
         self.register_buffer("_usage", torch.zeros(sum(self.levels), dtype=torch.int64), persistent=False)
@@ -120,44 +134,98 @@ class CascadedQuantizer(nn.Module):
         if self.moving_averages is not None:
             self.moving_averages.restart()
 
+    def freeze(self, level: int, frozen: bool = True) -> None:
+        """Keep a codebook as it is, to the bit: by gradient, moving average, k-means start and revival alike.
+
+        Where codebooks learn by gradient this is ``codebooks[level].requires_grad_(not frozen)``. Call it before the
+        module is wrapped in `DistributedDataParallel`, and on every replica. A `state_dict` does not hold it.
+
+        Args:
+            level: index into ``codebooks``.
+            frozen: False: let it learn again.
+        """
+        if self.moving_averages is None:
+            self.codebooks[level].requires_grad_(not frozen)
+        else:
+            self.moving_averages.frozen[level] = frozen
+
+    @property
+    def frozen(self) -> tuple[bool, ...]:
+        """Whether each codebook stays as it is (see `freeze`)."""
+        if self.moving_averages is None:
+            return tuple(not codebook.requires_grad for codebook in self.codebooks)
+        return tuple(self.moving_averages.frozen)
+
     def forward(
-        self, z: torch.Tensor, counts: torch.Tensor | None = None, ids: torch.Tensor | None = None
+        self,
+        z: torch.Tensor,
+        counts: torch.Tensor | None = None,
+        ids: torch.Tensor | None = None,
+        fuse_only: torch.Tensor | None = None,
     ) -> QuantizerOutput:
         """Quantize every vector. Under autocast the search and the loss stay in float32.
 
         Args:
             z: float ``[..., d]``.
             counts: integer or bool ``[...]``: how often each vector occurs in the batch; weights its loss and usage.
-                Distinct vectors with counts give the loss, and its codebook gradients, of all their occurrences; a
-                mask leaves padding out.
+                Distinct vectors with counts give the loss, and its codebook gradients, of all their occurrences. What
+                counts 0 is padding, as if it were not there: whatever it holds, NaN included, reaches no value,
+                gradient or statistic, and its own gradient is 0.
             ids: int64 ``[...]``: equal ids promise equal vectors, which are then searched once. The result and every
                 gradient are those without it.
+            fuse_only: bool ``[...]``: vectors to fuse, with the gradients of the fused vector, that have no part in the
+                loss, in usage or in what codebooks learn from beside gradients, such as the vocabulary of a softmax.
 
-        A NaN in ``z`` or in a code makes the loss NaN; to refuse it here would stall an accelerator at every step.
+        A NaN in a code, or in a vector that is no padding, makes the loss NaN; to refuse it here would stall an
+        accelerator at every step.
 
         Raises:
             ValueError: a wrong shape or dtype, or a negative count.
         """
-        self._check_input(z, counts, ids)
-        with torch.autocast(z.device.type, enabled=False):
-            dtype = torch.promote_types(torch.promote_types(z.dtype, self.codebooks[0].dtype), torch.float32)
-            flat = z.reshape(-1, self.dim).to(dtype)
+        check_input(z, self.dim, counts, ids=ids, fuse_only=fuse_only)
+        rows, shape = z.reshape(-1, self.dim), z.shape[:-1]
+        counts, ids, fuse_only = (None if x is None else x.reshape(-1) for x in (counts, ids, fuse_only))
+        weights = occurrences(len(rows), counts, fuse_only, rows.device)
+        present = None if counts is None else counts.nonzero().flatten()
+        if present is None or len(present) == len(rows):
+            fused, first, parents, loss = self._quantize(rows, weights, ids)
+        else:  # leave padding out altogether: to weigh it by 0 would keep its NaN
+            taken = (None if x is None else x.index_select(0, present) for x in (rows, weights, ids))
+            found, chosen, parents, loss = self._quantize(*taken)
+            fused = rows.detach().index_copy(0, present, found)
+            first = chosen.new_zeros(len(rows)).index_copy_(0, present, chosen)
+        codes = [first]
+        for parent in parents:
+            codes.append(parent.index_select(0, codes[-1]))
+        return QuantizerOutput(fused.view(z.shape), torch.stack(codes, dim=-1).view(*shape, len(codes)), loss)
+
+    def _quantize(
+        self, rows: torch.Tensor, weights: torch.Tensor | None, ids: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor], torch.Tensor]:
+        """Fused vectors ``[N, d]``, level-1 codes ``[N]``, parents ``[v_{i-1}]`` of each further level, and the loss.
+
+        Args:
+            rows: ``[N, d]``.
+            weights: int64 ``[N]``, of each in loss and statistics; None: 1.
+            ids: see `forward`.
+        """
+        with torch.autocast(rows.device.type, enabled=False):
+            dtype = at_least_float32(torch.promote_types(rows.dtype, self.codebooks[0].dtype))
+            flat = rows.to(dtype)
             codebooks = [codebook.to(dtype) for codebook in self.codebooks]
+            if self.moving_averages is not None:
+                codebooks = [codebook.detach() for codebook in codebooks]
             first = self._search(flat, codebooks[0], ids)
             # Level i >= 2 quantizes rows of the codebook before it: a table of parents, whatever the batch.
             parents = [nearest_code(fine, coarse) for fine, coarse in pairwise(codebooks)]
             assignment = [first, *parents]
-            chosen = self._count(assignment, counts)
-            if self.training:
-                self._observe(flat, counts, ids, first)
-            mass = [_share(weight, dtype) for weight in (_weights(first, counts), *chosen[:-1])]
+            every = torch.ones_like(first) if weights is None else weights
+            chosen = self._count(assignment, every)
+            if self.training and not _is_repeated():
+                self._gather(flat, weights, ids, first, chosen)
+            mass = [shares(weight, dtype) for weight in (every, *chosen[:-1])]
             fused, loss = StraightThroughCascade.apply(flat, assignment, mass, self.settings, *codebooks)
-        codes = [first]
-        for parent in parents:
-            codes.append(parent.index_select(0, codes[-1]))
-        return QuantizerOutput(
-            fused.to(z.dtype).view(z.shape), torch.stack(codes, dim=-1).view(*z.shape[:-1], len(codes)), loss
-        )
+        return fused.to(rows.dtype), first, parents, loss
 
     def usage(self) -> tuple[torch.Tensor, ...]:
         """How often this process has chosen each code in training mode (see `UsageSince`): int64 ``[v_i]`` a level."""
@@ -179,70 +247,37 @@ class CascadedQuantizer(nn.Module):
         return search(flat.index_select(0, occurrence)).index_select(0, inverse)
 
     @torch.no_grad()
-    def _count(self, assignment: list[torch.Tensor], counts: torch.Tensor | None) -> list[torch.Tensor]:
+    def _count(self, assignment: list[torch.Tensor], weight: torch.Tensor) -> list[torch.Tensor]:
         """How many vectors chose each code: int64 ``[v_i]`` a level."""
-        weight = _weights(assignment[0], counts)
         chosen = []
         for codes, size in zip(assignment, self.levels, strict=True):
             weight = weight.new_zeros(size).index_add_(0, codes, weight)
             chosen.append(weight)
-        if self.training:
-            self._usage += torch.cat(chosen)
         return chosen
 
     @torch.no_grad()
-    def _observe(
-        self, flat: torch.Tensor, counts: torch.Tensor | None, ids: torch.Tensor | None, codes: torch.Tensor
+    def _gather(
+        self,
+        flat: torch.Tensor,
+        weights: torch.Tensor | None,
+        ids: torch.Tensor | None,
+        codes: torch.Tensor,
+        chosen: list[torch.Tensor],
     ) -> None:
-        """Gather what `CodebookUpkeep` will need of a training pass."""
-        counts = None if counts is None else counts.reshape(-1).long()
-        ids = None if ids is None else ids.reshape(-1)
+        """Add a training pass to usage, and to what `CodebookUpkeep` will need."""
+        self._usage += torch.cat(chosen)
         if self.moving_averages is not None:
-            self.moving_averages.observe(flat, counts, codes)
+            self.moving_averages.observe(flat, weights, codes)
         self.observation = None
         if self.keep_observation:  # a copy: a slice of all looked-up fields would keep them all
-            copies = (None if x is None else x.clone() for x in (counts, ids))
+            copies = (None if x is None else x.clone() for x in (weights, ids))
             self.observation = Observation(flat.detach().clone(), *copies)
 
-    def _check_input(self, z: torch.Tensor, counts: torch.Tensor | None, ids: torch.Tensor | None) -> None:
-        if not z.is_floating_point() or z.dim() == 0 or z.shape[-1] != self.dim:
-            raise ValueError(f"z is {z.dtype} {list(z.shape)}: must be floating point [..., {self.dim}]")
-        for name, tensor in (("counts", counts), ("ids", ids)):
-            if tensor is not None and (tensor.shape != z.shape[:-1] or tensor.is_floating_point()):
-                raise ValueError(
-                    f"{name} is {tensor.dtype} {list(tensor.shape)}: must be integers, one for each vector:"
-                    f" {list(z.shape[:-1])}"
-                )
-        if counts is not None and (counts < 0).any():
-            raise ValueError(f"counts has {int(counts.min())}: must not be negative")
+    def _apply(self, fn: Convert, recurse: bool = True) -> CascadedQuantizer:
+        """What ``to``, ``half``, ``bfloat16`` and ``cuda`` call."""
+        return super()._apply(fn if self.moving_averages is None else keep_precision(fn), recurse)
 
 
-def _weights(codes: torch.Tensor, counts: torch.Tensor | None) -> torch.Tensor:
-    return torch.ones_like(codes) if counts is None else counts.reshape(-1).long()
-
-
-def _share(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Weights that sum to 1, or to 0 where there is nothing to weigh: an empty batch has loss 0."""
-    return weight.to(dtype) / weight.sum().clamp(min=1)
-
-
-def _check(dim: int, levels: Sequence[int], alpha: float, beta: float, ema_decay: float, init_std: float) -> None:
-    if dim < 1:
-        raise ValueError(f"dim = {dim}: must be at least 1")
-    if not levels or min(levels) < 1 or any(fine <= coarse for fine, coarse in pairwise(levels)):
-        raise ValueError(
-            f"levels = {list(levels)}: must be sizes of at least 1 that fall strictly from fine to coarse, such as"
-            " (100, 10)"
-        )
-    for name, value in (("alpha", alpha), ("beta", beta)):
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} = {value}: must be finite and not negative")
-    if not 0 < ema_decay < 1:
-        raise ValueError(f"ema_decay = {ema_decay}: must be between 0 and 1")
-    if not 0 < init_std < math.inf:
-        raise ValueError(f"init_std = {init_std}: must be finite and positive")
-
-
-def _check_choice(name: str, value: str, choices: object) -> None:
-    if value not in get_args(choices):
-        raise ValueError(f"{name} = {value!r}: allowed: {', '.join(map(repr, get_args(choices)))}")
+def _is_repeated() -> bool:
+    """Whether a backward pass is going on: then activation checkpointing repeats a forward pass that it has seen."""
+    return torch._C._current_graph_task_id() != -1  # torch.utils.checkpoint asks so itself

@@ -1,4 +1,4 @@
-"""What a replica knows of the vectors of each code, as one flat buffer that is summed over replicas at once.
+"""How much vectors weigh, and what a replica knows of those of each code, as one flat buffer to sum over replicas.
 
 Shapes: ``n`` vectors, ``v`` codes, ``d`` components.
 """
@@ -34,3 +34,28 @@ def sums_and_mass(flat: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Te
     """Views of a flat buffer: sums ``[v, d]`` and mass ``[v]``."""
     split = len(flat) - size
     return flat[:split].view(size, -1), flat[split:]
+
+
+def occurrences(
+    size: int, counts: torch.Tensor | None, fuse_only: torch.Tensor | None, device: torch.device
+) -> torch.Tensor | None:
+    """How much each vector weighs in loss and statistics.
+
+    Args:
+        size: n.
+        counts: integer or bool ``[n]``; None: 1 each.
+        fuse_only: bool ``[n]``, vectors that weigh nothing; None: none.
+        device: of the vectors.
+
+    Returns:
+        int64 ``[n]``, or None where all weigh 1.
+    """
+    if fuse_only is None:
+        return None if counts is None else counts.long()
+    weights = torch.ones(size, dtype=torch.int64, device=device) if counts is None else counts.long()
+    return weights.masked_fill(fuse_only.bool(), 0)
+
+
+def shares(weights: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Weights that sum to 1, or to 0 where there is nothing to weigh: an empty batch has loss 0."""
+    return weights.to(dtype) / weights.sum().clamp(min=1)

@@ -32,9 +32,9 @@ class StraightThroughCascade(torch.autograd.Function):
         mass: H tensors; the i-th ``[v_{i-1}]`` is the weight of each input of level i in the loss. Each sums to 1.
         codebooks: H tensors ``[v_i, d]`` of the dtype of z.
 
-    Codebooks that require a gradient all get one, zeros where no vector chose a row, so that data-parallel training
-    never meets an unused parameter; either all require one or none does. With ``alpha = 0`` the forward and backward of
-    ``fused`` are the identity, to the bit.
+    Every codebook that requires a gradient gets one, zeros where no vector chose a row, so that data-parallel training
+    never meets an unused parameter; the others, frozen or moving averages, get none. With ``alpha = 0`` the forward and
+    backward of ``fused`` are the identity, to the bit.
     """
 
     @staticmethod
@@ -74,22 +74,28 @@ class StraightThroughCascade(torch.autograd.Function):
         settings: CascadeSettings = ctx.settings
         levels, saved = len(ctx.sizes), ctx.saved_tensors
         residuals, assignment, mass = saved[:levels], saved[levels : 2 * levels], saved[2 * levels :]
-        learns = ctx.needs_input_grad[-1]  # the codebooks by gradient; moving averages need none
-        grad_codebooks = [residuals[0].new_zeros(size, residuals[0].shape[1]) for size in ctx.sizes if learns]
+        learns = ctx.needs_input_grad[-levels:]
+        depth = max((level + 1 for level in range(levels) if learns[level]), default=0)  # no coarser one learns
+        grad_codebooks = [residuals[0].new_zeros(size, residuals[0].shape[1]) for size in ctx.sizes[:depth]]
         grad_z = None
 
         if grad_fused is not None and settings.codebook_gradient == "task_and_quantization" and settings.alpha != 0:
             task, share = grad_fused, settings.alpha / levels
-            for grad, codes in zip(grad_codebooks, assignment[: len(grad_codebooks)], strict=True):
+            for grad, codes in zip(grad_codebooks, assignment[:depth], strict=True):
                 grad.index_add_(0, codes, task, alpha=share)
                 task, share = grad, 1.0  # the vectors of a coarse code are those of the fine codes that chose it
 
         if grad_loss is not None:
             scale = grad_loss * (2 / ctx.per_component)
-            for level, residual in enumerate(residuals if learns else residuals[:1]):
+            for level, residual in enumerate(residuals):
+                pulls, commits = learns[level], level == 0 or learns[level - 1]
+                if not pulls and not commits:
+                    continue
                 pull = residual * (mass[level] * scale).unsqueeze(1)
-                if learns:
+                if pulls:
                     grad_codebooks[level].index_add_(0, assignment[level], pull, alpha=-1)
+                if not commits:
+                    continue
                 commitment = pull.mul_(settings.beta)  # on the level's input: z, or the codebook before
                 if level > 0:
                     grad_codebooks[level - 1].add_(commitment)
@@ -102,4 +108,5 @@ class StraightThroughCascade(torch.autograd.Function):
                 grad_z.add_(grad_fused, alpha=straight)
             else:
                 grad_z = grad_fused if settings.alpha == 0 else grad_fused * straight
-        return grad_z, None, None, None, *(grad_codebooks if learns else [None] * levels)
+        kept = (grad_codebooks[level] if learns[level] else None for level in range(levels))
+        return grad_z, None, None, None, *kept

@@ -5,15 +5,16 @@ Shapes: ``v_i`` codes at level i, ``d`` components.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
 
-from cove_dist.quantization.kmeans import kmeans
+from cove_dist.quantization.kmeans import kmeans, mass_of_centres
 from cove_dist.quantization.moments import reset_moments
 from cove_dist.quantization.observation import Observation, distinct_vectors
+from cove_dist.quantization.precision import at_least_float32
 from cove_dist.quantization.quantizer import CascadedQuantizer
 from cove_dist.quantization.replicas import ALONE, Replicas, generator
 from cove_dist.quantization.sampling import draw_vectors
@@ -71,6 +72,10 @@ class CodebookUpkeep:
     What it changes is the same on every replica, to the bit. Under `DistributedDataParallel` give that
     ``broadcast_buffers=False``: a quantizer counts in buffers what its own replica has seen.
 
+    A quantizer in evaluation mode is left as it is: nothing is averaged, started or revived, and what it has gathered
+    waits for the next call in training mode. Codebooks that are frozen (`CascadedQuantizer.freeze`) stay as they are,
+    and k-means of the next level starts from them. Mode and freezing must be the same on every replica.
+
     Args:
         quantizers: by name.
         settings: when to do what.
@@ -106,16 +111,18 @@ class CodebookUpkeep:
             RuntimeError: vectors of this step are needed, and a quantizer had no training pass since the last call.
         """
         settings, revived = self._settings, {}
-        self._average()
+        training = {name: quantizer for name, quantizer in self._quantizers.items() if quantizer.training}
+        self._average(training.values())
         if settings.collects(step):
-            for name in self._quantizers:
+            for name in training:
                 self._collected[name].append(self._observed(name, step))
         if settings.start == "kmeans" and step == settings.kmeans_step:
-            self._start_by_kmeans()
-        elif settings.revives(step):
-            revived = self._revive(step)
-        for quantizer in self._quantizers.values():
+            self._start_by_kmeans(training)
+        elif settings.revives(step) and training:
+            revived = self._revive(step, training)
+        for quantizer in training.values():
             quantizer.observation = None
+        for quantizer in self._quantizers.values():
             quantizer.keep_observation = settings.collects(step + 1) or settings.revives(step + 1)
         return revived
 
@@ -130,9 +137,9 @@ class CodebookUpkeep:
         self._usage.set_counts(state["usage"])
         self._collected = {name: [Observation(*o) for o in kept] for name, kept in state["collected"].items()}
 
-    def _average(self) -> None:
+    def _average(self, training: Iterable[CascadedQuantizer]) -> None:
         """All quantizers' statistics of the step as one flat buffer."""
-        averaged = [q for q in self._quantizers.values() if q.moving_averages is not None]
+        averaged = [q for q in training if q.moving_averages is not None]
         if not averaged:
             return
         own = [q.moving_averages.take_statistics(q.codebooks) for q in averaged]
@@ -150,31 +157,39 @@ class CodebookUpkeep:
             )
         return observation
 
-    def _start_by_kmeans(self) -> None:
-        for number, (name, quantizer) in enumerate(self._quantizers.items()):
+    def _start_by_kmeans(self, training: Mapping[str, CascadedQuantizer]) -> None:
+        for number, name in enumerate(self._quantizers):
+            if name not in training:
+                continue
+            quantizer = training[name]
             vectors, weights = distinct_vectors(self._collected.pop(name))
-            for level, size in enumerate(quantizer.levels):
+            for level, frozen in enumerate(quantizer.frozen):
+                vectors, weights = _precise(vectors, self._offered(weights, level), quantizer.codebooks[level])
+                if frozen:
+                    codebook = quantizer.codebooks[level].to(vectors.dtype)
+                    vectors, weights = codebook, mass_of_centres(vectors, weights, codebook, self._replicas)
+                    continue
                 random = self._random(vectors.device, self._settings.kmeans_step, number, level)
-                dtype = quantizer.codebooks[level].dtype
-                offered = self._offered(weights.to(dtype), level)
-                vectors, weights = kmeans(vectors.to(dtype), offered, size, self._replicas, random)
+                vectors, weights = kmeans(vectors, weights, quantizer.levels[level], self._replicas, random)
                 self._place(quantizer, level, torch.arange(len(vectors), device=vectors.device), vectors)
-        self._usage.restart()
+        self._usage.restart(training.values())
 
-    def _revive(self, step: int) -> dict[str, int]:
+    def _revive(self, step: int, training: Mapping[str, CascadedQuantizer]) -> dict[str, int]:
         counts = self._usage.counts()
         self._replicas.add_up(counts)
-        self._usage.restart()
+        self._usage.restart(training.values())
         revived = {}
         for number, (name, usage) in enumerate(zip(self._quantizers, self._usage.by_level(counts), strict=True)):
-            quantizer = self._quantizers[name]
+            if name not in training:
+                continue
+            quantizer = training[name]
             # What each level quantizes, with its weight: the vectors of the latest step, then the codebook before.
             inputs = [distinct_vectors([self._observed(name, step)]), *zip(quantizer.codebooks, usage, strict=True)]
             for level, (vectors, weights) in enumerate(inputs[: len(usage)]):
                 random = self._random(counts.device, step, number, level)
                 dead = (usage[level] == 0).nonzero().flatten()
-                offered = self._offered(weights, level)
-                revived[f"{name}_{level + 1}"] = self._revive_level(quantizer, level, dead, vectors, offered, random)
+                offered = _precise(vectors, self._offered(weights, level), quantizer.codebooks[level])
+                revived[f"{name}_{level + 1}"] = self._revive_level(quantizer, level, dead, *offered, random)
         return revived
 
     def _revive_level(
@@ -187,12 +202,11 @@ class CodebookUpkeep:
         random: torch.Generator,
     ) -> int:
         """Place dead codes on inputs of the level, by odds of their weight times squared distance from their code."""
-        if len(dead) == 0:
+        if len(dead) == 0 or quantizer.frozen[level]:
             return 0
         codebook = quantizer.codebooks[level]
-        inputs = inputs.to(codebook.dtype)
-        _, distances = nearest_with_distance(inputs, codebook)
-        drawn = draw_vectors(inputs, weights * distances, len(dead), self._replicas, random)
+        _, distances = nearest_with_distance(inputs, codebook.to(inputs.dtype))
+        drawn = draw_vectors(inputs, weights * distances, len(dead), self._replicas, random).to(codebook.dtype)
         drawn = torch.unique(drawn, dim=0)  # several replicas may have offered the vector of one id
         self._place(quantizer, level, dead[: len(drawn)], drawn)
         return len(drawn)
@@ -200,7 +214,7 @@ class CodebookUpkeep:
     def _place(self, quantizer: CascadedQuantizer, level: int, rows: torch.Tensor, vectors: torch.Tensor) -> None:
         """Put code vectors into rows of a level, and forget what optimizer and averages knew of these rows."""
         codebook = quantizer.codebooks[level]
-        codebook[rows] = vectors
+        codebook[rows] = vectors.to(codebook.dtype)
         if quantizer.moving_averages is not None:
             quantizer.moving_averages.restart(level, rows)
         reset_moments(self._optimizer_state(codebook), codebook.shape, rows)
@@ -213,3 +227,9 @@ class CodebookUpkeep:
 
     def _random(self, device: torch.device, *key: int) -> torch.Generator:
         return generator(device, self._settings.seed, *key, self._replicas.rank)
+
+
+def _precise(vectors: torch.Tensor, weights: torch.Tensor, codebook: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs of a level and their weights in the type of its codebook, in float32 where that is less precise."""
+    dtype = at_least_float32(codebook.dtype)
+    return vectors.to(dtype), weights.to(dtype)

@@ -38,9 +38,15 @@ class UsageSince:
         self._quantizers = tuple(quantizers)
         self.restart()
 
-    def restart(self) -> None:
-        """The moment is now."""
-        self._before = self._total()
+    def restart(self, quantizers: Iterable[CascadedQuantizer] | None = None) -> None:
+        """The moment is now, for all quantizers or for some of them."""
+        total = self._total()
+        if quantizers is not None:
+            named = {id(quantizer) for quantizer in quantizers}
+            kept = self._before.split([sum(q.levels) for q in self._quantizers])
+            parts = zip(self._quantizers, total.split([len(k) for k in kept]), kept, strict=True)
+            total = torch.cat([now if id(q) in named else before for q, now, before in parts])
+        self._before = total
 
     def counts(self) -> torch.Tensor:
         """Int64 ``[sum of v_i]``, quantizer by quantizer, level by level, on their device."""

@@ -131,11 +131,14 @@ class Quantized(nn.Module):
         return out.fused.square().mean() + out.loss
 
 
-def train_without_torchrec(learning: str) -> tuple[int, list[int]]:
-    """A plain torch loop under `DistributedDataParallel`."""
+def train_without_torchrec(learning: str, frozen: tuple[int, ...]) -> tuple[int, list[bool], list[int]]:
+    """A plain torch loop under `DistributedDataParallel`: codes revived, which codebooks moved, hashes of the state."""
     with process_group("cpu") as runtime:
         torch.manual_seed(0)
         model = Quantized(learning)
+        for level in frozen:
+            model.quantizer.freeze(level)
+        start = [codebook.detach().clone() for codebook in model.quantizer.codebooks]
         ddp = DistributedDataParallel(model, broadcast_buffers=False)
         optimizer = torch.optim.Adam([p for p in ddp.parameters() if p.requires_grad], lr=0.01)
         upkeep = CodebookUpkeep(
@@ -150,11 +153,16 @@ def train_without_torchrec(learning: str) -> tuple[int, list[int]]:
             ddp(torch.randint(0, 300, (40,), generator=random)).backward()
             optimizer.step()
             revived += sum(upkeep.after_step(step).values())
-        return revived, [int(fingerprint(value)) for value in model.state_dict().values()]
+        moved = [not torch.equal(*pair) for pair in zip(model.quantizer.codebooks, start, strict=True)]
+        return revived, moved, [int(fingerprint(value)) for value in model.state_dict().values()]
 
 
+@pytest.mark.parametrize(("world_size", "frozen"), [(2, ()), (2, (0,)), (4, (1,))])
 @pytest.mark.parametrize("learning", LEARNING)
-def test_a_plain_torch_loop_keeps_replicas_the_same_too(learning: str) -> None:
-    first, second = run_ranks(2, train_without_torchrec, learning)
-    assert first[0] > 0
-    assert first == second
+def test_a_plain_torch_loop_keeps_replicas_the_same_and_frozen_codebooks_as_they_are(
+    learning: str, world_size: int, frozen: tuple[int, ...]
+) -> None:
+    first, *others = run_ranks(world_size, train_without_torchrec, learning, frozen)
+    assert first[0] > 0 or frozen
+    assert first[1] == [level not in frozen for level in range(2)]
+    assert all(other == first for other in others)

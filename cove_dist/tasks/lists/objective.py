@@ -149,8 +149,8 @@ class ListObjective(nn.Module):
             return Items(ids, self.with_categories(raw[:count], ids), raw, None, given), None
         by_code = self.two_stage is not None and given is None
         quantized = len(ids) if self.settings.fuse_output or by_code else count
-        counts = (torch.arange(quantized, device=ids.device) < count).long()
-        output = self.quantizers["item"](raw[:quantized], counts=counts, ids=ids[:quantized])
+        vocabulary = torch.arange(quantized, device=ids.device) >= count
+        output = self.quantizers["item"](raw[:quantized], ids=ids[:quantized], fuse_only=vocabulary)
         scored = output.fused if self.settings.fuse_output else raw
         fed = self.with_categories(output.fused[:count], ids)
         return Items(ids, fed, scored, output.codes, output.codes[:, -1] if by_code else given), output.loss

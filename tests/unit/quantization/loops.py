@@ -48,7 +48,7 @@ class Loop:
         out = self.quantizer(self.table(ids), ids=ids)
         (out.fused.square().mean() + out.loss).backward()
         for group in self.optimizer.param_groups:
-            for parameter in group["params"]:
+            for parameter in (p for p in group["params"] if p.requires_grad):  # some may be frozen by now
                 self.replicas.add_up(parameter.grad)
                 parameter.grad /= self.replicas.world_size
         self.optimizer.step()

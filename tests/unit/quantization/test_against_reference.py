@@ -20,10 +20,12 @@ def run(quantizer: CascadedQuantizer, problem: dict, **inputs) -> dict[str, torc
     return {"fused": fused, "codes": codes, "loss": loss, "z": z.grad, **gradients}
 
 
-def run_reference(problem: dict, counts: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+def run_reference(
+    problem: dict, weights: torch.Tensor | None = None, frozen: tuple[int, ...] = ()
+) -> dict[str, torch.Tensor]:
     z = problem["z"].clone().requires_grad_()
-    codebooks = [e.clone().requires_grad_() for e in problem["codebooks"]]
-    fused, codes, loss = reference.quantize(z, codebooks, **problem["arguments"], counts=counts)
+    codebooks = [e.clone().requires_grad_(i not in frozen) for i, e in enumerate(problem["codebooks"])]
+    fused, codes, loss = reference.quantize(z, codebooks, **problem["arguments"], counts=weights)
     ((fused * problem["task_gradient"]).sum() + problem["omega"] * loss).backward()
     gradients = {f"codebook {i}": e.grad for i, e in enumerate(codebooks)}
     return {"fused": fused, "codes": codes, "loss": loss, "z": z.grad, **gradients}
@@ -40,13 +42,48 @@ def test_values_and_gradients(problem: dict) -> None:
 @settings(max_examples=60, deadline=None)
 def test_counts_weight_the_loss(problem: dict, data: st.DataObject) -> None:
     size = len(problem["z"])
-    counts = torch.tensor(data.draw(st.lists(st.integers(0, 3), min_size=size, max_size=size).filter(any)))
+    counts = torch.tensor(data.draw(st.lists(st.integers(1, 3), min_size=size, max_size=size)))
     quantizer = build(problem["codebooks"], **problem["arguments"])
     expected = run_reference(problem, counts)
     torch.testing.assert_close(run(quantizer, problem, counts=counts), expected)
+    check_usage(quantizer, expected["codes"], counts)
+
+
+@given(problems(), st.data())
+@settings(max_examples=60, deadline=None)
+def test_vectors_to_fuse_only_weigh_nothing(problem: dict, data: st.DataObject) -> None:
+    size = len(problem["z"])
+    fuse_only = torch.tensor(
+        data.draw(st.lists(st.booleans(), min_size=size, max_size=size).filter(lambda x: not all(x)))
+    )
+    counts = torch.tensor(data.draw(st.lists(st.integers(1, 3), min_size=size, max_size=size)))
+    weights = counts * ~fuse_only
+    quantizer = build(problem["codebooks"], **problem["arguments"])
+    expected = run_reference(problem, weights)
+    torch.testing.assert_close(run(quantizer, problem, counts=counts, fuse_only=fuse_only), expected)
+    check_usage(quantizer, expected["codes"], weights)
+    alone, everything = (build(problem["codebooks"], **problem["arguments"]) for _ in range(2))
+    torch.testing.assert_close(run(alone, problem, fuse_only=fuse_only), run_reference(problem, (~fuse_only).long()))
+    torch.testing.assert_close(run(everything, problem, fuse_only=torch.zeros_like(fuse_only)), run_reference(problem))
+
+
+def check_usage(quantizer: CascadedQuantizer, codes: torch.Tensor, weights: torch.Tensor) -> None:
     for level, usage in enumerate(quantizer.usage()):
-        occurrences = expected["codes"][:, level].repeat_interleave(counts)
+        occurrences = codes[:, level].repeat_interleave(weights)
         assert torch.equal(usage, torch.bincount(occurrences, minlength=len(usage)))
+
+
+@given(problems(), st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_frozen_codebook_has_no_gradient_and_the_others_have_theirs(problem: dict, data: st.DataObject) -> None:
+    levels = len(problem["codebooks"])
+    frozen = tuple(data.draw(st.sets(st.integers(0, levels - 1), min_size=1)))
+    quantizer = build(problem["codebooks"], **problem["arguments"])
+    for level in frozen:
+        quantizer.freeze(level)
+    found, expected = run(quantizer, problem), run_reference(problem, frozen=frozen)
+    assert [found[f"codebook {level}"] is None for level in range(levels)] == [i in frozen for i in range(levels)]
+    torch.testing.assert_close(found, expected)
 
 
 @given(problems(), st.data())
