@@ -17,7 +17,7 @@ from functools import partial
 from rich.console import Console
 
 from cove_dist.experiments.plan import file_arguments, shipped
-from cove_dist.experiments.tuning import run_search
+from cove_dist.experiments.tuning import BEST_FILE, run_search
 from launch.cli import run
 from launch.tables import rich_table
 
@@ -42,7 +42,8 @@ def search(overrides: Sequence[str], command: str) -> None:
     folder, table = run_search(overrides, command)
     console = Console()
     console.print(rich_table(table))
-    console.print(f"best overrides: {folder}/best.yaml", soft_wrap=True, markup=False, highlight=False)
+    if (folder / BEST_FILE).is_file():
+        console.print(f"best overrides: {folder / BEST_FILE}", soft_wrap=True, markup=False, highlight=False)
 
 
 if __name__ == "__main__":

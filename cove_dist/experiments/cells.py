@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from cove_dist.composition import load_run_config
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.grid import Cell, GridConfig
-from cove_dist.experiments.process import exclusive, run_program, tail
+from cove_dist.experiments.process import exclusive, reason, run_program, size, tail
 from cove_dist.runs import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE, flat, read_json
 from data_pipeline.files import replaced_file
 from data_pipeline.json_files import write_json
@@ -29,7 +29,15 @@ _ANY_VALUE = ("output", "trainer.checkpoint", "trainer.early_stopping.mode")
 
 
 class CellFailed(Exception):
-    """A program of the cell ended with an error; the message is the end of its log."""
+    """A program of the cell ended with an error.
+
+    Attributes:
+        reason: in one line. The message is the end of its log.
+    """
+
+    def __init__(self, log: str, reason: str) -> None:
+        super().__init__(log)
+        self.reason = reason
 
 
 def metrics_path(folder: Path, split: str) -> Path:
@@ -47,6 +55,11 @@ def state(cell: Cell, grid: GridConfig) -> str:
     if read_json(cell.folder / RECORD).get("state") == "failed":
         return "failed"
     return "begun" if (cell.folder / CONFIG_FILE).is_file() else "missing"
+
+
+def failure(cell: Cell) -> str:
+    """Return why the cell failed, in one line."""
+    return read_json(cell.folder / RECORD).get("reason") or f"see {cell.folder / LOG}"
 
 
 def changes(cell: Cell) -> list[str]:
@@ -130,8 +143,9 @@ def _evaluate(folder: Path, split: str, grid: GridConfig, lock: int, stop: Event
 
 def _run(module: str, arguments: list[str], folder: Path, grid: GridConfig, lock: int, stop: Event) -> None:
     log = folder / LOG
+    start = size(log)
     if run_program(module, arguments, log, grid, lock=lock, stop=stop):
-        raise CellFailed(tail(log))
+        raise CellFailed(tail(log), reason(log, start))
 
 
 @contextmanager
@@ -143,7 +157,7 @@ def _recorded(folder: Path) -> Iterator[None]:
         yield
         record = {"state": "finished"}
     except CellFailed as error:
-        record = {"state": "failed", "error": str(error)}
+        record = {"state": "failed", "reason": error.reason, "error": str(error)}
         raise
     finally:
         record |= {"seconds": before + time.monotonic() - started}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.25
 _GRACE_SECONDS = 20
 _TAIL_LINES = 15
+# As the launch programs print an error; that another rank is gone is never the cause.
+_ERROR = re.compile(r"^error(?: \(rank \d+\))?: (?!lost another rank)(.+)$", re.MULTILINE)
 
 
 class Interrupted(Exception):
@@ -116,3 +119,20 @@ def tail(log: Path) -> str:
     """The last lines of a log."""
     lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
     return "\n".join(line for line in lines[-_TAIL_LINES:] if line.strip())
+
+
+def reason(log: Path, start: int = 0) -> str:
+    """Return why a program ended, in one line: its last error message, or else the last line that it printed.
+
+    Args:
+        log: of one or several programs.
+        start: bytes of the log before the program began.
+    """
+    text = log.read_bytes()[start:].decode(errors="replace") if log.is_file() else ""
+    messages = _ERROR.findall(text) or [line for line in text.splitlines() if line.strip()]
+    return messages[-1].strip() if messages else "it printed nothing"
+
+
+def size(log: Path) -> int:
+    """Return the bytes of a log, 0 where there is none yet."""
+    return log.stat().st_size if log.is_file() else 0

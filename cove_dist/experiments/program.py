@@ -88,4 +88,4 @@ def write_everything(grid: GridConfig, cells: Sequence[Cell], command: str, *, p
     results = Results.of(table)
     drawn = draw(grid, cells, results, folder) if pictures else []
     write_tables(grid, cells, results, drawn, folder, command)
-    return Outcome(folder, [means_table(grid, results, split) for split in grid.splits], unfinished(cells, grid))
+    return Outcome(folder, [means_table(grid, cells, results, split) for split in grid.splits], unfinished(cells, grid))

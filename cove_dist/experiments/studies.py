@@ -7,6 +7,7 @@ that it goes on from its checkpoint, and counts once.
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from dataclasses import asdict
 from pathlib import Path
@@ -152,10 +153,11 @@ class PairStudy:
             self._study.tell(trial, value, state=state)
 
     def best(self) -> FrozenTrial | None:
-        """The best complete trial, the earliest among equals."""
+        """Return the best complete trial, the earliest among equals; None if there is none."""
         sign = 1 if self.mode == "max" else -1
         complete = [trial for trial in self.ended() if trial.state == TrialState.COMPLETE]
-        return max(complete, key=lambda trial: sign * (trial.value or 0.0), default=None)
+        values = [(sign * trial.value, trial) for trial in complete if math.isfinite(trial.value)]
+        return max(values, key=lambda pair: pair[0], default=(None, None))[1]
 
 
 def folder_name(trial: Trial | FrozenTrial) -> str:

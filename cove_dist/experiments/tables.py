@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
 from cove_dist.evaluation.frequency import GROUPS
-from cove_dist.experiments.cells import state
+from cove_dist.experiments.cells import failure, state
 from cove_dist.experiments.claims import Claim, claims_of, tally
 from cove_dist.experiments.grid import Cell, GridConfig, tuning_note
 from cove_dist.experiments.results import Results
@@ -20,13 +21,17 @@ from data_pipeline.files import replaced_file
 MARKDOWN_FILE, LATEX_FILE = "tables.md", "tables.tex"
 
 
-def means_table(grid: GridConfig, results: Results, split: str) -> TextTable:
-    """A row a model and quantizer, a column a metric."""
+def means_table(grid: GridConfig, cells: Sequence[Cell], results: Results, split: str) -> TextTable:
+    """Return a row a model and quantizer, a column a metric; the runs that failed, as diverged ones do, are counted."""
     rows = []
+    failed = Counter((cell.model, cell.quantizer) for cell in cells if state(cell, grid) == "failed")
     for model, quantizer in grid.pairs():
         by_metric = [results.of_seeds(split, model, quantizer, metric) for metric in grid.metrics]
-        runs = f"{max(map(len, by_metric))} of {len(grid.seeds)}"
-        rows.append((model, quantizer, *(mean_and_deviation_text(list(v.values())) for v in by_metric), runs))
+        count = failed[model, quantizer]
+        runs = f"{max(map(len, by_metric))} of {len(grid.seeds)}" + (f", {count} failed" if count else "")
+        absent = "failed" if count == len(grid.seeds) else MISSING
+        means = [mean_and_deviation_text(list(v.values())) if v else absent for v in by_metric]
+        rows.append((model, quantizer, *means, runs))
     note = f"Mean ± standard deviation over seeds {', '.join(map(str, grid.seeds))}."
     header = ("model", "quantizer", *grid.metrics, "runs")
     return TextTable(f"{grid.title}: {split} split", header, tuple(rows), (note,))
@@ -96,7 +101,7 @@ def write_tables(
     latex = [f"% {grid.title}. Made by: {command}\n"]
     for split in grid.splits:
         claims = claims_of(grid, results, split)
-        tables = [means_table(grid, results, split)]
+        tables = [means_table(grid, cells, results, split)]
         if claims:
             tables.append(comparison_table(grid, claims, split))
             tables += [frequency_table(grid, results, split, metric) for metric in grid.by_frequency]
@@ -115,7 +120,11 @@ def write_tables(
 def unfinished(cells: Sequence[Cell], grid: GridConfig) -> str:
     """The cells that the tables lack, with their state; empty when there are none."""
     states = [(cell, state(cell, grid)) for cell in cells]
-    lines = [f"- {cell.name}: {condition}" for cell, condition in states if condition != "finished"]
+    lines = [f"- {cell.name}: {_condition(cell, word)}" for cell, word in states if word != "finished"]
     if not lines:
         return ""
     return f"## Not in these tables\n\n{len(lines)} of {len(cells)} cells:\n\n" + "\n".join(lines) + "\n"
+
+
+def _condition(cell: Cell, state: str) -> str:
+    return f"failed: {failure(cell)}" if state == "failed" else state

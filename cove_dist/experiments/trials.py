@@ -15,7 +15,7 @@ from optuna.trial import Trial, TrialState
 
 from cove_dist.experiments.cells import LOG
 from cove_dist.experiments.plan import merged
-from cove_dist.experiments.process import exclusive, run_program, tail
+from cove_dist.experiments.process import exclusive, reason, run_program, size
 from cove_dist.experiments.search import sampled
 from cove_dist.experiments.studies import PairStudy
 from cove_dist.runs import LOG_FILE, read_records
@@ -39,12 +39,14 @@ class Follower:
         for record in read_records(self._log):
             epoch = record["epoch"]
             if record["kind"] == "validation" and epoch not in self.values:
-                self.values[epoch] = record[self._study.metric]
-                self.pruned = self.pruned or self._study.report(self._trial, epoch, self.values[epoch])
+                self.values[epoch] = value = record[self._study.metric]
+                if math.isfinite(value) and not self.pruned:  # what is not defined is no reason to end the trial
+                    self.pruned = self._study.report(self._trial, epoch, value)
         return self.pruned
 
     def best(self) -> float | None:
-        values = [value for value in self.values.values() if not math.isnan(value)]
+        """Return the best value of the epochs so far; None if it was defined in none of them."""
+        values = [value for value in self.values.values() if math.isfinite(value)]
         return (max if self._study.mode == "max" else min)(values, default=None)
 
 
@@ -64,16 +66,19 @@ def run_trial(study: PairStudy, trial: Trial, stop: Event) -> str:
     started = time.monotonic()
     with exclusive(folder.parent / f".{folder.name}.lock", stop) as lock:
         log = folder / LOG
+        start = size(log)
         code = run_program("launch.train", arguments, log, search, lock=lock, stop=stop, enough=follower.look)
     if code == 0:
         follower.look()
     facts = {"overrides": list(found), "epochs": len(follower.values), "seconds": time.monotonic() - started}
-    words = _tell(study, trial, follower, code, facts, tail(log))
+    cause = reason(log, start) if code else f"{study.metric} was defined in no epoch"
+    words = _tell(study, trial, follower, code, facts, cause)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # they served to resume
     return words
 
 
-def _tell(study: PairStudy, trial: Trial, follower: Follower, code: int, facts: dict, log: str) -> str:
+def _tell(study: PairStudy, trial: Trial, follower: Follower, code: int, facts: dict, cause: str) -> str:
+    """Complete only if the training ended well: of one that diverged not even the epochs before count."""
     best = follower.best()
     if code == 0 and best is not None:
         study.tell(trial, TrialState.COMPLETE, best, facts)
@@ -82,5 +87,5 @@ def _tell(study: PairStudy, trial: Trial, follower: Follower, code: int, facts: 
         study.tell(trial, TrialState.PRUNED, None, facts)
         reached = "no number" if best is None else f"{best:.4f}"
         return f"pruned after epoch {max(follower.values)}: {study.metric} {reached}"
-    study.tell(trial, TrialState.FAIL, None, facts | {"error": log})
-    return f"failed:\n{log}\n"
+    study.tell(trial, TrialState.FAIL, None, facts | {"error": cause})
+    return f"failed: {cause}"

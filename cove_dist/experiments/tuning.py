@@ -13,6 +13,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from cove_dist.errors import TrainingError
+from cove_dist.experiments.cells import LOG
 from cove_dist.experiments.process import exclusive
 from cove_dist.experiments.progress import Estimate, JobProgress
 from cove_dist.experiments.results import write_results
@@ -37,6 +38,7 @@ SCHEMA = pa.schema(
         ("value", pa.float64()),  # the best of the epochs; of a pruned trial the last
         ("epochs", pa.int64()),
         ("seconds", pa.float64()),
+        ("reason", pa.string()),  # of a failed trial
         ("parameters", pa.string()),  # JSON
     ]
 )
@@ -85,15 +87,23 @@ def run_trials(search: SearchConfig, studies: Sequence[PairStudy], stop: Event, 
             _give_up_if_hopeless(study)
 
         in_parallel([partial(job, *turn) for turn in turns], search.jobs, stop, progress.refresh)
+    for study in asked:
+        _give_up_if_hopeless(study)
 
 
 def _give_up_if_hopeless(study: PairStudy) -> None:
-    ended = study.ended()
-    failed = [trial for trial in ended if trial.state == TrialState.FAIL]
+    ended, failed = study.ended(), failures(study)
     if len(failed) == len(ended) >= min(_HOPELESS, study.search.trials):
+        folder = Path(study.search.output) / study.name / folder_name(failed[-1])
         raise TrainingError(
-            f"{study.name}: all {len(failed)} trials failed, the last with:\n{failed[-1].user_attrs['error']}"
+            f"{study.name}: all {len(failed)} trials failed, so it has no best settings; the last with:"
+            f" {failed[-1].user_attrs['error']}. See {folder / LOG}"
         )
+
+
+def failures(study: PairStudy) -> list[FrozenTrial]:
+    """Return the trials whose training failed, diverged ones among them."""
+    return [trial for trial in study.ended() if trial.state == TrialState.FAIL]
 
 
 def write_search(search: SearchConfig, studies: Sequence[PairStudy], command: str) -> TextTable:
@@ -106,11 +116,15 @@ def write_search(search: SearchConfig, studies: Sequence[PairStudy], command: st
         folder = Path(search.output)
         ended = {study.name: study.ended() for study in studies}
         table = summary_table(search, studies)
-        text = f"# {search.title}\n\nMade by `{command}`.\n\n{table.markdown()}"
+        failed = [f"- {s.name}/{folder_name(t)}: {t.user_attrs['error']}" for s in studies for t in failures(s)]
+        listed = "\n".join(["", "## Failed trials", "", *failed, ""]) if failed else ""
+        text = f"# {search.title}\n\nMade by `{command}`.\n\n{table.markdown()}{listed}"
         with replaced_file(folder / SUMMARY_FILE) as file:
             file.write_text(text)
-        with replaced_file(folder / BEST_FILE) as file:
-            OmegaConf.save(OmegaConf.create(best_of(studies)), file)
+        best = best_of(studies)
+        if best["pairs"]:  # a grid must not take a file without settings
+            with replaced_file(folder / BEST_FILE) as file:
+                OmegaConf.save(OmegaConf.create(best), file)
         rows = [_row(study, trial) for study in studies for trial in ended[study.name]]
         write_results(pa.Table.from_pylist(rows, SCHEMA), folder / TRIALS_FILE)
         return table
@@ -146,7 +160,8 @@ def summary_table(search: SearchConfig, studies: Sequence[PairStudy]) -> TextTab
         rows.append((study.model, study.quantizer, study.metric, tried, ", ".join(counts), before, *found))
     header = ("model", "quantizer", "metric", "trials", "ended", "defaults", "best", "with")
     note = (
-        f"{_budgets(studies)} The settings without a search are among the trials. Values are of the validation split,"
+        f"{_budgets(studies)} The settings without a search are among the trials. Pruned and failed"
+        " trials count as trials, and are never the best. Values are of the validation split,"
         " at the best epoch; the test split is not read."
     )
     return TextTable(search.title, header, tuple(rows), (note,))
@@ -180,5 +195,6 @@ def _row(study: PairStudy, trial: FrozenTrial) -> dict:
         "value": trial.value,
         "epochs": trial.user_attrs["epochs"],
         "seconds": trial.user_attrs["seconds"],
+        "reason": trial.user_attrs.get("error"),
         "parameters": to_json(trial.params),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import sqlite3
@@ -53,3 +54,25 @@ def test_a_search_is_interrupted_and_goes_on_without_the_test_split(prepared: Pa
     assert "deepfm/cove/seed_2: missing" in out
     assert "Settings tuned by 2 trials each" in (tmp_path / "runs" / "tables.md").read_text()
     assert "4/4" not in launch("tune", str(search), *given).stderr, "nothing is left to do"
+
+
+def test_trials_that_diverge_fail_and_are_never_the_best(prepared: Path, tmp_path: Path) -> None:
+    search, folder = write_search(tmp_path, prepared), tmp_path / "search" / "deepfm" / "none"
+    wide = ('only=["*/none"]', "space.all.rate.high=1e30", "starts=[{rate:1e30}]", "~space.all.units")
+    out = succeed("tune", str(search), *wide, "trials=2")
+    assert "best overrides" in out
+    rows = pq.read_table(tmp_path / "search" / "trials.parquet").to_pylist()
+    assert [row["state"] for row in rows] == ["complete", "failed"]
+    assert re.match(r"loss not finite at step \d+ \(loss, task\): training diverged", rows[1]["reason"])
+    best = OmegaConf.load(tmp_path / "search" / "best.yaml").pairs.deepfm.none
+    assert best.overrides[0] == "trainer.optimizer.learning_rate=0.001"
+    assert not (folder / "trial_0001" / "summary.json").exists()
+
+    hopeless = (
+        "output=" + str(tmp_path / "hopeless"),
+        'models.deepfm=["model=deepfm","trainer.optimizer.learning_rate=1e30"]',
+    )
+    done = launch("tune", str(search), 'only=["*/none"]', *hopeless, "~space.all.rate", "trials=1")
+    assert done.returncode == 2
+    assert "deepfm/none: all 1 trials failed, so it has no best settings; the last with: loss not finite" in done.stderr
+    assert not (tmp_path / "hopeless" / "best.yaml").exists()

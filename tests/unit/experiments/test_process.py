@@ -14,7 +14,7 @@ from threading import Event
 
 import pytest
 
-from cove_dist.experiments.process import Interrupted, end, exclusive, tail
+from cove_dist.experiments.process import Interrupted, end, exclusive, reason, size, tail
 from cove_dist.experiments.runner import in_parallel, stopping
 
 
@@ -92,3 +92,25 @@ def test_the_end_of_a_log(tmp_path: Path) -> None:
     log.write_text("".join(f"line {i}\n\n" for i in range(50)))
     assert tail(log).splitlines()[-1] == "line 49"
     assert len(tail(log).splitlines()) == 7
+
+
+@pytest.mark.parametrize(
+    ("printed", "words"),
+    [
+        ("error: data = x: no such folder\n", "data = x: no such folder"),
+        (
+            "error (rank 0): loss not finite\nerror (rank 1): lost another rank, which has stopped\nexit 2\n",
+            "loss not finite",
+        ),
+        ("Traceback ...\nValueError: broken\n\n", "ValueError: broken"),
+        ("", "it printed nothing"),
+    ],
+)
+def test_the_reason_of_an_end_is_its_own_last_error(tmp_path: Path, printed: str, words: str) -> None:
+    log = tmp_path / "cell.log"
+    assert size(log) == 0
+    log.write_text("error: of an earlier attempt\n")
+    start = size(log)
+    with log.open("a") as file:
+        file.write(printed)
+    assert reason(log, start) == words

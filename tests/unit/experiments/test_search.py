@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 from optuna.storages import BaseStorage, InMemoryStorage
@@ -22,6 +23,7 @@ from cove_dist.experiments.studies import PairStudy, folder_name
 from cove_dist.experiments.trials import Follower
 from cove_dist.experiments.tuning import run_search
 from cove_dist.runs import read_records
+from data_pipeline.json_files import to_json
 from tests.unit.experiments.grids import small_grid, small_search, write_search
 
 FACTS = {"overrides": ["a=1"], "epochs": 1, "seconds": 2.0}
@@ -225,5 +227,65 @@ def test_a_search_that_cannot_go_well_ends(tmp_path: Path, monkeypatch: pytest.M
         return 2
 
     monkeypatch.setattr(trials_module, "run_program", train)
-    with pytest.raises(TrainingError, match=r"deepfm/none: all 3 trials failed, the last with:\nerror: no such data"):
+    with pytest.raises(
+        TrainingError, match=r"deepfm/none: all 3 trials failed, .*the last with: no such data\. See .*cell\.log"
+    ):
         run_search(arguments(tmp_path, "trials=9"), "x")
+    assert not (tmp_path / "search" / "best.yaml").exists(), "a grid could take it"
+
+
+def search_of(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, outcomes: list[tuple[list[float], int, str]], trials: int
+) -> tuple[list[dict[str, Any]], str]:
+    """Trials of one pair whose trainings log these validation values, exit with these codes and print these texts."""
+    left = iter(outcomes)
+
+    def train(module: str, given: list[str], log: Path, *_: object, **__: object) -> int:
+        values, code, printed = next(left)
+        records = [{"kind": "validation", "epoch": e, "step": e, "auc": v} for e, v in enumerate(values, 1)]
+        (log.parent / "log.jsonl").write_text("".join(to_json(record) + "\n" for record in records))
+        log.write_text(printed)
+        return code
+
+    monkeypatch.setattr(trials_module, "run_program", train)
+    run_search(arguments(folder, f"trials={trials}", 'only=["*/none"]', "startup_trials=9"), "x")
+    rows = pq.read_table(folder / "search" / "trials.parquet").to_pylist()
+    return rows, (folder / "search" / "summary.md").read_text()
+
+
+DIVERGED = "epoch 1 ...\nerror (rank 1): lost another rank\nerror (rank 0): loss not finite at step 12 (loss)\nkilled\n"
+
+
+def test_a_trial_that_diverged_failed_for_that_reason_and_is_never_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even with a good epoch before; nor is one whose metric was never defined. Both count as trials."""
+    outcomes = [
+        ([0.6], 0, ""),
+        ([0.9, math.nan], 2, DIVERGED),
+        ([math.nan], 0, ""),
+        ([math.inf], 0, ""),
+        ([0.7], 0, ""),
+    ]
+    rows, summary = search_of(tmp_path, monkeypatch, outcomes, trials=5)
+    assert [row["state"] for row in rows] == ["complete", "failed", "failed", "failed", "complete"]
+    undefined = "auc was defined in no epoch"
+    assert [row["reason"] for row in rows] == [
+        None, "loss not finite at step 12 (loss)", undefined, undefined, None,
+    ]  # fmt: skip
+    assert [row["value"] for row in rows] == [0.6, None, None, None, 0.7]
+    assert "| 5 of 5 | 2 complete, 3 failed |" in summary
+    assert "failed trials count as trials, and are never the best" in summary
+    assert "- deepfm/none/trial_0001: loss not finite at step 12 (loss)" in summary
+    assert OmegaConf.load(tmp_path / "search" / "best.yaml").pairs.deepfm.none.value == 0.7
+
+
+def test_of_a_search_whose_trials_all_failed_nothing_is_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it ends just then or is started again when nothing is left to do."""
+    for _ in range(2):
+        with pytest.raises(TrainingError, match=r"deepfm/none: all 2 trials failed, so it has no best settings"):
+            search_of(tmp_path, monkeypatch, [([0.9], 2, DIVERGED), ([math.nan], 0, "")], trials=2)
+        assert not (tmp_path / "search" / "best.yaml").exists()
+        assert "| 2 of 2 | 2 failed | missing | missing |" in (tmp_path / "search" / "summary.md").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,6 +17,7 @@ from cove_dist.experiments.program import write_everything
 from cove_dist.experiments.results import Results, collect
 from cove_dist.experiments.statistics import Comparison
 from cove_dist.experiments.text import TextTable, latex_escape, mean_and_deviation_text, p_value, percent
+from data_pipeline.json_files import write_json
 from tests.unit.experiments.grids import small_grid, write_cell
 
 AUC = {  # model/quantizer: by seed; a missing one is a cell that is not finished
@@ -180,3 +182,17 @@ def test_special_characters_in_tables() -> None:
     assert latex_escape("a_b 5 % -1.5 x-2 ±") == r"a\_b 5 \% $-$1.5 x-2 $\pm$"
     table = TextTable("t", ("a|b",), (("c",),))
     assert table.markdown() == "## t\n\n| a\\|b |\n| --- |\n| c |\n"
+
+
+def test_a_cell_that_diverged_is_shown_as_failed_and_its_mean_as_of_fewer_runs(tmp_path: Path) -> None:
+    grid, _ = made(tmp_path, "only=['dlrm/*']")
+    for cell in cells_of(grid):
+        if cell.quantizer == "none" or cell.seed:
+            shutil.rmtree(cell.folder, ignore_errors=True)
+            cell.folder.mkdir(parents=True)
+            record = {"state": "failed", "reason": "loss not finite at step 12", "error": "...", "seconds": 1.0}
+            write_json(cell.folder / "cell.json", record)
+    text = (write_everything(grid, cells_of(grid), "x").folder / "tables.md").read_text()
+    assert "| dlrm | none | failed | failed | 0 of 3, 3 failed |" in text
+    assert "| dlrm | cove | 0.7200 | 0.2800 | 1 of 3, 2 failed |" in text
+    assert "- dlrm/cove/seed_1: failed: loss not finite at step 12" in text
