@@ -1,6 +1,7 @@
 """Amazon-Book as split by KGAT (Wang et al., KDD 2019): ``train.txt`` and ``test.txt``, a line a user, in no order.
 
-The split is kept. It has no validation rows, so one training row of every user who has two is held out for it.
+The split is kept. It has no rows for validation: `validation` says whether training rows are taken for it. The shipped
+configuration takes one of every user who has two, since early stopping needs them.
 """
 
 from dataclasses import dataclass

@@ -11,7 +11,8 @@ from data_pipeline.errors import DataError
 from data_pipeline.preparation.columns import Columns
 from data_pipeline.preparation.delimited import OnInvalid
 from data_pipeline.preparation.read import Source
-from data_pipeline.preparation.split import SplitBy
+from data_pipeline.preparation.saturation import SaturatedUsers
+from data_pipeline.preparation.split import SplitBy, SplitRule, Validation
 from data_pipeline.preparation.workspace import Workspace
 
 Positive = Annotated[int, Gt(0)]
@@ -51,21 +52,27 @@ class Dataset(RawData):
     """Interactions, a row each.
 
     Attributes:
-        split: how rows are split (see `preparation.split.split_rows`). None: ``given`` where the data set gives a
+        split: how rows are split (see `preparation.split.SplitRule`). None: ``given`` where the data set gives a
             split, else ``leave_one_out`` for implicit feedback, else ``user_time`` where there is a time column, else
             ``random``.
+        validation: what to do where the data set gives a split without rows for validation (see `SplitRule`): "none",
+            "leave_one_out" or "ratio".
         implicit: keep positives alone, each user-item pair once, with histories and candidates beside them: for
             collaborative filtering. None: where the data set has no labels.
         core: of implicit feedback, keep users and items with at least so many rows. None: all.
         candidates: of implicit feedback, items to rank beside each positive of validation and test. 0: none.
+        saturated_users: of implicit feedback, users with so many items that none are left to draw in training, or fewer
+            than `candidates`: "error" refuses the data, "drop" leaves these users out, counted.
         sequences: of implicit feedback, a row a history of up to so many items and the next one, for models of lists.
             None: a row an interaction.
     """
 
     split: SplitBy | None = None
+    validation: Validation = "none"
     implicit: bool | None = None
     core: Positive | None = None
     candidates: Annotated[int, Ge(0)] = 99
+    saturated_users: SaturatedUsers = "error"
     sequences: Positive | None = None
 
     @property
@@ -101,8 +108,24 @@ class Dataset(RawData):
         return self.split
 
     @property
+    def split_rule(self) -> SplitRule:
+        """Raises `DataError` where `split_by` does, and for a rule of validation where the split is not a given one."""
+        by = self.split_by
+        if self.validation != "none" and by != "given":
+            raise DataError(
+                f"data.validation = {self.validation}: for a given split; data.split = {by} makes rows for validation"
+                " itself. Set data.validation=none"
+            )
+        return SplitRule.of(self.columns, by, self.ratios, self.is_implicit, self.validation)
+
+    @property
     def sequence_length(self) -> int | None:
         """Raises `DataError` for histories of data that has no order, or of another split than leave one out."""
+        if self.saturated_users != "error" and (self.sequences is not None or not self.is_implicit):
+            raise DataError(
+                f"data.saturated_users = {self.saturated_users}: for negatives and candidates of implicit feedback,"
+                " which these data do not have. Set data.saturated_users=error"
+            )
         if self.sequences is None:
             return None
         key = f"data.sequences = {self.sequences}"
@@ -115,5 +138,9 @@ class Dataset(RawData):
         if self.split_by != "leave_one_out":
             raise DataError(
                 f"{key}, data.split = {self.split_by}: set data.split=leave_one_out, or data.sequences=null"
+            )
+        if self.columns.request is not None:
+            raise DataError(
+                f"{key}, data.request = {self.columns.request}: rows are histories. Set one of them to null"
             )
         return self.sequences

@@ -16,7 +16,7 @@ class Custom(Dataset):
     Attributes:
         source: a path or a glob.
         split_column: `split` of the columns.
-        user, item, label, rating, threshold, time, time_unit, categorical, dense: see
+        user, item, label, rating, threshold, time, time_unit, request, categorical, dense: see
             `data_pipeline.preparation.columns.Columns`.
 
     Raises:
@@ -31,6 +31,7 @@ class Custom(Dataset):
     threshold: float | None = None
     time: str | None = None
     time_unit: TimeUnit | None = None
+    request: str | None = None
     split_column: str | None = None
     categorical: tuple[str, ...] = ()
     dense: tuple[str, ...] = ()
@@ -48,6 +49,7 @@ class Custom(Dataset):
             threshold=self.threshold,
             time=self.time,
             time_unit=self.time_unit,
+            request=self.request,
             split=self.split_column,
             categorical=tuple(self.categorical),
             dense=tuple(self.dense),

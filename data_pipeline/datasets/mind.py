@@ -15,6 +15,9 @@ Rows are
   4.1). Those of ``dev`` count too: they are clicks before its impressions, and without them training would know few of
   its users. A pair that ``dev`` also shows is left out, so that no history tells the label of a row to be predicted.
 
+Requests are the impressions, ``train-1``, …, ``dev-1``, …; a row of a history has that of the line it is read from,
+``train-1-history``.
+
 The paper's Table 1 counts 9,993,270 samples, 1,408,828 more than both releases show (8,584,442 by the card of
 reczoo/MIND_small_x1): its histories.
 """
@@ -66,7 +69,7 @@ class MINDSmall(Dataset):
 
     @property
     def columns(self) -> Columns:
-        return Columns(user="user_id", item="item_id", label="label", time="shown_at", split="split")
+        return Columns(user="user_id", item="item_id", label="label", time="shown_at", request="request", split="split")
 
     def read(self, workspace: Workspace) -> Source:
         folders = {part: self._release(workspace, part) for part in PARTS}
@@ -124,7 +127,8 @@ class MINDSmall(Dataset):
         is_validation = f"{seeded_hash(workspace.seed, 'dev', 'user_id')} % {validation + test} < {validation}"
         workspace.query(f"""
             CREATE VIEW lines AS
-            SELECT * EXCLUDE (part), rowid AS place, try_strptime(time, '%m/%d/%Y %I:%M:%S %p') AS shown_at,
+            SELECT * EXCLUDE (part), rowid AS place, part || '-' || impression_id AS request,
+                try_strptime(time, '%m/%d/%Y %I:%M:%S %p') AS shown_at,
                 CASE WHEN part = 'train' THEN 'train' WHEN {is_validation} THEN 'validation' ELSE 'test' END AS split
             FROM behaviors""")
 
@@ -134,7 +138,7 @@ def _list_shown(workspace: Workspace) -> None:
     workspace.query(f"""
         CREATE TABLE raw AS
         SELECT user_id, left(impressions, -2) AS item_id, TRY_CAST(right(impressions, 1) AS TINYINT) AS label, shown_at,
-            split, time, impressions, line, {FILE}
+            split, request, time, impressions, line, {FILE}
         FROM (
             SELECT * REPLACE (unnest(regexp_split_to_array(trim(coalesce(impressions, '')), ' +')) AS impressions)
             FROM lines
@@ -145,7 +149,7 @@ def _list_histories(workspace: Workspace) -> None:
     """Add to ``raw`` the pairs of the histories, each by the first line that has it."""
     workspace.query(f"""
         INSERT INTO raw
-        SELECT user_id, item_id, 1, shown_at, 'train', time, NULL, line, {FILE}
+        SELECT user_id, item_id, 1, shown_at, 'train', request || '-history', time, NULL, line, {FILE}
         FROM (
             SELECT user_id, item_id, min(place) AS place
             FROM (

@@ -11,17 +11,18 @@ import pyarrow.parquet as pq
 
 from data_pipeline.history import write_history
 from data_pipeline.preparation.columns import ITEM
+from data_pipeline.preparation.workspace import Workspace
 from data_pipeline.schema import ATTRIBUTES, Categorical
 
 
-def write_attributes(folder: Path, item: Categorical) -> dict[str, int]:
+def write_attributes(workspace: Workspace, folder: Path, item: Categorical) -> dict[str, int]:
     """Write ``history/attributes`` and ``ids/attributes.parquet`` (id, kind, original_id) from the items' categories.
 
     An attribute is a value of a category column, its kind. Attributes are numbered kind after kind, in order of their
-    values.
+    values. An item that has every attribute gets no edges: there is none that it has not, to compare them with.
 
     Returns:
-        How many there are of each kind; none when no categories are known.
+        How many there are of each kind; none when no categories are known, or no item has edges.
     """
     path = folder / "categories" / f"{ITEM}.parquet"
     if not path.is_file():
@@ -37,6 +38,16 @@ def write_attributes(folder: Path, item: Categorical) -> dict[str, int]:
         names.append(pa.table({"kind": [kind] * len(distinct), "original_id": distinct.cast(pa.string())}))
         sizes[kind] = len(distinct)
     edges = np.unique(np.column_stack([np.concatenate(items), np.concatenate(attributes)]), axis=0)
+    of_item = np.bincount(edges[:, 0], minlength=item.num_seen)
+    everything = np.flatnonzero(of_item == sum(sizes.values())) if len(edges) else []
+    if len(everything):
+        known_ids = dict(zip(known["id"].to_pylist(), known["original_id"].to_pylist(), strict=True))
+        workspace.on_progress(
+            f"{len(everything):,} items, such as {known_ids[everything[0]]!r}, have every attribute; they get no edges"
+        )
+        edges = edges[~np.isin(edges[:, 0], everything)]
+    if len(edges) == 0:
+        return {}
     write_history([(edges[:, 0], edges[:, 1])], item.num_seen, len(edges), folder / "history" / ATTRIBUTES)
     table = pa.concat_tables(names)
     pq.write_table(table.add_column(0, "id", pa.array(np.arange(len(table)))), folder / "ids" / f"{ATTRIBUTES}.parquet")

@@ -28,7 +28,7 @@ def write_histories(workspace: Workspace, users: int, rows: dict[str, int], fold
                 JOIN {id_table(ITEM)} ON {id_table(ITEM)}.original_id = rows.{ITEM}
             WHERE {SPLIT} = {number} ORDER BY ALL""").to_arrow_reader(BATCH_ROWS)
         pairs = (tuple(column.to_numpy() for column in batch.columns) for batch in reader)
-        write_history(pairs, users, rows[split], folder / "history" / split)
+        write_history(pairs, users, rows.get(split, 0), folder / "history" / split)
 
 
 def with_candidates(
@@ -38,8 +38,7 @@ def with_candidates(
 
     These are distinct items that the user has in no split, all equally likely.
 
-    Raises:
-        DataError: a user has fewer such items.
+    Users have enough of them: see `data_pipeline.preparation.saturation`.
     """
     sampler = NegativeSampler([History.load(folder, name) for name in SPLITS], items.num_ids)
     schema = rows.schema.append(pa.field(CANDIDATES, pa.list_(pa.int64())))

@@ -9,7 +9,8 @@ from data_pipeline.preparation.names import check_feature_names, check_roles
 from data_pipeline.preparation.times import TimeUnit
 
 USER, ITEM, LABEL = "user_id", "item_id", "label"  # names in the prepared files
-TIME, ROW, SPLIT, GIVEN, FILE = "__time", "__row", "__split", "__given", "__file"  # used while preparing, not written
+# used while preparing, not written; `MOMENT` is the time of a row or, of all rows of a request, that of the first
+TIME, MOMENT, ROW, SPLIT, GIVEN, FILE = "__time", "__moment", "__row", "__split", "__given", "__file"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ class Report:
         samples: rows of all splits.
         density: samples / (users * items), as in the paper's Table 1.
         published: what the data set's source says of users, items, interactions, samples or lists, as far as it does.
+        validation: where the rows for validation come from: "split" (data.split), "given" (by the data set), "none", or
+            the rule by which they were taken from the training rows of a given split.
+        ties: sets of rows that share user and time, or a request (see `data_pipeline.preparation.ties`).
         lists: rows of all splits where a row is a list of items, else 0. Rows read and dropped, interactions and
             density then count entries of lists, and users are the owners of lists, where they are known.
     """
@@ -41,6 +44,8 @@ class Report:
     density: float
     published: dict[str, int] = field(default_factory=dict)
     lists: int = 0
+    validation: str = "split"
+    ties: dict[str, int] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         write_json(folder / "report.json", asdict(self))
@@ -67,6 +72,9 @@ class Report:
         table = {"source": self.source, "rows read": f"{self.rows_read:,}"}
         table |= {f"dropped, {reason}": f"{count:,}" for reason, count in self.rows_dropped.items()}
         table |= {f"{name} {'lists' if self.lists else 'rows'}": f"{count:,}" for name, count in self.rows.items()}
+        table |= {f"ties, {name.replace('_', ' ')}": f"{count:,}" for name, count in self.ties.items()}
+        if self.validation != "split":
+            table["validation"] = self.validation
         if self.lists:
             return table | {
                 "lists": self._count("lists"),

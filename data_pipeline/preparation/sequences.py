@@ -11,11 +11,12 @@ from pathlib import Path
 
 import duckdb
 
-from data_pipeline.preparation.columns import ITEM, ROW, SPLIT, TIME, USER
+from data_pipeline.errors import DataError
+from data_pipeline.preparation.columns import ITEM, SPLIT, USER
 from data_pipeline.preparation.encode import encode_column, id_table
 from data_pipeline.preparation.lists import report_lists
 from data_pipeline.preparation.report import Report
-from data_pipeline.preparation.split import seeded_hash
+from data_pipeline.preparation.split import newest_first, seeded_hash
 from data_pipeline.preparation.workspace import Workspace
 from data_pipeline.preparation.writer import BATCH_ROWS, write_split
 from data_pipeline.schema import INPUT, LIST, SPLITS, TARGET, Categorical, Schema, Split
@@ -34,11 +35,15 @@ def write_sequences(workspace: Workspace, folder: Path, name: str, longest: int,
         name: of the data set.
         longest: input at most.
         row_group_size: rows of a Parquet row group.
+
+    Raises:
+        DataError: a split is empty.
     """
     workspace.query(f"""
         CREATE OR REPLACE TABLE rows AS
         SELECT {USER} AS {LIST}, {ITEM}, {SPLIT},
-            row_number() OVER (PARTITION BY {USER} ORDER BY {TIME}, {ROW}) AS place
+            count(*) OVER (PARTITION BY {USER}) + 1
+                - row_number() OVER (PARTITION BY {USER} ORDER BY {newest_first(workspace.seed)}) AS place
         FROM rows""")
     (folder / "ids").mkdir()
     user, item = (encode_column(workspace, *what, folder) for what in ((LIST, "user"), (ITEM, "item")))
@@ -51,6 +56,8 @@ def write_sequences(workspace: Workspace, folder: Path, name: str, longest: int,
     for number, split in enumerate(SPLITS):
         lists = _pieces(workspace, longest) if number == 0 else _left_out(workspace, number, longest)
         [(count,)] = lists.count("*").fetchall()
+        if count == 0:
+            raise DataError(_why_empty(workspace, split))
         workspace.on_progress(f"writing {split}: {count:,} lists")
         files = write_split(lists.to_arrow_reader(BATCH_ROWS), count, folder / split, row_group_size)
         splits[split] = Split(rows=count, files=files)
@@ -90,6 +97,16 @@ def _left_out(workspace: Workspace, split: int, longest: int) -> duckdb.DuckDBPy
             FROM encoded WHERE {SPLIT} <= {split} GROUP BY {LIST}
         ) WHERE last = {split}
         ORDER BY {LIST}""")
+
+
+def _why_empty(workspace: Workspace, split: str) -> str:
+    [(longest, users)] = workspace.query(f"SELECT max(place), count(DISTINCT {LIST}) FROM encoded")
+    needs = {"train": 4, "validation": 3, "test": 2}[split]
+    return (
+        f"the {split} split is empty: it needs a user of at least {needs} rows (test and validation take one each,"
+        f" and a sequence has at least two), and the {users} users have {longest} at most. Give longer histories,"
+        " or set data.sequences=null"
+    )
 
 
 def report_sequences(

@@ -2,97 +2,186 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from data_pipeline.errors import DataError
-from data_pipeline.preparation.columns import GIVEN, ROW, SPLIT, TIME, USER
+from data_pipeline.preparation.columns import GIVEN, MOMENT, ROW, SPLIT, TIME, USER, Columns
 from data_pipeline.preparation.workspace import Workspace, literal, quoted
-from data_pipeline.schema import SPLITS
+from data_pipeline.schema import REQUEST, SPLITS
 
 SplitBy = Literal["given", "user_time", "time", "random", "leave_one_out"]
+Validation = Literal["none", "leave_one_out", "ratio"]
 
 
-def split_rows(workspace: Workspace, by: SplitBy, ratios: tuple[int, int, int], timed: bool) -> dict[str, int]:
-    """Create ``rows`` and count the rows of each split.
+@dataclass(frozen=True)
+class SplitRule:
+    """How rows are split.
 
-    With ratios a:b:c, the row at position p of n (from 0) is of train when ``p < max(1, floor(n a / (a+b+c)))``, else
-    of validation when ``p < max(1, floor(n (a+b) / (a+b+c)))``, else of test: every row is in exactly one split, and
-    the first row is always of train. At 8:1:1, a user with 1 row has it in train; with 2 to 5, the last is of test and
-    none of validation. The position is
+    A user's *moment* is a set of rows that no split by time cuts: those of the same user and time; where the data have
+    requests, those of the requests that begin at the same time. With ratios a:b:c, what is at position p of n (from 0)
+    is of train when ``p < max(1, floor(n a / (a+b+c)))``, else of validation when
+    ``p < max(1, floor(n (a+b) / (a+b+c)))``, else of test: the first is always of train. At 8:1:1, a user with 1 moment
+    has it in train; with 2 to 5, the last is of test and none of validation. Positions are those of
 
-    - ``user_time``: the row's place among the n rows of its user, in order of time, then of the raw files;
-    - ``time``: how many of all n rows are strictly earlier, so that rows of the same time stay together;
-    - ``random``: a seeded hash of the row's place in the raw files, modulo n = a+b+c.
+    - ``user_time``: the moment among the n moments of its user;
+    - ``time``: the number of rows whose moment is strictly earlier, of all n rows;
+    - ``random``: a seeded hash of the row, or of its request, modulo n = a+b+c.
 
     Two take no ratios:
 
-    - ``given``: the split that the data set gives. Where it gives none for validation, that is one training row, drawn
-      by a seeded hash, of every user who has at least two.
-    - ``leave_one_out``: a user's last row is of test, the one before of validation, the others of train; of two rows
-      the last is of test, and a single one of train. Last in order of time, if `timed`, else by a seeded hash.
+    - ``leave_one_out``: a user's last moment is of test, the one before of validation, the others of train; of two the
+      last is of test, and a single one of train. Of implicit feedback without requests that is one row each: a seeded
+      hash decides between rows of the same time. Without time the hash decides between all rows, or requests;
+    - ``given``: the split that the data set gives, as it is. `validation` says what to do where it has no rows for
+      validation: ``none`` takes none; ``leave_one_out`` takes a user's last training moment (row), if the user has two;
+      ``ratio`` takes b / (a+b) of the training rows, as ``user_time`` does, or ``random`` without time.
+
+    Attributes:
+        by: one of the above.
+        ratios: a, b, c.
+        timed: rows have times.
+        requests: rows have requests.
+        implicit: rows are positives alone.
+        validation: of a given split without rows for validation.
+    """
+
+    by: SplitBy
+    ratios: tuple[int, int, int]
+    timed: bool
+    requests: bool
+    implicit: bool
+    validation: Validation = "none"
+
+    @classmethod
+    def of(
+        cls,
+        columns: Columns,
+        by: SplitBy,
+        ratios: tuple[int, int, int],
+        implicit: bool,
+        validation: Validation,
+    ) -> SplitRule:
+        return cls(by, ratios, columns.time is not None, columns.request is not None, implicit, validation)
+
+
+def split_rows(workspace: Workspace, rule: SplitRule) -> str:
+    """Create ``rows``; tell where its rows for validation come from: "given", "split", or `SplitRule.validation`.
 
     Raises:
-        DataError: a split is empty.
+        DataError: `rule.validation` is for a given split without rows for validation, and this one has some.
     """
-    if by == "given":
-        workspace.query(f"CREATE TABLE rows AS SELECT *, {GIVEN} AS {SPLIT} FROM valid")
-        if not workspace.query(f"SELECT 1 FROM rows WHERE {SPLIT} = 1 LIMIT 1"):
-            _hold_out_validation(workspace)
-    elif by == "leave_one_out":
-        _leave_one_out(workspace, timed)
+    moment = f"min({TIME}) OVER (PARTITION BY {REQUEST})" if rule.requests else TIME
+    timed = f", {moment} AS {MOMENT}" if rule.timed else ""
+    workspace.query(f"CREATE VIEW moments AS SELECT *{timed} FROM valid")
+    if rule.by != "given":
+        _assign(
+            workspace, _position(workspace, rule, rule.by, sum(rule.ratios)), _share(rule.by, rule.ratios), "moments"
+        )
+        return "split"
+    workspace.query(f"CREATE TABLE rows AS SELECT *, {GIVEN} AS {SPLIT} FROM moments")
+    [(found,)] = workspace.query(f"SELECT count(*) FROM rows WHERE {SPLIT} = 1")
+    if found and rule.validation != "none":
+        raise DataError(
+            f"data.validation = {rule.validation}: the given split has {found} rows for validation."
+            " Set data.validation=none, or another data.split"
+        )
+    if not found and rule.validation != "none":
+        _take_validation(workspace, rule)
+    return "given" if found else rule.validation
+
+
+def _take_validation(workspace: Workspace, rule: SplitRule) -> None:
+    """Move training rows of ``rows`` to validation."""
+    train, validation, _ = rule.ratios
+    if rule.validation == "leave_one_out":
+        by, cases = "leave_one_out", "WHEN __position = 0 AND __count > 1 THEN 1"
     else:
-        _split_by_ratios(workspace, by, ratios)
+        by = "user_time" if rule.timed else "random"
+        cases = f"WHEN __position >= greatest(1, __count * {train} // {train + validation}) THEN 1"
+    position = _position(workspace, rule, by, train + validation, purpose="validation")
+    workspace.query("ALTER TABLE rows RENAME TO given")
+    workspace.query(f"CREATE VIEW training AS SELECT * EXCLUDE ({SPLIT}) FROM given WHERE {SPLIT} = 0")
+    _assign(workspace, position, cases, "training")
+    workspace.query(f"INSERT INTO rows SELECT * FROM given WHERE {SPLIT} <> 0")
+    workspace.query("DROP VIEW training")
+    workspace.query("DROP TABLE given")
+
+
+def _assign(workspace: Workspace, position: tuple[str, str], cases: str, source: str) -> None:
+    """Create ``rows`` from `source`: `position` is SQL of ``__position`` and ``__count``, `cases` the split by them."""
+    place, count = position
+    workspace.query(f"""
+        CREATE TABLE rows AS
+        SELECT * EXCLUDE (__position, __count), CASE {cases} ELSE 0 END::TINYINT AS {SPLIT}
+        FROM (SELECT *, {count} AS __count FROM (SELECT *, {place} AS __position FROM {source}))""")
+
+
+def _share(by: SplitBy, ratios: tuple[int, int, int]) -> str:
+    """The cases of validation and test."""
+    if by == "leave_one_out":
+        return "WHEN __position = 0 AND __count > 1 THEN 2 WHEN __position = 1 AND __count > 2 THEN 1"
+    total, train, validation = sum(ratios), ratios[0], ratios[0] + ratios[1]
+    return (
+        f"WHEN __position >= greatest(1, __count * {validation} // {total}) THEN 2"
+        f" WHEN __position >= greatest(1, __count * {train} // {total}) THEN 1"
+    )
+
+
+def _position(
+    workspace: Workspace, rule: SplitRule, by: SplitBy, total: int, purpose: str = "split"
+) -> tuple[str, str]:
+    """SQL for the position of a row, and for the number of positions; of leave one out the last is at 0."""
+    drawn = seeded_hash(workspace.seed, purpose, REQUEST if rule.requests else ROW)
+    if by == "time":
+        return f"rank() OVER (ORDER BY {MOMENT}) - 1", "count(*) OVER ()"
+    if by == "random":
+        return f"{drawn} % {total}", f"{total}"
+    if by == "user_time":
+        order = MOMENT
+    elif rule.timed and (rule.requests or not rule.implicit):
+        order = f"{MOMENT} DESC"
+    elif rule.requests:
+        order = f"{drawn}, {REQUEST}"
+    else:
+        order = newest_first(workspace.seed, purpose, rule.timed)
+    return f"dense_rank() OVER (PARTITION BY {USER} ORDER BY {order}) - 1", (
+        f"max(__position) OVER (PARTITION BY {USER}) + 1"
+    )
+
+
+def newest_first(seed: int, purpose: str = "split", timed: bool = True) -> str:
+    """SQL that orders the rows of a user, the last first; a seeded hash decides between rows of the same time."""
+    return f"{f'{TIME} DESC, ' if timed else ''}{seeded_hash(seed, purpose)}, {ROW}"
+
+
+def count_splits(workspace: Workspace, rule: SplitRule) -> dict[str, int]:
+    """The rows of every split that ``rows`` has.
+
+    Raises:
+        DataError: a split is empty; that of validation may be where the data set gives none.
+    """
     counts = dict(workspace.query(f"SELECT {SPLIT}, count(*) FROM rows GROUP BY {SPLIT}"))
-    rows = {name: counts.get(number, 0) for number, name in enumerate(SPLITS)}
-    for name, count in rows.items():
-        if count == 0:
-            raise DataError(
-                f"the {name} split is empty: {sum(rows.values())} rows, data.split={by}, data.ratios={list(ratios)}."
-                " Give more rows, other ratios, or another data.split (user_time, time, random, leave_one_out)"
-            )
+    rows = {name: counts[number] for number, name in enumerate(SPLITS) if number in counts}
+    for name in SPLITS:
+        if name in rows or (name == "validation" and rule.by == "given" and rule.validation == "none"):
+            continue
+        raise DataError(
+            f"the {name} split is empty: {sum(rows.values())} rows, data.split={rule.by},"
+            f" data.ratios={list(rule.ratios)}{_reason(workspace, rule)}. Give more rows, other ratios, or another"
+            " data.split (user_time, time, random, leave_one_out)"
+        )
     return rows
 
 
-def _split_by_ratios(workspace: Workspace, by: SplitBy, ratios: tuple[int, int, int]) -> None:
-    position, count = {
-        "user_time": (
-            f"row_number() OVER (PARTITION BY {USER} ORDER BY {TIME}, {ROW}) - 1",
-            f"count(*) OVER (PARTITION BY {USER})",
-        ),
-        "time": (f"rank() OVER (ORDER BY {TIME}) - 1", "count(*) OVER ()"),
-        "random": (f"{seeded_hash(workspace.seed, 'split')} % {sum(ratios)}", f"{sum(ratios)}"),
-    }[by]
-    train, validation = ratios[0], ratios[0] + ratios[1]
-    workspace.query(f"""
-        CREATE TABLE rows AS
-        SELECT * EXCLUDE (__position, __count), CASE
-            WHEN __position < greatest(1, __count * {train} // {sum(ratios)}) THEN 0
-            WHEN __position < greatest(1, __count * {validation} // {sum(ratios)}) THEN 1
-            ELSE 2 END::TINYINT AS {SPLIT}
-        FROM (SELECT *, {position} AS __position, {count} AS __count FROM valid)""")
-
-
-def _hold_out_validation(workspace: Workspace) -> None:
-    order = seeded_hash(workspace.seed, "validation")
-    workspace.query(f"""
-        UPDATE rows SET {SPLIT} = 1 WHERE {ROW} IN (
-            SELECT arg_min({ROW}, {order}) FROM rows WHERE {SPLIT} = 0 GROUP BY {USER} HAVING count(*) > 1
-        )""")
-
-
-def _leave_one_out(workspace: Workspace, timed: bool) -> None:
-    order = f"{TIME} DESC, {ROW} DESC" if timed else f"{seeded_hash(workspace.seed, 'split')}, {ROW}"
-    workspace.query(f"""
-        CREATE TABLE rows AS
-        SELECT * EXCLUDE (__after, __count), CASE
-            WHEN __after = 0 AND __count > 1 THEN 2
-            WHEN __after = 1 AND __count > 2 THEN 1
-            ELSE 0 END::TINYINT AS {SPLIT}
-        FROM (
-            SELECT *, row_number() OVER (PARTITION BY {USER} ORDER BY {order}) - 1 AS __after,
-                count(*) OVER (PARTITION BY {USER}) AS __count
-            FROM valid
-        )""")
+def _reason(workspace: Workspace, rule: SplitRule) -> str:
+    if not rule.timed or rule.by not in ("user_time", "time", "leave_one_out"):
+        return ""
+    [(users, single)] = workspace.query(
+        f"SELECT count(*), count(*) FILTER (WHERE n = 1)"
+        f" FROM (SELECT count(DISTINCT {MOMENT}) AS n FROM rows GROUP BY {USER})"
+    )
+    return f"; rows of the same user and time stay together, and {single} of {users} users have a single time"
 
 
 def seeded_hash(seed: int, purpose: str, column: str = ROW) -> str:

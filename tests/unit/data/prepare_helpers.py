@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from data_pipeline.datasets.custom import Custom
 from data_pipeline.preparation.prepare import prepare
-from data_pipeline.schema import SPLITS, Schema
+from data_pipeline.schema import Schema
 
 NAMES = ("user", "item", "label", "time")
 
@@ -63,7 +63,7 @@ def read_decoded(folder: Path) -> dict[str, list[dict[str, Any]]]:
         originals[column.name] = ids["original_id"]
     return {
         split: [row | {name: ids[row[name]] for name, ids in originals.items()} for row in read_split(folder, split)]
-        for split in SPLITS
+        for split in schema.splits
     }
 
 

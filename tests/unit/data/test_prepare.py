@@ -91,7 +91,7 @@ def test_train_is_shuffled_and_the_others_are_sorted_by_user_and_time(tmp_path, 
 
 def test_ties_in_time_keep_the_order_of_the_file(tmp_path):
     items = np.random.default_rng(0).permutation(20_000).tolist()
-    raw = write_csv(tmp_path / "raw.csv", [(1, item, 1, 7) for item in items])
+    raw = write_csv(tmp_path / "raw.csv", [(1, item, item % 2, place // 2_000) for place, item in enumerate(items)])
     prepare_custom(raw, tmp_path / "out")
     decoded = read_decoded(tmp_path / "out")
     assert [row["item_id"] for row in decoded["validation"] + decoded["test"]] == items[16_000:]

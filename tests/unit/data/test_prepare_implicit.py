@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ def test_candidates_are_the_item_and_others_that_the_user_never_had(tmp_path: Pa
 
 def test_too_few_items_for_the_candidates_are_refused(tmp_path: Path) -> None:
     source = write_csv(tmp_path / "raw.csv", interactions())
-    with pytest.raises(DataError, match=r"user \d+ .* has all but \d+ of the 40 items, so 39 others.*data\.candidates"):
+    with pytest.raises(DataError, match=r"user \d+ has \d+ of the 40 items.*39 others.*data\.candidates"):
         prepare_custom(source, tmp_path / "out", label=None, candidates=39)
 
 
@@ -184,15 +185,19 @@ def test_toys_says_what_is_wrong_with_the_attributes(tmp_path: Path) -> None:
         prepare(Toys(source=str(tmp_path)), tmp_path / "out", name="toys")
 
 
-def test_amazon_book_keeps_its_split_and_holds_out_validation(tmp_path: Path) -> None:
+def test_amazon_book_keeps_its_split_and_holds_out_validation_if_told(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("0 1 2 3\n1 4\n2 1 4\n3 2\n")
     (tmp_path / "test.txt").write_text("0 4 5\n1 1\n2 \n3\n")
-    prepare(AmazonBook(source=str(tmp_path), candidates=0), tmp_path / "out", name="amazon_book")
+    given = AmazonBook(source=str(tmp_path), candidates=0)
+    prepare(replace(given, validation="leave_one_out"), tmp_path / "out", name="amazon_book")
     decoded = read_decoded(tmp_path / "out")
     assert sorted(pairs(decoded["test"])) == [(0, 4), (0, 5), (1, 1)]
     assert [row["user_id"] for row in decoded["validation"]] == [0, 2]
     training = sorted(pairs(decoded["train"]) + pairs(decoded["validation"]))
     assert training == [(0, 1), (0, 2), (0, 3), (1, 4), (2, 1), (2, 4), (3, 2)]
+    prepare(given, tmp_path / "none", name="amazon_book")
+    assert sorted(pairs(read_decoded(tmp_path / "none")["train"])) == training
+    assert Report.load(tmp_path / "none").rows == {"train": 7, "test": 3}
 
 
 def write_reviews(folder: Path, meta: str) -> Path:

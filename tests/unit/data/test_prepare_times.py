@@ -25,7 +25,7 @@ def prepare_times(folder: Path, times: list, *, write: str = "csv", **settings) 
     columns = {
         "user": [user for user in (1, 2) for _ in times],
         "item": [item for _ in (1, 2) for item in reversed(range(len(times)))],
-        "label": [number % 2 for number in range(2 * len(times))],
+        "label": [number * number % 3 % 2 for number in range(2 * len(times))],
         "time": [*times, *times],
     }
     if write == "csv":

@@ -1,0 +1,64 @@
+"""What training could not learn from, or would learn wrongly: labels that are all equal, constant dense columns."""
+
+from __future__ import annotations
+
+from data_pipeline.errors import DataError
+from data_pipeline.preparation.columns import LABEL, SPLIT, Columns
+from data_pipeline.preparation.workspace import Workspace, quoted
+from data_pipeline.schema import SPLITS
+
+_FAR, _FARTHER = 100, 10  # deviations from the mean of training; times the farthest value of training
+
+
+def check_labels(workspace: Workspace, columns: Columns) -> None:
+    """Refuse labels that are all equal in training; say where they are in validation or test.
+
+    Raises:
+        DataError: see above.
+    """
+    column = columns.label or columns.rating
+    for split, label, other in workspace.query(
+        f"SELECT {SPLIT}, min({LABEL}), max({LABEL}) FROM rows GROUP BY {SPLIT} ORDER BY {SPLIT}"
+    ):
+        if label != other:
+            continue
+        found = f"column {column!r}: all labels of the {SPLITS[split]} split are {label:.0f}"
+        if split != 0:
+            workspace.on_progress(f"{found}: metrics such as AUC are undefined on it")
+            continue
+        remedy = "Correct the labels, or, where every row is a positive, set data.label=null (implicit feedback)"
+        if columns.rating is not None:
+            relation = "no rating reaches" if label == 0 else "every rating reaches"
+            remedy = f"{relation} data.threshold = {columns.threshold}: set another"
+        raise DataError(f"{found}, so there is nothing to learn. {remedy}")
+
+
+def check_dense(workspace: Workspace, columns: Columns) -> None:
+    """Refuse dense columns that are constant in training alone; say where values lie far outside those of training.
+
+    Raises:
+        DataError: a column has one value in training and another in validation or test.
+    """
+    for name in columns.dense:
+        column = quoted(name)
+        [(lowest, highest, mean, deviation)] = workspace.query(
+            "SELECT min(x), max(x), avg(x), stddev_pop(x)"
+            f" FROM (SELECT {column}::DOUBLE AS x FROM rows WHERE {SPLIT} = 0)"
+        )
+        farthest = workspace.query(
+            f"SELECT {column}, {SPLIT} FROM rows WHERE {SPLIT} > 0"
+            f" ORDER BY abs({column}::DOUBLE - {mean!r}) DESC LIMIT 1"
+        )
+        [(value, split)] = farthest or [(lowest, 0)]
+        if lowest == highest:
+            if value != lowest:
+                raise DataError(
+                    f"column {name!r}: all values of the training split are {lowest:g}, but {SPLITS[split]} holds"
+                    f" {value:g}, which no model has learned to use. Leave it out of data.dense, or split otherwise"
+                )
+            workspace.on_progress(f"column {name!r}: all values are {lowest:g}; it tells a model nothing")
+        elif abs(value - mean) > max(_FAR * deviation, _FARTHER * max(highest - mean, mean - lowest)):
+            workspace.on_progress(
+                f"column {name!r}: {SPLITS[split]} holds {value:g}, {abs(value - mean) / deviation:.0f} standard"
+                f" deviations from the mean of training, whose values are between {lowest:g} and {highest:g}"
+            )
