@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from data_pipeline.errors import DataError
+from data_pipeline.schema import ATTRIBUTES
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,10 @@ class History:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def owner(self, user: int) -> str:
+        """Name a user for messages."""
+        return f"user {user} (encoded)"
+
     def of(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """All items of ``users [B]``, one list after the other, and for each the place ``0 .. B-1`` of its user."""
         starts = self.offsets[users]
@@ -76,6 +82,12 @@ class MappedHistory(History):
     def __init__(self, path: Path) -> None:
         super().__init__(*(np.load(path / f"{name}.npy", mmap_mode="r") for name in ("offsets", "items")))
         object.__setattr__(self, "_path", path)
+
+    def owner(self, user: int) -> str:
+        """Name a user, or the item of attributes, by its original id."""
+        name = "item" if self._path.name == ATTRIBUTES else "user"
+        ids = pq.read_table(self._path.parents[1] / "ids" / f"{name}_id.parquet", filters=[("id", "=", user)])
+        return f"{name} {ids['original_id'][0].as_py()!r}"
 
     def __reduce__(self) -> tuple[type[MappedHistory], tuple[Path]]:
         return MappedHistory, (self._path,)

@@ -88,8 +88,9 @@ class NegativeSampler:
             left = left[self._weights[left] > 0]
         if len(left) < (count if distinct else 1):
             raise DataError(
-                f"user {user} (encoded) has all but {len(left)} of the {self._num_items} items, so {count} others"
-                " cannot be drawn. Leave out such users, or set data.candidates lower"
+                f"{self._histories[0].owner(user)} has all but {len(left)} of the {self._num_items} that can be drawn,"
+                f" so {count} others cannot be. Prepare the data again, which leaves such users out:"
+                " data.saturated_users=drop; or set data.candidates lower"
             )
         share = None if self._weights is None else self._weights[left] / self._weights[left].sum()
         return rng.choice(left, size=count, replace=not distinct, p=share)

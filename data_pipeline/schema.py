@@ -10,7 +10,8 @@ Layout of a prepared folder::
                                  without any are left out. Synthetic data: category_1, … (fine first)
     train/part-00000.parquet     columns: every categorical (int64, or list<int64>), every dense and the label, if there
                                  is one (float32); request_id (int64), if rows belong to requests, each of one user
-    validation/…  test/…         the same columns, sorted by user id; of implicit feedback also the candidates to rank
+    validation/…  test/…         the same columns, sorted by user id; of implicit feedback also the candidates to rank.
+                                 A given split may have no validation
     history/<split>/…            of implicit feedback: the items of every user (see `data_pipeline.history`)
     history/attributes/…         likewise the attributes of every item seen in training: its categories, numbered; what
                                  the numbers mean is in ids/attributes.parquet
@@ -109,6 +110,19 @@ class Schema:
     def longest_target(self) -> int | None:
         """Items of the longest list to be predicted, 1 where rows are continued by their next item; None without."""
         return next((column.max_length for column in self.categorical if column.name == TARGET), None)
+
+    def has_split(self, split: str) -> bool:
+        """Tell whether the data have a split; a given split may have been prepared without validation."""
+        return split in self.splits
+
+    def require_split(self, split: str) -> None:
+        """Raise a `DataError` when the data do not have a split."""
+        if not self.has_split(split):
+            raise DataError(
+                f"split = {split}: the data {self.name} have no such split; allowed: {', '.join(self.splits)}."
+                " Rows for validation can be taken from training when the data are prepared:"
+                " data.validation=leave_one_out, or ratio"
+            )
 
     def save(self, folder: Path) -> None:
         write_json(folder / "schema.json", asdict(self))

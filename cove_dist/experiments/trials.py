@@ -87,5 +87,7 @@ def _tell(study: PairStudy, trial: Trial, follower: Follower, code: int, facts: 
         study.tell(trial, TrialState.PRUNED, None, facts)
         reached = "no number" if best is None else f"{best:.4f}"
         return f"pruned after epoch {max(follower.values)}: {study.metric} {reached}"
+    if code == 0 and not follower.values:
+        cause = "a search needs a validation split, which the data do not have; prepare them with data.validation"
     study.tell(trial, TrialState.FAIL, None, facts | {"error": cause})
     return f"failed: {cause}"

@@ -50,6 +50,7 @@ def evaluate_popularity(overrides: Sequence[str]) -> dict[str, float]:
     request = check(PopularityConfig, values)
     schema = Schema.load(request.data.path)
     halves_of(schema)
+    schema.require_split(request.split)
     metrics = popularity_metrics(request, schema)
     folder = Path(request.output or f"runs/{request.data.name}_popularity")
     folder.mkdir(parents=True, exist_ok=True)

@@ -136,6 +136,7 @@ def evaluate_run(overrides: Sequence[str]) -> dict[str, float | None] | None:
     if request.save_predictions and task_of(config) is not TASKS["ctr"]:
         raise ConfigError("save_predictions = true: for CTR models; recommendations: python launch/recommend.py")
     schema = Schema.load(config.data.path)
+    schema.require_split(request.split)
     with process_group(request.device) as runtime:
         metrics, checkpoint = evaluate_here(config, schema, runtime, folder, request)
         if not runtime.is_main:
@@ -165,12 +166,21 @@ def evaluate_here(
 
 
 def find_checkpoint(folder: Path, config: RunConfig, which: Literal["best", "newest"]) -> Path:
-    """Raises CheckpointError when there is none, or none whose metric is defined."""
+    """Return a checkpoint of a run; of data without a validation split the newest stands for the best.
+
+    Raises:
+        CheckpointError: there is none, or none whose metric is defined.
+    """
     files = CheckpointFolder(folder / CHECKPOINTS)
     stopping, newest = config.trainer.early_stopping, files.newest()
     if newest is None:
         raise CheckpointError(f"{files.folder}: no complete checkpoint; train first")
     found = files.best(stopping.metric) if which == "best" else newest
+    if found is None and not Schema.load(config.data.path).has_split("validation"):
+        logger.info(
+            "The data have no validation split to tell the best checkpoint by: taking the newest, %s", newest.name
+        )
+        return newest
     if found is None:
         raise CheckpointError(
             f"{files.folder}: {stopping.metric} was undefined whenever it was evaluated, so no checkpoint is the best;"

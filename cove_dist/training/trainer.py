@@ -34,7 +34,7 @@ from cove_dist.training.optimization import replicated_state
 from cove_dist.training.replicas import check_replicas
 from cove_dist.training.reporting import Reporter
 from cove_dist.training.resume import Change, changes_since
-from cove_dist.training.tasks import task_name, task_of
+from cove_dist.training.tasks import Evaluator, Task, task_name, task_of
 from cove_dist.training.window import Window
 from data_pipeline.batch import Batch
 from data_pipeline.fingerprint import data_fingerprint
@@ -72,7 +72,7 @@ class Trainer:
         task = task_of(config)
         config.check_stopping(task_name(config), schema)
         self.train_loader = task.build_training_loader(config, schema, runtime)
-        self.evaluator = task.build_evaluator(config, schema, "validation", runtime, {})
+        self.evaluator = self._build_evaluator(task)
         self.trainable = build(config, schema, runtime, config.trainer.rank_batch_size(runtime.world_size))
         pipeline = TrainPipelineBase if config.trainer.debug else TrainPipelineSparseDist
         self.pipeline = pipeline(self.trainable.model, self.trainable.optimizer, runtime.device)
@@ -82,6 +82,17 @@ class Trainer:
         self.losses = LossCheck(runtime)
         if config.trainer.debug:
             show_shapes_once(self.trainable.model.module)
+
+    def _build_evaluator(self, task: Task) -> Evaluator | None:
+        """Return a pass over the validation split, if the data have one."""
+        if self.schema.has_split("validation"):
+            return task.build_evaluator(self.config, self.schema, "validation", self.runtime, {})
+        logger.warning(
+            "The data %s have no validation split: training runs all %d epochs without early stopping, and its newest"
+            " checkpoint stands for the best",
+            self.schema.name, self.config.trainer.epochs,
+        )  # fmt: skip
+        return None
 
     def resume(self, folder: Path) -> list[Change]:
         """Go to the newest checkpoint of a run folder, if there is one, and return what changed since. Writes nothing.
@@ -209,10 +220,12 @@ class Trainer:
             self.position.epoch += 1
             self.position.batches = 0
             self._report_codebooks()
-        metrics = self.evaluate()
-        self.reporter.record("validation", self.position.step, self.position.epoch, metrics)
-        if completed:
-            self._note_gain(metrics[self.config.trainer.early_stopping.metric])
+        metrics = {}
+        if self.evaluator is not None:
+            metrics = self.evaluate()
+            self.reporter.record("validation", self.position.step, self.position.epoch, metrics)
+            if completed:
+                self._note_gain(metrics[self.config.trainer.early_stopping.metric])
         self._save(batches, metrics)
 
     def _report_codebooks(self) -> None:
@@ -228,7 +241,7 @@ class Trainer:
             self.position.epochs_without_gain += 1
 
     def evaluate(self) -> dict[str, float]:
-        """Metrics of the validation split."""
+        """Return the metrics of the validation split, which the data must have."""
         model = self.pipeline.detach() if isinstance(self.pipeline, TrainPipelineSparseDist) else self.trainable.model
         return self.evaluator(model)
 

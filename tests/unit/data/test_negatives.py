@@ -6,6 +6,8 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data_pipeline.errors import DataError
@@ -70,7 +72,7 @@ def test_a_user_with_all_items_but_one_gets_that_one() -> None:
 
 
 def test_a_user_with_all_items_is_refused() -> None:
-    with pytest.raises(DataError, match=r"user 0 .* has all but 0 of the 5 items"):
+    with pytest.raises(DataError, match=r"user 0 .* has all but 0 of the 5 that can be drawn.*saturated_users"):
         NegativeSampler([history_of([np.arange(5)])], 5).draw(np.zeros(1, int), 1, np.random.default_rng(0))
 
 
@@ -100,3 +102,12 @@ def test_histories_travel_as_their_path(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.offsets, history.offsets)
     np.testing.assert_array_equal(loaded.items, history.items)
     assert len(pickle.dumps(loaded)) < 1000
+
+
+def test_a_user_is_named_by_the_original_id_where_it_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "history" / "train"
+    write_history([(np.zeros(3, int), np.arange(3))], 1, 3, path)
+    (tmp_path / "ids").mkdir()
+    pq.write_table(pa.table({"id": [0], "original_id": ["u20"]}), tmp_path / "ids" / "user_id.parquet")
+    with pytest.raises(DataError, match=r"user 'u20' has all but 0 of the 3 that can be drawn"):
+        NegativeSampler([MappedHistory(path)], 3).draw(np.zeros(1, int), 1, np.random.default_rng(0))

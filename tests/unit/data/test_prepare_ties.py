@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -30,7 +31,7 @@ def impressions(times: int = 1) -> list[tuple]:
 
 
 def splits_of(folder: Path, rows: list[tuple], key: int) -> dict[object, set[str]]:
-    """The splits in which the rows of every group lie; `key`: the place of the group's name in a row, beside the user."""
+    """The splits in which the rows of every group lie; `key`: the place of the group's name in a row."""
     group = {(row[0], row[1]): (row[0], row[key]) for row in rows}
     found = defaultdict(set)
     for split, decoded in read_decoded(folder).items():
@@ -113,7 +114,7 @@ def test_rows_of_a_request_are_never_divided_and_stand_together(tmp_path, split,
     for name, decoded in read_decoded(tmp_path / "out").items():
         requests = [originals[row[REQUEST]] for row in decoded]
         assert requests == [request_of[pair] for pair in pairs(decoded)]
-        changes = sum(one != other for one, other in zip(requests, requests[1:], strict=False))
+        changes = sum(one != other for one, other in pairwise(requests))
         assert name == "train" or changes == len(set(requests)) - 1
 
 
