@@ -63,7 +63,7 @@ def check_run_config(composed: DictConfig) -> RunConfig:
     config = check(RunConfig, values)
     model_class, arguments = target(config.model, "model")
     check_arguments(model_class, arguments, "model")
-    config.check_stopping(model_class.task)
+    config.check_evaluation(model_class.task)
     config.check_quantizer(model_class.task)
     return config
 

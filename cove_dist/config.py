@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import metric_names
 from cove_dist.evaluation.declarations import FULL_PREFIX, direction
+from cove_dist.evaluation.protocol import Group, Protocol, check_protocol, protocol_of
 from cove_dist.types import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -235,6 +236,12 @@ class EvaluationConfig:
     hit_rate_at: tuple[PositiveInt, ...]
     rank_validation: tuple[Ranking, ...] = ("sampled",)
     rank_test: tuple[Ranking, ...] = ("sampled", "full")
+    group_by: Group | None = None
+    exclude_seen: bool | None = None
+
+    def protocol(self, task: str, schema: Schema) -> Protocol:
+        """Resolve how data are ranked; see `cove_dist.evaluation.protocol.protocol_of`."""
+        return protocol_of(task, schema, self.group_by, self.exclude_seen)
 
     def rankings(self, split: str) -> tuple[Ranking, ...]:
         return self.rank_validation if split == "validation" else self.rank_test
@@ -264,14 +271,18 @@ class RunConfig:
     seed: NonNegativeInt
     output: str
 
-    def check_stopping(self, task: str, schema: Schema | None = None) -> None:
-        """Refuse to stop by a metric that the task, or the data once they are known, does not have.
+    def check_evaluation(self, task: str, schema: Schema | None = None) -> None:
+        """Refuse to stop by a metric, or to rank by a protocol, that the task does not have, or the data once known.
 
         Raises:
-            ConfigError: naming those it has.
+            ConfigError: naming what is allowed.
         """
         where = f"the task {task}" if schema is None else f"the data {schema.name}"
         self.trainer.early_stopping.check(self.evaluation.metrics(task, schema=schema), where)
+        if schema is None:
+            check_protocol(task, self.evaluation.group_by, self.evaluation.exclude_seen)
+        else:
+            self.evaluation.protocol(task, schema)
 
     def check_quantizer(self, task: str) -> None:
         """Refuse quantizer settings that the task has no use for.

@@ -7,21 +7,30 @@ from collections.abc import Sequence
 import torch
 
 from cove_dist.evaluation.classification import BinnedAUC, LogLoss
+from cove_dist.evaluation.protocol import Group
 from cove_dist.evaluation.ranking import UserRanking
 from cove_dist.evaluation.whole_groups import WholeGroups
+from data_pipeline.schema import REQUEST
 
 
 class CTRMetrics:
-    """AUC and log loss over samples; GAUC, NDCG@k and HR@k over users.
+    """AUC and log loss over samples; GAUC, mean AUC, MRR, NDCG@k and HR@k over users, or over requests.
 
     Every rank sees its part of the rows, sorted by user, all rows of a user on one rank; batches may cut users.
 
     Args:
         ndcg_at: the k of NDCG@k.
         hit_rate_at: the k of HR@k.
+        group_by: whose rows are ranked among themselves: ``user_id``, or ``request_id``: each request is of one user.
     """
 
-    def __init__(self, ndcg_at: Sequence[int] = (1, 5, 10), hit_rate_at: Sequence[int] = (5,)) -> None:
+    def __init__(
+        self,
+        ndcg_at: Sequence[int] = (1, 5, 10),
+        hit_rate_at: Sequence[int] = (5,),
+        group_by: Group = "user_id",
+    ) -> None:
+        self._by_request = group_by == REQUEST
         self._auc = BinnedAUC()
         self._log_loss = LogLoss()
         self._ranking = UserRanking(ndcg_at, hit_rate_at)
@@ -33,33 +42,44 @@ class CTRMetrics:
             metric.to(device)
         return self
 
-    def update(self, logits: torch.Tensor, labels: torch.Tensor, users: torch.Tensor) -> None:
+    def update(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        users: torch.Tensor,
+        requests: torch.Tensor | None = None,
+    ) -> None:
         """Add a batch, which may be empty.
 
         Args:
             logits: float ``[B]``.
             labels: ``[B]``, 0 or 1.
             users: int64 ``[B]``, never falling, within a batch and from batch to batch.
+            requests: int64 ``[B]``, in any order within a user; needed to group by them.
 
         Raises:
-            ValueError: shapes differ, a label is neither 0 nor 1, or rows are not sorted by user.
+            ValueError: shapes differ, a label is neither 0 nor 1, rows are not sorted by user, or a request has rows
+                of several users.
             FloatingPointError: logits that are not finite.
         """
-        if users.shape != logits.shape:
-            raise ValueError(f"users {list(users.shape)}: must be [B] like the logits, {list(logits.shape)}")
+        groups = requests if self._by_request else users
+        if groups is None or not users.shape == groups.shape == logits.shape:
+            shapes = [None if ids is None else list(ids.shape) for ids in (users, groups)]
+            raise ValueError(f"users and requests {shapes}: must be [B] like the logits, {list(logits.shape)}")
         self._auc.update(logits, labels)
         self._log_loss.update(logits, labels)
-        whole = self._whole_users.push(users, logits, labels)
+        whole = self._whole_users.push(users, logits, labels, groups)
         # An update without rows where none are whole: torchmetrics warns of metrics that never had an update.
-        self._rank((users[:0], logits[:0], labels[:0]) if whole is None else whole)
+        self._rank((users[:0], logits[:0], labels[:0], groups[:0]) if whole is None else whole)
 
     def compute(self) -> dict[str, float]:
         """The metrics over all ranks, the same on each; a collective call. It ends the stream: the last user is whole.
 
         Returns:
-            ``auc``; ``auc_error``, the bound of its error; ``logloss``; ``gauc``; ``ndcg@k``; ``hr@k``; ``users``,
-            those with a positive, over whom NDCG and HR are means; ``samples``. What is undefined is nan: ``auc``
-            without positives or without negatives, ``gauc`` without a user who has both, NDCG and HR without ``users``.
+            ``auc``; ``auc_error``, the bound of its error; ``logloss``; what `UserRanking` computes; ``users`` or
+            ``requests``, those with a positive, over whom MRR, NDCG and HR are means; ``samples``. What is undefined is
+            nan: ``auc`` without positives or without negatives, ``gauc`` and ``mean_auc`` without a user who has both,
+            MRR, NDCG and HR without ``users``.
         """
         if (last := self._whole_users.flush()) is not None:
             self._rank(last)
@@ -72,7 +92,7 @@ class CTRMetrics:
             "auc_error": float(error_bound),
             "logloss": float(self._log_loss.compute()),
             **{name: float(value) for name, value in ranking.items()},
-            "users": int(users),
+            "requests" if self._by_request else "users": int(users),
             "samples": int(samples),
         }
 
@@ -83,5 +103,7 @@ class CTRMetrics:
         self._whole_users = WholeGroups()
 
     def _rank(self, rows: tuple[torch.Tensor, ...]) -> None:
-        users, logits, labels = rows
-        self._ranking.update(logits, labels, users)
+        users, logits, labels, groups = rows
+        if self._by_request and len(torch.unique(torch.stack([users, groups]), dim=1)[0]) > len(torch.unique(groups)):
+            raise ValueError("a request has rows of several users: prepare the data again, a request is of one user")
+        self._ranking.update(logits, labels, groups)

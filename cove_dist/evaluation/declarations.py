@@ -35,6 +35,11 @@ class Family:
     at: Literal["ndcg_at", "hit_rate_at"] | None = None
     higher_is_better: bool = True
 
+    @property
+    def form(self) -> str:
+        """How its names look: ``auc``, or ``ndcg@K``."""
+        return self.name if self.at is None else f"{self.name}@K"
+
     def names(self, ndcg_at: Sequence[int], hit_rate_at: Sequence[int]) -> list[str]:
         """Return its names: one without a k, or one for every k of its setting."""
         if self.at is None:
@@ -46,18 +51,18 @@ NDCG = Family("ndcg", "NDCG", "ndcg_at")
 HIT_RATE = Family("hr", "HR", "hit_rate_at")
 RECALL = Family("recall", "recall", "hit_rate_at")
 
-_FAMILIES: dict[str, Family] = {}
+_FAMILIES: dict[str, Family] = {}  # by form
 
 
 def declares(*families: Family) -> Callable[[C], C]:
     """Set a metric class's ``families``, so that their names and directions are known everywhere.
 
     Raises:
-        ValueError: another class declares a family of the same name otherwise.
+        ValueError: another class declares a family of the same form otherwise.
     """
     for family in families:
-        if _FAMILIES.setdefault(family.name, family) != family:
-            raise ValueError(f"{family.name}: declared as {_FAMILIES[family.name]} and as {family}")
+        if _FAMILIES.setdefault(family.form, family) != family:
+            raise ValueError(f"{family.form}: declared as {_FAMILIES[family.form]} and as {family}")
 
     def mark(metric: C) -> C:
         metric.families = families
@@ -74,8 +79,7 @@ def names_of(metric: type, ndcg_at: Sequence[int], hit_rate_at: Sequence[int]) -
 def family_of(name: str) -> Family | None:
     """Return the family of a metric by its full name, None for any other figure, such as a count."""
     bare, _, k = name.split("/")[0].removeprefix(FULL_PREFIX).partition("@")
-    family = _FAMILIES.get(bare)
-    return family if family is not None and bool(k) == (family.at is not None) else None
+    return _FAMILIES.get(f"{bare}@K" if k.isdecimal() else bare if not k else name)
 
 
 def is_metric(name: str) -> bool:
@@ -91,10 +95,11 @@ def check_metrics(key: str, names: Iterable[str]) -> None:
     """
     for name in names:
         if not is_metric(name):
-            forms = [family.name + ("@K" if family.at else "") for family in _FAMILIES.values()]
-            near = difflib.get_close_matches(name.split("@")[0], _FAMILIES, n=1)
+            near = difflib.get_close_matches(name, _FAMILIES, n=1)
             hint = f" did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"{key} = {name}: no metric is called so;{hint} allowed are {', '.join(sorted(forms))}")
+            raise ConfigError(
+                f"{key} = {name}: no metric is called so;{hint} allowed are {', '.join(sorted(_FAMILIES))}"
+            )
 
 
 def higher_is_better(name: str) -> bool:

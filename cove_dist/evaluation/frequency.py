@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from cove_dist.evaluation.ctr import CTRMetrics
+from cove_dist.evaluation.protocol import Group
 
 GROUPS = ("q1", "q2", "q3", "q4", "never")
 _NEVER = len(GROUPS) - 1
@@ -72,8 +73,10 @@ class FrequencyMetrics:
 
     A group has the rows whose user, or item, is in it, and every metric is computed as if there were no others:
 
-    - By user, GAUC, NDCG and HR rank all test items of the group's users.
+    - By user, GAUC, MRR, NDCG and HR rank all test items of the group's users.
     - By item, they rank a user's test items *of the group* among themselves.
+
+    Where requests are ranked, each metric is over the requests of these rows.
 
     The lists of rare users, and of rare items, are short, and a list of positives alone is right however it is ranked:
     by NDCG and HR compare models within a group, not groups with each other.
@@ -82,6 +85,7 @@ class FrequencyMetrics:
         groups: by entity, ``user`` or ``item``; with none there are no metrics.
         ndcg_at: the k of NDCG@k.
         hit_rate_at: the k of HR@k.
+        group_by: whose rows are ranked among themselves, as in `CTRMetrics`.
     """
 
     def __init__(
@@ -89,9 +93,10 @@ class FrequencyMetrics:
         groups: Groups,
         ndcg_at: Sequence[int] = (1, 5, 10),
         hit_rate_at: Sequence[int] = (5,),
+        group_by: Group = "user_id",
     ) -> None:
         self._groups = dict(groups)
-        self._metrics = {entity: [CTRMetrics(ndcg_at, hit_rate_at) for _ in GROUPS] for entity in groups}
+        self._metrics = {entity: [CTRMetrics(ndcg_at, hit_rate_at, group_by) for _ in GROUPS] for entity in groups}
 
     def to(self, device: torch.device | str) -> FrequencyMetrics:
         """Move the states and the groups to the device of the batches."""
@@ -101,14 +106,21 @@ class FrequencyMetrics:
                 metric.to(device)
         return self
 
-    def update(self, logits: torch.Tensor, labels: torch.Tensor, users: torch.Tensor, items: torch.Tensor) -> None:
+    def update(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        users: torch.Tensor,
+        items: torch.Tensor,
+        requests: torch.Tensor | None = None,
+    ) -> None:
         """Add a batch, as to `CTRMetrics`; ``items``: int64 ``[B]``."""
         ids = {"user": users, "item": items}
         for entity, metrics in self._metrics.items():
             group = self._groups[entity].of(ids[entity])
             for place, metric in enumerate(metrics):
                 rows = group == place
-                metric.update(logits[rows], labels[rows], users[rows])
+                metric.update(logits[rows], labels[rows], users[rows], None if requests is None else requests[rows])
 
     def compute(self) -> dict[str, float]:
         """``<figure>/<entity>_<group>``, over all ranks, the same on each; a collective call.

@@ -1,4 +1,4 @@
-"""Ranking metrics of each user's own candidates, averaged over users. Vectorized: no loop over users."""
+"""Ranking metrics of the rows of each user, or other group, averaged over groups. No loop over groups."""
 
 from __future__ import annotations
 
@@ -12,12 +12,26 @@ from cove_dist.evaluation.declarations import HIT_RATE, NDCG, Family, declares
 from cove_dist.evaluation.positions import Positions, cumulative_discounts
 
 
-@declares(Family("gauc", "GAUC"), NDCG, HIT_RATE)
+@declares(
+    Family("gauc", "GAUC"),
+    Family("mean_auc", "mean AUC"),
+    Family("mrr", "MRR"),
+    Family("mind_mrr", "MRR (MIND)"),
+    NDCG,
+    HIT_RATE,
+)
 class UserRanking(CheckedMetric):
-    """GAUC, NDCG@k and HR@k from batches of whole users.
+    """GAUC, mean AUC, MRR, NDCG@k and HR@k from batches of whole users.
+
+    What is said of users holds of any other group, such as the rows of one request (an impression list).
 
     - ``gauc``: the AUC of each user with both classes, ties one half, weighted by the user's number of samples (H. Zhu
       et al., "Optimized Cost per Click in Taobao Display Advertising", 2017).
+    - ``mean_auc``: the same, each user weighted alike: the AUC of MIND's leaderboard where the groups are impressions.
+    - ``mrr``: ``1 / rank`` of the user's first positive (Voorhees, "The TREC-8 Question Answering Track Report", 1999);
+      ``mind_mrr``: the mean of ``1 / rank`` of all the user's positives, as MIND's leaderboard has it (F. Wu et al.,
+      "MIND", ACL 2020, its evaluation program). Both are means over users with a positive; where no user has two
+      positives they are the same.
     - ``ndcg@k``: binary gain, discount ``1 / log2(rank + 1)``, over the ideal of the user's first k positives (Järvelin
       and Kekäläinen, 2002); ``hr@k``: 1 if a positive is among the first k. Both are means over users with a positive.
 
@@ -33,8 +47,10 @@ class UserRanking(CheckedMetric):
     scores_name = "logits"
     auc_total: torch.Tensor
     auc_weight: torch.Tensor
+    auc_sum: torch.Tensor
     auc_users: torch.Tensor
     users: torch.Tensor
+    reciprocal: torch.Tensor
     ndcg_total: torch.Tensor
     hits: torch.Tensor
 
@@ -47,8 +63,10 @@ class UserRanking(CheckedMetric):
         for name, shape, dtype in (
             ("auc_total", (), torch.float64),
             ("auc_weight", (), torch.int64),
+            ("auc_sum", (), torch.float64),
             ("auc_users", (), torch.int64),
             ("users", (), torch.int64),
+            ("reciprocal", (2,), torch.float64),
             ("ndcg_total", (len(ndcg_at),), torch.float64),
             ("hits", (len(hit_rate_at),), torch.float64),
         ):
@@ -74,11 +92,14 @@ class UserRanking(CheckedMetric):
         positives, sizes = ranked.per_user(ranked.labels), ranked.per_user(torch.ones_like(ranked.labels))
         both = (positives > 0) & (positives < sizes)
         pairs = (positives * (sizes - positives))[both]
-        self.auc_total += (sizes[both] * ranked.per_user(ranked.wins())[both] / pairs).sum()
+        areas = ranked.per_user(ranked.wins())[both] / pairs
+        self.auc_total += (sizes[both] * areas).sum()
+        self.auc_sum += areas.sum()
         self.auc_weight += sizes[both].sum().long()
         self.auc_users += both.sum()
 
         self.users += (positives > 0).sum()
+        self.reciprocal += torch.stack([ranked.first_reciprocals().sum(), ranked.mean_reciprocals().sum()])
         relevant = ranked.labels > 0
         group = ranked.group[relevant]
         positions = Positions(
@@ -92,15 +113,17 @@ class UserRanking(CheckedMetric):
             self.hits[i] += positions.hit(k).sum()
 
     def compute(self) -> dict[str, torch.Tensor]:
-        """Return float64 scalars ``gauc``, ``ndcg@k``, ``hr@k``, nan where no user counts; and how many users counted.
+        """Return float64 scalars by the names above, nan where no user counts; and how many users counted.
 
-        ``users`` (int64) counts in NDCG and HR, ``gauc_users`` in GAUC.
+        ``users`` (int64) counts in NDCG and HR, ``gauc_users`` in GAUC and mean AUC.
         """
         self.raise_if_refused()
         ndcg = zip(self.ndcg_at, self.ndcg_total / self.users, strict=True)
         hit_rate = zip(self.hit_rate_at, self.hits / self.users, strict=True)
         return {
             "gauc": self.auc_total / self.auc_weight,
+            "mean_auc": self.auc_sum / self.auc_users,
+            **dict(zip(("mrr", "mind_mrr"), self.reciprocal / self.users, strict=True)),
             **{f"ndcg@{k}": value for k, value in ndcg},
             **{f"hr@{k}": value for k, value in hit_rate},
             "users": self.users.clone(),
@@ -137,6 +160,41 @@ class _Ranked:
         through_group = tied.cumsum(0)[self.group]
         through_user = self.per_user(negative).cumsum(0)[self.user]
         return self.labels * (through_user - through_group + tied[self.group] / 2)
+
+    def mean_reciprocals(self) -> torch.Tensor:
+        """Expected mean of ``1 / rank`` of each user's positives, 0 without: float64 ``[U]``."""
+        above, tied = self.above[self.group].double(), self.tied[self.group].double()
+        # Of a positive among n tied rows below a others: the mean of 1 / (a + 1), …, 1 / (a + n).
+        expected = (torch.digamma(above + tied + 1) - torch.digamma(above + 1)) / tied
+        expected = torch.where(tied == 1, 1 / (above + 1), expected)  # exactly
+        return self.per_user(self.labels * expected) / self.per_user(self.labels).clamp(min=1)
+
+    def first_reciprocals(self) -> torch.Tensor:
+        """Expected ``1 / rank`` of each user's first positive, 0 without: float64 ``[U]``."""
+        positives = _sums(self.labels, self.group)
+        begins = self.tied.cumsum(0) - self.tied
+        owner = self.user[begins]
+        found = (positives > 0).nonzero().squeeze(1)
+        users = int(self.user[-1]) + 1 if len(self.user) else 0
+        # The first group of tied rows with a positive; the last number of all where a user has none.
+        first = owner.new_full((users,), len(begins)).scatter_reduce_(0, owner[found], found, "amin")
+        rows = (self.group == first[self.user]).nonzero().squeeze(1)
+        group = self.group[rows]
+        place, n, p = rows - begins[group], self.tied[group].double(), positives[group]
+        reciprocals = _chance_of_first(place.double(), n, p) / (self.above[group] + place + 1)
+        return self.labels.new_zeros(users).index_add_(0, self.user[rows], reciprocals)
+
+
+def _chance_of_first(place: torch.Tensor, n: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+    """Chance that of n rows in random order, p of them positive, the first positive is at ``place``, from 0.
+
+    It is the share of orders whose rows before are negatives, ``(n - p)! (n - place)! / ((n - p - place)! n!)``, times
+    ``p / (n - place)``.
+    """
+    left = n - p - place
+    before = torch.lgamma(n - p + 1) + torch.lgamma(n - place + 1) - torch.lgamma(n + 1)
+    before = (before - torch.lgamma(left.clamp(min=0) + 1)).exp()
+    return torch.where(left >= 0, before * p / (n - place), 0.0)
 
 
 def _rank(logits: torch.Tensor, labels: torch.Tensor, users: torch.Tensor) -> _Ranked:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,30 +21,58 @@ from cove_dist.tasks.ctr import Predictions
 from cove_dist.training.distributed import Runtime
 from cove_dist.training.loaders import evaluation_loader
 from data_pipeline.batch import Batch
-from data_pipeline.schema import Schema
+from data_pipeline.schema import REQUEST, Categorical, Schema
+from data_pipeline.streaming.loader import StreamLoader
 
 logger = logging.getLogger(__name__)
 
-Scored = tuple[Batch, torch.Tensor]
+
+class Scored(NamedTuple):
+    """A batch on the device, its logits float ``[B]``, and the requests of its rows, int64 ``[B]`` where asked for."""
+
+    batch: Batch
+    logits: torch.Tensor
+    requests: torch.Tensor | None
 
 
 @torch.no_grad()
 def score(model: nn.Module, batches: Iterable[Batch], device: torch.device) -> Iterator[Scored]:
-    """Each batch, on the device, with its logits ``[B]``. Collective: every rank has the same number of batches."""
+    """Yield each batch with its logits. Collective: every rank has the same number of batches."""
     was_training = model.training
     model.eval()
     for batch in batches:
-        batch = batch.to(device, non_blocking=True)
+        batch, requests = _without_requests(batch.to(device, non_blocking=True))
         predictions: Predictions = model(batch)[1]
-        yield batch, predictions.logits
+        yield Scored(batch, predictions.logits, requests)
     model.train(was_training)
+
+
+def _without_requests(batch: Batch) -> tuple[Batch, torch.Tensor | None]:
+    """Take the requests out of the ids: the keys of a look-up must be those that training had."""
+    keys = batch.ids.keys()
+    if REQUEST not in keys:
+        return batch, None
+    ids, requests = batch.ids.split([len(keys) - 1, 1])  # requests are the last key, see `ctr_loader`
+    return replace(batch, ids=ids), requests.values()
+
+
+def ctr_loader(config: RunConfig, schema: Schema, split: str, runtime: Runtime) -> StreamLoader:
+    """Load a split for evaluation: all rows of a user on one rank, with their requests where these are ranked.
+
+    Raises:
+        ConfigError: requests are to be ranked, and the data have none.
+    """
+    if config.evaluation.protocol("ctr", schema).group_by == REQUEST:
+        requests = Categorical(REQUEST, num_ids=schema.requests, num_seen=schema.requests)
+        schema = replace(schema, categorical=(*schema.categorical, requests))
+    return evaluation_loader(config, schema, split, runtime)
 
 
 def build_ctr_evaluator(
     config: RunConfig, schema: Schema, split: str, runtime: Runtime, groups: Groups
 ) -> Callable[[nn.Module], dict[str, float]]:
     """A pass over a split with a model, which returns the metrics. Building it and calling it are collective."""
-    loader = evaluation_loader(config, schema, split, runtime)
+    loader = ctr_loader(config, schema, split, runtime)
     return lambda model: evaluate(score(model, loader, runtime.device), config.evaluation, runtime.device, groups)
 
 
@@ -56,15 +86,16 @@ def evaluate(
 
     Args:
         scored: every user's rows on one rank, in order of user id.
-        config: the k of the ranking metrics.
+        config: the k of the ranking metrics, and whether they are of users or of requests.
         device: of the batches.
         by_frequency: groups of ids, by entity, for which the metrics are computed apart as well.
     """
-    overall = CTRMetrics(config.ndcg_at, config.hit_rate_at).to(device)
-    grouped = FrequencyMetrics(by_frequency, config.ndcg_at, config.hit_rate_at).to(device)
-    for batch, logits in scored:
-        overall.update(logits, batch.labels, batch.users)
-        grouped.update(logits, batch.labels, batch.users, batch.items)
+    settings = (config.ndcg_at, config.hit_rate_at, config.group_by or "user_id")
+    overall = CTRMetrics(*settings).to(device)
+    grouped = FrequencyMetrics(by_frequency, *settings).to(device)
+    for batch, logits, requests in scored:
+        overall.update(logits, batch.labels, batch.users, requests)
+        grouped.update(logits, batch.labels, batch.users, batch.items, requests)
     metrics = overall.compute()
     loose = not math.isnan(metrics["auc_error"])  # then an undefined AUC has been warned of
     if undefined := [name for name, value in metrics.items() if math.isnan(value) and not (name == "auc" and loose)]:
@@ -93,11 +124,12 @@ class PredictionWriter:
             + [("label", pa.float32()), ("score", pa.float32())]
         )
         with pq.ParquetWriter(self.path, schema) as writer:
-            for batch, logits in scored:
+            for each in scored:
+                batch, logits, _ = each
                 columns = [self._ids("user", batch.users), self._ids("item", batch.items)]
                 columns += [_array(batch.labels), _array(torch.sigmoid(logits.double()).float())]
                 writer.write_batch(pa.record_batch(columns, schema=schema))
-                yield batch, logits
+                yield each
 
     def _ids(self, role: str, encoded: torch.Tensor) -> pa.Array:
         return self._original[role].take(_array(encoded))

@@ -30,14 +30,13 @@ from cove_dist.runs import (
 )
 from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import CheckpointFolder, load_model
-from cove_dist.training.ctr_evaluator import PredictionWriter, evaluate, score
+from cove_dist.training.ctr_evaluator import PredictionWriter, ctr_loader, evaluate, score
 from cove_dist.training.debug import debug_settings
 from cove_dist.training.distributed import Runtime, process_group
 from cove_dist.training.folders import replaced_folder
 from cove_dist.training.frequency import frequency_groups
-from cove_dist.training.loaders import evaluation_loader
 from cove_dist.training.resume import record_configuration
-from cove_dist.training.tasks import TASKS, task_of
+from cove_dist.training.tasks import TASKS, task_name, task_of
 from cove_dist.training.trainer import Position, Trainer
 from cove_dist.types import PositiveInt
 from data_pipeline.json_files import write_json
@@ -142,7 +141,9 @@ def evaluate_run(overrides: Sequence[str]) -> dict[str, float | None] | None:
         if not runtime.is_main:
             return None
         defined = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        record: dict[str, Any] = {"split": request.split, "checkpoint": checkpoint.name, **defined}
+        protocol = config.evaluation.protocol(task_name(config), schema)
+        record: dict[str, Any] = {"split": request.split, "checkpoint": checkpoint.name, "protocol": protocol.words}
+        record |= defined
         write_json(folder / METRICS_FILE, record)
     return defined
 
@@ -159,7 +160,7 @@ def evaluate_here(
         groups = frequency_groups(config, schema, runtime)
     if not request.save_predictions:
         return task.build_evaluator(config, schema, request.split, runtime, groups)(trainable.model), checkpoint
-    scored = score(trainable.model, evaluation_loader(config, schema, request.split, runtime), runtime.device)
+    scored = score(trainable.model, ctr_loader(config, schema, request.split, runtime), runtime.device)
     with replaced_folder(folder / f"predictions_{request.split}", runtime) as target:
         writer = PredictionWriter(target / f"part-{runtime.rank:05d}.parquet", Path(config.data.path), schema)
         return evaluate(writer.write(scored), config.evaluation, runtime.device, groups), checkpoint

@@ -70,7 +70,7 @@ class Trainer:
         self.runtime = runtime
         self.position = Position()
         task = task_of(config)
-        config.check_stopping(task_name(config), schema)
+        config.check_evaluation(task_name(config), schema)
         self.train_loader = task.build_training_loader(config, schema, runtime)
         self.evaluator = self._build_evaluator(task)
         self.trainable = build(config, schema, runtime, config.trainer.rank_batch_size(runtime.world_size))

@@ -29,10 +29,13 @@ def sample() -> Sample:
 
 
 def metrics_of(rows: Sample) -> dict[str, float]:
-    metrics = CTRMetrics()
-    for batch in zip(*(column.split(BATCH) for column in rows), strict=True):
-        metrics.update(*batch)
-    return metrics.compute()
+    """Of users, and of requests: one a user, whose numbers fall where those of users rise."""
+    metrics, by_request = CTRMetrics(), CTRMetrics(group_by="request_id")
+    for logits, labels, users in zip(*(column.split(BATCH) for column in rows), strict=True):
+        metrics.update(logits, labels, users)
+        by_request.update(logits, labels, users, requests=-users)
+    found = by_request.compute()
+    return metrics.compute() | {f"request_{name}": value for name, value in found.items()}
 
 
 def metrics_of_rank(boundaries: list[int]) -> dict[str, float]:

@@ -38,7 +38,7 @@ def test_the_declared_direction_is_that_of_the_class(metric: type[Metric]) -> No
     [
         *(("auc", "max"), ("logloss", "min"), ("gauc", "max"), ("ndcg@10", "max"), ("full_ndcg@5", "max")),
         *(("logloss/user_q1", "min"), ("auc/item_never", "max"), ("paper_hr@5", "max"), ("full_coverage@5", "max")),
-        *(("recall@5", "max"), ("mrr@10", "max"), ("hr@1/item_q4", "max")),
+        *(("recall@5", "max"), ("mrr@10", "max"), ("mrr", "max"), ("hr@1/item_q4", "max")),
     ],
 )
 def test_directions_of_full_names(name: str, expected: str) -> None:
@@ -47,7 +47,21 @@ def test_directions_of_full_names(name: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["users", "samples", "auc_error", "lists", "full_users", "ids/user_q1", "ndcg", "auc@5", "ndgc@5", "step"]
+    "name",
+    [
+        "users",
+        "samples",
+        "auc_error",
+        "lists",
+        "full_users",
+        "ids/user_q1",
+        "ndcg",
+        "auc@5",
+        "ndgc@5",
+        "step",
+        "ndcg@x",
+        "ndcg@",
+    ],
 )
 def test_counts_bounds_and_misspelt_names_are_no_metrics(name: str) -> None:
     assert not is_metric(name)
@@ -56,7 +70,7 @@ def test_counts_bounds_and_misspelt_names_are_no_metrics(name: str) -> None:
 
 
 def test_a_near_name_is_offered() -> None:
-    with pytest.raises(ConfigError, match="did you mean ndcg"):
+    with pytest.raises(ConfigError, match="did you mean ndcg@K"):
         check_metrics("metrics", ["auc", "ndgc@5"])
 
 
@@ -73,7 +87,7 @@ def test_a_new_family_is_known_everywhere_by_its_declaration_alone() -> None:
 
     assert names_of(Regret, (10,), KS) == ["ndcg@10", "regret_of_test@2", "regret_of_test@3"]
     assert direction("full_regret_of_test@3/user_q2") == "min"
-    with pytest.raises(ValueError, match="regret_of_test: declared as"):
+    with pytest.raises(ValueError, match="regret_of_test@K: declared as"):
         declares(Family("regret_of_test", "regret", "hit_rate_at"))
 
 
@@ -83,6 +97,7 @@ def test_what_evaluators_compute_is_what_is_declared() -> None:
     assert [name for name in ctr.compute() if is_metric(name)] == metric_names("ctr", KS, KS, ())
     top_k, coverage = TopK(KS, KS), Coverage(9, KS)
     top_k.update(torch.eye(3)[:1] > 0, torch.tensor([1]))
+    coverage.update(torch.tensor([[0, 1, 2]]))
     computed = [*top_k.compute(), *coverage.compute()]
     named = [name for name in computed if is_metric(name)]
     assert [f"full_{name}" for name in named] == metric_names("cf", KS, KS, ["full"])
@@ -107,12 +122,12 @@ def test_early_stopping_may_watch_what_the_data_have() -> None:
     longer = replace(next_item, categorical=(replace(item, max_length=12),))
     lists = ["model=sasrec", "trainer=lists"]
     config, _ = load_run_config(lists)  # the metric of trainer=lists is defined for any lists
-    config.check_stopping("lists", next_item)
-    config.check_stopping("lists", longer)
+    config.check_evaluation("lists", next_item)
+    config.check_evaluation("lists", longer)
     config, _ = load_run_config([*lists, "trainer.early_stopping.metric=paper_ndcg@5"])
-    config.check_stopping("lists", longer)
+    config.check_evaluation("lists", longer)
     with pytest.raises(ConfigError, match=r"= paper_ndcg@5: allowed are ndcg@1, .* hr@5 \(the data toys_next"):
-        config.check_stopping("lists", next_item)
+        config.check_evaluation("lists", next_item)
 
 
 @pytest.mark.parametrize(

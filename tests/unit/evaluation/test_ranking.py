@@ -11,7 +11,7 @@ from torchmetrics.retrieval import RetrievalHitRate, RetrievalNormalizedDCG
 
 from cove_dist.evaluation import UserRanking
 from tests.unit.evaluation.samples import cut, reduced, samples
-from tests.unit.evaluation.ties import expected
+from tests.unit.evaluation.ties import expected, mind_mrr
 
 KS = (1, 3, 5, 20)
 
@@ -26,6 +26,7 @@ def computed(*batches: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> dict[
 def one_user_at_a_time(logits: torch.Tensor, labels: torch.Tensor, users: torch.Tensor) -> dict[str, float]:
     """The definitions, with a loop over users; ties by their expected values."""
     totals: dict[str, list[float]] = {f"{name}@{k}": [] for name in ("ndcg", "hr") for k in KS}
+    totals |= {"mrr": [], "mind_mrr": []}
     auc, weights = [], []
     for user in users.unique():
         rows = users == user
@@ -35,6 +36,9 @@ def one_user_at_a_time(logits: torch.Tensor, labels: torch.Tensor, users: torch.
             weights.append(len(relevant))
         if sum(relevant) == 0:
             continue
+        whole = expected(scores, [label == 1 for label in relevant], int(sum(relevant)), len(scores))
+        totals["mrr"].append(whole["mrr"])
+        totals["mind_mrr"].append(mind_mrr(scores, relevant))
         for k in KS:
             plain = expected(scores, [label == 1 for label in relevant], int(sum(relevant)), k)
             for name in ("ndcg", "hr"):
@@ -43,7 +47,8 @@ def one_user_at_a_time(logits: torch.Tensor, labels: torch.Tensor, users: torch.
     means = {name: sum(values) / counted if counted else math.nan for name, values in totals.items()}
     pairs = zip(weights, auc, strict=True)
     gauc = sum(weight * value for weight, value in pairs) / sum(weights) if auc else math.nan
-    return {"gauc": gauc, **means, "users": counted, "gauc_users": len(auc)}
+    mean_auc = sum(auc) / len(auc) if auc else math.nan
+    return {"gauc": gauc, "mean_auc": mean_auc, **means, "users": counted, "gauc_users": len(auc)}
 
 
 @given(samples())
@@ -104,7 +109,8 @@ def test_a_constant_model_gets_what_a_random_order_gets(place: int) -> None:
     discounts = [1 / math.log2(position + 1) for position in range(1, 6)]
     assert found == pytest.approx(
         {
-            "gauc": 0.5,
+            **{"gauc": 0.5, "mean_auc": 0.5},
+            **dict.fromkeys(("mrr", "mind_mrr"), sum(1 / position for position in range(1, 6)) / 5),
             **{f"ndcg@{k}": sum(discounts[:k]) / 5 for k in KS},
             **{f"hr@{k}": min(k, 5) / 5 for k in KS},
             "users": 1,
@@ -133,4 +139,22 @@ def test_bad_input() -> None:
 def test_metrics_may_be_left_out() -> None:
     metric = UserRanking(ndcg_at=(), hit_rate_at=())
     metric.update(torch.tensor([1.0, 0.0]), torch.tensor([1, 0]), torch.tensor([3, 3]))
-    assert {name: value.item() for name, value in metric.compute().items()} == {"gauc": 1, "users": 1, "gauc_users": 1}
+    left = ("gauc", "mean_auc", "mrr", "mind_mrr", "users", "gauc_users")
+    assert {name: value.item() for name, value in metric.compute().items()} == dict.fromkeys(left, 1)
+
+
+def test_mrr_is_of_the_first_positive_and_minds_of_all() -> None:
+    result = computed((torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([0.0, 1, 0, 1]), torch.zeros(4).long()))
+    assert result["mrr"] == pytest.approx(1 / 2)
+    assert result["mind_mrr"] == pytest.approx((1 / 2 + 1 / 4) / 2)
+
+
+def test_mrr_of_a_large_group_of_ties_is_that_of_a_random_order() -> None:
+    """One positive in n tied rows: the harmonic number over n, for both kinds of MRR."""
+    rows = 20_000
+    labels = torch.zeros(rows)
+    labels[777] = 1
+    result = computed((torch.zeros(rows), labels, torch.zeros(rows).long()))
+    harmonic = sum(1 / i for i in range(1, rows + 1)) / rows
+    assert result["mrr"] == pytest.approx(harmonic, rel=1e-9)
+    assert result["mind_mrr"] == pytest.approx(harmonic, rel=1e-9)

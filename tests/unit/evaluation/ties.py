@@ -62,3 +62,13 @@ def expected(scores: Sequence[float], relevant: Sequence[bool], positives: int, 
         start += size
     ideal = sum(1 / math.log2(position + 1) for position in range(1, min(positives, k) + 1))
     return {"ndcg": gain / ideal, "mrr": reciprocal, "hr": 1 - no_hit, "recall": found / positives}
+
+
+def mind_mrr(scores: Sequence[float], labels: Sequence[float]) -> float:
+    """``mrr_score`` of MIND's evaluation program, each row at the mean of the reciprocal positions of its ties."""
+    total = 0.0
+    for score, label in zip(scores, labels, strict=True):
+        above = sum(other > score for other in scores)
+        tied = sum(other == score for other in scores)
+        total += label * sum(1 / (above + i) for i in range(1, tied + 1)) / tied
+    return total / sum(labels)
