@@ -130,6 +130,7 @@ def our_overrides(model: str, seed: int, arguments: argparse.Namespace) -> list[
     data = ["data=movielens_100k", f"data.path={arguments.data}", f"model={model}", "trainer=lists"]
     steps = [f"trainer.batch_size={arguments.lists}", f"trainer.warmup_steps={arguments.warmup}", "trainer.device=cpu"]
     evaluated = ["evaluation.ndcg_at=[10]", "evaluation.hit_rate_at=[10]", "trainer.early_stopping.metric=ndcg@10"]
+    evaluated += ["evaluation.exclude_seen=false"]  # as RecBole ranks
     return [*data, f"embeddings.dim={DIM}", f"seed={seed}", *steps, *rates, *evaluated, *own]
 
 

@@ -26,10 +26,12 @@ def rich_table(table: TextTable) -> Table:
     return shown
 
 
-def metrics_table(metrics: Mapping[str, float | None]) -> Table:
-    table = Table("metric", "value")
-    for name, value in metrics.items():
-        if not is_grouped(name):
+def metrics_table(record: Mapping[str, Any]) -> Table:
+    """A metrics file's numbers; its title says what they are of: split, checkpoint, protocol."""
+    words = [value for value in record.values() if isinstance(value, str)]
+    table = Table("metric", "value", title="; ".join(words), title_justify="left")
+    for name, value in record.items():
+        if not is_grouped(name) and not isinstance(value, str):
             table.add_row(name, number(value))
     return table
 

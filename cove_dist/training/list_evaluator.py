@@ -24,6 +24,7 @@ def build_list_evaluator(
 ) -> Callable[[nn.Module], dict[str, float]]:
     """A pass over a split with a model, which returns the metrics. Building it and calling it are collective."""
     loader = evaluation_loader(config, schema, split, runtime)
+    exclude_seen = config.evaluation.protocol("lists", schema).exclude_seen
 
     def evaluate(sharded: nn.Module) -> dict[str, float]:
         model: ListModel = sharded.module
@@ -35,7 +36,7 @@ def build_list_evaluator(
         for batch in loader:
             batch = batch.to(runtime.device, non_blocking=True)
             owner = None if owners is None else owners[batch.ids[OWNER].values()]
-            request, targets = to_request(batch, owner)
+            request, targets = to_request(batch, owner, exclude_seen)
             ranked = continue_lists(model.objective.model, catalogue, request, metrics.depth)
             metrics.update(merge_depth_first(ranked, metrics.depth), targets)
         model.train(was_training)
@@ -54,12 +55,19 @@ def figures(metrics: ListCompletion) -> dict[str, float]:
     return {name: value.item() for name, value in metrics.compute().items()}
 
 
-def to_request(batch: Batch, owner: torch.Tensor | None) -> tuple[Request, torch.Tensor]:
-    """What is to be continued, and the true items ``[B, S]`` with `NOTHING` behind the last."""
+def to_request(batch: Batch, owner: torch.Tensor | None, exclude_seen: bool) -> tuple[Request, torch.Tensor]:
+    """Return what is to be continued, and the true items ``[B, S]`` with `NOTHING` behind the last.
+
+    Args:
+        batch: lists.
+        owner: of each, ``[B, d]``, or None.
+        exclude_seen: whether items of a list's input must not be ranked for it.
+    """
     halves = []
     for half in (INPUT, TARGET):
         lengths = batch.ids[half].lengths()[: len(batch)]
         halves.append((Slots.of(lengths), batch.ids[half].values()))
     (inputs, given), (targets, wanted) = halves
-    request = Request(inputs.pad(given), inputs.lengths, targets.lengths, owner)
+    seen = inputs.pad(given, fill=NOTHING) if exclude_seen else None
+    request = Request(inputs.pad(given), inputs.lengths, targets.lengths, owner, seen)
     return request, targets.pad(wanted, fill=NOTHING)

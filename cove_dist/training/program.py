@@ -123,8 +123,8 @@ class EvaluateConfig:
     save_predictions: bool
 
 
-def evaluate_run(overrides: Sequence[str]) -> dict[str, float | None] | None:
-    """Evaluate a run's checkpoint and write ``metrics.json``. Every rank calls it; rank 0 gets the metrics.
+def evaluate_run(overrides: Sequence[str]) -> dict[str, Any] | None:
+    """Evaluate a run's checkpoint and write ``metrics.json``. Every rank calls it; rank 0 gets what the file holds.
 
     A metric that is undefined is `None`, and null in the file: JSON has no nan.
     """
@@ -145,7 +145,7 @@ def evaluate_run(overrides: Sequence[str]) -> dict[str, float | None] | None:
         record: dict[str, Any] = {"split": request.split, "checkpoint": checkpoint.name, "protocol": protocol.words}
         record |= defined
         write_json(folder / METRICS_FILE, record)
-    return defined
+    return record
 
 
 def evaluate_here(

@@ -72,8 +72,15 @@ class TwoStageClassifier(nn.Module):
         categories: torch.Tensor,
         k: int,
         bias: torch.Tensor | None = None,
+        seen: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The best ``k`` items of each row's likeliest category. ``bias [V]``, if any, is added to the items' scores.
+        """Find the best ``k`` items of each row's likeliest category.
+
+        Args:
+            hidden, items, categories: see `forward`.
+            k: items of each row.
+            bias: ``[V]``, added to the items' scores, or None.
+            seen: int64 ``[N, m]``, items of each row that are left out; ids outside ``0 … V-1`` stand for none.
 
         Returns:
             Items and their log-probabilities, both ``[N, k]``, best first; -1 and -inf where the category has fewer.
@@ -85,9 +92,12 @@ class TwoStageClassifier(nn.Module):
             members = (categories == category).nonzero().squeeze(1)
             scores = F.linear(hidden[rows], items[members], None if bias is None else bias[members])
             within = F.log_softmax(scores, dim=1)
+            if seen is not None:
+                places = torch.searchsorted(members, seen[rows]).clamp(max=len(members) - 1)
+                leave_out(within, places.where(members[places] == seen[rows], -1))
             top = within.topk(min(k, len(members)), dim=1)
             width = slice(top.indices.shape[1])
-            chosen[rows, width] = members[top.indices]
+            chosen[rows, width] = members[top.indices].where(top.values > -torch.inf, -1)
             values[rows, width] = top.values + log_probabilities[rows].unsqueeze(1)
         return chosen, values
 
@@ -102,3 +112,14 @@ class TwoStageClassifier(nn.Module):
         found, counts = torch.unique(chosen, return_counts=True)
         rows = torch.argsort(chosen, stable=True).split(counts.tolist())
         return list(zip(found.tolist(), rows, strict=True))
+
+
+def leave_out(scores: torch.Tensor, columns: torch.Tensor) -> None:
+    """Set ``scores [N, V]`` to -inf, in place, in some columns of each row.
+
+    Args:
+        scores: one row a prediction.
+        columns: int64 ``[N, m]``; numbers outside ``0 … V-1`` stand for none.
+    """
+    valid = (columns >= 0) & (columns < scores.shape[1])
+    scores[valid.nonzero()[:, 0], columns[valid]] = -torch.inf

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cove_dist.models.layers.two_stage import TwoStageClassifier
+from cove_dist.models.layers.two_stage import TwoStageClassifier, leave_out
 from cove_dist.tasks.lists.positions import takes
 
 _WORKSPACE = 1 << 23  # scores in memory at a time
@@ -34,11 +34,20 @@ class Catalogue(NamedTuple):
     two_stage: TwoStageClassifier | None = None
     bias: torch.Tensor | None = None
 
-    def rank(self, hidden: torch.Tensor, depth: int) -> torch.Tensor:
-        """The best items for ``hidden [n, d]``: int64 ``[n, depth]``, best first; -1 where a category has no more."""
+    def rank(self, hidden: torch.Tensor, depth: int, seen: torch.Tensor | None = None) -> torch.Tensor:
+        """Rank items for each hidden state.
+
+        Args:
+            hidden: ``[n, d]``.
+            depth: items of each, at most V.
+            seen: int64 ``[n, m]``, items to leave out; ids outside ``0 … V-1`` stand for none.
+
+        Returns:
+            int64 ``[n, depth]``, best first; -1 where no more are left, of a category or at all.
+        """
         if self.two_stage is not None:
-            return self.two_stage.top_items(hidden, self.scored, self.categories, depth, self.bias)[0]
-        return best(hidden, self.scored, depth, self.bias)
+            return self.two_stage.top_items(hidden, self.scored, self.categories, depth, self.bias, seen)[0]
+        return best(hidden, self.scored, depth, self.bias, seen)
 
 
 class Request(NamedTuple):
@@ -49,12 +58,14 @@ class Request(NamedTuple):
         lengths: int64 ``[B]``, items of each.
         targets: int64 ``[B]``, how many items each is to be continued by.
         owner: ``[B, d]`` or None.
+        seen: int64 ``[B, m]``, items that must not be ranked (see `Catalogue.rank`), or None.
     """
 
     items: torch.Tensor
     lengths: torch.Tensor
     targets: torch.Tensor
     owner: torch.Tensor | None
+    seen: torch.Tensor | None = None
 
 
 @torch.no_grad()
@@ -71,7 +82,8 @@ def _all_at_once(model: nn.Module, catalogue: Catalogue, request: Request, depth
     mask = _mask(request.lengths, request.items)
     hidden = model(catalogue.fed[request.items], mask, positions, target_mask=wanted, **arguments)
     ranked = request.items.new_full((*wanted.shape, depth), -1)
-    ranked[wanted] = catalogue.rank(hidden[wanted].float(), depth)
+    seen = None if request.seen is None else request.seen[wanted.nonzero()[:, 0]]
+    ranked[wanted] = catalogue.rank(hidden[wanted].float(), depth, seen)
     return ranked
 
 
@@ -79,7 +91,7 @@ def _left_to_right(model: nn.Module, catalogue: Catalogue, request: Request, dep
     """A position's best item becomes part of the list before the next is ranked. Lists that are done drop out."""
     order = torch.argsort(request.targets, descending=True, stable=True)
     targets, lengths = request.targets[order], request.lengths[order]
-    owner = None if request.owner is None else request.owner[order]
+    owner, seen = (None if rows is None else rows[order] for rows in (request.owner, request.seen))
     positions = int(targets.max())
     grown = torch.cat([request.items[order], request.items.new_zeros(len(order), positions)], dim=1)
     ranked = request.items.new_full((len(order), positions, depth), -1)
@@ -88,8 +100,10 @@ def _left_to_right(model: nn.Module, catalogue: Catalogue, request: Request, dep
         hidden = _state_of_next(
             model, catalogue, grown[:active], lengths[:active], None if owner is None else owner[:active]
         )
-        ranked[:active, position] = catalogue.rank(hidden, depth)
-        grown[torch.arange(active, device=grown.device), lengths[:active]] = ranked[:active, position, 0]
+        ranked[:active, position] = catalogue.rank(hidden, depth, None if seen is None else seen[:active])
+        chosen = ranked[:active, position, 0]
+        chosen = chosen.where(chosen >= 0, len(catalogue.scored))  # none is left: an item that training never saw
+        grown[torch.arange(active, device=grown.device), lengths[:active]] = chosen
         lengths[:active] += 1
     return torch.empty_like(ranked).index_copy_(0, order, ranked)
 
@@ -109,10 +123,28 @@ def _state_of_next(
     return hidden[rows, last].float()
 
 
-def best(hidden: torch.Tensor, items: torch.Tensor, depth: int, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """The highest-scoring ``depth`` of ``items [V, d]`` for ``hidden [n, d]``: int64 ``[n, depth]``, best first."""
+def best(
+    hidden: torch.Tensor,
+    items: torch.Tensor,
+    depth: int,
+    bias: torch.Tensor | None = None,
+    seen: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Find the highest-scoring ``depth`` of ``items [V, d]`` for ``hidden [n, d]``, but for ``seen [n, m]``.
+
+    Returns:
+        int64 ``[n, depth]``, best first, -1 where fewer are left.
+    """
     chunk = max(1, _WORKSPACE // len(items))
-    return torch.cat([F.linear(part, items, bias).topk(depth, dim=1).indices for part in hidden.split(chunk)])
+    found = []
+    for start in range(0, len(hidden), chunk):
+        rows = slice(start, start + chunk)
+        scores = F.linear(hidden[rows], items, bias)
+        if seen is not None:
+            leave_out(scores, seen[rows])
+        top = scores.topk(depth, dim=1)
+        found.append(top.indices.where(top.values > -torch.inf, -1))
+    return torch.cat(found) if found else torch.empty(0, depth, dtype=torch.int64, device=hidden.device)
 
 
 def _mask(lengths: torch.Tensor, items: torch.Tensor) -> torch.Tensor:

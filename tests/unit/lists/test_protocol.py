@@ -1,0 +1,89 @@
+"""Whether items of a row's input are ranked for it: by default of the data, in every model and in the baseline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from cove_dist.composition import load_run_config
+from cove_dist.evaluation import ListCompletion
+from cove_dist.evaluation.lists import NOTHING
+from cove_dist.evaluation.protocol import protocol_of
+from cove_dist.training.distributed import process_group
+from cove_dist.training.popularity import evaluate_popularity, most_popular
+from cove_dist.training.trainer import Trainer
+from data_pipeline.schema import INPUT, TARGET, Categorical, Schema
+from tests.unit.lists.runs import small_run
+
+
+def lists_of(longest: int) -> Schema:
+    halves = ((INPUT, 20), (TARGET, longest))
+    columns = tuple(Categorical(name, 9, 8, "item", sequence=True, max_length=most) for name, most in halves)
+    return Schema(name="x", label=None, categorical=columns, dense=(), splits={})
+
+
+@pytest.mark.parametrize(
+    ("longest", "setting", "excluded"),
+    [(1, None, True), (2, None, False), (1, False, False), (2, True, True), (1, True, True), (12, False, False)],
+)
+def test_the_default_follows_from_the_data(longest: int, setting: bool | None, excluded: bool) -> None:
+    protocol = protocol_of("lists", lists_of(longest), exclude_seen=setting)
+    assert protocol.exclude_seen == excluded
+    words = "items of the input are left out" if excluded else "items of the input may be ranked again"
+    assert protocol.words == words
+
+
+@pytest.mark.parametrize("model", ["Recurrent", "Masked", "Parallel"])
+@pytest.mark.parametrize("exclude_seen", [True, None])
+def test_an_evaluation_ranks_items_of_the_input_only_where_it_may(
+    prepared_lists: Path, monkeypatch: pytest.MonkeyPatch, model: str, exclude_seen: bool | None
+) -> None:
+    ranked: list[torch.Tensor] = []
+    update = ListCompletion.update
+
+    def spy(self: ListCompletion, candidates: torch.Tensor, targets: torch.Tensor) -> None:
+        ranked.append(candidates)
+        update(self, candidates, targets)
+
+    monkeypatch.setattr(ListCompletion, "update", spy)
+    setting = [] if exclude_seen is None else [f"evaluation.exclude_seen={exclude_seen}"]
+    config, _ = load_run_config(small_run(prepared_lists, model, "unused", *setting))
+    with process_group("cpu") as runtime:
+        trainer = Trainer(config, Schema.load(prepared_lists), runtime)
+        trainer.evaluate()
+    inputs = inputs_of(prepared_lists, "validation")
+    candidates = [row for part in ranked for row in part.tolist()]
+    assert len(candidates) == len(inputs)
+    repeated = [bool(set(row) & set(had)) for row, had in zip(candidates, inputs, strict=True)]
+    assert any(repeated) == (exclude_seen is None)
+    assert all(NOTHING not in row for row in candidates)
+
+
+def inputs_of(prepared: Path, split: str) -> list[list[int]]:
+    files = Schema.load(prepared).splits[split].files
+    return [row for file in files for row in pq.read_table(prepared / file)[INPUT].to_pylist()]
+
+
+@pytest.mark.parametrize("depth", [1, 3, 8, 12])
+def test_the_most_popular_items_but_for_those_of_the_list(depth: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    ranked = torch.randperm(9, generator=generator)
+    seen = torch.randint(-1, 11, (50, 7), generator=generator)
+    found = most_popular(ranked, depth, seen)
+    assert found.shape == (50, depth)
+    for row, had in zip(found.tolist(), seen.tolist(), strict=True):
+        kept = [item for item in ranked.tolist() if item not in had][:depth]
+        assert row == kept + [NOTHING] * (depth - len(kept))
+    everyone = most_popular(ranked, depth, seen[:, :0])
+    assert everyone[:, :9].tolist() == [ranked[:depth].tolist()] * 50
+
+
+def test_the_baseline_has_the_protocol_of_runs(prepared_lists: Path, tmp_path: Path) -> None:
+    given = ["data=aotm", f"data.path={prepared_lists}", "ndcg_at=[5]", "hit_rate_at=[5]", f"output={tmp_path}"]
+    usual, excluded = evaluate_popularity(given), evaluate_popularity([*given, "exclude_seen=true"])
+    assert usual["protocol"] == "items of the input may be ranked again"
+    assert excluded["protocol"] == "items of the input are left out"
+    assert usual["recall@5"] != excluded["recall@5"]
