@@ -33,6 +33,7 @@ import pyarrow.parquet as pq
 import recbole_turns as turns
 import torch
 
+from cove_dist.evaluation.positions import Positions
 from cove_dist.evaluation.top_k import TopK
 from data_pipeline.history import History
 from data_pipeline.schema import SPLITS, Schema
@@ -118,7 +119,8 @@ def check_agreement(lists: turns.Lists, reported: dict[str, float], data: Path) 
             raise SystemExit("RecBole's lists hold items of users' earlier splits: not the ranking that ours has.")
     metric = TopK((10,), (10,))
     counts = positives.offsets[users + 1] - positives.offsets[users]
-    metric.update(torch.from_numpy(positives.contains(users, items)), torch.from_numpy(counts))
+    found = Positions.of_mask(torch.from_numpy(positives.contains(users, items)), metric.depth)
+    metric.update(found, torch.from_numpy(counts))
     ours = {name: float(value) for name, value in metric.compute().items()}
     turns.check_same({name: ours[name] for name in reported}, reported)
     return {**ours, "unseen_items_listed": int((items >= Schema.load(data).entity("item").num_seen).sum())}

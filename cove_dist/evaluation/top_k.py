@@ -1,4 +1,4 @@
-"""Metrics of one ranked list a user, averaged over users."""
+"""Metrics of ranked lists, averaged over lists."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import torch
 from torchmetrics import Metric
 
 from cove_dist.evaluation.declarations import HIT_RATE, NDCG, RECALL, Family, declares
+from cove_dist.evaluation.positions import Positions, cumulative_discounts
 
 
 @declares(NDCG, Family("mrr", "MRR", "ndcg_at"), HIT_RATE, RECALL)
 class TopK(Metric):
-    """NDCG, MRR, HR and recall at k from where the relevant items stand in each user's list.
+    """NDCG, MRR, HR and recall at k from the positions of the relevant items in ranked lists, averaged over lists.
 
-    For a user with p relevant items, of which some stand at ranks ``r_1 < r_2 < …`` (from 1) up to k:
+    For a list with p relevant items, of which some are at positions ``r_1 < r_2 < …`` (from 1) up to k:
 
-    - ``ndcg@k``: ``sum 1 / log2(r + 1)`` over its ideal, that of ranks 1 to ``min(p, k)`` (Järvelin and Kekäläinen,
+    - ``ndcg@k``: ``sum 1 / log2(r + 1)`` over its ideal, that of positions 1 to ``min(p, k)`` (Järvelin and Kekäläinen,
       2002);
     - ``mrr@k``: ``1 / r_1``, or 0; ``hr@k``: 1 if there is an ``r_1``; ``recall@k``: how many of the p.
+
+    Where scores tie, each is its expected value over all orders of the ties, see `Positions`.
 
     Args:
         ndcg_at: the k of NDCG and MRR.
@@ -27,7 +30,7 @@ class TopK(Metric):
 
     full_state_update = False
     higher_is_better = True
-    users: torch.Tensor
+    lists: torch.Tensor
 
     def __init__(self, ndcg_at: Sequence[int] = (5, 10), hit_rate_at: Sequence[int] = (5, 10)) -> None:
         super().__init__(compute_with_cache=False)
@@ -39,53 +42,50 @@ class TopK(Metric):
         }
         for name, ks in self.at.items():
             self.add_state(name, torch.zeros(len(ks), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("users", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("lists", torch.tensor(0), dist_reduce_fx="sum")
 
     @property
     def depth(self) -> int:
         """The length of list that is needed."""
         return max(k for ks in self.at.values() for k in ks)
 
-    def update(self, relevant: torch.Tensor, positives: torch.Tensor) -> None:
-        """Add users.
+    def update(self, positions: Positions, positives: torch.Tensor) -> None:
+        """Add lists.
 
         Args:
-            relevant: bool ``[B, K]``: whether the item at each rank is relevant; K at least `depth`, or all items.
-            positives: int64 ``[B]``: relevant items of each user, in the list or not; at least 1.
+            positions: of the relevant items of ``B`` lists; its depth is at least `depth`.
+            positives: int64 ``[B]``: relevant items of each list, ranked or not; at least 1.
 
         Raises:
-            ValueError: a user without a relevant item.
+            ValueError: a list without a relevant item (on a GPU it makes the metrics nan).
         """
-        if (positives < 1).any():
-            raise ValueError("positives: every user needs at least 1; leave the others out")
-        gain = relevant.double()
-        ranks = torch.arange(1, gain.shape[1] + 1, device=gain.device, dtype=torch.float64)
-        discounts = torch.log2(ranks + 1).reciprocal()
-        ideal = torch.cat([discounts.new_zeros(1), discounts.cumsum(0)])
-        first = torch.where(gain.cumsum(1) == 1, gain, 0) / ranks  # at the first relevant one, and there alone
+        if positives.device.type == "cpu" and (positives < 1).any():
+            raise ValueError("positives: every list needs at least 1; leave the others out")
+        ideal = cumulative_discounts(self.depth, positives.device)
         for place, k in enumerate(self.at["ndcg"]):
-            best = ideal[positives.clamp(max=min(k, gain.shape[1]))]
-            self.ndcg[place] += ((gain[:, :k] @ discounts[:k]) / best).sum()
-            self.mrr[place] += first[:, :k].sum()
+            self.ndcg[place] += (positions.dcg(k) / ideal[positives.clamp(max=k)]).sum()
+            self.mrr[place] += positions.reciprocal_rank(k).sum()
         for place, k in enumerate(self.at["hr"]):
-            found = gain[:, :k].sum(dim=1)
-            self.hr[place] += (found > 0).sum()
-            self.recall[place] += (found / positives).sum()
-        self.users += len(positives)
+            self.hr[place] += positions.hit(k).sum()
+            self.recall[place] += (positions.found(k) / positives).sum()
+        self.lists += len(positives)
 
     def compute(self) -> dict[str, torch.Tensor]:
-        """Float64 scalars ``ndcg@k`` and so on, nan without users; and ``users`` (int64)."""
+        """Return float64 scalars ``ndcg@k`` and so on, nan without lists; and ``lists`` (int64)."""
         means = {
-            f"{name}@{k}": total / self.users
+            f"{name}@{k}": total / self.lists
             for name, ks in self.at.items()
             for k, total in zip(ks, getattr(self, name), strict=True)
         }
-        return means | {"users": self.users.clone()}
+        return means | {"lists": self.lists.clone()}
 
 
 @declares(Family("coverage", "coverage", "hit_rate_at"))
 class Coverage(Metric):
     """The share of all items that are in the first k of any user's list. Memory: 4 bytes an item.
+
+    It is a property of the lists as they are recommended, so of equal scores it counts the items that they show: the
+    lower ids.
 
     Args:
         num_items: in all.
@@ -110,3 +110,40 @@ class Coverage(Metric):
 
     def compute(self) -> dict[str, torch.Tensor]:
         return {f"coverage@{k}": (self.best < k).double().mean() for k in self.at}
+
+
+class UserCount(Metric):
+    """How many users rows are of, where all rows of a user are on one rank, one after the other."""
+
+    full_state_update = False
+    users: torch.Tensor
+    falls: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__(compute_with_cache=False)
+        self.add_state("users", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("falls", torch.tensor(0), dist_reduce_fx="sum")
+        self._last: torch.Tensor | None = None
+
+    def reset(self) -> None:
+        """Forget all rows."""
+        super().reset()
+        self._last = None
+
+    def update(self, users: torch.Tensor) -> None:
+        """Add rows by their users: int64 ``[B]``, never falling, within a batch and from batch to batch."""
+        before = users.new_tensor([-1]) if self._last is None else self._last
+        steps = torch.cat([before, users]).diff()
+        self.users += (steps != 0).sum()
+        self.falls += (steps < 0).sum()
+        self._last = torch.cat([before, users])[-1:]
+
+    def compute(self) -> torch.Tensor:
+        """Return the number of users, int64.
+
+        Raises:
+            ValueError: rows are not sorted by user.
+        """
+        if self.falls > 0:
+            raise ValueError(f"users fall {int(self.falls)} times from one row to the next: sort the rows by user")
+        return self.users.clone()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from cove_dist.errors import ConfigError
+from cove_dist.evaluation.checks import FiniteScores
 from cove_dist.evaluation.search import merge
 from cove_dist.models.cf.base import InnerProductRecommender
 from cove_dist.tasks.cf_vectors import Vectors
@@ -15,10 +16,14 @@ from cove_dist.training.distributed import Runtime
 from data_pipeline.history import History
 
 
-class IndexedLists:
-    """As `TopLists`, in one process: the index finds k items more than a user's history has, which are then left out.
+class FaissRetriever:
+    """As `TopKRetriever`, in one process: the index finds k items more than a user's histories have.
 
-    The index is flat, so the lists are exact. The arguments are those of `TopLists`.
+    The index is flat, so the lists are exact. Where scores tie across the end of what it found, it is searched again
+    for more, so that of equal scores the lower items are listed. The arguments are those of `TopKRetriever`.
+
+    Attributes:
+        finite: the check of scores, by a bound of them: the index would not show one that is not finite.
 
     Raises:
         ConfigError: FAISS is not installed.
@@ -41,21 +46,41 @@ class IndexedLists:
             ) from error
         self._head, self._vectors, self._excluded = head, vectors, tuple(excluded)
         self._reserved, self._k, self._device = reserved, k, runtime.device
+        self.finite = FiniteScores().to(runtime.device)
         _, items = vectors.item_block()
-        keys = head.key(items).cpu().numpy()
+        keys = head.key(items)
+        self._longest_key = keys.double().norm(dim=1).amax()
         self._index = faiss.IndexFlatIP(keys.shape[1])
-        self._index.add(keys)
+        self._index.add(keys.cpu().numpy())
 
     def __call__(self, users: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores and items ``[B, k]`` of ``users [B]``, best first; -inf and -1 where fewer are left."""
+        """Return scores and items ``[B, k]`` of ``users [B]``, best first; -inf and -1 where fewer are left."""
         rows = torch.from_numpy(users).to(self._device).clamp(max=self._reserved)
-        queries = self._head.query(self._vectors.users(rows)).cpu().numpy()
-        longest = sum(int(np.diff(h.offsets)[users].max(initial=0)) for h in self._excluded)
-        scores, items = self._index.search(queries, min(self._k + longest, self._index.ntotal))
+        vectors = self._head.query(self._vectors.users(rows))
+        self.finite.update((vectors.double().norm(dim=1) * self._longest_key).float())  # Cauchy-Schwarz
+        queries = vectors.cpu().numpy()
+        scores = torch.full((len(users), self._k), -torch.inf)
+        items = torch.full((len(users), self._k), -1)
+        longest = sum(int(np.diff(history.offsets)[users].max(initial=0)) for history in self._excluded)
+        found, unfinished = self._k + longest, np.arange(len(users))
+        while len(unfinished):
+            found = min(found, self._index.ntotal)
+            best, ids, last_found = self._search(queries[unfinished], users[unfinished], found)
+            scores[unfinished], items[unfinished] = best, ids
+            more_ties = (best[:, -1] == last_found).numpy() & (found < self._index.ntotal)
+            found, unfinished = 2 * found, unfinished[more_ties]
+        return scores, items
+
+    def _search(
+        self, queries: np.ndarray, users: np.ndarray, found: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The best k of the ``found`` best, and the lowest score ``[B]`` that was found."""
+        scores, items = self._index.search(queries, found)
+        last_found = torch.from_numpy(scores[:, -1].copy())
         for history in self._excluded:
             had = history.contains(users, items)
             scores[had], items[had] = -np.inf, -1
         short = max(0, self._k - scores.shape[1])
         scores = np.pad(scores, ((0, 0), (0, short)), constant_values=-np.inf)
         items = np.pad(items, ((0, 0), (0, short)), constant_values=-1)
-        return merge(torch.from_numpy(scores), torch.from_numpy(items), self._k)
+        return *merge(torch.from_numpy(scores), torch.from_numpy(items), self._k), last_found

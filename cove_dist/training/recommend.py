@@ -1,8 +1,9 @@
 """The best items of a run for every user, as Parquet.
 
-``part-00000.parquet`` …, one a rank, in order of the users' encoded ids: user, rank (from 1), item, score;
-ids are original ones. Items that the user has in any split are left out, and so are items that training never saw. A
-user whom training never saw gets the list of the reserved row, the same for all such users but for what they had.
+``part-00000.parquet`` …, one a rank, in order of the users' encoded ids: user, rank (from 1), item, score; ids are
+original ones. Of equal scores the item of the lower encoded id is first, on any number of ranks. Items that the user
+has in any split are left out, and so are items that training never saw. A user whom training never saw gets the list of
+the reserved row, the same for all such users but for what they had.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from cove_dist.runs import load_saved_run
 from cove_dist.tasks.cf import CFModel
 from cove_dist.tasks.cf_vectors import vectors_of
 from cove_dist.training.build import build, describe_model
-from cove_dist.training.cf_evaluator import TopLists, shares
 from cove_dist.training.checkpoint import load_model
 from cove_dist.training.distributed import Runtime, process_group
 from cove_dist.training.folders import replaced_folder
-from cove_dist.training.index import IndexedLists
+from cove_dist.training.index import FaissRetriever
 from cove_dist.training.program import find_checkpoint
+from cove_dist.training.retrieval import TopKRetriever, shares
 from cove_dist.types import PositiveInt
 from data_pipeline.history import History
 from data_pipeline.json_files import write_json
@@ -62,6 +63,7 @@ def recommend(overrides: Sequence[str]) -> Path | None:
     Raises:
         ConfigError, DataError, CheckpointError: no such run, not one of collaborative filtering, unknown users, a
             folder that holds other things, or no checkpoint.
+        FloatingPointError: the model has diverged: scores are not finite.
     """
     composed = compose_yaml("recommend", overrides)
     request = check(RecommendConfig, OmegaConf.to_container(composed, throw_on_missing=False))
@@ -104,12 +106,13 @@ def recommend_here(
     model: CFModel = trainable.model.eval().module
     histories = [History.load(config.data.path, split) for split in SPLITS]
     with torch.no_grad(), replaced_folder(folder, runtime) as part:
-        lists_class = IndexedLists if request.faiss else TopLists
+        retriever_class = FaissRetriever if request.faiss else TopKRetriever
         reserved = schema.entity("user").num_seen
         vectors = vectors_of(model, schema)
-        lists = lists_class(model.objective.head, vectors, histories, reserved, request.k, runtime)
-        batches = ((each, *lists(each)) for each in shares(users, batch_size, runtime))
+        retriever = retriever_class(model.objective.head, vectors, histories, reserved, request.k, runtime)
+        batches = ((each, *retriever(each)) for each in shares(users, batch_size, runtime))
         write_lists(batches, Path(config.data.path), schema, part / f"part-{runtime.rank:05d}.parquet")
+        retriever.finite.compute()
         if runtime.is_main:
             about = {"checkpoint": checkpoint.name, "users": len(users), "k": request.k, "faiss": request.faiss}
             write_json(part / ABOUT_FILE, about)

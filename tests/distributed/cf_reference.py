@@ -15,6 +15,7 @@ from cove_dist.models.cf.base import Recommender
 from cove_dist.tasks.quantizers import build_quantizers
 from data_pipeline.history import History
 from data_pipeline.schema import Schema
+from tests.unit.evaluation.ties import expected
 
 Tables = dict[str, torch.Tensor]
 Drawn = dict[str, torch.Tensor]
@@ -73,7 +74,7 @@ class Reference:
         return self.head(users, items.expand(len(users), -1, -1)).detach().numpy()
 
     def metrics(self, tables: Tables, split: str) -> dict[str, float]:
-        """Sampled and full, user by user; of equal scores no two differ by less than float32 can tell here."""
+        """Sampled and full, user by user, with the expected values of ties."""
         found = self._sampled(self.scores(tables), split) | self._full(self.scores(tables), split)
         return {name: float(value) for name, value in found.items()}
 
@@ -105,40 +106,35 @@ class Reference:
 
     def _sampled(self, scores: np.ndarray, split: str) -> dict[str, float]:
         last_user, last_item = scores.shape[0] - 1, scores.shape[1] - 1
-        lists = []
-        for row in self._rows(split):
+        lists, rows = [], self._rows(split)
+        for row in rows:
             values = scores[min(row["user_id"], last_user), np.minimum(row["candidates"], last_item)]
-            lists.append((1 + int((values[1:] >= values[0]).sum()), 1))
-        return self._average([([rank], count) for rank, count in lists], "")
+            lists.append((values.tolist(), [place == 0 for place in range(len(values))], 1))
+        return self._average(lists, "") | {"users": len({row["user_id"] for row in rows}), "rows": len(rows)}
 
     def _full(self, scores: np.ndarray, split: str) -> dict[str, float]:
         wanted, last_user = History.load(self.folder, split), scores.shape[0] - 1
         earlier = [History.load(self.folder, name) for name in ("train", "validation")[: 1 + (split == "test")]]
         lists, shown, seen = [], {k: set() for k in self.config.evaluation.hit_rate_at}, scores.shape[1] - 1
         for user in range(len(wanted)):
-            positives = wanted.of(np.array([user]))[1]
-            if len(positives) == 0:
+            positives = set(wanted.of(np.array([user]))[1].tolist())
+            if not positives:
                 continue
             values = scores[min(user, last_user), :seen].copy()
             had = np.concatenate([history.of(np.array([user]))[1] for history in earlier])
             values[had[had < seen]] = -np.inf
             order = [int(item) for item in np.argsort(-values, kind="stable") if values[item] > -np.inf]
-            lists.append(([1 + order.index(item) for item in positives if item in order], len(positives)))
+            lists.append((values[order].tolist(), [item in positives for item in order], len(positives)))
             for k, items in shown.items():
                 items.update(order[:k])
         coverage = {f"full_coverage@{k}": len(items) / seen for k, items in shown.items()}
-        return self._average(lists, "full_") | coverage
+        return self._average(lists, "full_") | coverage | {"full_users": len(lists)}
 
-    def _average(self, lists: list[tuple[list[int], int]], prefix: str) -> dict[str, float]:
+    def _average(self, lists: list[tuple[list[float], list[bool], int]], prefix: str) -> dict[str, float]:
+        """Lists: scores of the items that are ranked, which of them are relevant, and how many items are relevant."""
         at, found = self.config.evaluation, {}
-        for k in at.ndcg_at:
-            gains = [sum(1 / np.log2(rank + 1) for rank in ranks if rank <= k) for ranks, _ in lists]
-            ideals = [sum(1 / np.log2(rank + 1) for rank in range(1, min(count, k) + 1)) for _, count in lists]
-            found[f"ndcg@{k}"] = np.mean(np.divide(gains, ideals))
-            firsts = [min((rank for rank in ranks if rank <= k), default=np.inf) for ranks, _ in lists]
-            found[f"mrr@{k}"] = np.mean(np.divide(1, firsts))
-        for k in at.hit_rate_at:
-            hits = [sum(rank <= k for rank in ranks) for ranks, _ in lists]
-            found[f"hr@{k}"] = np.mean([hit > 0 for hit in hits])
-            found[f"recall@{k}"] = np.mean([hit / count for hit, (_, count) in zip(hits, lists, strict=True)])
-        return {prefix + name: value for name, value in (found | {"users": len(lists)}).items()}
+        for names, ks in ((("ndcg", "mrr"), at.ndcg_at), (("hr", "recall"), at.hit_rate_at)):
+            for k in ks:
+                values = [expected(*each, k) for each in lists]
+                found |= {f"{prefix}{name}@{k}": np.mean([value[name] for value in values]) for name in names}
+        return found

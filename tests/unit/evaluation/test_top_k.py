@@ -7,24 +7,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cove_dist.evaluation.search import best_items, merge, top_scores
-from cove_dist.evaluation.top_k import Coverage, TopK
+from cove_dist.evaluation.positions import Positions
+from cove_dist.evaluation.search import TopItems, best_items, merge, merge_lists, top_scores
+from cove_dist.evaluation.top_k import Coverage, TopK, UserCount
+from tests.unit.evaluation.samples import cut
+from tests.unit.evaluation.ties import METRICS, metrics_of_order
 
 USERS, ITEMS, DEPTH = 40, 57, 12
-
-
-def plain(relevant: list[bool], positives: int, k: int) -> dict[str, float]:
-    ranks = [rank for rank, hit in enumerate(relevant[:k], start=1) if hit]
-    ideal = sum(1 / math.log2(rank + 1) for rank in range(1, min(positives, k) + 1))
-    return {
-        f"ndcg@{k}": sum(1 / math.log2(rank + 1) for rank in ranks) / ideal,
-        f"mrr@{k}": 1 / ranks[0] if ranks else 0.0,
-        f"hr@{k}": float(bool(ranks)),
-        f"recall@{k}": len(ranks) / positives,
-    }
 
 
 def test_equals_plain_python() -> None:
@@ -33,19 +25,39 @@ def test_equals_plain_python() -> None:
     positives = np.maximum(relevant.sum(axis=1) + rng.integers(0, 3, USERS), 1)
     metric = TopK(ndcg_at=(1, 5, 12), hit_rate_at=(1, 5, 12))
     for part in (slice(0, 13), slice(13, 13), slice(13, None)):
-        metric.update(torch.tensor(relevant[part]), torch.tensor(positives[part]))
+        metric.update(Positions.of_mask(torch.tensor(relevant[part]), DEPTH), torch.tensor(positives[part]))
     found = metric.compute()
-    assert found.pop("users") == USERS
+    assert found.pop("lists") == USERS
     for k in (1, 5, 12):
-        rows = [plain(list(row), int(count), k) for row, count in zip(relevant, positives, strict=True)]
-        for name in rows[0]:
-            assert float(found.pop(name)) == pytest.approx(np.mean([row[name] for row in rows]), abs=1e-12)
+        rows = [metrics_of_order(row, int(count), k) for row, count in zip(relevant, positives, strict=True)]
+        for name in METRICS:
+            assert float(found.pop(f"{name}@{k}")) == pytest.approx(np.mean([row[name] for row in rows]), abs=1e-12)
     assert not found
 
 
-def test_a_user_without_positives_is_refused() -> None:
+def test_a_list_without_positives_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        TopK().update(torch.zeros(2, 10, dtype=torch.bool), torch.tensor([1, 0]))
+        TopK().update(Positions.of_mask(torch.zeros(2, 10, dtype=torch.bool), 10), torch.tensor([1, 0]))
+
+
+@given(st.lists(st.integers(0, 9), max_size=40).map(sorted), st.lists(st.integers(0, 40), max_size=6))
+@settings(deadline=None)
+def test_users_are_counted_once_each(users: list[int], points: list[int]) -> None:
+    metric = UserCount()
+    for part in cut(len(users), points):
+        metric.update(torch.tensor(users[part], dtype=torch.int64))
+    assert metric.compute() == len(set(users))
+    metric.reset()
+    metric.update(torch.tensor([4]))
+    assert metric.compute() == 1
+
+
+def test_users_of_rows_that_are_not_sorted_are_refused() -> None:
+    metric = UserCount()
+    metric.update(torch.tensor([3, 5]))
+    metric.update(torch.tensor([3]))
+    with pytest.raises(ValueError, match="sort the rows by user"):
+        metric.compute()
 
 
 def test_coverage_counts_items_that_anyone_is_shown() -> None:
@@ -74,14 +86,64 @@ def test_the_best_items_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch
 
 
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 2), st.integers(1, 5), st.integers(0, 2**31))
+@settings(deadline=None)
 def test_the_best_of_blocks_are_the_best_of_all(users: int, k: int, more: int, levels: int, seed: int) -> None:
+    """Of equal scores the lower index: as the first k of a stable sort."""
     generator = torch.Generator().manual_seed(seed)
     scores = torch.randint(levels, (users, 64 * (k + more)), generator=generator).float()  # with many ties
     scores[torch.rand(scores.shape, generator=generator) < 0.5] = -torch.inf
     top, at = top_scores(scores, k)
-    assert torch.equal(top, scores.topk(k).values)
-    assert torch.equal(scores.gather(1, at), top)
-    assert all(len(row.unique()) == k for row in at)
+    expected = scores.sort(dim=1, descending=True, stable=True)
+    assert torch.equal(top, expected.values[:, :k])
+    listed = top > -torch.inf
+    assert torch.equal(at[listed], expected.indices[:, :k][listed])
+
+
+@given(
+    st.integers(1, 4),
+    st.integers(1, 30),
+    st.integers(1, 12),
+    st.integers(1, 4),
+    st.integers(1, 9),
+    st.integers(0, 2**31),
+)
+@settings(deadline=None)
+def test_of_equal_scores_the_lower_id_is_listed_whatever_the_chunks_and_the_ranks(
+    users: int, items: int, k: int, levels: int, chunk: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randint(levels, (users, items), generator=generator).float()
+    scores[torch.rand(scores.shape, generator=generator) < 0.2] = -torch.inf  # what is left out
+    order = scores.sort(dim=1, descending=True, stable=True)
+    half = items // 2
+    ranks = []
+    for start, stop in ((0, half), (half, items)):
+        found = TopItems.none(users, k, scores)
+        for first in range(start, stop, chunk):
+            found = found.with_chunk(scores[:, first : min(first + chunk, stop)], first)
+        ranks.append(found)
+    merged = merge_lists(ranks, k)
+    for user in range(users):
+        left = int((scores[user] > -torch.inf).sum())
+        listed = order.indices[user, : min(k, left)].tolist()
+        assert merged.ids[user].tolist() == listed + [-1] * (k - len(listed))
+        assert merged.scores[user].tolist() == scores[user, listed].tolist() + [-math.inf] * (k - len(listed))
+        last = merged.scores[user, -1]
+        ties = int((scores[user] == last).sum() - (merged.scores[user] == last).sum()) if last > -math.inf else 0
+        assert merged.cut_ties[user] == ties
+
+
+def test_tied_lists_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Items with the vectors of others, whose scores are equal bit by bit."""
+    generator = torch.Generator().manual_seed(0)
+    users = torch.randint(-2, 3, (USERS, 4), generator=generator).float()
+    items = torch.randint(-1, 2, (500, 4), generator=generator).float()
+    none = (torch.zeros(0, dtype=torch.int64),) * 2
+    expected = (users @ items.T).sort(dim=1, descending=True, stable=True).indices[:, :DEPTH]
+    for scores in (1, USERS * 64, USERS * 192, 1 << 22):
+        monkeypatch.setattr("cove_dist.evaluation.search._SCORES", scores)
+        _, ids = best_items(lambda part: users @ part.T, items, 0, USERS, DEPTH, none)
+        assert torch.equal(ids, expected)
 
 
 def test_short_lists_end_in_minus_one() -> None:
