@@ -42,7 +42,7 @@ def write_attributes(workspace: Workspace, folder: Path, item: Categorical) -> d
     everything = np.flatnonzero(of_item == sum(sizes.values())) if len(edges) else []
     if len(everything):
         known_ids = dict(zip(known["id"].to_pylist(), known["original_id"].to_pylist(), strict=True))
-        workspace.on_progress(
+        workspace.warn(
             f"{len(everything):,} items, such as {known_ids[everything[0]]!r}, have every attribute; they get no edges"
         )
         edges = edges[~np.isin(edges[:, 0], everything)]

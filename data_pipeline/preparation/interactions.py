@@ -90,7 +90,7 @@ def _read_and_split(dataset: Dataset, workspace: Workspace) -> SplitRows:
         check_labels(workspace, columns)
     check_dense(workspace, columns)
     if validation == "none":
-        workspace.on_progress(
+        workspace.warn(
             "the given split has no rows for validation: training will run to its last epoch, without early stopping"
             " and without a best checkpoint. To take some from training: data.validation=leave_one_out, or ratio"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from data_pipeline.datasets.base import RawData
@@ -56,7 +57,7 @@ def prepare(
             parts = prepare_interactions if dataset.sequence_length is None else prepare_sequences
         schema, report = parts(dataset, workspace, folder, name)
         schema.save(folder)
-        report.save(folder)
+        replace(report, warnings=workspace.warnings).save(folder)
     on_progress(f"{name}: {sum(report.rows.values()):,} rows in {output}")
     if differences := report.differences():
         logger.warning("%s: not what was published: %s", name, ", ".join(differences))

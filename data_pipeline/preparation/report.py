@@ -25,6 +25,7 @@ class Report:
         validation: where the rows for validation come from: "split" (data.split), "given" (by the data set), "none", or
             the rule by which they were taken from the training rows of a given split.
         ties: sets of rows that share user and time, or a request (see `data_pipeline.preparation.ties`).
+        warnings: what is likely a mistake in the data, in words.
         lists: rows of all splits where a row is a list of items, else 0. Rows read and dropped, interactions and
             density then count entries of lists, and users are the owners of lists, where they are known.
     """
@@ -46,6 +47,7 @@ class Report:
     lists: int = 0
     validation: str = "split"
     ties: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
         write_json(folder / "report.json", asdict(self))

@@ -11,11 +11,7 @@ _FAR, _FARTHER = 100, 10  # deviations from the mean of training; times the fart
 
 
 def check_labels(workspace: Workspace, columns: Columns) -> None:
-    """Refuse labels that are all equal in training; say where they are in validation or test.
-
-    Raises:
-        DataError: see above.
-    """
+    """Warn of splits whose labels are all equal."""
     column = columns.label or columns.rating
     for split, label, other in workspace.query(
         f"SELECT {SPLIT}, min({LABEL}), max({LABEL}) FROM rows GROUP BY {SPLIT} ORDER BY {SPLIT}"
@@ -24,13 +20,13 @@ def check_labels(workspace: Workspace, columns: Columns) -> None:
             continue
         found = f"column {column!r}: all labels of the {SPLITS[split]} split are {label:.0f}"
         if split != 0:
-            workspace.on_progress(f"{found}: metrics such as AUC are undefined on it")
+            workspace.warn(f"{found}: metrics such as AUC are undefined on it")
             continue
         remedy = "Correct the labels, or, where every row is a positive, set data.label=null (implicit feedback)"
         if columns.rating is not None:
-            relation = "no rating reaches" if label == 0 else "every rating reaches"
-            remedy = f"{relation} data.threshold = {columns.threshold}: set another"
-        raise DataError(f"{found}, so there is nothing to learn. {remedy}")
+            relation = "No rating reaches" if label == 0 else "Every rating reaches"
+            remedy = f"{relation} data.threshold = {columns.threshold:g}: set another"
+        workspace.warn(f"{found}, so there is nothing to learn. {remedy}")
 
 
 def check_dense(workspace: Workspace, columns: Columns) -> None:
@@ -56,9 +52,9 @@ def check_dense(workspace: Workspace, columns: Columns) -> None:
                     f"column {name!r}: all values of the training split are {lowest:g}, but {SPLITS[split]} holds"
                     f" {value:g}, which no model has learned to use. Leave it out of data.dense, or split otherwise"
                 )
-            workspace.on_progress(f"column {name!r}: all values are {lowest:g}; it tells a model nothing")
+            workspace.warn(f"column {name!r}: all values are {lowest:g}; it tells a model nothing")
         elif abs(value - mean) > max(_FAR * deviation, _FARTHER * max(highest - mean, mean - lowest)):
-            workspace.on_progress(
+            workspace.warn(
                 f"column {name!r}: {SPLITS[split]} holds {value:g}, {abs(value - mean) / deviation:.0f} standard"
                 f" deviations from the mean of training, whose values are between {lowest:g} and {highest:g}"
             )

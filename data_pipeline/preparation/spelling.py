@@ -24,9 +24,7 @@ def refuse_double_spelling(workspace: Workspace, source: Source, column: str) ->
 def warn_of_double_spelling(workspace: Workspace, source: Source, column: str, plain: str | None = None) -> None:
     """Say so where a column of text holds values that differ in their spelling alone; they stay two values."""
     if found := _double_spelling(workspace, source, column, plain or _plain(column)):
-        workspace.on_progress(
-            f"column {column!r}: {found}: they are kept as two values. If they are one, write it in one way"
-        )
+        workspace.warn(f"column {column!r}: {found}: they are kept as two values. If they are one, write it in one way")
 
 
 def _plain(column: str) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import glob
+import logging
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
 
 from data_pipeline.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,19 @@ class Workspace:
         scratch: a folder that is removed when preparing ends, well or not.
         seed: of every random choice.
         on_progress: receives one line for people now and then.
+        warnings: what `warn` was told, for the report.
     """
 
     connection: duckdb.DuckDBPyConnection
     scratch: Path
     seed: int
     on_progress: Callable[[str], None]
+    warnings: list[str] = field(default_factory=list)
+
+    def warn(self, message: str) -> None:
+        """Log what is likely a mistake in the data but no reason to refuse them, and keep it for the report."""
+        logger.warning("Warning: %s", message)
+        self.warnings.append(message)
 
     def query(self, sql: str) -> list[tuple]:
         """Run one statement and fetch every row of its result."""

@@ -25,24 +25,33 @@ def error(folder: Path, rows: list, columns: tuple = NAMES, **settings: object) 
     return str(caught.value)
 
 
+def warnings_of(folder: Path, rows: list, columns: tuple = NAMES, **settings: object) -> list[str]:
+    """What report.json keeps."""
+    prepare_custom(write_csv(folder / "raw.csv", rows, columns), folder / "out", **settings)
+    return Report.load(folder / "out").warnings
+
+
 @pytest.mark.parametrize("label", [0, 1])
-def test_labels_that_are_all_equal_are_refused(tmp_path, label):
-    message = error(tmp_path, [(user, item, label, time) for user, item, _, time in some_rows()])
-    assert message.startswith(f"column 'label': all labels of the train split are {label}")
-    assert "data.label=null" in message
+def test_labels_that_are_all_equal_are_warned_of(tmp_path, caplog, label):
+    found = warnings_of(tmp_path, [(user, item, label, time) for user, item, _, time in some_rows()])
+    assert found[0].startswith(
+        f"column 'label': all labels of the train split are {label}, so there is nothing to learn"
+    )
+    assert "data.label=null" in found[0]
+    assert [record.levelname for record in caplog.records if found[0] in record.message] == ["WARNING"]
 
 
-@pytest.mark.parametrize(("threshold", "relation"), [(9, "no rating reaches"), (-1, "every rating reaches")])
-def test_a_threshold_beyond_all_ratings_is_refused(tmp_path, threshold, relation):
-    message = error(tmp_path, some_rows(), label=None, rating="label", threshold=threshold)
-    assert f"{relation} data.threshold = {threshold}" in message
+@pytest.mark.parametrize(("threshold", "relation"), [(9, "No rating reaches"), (-1, "Every rating reaches")])
+def test_a_threshold_beyond_all_ratings_is_warned_of(tmp_path, threshold, relation):
+    found = warnings_of(tmp_path, some_rows(), label=None, rating="label", threshold=threshold)
+    assert f"{relation} data.threshold = {threshold}" in found[0]
 
 
-def test_a_split_of_one_label_is_said(tmp_path, caplog):
+def test_a_split_of_one_label_is_warned_of(tmp_path):
     rows = [(user, item, 1 if time > 17 else label, time) for user, item, label, time in some_rows()]
-    with caplog.at_level("INFO"):
-        prepare_custom(write_csv(tmp_path / "raw.csv", rows), tmp_path / "out")
-    assert "all labels of the test split are 1: metrics such as AUC are undefined on it" in caplog.text
+    assert warnings_of(tmp_path, rows) == [
+        "column 'label': all labels of the test split are 1: metrics such as AUC are undefined on it"
+    ]
 
 
 def test_a_dense_column_that_is_constant_in_training_alone_is_refused(tmp_path):
@@ -53,11 +62,10 @@ def test_a_dense_column_that_is_constant_in_training_alone_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("later", "said"), [(lambda k: k % 7, False), (lambda k: 1e6, True)])
-def test_values_far_outside_those_of_training_are_said(tmp_path, caplog, later, said):
+def test_values_far_outside_those_of_training_are_warned_of(tmp_path, later, said):
     rows = [(*row, k % 7 if row[3] < 18 else later(k)) for k, row in enumerate(some_rows())]
-    with caplog.at_level("INFO"):
-        prepare_custom(write_csv(tmp_path / "raw.csv", rows, (*NAMES, "price")), tmp_path / "out", dense=("price",))
-    assert ("column 'price': test holds 1e+06" in caplog.text) == said
+    found = warnings_of(tmp_path, rows, (*NAMES, "price"), dense=("price",))
+    assert [warning.startswith("column 'price': test holds 1e+06") for warning in found] == [True] * said
 
 
 def saturated_rows() -> list[tuple]:
