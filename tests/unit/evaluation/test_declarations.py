@@ -23,6 +23,7 @@ from cove_dist.evaluation.declarations import (
     title,
 )
 from cove_dist.evaluation.names import metric_names
+from cove_dist.evaluation.positions import Positions
 from data_pipeline.schema import TARGET, Categorical, Schema
 
 KS = (2, 3)
@@ -96,7 +97,7 @@ def test_what_evaluators_compute_is_what_is_declared() -> None:
     ctr.update(torch.tensor([0.1, 0.2]), torch.tensor([0.0, 1.0]), torch.tensor([0, 0]))
     assert [name for name in ctr.compute() if is_metric(name)] == metric_names("ctr", KS, KS, ())
     top_k, coverage = TopK(KS, KS), Coverage(9, KS)
-    top_k.update(torch.eye(3)[:1] > 0, torch.tensor([1]))
+    top_k.update(Positions.of_mask(torch.eye(3)[:1] > 0, 3), torch.tensor([1]))
     coverage.update(torch.tensor([[0, 1, 2]]))
     computed = [*top_k.compute(), *coverage.compute()]
     named = [name for name in computed if is_metric(name)]
