@@ -16,6 +16,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
+from cove_dist.embeddings.row_decay import RowDecay, looked_up
+
 Rows = tuple[torch.Tensor, torch.Tensor]  # ids [N] of rows of all tables, rising, each once; gradients [N, d]
 
 
@@ -35,7 +37,21 @@ class LookUpRows(torch.autograd.Function):
 
 
 class SparseOptimizer(torch.optim.Optimizer, ABC):
-    """Of tables ``[rows, d]``, each a slice of the parameter that holds all tables. A step is a collective call."""
+    """Of tables ``[rows, d]``, each a slice of the parameter that holds all tables. A step is a collective call.
+
+    Args:
+        params: the tables.
+        defaults: of the optimizer, ``lr`` among them.
+        decay: of the rows that a step looks up; None: none.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], defaults: dict[str, Any], decay: RowDecay | None) -> None:
+        super().__init__(params, defaults)
+        self._decay = decay
+
+    @abstractmethod
+    def new_state(self, table: nn.Parameter) -> dict[str, Any]:
+        """What is kept of a table before its first step, by name."""
 
     @abstractmethod
     def update(self, table: nn.Parameter, ids: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
@@ -52,7 +68,14 @@ class SparseOptimizer(torch.optim.Optimizer, ABC):
                 ids, gradients = wholes[id(whole)]
                 first = table._start_offset // table.shape[1]
                 start, stop = torch.searchsorted(ids, torch.tensor([first, first + len(table)])).tolist()
-                self.update(table, ids[start:stop] - first, gradients[start:stop], group)
+                rows, gradient, state = ids[start:stop] - first, gradients[start:stop], self.state[table]
+                if not state:
+                    state |= self.new_state(table) | ({} if self._decay is None else self._decay.new_state(table))
+                if self._decay is not None:
+                    present = looked_up(gradient)
+                    decayed = self._decay.add_to(gradient[present], table.data, rows[present], state, group["lr"])
+                    gradient = gradient.index_copy(0, present, decayed)
+                self.update(table, rows, gradient, group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none)
@@ -74,14 +97,16 @@ class SparseAdam(SparseOptimizer):
         lr: float = 0.001,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        decay: RowDecay | None = None,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps}, decay)
+
+    def new_state(self, table: nn.Parameter) -> dict[str, Any]:
+        first, second = (torch.zeros(table.shape, dtype=table.dtype) for _ in range(2))
+        return {"step": torch.tensor(0.0), "exp_avg": first, "exp_avg_sq": second}
 
     def update(self, table: nn.Parameter, ids: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
         state = self.state[table]
-        if not state:
-            state["step"] = torch.tensor(0.0)
-            state["exp_avg"], state["exp_avg_sq"] = (torch.zeros(table.shape, dtype=table.dtype) for _ in range(2))
         state["step"] += 1
         step, (beta1, beta2) = state["step"].item(), group["betas"]
         first = state["exp_avg"].index_select(0, ids).lerp_(gradient, 1 - beta1)
@@ -99,16 +124,22 @@ class SparseRMSprop(SparseOptimizer):
     """
 
     def __init__(
-        self, params: Iterable[nn.Parameter], lr: float = 0.001, beta2: float = 0.999, eps: float = 1e-8
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float = 0.001,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        decay: RowDecay | None = None,
     ) -> None:
-        super().__init__(params, {"lr": lr, "beta2": beta2, "eps": eps})
+        super().__init__(params, {"lr": lr, "beta2": beta2, "eps": eps}, decay)
+
+    def new_state(self, table: nn.Parameter) -> dict[str, Any]:
+        second = torch.zeros(table.shape, dtype=table.dtype)
+        updated = torch.zeros(len(table), dtype=torch.int32)  # the step that a second moment is of
+        return {"step": torch.tensor(0.0), "exp_avg_sq": second, "updated": updated}
 
     def update(self, table: nn.Parameter, ids: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
         state = self.state[table]
-        if not state:
-            state["step"] = torch.tensor(0.0)
-            state["exp_avg_sq"] = torch.zeros(table.shape, dtype=table.dtype)
-            state["updated"] = torch.zeros(len(table), dtype=torch.int32)  # the step that a second moment is of
         state["step"] += 1
         step, beta2 = int(state["step"]), group["beta2"]
         faded = torch.pow(beta2, step - state["updated"][ids])

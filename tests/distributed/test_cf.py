@@ -160,9 +160,9 @@ def test_negatives_are_never_in_training_and_all_rows_come_once(
     assert not history.contains(ids["user_id"], ids["negatives"].reshape(-1, 2)).any()
 
 
-def sparse_steps(data: Path, name: str) -> tuple[list[dict[str, np.ndarray]], dict[str, np.ndarray]]:
-    """Two epochs of BPRMF under a sparse optimizer: this rank's ids of every step, and the tables after the last."""
-    config, _ = load_run_config([*SPARSE, f"data.path={data}", f"embeddings.optimizer.name={name}"])
+def table_steps(data: Path, name: str, *further: str) -> tuple[list[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Two epochs of BPRMF under an optimizer: this rank's ids of every step, and the tables after the last."""
+    config, _ = load_run_config([*SPARSE, f"data.path={data}", f"embeddings.optimizer.name={name}", *further])
     with process_group("cpu") as runtime:
         schema = Schema.load(data)
         loader, seen = cf_training_loader(config, schema, runtime), []
@@ -183,7 +183,7 @@ def sparse_steps(data: Path, name: str) -> tuple[list[dict[str, np.ndarray]], di
 @pytest.mark.parametrize("name", ["sparse_adam", "sparse_rmsprop"])
 def test_sparse_optimizers_are_those_of_torch_on_the_global_batch(data: Path, name: str, world_size: int) -> None:
     """RMSprop is Adam without a first moment on whole tables, whose gradients are 0 elsewhere."""
-    results = run_ranks(world_size, sparse_steps, data, name)
+    results = run_ranks(world_size, table_steps, data, name)
     reference = Reference([*SPARSE, f"data.path={data}"])
     tables = [table.requires_grad_() for table in reference.tables.values()]
     sparse = name == "sparse_adam"

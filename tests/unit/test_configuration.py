@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from cove_dist.composition import check_arguments, compose_yaml, config_folder, load_run_config, target
 from cove_dist.config import RunConfig
 from cove_dist.embeddings.optimizers import fuse_optimizer
+from cove_dist.embeddings.sharding import table_sharding
 from cove_dist.errors import ConfigError
 from cove_dist.tasks.base import TaskModel
 from cove_dist.tasks.ctr import build_ctr_model
@@ -163,13 +164,53 @@ def test_a_sharded_table_without_a_fused_optimizer_is_refused_with_both_ways_out
 
 
 @pytest.mark.parametrize("name", ["sparse_adam", "sparse_rmsprop"])
-def test_sparse_optimizers_are_refused_with_weight_decay_and_for_pooled_tables_on_cpu(name: str) -> None:
+def test_sparse_optimizers_are_refused_with_decay_of_all_rows_and_for_pooled_tables_on_cpu(name: str) -> None:
     overrides = [f"embeddings.optimizer.name={name}", "embeddings.optimizer.weight_decay=0.1"]
-    with pytest.raises(ConfigError, match=rf"weight_decay = 0\.1: not with {name}"):
+    refused = rf"weight_decay_rows = all: {name} changes only the rows .* weight_decay = 0\.1 allowed: looked_up"
+    with pytest.raises(ConfigError, match=refused):
         load_run_config(overrides)
+    decayed, _ = load_run_config([*overrides, "embeddings.optimizer.weight_decay_rows=looked_up"])
+    decayed.embeddings.check_device("cpu")
+    with pytest.raises(ConfigError, match=rf"weight_decay = 0\.1: on cuda {name} is a fused kernel.*allowed: 0, or"):
+        decayed.embeddings.check_device("cuda")
     config, _ = load_run_config(overrides[:1])
     with pytest.raises(ConfigError, match=rf"{name}: on cpu for .* not for CTR"):
         fuse_optimizer(build(config).tables, config.embeddings, "cpu")
+
+
+@pytest.mark.parametrize("name", ["adam", "adagrad", "rowwise_adagrad", "sgd"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_decay_of_looked_up_rows_has_no_fused_kernel(name: str, device: str) -> None:
+    overrides = [
+        f"embeddings.optimizer.name={name}",
+        "embeddings.optimizer.weight_decay=0.1",
+        "embeddings.optimizer.weight_decay_rows=looked_up",
+    ]
+    replicated, _ = load_run_config(overrides)
+    replicated.embeddings.check_device(device)
+    assert table_sharding(replicated.embeddings, "item_id", device) == "data_parallel"
+    sharded, _ = load_run_config([*overrides, "embeddings.sharding.default=row_wise"])
+    with pytest.raises(ConfigError, match=r"weight_decay = 0\.1.*default=data_parallel.*weight_decay=0"):
+        sharded.embeddings.check_device(device)
+
+
+def test_decay_by_which_sgd_would_turn_rows_around_is_refused() -> None:
+    overrides = [
+        "embeddings.optimizer.name=sgd",
+        "embeddings.optimizer.learning_rate=0.5",
+        "embeddings.optimizer.weight_decay_rows=looked_up",
+    ]
+    load_run_config([*overrides, "embeddings.optimizer.weight_decay=1.9"])
+    with pytest.raises(ConfigError, match=r"weight_decay = 2\.0: must be below 1 / learning_rate = 2\.0"):
+        load_run_config([*overrides, "embeddings.optimizer.weight_decay=2.0"])
+
+
+def test_replicated_tables_of_a_sparse_optimizer_are_refused_on_cuda_where_nothing_would_train_them() -> None:
+    overrides = ["embeddings.optimizer.name=sparse_adam", "+embeddings.sharding.item_id=data_parallel"]
+    config, _ = load_run_config(overrides)
+    config.embeddings.check_device("cpu")
+    with pytest.raises(ConfigError, match=r"sharding\.item_id = data_parallel: on cuda sparse_adam .*allowed: auto"):
+        config.embeddings.check_device("cuda")
 
 
 def test_an_optimizer_of_the_cpu_alone_is_refused_on_cuda() -> None:
