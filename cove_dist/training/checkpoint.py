@@ -41,6 +41,7 @@ class CheckpointMeta:
         metrics: of the validation split at this step; empty for a checkpoint within an epoch.
         progress: the trainer's position.
         data: fingerprint of the prepared data; empty in checkpoints saved before it was kept.
+        loader: position within an epoch, for any number of ranks; None at an epoch's end.
     """
 
     step: int
@@ -49,6 +50,7 @@ class CheckpointMeta:
     metrics: dict[str, float] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
     data: str = ""
+    loader: dict[str, Any] | None = None
 
 
 class CheckpointFolder:

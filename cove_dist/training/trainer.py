@@ -112,13 +112,16 @@ class Trainer:
             self.codebooks.load_state_dict(own["codebooks"])
             if "window" in own:  # checkpoints have it since reports go on inside an interval
                 self.window.load_state_dict(own["window"])
-        if own is not None and own["loader"] is not None:
-            self.train_loader.load_state_dict(own["loader"])
-        elif self.position.batches:
+        else:
             logger.warning(
-                "Checkpoint %s was saved with world_size=%d but world_size is %d; restarting the current epoch",
+                "Checkpoint %s was saved with world_size=%d but world_size is %d; the random generators of dropout and"
+                " the counts of used codes start again",
                 path, meta.world_size, self.runtime.world_size,
             )  # fmt: skip
+        if meta.loader is not None:
+            self.train_loader.load_state_dict(meta.loader)
+        elif self.position.batches:
+            logger.warning("Checkpoint %s does not hold its position in the epoch; restarting the epoch", path)
             self.position.batches = 0
         logger.info("resumed from %s", path)
         return changes
@@ -138,7 +141,8 @@ class Trainer:
             try:
                 while not self.finished():
                     self.train_loader.set_epoch(self.position.epoch)
-                    self._train_epoch(iter(self.train_loader))
+                    with closing(iter(self.train_loader)) as batches:
+                        self._train_epoch(batches)
                 if self.position.step > self._reported:
                     self._report()
             except TrainingError:  # of all ranks together: a save that is not complete yet is still of a sound state
@@ -249,10 +253,11 @@ class Trainer:
         if self.writer is None:
             return
         loader = batches.state_after(self.position.batches) if self.position.batches else None
-        own = {"loader": loader, "codebooks": self.codebooks.state_dict(), "window": self.window.state_dict()}
+        own = {"codebooks": self.codebooks.state_dict(), "window": self.window.state_dict()}
         description = describe_model(self.config, self.schema)
         progress = asdict(self.position)
-        meta = CheckpointMeta(self.position.step, self.runtime.world_size, description, metrics, progress, self.data)
+        world_size = self.runtime.world_size
+        meta = CheckpointMeta(self.position.step, world_size, description, metrics, progress, self.data, loader)
         self.writer.save(self.trainable, own, meta)
 
     @cached_property

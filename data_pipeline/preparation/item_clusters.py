@@ -23,8 +23,7 @@ from sklearn.cluster import KMeans
 
 from data_pipeline.errors import DataError
 from data_pipeline.schema import INPUT, TARGET, Schema
-from data_pipeline.streaming.partition import Slice
-from data_pipeline.streaming.row_groups import GroupReader, read_footers
+from data_pipeline.streaming.row_groups import read_footers, read_split
 
 COLUMN = "neighbourhood"
 Positive = Annotated[int, Gt(0)]
@@ -91,16 +90,13 @@ def training_lists(folder: Path, schema: Schema) -> tuple[np.ndarray, np.ndarray
     names = [column.name for column in schema.categorical if column.sequence]
     if not {INPUT, TARGET} <= set(names):
         raise DataError(f"{folder}: holds no lists to be continued; its columns of lists: {', '.join(names) or 'none'}")
-    groups = read_footers(folder, schema, "train")
-    reader = GroupReader(groups, schema)
     values, lengths = [], []
-    for group, rows in enumerate(groups.rows.tolist()):
-        sequences = dict(zip(names, reader.read(Slice(group, 0, rows)).sequences, strict=True))
+    for part in read_split(read_footers(folder, schema, "train"), schema):
+        sequences = dict(zip(names, part.sequences, strict=True))
         halves = [sequences[name] for name in (INPUT, TARGET)]
-        rows_of = np.concatenate([np.repeat(np.arange(rows), np.diff(offsets)) for _, offsets in halves])
+        rows_of = np.concatenate([np.repeat(np.arange(len(part)), np.diff(offsets)) for _, offsets in halves])
         values.append(np.concatenate([items for items, _ in halves])[np.argsort(rows_of, kind="stable")])
-        lengths.append(np.bincount(rows_of, minlength=rows))
-    reader.close()
+        lengths.append(np.bincount(rows_of, minlength=len(part)))
     return np.concatenate(values), np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
 
 

@@ -1,11 +1,10 @@
-"""Checked columns -> blocks of rows, permuted -> `Batch`. Column-wise throughout: no Python loop over rows."""
+"""Checked columns -> blocks of rows, in any order -> `Batch`. Column-wise throughout: no Python loop over rows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -13,12 +12,12 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from data_pipeline.batch import Batch
 from data_pipeline.schema import Schema
-from data_pipeline.streaming.row_groups import ColumnArrays
+from data_pipeline.streaming.columns import ColumnArrays
 
 
 @dataclass
 class Rows:
-    """n rows copied out of a block: a batch, or a piece of one that spans blocks.
+    """n rows copied out of a block: a batch.
 
     Attributes:
         ids: int64 ``[P, n]``: the P columns of one id per row, in schema order, as stored.
@@ -34,40 +33,49 @@ class Rows:
 
 
 class Block:
-    """Consecutive rows of a shard, in matrices that every fill reuses, so that a batch is one gather per matrix."""
+    """Rows of consecutive steps, lane after lane, in matrices, so that a batch is one gather per matrix.
 
-    def __init__(self, schema: Schema, capacity: int):
+    `fill` every lane, in any order and from any threads; then `arrange`; then `take`.
+
+    Args:
+        schema: of the columns.
+        sizes: int64 ``[lanes]``, rows of every lane.
+    """
+
+    def __init__(self, schema: Schema, sizes: np.ndarray) -> None:
+        ends = np.cumsum(sizes)
+        rows = int(ends[-1])
+        self.starts = ends - sizes
         self._dense_columns = schema.dense
-        self._ids = np.empty((sum(not c.sequence for c in schema.categorical), capacity), np.int64)
-        self._dense = np.empty((capacity, len(schema.dense)), np.float32)
-        self._labels = np.empty(capacity, np.float32)
+        self._ids = np.empty((sum(not c.sequence for c in schema.categorical), rows), np.int64)
+        self._dense = np.empty((rows, len(schema.dense)), np.float32)
+        self._labels = np.empty(rows, np.float32)
+        self._lists: list[list[list[tuple[np.ndarray, np.ndarray]]]] = [[] for _ in sizes]  # [lane][part][column]
         self._sequences: list[tuple[np.ndarray, np.ndarray]] = []  # values, [rows + 1] offsets
         self._order: np.ndarray | None = None
-        self._rows = 0
 
-    def __len__(self) -> int:
-        return self._rows
-
-    def fill(self, parts: Iterable[ColumnArrays]) -> None:
-        """Replace the rows; standardize dense ones in float64, since a mean may be large beside the deviation."""
-        self._order, self._rows, sequences = None, 0, []
+    def fill(self, lane: int, parts: Iterable[ColumnArrays]) -> None:
+        """Write the rows of a lane; standardize dense columns in float64: a mean may be large beside the deviation."""
+        start = int(self.starts[lane])
         for part in parts:
-            at = slice(self._rows, self._rows + len(part))
+            at = slice(start, start + len(part))
             for row, ids in enumerate(part.ids):
                 self._ids[row, at] = ids
             for column, (moments, values) in enumerate(zip(self._dense_columns, part.dense, strict=True)):
                 self._dense[at, column] = (values.astype(np.float64) - moments.mean) / moments.std
             self._labels[at] = part.labels
-            sequences.append(part.sequences)
-            self._rows = at.stop
-        self._sequences = [_concat_lists(pieces) for pieces in zip(*sequences, strict=True)]
+            self._lists[lane].append(part.sequences)
+            start = at.stop
 
-    def shuffle(self, seed: int) -> None:
-        # torch permutes four times as fast as numpy.random does.
-        self._order = torch.randperm(self._rows, generator=torch.Generator().manual_seed(seed)).numpy()
+    def arrange(self, order: np.ndarray | None) -> None:
+        """Set the order in which rows are taken, by their places in the block; None: as they are."""
+        parts = [part for lane in self._lists for part in lane]
+        self._sequences = [_concat_lists(pieces) for pieces in zip(*parts, strict=True)]
+        self._lists = []
+        self._order = order
 
     def take(self, start: int, stop: int) -> Rows:
-        """Copies of the rows at places ``start .. stop-1`` of the block's order."""
+        """Copies of the rows ``start .. stop-1`` of the block's order."""
         rows = np.arange(start, stop) if self._order is None else self._order[start:stop]
         return Rows(
             self._ids.take(rows, axis=1),
@@ -75,6 +83,13 @@ class Block:
             self._dense.take(rows, axis=0),
             self._labels.take(rows),
         )
+
+
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """``starts[i], starts[i] + 1, …``, ``lengths[i]`` of them, for every i in turn: int64 ``[sum of lengths]``."""
+    shifts = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+    shifts += np.arange(len(shifts))
+    return shifts
 
 
 def _concat_lists(pieces: tuple[tuple[np.ndarray, np.ndarray], ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -86,94 +101,65 @@ def _take_lists(values: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tu
     """The lists of the given rows, one after the other, and their lengths."""
     starts = offsets[rows]
     lengths = offsets[rows + 1] - starts
-    ends = np.cumsum(lengths)
-    # Value j of the result comes from its list's start plus j minus the values of the lists before it.
-    shift = np.repeat(starts - (ends - lengths), lengths)
-    return values.take(shift + np.arange(len(shift))), lengths
+    return values.take(ranges(starts, lengths)), lengths
 
 
-def join(parts: list[Rows]) -> Rows:
-    """The rows of all parts, in order."""
-    if len(parts) == 1:
-        return parts[0]
-    return Rows(
-        np.concatenate([part.ids for part in parts], axis=1),
-        [
-            tuple(map(np.concatenate, zip(*pieces, strict=True)))
-            for pieces in zip(*(part.sequences for part in parts), strict=True)
-        ],
-        np.concatenate([part.dense for part in parts]),
-        np.concatenate([part.labels for part in parts]),
-    )
-
-
-def to_batch(part: Rows, schema: Schema, weight: float, stride: int) -> Batch:
-    """Lay the ids out key-major, as a KeyedJaggedTensor has them: all rows of the first column, then of the second.
+class BatchLayout:
+    """Makes a `Batch` of rows, with the ids key-major, as a KeyedJaggedTensor has them: all rows of the first column,
+    then of the second.
 
     Args:
-        part: the rows.
-        weight: see `Batch`.
-        stride: of the ids, at least the number of rows; rows past them hold no ids.
+        schema: of the rows, with the columns that transforms add.
     """
-    rows, columns = len(part.labels), schema.categorical
-    plain, sequences = iter(part.ids), iter(part.sequences)
-    lengths = np.ones((len(columns), stride), np.int64)
-    lengths[:, rows:] = 0
-    ids = []
-    for place, column in enumerate(columns):
-        if column.sequence:
-            column_ids, lengths[place, :rows] = next(sequences)
-        else:
-            column_ids = next(plain)
-        ids.append(column_ids)
-    sizes = [len(column_ids) for column_ids in ids]
-    ends = np.cumsum(sizes).tolist()
-    values = np.empty(ends[-1], np.int64)
-    for column, column_ids, start, end in zip(columns, ids, [0, *ends[:-1]], ends, strict=True):
-        # Ids that training never saw become the reserved row.
-        np.minimum(column_ids, column.num_seen, out=values[start:end])
-    item = columns.index(schema.entity("item"))
-    return Batch(
-        ids=KeyedJaggedTensor(
-            [column.name for column in columns],
-            torch.from_numpy(values),
-            lengths=torch.from_numpy(lengths.reshape(-1)),
-            stride=stride,
-            length_per_key=sizes,
-            offset_per_key=[0, *ends],
-        ),
-        dense=torch.from_numpy(part.dense),
-        labels=torch.from_numpy(part.labels),
-        users=torch.from_numpy(ids[columns.index(schema.entity("user"))]),
-        items=torch.from_numpy(np.empty(0, np.int64) if columns[item].sequence else ids[item]),
-        weight=torch.tensor(weight, dtype=torch.float32),
-    )
 
+    def __init__(self, schema: Schema) -> None:
+        self._names = [column.name for column in schema.categorical]
+        self._sequences = [place for place, column in enumerate(schema.categorical) if column.sequence]
+        self._num_seen = np.array([column.num_seen for column in schema.categorical])
+        self._plain = np.flatnonzero([not column.sequence for column in schema.categorical])
+        places = (schema.categorical.index(schema.entity(role)) for role in ("user", "item"))
+        self._user, self._item = (None if place in self._sequences else self._rank_of(place) for place in places)
 
-def _reduce(batch: Batch) -> tuple[Any, ...]:
-    """Send a batch between processes as bytes through the queue's pipe.
+    def _rank_of(self, place: int) -> int:
+        """Of a column among those of one id per row."""
+        return int(np.searchsorted(self._plain, place))
 
-    torch would move each of its seven tensors to shared memory, a file descriptor apiece: ten times slower for a batch
-    of 4,096 rows and two ids.
-    """
-    ids = batch.ids
-    lengths = ids.lengths()
-    arrays = [t.numpy() for t in (ids.values(), batch.dense, batch.labels, batch.users, batch.items, batch.weight)]
-    shape = (ids.keys(), ids.stride(), ids.length_per_key(), ids.offset_per_key())
-    return _rebuild, (shape, None if bool((lengths == 1).all()) else lengths.numpy(), *arrays)
+    def __call__(self, rows: Rows, weight: float, stride: int) -> Batch:
+        """The batch.
 
+        Args:
+            rows: sequences first those of the files, then those of the transforms.
+            weight: see `Batch`.
+            stride: of the ids, at least the number of rows; rows past them hold no ids.
+        """
+        values, lengths, sizes = self._ids(rows, stride)
+        return Batch(
+            ids=KeyedJaggedTensor(
+                self._names,
+                torch.from_numpy(values),
+                lengths=torch.from_numpy(lengths.reshape(-1)),
+                stride=stride,
+                length_per_key=sizes,
+                offset_per_key=[0, *accumulate(sizes)],
+            ),
+            dense=torch.from_numpy(rows.dense),
+            labels=torch.from_numpy(rows.labels),
+            users=torch.from_numpy(rows.ids[self._user]),
+            items=torch.from_numpy(np.empty(0, np.int64) if self._item is None else rows.ids[self._item]),
+            weight=torch.tensor(weight, dtype=torch.float32),
+        )
 
-def _rebuild(shape: tuple[Any, ...], lengths: np.ndarray | None, values: np.ndarray, *arrays: np.ndarray) -> Batch:
-    keys, stride, length_per_key, offset_per_key = shape
-    ids = KeyedJaggedTensor(
-        keys,
-        torch.from_numpy(values),
-        lengths=torch.ones(len(values), dtype=torch.int64) if lengths is None else torch.from_numpy(lengths),
-        stride=stride,
-        length_per_key=length_per_key,
-        offset_per_key=offset_per_key,
-    )
-    return Batch(ids, *(torch.from_numpy(array) for array in arrays))
-
-
-ForkingPickler.register(Batch, _reduce)
+    def _ids(self, rows: Rows, stride: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
+        """Values, lengths ``[columns, stride]``, and the values of each column; unseen ids as the reserved row."""
+        count = len(rows.labels)
+        lengths = np.ones((len(self._names), stride), np.int64)
+        lengths[:, count:] = 0
+        plain = np.minimum(rows.ids, self._num_seen[self._plain, None])
+        if not self._sequences:
+            return plain.reshape(-1), lengths, [count] * len(plain)
+        columns = dict(zip(self._plain.tolist(), plain, strict=True))
+        for place, (ids, of_rows) in zip(self._sequences, rows.sequences, strict=True):
+            columns[place] = np.minimum(ids, self._num_seen[place])
+            lengths[place, :count] = of_rows
+        values = [columns[place] for place in range(len(self._names))]
+        return np.concatenate(values), lengths, list(map(len, values))

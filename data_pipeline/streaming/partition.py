@@ -1,9 +1,13 @@
-"""Which rows each rank and worker reads: pure functions of row counts, the same on every rank without communication.
+"""Which rows each rank reads: pure functions of row counts, the same on every rank without communication.
 
-An epoch is one sequence of N rows: the row groups of a split, permuted for training, in file order for evaluation. It
-is cut in K = world_size * workers contiguous shards; a row group on a cut is read by both shards, each keeping its
-slice. Shard ``rank * workers + worker`` belongs to that worker of that rank. All shards make the same number of steps
-S, since ranks with unequal numbers of batches hang in the next collective.
+An epoch is one sequence of N rows: the row groups of a split, permuted for training, in file order otherwise. It is cut
+into contiguous lanes, and step t of the epoch takes the next rows of every lane. So the rows of a step, the *global
+batch*, are its lanes' shares, one after the other, and the ranks cut this sequence among themselves.
+
+Training has 16 lanes on any number of ranks: what a global batch holds, and in which order, depends on the data, the
+seed, the epoch and the size of the global batch alone. Where the number of ranks divides 16, a rank reads whole lanes;
+otherwise a lane on the cut between two ranks is read by both, each keeping its rows. Without shuffling there is a lane
+for every rank, in file order.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from data_pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
 
+LANES = 16  # of a training epoch
+
 # Second word of every random seed: keeps the streams of row groups and of rows apart.
 _GROUPS, _ROWS = 1, 2
 
@@ -31,101 +37,179 @@ class Slice(NamedTuple):
     stop: int
 
 
-@dataclass(frozen=True)
-class Partition:
-    """Shards of equal numbers of steps.
-
-    Step s of a shard of n rows holds its rows from ``n * s // S`` to ``n * (s + 1) // S``: sizes within one row of each
-    other and no small last batch. Batches are never empty, because S is at most the smallest shard.
+class Share(NamedTuple):
+    """What one rank takes in ``T`` consecutive steps.
 
     Attributes:
-        cuts: int64 ``[K + 1]``, first row of every shard in the epoch's sequence, and N.
-        steps: S, of every shard. A rank makes ``workers * S`` steps, its workers taking turns: 0, 1, ... 0, 1, ...
+        first, last: the rank reads lanes ``first <= lane < last``.
+        begin: int64 ``[lanes]``, first row of every such lane in these steps, counted from the lane's start.
+        end: int64 ``[lanes]``, the row after its last one.
+        starts: int64 ``[T, lanes]``, first row in each step that is this rank's, counted from ``begin``.
+        counts: int64 ``[T, lanes]``, this rank's rows in each step.
+    """
+
+    first: int
+    last: int
+    begin: np.ndarray
+    end: np.ndarray
+    starts: np.ndarray
+    counts: np.ndarray
+
+
+class Place(NamedTuple):
+    """A rank's batch within the epoch: its rows are ``first_row .. first_row + rows - 1`` of the epoch as trained."""
+
+    first_row: int
+    rows: int
+    largest: int  # rows of the largest batch of any rank in this step
+    weight: float  # `Batch.weight`: rows * world_size / rows of the global batch
+
+
+@dataclass(frozen=True)
+class Partition:
+    """An epoch's rows cut into lanes, and lanes into steps.
+
+    Attributes:
+        cuts: int64 ``[K + 1]``, first row of every lane in the epoch's sequence, and N.
+        steps: S, the same on every rank, since ranks with unequal numbers of batches hang in the next collective.
+        world_size: W.
+        even: lanes of equal size to within one row, whose shares make global batches of equal size to within one row.
+            Otherwise step s of a lane of n rows holds its rows from ``n * s // S`` to ``n * (s + 1) // S``.
     """
 
     cuts: np.ndarray
     steps: int
     world_size: int
-    workers: int
+    even: bool
 
     @cached_property
     def sizes(self) -> np.ndarray:
-        """int64 ``[K]``, rows of every shard."""
+        """int64 ``[K]``, rows of every lane."""
         return np.diff(self.cuts)
 
-    def batch_start(self, shard: int, step: int) -> int:
-        """First row of a step, counted from the shard's first row; ``step = steps`` gives the shard's end."""
-        return int(self.sizes[shard]) * step // self.steps
+    @property
+    def lanes(self) -> int:
+        return len(self.cuts) - 1
 
-    def batch_rows(self, worker: int, step: int) -> np.ndarray:
-        """int64 ``[world_size]``: rows that every rank's ``worker`` gives at its ``step``.
+    @property
+    def rows(self) -> int:
+        return int(self.cuts[-1])
 
-        Round-robin turns make these one global batch: all ranks take step s of worker w at the same time.
-        """
-        rows = self.sizes[worker :: self.workers]
-        return rows * (step + 1) // self.steps - rows * step // self.steps
+    def lane_starts(self, steps: np.ndarray) -> np.ndarray:
+        """int64 ``[T, K]``: rows of every lane before each of ``steps [T]``; before step S it is the lane's size."""
+        if not self.even:
+            return steps[:, None] * self.sizes // self.steps
+        # floor((g + 0) / K) + ... + floor((g + K-1) / K) = g (Hermite's identity)
+        return (steps[:, None] * self.rows // self.steps + _spread(self.lanes)) // self.lanes
 
-    def weight(self, rank: int, worker: int, step: int) -> float:
-        """``Batch.weight``: local rows * world_size / global rows."""
-        rows = self.batch_rows(worker, step)
-        return float(rows[rank] * self.world_size / rows.sum())
+    def rank_cuts(self, shares: np.ndarray) -> np.ndarray:
+        """int64 ``[T, W + 1]``: every rank's first row in the global batch, made of ``shares [T, K]``; and its end."""
+        if self.lanes % self.world_size == 0:
+            each = self.lanes // self.world_size
+            ends = np.cumsum(shares, axis=1)[:, each - 1 :: each]
+            return np.pad(ends, ((0, 0), (1, 0)))
+        return shares.sum(axis=1, keepdims=True) * np.arange(self.world_size + 1) // self.world_size
+
+    def share(self, rank: int, first: int, last: int) -> Share:
+        """The rows of a rank in steps ``first <= step < last``."""
+        starts = self.lane_starts(np.arange(first, last + 1))
+        shares = np.diff(starts, axis=0)
+        cuts = self.rank_cuts(shares)
+        ends = np.cumsum(shares, axis=1)
+        begin = np.maximum(cuts[:, rank, None], ends - shares)
+        counts = np.maximum(np.minimum(cuts[:, rank + 1, None], ends) - begin, 0)
+        used = np.flatnonzero(counts.any(axis=0))
+        lanes = slice(used[0], used[-1] + 1)
+        within = starts[:-1] - starts[0] + begin - (ends - shares)
+        return Share(
+            int(lanes.start), int(lanes.stop), starts[0, lanes], starts[-1, lanes], within[:, lanes], counts[:, lanes]
+        )
+
+    def places(self, rank: int, first: int, last: int) -> list[Place]:
+        """The batches of a rank in steps ``first <= step < last``."""
+        starts = self.lane_starts(np.arange(first, last + 1))
+        cuts = self.rank_cuts(np.diff(starts, axis=0))
+        first_rows = starts[:-1].sum(axis=1) + cuts[:, rank]
+        sizes = np.diff(cuts, axis=1)
+        weights = sizes[:, rank] * self.world_size / cuts[:, -1]
+        columns = (first_rows, sizes[:, rank], sizes.max(axis=1), weights)
+        return list(map(Place._make, zip(*(column.tolist() for column in columns), strict=True)))
 
 
-def partition_rows(rows: int, batch_size: int, world_size: int, workers: int = 1, *, split: str = "split") -> Partition:
-    """Shards of equal size to within one row; S = ceil(largest shard / batch_size).
+def partition_rows(rows: int, batch_size: int, world_size: int, *, shuffle: bool, split: str = "split") -> Partition:
+    """Lanes of equal size to within one row; S = ceil(rows / rows of a global batch).
 
-    A batch exceeds ``batch_size`` in one case only: ``batch_size = 1`` and shards that differ by a row, which no equal
-    number of one-row steps can cover.
+    Batches differ by one row, between the steps of an epoch and between the ranks of a step; there is no small last
+    batch. One case has fewer steps, and so larger batches: one row a rank and step, and a number of rows that the ranks
+    do not divide; every rank then has at least one row in every step.
+
+    Args:
+        rows: N.
+        batch_size: rows per rank and step.
+        world_size: W.
+        shuffle: for training; see this module.
+        split: for messages.
 
     Raises:
-        DataError: fewer rows than shards.
+        DataError: fewer rows than ranks.
     """
-    shards = world_size * workers
-    if rows < shards:
-        raise DataError(f"{split}: {rows} rows, {_too_few(world_size, workers)}")
-    return _partition(np.arange(shards + 1) * rows // shards, batch_size, world_size, workers)
+    if rows < world_size:
+        raise DataError(f"{split}: {rows} rows, {_too_few(world_size)}")
+    lanes = LANES if shuffle else world_size
+    cuts = np.append(0, np.cumsum((rows + _spread(lanes)) // lanes))
+    steps = -(-rows // (batch_size * world_size))
+    if rows // steps < world_size:
+        steps = rows // world_size
+    return Partition(cuts, steps, world_size, even=True)
 
 
-def partition_users(
-    user_ends: np.ndarray, batch_size: int, world_size: int, workers: int = 1, *, split: str = "split"
-) -> Partition:
-    """Shards that keep every user whole, for rows sorted by user. Batches may still cut a user.
+def partition_users(user_ends: np.ndarray, batch_size: int, world_size: int, *, split: str = "split") -> Partition:
+    """A lane for every rank that keeps users whole, for rows sorted by user. Batches may still cut a user.
 
-    Shards are cut in turn. The share of a shard is the rows not yet given, divided by the shards not yet cut; it ends
-    at the user boundary nearest to its share that leaves it and every later shard at least one user.
+    Lanes are cut in turn. The share of a lane is the rows not yet given, divided by the lanes not yet cut; it ends at
+    the user boundary nearest to its share that leaves it and every later lane at least one user.
 
-    Users of very different sizes make shards of very different sizes. Steps are then as many as the smallest shard has
-    rows, and batches of the larger shards grow beyond ``batch_size``: exact, at the price of memory. A warning says so.
+    Users of very different sizes make lanes of very different sizes. Steps are then as many as the smallest lane has
+    rows, and batches of the larger lanes grow beyond ``batch_size``: exact, at the price of memory. A warning says so.
 
     Args:
         user_ends: int64 ``[users]``, strictly increasing: the row after every user's last one.
+        batch_size: rows per rank and step.
+        world_size: W.
+        split: for messages.
 
     Raises:
-        DataError: fewer users than shards.
+        DataError: fewer users than ranks.
     """
-    shards = world_size * workers
     users = len(user_ends)
-    if users < shards:
-        raise DataError(f"{split}: {users} users, each kept on one shard, {_too_few(world_size, workers)}")
+    if users < world_size:
+        raise DataError(f"{split}: {users} users, each kept on one rank, {_too_few(world_size)}")
     cuts, next_user = [0], 0
-    for shards_left in range(shards, 1, -1):
-        share_end = cuts[-1] + (user_ends[-1] - cuts[-1]) / shards_left
+    for lanes_left in range(world_size, 1, -1):
+        share_end = cuts[-1] + (user_ends[-1] - cuts[-1]) / lanes_left
         last = int(np.searchsorted(user_ends, share_end))
         if last > 0 and share_end - user_ends[last - 1] < user_ends[last] - share_end:
             last -= 1
-        last = min(max(last, next_user), users - shards_left)
+        last = min(max(last, next_user), users - lanes_left)
         cuts.append(int(user_ends[last]))
         next_user = last + 1
-    partition = _partition(np.array([*cuts, int(user_ends[-1])], dtype=np.int64), batch_size, world_size, workers)
-    smallest_shard, largest_shard = int(partition.sizes.min()), int(partition.sizes.max())
-    largest = -(-largest_shard // partition.steps)
-    if largest > batch_size:
+    lanes = np.array([*cuts, int(user_ends[-1])], dtype=np.int64)
+    smallest, largest = int(np.diff(lanes).min()), int(np.diff(lanes).max())
+    steps = min(-(-largest // batch_size), smallest)
+    largest_batch = -(-largest // steps)
+    if largest_batch > batch_size:
         logger.warning(
-            "%s: shards of whole users hold from %d to %d rows; batches of up to %d rows instead of %d keep the number "
-            "of steps equal. Fewer ranks or data workers make them smaller.",
-            *(split, smallest_shard, largest_shard, largest, batch_size),
+            "%s: ranks with whole users hold from %d to %d rows; batches of up to %d rows instead of %d keep the "
+            "number of steps equal. Fewer ranks make them smaller.",
+            *(split, smallest, largest, largest_batch, batch_size),
         )
-    return partition
+    return Partition(lanes, steps, world_size, even=False)
+
+
+def block_cuts(steps: int, rows: int, block_rows: int) -> np.ndarray:
+    """int64 ``[J + 1]``: steps at which the next block of about ``block_rows`` rows begins, and S."""
+    blocks = min(steps, -(-rows // block_rows))
+    return np.arange(blocks + 1) * steps // blocks
 
 
 def epoch_order(num_groups: int, seed: int, epoch: int) -> np.ndarray:
@@ -133,9 +217,9 @@ def epoch_order(num_groups: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, _GROUPS, epoch]).permutation(num_groups)
 
 
-def row_seed(seed: int, epoch: int, shard: int, block: int) -> int:
-    """Seed of the permutation of one shuffle block."""
-    return int(np.random.SeedSequence([seed, _ROWS, epoch, shard, block]).generate_state(1, np.uint64)[0] >> 1)
+def row_seed(seed: int, epoch: int, lane: int, block: int) -> int:
+    """Seed of the permutation of one lane's rows in one block."""
+    return int(np.random.SeedSequence([seed, _ROWS, epoch, lane, block]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def slices(group_rows: np.ndarray, order: np.ndarray, first: int, last: int) -> list[Slice]:
@@ -144,6 +228,7 @@ def slices(group_rows: np.ndarray, order: np.ndarray, first: int, last: int) -> 
     Args:
         group_rows: int64 ``[G]``, rows of every row group, in file order.
         order: int64 ``[G]``, the order of row groups in the sequence.
+        first, last: rows of the sequence.
     """
     ends = np.cumsum(group_rows[order])
     found = []
@@ -156,15 +241,14 @@ def slices(group_rows: np.ndarray, order: np.ndarray, first: int, last: int) -> 
     return found
 
 
-def _partition(cuts: np.ndarray, batch_size: int, world_size: int, workers: int) -> Partition:
-    sizes = np.diff(cuts)
-    steps = min(-(-int(sizes.max()) // batch_size), int(sizes.min()))
-    return Partition(cuts, steps, world_size, workers)
+def _spread(lanes: int) -> np.ndarray:
+    """int64 ``[lanes]``, a permutation: which lanes get a row more than others, in turn, far from each other.
+
+    In the order of reversed bits every aligned half, quarter, … of the lanes gets its part of every few rows, so the
+    ranks' batches differ by no more than a row.
+    """
+    return np.argsort(sorted(range(lanes), key=lambda lane: f"{lane:032b}"[::-1]))
 
 
-def _too_few(world_size: int, workers: int) -> str:
-    shards = world_size * workers
-    return (
-        f"too few for {world_size} ranks x {workers} data workers = {shards} shards. "
-        "Use fewer ranks or data workers, or more data."
-    )
+def _too_few(world_size: int) -> str:
+    return f"too few for {world_size} ranks. Use fewer ranks, or more data."

@@ -1,10 +1,10 @@
-"""Parquet row groups -> checked numpy columns. Every fault of the data is a `DataError` that says where it is."""
+"""The Parquet row groups of a split, and their rows read in sequence."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipeline.errors import DataError
-from data_pipeline.schema import Categorical, Schema
+from data_pipeline.schema import Schema
+from data_pipeline.streaming.columns import REMEDY, ColumnArrays, Where, check_columns, column_names
 from data_pipeline.streaming.partition import Slice
-
-_REMEDY = "Prepare the data again."
 
 
 @dataclass(frozen=True)
@@ -37,26 +36,6 @@ class RowGroups:
         return len(self.rows)
 
 
-@dataclass
-class ColumnArrays:
-    """n checked rows.
-
-    Attributes:
-        ids: int64 ``[n]`` for every categorical that is not a sequence, in schema order.
-        sequences: for every sequence, in schema order: its values, and int64 ``[n + 1]`` offsets into them.
-        dense: float32 ``[n]`` for every dense column, as stored.
-        labels: float32 ``[n]``; ones where the data has none.
-    """
-
-    ids: list[np.ndarray]
-    sequences: list[tuple[np.ndarray, np.ndarray]]
-    dense: list[np.ndarray]
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
 def read_footers(folder: Path, schema: Schema, split: str) -> RowGroups:
     """Read the footers of a split's files and hold them against the schema.
 
@@ -65,7 +44,7 @@ def read_footers(folder: Path, schema: Schema, split: str) -> RowGroups:
             rows than the schema says.
     """
     if split not in schema.splits:
-        raise DataError(f"{folder}: no split {split!r}; schema.json has: {', '.join(schema.splits)}. {_REMEDY}")
+        raise DataError(f"{folder}: no split {split!r}; schema.json has: {', '.join(schema.splits)}. {REMEDY}")
     paths = tuple(folder / name for name in schema.splits[split].files)
     index, rows = [], []
     for path in paths:
@@ -82,65 +61,90 @@ def read_footers(folder: Path, schema: Schema, split: str) -> RowGroups:
     )
     found, declared = int(groups.rows.sum()), schema.splits[split].rows
     if found != declared:
-        raise DataError(f"{folder}: files of {split} hold {found} rows, schema.json says {declared}. {_REMEDY}")
+        raise DataError(f"{folder}: files of {split} hold {found} rows, schema.json says {declared}. {REMEDY}")
     return groups
 
 
-class GroupReader:
-    """Reads slices of row groups, holding one open file and one decoded row group: the last.
+class RowReader:
+    """Reads the rows of slices of row groups in sequence, decoding no more than it is asked for.
 
-    Slices in sequence decode each row group once. Nothing is memory-mapped or read ahead, so that the resident memory
-    of an epoch is that of one row group.
+    It holds one open file, the encoded columns of one row group, and up to `AT_ONCE` decoded rows. Nothing is
+    memory-mapped, so the resident memory of an epoch does not grow with its rows.
+
+    Args:
+        groups: of the split.
+        schema: of the columns to read.
+        parts: in this order; a row group that follows itself is opened again.
     """
 
-    def __init__(self, groups: RowGroups, schema: Schema):
+    AT_ONCE = 16_384
+
+    def __init__(self, groups: RowGroups, schema: Schema, parts: Iterable[Slice]) -> None:
         self._groups = groups
         self._schema = schema
-        self._names = [column.name for column in (*schema.categorical, *schema.dense)]
-        self._names += [] if schema.label is None else [schema.label]
+        self._names = column_names(schema)
         self._path: Path | None = None
         self._file: pq.ParquetFile | None = None
-        self._group = -1
-        self._table: pa.Table | None = None
+        self._decoded = self._decode(parts)
+        self._rows: pa.RecordBatch | None = None  # decoded, and not yet read
+        self._where: Where | None = None
 
-    def read(self, part: Slice) -> ColumnArrays:
-        """The rows of a slice, views of the decoded row group where Arrow allows.
+    def read(self, rows: int) -> Iterator[ColumnArrays]:
+        """The next ``rows`` rows, in pieces: views of decoded columns where Arrow allows.
 
         Raises:
-            DataError: damaged file; null; id that is negative or not below ``num_ids``; dense value that is not finite;
-                label other than 0 and 1.
+            DataError: damaged file, or what `check_columns` refuses.
         """
-        if part.group != self._group:
-            self._decode(part.group)
-        table = self._table.slice(part.start, part.stop - part.start)
-        path = self._groups.paths[self._groups.file[part.group]]
-        where = _Where(path, int(self._groups.index[part.group]), part.start)
-        columns = ColumnArrays([], [], [], _labels(table, self._schema.label, where))
-        for column in self._schema.categorical:
-            if column.sequence:
-                columns.sequences.append(_sequence(table, column, where))
-            else:
-                columns.ids.append(_ids(table, column, where))
-        columns.dense = [_dense(table, column.name, where) for column in self._schema.dense]
-        return columns
+        while rows:
+            if self._rows is None:
+                self._where, self._rows = next(self._decoded)
+            taken = min(rows, len(self._rows))
+            yield check_columns(self._rows.slice(0, taken), self._schema, self._where)
+            rows -= taken
+            left = self._rows.slice(taken)
+            self._rows = left if len(left) else None
+            self._where = replace(self._where, row=self._where.row + taken)
 
     def close(self) -> None:
+        self._decoded.close()
+        self._rows = None
         if self._file is not None:
             self._file.close()
-        self._path = self._file = self._table = None
-        self._group = -1
+        self._path = self._file = None
 
-    def _decode(self, group: int) -> None:
-        self._table = None  # free it before the next one takes memory
-        path = self._groups.paths[self._groups.file[group]]
-        with _reading(path):
-            if path != self._path:
-                self.close()
-                self._path, self._file = path, pq.ParquetFile(path)
-            self._table = self._file.read_row_group(
-                int(self._groups.index[group]), columns=self._names, use_threads=False
-            ).combine_chunks()
-        self._group = group
+    def _decode(self, parts: Iterable[Slice]) -> Generator[tuple[Where, pa.RecordBatch], None, None]:
+        for group, start, stop in parts:
+            path, index = self._groups.paths[self._groups.file[group]], int(self._groups.index[group])
+            with _reading(path):
+                batches = self._open(path).iter_batches(
+                    self.AT_ONCE, row_groups=[index], columns=self._names, use_threads=False
+                )
+            row = 0
+            while row < stop:
+                with _reading(path):
+                    batch = next(batches)
+                first, row = row, row + len(batch)
+                begin, end = max(start - first, 0), min(stop, row) - first
+                if begin < end:
+                    yield Where(path, index, first + begin), batch.slice(begin, end - begin)
+
+    def _open(self, path: Path) -> pq.ParquetFile:
+        if path != self._path:
+            if self._file is not None:
+                self._file.close()
+            self._path, self._file = path, pq.ParquetFile(path)
+        return self._file
+
+
+def read_split(groups: RowGroups, schema: Schema) -> Iterator[ColumnArrays]:
+    """All rows of a split in file order, in pieces.
+
+    Raises:
+        DataError: see `RowReader.read`.
+    """
+    rows = groups.rows.tolist()
+    with closing(RowReader(groups, schema, (Slice(group, 0, count) for group, count in enumerate(rows)))) as reader:
+        yield from reader.read(sum(rows))
 
 
 def read_user_ends(groups: RowGroups, schema: Schema) -> np.ndarray:
@@ -150,32 +154,19 @@ def read_user_ends(groups: RowGroups, schema: Schema) -> np.ndarray:
         DataError: rows not sorted by user, or a bad id.
     """
     column = schema.entity("user")
+    alone = replace(schema, categorical=(column,), dense=(), label=None)
     ends, before, last = [], 0, -1
-    for group, (file, index, rows) in enumerate(zip(groups.file, groups.index, groups.rows, strict=True)):
-        path = groups.paths[file]
-        with _reading(path), pq.ParquetFile(path) as parquet:
-            table = parquet.read_row_group(int(index), columns=[column.name], use_threads=False).combine_chunks()
-        where = _Where(path, int(groups.index[group]), 0)
-        users = np.concatenate([[last], _ids(table, column, where)])
+    for part in read_split(groups, alone):
+        users = np.concatenate([[last], part.ids[0]])
         step = np.diff(users)
         if (step < 0).any():
             row = int(np.argmax(step < 0))
-            raise where.error(row, column.name, users[row + 1], f"rows sorted by user; {users[row]} comes before it")
+            expected = f"rows sorted by user; {users[row]} comes before it"
+            raise part.where.error(row, column.name, users[row + 1], expected)
         ends.append(np.flatnonzero(step) + before)
-        before, last = before + int(rows), users[-1]
+        before, last = before + len(part), users[-1]
     # A change of user ends the one before; the first "change", at row 0, ends nobody.
     return np.append(np.concatenate([*ends, np.empty(0, np.int64)])[1:], before).astype(np.int64)
-
-
-@dataclass(frozen=True)
-class _Where:
-    path: Path
-    group: int
-    first_row: int
-
-    def error(self, row: int | None, column: str, value: object, expected: str) -> DataError:
-        place = f"{self.path}, row group {self.group}" + (f", row {self.first_row + row}" if row is not None else "")
-        return DataError(f"{place}: {column} = {value}, expected {expected}. {_REMEDY}")
 
 
 @contextmanager
@@ -183,9 +174,9 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file. {_REMEDY}") from error
+        raise DataError(f"{path}: no such file. {REMEDY}") from error
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: cannot be read as Parquet: {error}. {_REMEDY}") from error
+        raise DataError(f"{path}: cannot be read as Parquet: {error}. {REMEDY}") from error
 
 
 def _check_types(path: Path, found: pa.Schema, schema: Schema) -> None:
@@ -194,72 +185,8 @@ def _check_types(path: Path, found: pa.Schema, schema: Schema) -> None:
     expected |= {} if schema.label is None else {schema.label: "float"}
     for name, type_name in expected.items():
         if name not in found.names:
-            raise DataError(f"{path}: no column {name!r}; it has {', '.join(found.names)}. {_REMEDY}")
+            raise DataError(f"{path}: no column {name!r}; it has {', '.join(found.names)}. {REMEDY}")
         column = found.field(name).type
         actual = f"list<{column.value_type}>" if pa.types.is_list(column) else str(column)
         if actual != type_name:
-            raise DataError(f"{path}: column {name!r} is {actual}, expected {type_name}. {_REMEDY}")
-
-
-def _array(table: pa.Table, name: str, where: _Where) -> pa.Array:
-    column = table.column(name)
-    if column.null_count:
-        row = int(np.argmax(column.is_null().to_numpy()))
-        raise where.error(row, name, "null", "a value in every row")
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
-def _numpy(array: pa.Array) -> np.ndarray:
-    # Not to_numpy: it imports pandas where that is installed, once in every data worker of every epoch.
-    return np.from_dlpack(array)
-
-
-def _ids(table: pa.Table, column: Categorical, where: _Where) -> np.ndarray:
-    ids = _numpy(_array(table, column.name, where))
-    _check_ids(ids, column, where)
-    return ids
-
-
-def _sequence(table: pa.Table, column: Categorical, where: _Where) -> tuple[np.ndarray, np.ndarray]:
-    lists = _array(table, column.name, where)
-    offsets = _numpy(lists.offsets)
-    values = lists.values.slice(offsets[0], offsets[-1] - offsets[0])
-    offsets = (offsets - offsets[0]).astype(np.int64)
-    if values.null_count:
-        position = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
-        raise where.error(_row_of(position, offsets), column.name, "[..., null, ...]", "ids without null")
-    ids = _numpy(values)
-    _check_ids(ids, column, where, offsets)
-    return ids, offsets
-
-
-def _check_ids(ids: np.ndarray, column: Categorical, where: _Where, offsets: np.ndarray | None = None) -> None:
-    unsigned = ids.view(np.uint64)  # a negative id becomes a huge one: one pass finds both faults
-    if unsigned.size and unsigned.max() >= column.num_ids:
-        position = int(np.argmax(unsigned >= column.num_ids))
-        row = position if offsets is None else _row_of(position, offsets)
-        raise where.error(row, column.name, ids[position], f"an id from 0 to {column.num_ids - 1}")
-
-
-def _row_of(position: int, offsets: np.ndarray) -> int:
-    return int(np.searchsorted(offsets, position, side="right")) - 1
-
-
-def _dense(table: pa.Table, name: str, where: _Where) -> np.ndarray:
-    values = _numpy(_array(table, name, where))
-    finite = np.isfinite(values)
-    if not finite.all():
-        row = int(np.argmin(finite))
-        raise where.error(row, name, values[row], "a finite number")
-    return values
-
-
-def _labels(table: pa.Table, name: str | None, where: _Where) -> np.ndarray:
-    if name is None:
-        return np.ones(len(table), np.float32)
-    labels = _numpy(_array(table, name, where))
-    valid = (labels == 0) | (labels == 1)
-    if not valid.all():
-        row = int(np.argmin(valid))
-        raise where.error(row, name, labels[row], "a label, 0 or 1")
-    return labels
+            raise DataError(f"{path}: column {name!r} is {actual}, expected {type_name}. {REMEDY}")

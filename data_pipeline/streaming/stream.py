@@ -1,50 +1,57 @@
 """A split of a prepared folder -> epoch after epoch of `Batch`.
 
-The rows of an epoch are cut in shards by `partition`; a shard is read in blocks of ``shuffle_buffer`` rows, each
-permuted from (seed, epoch, shard, block). So the position in the stream is its whole state: to resume, a shard seeks
-the block of its next row and decodes nothing before it.
+What every step holds is a function of (data, seed, epoch, step), so the position in the stream is its whole state: to
+resume, a rank reads the block of its next step and decodes nothing before the row groups that hold it.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import IterableDataset, get_worker_info
 
 from data_pipeline.batch import Batch
 from data_pipeline.errors import DataError
 from data_pipeline.schema import Schema
-from data_pipeline.streaming.blocks import Block, join, to_batch
-from data_pipeline.streaming.partition import epoch_order, partition_rows, partition_users, row_seed, slices
-from data_pipeline.streaming.row_groups import GroupReader, read_footers, read_user_ends
+from data_pipeline.streaming.blocks import BatchLayout
+from data_pipeline.streaming.epoch import Epoch, EpochPlan
+from data_pipeline.streaming.partition import block_cuts, partition_rows, partition_users
+from data_pipeline.streaming.row_groups import read_footers, read_user_ends
+from data_pipeline.streaming.threads import CallingThread, Threads, in_order
 from data_pipeline.streaming.transforms import RowTransform
 
 SHUFFLE_BUFFER = 262_144
-_TRANSFORMS = 3  # second word of the random seed, after those of `partition`
+UNSHUFFLED_BLOCK = 32_768  # rows of a rank
+AHEAD = 4  # batches per thread
 
 
-class ParquetStream(IterableDataset[Batch]):
+class ParquetStream:
     """One rank's batches of one split.
 
     Reads the columns that ``schema`` names; ``dataclasses.replace(schema, categorical=..., dense=...)`` reads fewer.
 
     Args:
         folder: a prepared folder, with the files that ``schema`` names.
+        schema: of the columns.
+        split: to read.
         batch_size: rows per rank and step; see `partition` for the exact sizes.
-        num_workers: worker processes of the `DataLoader` that will iterate; 0 reads in the calling process.
-        shuffle: permute row groups, and rows within blocks, anew each epoch; else file order.
-        shuffle_buffer: rows of a block, the memory that shuffling takes in every worker.
-        group_by_user: keep all rows of a user on one rank and worker, for evaluation. Excludes ``shuffle``.
+        rank, world_size: of this process.
+        workers: threads that read ahead; 0 reads in the calling thread. What is read does not depend on them.
+        seed: of permutations and transforms.
+        shuffle: permute row groups, and rows within blocks, differently in each epoch; else file order.
+        shuffle_buffer: rows of a block over all ranks, in whole steps; each rank holds its own, and with ``workers``
+            those of the next block too.
+        group_by_user: keep all rows of a user on one rank, for evaluation. Excludes ``shuffle``.
+        pin_memory: page-locked batches, for copies to an accelerator.
         transforms: each appends columns to the rows of every batch.
 
     Raises:
-        DataError: the files do not fit the schema, or there are too few rows (or users) for the ranks and workers.
-            Faults inside the columns are raised while streaming.
+        DataError: the files do not fit the schema, or there are too few rows (or users) for the ranks. Faults inside
+            the columns are raised while streaming.
         ValueError: arguments out of range.
     """
 
@@ -57,130 +64,65 @@ class ParquetStream(IterableDataset[Batch]):
         *,
         rank: int = 0,
         world_size: int = 1,
-        num_workers: int = 0,
+        workers: int = 0,
         seed: int = 0,
         shuffle: bool = False,
         shuffle_buffer: int = SHUFFLE_BUFFER,
         group_by_user: bool = False,
+        pin_memory: bool = False,
         transforms: Sequence[RowTransform] = (),
-    ):
+    ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank = {rank}, expected 0 <= rank < world_size = {world_size}")
-        if batch_size < 1 or shuffle_buffer < 1 or num_workers < 0 or seed < 0:
+        if batch_size < 1 or shuffle_buffer < 1 or workers < 0 or seed < 0:
             raise ValueError(
                 f"batch_size = {batch_size}, shuffle_buffer = {shuffle_buffer} (both >= 1), "
-                f"num_workers = {num_workers}, seed = {seed} (both >= 0)"
+                f"workers = {workers}, seed = {seed} (both >= 0)"
             )
         if shuffle and group_by_user:
             raise ValueError("shuffle and group_by_user exclude each other: shuffled rows scatter a user")
         _check_columns(schema)
-        self.schema = schema
-        self.rank = rank
-        self.epoch = 0
-        self.groups = read_footers(Path(folder), schema, split)
-        shape = (batch_size, world_size, max(num_workers, 1))
+        groups = read_footers(Path(folder), schema, split)
+        rows = int(groups.rows.sum())
         if group_by_user:
-            self.partition = partition_users(read_user_ends(self.groups, schema), *shape, split=split)
+            partition = partition_users(read_user_ends(groups, schema), batch_size, world_size, split=split)
         else:
-            self.partition = partition_rows(int(self.groups.rows.sum()), *shape, split=split)
-        self._num_workers = num_workers
-        self._seed = seed
-        self._shuffle = shuffle
-        self._block_rows = shuffle_buffer
-        self._transforms = tuple(transforms)
-        added = (column for transform in self._transforms for column in transform.columns)
-        self._batch_schema = replace(schema, categorical=(*schema.categorical, *added))
+            partition = partition_rows(rows, batch_size, world_size, shuffle=shuffle, split=split)
+        blocks = block_cuts(partition.steps, rows, shuffle_buffer if shuffle else UNSHUFFLED_BLOCK * world_size)
+        added = (column for transform in transforms for column in transform.columns)
+        layout = BatchLayout(replace(schema, categorical=(*schema.categorical, *added)))
+        self.plan = EpochPlan(
+            groups, schema, layout, partition, blocks, rank, seed, shuffle, tuple(transforms), pin_memory
+        )
         self.fingerprint: dict[str, object] = {
             "split": split,
-            "rows": int(self.groups.rows.sum()),
-            "row_group_checksum": zlib.crc32(self.groups.rows.tobytes()),
-            "world_size": world_size,
-            "workers": num_workers,
-            "batch_size": batch_size,
+            "rows": rows,
+            "row_group_checksum": zlib.crc32(groups.rows.tobytes()),
+            "batch_size": batch_size * world_size,
             "seed": seed,
             "shuffle": shuffle,
             "shuffle_buffer": shuffle_buffer,
             "group_by_user": group_by_user,
+            "lanes": partition.lanes,
+            "steps": partition.steps,
         }
+        self._workers = workers
 
     def __len__(self) -> int:
-        """Steps of this rank in an epoch, the same on every rank."""
-        return self.partition.steps * self.partition.workers
+        """Steps of an epoch, the same on every rank."""
+        return self.plan.partition.steps
 
-    def __iter__(self) -> ShardIterator:
-        worker = get_worker_info()
-        processes = worker.num_workers if worker else 0
-        if processes != self._num_workers:
-            raise ValueError(f"stream built for num_workers = {self._num_workers}, iterated by {processes}")
-        return ShardIterator(self, worker.id if worker else 0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the iterations that start from now on."""
-        self.epoch = epoch
-
-    def batches(self, worker: int, epoch: int, step: int = 0) -> Iterator[Batch]:
-        """The batches of one worker of this rank in an epoch, from its step ``step`` on."""
-        partition = self.partition
-        shard = self.rank * partition.workers + worker
-        if step == partition.steps:
+    def batches(self, epoch: int, step: int = 0) -> Generator[Batch, None, None]:
+        """The batches of an epoch from a step on. Closing the iterator ends its threads."""
+        if step == len(self):
             return
-        first_block, offset = divmod(partition.batch_start(shard, step), self._block_rows)
-        blocks = self._blocks(shard, epoch, first_block)
-        block = next(blocks)
-        for at in range(step, partition.steps):
-            missing = partition.batch_start(shard, at + 1) - partition.batch_start(shard, at)
-            parts = []
-            while missing:
-                if offset == len(block):
-                    block, offset = next(blocks), 0
-                rows = min(missing, len(block) - offset)
-                parts.append(block.take(offset, offset + rows))
-                offset += rows
-                missing -= rows
-            stride = int(partition.batch_rows(worker, at).max())
-            rows = join(parts)
-            rng = np.random.default_rng([self._seed, _TRANSFORMS, epoch, shard, at])
-            for transform in self._transforms:
-                rows.sequences += transform(rows, rng)
-            yield to_batch(rows, self._batch_schema, partition.weight(self.rank, worker, at), stride)
-
-    def _blocks(self, shard: int, epoch: int, first: int) -> Iterator[Block]:
-        """The shard's blocks from number ``first`` on: one object, filled anew each time."""
-        group_rows = self.groups.rows
-        order = epoch_order(len(group_rows), self._seed, epoch) if self._shuffle else np.arange(len(group_rows))
-        begin, end = self.partition.cuts[shard : shard + 2].tolist()
-        block = Block(self.schema, min(self._block_rows, end - begin))
-        with closing(GroupReader(self.groups, self.schema)) as reader:
-            for number, start in enumerate(range(begin + first * self._block_rows, end, self._block_rows), first):
-                parts = slices(group_rows, order, start, min(start + self._block_rows, end))
-                block.fill(reader.read(part) for part in parts)
-                if self._shuffle:
-                    block.shuffle(row_seed(self._seed, epoch, shard, number))
-                yield block
-
-
-class ShardIterator(Iterator[Batch]):
-    """One worker's pass over its shard of an epoch. Its state is the epoch and the number of batches given."""
-
-    def __init__(self, stream: ParquetStream, worker: int):
-        self._stream = stream
-        self._worker = worker
-        self._epoch = stream.epoch
-        self._step = 0
-        self._batches: Iterator[Batch] | None = None  # opened by the first batch, so that a state can be loaded before
-
-    def __next__(self) -> Batch:
-        if self._batches is None:
-            self._batches = self._stream.batches(self._worker, self._epoch, self._step)
-        batch = next(self._batches)
-        self._step += 1
-        return batch
-
-    def state_dict(self) -> dict[str, int]:
-        return {"epoch": self._epoch, "step": self._step}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self._epoch, self._step, self._batches = state["epoch"], state["step"], None
+        with closing(Epoch(self.plan, epoch)) as work:
+            pool = Threads(self._workers) if self._workers else CallingThread()
+            try:
+                tasks = work.batches(pool, step, ahead=self._workers > 0)
+                yield from in_order(tasks, AHEAD * self._workers)
+            finally:
+                pool.shutdown()
 
 
 def _check_columns(schema: Schema) -> None:

@@ -1,7 +1,7 @@
 """Lists of ids that are not in the files but drawn, or laid down, for every batch.
 
-A transform appends sequence columns to the rows of a batch. It is given a generator seeded from the run's seed and the
-batch's place in the epoch, so that what it draws is the same again after a restart, in whatever process.
+A transform appends sequence columns to the rows of a batch. Its random numbers belong to the rows of the epoch, so that
+what it draws for a row is the same again after a restart, on whatever rank and thread.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import Literal, Protocol
 import numpy as np
 
 from data_pipeline.history import History
-from data_pipeline.negatives import NegativeSampler
 from data_pipeline.schema import ATTRIBUTES, Categorical, Schema
 from data_pipeline.streaming.blocks import Rows
+from data_pipeline.streaming.draws import Draws
+from data_pipeline.streaming.negatives import RowNegatives
 
 NEGATIVES = "negatives"
 EDGE_ITEM, EDGE_ATTRIBUTE, EDGE_NEGATIVE = "edge_item", "edge_attribute", "edge_negative"
@@ -26,7 +27,7 @@ NegativeSource = Literal["uniform", "popularity", "in_batch"]
 class RowTransform(Protocol):
     columns: tuple[Categorical, ...]
 
-    def __call__(self, rows: Rows, rng: np.random.Generator) -> list[Lists]:
+    def __call__(self, rows: Rows, draws: Draws) -> list[Lists]:
         """A list a row for each of `columns`."""
         ...
 
@@ -38,7 +39,8 @@ class DrawNegatives:
         schema: of the rows.
         history: of the training split.
         count: items a row.
-        source: all alike; in proportion to (occurrences in training) ** `power`; or out of this batch's items.
+        source: all alike; in proportion to (occurrences in training) ** `power`; or out of this batch's items. It is
+            a rank's part of the global batch, so in-batch negatives depend on the number of ranks.
         power: for "popularity".
     """
 
@@ -50,12 +52,12 @@ class DrawNegatives:
         self._user, self._item = plain.index(schema.entity("user")), plain.index(item)
         self._count, self._source = count, source
         weights = occurrences(history, item.num_seen) ** power if source == "popularity" else None
-        self._sampler = NegativeSampler([history], item.num_seen, weights)
+        self._negatives = RowNegatives(history, item.num_seen, weights)
         self.columns = (list_column(NEGATIVES, item),)
 
-    def __call__(self, rows: Rows, rng: np.random.Generator) -> list[Lists]:
+    def __call__(self, rows: Rows, draws: Draws) -> list[Lists]:
         pool = rows.ids[self._item] if self._source == "in_batch" else None
-        drawn = self._sampler.draw(rows.ids[self._user], self._count, rng, pool=pool)
+        drawn = self._negatives.draw(rows.ids[self._user], self._count, draws, pool=pool)
         return [(drawn.ravel(), np.full(len(drawn), self._count))]
 
 
@@ -70,17 +72,17 @@ class DrawEdges:
 
     def __init__(self, item: Categorical, attributes: History, num_attributes: int) -> None:
         self._attributes = attributes
-        self._sampler = NegativeSampler([attributes], num_attributes)
+        self._negatives = RowNegatives(attributes, num_attributes)
         attribute = Categorical(ATTRIBUTES, num_attributes, num_attributes)
         tails = (list_column(name, attribute) for name in (EDGE_ATTRIBUTE, EDGE_NEGATIVE))
         self.columns = (list_column(EDGE_ITEM, item), *tails)
 
-    def __call__(self, rows: Rows, rng: np.random.Generator) -> list[Lists]:
+    def __call__(self, rows: Rows, draws: Draws) -> list[Lists]:
         count = len(rows.labels)
-        edges = rng.integers(len(self._attributes.items), size=count)
+        edges = (draws.stream(0).of_rows(count, 1)[:, 0] * len(self._attributes.items)).astype(np.int64)
         heads = np.searchsorted(self._attributes.offsets, edges, side="right") - 1
         ones = np.ones(count, np.int64)
-        negatives = self._sampler.draw(heads, 1, rng).ravel()
+        negatives = self._negatives.draw(heads, 1, draws.stream(1)).ravel()
         return [(heads, ones), (self._attributes.items[edges], ones), (negatives, ones)]
 
 
@@ -92,7 +94,7 @@ class RowBlocks:
         self._blocks = [np.arange(*row_block(column.num_rows, rank, world_size)) for column in (user, item)]
         self.columns = (list_column(USER_BLOCK, user), list_column(ITEM_BLOCK, item))
 
-    def __call__(self, rows: Rows, rng: np.random.Generator) -> list[Lists]:
+    def __call__(self, rows: Rows, draws: Draws) -> list[Lists]:
         lengths = np.zeros((2, len(rows.labels)), np.int64)
         lengths[:, 0] = [len(block) for block in self._blocks]
         return list(zip(self._blocks, lengths, strict=True))

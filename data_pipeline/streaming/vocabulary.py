@@ -8,8 +8,8 @@ import numpy as np
 
 from data_pipeline.schema import Categorical, Schema
 from data_pipeline.streaming.blocks import Rows
-from data_pipeline.streaming.partition import Slice
-from data_pipeline.streaming.row_groups import GroupReader, read_footers
+from data_pipeline.streaming.draws import Draws
+from data_pipeline.streaming.row_groups import read_footers, read_split
 from data_pipeline.streaming.transforms import Lists, list_column, row_block
 
 VOCABULARY = "vocabulary"
@@ -22,12 +22,12 @@ class VocabularyBlock:
         self._items = np.arange(*vocabulary_block(item, rank, world_size))
         self.columns = (list_column(VOCABULARY, item),)
 
-    def __call__(self, rows: Rows, rng: np.random.Generator) -> list[Lists]:
+    def __call__(self, rows: Rows, draws: Draws) -> list[Lists]:
         return [_in_first_row(self._items, len(rows.labels))]
 
 
 class VocabularySample:
-    """In every batch ``count`` items drawn with replacement, in the first row's list.
+    """In every batch ``count`` items drawn with replacement, in the first row's list; in a step on all ranks the same.
 
     Args:
         item: the column of items.
@@ -40,8 +40,8 @@ class VocabularySample:
         self._cumulative = np.cumsum(probabilities)
         self.columns = (list_column(VOCABULARY, item),)
 
-    def __call__(self, rows: Rows, rng: np.random.Generator) -> list[Lists]:
-        uniform = rng.random(self._count) * self._cumulative[-1]
+    def __call__(self, rows: Rows, draws: Draws) -> list[Lists]:
+        uniform = draws.of_step(self._count) * self._cumulative[-1]
         return [_in_first_row(np.searchsorted(self._cumulative, uniform, side="right"), len(rows.labels))]
 
 
@@ -58,14 +58,11 @@ def sampling_probabilities(counts: np.ndarray, power: float) -> np.ndarray:
 
 
 def item_counts(folder: Path | str, schema: Schema) -> np.ndarray:
-    """How often each item occurs in the lists of training: int64 ``[num_seen]``, read a row group at a time."""
-    groups = read_footers(Path(folder), schema, "train")
+    """How often each item occurs in the lists of training: int64 ``[num_seen]``, read a part at a time."""
     counts = np.zeros(schema.entity("item").num_seen, np.int64)
-    reader = GroupReader(groups, schema)
-    for group, rows in enumerate(groups.rows.tolist()):
-        for values, _ in reader.read(Slice(group, 0, rows)).sequences:
+    for part in read_split(read_footers(Path(folder), schema, "train"), schema):
+        for values, _ in part.sequences:
             counts += np.bincount(values, minlength=len(counts))
-    reader.close()
     return counts
 
 

@@ -218,11 +218,21 @@ def batches(data: Path, resumed: bool, source: str) -> list[list[np.ndarray]]:
         for _ in range(2):
             next(epoch)
         if resumed:
-            state = loader.state_dict()
+            state = epoch.state_after(2)
             loader = cf_training_loader(config, Schema.load(data), runtime)
             loader.load_state_dict(state)
             epoch = iter(loader)
         return [[jagged.values().numpy() for jagged in batch.ids.to_dict().values()] for batch in epoch]
+
+
+@pytest.mark.parametrize("source", ["uniform", "popularity"])
+def test_negatives_and_edges_are_the_same_on_one_two_and_four_ranks(data: Path, source: str) -> None:
+    [one] = run_ranks(1, batches, data, False, source)
+    for world_size in (2, 4):
+        ranks = run_ranks(world_size, batches, data, False, source)
+        for whole, *parts in zip(one, *ranks, strict=True):
+            for column, *of_ranks in zip(whole, *parts, strict=True):
+                np.testing.assert_array_equal(np.concatenate(of_ranks), column)
 
 
 @pytest.mark.parametrize("source", ["uniform", "popularity", "in_batch"])

@@ -126,12 +126,24 @@ def resume_elsewhere(overrides: list[str]) -> tuple[int, int]:
         return trainer.position.step, trainer.position.batches
 
 
-def test_on_another_number_of_ranks_the_epoch_under_way_begins_anew(prepared: Path, tmp_path: Path) -> None:
-    overrides = small_run(prepared, tmp_path / "run", "trainer.max_steps=4", *ROW_WISE)
-    run_ranks(2, train, overrides)
-    resumed = [*overrides, "trainer.checkpoint.resume=auto"]
-    assert run_ranks(2, resume_elsewhere, resumed) == [(4, 4)] * 2
-    assert run_ranks(4, resume_elsewhere, resumed) == [(4, 0)] * 4
+def test_on_another_number_of_ranks_and_threads_the_current_epoch_goes_on(prepared: Path, tmp_path: Path) -> None:
+    """The losses of every step are those of a run of one rank that was never interrupted."""
+    learning = ("model.dropout=0", "trainer.shuffle_buffer=300", "trainer.epochs=1", *ROW_WISE)
+    run_ranks(1, train, small_run(prepared, tmp_path / "whole", *learning))
+    overrides = small_run(prepared, tmp_path / "run", *learning)
+    run_ranks(2, train, [*overrides, "trainer.max_steps=4"])
+    resumed = [*overrides, "trainer.checkpoint.resume=auto", "trainer.workers=2"]
+    assert run_ranks(4, resume_elsewhere, [*resumed, "trainer.max_steps=7"]) == [(4, 4)] * 4
+    run_ranks(4, train, [*resumed, "trainer.max_steps=7"])
+    run_ranks(1, train, resumed)
+    whole, moved = (training_losses(tmp_path / name) for name in ("whole", "run"))
+    assert len(whole) == 10
+    assert moved == pytest.approx(whole, rel=1e-4)
+
+
+def training_losses(folder: Path) -> dict[int, float]:
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return {record["step"]: record["loss"] for record in records if record["kind"] == "train"}
 
 
 def test_the_runtime_knows_its_rank() -> None:

@@ -22,6 +22,7 @@ from cove_dist.training.tasks import task_of
 from data_pipeline.batch import Batch
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.blocks import Rows
+from data_pipeline.streaming.draws import Draws
 from data_pipeline.streaming.loader import build_loader
 from tests.configurations import ROW_WISE
 from tests.distributed.ranks import run_ranks
@@ -62,9 +63,7 @@ def losses_on_the_same_batches(overrides: list[str]) -> list[float]:
         pipeline = TrainPipelineSparseDist(trainable.model, trainable.optimizer, runtime.device)
         whole = list(build_loader(config.data.path, schema, "train", 31, shuffle=True))[:STEPS]
         transform = vocabulary_of(config, schema, runtime.rank, runtime.world_size)
-        [(vocabulary, _)] = transform(
-            Rows(np.empty((0, 1)), [], np.empty((1, 0)), np.ones(1)), np.random.default_rng(0)
-        )
+        [(vocabulary, _)] = transform(Rows(np.empty((0, 1)), [], np.empty((1, 0)), np.ones(1)), Draws(0, 0, 0))
         parts = [part_of(batch, vocabulary, runtime.rank, runtime.world_size) for batch in whole]
         batches = iter(parts)
         losses = torch.tensor([pipeline.progress(batches).losses["loss"].item() for _ in parts])

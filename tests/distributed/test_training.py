@@ -69,6 +69,20 @@ def test_one_two_and_four_ranks_have_the_same_losses(
             assert losses == pytest.approx(one, rel=2e-5)
 
 
+def test_whole_runs_on_one_two_and_four_ranks_have_the_same_losses(prepared: Path, tmp_path: Path) -> None:
+    """Each by its own stream, shuffled in blocks smaller than a rank's rows, with and without threads."""
+    learning = ("trainer.optimizer.learning_rate=0.02", "trainer.shuffle_buffer=300", "trainer.epochs=1", *ROW_WISE)
+    losses = {}
+    for world_size, workers in ((1, 0), (2, 3), (4, 1)):
+        folder = tmp_path / str(world_size)
+        overrides = small_run(prepared, folder, NO_DROPOUT, *learning, *COVE, f"trainer.workers={workers}")
+        run_ranks(world_size, train, overrides)
+        losses[world_size] = training_losses(folder)
+    assert len(losses[1]) == 10
+    for world_size in (2, 4):
+        assert losses[world_size] == pytest.approx(losses[1], rel=5e-5)
+
+
 def train_and_count(overrides: list[str]) -> tuple[int, int]:
     """Rows this rank trained, and its steps."""
     rows = []

@@ -44,7 +44,7 @@ def prepared(tmp_path_factory):
 
 def test_eight_ranks_train_on_every_row_once_in_equal_steps(prepared):
     ranks = batches_of_ranks(*prepared, "train", shuffle=True, shuffle_buffer=64)
-    assert [len(batches) for batches in ranks] == [7] * WORLD_SIZE  # ceil(155 / 24)
+    assert [len(batches) for batches in ranks] == [7] * WORLD_SIZE  # ceil(1237 / (8 * 24))
     read = [torch.cat([batch.items for batch in batches]).numpy() for batches in ranks]
     assert sorted(map(len, read)) == [154] * 3 + [155] * 5
     assert sorted(np.concatenate(read)) == list(range(ROWS))

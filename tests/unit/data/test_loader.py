@@ -1,15 +1,19 @@
 import json
-import pickle
+import subprocess
+import sys
+import threading
+import time
 from dataclasses import replace
 from itertools import islice
-from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
 import torch
 
 from data_pipeline.errors import DataError
-from data_pipeline.streaming.loader import EpochIterator, build_loader
+from data_pipeline.streaming.epoch import BlockWork
+from data_pipeline.streaming.loader import build_loader
+from data_pipeline.streaming.stream import AHEAD
 from tests.unit.data.stream_fixtures import interactions, interactions_of, items, same_batches, write_folder
 
 ROWS = 640
@@ -44,19 +48,14 @@ def test_ranks_and_workers_together_read_the_split_exactly_once(prepared, worker
         assert [float(batch.weight) for batch in step] == pytest.approx([len(batch) * 2 / rows for batch in step])
 
 
-def test_worker_process_gives_the_same_batches(prepared):
-    here, there = list(loader_of(prepared)), list(loader_of(prepared, workers=1))
+def test_threads_give_the_same_batches(prepared):
+    here = list(loader_of(prepared))
     assert len(here) == 20
-    assert same_batches(here, there)
-    assert here[0].ids.length_per_key() == there[0].ids.length_per_key()
-    assert here[0].ids.offset_per_key() == there[0].ids.offset_per_key()
-
-
-def test_batches_travel_between_processes_as_bytes(prepared):
-    batch = next(iter(loader_of(prepared, batch_size=ROWS)))
-    message = ForkingPickler.dumps(batch)
-    assert len(message) > batch.ids.values().nbytes  # torch's own way sends handles of shared memory
-    assert same_batches([pickle.loads(message)], [batch])
+    for workers in (1, 2, 3):
+        there = list(loader_of(prepared, workers=workers))
+        assert same_batches(here, there)
+        assert here[0].ids.length_per_key() == there[0].ids.length_per_key()
+        assert here[0].ids.offset_per_key() == there[0].ids.offset_per_key()
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -124,49 +123,45 @@ def test_loaded_state_holds_in_its_own_epoch_only(prepared):
     assert len(epoch_of(loader, 1)) == len(loader)
 
 
-def test_state_asked_for_before_iterating_does_not_pin_the_epoch(prepared):
-    loader = loader_of(prepared)
-    assert loader.state_dict()["batches"] == 0
-    assert same_batches(epoch_of(loader, 2), epoch_of(loader_of(prepared), 2))
-    assert loader.state_dict()["batches"] == len(loader)
-
-
-def test_states_long_past_or_not_reached_are_refused(prepared):
+def test_states_of_batches_not_given_are_refused(prepared):
     batches = iter(loader_of(prepared, batch_size=4))
     list(islice(batches, 100))
-    assert batches.state_after(100 - EpochIterator.KEPT + 1)["batches"] == 100 - EpochIterator.KEPT + 1
-    with pytest.raises(ValueError, match="state after 10 batches: only those after 69 to 100 are kept"):
-        batches.state_after(10)
-    with pytest.raises(ValueError, match="state after 101 batches"):
+    assert batches.state_after(10)["batches"] == 10
+    with pytest.raises(ValueError, match="state after 101 batches: 100 were given"):
         batches.state_after(101)
 
 
-def test_state_is_the_same_on_every_rank(prepared):
+def test_state_is_the_same_on_every_number_of_ranks_and_threads(prepared):
     states = []
-    for rank in range(2):
-        batches = iter(loader_of(prepared, rank=rank, world_size=2, workers=1))
+    for rank, world_size, workers in ((0, 1, 0), (0, 2, 1), (1, 2, 0), (3, 4, 2)):
+        batch_size = 32 // world_size
+        loader = loader_of(prepared, rank=rank, world_size=world_size, workers=workers, batch_size=batch_size)
+        batches = iter(loader)
         list(islice(batches, 4))
         states.append(batches.state_after(3))
-    assert states[0] == states[1]
+    assert all(state == states[0] for state in states)
 
 
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"world_size": 2}, "saved with world_size = 1, loaded with world_size = 2"),
-        ({"workers": 2}, "saved with workers = 0, loaded with workers = 2"),
-        ({"batch_size": 16, "seed": 1}, "saved with batch_size = 32, seed = 0, loaded with batch_size = 16, seed = 1"),
-        ({"shuffle": False}, "saved with shuffle = True, loaded with shuffle = False"),
+        ({"world_size": 2}, "saved with batch_size = 32, .*loaded with batch_size = 64"),
+        (
+            {"batch_size": 16, "seed": 1},
+            "saved with batch_size = 32, seed = 0, .*loaded with batch_size = 16, seed = 1",
+        ),
+        ({"shuffle": False}, "saved with shuffle = True, .*loaded with shuffle = False"),
+        ({"shuffle_buffer": 50}, "saved with shuffle_buffer = 100, loaded with shuffle_buffer = 50"),
     ],
 )
 def test_state_of_another_run_is_refused(prepared, other, message):
-    state = loader_of(prepared).state_dict()
+    state = iter(loader_of(prepared)).state_after(0)
     with pytest.raises(DataError, match=message):
         loader_of(prepared, **other).load_state_dict(state)
 
 
 def test_state_of_other_data_is_refused(prepared, tmp_path):
-    state = loader_of(prepared).state_dict()
+    state = iter(loader_of(prepared)).state_after(0)
     regrouped = write_folder(tmp_path, {"train": interactions(ROWS, users=60)}, group_rows=(64,))
     with pytest.raises(DataError, match="saved with row_group_checksum = "):
         loader_of((tmp_path, regrouped)).load_state_dict(state)
@@ -180,9 +175,52 @@ def test_global_random_numbers_are_not_consumed(prepared, workers):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_bad_value_in_a_worker_process_is_named(tmp_path):
+@pytest.mark.parametrize("workers", [1, 3])
+def test_bad_value_in_a_thread_is_named_and_ends_the_threads(tmp_path, workers):
     schema = write_folder(tmp_path, {"train": interactions_of([0, 0, 1, 2])}, files=1)
     users = replace(schema.categorical[0], num_ids=2)
     schema = replace(schema, categorical=(users, *schema.categorical[1:]))
     with pytest.raises(DataError, match="row group 0, row 3: user = 2, expected an id from 0 to 1"):
-        list(build_loader(tmp_path, schema, "train", 4, workers=1))
+        list(build_loader(tmp_path, schema, "train", 2, shuffle=True, workers=workers))
+    assert data_threads() == []
+
+
+def data_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("data")]
+
+
+@pytest.mark.parametrize("ending", ["end", "close", "forgotten"])
+def test_no_thread_is_left_after_an_iteration(prepared, ending):
+    batches = iter(loader_of(prepared, workers=2))
+    next(batches)
+    assert len(data_threads()) == 2
+    if ending == "end":
+        list(batches)
+    elif ending == "close":
+        batches.close()
+    del batches
+    assert data_threads() == []
+
+
+def test_read_ahead_is_bounded(prepared, monkeypatch):
+    made, make = [], BlockWork.batch
+
+    def recording(self, step):
+        made.append(step)
+        return make(self, step)
+
+    monkeypatch.setattr(BlockWork, "batch", recording)
+    batches = iter(loader_of(prepared, batch_size=4, workers=2))
+    next(batches)
+    time.sleep(0.2)
+    assert 1 < len(made) <= 1 + 2 * AHEAD
+    batches.close()
+
+
+def test_an_interpreter_exits_while_threads_have_work():
+    program = (
+        "import time; from data_pipeline.streaming.threads import Threads, in_order; pool = Threads(2);"
+        "results = in_order((pool.submit(time.sleep, 0.01) for _ in range(10**6)), 8); next(results); print('ready')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], timeout=30, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "ready\n")

@@ -21,6 +21,7 @@ from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.report import Report
 from data_pipeline.schema import SPLITS, Schema
 from data_pipeline.streaming.blocks import Rows
+from data_pipeline.streaming.draws import Draws
 from data_pipeline.streaming.transforms import DrawEdges
 from tests.interactions import prepare_small
 from tests.unit.data.prepare_helpers import pairs, prepare_custom, read_decoded, read_split, write_csv
@@ -172,7 +173,7 @@ def test_edges_are_drawn_from_the_graph_and_false_ones_are_not_in_it(tmp_path: P
     edges = History.load(tmp_path / "data", "attributes")
     draw = DrawEdges(schema.entity("item"), edges, sum(schema.attributes.values()))
     rows = Rows(np.zeros((2, 3000), np.int64), [], np.empty((3000, 0), np.float32), np.ones(3000, np.float32))
-    (heads, _), (tails, _), (others, _) = draw(rows, np.random.default_rng(0))
+    (heads, _), (tails, _), (others, _) = draw(rows, Draws(0, 0, 0))
     assert edges.contains(heads, tails[:, None]).all()
     assert not edges.contains(heads, others[:, None]).any()
     assert len(set(zip(heads, tails, strict=True))) == len(edges.items)

@@ -8,7 +8,8 @@ import torch
 
 from data_pipeline.errors import DataError
 from data_pipeline.schema import Dense
-from data_pipeline.streaming.row_groups import GroupReader
+from data_pipeline.streaming.partition import LANES
+from data_pipeline.streaming.row_groups import RowReader
 from data_pipeline.streaming.stream import ParquetStream
 from tests.unit.data.stream_fixtures import (
     MEAN,
@@ -36,9 +37,7 @@ def rank_batches(folder, schema, world_size=1, epoch=0, **arguments):
         ParquetStream(folder, schema, "train", rank=rank, world_size=world_size, **arguments)
         for rank in range(world_size)
     ]
-    for stream in streams:
-        stream.set_epoch(epoch)
-    return [list(stream) for stream in streams]
+    return [list(stream.batches(epoch)) for stream in streams]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
@@ -75,7 +74,7 @@ def test_every_field_belongs_to_its_row(prepared):
 
 def test_batch_has_the_declared_types_and_shapes(prepared):
     folder, schema, _ = prepared
-    batch = next(iter(ParquetStream(folder, schema, "train", ROWS)))
+    batch = next(ParquetStream(folder, schema, "train", ROWS).batches(0))
     keys = batch.ids.keys()
     assert batch.dense.dtype == batch.labels.dtype == batch.weight.dtype == torch.float32
     assert batch.users.dtype == batch.items.dtype == batch.ids.values().dtype == torch.int64
@@ -87,7 +86,7 @@ def test_batch_has_the_declared_types_and_shapes(prepared):
 def test_schema_of_fewer_columns_reads_fewer(prepared):
     folder, schema, _ = prepared
     narrow = replace(schema, categorical=(schema.categorical[2], schema.categorical[0]), dense=())
-    batch = next(iter(ParquetStream(folder, narrow, "train", ROWS)))
+    batch = next(ParquetStream(folder, narrow, "train", ROWS).batches(0))
     assert batch.ids.keys() == ["item", "user"]
     assert batch.ids["user"].values().tolist() == batch.users.tolist()
     assert batch.ids.lengths().tolist() == [1] * 2 * ROWS
@@ -109,21 +108,24 @@ def test_epochs_differ_and_repeat_from_their_seed(prepared):
 
 def test_shuffling_reaches_across_row_groups_and_within_them(prepared):
     folder, schema, _ = prepared
-    (batches,) = rank_batches(folder, schema, batch_size=ROWS, shuffle=True, shuffle_buffer=ROWS)
-    read = items(batches)
-    assert np.abs(np.diff(read)).mean() > ROWS / 5  # N / 3 when random; about 40 when only row groups move
-    (batches,) = rank_batches(folder, schema, batch_size=ROWS, shuffle=True, shuffle_buffer=1)
-    steps = np.diff(items(batches))
-    assert (steps == 1).mean() > 0.9 and (steps != 1).sum() > 5  # a buffer of one row: only row groups move
+    (batches,) = rank_batches(folder, schema, batch_size=32, shuffle=True, shuffle_buffer=ROWS)
+    assert min(np.ptp(batch.items.numpy()) for batch in batches) > ROWS / 2  # a batch has rows of all lanes
+    steps = np.diff(np.array([batch.items.numpy()[0] for batch in batches]))
+    assert (np.abs(steps) == 1).mean() < 0.3  # and a lane's are permuted
+    (batches,) = rank_batches(folder, schema, batch_size=1, shuffle=True, shuffle_buffer=1)
+    steps = np.diff(items(batches)[::LANES])
+    assert (steps == 1).mean() > 0.8  # a buffer of one row: only row groups move
 
 
-def test_every_block_of_every_epoch_and_rank_has_its_own_permutation(tmp_path):
-    schema = write_folder(tmp_path, {"train": interactions(400, users=9)}, group_rows=(400,), files=1)
+def test_every_block_of_every_epoch_and_lane_has_its_own_permutation(tmp_path):
+    rows, half = LANES * 40, LANES * 20
+    schema = write_folder(tmp_path, {"train": interactions(rows, users=9)}, group_rows=(40,), files=1)
     permutations = set()
     for epoch in range(2):
-        ranks = rank_batches(tmp_path, schema, 2, epoch, batch_size=50, shuffle=True, shuffle_buffer=50)
-        permutations |= {tuple(batch.items.numpy() % 50) for batches in ranks for batch in batches}
-    assert len(permutations) == 2 * 400 // 50
+        (batches,) = rank_batches(tmp_path, schema, 1, epoch, batch_size=half, shuffle=True, shuffle_buffer=half)
+        assert len(batches) == 2
+        permutations |= {tuple(part % 20) for batch in batches for part in np.split(batch.items.numpy(), LANES)}
+    assert len(permutations) == 2 * 2 * LANES
 
 
 def test_weights_average_to_the_global_mean(prepared):
@@ -138,45 +140,46 @@ def test_weights_average_to_the_global_mean(prepared):
 
 @pytest.mark.parametrize("step", [0, 1, 4, 9, 15, 16])
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_loaded_state_gives_exactly_the_batches_left(prepared, step, shuffle):
+def test_batches_from_a_step_on_are_those_of_the_whole_epoch(prepared, step, shuffle):
     folder, schema, _ = prepared
-    arguments = {"batch_size": 64, "seed": 5, "shuffle": shuffle, "shuffle_buffer": 100}
-    before = ParquetStream(folder, schema, "train", **arguments)
-    before.set_epoch(3)
-    iterator = iter(before)
-    for _ in range(step):
-        next(iterator)
-    resumed = iter(ParquetStream(folder, schema, "train", **arguments))
-    resumed.load_state_dict(iterator.state_dict())
-    left, right = list(iterator), list(resumed)
-    assert len(left) == len(before) - step
-    assert same_batches(left, right)
+    stream = ParquetStream(folder, schema, "train", 64, seed=5, shuffle=shuffle, shuffle_buffer=100)
+    assert same_batches(list(stream.batches(3, step)), list(stream.batches(3))[step:])
 
 
 def test_resuming_decodes_only_the_row_groups_of_its_block(prepared, monkeypatch):
     folder, schema, _ = prepared
-    decoded = []
-    decode = GroupReader._decode
-    monkeypatch.setattr(GroupReader, "_decode", lambda self, group: (decoded.append(group), decode(self, group)))
-    stream = ParquetStream(folder, schema, "train", 10, shuffle_buffer=40)
-    list(stream)
-    assert decoded == [group for group, rows in enumerate(stream.groups.rows) if rows]  # each row group once
-    decoded.clear()
-    next(stream.batches(worker=0, epoch=0, step=80))
-    assert len(decoded) <= 3
+    opened, decode = [], RowReader._decode
+
+    def recorded(parts):
+        for part in parts:
+            opened.append(part.group)
+            yield part
+
+    monkeypatch.setattr(RowReader, "_decode", lambda self, parts: decode(self, recorded(parts)))
+    stream = ParquetStream(folder, schema, "train", 10)
+    list(stream.batches(0))
+    assert opened == [group for group, rows in enumerate(stream.plan.groups.rows) if rows]  # each row group once
+    opened.clear()
+    stream = ParquetStream(folder, schema, "train", 10, shuffle=True, shuffle_buffer=40)
+    next(stream.batches(epoch=0, step=80))
+    assert len(opened) <= 2 * LANES  # three rows of each lane
 
 
-def test_decoded_row_groups_are_released(tmp_path):
-    table = interactions(40_000, users=100)
-    schema = write_folder(tmp_path, {"train": table}, group_rows=(1_000,))
+def test_decoded_rows_are_released(tmp_path):
+    held = [arrow_bytes_of_an_epoch(tmp_path / str(rows), rows) for rows in (40_000, 160_000)]
+    assert 0 < held[1] < 1.2 * held[0]
+
+
+def arrow_bytes_of_an_epoch(folder, rows):
+    schema = write_folder(folder, {"train": interactions(rows, users=100)}, group_rows=(1_000,))
     before, held = pa.total_allocated_bytes(), []
-    for _ in ParquetStream(tmp_path, schema, "train", 500, shuffle=True, shuffle_buffer=2_000):
+    for _ in ParquetStream(folder, schema, "train", 500, shuffle=True, shuffle_buffer=8_000).batches(0):
         held.append(pa.total_allocated_bytes() - before)
-    assert 0 < max(held) < table.nbytes / 10
     for _ in range(100):
         if pa.total_allocated_bytes() > before:
             time.sleep(0.05)  # Arrow's own threads may hold the last of it for a moment
     assert pa.total_allocated_bytes() <= before
+    return max(held)
 
 
 def test_evaluation_keeps_users_whole_and_in_order(prepared):
@@ -198,9 +201,9 @@ def test_unknown_split_and_too_many_ranks_are_refused(prepared):
     folder, schema, _ = prepared
     with pytest.raises(DataError, match="no split 'test'"):
         ParquetStream(folder, schema, "test", 4)
-    with pytest.raises(DataError, match="train: 1003 rows, too few for 2000 ranks x 1 data workers"):
+    with pytest.raises(DataError, match="train: 1003 rows, too few for 2000 ranks"):
         ParquetStream(folder, schema, "train", 4, world_size=2000)
-    with pytest.raises(DataError, match="train: 90 users, each kept on one shard, too few for 91 ranks"):
+    with pytest.raises(DataError, match="train: 90 users, each kept on one rank, too few for 91 ranks"):
         ParquetStream(folder, schema, "train", 4, world_size=91, group_by_user=True)
 
 
@@ -220,7 +223,7 @@ def test_schema_without_an_entity_or_with_a_constant_dense_column_is_refused(pre
         {"batch_size": 0},
         {"batch_size": 1, "rank": 2, "world_size": 2},
         {"batch_size": 1, "shuffle_buffer": 0},
-        {"batch_size": 1, "num_workers": -1},
+        {"batch_size": 1, "workers": -1},
         {"batch_size": 1, "seed": -1},
         {"batch_size": 1, "shuffle": True, "group_by_user": True},
     ],
@@ -228,11 +231,6 @@ def test_schema_without_an_entity_or_with_a_constant_dense_column_is_refused(pre
 def test_arguments_out_of_range_are_refused(prepared, arguments):
     with pytest.raises(ValueError, match="|".join(set(arguments))):
         ParquetStream(*prepared[:2], "train", **arguments)
-
-
-def test_stream_for_workers_is_not_read_without_them(prepared):
-    with pytest.raises(ValueError, match="built for num_workers = 2, iterated by 0"):
-        iter(ParquetStream(*prepared[:2], "train", 4, num_workers=2))
 
 
 @pytest.mark.parametrize("world_size", [2, 4])

@@ -44,7 +44,7 @@ def test_bad_value_is_named_with_its_place(tmp_path, case):
     name, values, message = BAD_VALUES[case]
     schema, path = write_replaced(tmp_path, name, values)
     with pytest.raises(DataError, match=re.escape(f"{path}, row group 1, row ") + "[12]: " + re.escape(message)):
-        list(ParquetStream(tmp_path, schema, "train", 4))
+        list(ParquetStream(tmp_path, schema, "train", 4).batches(0))
 
 
 def test_rows_out_of_user_order_are_refused_for_evaluation(tmp_path):
@@ -110,4 +110,4 @@ def test_damaged_pages_are_named_while_streaming(tmp_path):
     schema, path = rewrite_part(tmp_path, damage)
     stream = ParquetStream(tmp_path, schema, "train", 4)
     with pytest.raises(DataError, match=re.escape(f"{path}: cannot be read as Parquet")):
-        list(stream)
+        list(stream.batches(0))

@@ -1,0 +1,137 @@
+"""Decoded Arrow columns -> checked numpy arrays. Every fault of the data is a `DataError` that says where it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from data_pipeline.errors import DataError
+from data_pipeline.schema import Categorical, Schema
+
+REMEDY = "Prepare the data again."
+
+
+@dataclass(frozen=True)
+class Where:
+    """A row's place: its file, its row group in it, and its row in that."""
+
+    path: Path
+    group: int
+    row: int
+
+    def error(self, row: int | None, column: str, value: object, expected: str) -> DataError:
+        """A fault ``row`` rows further on, or of the row group as a whole."""
+        place = f"{self.path}, row group {self.group}" + (f", row {self.row + row}" if row is not None else "")
+        return DataError(f"{place}: {column} = {value}, expected {expected}. {REMEDY}")
+
+
+@dataclass
+class ColumnArrays:
+    """n checked rows of one row group.
+
+    Attributes:
+        where: the first row.
+        ids: int64 ``[n]`` for every categorical that is not a sequence, in schema order.
+        sequences: for every sequence, in schema order: its values, and int64 ``[n + 1]`` offsets into them.
+        dense: float32 ``[n]`` for every dense column, as stored.
+        labels: float32 ``[n]``; ones where the data has none.
+    """
+
+    where: Where
+    ids: list[np.ndarray]
+    sequences: list[tuple[np.ndarray, np.ndarray]]
+    dense: list[np.ndarray]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def column_names(schema: Schema) -> list[str]:
+    """The columns that `check_columns` looks at."""
+    names = [column.name for column in (*schema.categorical, *schema.dense)]
+    return names if schema.label is None else [*names, schema.label]
+
+
+def check_columns(rows: pa.RecordBatch, schema: Schema, where: Where) -> ColumnArrays:
+    """The rows as arrays, views where Arrow allows.
+
+    Raises:
+        DataError: null; id that is negative or not below ``num_ids``; dense value that is not finite; label other than
+            0 and 1.
+    """
+    columns = ColumnArrays(where, [], [], [], _labels(rows, schema.label, where))
+    for column in schema.categorical:
+        if column.sequence:
+            columns.sequences.append(_sequence(rows, column, where))
+        else:
+            columns.ids.append(_ids(rows, column, where))
+    columns.dense = [_dense(rows, column.name, where) for column in schema.dense]
+    return columns
+
+
+def _array(rows: pa.RecordBatch, name: str, where: Where) -> pa.Array:
+    column = rows.column(name)
+    if column.null_count:
+        row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
+        raise where.error(row, name, "null", "a value in every row")
+    return column
+
+
+def _numpy(array: pa.Array) -> np.ndarray:
+    # Not to_numpy: it imports pandas where that is installed, once in every process.
+    return np.from_dlpack(array)
+
+
+def _ids(rows: pa.RecordBatch, column: Categorical, where: Where) -> np.ndarray:
+    ids = _numpy(_array(rows, column.name, where))
+    _check_ids(ids, column, where)
+    return ids
+
+
+def _sequence(rows: pa.RecordBatch, column: Categorical, where: Where) -> tuple[np.ndarray, np.ndarray]:
+    lists = _array(rows, column.name, where)
+    offsets = _numpy(lists.offsets)
+    values = lists.values.slice(offsets[0], offsets[-1] - offsets[0])
+    offsets = (offsets - offsets[0]).astype(np.int64)
+    if values.null_count:
+        position = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
+        raise where.error(_row_of(position, offsets), column.name, "[..., null, ...]", "ids without null")
+    ids = _numpy(values)
+    _check_ids(ids, column, where, offsets)
+    return ids, offsets
+
+
+def _check_ids(ids: np.ndarray, column: Categorical, where: Where, offsets: np.ndarray | None = None) -> None:
+    unsigned = ids.view(np.uint64)  # a negative id becomes a huge one: one pass finds both faults
+    if unsigned.size and unsigned.max() >= column.num_ids:
+        position = int(np.argmax(unsigned >= column.num_ids))
+        row = position if offsets is None else _row_of(position, offsets)
+        raise where.error(row, column.name, ids[position], f"an id from 0 to {column.num_ids - 1}")
+
+
+def _row_of(position: int, offsets: np.ndarray) -> int:
+    return int(np.searchsorted(offsets, position, side="right")) - 1
+
+
+def _dense(rows: pa.RecordBatch, name: str, where: Where) -> np.ndarray:
+    values = _numpy(_array(rows, name, where))
+    finite = np.isfinite(values)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise where.error(row, name, values[row], "a finite number")
+    return values
+
+
+def _labels(rows: pa.RecordBatch, name: str | None, where: Where) -> np.ndarray:
+    if name is None:
+        return np.ones(len(rows), np.float32)
+    labels = _numpy(_array(rows, name, where))
+    valid = (labels == 0) | (labels == 1)
+    if not valid.all():
+        row = int(np.argmin(valid))
+        raise where.error(row, name, labels[row], "a label, 0 or 1")
+    return labels

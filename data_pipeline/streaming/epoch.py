@@ -1,0 +1,201 @@
+"""One rank's batches of one epoch: blocks of consecutive steps are read lane by lane and cut into batches.
+
+The work is a sequence of tasks: to read a lane's part of a block, to arrange the block, to make a batch of it. Each
+depends on earlier ones alone, so any pool that begins them in order can do it. What a batch holds does not depend on
+who does it, or when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from data_pipeline.batch import Batch
+from data_pipeline.schema import Schema
+from data_pipeline.streaming.blocks import BatchLayout, Block, ranges
+from data_pipeline.streaming.columns import ColumnArrays
+from data_pipeline.streaming.draws import Draws, epoch_key
+from data_pipeline.streaming.partition import Partition, epoch_order, row_seed, slices
+from data_pipeline.streaming.row_groups import RowGroups, RowReader
+from data_pipeline.streaming.threads import Pool, Task
+from data_pipeline.streaming.transforms import RowTransform
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """What is the same in every epoch of a rank.
+
+    Attributes:
+        groups: of the split.
+        schema: of the columns to read.
+        layout: of batches.
+        partition: of the epoch's rows.
+        blocks: int64 ``[J + 1]``, the first step of each block, and S.
+        rank: whose rows are read.
+        seed: of permutations and transforms.
+        shuffle: whether to permute row groups, and the rows of a lane in a block.
+        transforms: each appends columns to the rows of every batch.
+        pin_memory: whether batches are page-locked.
+    """
+
+    groups: RowGroups
+    schema: Schema
+    layout: BatchLayout
+    partition: Partition
+    blocks: np.ndarray
+    rank: int
+    seed: int
+    shuffle: bool
+    transforms: tuple[RowTransform, ...]
+    pin_memory: bool
+
+
+class LaneReader:
+    """The rows of a lane of an epoch, read in sequence; a jump opens the row group that it leads to."""
+
+    def __init__(self, groups: RowGroups, schema: Schema, order: np.ndarray, first: int, last: int) -> None:
+        self._source = groups, schema
+        self._order, self._first, self._last = order, first, last
+        self._reader: RowReader | None = None
+        self._at = 0
+
+    def read(self, begin: int, end: int) -> Iterator[ColumnArrays]:
+        """Rows ``begin <= row < end``, counted from the lane's first."""
+        if self._reader is None or begin != self._at:
+            self.close()
+            parts = slices(self._source[0].rows, self._order, self._first + begin, self._last)
+            self._reader = RowReader(*self._source, parts)
+        self._at = end
+        return self._reader.read(end - begin)
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+
+
+class Epoch:
+    """One epoch of a rank.
+
+    Args:
+        plan: of the rank.
+        number: of the epoch.
+    """
+
+    def __init__(self, plan: EpochPlan, number: int) -> None:
+        self.plan = plan
+        self.number = number
+        self.key = epoch_key(plan.seed, number)
+        groups = len(plan.groups)
+        self._order = epoch_order(groups, plan.seed, number) if plan.shuffle else np.arange(groups)
+        self._lanes: dict[int, LaneReader] = {}
+        self.latest: dict[int, Task[None]] = {}  # reading of each lane
+
+    def batches(self, pool: Pool, step: int, *, ahead: bool) -> Iterator[Task[Batch]]:
+        """Submit the epoch's work from ``step`` on, a batch at a time.
+
+        Args:
+            pool: to submit to.
+            step: the first one.
+            ahead: submit the reading of the next block between the batches of this one, a part at a time.
+        """
+        cuts = self.plan.blocks.tolist()
+        numbers = [number for number, end in enumerate(cuts[1:]) if end > step]
+        works = (BlockWork(self, number, cuts[number], cuts[number + 1]) for number in numbers)
+        following = next(works, None)
+        while following is not None:
+            work, following = following, next(works, None) if ahead else None
+            work.submit(pool, 1.0)
+            steps = range(max(step, work.first), work.last)
+            for done, at in enumerate(steps, 1):
+                yield pool.submit(work.batch, at)
+                if following is not None:
+                    following.submit(pool, done / len(steps))
+            following = following if ahead else next(works, None)
+
+    def lane(self, lane: int) -> LaneReader:
+        if lane not in self._lanes:
+            first, last = self.plan.partition.cuts[lane : lane + 2].tolist()
+            self._lanes[lane] = LaneReader(self.plan.groups, self.plan.schema, self._order, first, last)
+        return self._lanes[lane]
+
+    def close(self) -> None:
+        """Close the files. No work may be in progress."""
+        for lane in self._lanes.values():
+            lane.close()
+
+
+@dataclass
+class BlockWork:
+    """The work on block ``number`` of an epoch, which holds steps ``first <= step < last``."""
+
+    epoch: Epoch
+    number: int
+    first: int
+    last: int
+    _reading: list[Task[None]] = field(default_factory=list)
+    _arranging: Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        plan = self.epoch.plan
+        self._share = plan.partition.share(plan.rank, self.first, self.last)
+        self._places = plan.partition.places(plan.rank, self.first, self.last)
+        self._ends = np.cumsum([place.rows for place in self._places]).tolist()
+        self._block = Block(plan.schema, self._share.end - self._share.begin)
+
+    def submit(self, pool: Pool, part: float) -> None:
+        """Submit the reading of the first lanes, up to this part of them, and with the last one the arranging."""
+        lanes = self._share.last - self._share.first
+        for index in range(len(self._reading), int(part * lanes)):
+            self._reading.append(self._submit_lane(pool, index))
+        if part == 1.0 and self._arranging is None:
+            self._arranging = pool.submit(self._arrange, self._reading)
+
+    def _submit_lane(self, pool: Pool, index: int) -> Task[None]:
+        lane = self._share.first + index
+        reader, begin, end = self.epoch.lane(lane), int(self._share.begin[index]), int(self._share.end[index])
+
+        before = self.epoch.latest.get(lane)
+
+        def read() -> None:
+            if before is not None:
+                before.result()
+            self._block.fill(index, reader.read(begin, end))
+
+        self.epoch.latest[lane] = task = pool.submit(read)
+        return task
+
+    def _arrange(self, reading: list[Task[None]]) -> None:
+        for task in reading:
+            task.result()
+        self._block.arrange(self._order())
+
+    def _order(self) -> np.ndarray:
+        """The rows in the order in which steps take them: for every step, its rows of every lane."""
+        starts = self._share.starts + self._block.starts
+        order = ranges(starts.ravel(), self._share.counts.ravel())
+        return self._permuted()[order] if self.epoch.plan.shuffle else order
+
+    def _permuted(self) -> np.ndarray:
+        """Every lane's rows permuted."""
+        seed, lanes = self.epoch.plan.seed, []
+        sizes = self._share.end - self._share.begin
+        for lane, (start, rows) in enumerate(zip(self._block.starts, sizes.tolist(), strict=True), self._share.first):
+            # torch permutes four times as fast as numpy.random does.
+            generator = torch.Generator().manual_seed(row_seed(seed, self.epoch.number, lane, self.number))
+            lanes.append(torch.randperm(rows, generator=generator).numpy() + start)
+        return np.concatenate(lanes)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step."""
+        self._arranging.result()
+        plan, index = self.epoch.plan, step - self.first
+        place, end = self._places[index], self._ends[index]
+        rows = self._block.take(end - place.rows, end)
+        draws = Draws(self.epoch.key, step, place.first_row)
+        for number, transform in enumerate(plan.transforms):
+            rows.sequences += transform(rows, draws.stream(number))
+        batch = plan.layout(rows, place.weight, place.largest)
+        return batch.pin_memory() if plan.pin_memory else batch
