@@ -4,7 +4,8 @@
     python benchmarks/streaming.py data/synthetic --batch-size 4096 --json streaming.json
 
 Nothing is done with the batches, so the speed is an upper bound on what training can be fed. Resident memory is that of
-this process, without data workers, sampled 20 times an epoch: it must be flat, whatever the number of rows.
+this process, sampled 20 times an epoch: it must be flat, whatever the number of rows. `--scan` first times pyarrow
+alone: decoding the same columns of every row group in one thread, which no stream of them can beat.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -21,6 +23,7 @@ from rich.table import Table
 from cove_dist.training.memory import resident_mb
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
+from data_pipeline.streaming.columns import column_names
 from data_pipeline.streaming.loader import StreamLoader, build_loader
 from data_pipeline.streaming.stream import SHUFFLE_BUFFER
 
@@ -56,6 +59,8 @@ def main() -> None:
         shuffle=not arguments.no_shuffle,
         shuffle_buffer=arguments.shuffle_buffer,
     )
+    if arguments.scan:
+        scan(loader)
     before = resident_mb()
     epochs = [measure(loader, epoch) for epoch in range(arguments.epochs)]
     Console().print(table(epochs, before))
@@ -66,6 +71,18 @@ def main() -> None:
             "epochs": [asdict(epoch) | {"rows_per_second": epoch.rows_per_second} for epoch in epochs],
         }
         write_json(arguments.json, report)
+
+
+def scan(loader: StreamLoader) -> None:
+    """Print how fast pyarrow decodes this rank's columns, a row group at a time, in one thread."""
+    groups, names = loader.stream.plan.groups, column_names(loader.stream.plan.schema)
+    start, rows = time.perf_counter(), 0
+    for path in groups.paths:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                rows += len(file.read_row_group(group, columns=names, use_threads=False))
+    seconds = time.perf_counter() - start
+    Console().print(f"pyarrow alone: {rows:,} rows in {seconds:.2f} s, {rows / seconds / 1e6:.2f} million rows/s")
 
 
 def measure(loader: StreamLoader, epoch: int) -> Epoch:
@@ -118,9 +135,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=4096, help="rows per rank and step")
     parser.add_argument("--rank", type=int, default=0)
     parser.add_argument("--world-size", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=0, help="data worker processes")
+    parser.add_argument("--workers", type=int, default=0, help="threads that read ahead")
     parser.add_argument("--no-shuffle", action="store_true")
     parser.add_argument("--shuffle-buffer", type=int, default=SHUFFLE_BUFFER, help="rows")
+    parser.add_argument("--scan", action="store_true", help="time pyarrow alone first")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers, with every memory sample")
