@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 
 TESTED = {"torch": "2.13.0", "fbgemm": "1.8.0", "torchrec": "1.8.0"}
 FBGEMM_BUILDS = {"cpu": "fbgemm-gpu-cpu", "cuda": "fbgemm-gpu"}
-OTHERS = ("torchmetrics", "torchdata", "hydra-core", "pyarrow", "duckdb", "pydantic", "numpy")
+OTHERS = ("torchmetrics", "hydra-core", "pyarrow", "duckdb", "pydantic", "numpy")
 
 
 @dataclass
