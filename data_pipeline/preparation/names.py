@@ -12,7 +12,7 @@ from data_pipeline.schema import ATTRIBUTES, CANDIDATES, INPUT, LIST, OWNER, REQ
 # Columns of the prepared files, and lists of ids that training adds to a batch (`data_pipeline.streaming`).
 INTERNAL = frozenset(
     {
-        *("user_id", "item_id", "label", "split", REQUEST, CANDIDATES, ATTRIBUTES, LIST, OWNER, INPUT, TARGET),
+        *("user_id", "item_id", "label", REQUEST, CANDIDATES, ATTRIBUTES, LIST, OWNER, INPUT, TARGET),
         *("negatives", "vocabulary", "edge_item", "edge_attribute", "edge_negative", "user_block", "item_block"),
     }
 )

@@ -35,8 +35,8 @@ def _plain(column: str) -> str:
 def _double_spelling(workspace: Workspace, source: Source, column: str, plain: str) -> str:
     """The first two texts of `column` that have one `plain` form, with their rows; empty where there are none."""
     found = workspace.query(f"""
-        SELECT min(row), max(row) FROM (
-            SELECT {plain} AS plain, min(rowid) AS row FROM raw WHERE {quoted(column)} IS NOT NULL
-            GROUP BY {quoted(column)}, plain
-        ) GROUP BY plain HAVING count(*) > 1 ORDER BY min(row) LIMIT 1""")
+        SELECT min(__row), max(__row) FROM (
+            SELECT {plain} AS __plain, min(rowid) AS __row FROM raw WHERE {quoted(column)} IS NOT NULL
+            GROUP BY {quoted(column)}
+        ) GROUP BY __plain HAVING count(*) > 1 ORDER BY min(__row) LIMIT 1""")
     return " and ".join(source.show(workspace, column, row) for row in found[0]) if found else ""

@@ -96,3 +96,16 @@ def test_data_without_histories_is_refused(tmp_path: Path, settings: dict, messa
     source = write_csv(tmp_path / "raw.csv", [(1, item, 1, item) for item in range(6)])
     with pytest.raises(DataError, match=message):
         prepare_custom(source, tmp_path / "out", **settings)
+
+
+def test_rows_of_the_same_time_are_in_one_order_for_all_splits(tmp_path: Path) -> None:
+    """All rows of a user share a time: what is left out is no part of the training pieces, whatever the hash chose."""
+    rows = [(user, 100 * user + item, 1, 7) for user in range(6) for item in range(9)]
+    prepare_custom(write_csv(tmp_path / "raw.csv", rows), tmp_path / "out", **SEQUENCES)
+    parts = {split: decoded(tmp_path / "out", split) for split in SPLITS}
+    trained = {(user, item) for user, before, target in parts["train"] for item in before + target}
+    left_out = {(user, target[0]) for split in ("validation", "test") for user, _, target in parts[split]}
+    assert (len(trained), len(left_out), trained & left_out) == (6 * 7, 6 * 2, set())
+    last = {user: target[0] for user, _, target in parts["validation"]}
+    assert all(before[-1] == last[user] for user, before, _ in parts["test"])
+    assert Report.load(tmp_path / "out").ties["cut_groups"] == 6

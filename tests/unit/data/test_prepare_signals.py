@@ -162,7 +162,7 @@ def test_a_category_that_no_table_or_file_can_be_called_is_refused(name):
         Custom(source="x.csv", user="u", item="i", categorical=(name,))
 
 
-@pytest.mark.parametrize("name", ["genre", "a b", "größe", "a-b", "1", "weight", "x=y", "split_at"])
+@pytest.mark.parametrize("name", ["genre", "a b", "größe", "a-b", "1", "weight", "x=y", "split", "row", "rows", "raw"])
 def test_other_names_are_kept(tmp_path, name):
     assert not hasattr(ModuleDict(), name) and name not in names.INTERNAL
     rows = [(*row, f"c{k % 3}") for k, row in enumerate(some_rows())]
