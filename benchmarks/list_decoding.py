@@ -26,7 +26,8 @@ from torch import nn
 
 from cove_dist.models.sequential.bert4rec import BERT4Rec
 from cove_dist.models.sequential.fans import FANS
-from cove_dist.tasks.lists.decoding import Catalogue, Request, best, continue_lists
+from cove_dist.tasks.lists.decoding import Request, continue_lists
+from cove_dist.tasks.lists.ranking import Catalogue
 from data_pipeline.json_files import write_json
 
 DIM, LAYERS, HEADS, DEPTH = 64, 3, 8, 10
@@ -64,7 +65,7 @@ def ranking_seconds(catalogue: Catalogue, targets: int, lists: int, batch: int) 
     for begin in range(0, lists, batch):
         hidden = torch.randn(min(batch, lists - begin) * targets, DIM)
         start = time.perf_counter()
-        best(hidden, catalogue.scored, DEPTH)
+        catalogue.rank(hidden, DEPTH)
         seconds += time.perf_counter() - start
     return seconds
 

@@ -12,6 +12,7 @@ import torch
 from torchmetrics import Metric
 
 from cove_dist.evaluation.declarations import HIT_RATE, NDCG, RECALL, Family, declares
+from cove_dist.evaluation.positions import Positions, cumulative_discounts
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +32,23 @@ def merge_depth_first(ranked: torch.Tensor, count: int) -> torch.Tensor:
         int64 ``[B, count]``, `NOTHING` behind the last candidate.
     """
     flat = ranked.transpose(1, 2).flatten(1)  # by depth, then by position
-    ordered, order = torch.sort(flat, dim=1, stable=True)
-    first = ordered != NOTHING
-    first[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
-    kept = torch.zeros_like(first).scatter_(1, order, first)
+    kept = first_occurrences(flat, torch.iinfo(torch.int64).max)
     place = torch.where(kept, kept.cumsum(dim=1) - 1, count).clamp(max=count)  # what is left out goes behind the rest
     candidates = flat.new_full((len(flat), count + 1), NOTHING)
     return candidates.scatter_(1, place, flat)[:, :count]
+
+
+def first_occurrences(items: torch.Tensor, unseen: int) -> torch.Tensor:
+    """Tell which items are the first of their kind in their row: bool ``[B, S]``, false where there is `NOTHING`.
+
+    Args:
+        items: int64 ``[B, S]``, `NOTHING` where there is none.
+        unseen: from this id on, each item is one of its own kind.
+    """
+    ordered, order = torch.sort(items, dim=1, stable=True)
+    first = ordered != NOTHING
+    first[:, 1:] &= (ordered[:, 1:] != ordered[:, :-1]) | (ordered[:, 1:] >= unseen)
+    return torch.zeros_like(first).scatter_(1, order, first)
 
 
 PAPER_NDCG = Family("paper_ndcg", "NDCG (paper)", "ndcg_at")
@@ -92,46 +103,42 @@ class ListCompletion(Metric):
         paper = PAPER_NDCG.names(*reached) + PAPER_HIT_RATE.names(*reached)
         return paper + NDCG.names(ndcg_at, hits_at) + RECALL.names(ndcg_at, hits_at)
 
-    def update(self, candidates: torch.Tensor, targets: torch.Tensor) -> None:
+    def update(self, ranked: torch.Tensor | Positions, targets: torch.Tensor) -> None:
         """Add lists, which may be none.
 
         Args:
-            candidates: int64 ``[B, C]``, best first and distinct, C at least `depth`; `NOTHING` behind the last.
+            ranked: the candidates of each list, int64 ``[B, C]``, best first and distinct, C at least `depth`,
+                `NOTHING` behind the last; or the positions of its target items up to `depth`, each item once, then
+                ties have their expected value over all their orders.
             targets: int64 ``[B, S]``, `NOTHING` behind the last.
 
         Raises:
             ValueError: shapes differ, or a list has no target.
         """
-        if candidates.dim() != 2 or targets.dim() != 2 or len(candidates) != len(targets):
-            raise ValueError(f"candidates {list(candidates.shape)}, targets {list(targets.shape)}: must be [B, …] both")
-        lengths = (targets != NOTHING).sum(dim=1)
-        if candidates.shape[1] < self.depth or (lengths == 0).any():
-            raise ValueError(f"{candidates.shape[1]} candidates a list: at least {self.depth}; and each needs a target")
-        if len(lengths) == 0:
-            return
-        candidates = candidates[:, : self.depth]
-        found = (candidates[:, :, None] == targets[:, None, :]).any(dim=2) & (candidates != NOTHING)
-        distinct = self._distinct(targets)
-        positions = torch.arange(max(self.depth, targets.shape[1]), device=targets.device)
-        discounts = torch.log2(positions.double() + 2).reciprocal()
-        ideal = torch.cat([discounts.new_zeros(1), discounts.cumsum(0)])
-        gains = (found * discounts[: self.depth]).cumsum(dim=1)
-        hits = found.cumsum(dim=1)
+        lists = ranked.count if isinstance(ranked, Positions) else len(ranked)
+        if targets.dim() != 2 or len(targets) != lists:
+            raise ValueError(f"{lists} ranked lists, targets {list(targets.shape)}: must be [B, S] of as many")
+        if (targets == NOTHING).all(dim=1).any():
+            raise ValueError("targets: each list needs at least one; leave the others out")
+        positions = ranked if isinstance(ranked, Positions) else self._positions(ranked, targets)
+        lengths, distinct = (targets != NOTHING).sum(dim=1), first_occurrences(targets, self.unseen).sum(dim=1)
+        ideal = cumulative_discounts(max(self.depth, targets.shape[1]), targets.device)
         everyone = torch.ones_like(lengths, dtype=torch.bool)
-        values = {f"paper_ndcg@{k}": (gains[:, k - 1] / ideal[lengths], lengths >= k) for k in self.ndcg_at}
-        values |= {f"paper_hr@{k}": ((hits[:, k - 1] > 0).double(), lengths >= k) for k in self.hits_at}
-        values |= {f"ndcg@{k}": (gains[:, k - 1] / ideal[distinct.clamp(max=k)], everyone) for k in self.ndcg_at}
-        values |= {f"recall@{k}": (hits[:, k - 1].double() / distinct, everyone) for k in self.hits_at}
-        values |= {f"hr@{k}": ((hits[:, k - 1] > 0).double(), everyone) for k in self.hits_at}
+        values = {f"paper_ndcg@{k}": (positions.dcg(k) / ideal[lengths], lengths >= k) for k in self.ndcg_at}
+        values |= {f"paper_hr@{k}": (positions.hit(k), lengths >= k) for k in self.hits_at}
+        values |= {f"ndcg@{k}": (positions.dcg(k) / ideal[distinct.clamp(max=k)], everyone) for k in self.ndcg_at}
+        values |= {f"recall@{k}": (positions.found(k) / distinct, everyone) for k in self.hits_at}
+        values |= {f"hr@{k}": (positions.hit(k), everyone) for k in self.hits_at}
         self.totals += torch.stack([values[name][0][values[name][1]].sum() for name in self.names])
         self.counts += torch.stack([values[name][1].sum() for name in self.names])
         self.lists += len(lengths)
 
-    def _distinct(self, targets: torch.Tensor) -> torch.Tensor:
-        """How many different items each target half has: int64 ``[B]``."""
-        ordered = targets.sort(dim=1).values
-        again = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] < self.unseen)
-        return (targets != NOTHING).sum(dim=1) - (again & (ordered[:, 1:] != NOTHING)).sum(dim=1)
+    def _positions(self, candidates: torch.Tensor, targets: torch.Tensor) -> Positions:
+        if candidates.dim() != 2 or candidates.shape[1] < self.depth:
+            raise ValueError(f"candidates {list(candidates.shape)}: must be [B, C], C at least {self.depth}")
+        candidates = candidates[:, : self.depth]
+        found = (candidates[:, :, None] == targets[:, None, :]).any(dim=2) & (candidates != NOTHING)
+        return Positions.of_mask(found, self.depth)
 
     def compute(self) -> dict[str, torch.Tensor]:
         """Float64 scalars by name, nan where no list counts, and ``lists`` (int64), how many there were."""

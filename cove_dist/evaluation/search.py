@@ -17,6 +17,7 @@ from cove_dist.evaluation.positions import Positions
 
 _SCORES = 1 << 22  # of a chunk
 _BLOCK = 64  # items whose best is found first
+_TIES = 20_260  # seed of the order of ties
 
 Pairs = tuple[torch.Tensor, torch.Tensor]  # int64 [m] twice: user index in 0 .. B-1, item
 
@@ -112,6 +113,11 @@ def pick_pairs(scores: torch.Tensor, start: int, pairs: Pairs, found: torch.Tens
 def top_scores(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """As ``topk`` of scores ``[B, C]``, faster, and of equal scores the lower index first."""
     return _top(scores, k, scores.new_full((len(scores),), -torch.inf))[:2]
+
+
+def tie_order(count: int, device: torch.device) -> torch.Tensor:
+    """Return ``0 … count-1`` in a fixed pseudo-random order: int64 ``[count]``, the same on every rank and device."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(_TIES)).to(device)
 
 
 def merge(scores: torch.Tensor, ids: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,9 +10,10 @@ from torch import nn
 from cove_dist.config import RunConfig
 from cove_dist.evaluation.lists import NOTHING, ListCompletion, merge_depth_first
 from cove_dist.tasks.lists.catalogue import item_catalogue, owner_table
-from cove_dist.tasks.lists.decoding import Request, continue_lists
+from cove_dist.tasks.lists.decoding import Request, continue_lists, rank_next
 from cove_dist.tasks.lists.objective import ListModel
 from cove_dist.tasks.lists.padding import Slots
+from cove_dist.tasks.lists.ranking import Catalogue
 from cove_dist.training.distributed import Runtime
 from cove_dist.training.loaders import evaluation_loader
 from data_pipeline.batch import Batch
@@ -37,12 +38,31 @@ def build_list_evaluator(
             batch = batch.to(runtime.device, non_blocking=True)
             owner = None if owners is None else owners[batch.ids[OWNER].values()]
             request, targets = to_request(batch, owner, exclude_seen)
-            ranked = continue_lists(model.objective.model, catalogue, request, metrics.depth)
-            metrics.update(merge_depth_first(ranked, metrics.depth), targets)
+            add_lists(metrics, model.objective.model, catalogue, request, targets)
+        catalogue.finite.compute()
         model.train(was_training)
         return figures(metrics)
 
     return evaluate
+
+
+def add_lists(
+    metrics: ListCompletion, model: nn.Module, catalogue: Catalogue, request: Request, targets: torch.Tensor
+) -> None:
+    """Continue lists and add how well to the metrics; lists of one target by the exact position of their target.
+
+    Args:
+        metrics: to be added to.
+        model, catalogue, request: see `continue_lists`.
+        targets: true items, int64 ``[B, S]``, `NOTHING` behind the last.
+    """
+    single = request.targets == 1
+    if single.any():
+        positions = rank_next(model, catalogue, request.of(single), targets[single, 0], metrics.depth)
+        metrics.update(positions, targets[single])
+    if not single.all():
+        ranked = continue_lists(model, catalogue, request.of(~single), metrics.depth)
+        metrics.update(merge_depth_first(ranked, metrics.depth), targets[~single])
 
 
 def list_metrics(config: RunConfig, schema: Schema) -> ListCompletion:

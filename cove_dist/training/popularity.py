@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from omegaconf import OmegaConf
 
 from cove_dist.composition import check, compose_yaml
 from cove_dist.config import DataConfig, settings
-from cove_dist.evaluation.lists import NOTHING, ListCompletion
+from cove_dist.evaluation.lists import NOTHING, ListCompletion, first_occurrences
+from cove_dist.evaluation.positions import Positions
 from cove_dist.evaluation.protocol import protocol_of
 from cove_dist.runs import METRICS_FILE, SUMMARY_FILE, save_config
 from cove_dist.tasks.lists.build import halves_of
@@ -44,7 +44,8 @@ class PopularityConfig:
 def evaluate_popularity(overrides: Sequence[str]) -> dict[str, Any]:
     """Rank the items of training by how often they occur, and write the metrics; returns what the file holds.
 
-    The ranking is the same for every list, but for the items of its input where these are left out.
+    The ranking is the same for every list, but for the items of its input where these are left out. Items that occur
+    equally often tie, and count with their expected value over all their orders.
 
     Raises:
         ConfigError, DataError: a wrong setting, or data that is not of prepared lists.
@@ -70,31 +71,36 @@ def evaluate_popularity(overrides: Sequence[str]) -> dict[str, Any]:
 def popularity_metrics(request: PopularityConfig, schema: Schema) -> dict[str, float]:
     counts = torch.from_numpy(item_counts(request.data.path, schema))
     metrics = ListCompletion(request.ndcg_at, request.hit_rate_at, len(counts), schema.longest_target)
-    ranked = torch.argsort(counts, descending=True, stable=True)
     exclude_seen = protocol_of("lists", schema, exclude_seen=request.exclude_seen).exclude_seen
     for batch in build_loader(request.data.path, schema, request.split, request.batch_size):
         targets = Slots.of(batch.ids[TARGET].lengths()).pad(batch.ids[TARGET].values(), fill=NOTHING)
         seen = Slots.of(batch.ids[INPUT].lengths()).pad(batch.ids[INPUT].values(), fill=NOTHING)
-        metrics.update(most_popular(ranked, metrics.depth, seen if exclude_seen else seen[:, :0]), targets)
+        seen = seen if exclude_seen else seen[:, :0]
+        metrics.update(popular_positions(counts, targets, seen, metrics.depth), targets)
     return {name: value.item() for name, value in metrics.compute().items()}
 
 
-def most_popular(ranked: torch.Tensor, depth: int, seen: torch.Tensor) -> torch.Tensor:
-    """Return the first items of one ranking for every list, but for those that it has.
+def popular_positions(counts: torch.Tensor, targets: torch.Tensor, seen: torch.Tensor, depth: int) -> Positions:
+    """Find the positions of target items in the ranking by count, which is the same for every list but for what it has.
+
+    Items of equal count tie: none of them is before another.
 
     Args:
-        ranked: int64 ``[V]``, all items, best first.
-        depth: items of each list.
+        counts: int64 ``[V]``, of every item.
+        targets: int64 ``[B, S]``, `NOTHING` behind the last; ids from V on are not ranked.
         seen: int64 ``[B, m]``, items to leave out; ids outside ``0 … V-1`` stand for none.
+        depth: up to which position it matters.
 
     Returns:
-        int64 ``[B, depth]``, `NOTHING` behind the last.
+        Of each list, every target item once.
     """
-    lists, width = seen.shape
-    head = ranked[: depth + width]  # enough even where all that is left out is among them
-    place = torch.full((len(ranked) + 1,), len(head)).index_copy(0, head, torch.arange(len(head)))
-    known = seen.where((seen >= 0) & (seen < len(ranked)), len(ranked))
-    left_out = torch.zeros(lists, len(head) + 1, dtype=torch.bool).scatter(1, place[known], True)[:, :-1]
-    order = left_out.sort(dim=1, stable=True).indices[:, :depth]
-    candidates = head[order].where(~left_out.gather(1, order), NOTHING)
-    return F.pad(candidates, (0, depth - candidates.shape[1]), value=NOTHING)
+    lists, places = first_occurrences(targets, len(counts)).nonzero().unbind(1)
+    items = targets[lists, places]
+    left_out = seen.where(first_occurrences(seen, len(counts)) & (seen >= 0) & (seen < len(counts)), NOTHING)[lists]
+    ranked = (items < len(counts)) & (left_out != items[:, None]).all(dim=1)
+    ordered, own = counts.sort().values, counts[items.where(ranked, 0)]
+    counts_left_out = counts[left_out.clamp(min=0)].where(left_out >= 0, -1)
+    up_to, below = torch.searchsorted(ordered, own, right=True), torch.searchsorted(ordered, own)
+    above = len(counts) - up_to - (counts_left_out > own[:, None]).sum(dim=1)
+    tied = up_to - below - (counts_left_out == own[:, None]).sum(dim=1)
+    return Positions(lists, above.where(ranked, depth), tied.where(ranked, 1), len(targets), depth)

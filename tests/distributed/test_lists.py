@@ -126,3 +126,39 @@ def test_one_two_and_four_ranks_have_the_same_metrics(prepared_lists: Path, mode
     for world_size in (2, 4):
         for metrics in run_ranks(world_size, metrics_of_an_untrained_model, overrides):
             assert metrics == pytest.approx(one, rel=1e-12)
+
+
+def metrics_of_a_constant_model(overrides: list[str]) -> list[dict[str, float]]:
+    """With batches of several sizes."""
+    with process_group("cpu") as runtime:
+        found = []
+        for size in (8, 64):
+            config, _ = load_run_config([*overrides, f"trainer.evaluation_batch_size={size}"])
+            trainable = build(config, Schema.load(config.data.path), runtime, 16)
+            evaluator = task_of(config).build_evaluator(config, Schema.load(config.data.path), "test", runtime, {})
+            found.append(evaluator(trainable.model))
+        return found
+
+
+@pytest.mark.parametrize("model", ["Recurrent", "Parallel"])
+def test_ties_are_listed_alike_on_all_ranks(prepared_lists: Path, model: str) -> None:
+    overrides = small_run(prepared_lists, model, "unused", *ROW_WISE, "embeddings.init_std=1e-60")  # 0 in float32
+    [one, *_] = run_ranks(1, metrics_of_a_constant_model, overrides)[0]
+    for world_size in (1, 2, 4):
+        for found in run_ranks(world_size, metrics_of_a_constant_model, overrides):
+            assert found == [pytest.approx(one, rel=1e-12)] * 2
+
+
+def evaluate_with_nan(overrides: list[str]) -> dict[str, float]:
+    config, _ = load_run_config(overrides)
+    with process_group("cpu") as runtime:
+        trainable = build(config, Schema.load(config.data.path), runtime, 16)
+        with torch.no_grad():
+            next(trainable.model.module.objective.model.parameters()).fill_(float("nan"))
+        evaluator = task_of(config).build_evaluator(config, Schema.load(config.data.path), "test", runtime, {})
+        return evaluator(trainable.model)
+
+
+def test_a_model_of_nan_is_refused(prepared_lists: Path) -> None:
+    with pytest.raises(AssertionError, match=r"FloatingPointError: .* scores are not finite"):
+        run_ranks(2, evaluate_with_nan, small_run(prepared_lists, "Recurrent", "unused"))

@@ -57,69 +57,21 @@ class TwoStageClassifier(nn.Module):
         chosen = categories[targets]
         result = self.category_log_probabilities(hidden, categories).gather(1, chosen.unsqueeze(1)).squeeze(1)
         within = torch.zeros_like(result)
-        for category, rows in self._groups(chosen):
+        for category, rows in rows_by_category(chosen):
             members = (categories == category).nonzero().squeeze(1)
             scores = hidden[rows] @ items[members].T
             places = torch.searchsorted(members, targets[rows])
             within = within.index_copy(0, rows, -F.cross_entropy(scores, places, reduction="none"))
         return result + within
 
-    @torch.no_grad()
-    def top_items(
-        self,
-        hidden: torch.Tensor,
-        items: torch.Tensor,
-        categories: torch.Tensor,
-        k: int,
-        bias: torch.Tensor | None = None,
-        seen: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Find the best ``k`` items of each row's likeliest category.
-
-        Args:
-            hidden, items, categories: see `forward`.
-            k: items of each row.
-            bias: ``[V]``, added to the items' scores, or None.
-            seen: int64 ``[N, m]``, items of each row that are left out; ids outside ``0 … V-1`` stand for none.
-
-        Returns:
-            Items and their log-probabilities, both ``[N, k]``, best first; -1 and -inf where the category has fewer.
-        """
-        log_probabilities, best = self.category_log_probabilities(hidden, categories).max(dim=1)
-        chosen = torch.full((len(hidden), k), -1, device=hidden.device)
-        values = hidden.new_full((len(hidden), k), -torch.inf)
-        for category, rows in self._groups(best):
-            members = (categories == category).nonzero().squeeze(1)
-            scores = F.linear(hidden[rows], items[members], None if bias is None else bias[members])
-            within = F.log_softmax(scores, dim=1)
-            if seen is not None:
-                places = torch.searchsorted(members, seen[rows]).clamp(max=len(members) - 1)
-                leave_out(within, places.where(members[places] == seen[rows], -1))
-            top = within.topk(min(k, len(members)), dim=1)
-            width = slice(top.indices.shape[1])
-            chosen[rows, width] = members[top.indices].where(top.values > -torch.inf, -1)
-            values[rows, width] = top.values + log_probabilities[rows].unsqueeze(1)
-        return chosen, values
-
     def category_log_probabilities(self, hidden: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
         """``[N, d]`` -> ``[N, C]``."""
         empty = torch.bincount(categories, minlength=self.num_categories) == 0
         return F.log_softmax(self.head(hidden).masked_fill(empty, -torch.inf), dim=1)
 
-    @staticmethod
-    def _groups(chosen: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
-        """Each category among ``chosen [N]``, and its rows."""
-        found, counts = torch.unique(chosen, return_counts=True)
-        rows = torch.argsort(chosen, stable=True).split(counts.tolist())
-        return list(zip(found.tolist(), rows, strict=True))
 
-
-def leave_out(scores: torch.Tensor, columns: torch.Tensor) -> None:
-    """Set ``scores [N, V]`` to -inf, in place, in some columns of each row.
-
-    Args:
-        scores: one row a prediction.
-        columns: int64 ``[N, m]``; numbers outside ``0 … V-1`` stand for none.
-    """
-    valid = (columns >= 0) & (columns < scores.shape[1])
-    scores[valid.nonzero()[:, 0], columns[valid]] = -torch.inf
+def rows_by_category(chosen: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
+    """Group rows by their category ``chosen [N]``: each category that occurs, and its rows."""
+    found, counts = torch.unique(chosen, return_counts=True)
+    rows = torch.argsort(chosen, stable=True).split(counts.tolist())
+    return list(zip(found.tolist(), rows, strict=True))

@@ -9,8 +9,8 @@ import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from cove_dist.losses import Collectives
-from cove_dist.tasks.lists.decoding import Catalogue
 from cove_dist.tasks.lists.objective import ListModel, world
+from cove_dist.tasks.lists.ranking import Catalogue
 from data_pipeline.schema import OWNER, Schema
 from data_pipeline.streaming.transforms import row_block
 from data_pipeline.streaming.vocabulary import VOCABULARY, batch_keys

@@ -1,7 +1,6 @@
 """Continuing lists: the ranked items of every target position, left to right or all at once, for a whole batch.
 
-Shapes: ``B`` lists, ``T`` slots, ``S`` target positions, ``K`` ranked items of a position, ``V`` items that may be
-ranked, ``d`` embedding dimension.
+Shapes: ``B`` lists, ``T`` slots, ``S`` target positions, ``K`` ranked items of a position, ``d`` embedding dimension.
 """
 
 from __future__ import annotations
@@ -9,45 +8,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from cove_dist.models.layers.two_stage import TwoStageClassifier, leave_out
+from cove_dist.evaluation.positions import Positions
 from cove_dist.tasks.lists.positions import takes
-
-_WORKSPACE = 1 << 23  # scores in memory at a time
-
-
-class Catalogue(NamedTuple):
-    """All items, on every rank.
-
-    Attributes:
-        fed: ``[V + 1, d]``, what the model reads; the last row is that of items training never saw.
-        scored: ``[V, d]``, what hidden states are scored against.
-        categories: int64 ``[V]``, with ``two_stage``, which ranks the items of the likeliest category alone; else None.
-        bias: ``[V]``, added to scores, or None.
-    """
-
-    fed: torch.Tensor
-    scored: torch.Tensor
-    categories: torch.Tensor | None = None
-    two_stage: TwoStageClassifier | None = None
-    bias: torch.Tensor | None = None
-
-    def rank(self, hidden: torch.Tensor, depth: int, seen: torch.Tensor | None = None) -> torch.Tensor:
-        """Rank items for each hidden state.
-
-        Args:
-            hidden: ``[n, d]``.
-            depth: items of each, at most V.
-            seen: int64 ``[n, m]``, items to leave out; ids outside ``0 … V-1`` stand for none.
-
-        Returns:
-            int64 ``[n, depth]``, best first; -1 where no more are left, of a category or at all.
-        """
-        if self.two_stage is not None:
-            return self.two_stage.top_items(hidden, self.scored, self.categories, depth, self.bias, seen)[0]
-        return best(hidden, self.scored, depth, self.bias, seen)
+from cove_dist.tasks.lists.ranking import Catalogue
 
 
 class Request(NamedTuple):
@@ -67,10 +32,36 @@ class Request(NamedTuple):
     owner: torch.Tensor | None
     seen: torch.Tensor | None = None
 
+    def of(self, lists: torch.Tensor) -> Request:
+        """Return the request of some lists, bool ``[B]``."""
+        return Request(*(None if rows is None else rows[lists] for rows in self))
+
+
+@torch.no_grad()
+def rank_next(model: nn.Module, catalogue: Catalogue, request: Request, targets: torch.Tensor, depth: int) -> Positions:
+    """Find the position of the true next item of each list, ties included.
+
+    Args:
+        model, catalogue: as of `continue_lists`.
+        request: lists that are to be continued by one item.
+        targets: int64 ``[B]``, the true items.
+        depth: up to which position it matters.
+    """
+    if model.decoding == "parallel":
+        one = torch.ones(len(targets), 1, dtype=torch.bool, device=targets.device)
+        hidden = _parallel_states(model, catalogue, request, one)[:, 0].float()
+    else:
+        hidden = _state_of_next(model, catalogue, request.items, request.lengths, request.owner)
+    return catalogue.positions(hidden, targets, depth, request.seen)
+
 
 @torch.no_grad()
 def continue_lists(model: nn.Module, catalogue: Catalogue, request: Request, depth: int) -> torch.Tensor:
-    """The ``depth`` best items of every target position: int64 ``[B, S, K]``, -1 past a list's ``targets``."""
+    """Rank the ``depth`` best items at every target position: int64 ``[B, S, K]``, -1 past a list's ``targets``.
+
+    Ties are listed in a fixed pseudo-random order, see `Catalogue`: what their expected value is, cannot be said of
+    lists whose later items depend on the first.
+    """
     decode = _all_at_once if model.decoding == "parallel" else _left_to_right
     return decode(model, catalogue, request, min(depth, len(catalogue.scored)))
 
@@ -78,13 +69,18 @@ def continue_lists(model: nn.Module, catalogue: Catalogue, request: Request, dep
 def _all_at_once(model: nn.Module, catalogue: Catalogue, request: Request, depth: int) -> torch.Tensor:
     positions = int(request.targets.max())
     wanted = torch.arange(positions, device=request.targets.device) < request.targets[:, None]
-    arguments = {"owner": request.owner} if takes(model, "owner") else {}
-    mask = _mask(request.lengths, request.items)
-    hidden = model(catalogue.fed[request.items], mask, positions, target_mask=wanted, **arguments)
+    hidden = _parallel_states(model, catalogue, request, wanted)
     ranked = request.items.new_full((*wanted.shape, depth), -1)
     seen = None if request.seen is None else request.seen[wanted.nonzero()[:, 0]]
     ranked[wanted] = catalogue.rank(hidden[wanted].float(), depth, seen)
     return ranked
+
+
+def _parallel_states(model: nn.Module, catalogue: Catalogue, request: Request, wanted: torch.Tensor) -> torch.Tensor:
+    """The states ``[B, S, d]`` of all target positions; ``wanted [B, S]``: which each list has."""
+    arguments = {"owner": request.owner} if takes(model, "owner") else {}
+    mask = _mask(request.lengths, request.items)
+    return model(catalogue.fed[request.items], mask, wanted.shape[1], target_mask=wanted, **arguments)
 
 
 def _left_to_right(model: nn.Module, catalogue: Catalogue, request: Request, depth: int) -> torch.Tensor:
@@ -121,30 +117,6 @@ def _state_of_next(
     items = items[:, : int(lengths.max())]
     hidden = model(catalogue.fed[items], _mask(lengths, items), **arguments)
     return hidden[rows, last].float()
-
-
-def best(
-    hidden: torch.Tensor,
-    items: torch.Tensor,
-    depth: int,
-    bias: torch.Tensor | None = None,
-    seen: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Find the highest-scoring ``depth`` of ``items [V, d]`` for ``hidden [n, d]``, but for ``seen [n, m]``.
-
-    Returns:
-        int64 ``[n, depth]``, best first, -1 where fewer are left.
-    """
-    chunk = max(1, _WORKSPACE // len(items))
-    found = []
-    for start in range(0, len(hidden), chunk):
-        rows = slice(start, start + chunk)
-        scores = F.linear(hidden[rows], items, bias)
-        if seen is not None:
-            leave_out(scores, seen[rows])
-        top = scores.topk(depth, dim=1)
-        found.append(top.indices.where(top.values > -torch.inf, -1))
-    return torch.cat(found) if found else torch.empty(0, depth, dtype=torch.int64, device=hidden.device)
 
 
 def _mask(lengths: torch.Tensor, items: torch.Tensor) -> torch.Tensor:

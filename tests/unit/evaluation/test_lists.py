@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
+from itertools import pairwise
 
 import pytest
 import torch
 from sklearn.metrics import ndcg_score
 
 from cove_dist.evaluation.lists import NOTHING, ListCompletion, merge_depth_first
+from cove_dist.evaluation.positions import Positions
 
 UNSEEN = 30
 
@@ -23,11 +26,13 @@ def merged_plainly(positions: list[list[int]], count: int) -> list[int]:
     return candidates[:count]
 
 
-def plain_metrics(lists: list[tuple[list[int], list[int]]], ks: tuple[int, ...]) -> dict[str, float]:
-    """Of (candidates, targets); targets from UNSEEN on are all different."""
+def plain_metrics(
+    lists: list[tuple[list[int], list[int]]], ks: tuple[int, ...], unseen: int = UNSEEN
+) -> dict[str, float]:
+    """Of (candidates, targets); targets from `unseen` on are all different."""
     values: dict[str, list[float]] = {}
     for candidates, targets in lists:
-        wanted = {t if t < UNSEEN else (t, i) for i, t in enumerate(targets)}
+        wanted = {t if t < unseen else (t, i) for i, t in enumerate(targets)}
         for k in ks:
             gains = [1 / math.log2(rank + 2) for rank, item in enumerate(candidates[:k]) if item in wanted]
             ideal = [1 / math.log2(rank + 2) for rank in range(len(targets))]
@@ -95,11 +100,31 @@ def test_lists_shorter_than_k_count_in_the_standard_metrics_alone(caplog: pytest
     assert "paper_ndcg@5, paper_hr@2: undefined" in caplog.text
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_ties_have_the_mean_over_all_their_orders(seed: int) -> None:
+    """Of several targets a list, some of them unseen."""
+    rng, ks, metrics = random.Random(seed), (1, 3), ListCompletion((1, 3), (1, 3), 6)
+    totals: dict[str, list[float]] = {}
+    rows, padded_targets = [], []
+    for number in range(8):
+        scores, wanted = [rng.randrange(3) for _ in range(6)], sorted({rng.randrange(8) for _ in range(4)})
+        orders = [o for o in itertools.permutations(range(6)) if all(scores[a] >= scores[b] for a, b in pairwise(o))]
+        each = [plain_metrics([(list(order), wanted)], ks, unseen=6) for order in orders]
+        for name in each[0]:
+            totals.setdefault(name, []).append(sum(found[name] for found in each) / len(each))
+        rows += [(number, sum(s > scores[t] for s in scores), scores.count(scores[t])) for t in wanted if t < 6]
+        padded_targets.append(wanted)
+    positions = Positions(*torch.tensor(rows).unbind(1), 8, 3)
+    metrics.update(positions, padded(padded_targets, 5))
+    found = {name: value.item() for name, value in metrics.compute().items() if name != "lists"}
+    assert found == pytest.approx({name: sum(values) / len(values) for name, values in totals.items()})
+
+
 def test_what_would_spoil_the_metrics_is_refused() -> None:
     metrics = ListCompletion((5,), (10,), UNSEEN)
-    with pytest.raises(ValueError, match="5 candidates a list: at least 10"):
+    with pytest.raises(ValueError, match=r"candidates \[1, 5\]: must be \[B, C\], C at least 10"):
         metrics.update(torch.arange(5)[None], torch.tensor([[1]]))
-    with pytest.raises(ValueError, match="each needs a target"):
+    with pytest.raises(ValueError, match="each list needs at least one"):
         metrics.update(torch.arange(10)[None], torch.tensor([[NOTHING]]))
     with pytest.raises(ValueError, match="must be at least 1"):
         ListCompletion((0,), (10,), UNSEEN)

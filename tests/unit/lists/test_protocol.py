@@ -13,9 +13,10 @@ from cove_dist.evaluation import ListCompletion
 from cove_dist.evaluation.lists import NOTHING
 from cove_dist.evaluation.protocol import protocol_of
 from cove_dist.training.distributed import process_group
-from cove_dist.training.popularity import evaluate_popularity, most_popular
+from cove_dist.training.popularity import evaluate_popularity, popular_positions
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import INPUT, TARGET, Categorical, Schema
+from tests.unit.evaluation.ties import expected
 from tests.unit.lists.runs import small_run
 
 
@@ -68,17 +69,21 @@ def inputs_of(prepared: Path, split: str) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("depth", [1, 3, 8, 12])
-def test_the_most_popular_items_but_for_those_of_the_list(depth: int) -> None:
+def test_positions_by_popularity_with_ties_but_for_what_the_list_has(depth: int) -> None:
+    """Against the expected values of one list at a time; ids outside 0 … 8 are unseen items or none."""
     generator = torch.Generator().manual_seed(0)
-    ranked = torch.randperm(9, generator=generator)
+    counts = torch.tensor([5, 1, 5, 0, 2, 5, 1, 1, 2])
     seen = torch.randint(-1, 11, (50, 7), generator=generator)
-    found = most_popular(ranked, depth, seen)
-    assert found.shape == (50, depth)
-    for row, had in zip(found.tolist(), seen.tolist(), strict=True):
-        kept = [item for item in ranked.tolist() if item not in had][:depth]
-        assert row == kept + [NOTHING] * (depth - len(kept))
-    everyone = most_popular(ranked, depth, seen[:, :0])
-    assert everyone[:, :9].tolist() == [ranked[:depth].tolist()] * 50
+    targets = torch.randint(11, (50, 4), generator=generator)
+    targets[:, 2:][torch.rand(50, 2, generator=generator) < 0.5] = NOTHING
+    for left_out in (seen, seen[:, :0]):
+        positions = popular_positions(counts, targets, left_out, depth)
+        hit, found = positions.hit(depth), positions.found(depth)
+        for row, (wanted, had) in enumerate(zip(targets.tolist(), left_out.tolist(), strict=True)):
+            ranked = [item for item in range(9) if item not in had]
+            plain = expected([counts[i].item() for i in ranked], [i in wanted for i in ranked], 1, depth)
+            assert hit[row].item() == pytest.approx(plain["hr"])
+            assert found[row].item() == pytest.approx(plain["recall"])
 
 
 def test_the_baseline_has_the_protocol_of_runs(prepared_lists: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from cove_dist.models.layers.two_stage import TwoStageClassifier
@@ -93,17 +92,3 @@ def test_targets_alone_have_the_same_probabilities_and_gradients() -> None:
         torch.autograd.grad(some.sum(), inputs), torch.autograd.grad(all_of_them.sum(), inputs), strict=True
     ):
         torch.testing.assert_close(mine, full)
-
-
-@pytest.mark.parametrize("k", [1, 3, 9])
-def test_top_items_are_those_of_the_likeliest_category(k: int) -> None:
-    classifier, hidden, items, expected = scored()
-    chosen, values = classifier.top_items(hidden, items, categories, k)
-    assert chosen.shape == values.shape == (6, k)
-    for n in range(6):
-        mass = {c: expected[n, categories == c].exp().sum().item() for c in (0, 2, 4)}
-        members = (categories == max(mass, key=mass.__getitem__)).nonzero().squeeze(1)
-        best = members[expected[n, members].argsort(descending=True)][:k].tolist()
-        assert chosen[n].tolist() == best + [-1] * (k - len(best))
-        torch.testing.assert_close(values[n, : len(best)], expected[n, best])
-        assert (values[n, len(best) :] == -torch.inf).all()

@@ -1,0 +1,164 @@
+"""Ranking all items by the hidden states of a list model, alone or inside the likeliest category.
+
+Shapes: ``n`` hidden states, ``K`` ranked items of a state, ``V`` items that may be ranked, ``C`` items of a category,
+``d`` embedding dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+
+from cove_dist.evaluation.checks import FiniteScores
+from cove_dist.evaluation.positions import Positions
+from cove_dist.evaluation.search import TopItems, tie_order, top_scores
+from cove_dist.models.layers.two_stage import TwoStageClassifier, rows_by_category
+
+_WORKSPACE = 1 << 23  # scores in memory at a time
+
+# Hidden states, items in the order in which ties are listed, and scores [states, items], -inf where left out.
+Scored = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """All items, on every rank.
+
+    Items of equal score, and categories of equal probability, are listed in a fixed pseudo-random order, which knows
+    nothing of ids, ranks or batches: lists of a constant model are as good as one random order.
+
+    Attributes:
+        fed: ``[V + 1, d]``, what the model reads; the last row is that of items training never saw.
+        scored: ``[V, d]``, what hidden states are scored against.
+        categories: int64 ``[V]``, with ``two_stage``, which ranks the items of the likeliest category alone; else None.
+        bias: ``[V]``, added to scores, or None.
+        finite: the check of all scores; its `compute` must be called before any ranking is used.
+    """
+
+    fed: torch.Tensor
+    scored: torch.Tensor
+    categories: torch.Tensor | None = None
+    two_stage: TwoStageClassifier | None = None
+    bias: torch.Tensor | None = None
+    finite: FiniteScores = field(default_factory=FiniteScores)
+
+    def __post_init__(self) -> None:
+        self.finite.to(self.scored.device)
+
+    def rank(self, hidden: torch.Tensor, depth: int, seen: torch.Tensor | None = None) -> torch.Tensor:
+        """Rank items for each hidden state.
+
+        Args:
+            hidden: ``[n, d]``.
+            depth: items of each, at most V.
+            seen: int64 ``[n, m]``, items to leave out; ids outside ``0 … V-1`` stand for none.
+
+        Returns:
+            int64 ``[n, depth]``, best first; -1 where no more are left, of a category or at all.
+
+        Raises:
+            FloatingPointError: scores that are not finite (on a GPU: at ``finite.compute``).
+        """
+        ranked = torch.full((len(hidden), depth), -1, device=hidden.device)
+        for rows, items, scores in self._scores(hidden, seen):
+            top, at = top_scores(scores, min(depth, len(items)))
+            ranked[rows, : at.shape[1]] = items[at].where(top > -torch.inf, -1)
+        return ranked
+
+    def positions(
+        self, hidden: torch.Tensor, targets: torch.Tensor, depth: int, seen: torch.Tensor | None = None
+    ) -> Positions:
+        """Find the position of one item for each hidden state, with all items that tie with it.
+
+        Args:
+            hidden: ``[n, d]``.
+            targets: int64 ``[n]``; ids from V on are not ranked, nor are those in ``seen``.
+            depth: up to which position it matters.
+            seen: as of `rank`.
+
+        Returns:
+            Of ``n`` lists, each with its target.
+
+        Raises:
+            FloatingPointError: as `rank`.
+        """
+        above, tied = torch.full_like(targets, depth), torch.ones_like(targets)
+        for rows, items, scores in self._scores(hidden, seen):
+            lists = torch.arange(len(scores), device=scores.device)
+            column = self._columns(targets[rows], items)
+            score = scores[lists, column].where(column >= 0, -torch.inf)
+            found = TopItems.none(len(scores), depth, scores).with_chunk(scores, 0).positions(lists, score)
+            above[rows], tied[rows] = found.above, found.tied
+        return Positions(torch.arange(len(targets), device=targets.device), above, tied, len(targets), depth)
+
+    def _scores(self, hidden: torch.Tensor, seen: torch.Tensor | None) -> Iterator[Scored]:
+        for rows, items, vectors, bias in self._parts(hidden):
+            scores = F.linear(hidden[rows], vectors, bias)
+            self.finite.update(scores)
+            if seen is not None:
+                leave_out(scores, self._columns(seen[rows], items))
+            yield rows, items, scores
+
+    def _parts(
+        self, hidden: torch.Tensor
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]]:
+        """Rows of ``hidden``, the items that are ranked for them, their vectors and biases."""
+        vectors, bias = self._shuffled
+        if self.two_stage is None:
+            rows = torch.arange(len(hidden), device=hidden.device)
+            for part in rows.split(max(1, _WORKSPACE // len(self._order))):
+                yield part, self._order, vectors, bias
+            return
+        categories = self.categories[self._order]
+        for category, rows in rows_by_category(self._likeliest(hidden)):
+            members = (categories == category).nonzero().squeeze(1)
+            yield rows, self._order[members], vectors[members], None if bias is None else bias[members]
+
+    def _likeliest(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The most probable category of each state: int64 ``[n]``."""
+        filled = self._filled_categories
+        probabilities = self.two_stage.category_log_probabilities(hidden, self.categories)[:, filled]
+        self.finite.update(probabilities)
+        return filled[probabilities.argmax(dim=1)]
+
+    def _columns(self, ids: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """The columns of ids among ``items [C]``, which are in tie order; -1 where they are not among them."""
+        known = (ids >= 0) & (ids < len(self._order))
+        places, wanted = self._places[items], self._places[ids.where(known, 0)]
+        columns = torch.searchsorted(places, wanted).clamp(max=len(items) - 1)
+        return columns.where(known & (places[columns] == wanted), -1)
+
+    @cached_property
+    def _order(self) -> torch.Tensor:
+        return tie_order(len(self.scored), self.scored.device)
+
+    @cached_property
+    def _filled_categories(self) -> torch.Tensor:
+        """Categories that have items, in tie order."""
+        categories = self.categories.unique()
+        return categories[tie_order(len(categories), categories.device)]
+
+    @cached_property
+    def _places(self) -> torch.Tensor:
+        """The place of each item in the tie order."""
+        return torch.empty_like(self._order).index_copy(0, self._order, torch.arange(len(self._order)).to(self._order))
+
+    @cached_property
+    def _shuffled(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Vectors and biases in tie order."""
+        return self.scored[self._order], None if self.bias is None else self.bias[self._order]
+
+
+def leave_out(scores: torch.Tensor, columns: torch.Tensor) -> None:
+    """Set ``scores [n, C]`` to -inf, in place, in some columns of each row.
+
+    Args:
+        scores: one row a state.
+        columns: int64 ``[n, m]``; -1 stands for none.
+    """
+    rows, which = (columns >= 0).nonzero().unbind(1)
+    scores[rows, columns[rows, which]] = -torch.inf
