@@ -186,6 +186,7 @@ SEARCHES = {
         f"{backend}, search alone", partial(build_search, backend=backend), "faiss" if backend == "faiss" else None
     )
     for backend in BACKENDS
+    if not backend.startswith("triton")  # takes no CPU tensors
 }
 CONTESTANTS = {
     "matmul": Contestant("bare matmul", build_matmul),

@@ -136,7 +136,7 @@ class QuantizerConfig:
     init_std: PositiveFloat | None
     revive_every: PositiveInt | None
     warn_perplexity: UnitInterval
-    search: Literal["auto", "chunked", "compiled", "faiss"]
+    search: Literal["auto", "chunked", "compiled", "faiss", "triton", "triton_tf32x3"]
 
     def __post_init__(self) -> None:
         for key in ("user_levels", "item_levels"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from data_pipeline.datasets.lists import ItemLists
 from data_pipeline.datasets.synthetic import Synthetic
 from data_pipeline.preparation.prepare import prepare
 from tests.unit.data.list_files import raw_lists, write_release
+
+if not torch.cuda.is_available():  # before anything imports Triton: without a GPU, its interpreter runs the kernels
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 def pytest_collection_finish() -> None:

@@ -8,7 +8,9 @@ from typing import Literal, get_args
 
 import torch
 
-Search = Literal["auto", "chunked", "compiled", "faiss"]
+from cove_dist.quantization import triton_support
+
+Search = Literal["auto", "chunked", "compiled", "faiss", "triton", "triton_tf32x3"]
 BACKENDS = get_args(Search)[1:]
 
 # A block's minimum comes from a vectorized `amin`, about ten times faster than `argmin` over the same scores. A narrow
@@ -30,17 +32,22 @@ def nearest_code(x: torch.Tensor, codebook: torch.Tensor, backend: Search = "aut
         codebook: ``[v, d]``, of the same dtype.
         backend: "chunked": rows in chunks, by matmul; the lowest index wins a tie. "compiled": the same through
             `torch.compile`. "faiss": FAISS's flat index, float32 on CPU; between codes that are equally near to
-            rounding it may choose otherwise. "auto": chunked, the fastest at every size of `benchmarks/quantizer.py`.
+            rounding it may choose otherwise. "triton": a kernel for float32 on CUDA; the lowest index wins a tie.
+            "triton_tf32x3": the same by tensor cores, with float64 where they leave doubt (see `triton_search`).
+            "auto": triton where it can be used; else chunked, the fastest on CPU at every size of
+            `benchmarks/quantizer.py`.
 
     Returns:
         int64 ``[N]``.
 
     Raises:
-        ValueError: faiss with another dtype or device.
-        ModuleNotFoundError: faiss is not installed.
+        ValueError: faiss or triton with another dtype or device.
+        ModuleNotFoundError: faiss or triton is not installed.
     """
     if backend == "faiss":
         return _faiss(x, codebook)
+    if backend.startswith("triton") or (backend == "auto" and triton_support.usable(x)):
+        return _triton(x, codebook, backend)
     return _chunked(x, codebook, _compiled() if backend == "compiled" else _nearest_of_chunk)
 
 
@@ -68,7 +75,7 @@ def _chunked(
     for chunk, out in zip(x.split(rows), codes.split(rows), strict=True):
         scores = torch.addmm(half_norms, chunk, padded.t(), alpha=-1, out=workspace[: len(chunk)])
         out.copy_(minima(scores, block_width))
-    return codes
+    return codes.clamp_(max=num_codes - 1)  # padding times infinity is NaN, which `argmin` prefers
 
 
 def _nearest_of_chunk(scores: torch.Tensor, block_width: int) -> torch.Tensor:
@@ -97,3 +104,11 @@ def _faiss(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     index = faiss.IndexFlatL2(codebook.shape[1])
     index.add(codebook.numpy(force=True))
     return torch.from_numpy(index.search(x.numpy(force=True), 1)[1].squeeze(1))
+
+
+def _triton(x: torch.Tensor, codebook: torch.Tensor, backend: Search) -> torch.Tensor:
+    if backend != "auto":
+        triton_support.require(x, f"search = {backend!r}", "chunked")
+    from cove_dist.quantization import triton_search
+
+    return triton_search.nearest_code(x, codebook, "tf32x3" if backend == "triton_tf32x3" else "ieee")

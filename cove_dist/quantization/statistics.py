@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from cove_dist.quantization.scatter import add_rows
+
 
 def code_statistics(
     vectors: torch.Tensor, weights: torch.Tensor | None, codes: torch.Tensor, size: int
@@ -25,7 +27,7 @@ def code_statistics(
     flat = vectors.new_zeros(size * (vectors.shape[1] + 1))
     sums, mass = sums_and_mass(flat, size)
     weights = None if weights is None else weights.to(vectors.dtype)
-    sums.index_add_(0, codes, vectors if weights is None else vectors * weights.unsqueeze(1))
+    add_rows(sums, codes, vectors if weights is None else vectors * weights.unsqueeze(1))
     mass.index_add_(0, codes, torch.ones_like(vectors[:, 0]) if weights is None else weights)
     return flat
 

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from cove_dist.quantization.scatter import add_rows
+
 
 @dataclass(frozen=True)
 class CascadeSettings:
@@ -82,7 +84,7 @@ class StraightThroughCascade(torch.autograd.Function):
         if grad_fused is not None and settings.codebook_gradient == "task_and_quantization" and settings.alpha != 0:
             task, share = grad_fused, settings.alpha / levels
             for grad, codes in zip(grad_codebooks, assignment[:depth], strict=True):
-                grad.index_add_(0, codes, task, alpha=share)
+                add_rows(grad, codes, task, alpha=share)
                 task, share = grad, 1.0  # the vectors of a coarse code are those of the fine codes that chose it
 
         if grad_loss is not None:
@@ -93,7 +95,7 @@ class StraightThroughCascade(torch.autograd.Function):
                     continue
                 pull = residual * (mass[level] * scale).unsqueeze(1)
                 if pulls:
-                    grad_codebooks[level].index_add_(0, assignment[level], pull, alpha=-1)
+                    add_rows(grad_codebooks[level], assignment[level], pull, alpha=-1)
                 if not commits:
                     continue
                 commitment = pull.mul_(settings.beta)  # on the level's input: z, or the codebook before

@@ -56,6 +56,15 @@ def test_no_vectors_have_no_codes() -> None:
         assert nearest_code(torch.empty(0, 4), torch.randn(500, 4), backend).shape == (0,)
 
 
+@pytest.mark.parametrize("codes", [33, 400])
+def test_infinite_numbers_have_codes_within_the_codebook(codes: int) -> None:
+    x, codebook = torch.randn(3, 8), torch.randn(codes, 8)
+    x[0, 0], x[1, 3] = torch.inf, -torch.inf
+    found = nearest_code(x, codebook)
+    assert ((found >= 0) & (found < codes)).all()
+    assert found[2] == distances(x, codebook)[2].argmin()
+
+
 def test_faiss_takes_float32_alone_and_says_what_to_use() -> None:
     with pytest.raises(ValueError, match=r"x is torch\.float64 on cpu: .* use 'chunked'"):
         nearest_code(torch.zeros(3, 4).double(), torch.zeros(5, 4).double(), "faiss")
