@@ -142,7 +142,7 @@ def measure(planted: Planted, wanted: Record, folder: Path) -> Record:
     output = folder / f"{re.sub(r'[^A-Za-z0-9.]+', '_', wanted['setting'])}_{seed}"
     shutil.rmtree(output, ignore_errors=True)  # what a killed run left
     train([*wanted["run"], f"data.path={data}", f"output={output}"])
-    metrics = evaluate_run([f"run={output}", "device=cpu"])
+    metrics = evaluate_run([f"run={output}", "device=cpu"]).metrics
     config, _ = load_saved_run(str(output))
     run = load_run(output)
     found = {"codes": {codes.entity: codes for codes in load_codes(run)}}

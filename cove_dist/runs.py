@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from data_pipeline.files import replaced_file
 from data_pipeline.json_files import read_record
 
 CONFIG_FILE, HISTORY_FILE, LOG_FILE = "config.yaml", "config_history.jsonl", "log.jsonl"
-SUMMARY_FILE, METRICS_FILE, CHECKPOINTS = "summary.json", "metrics.json", "checkpoints"
+SUMMARY_FILE, CHECKPOINTS = "summary.json", "checkpoints"
 
 Record = dict[str, Any]
 
@@ -60,10 +60,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def read_records(path: Path) -> list[Record]:
-    """Read the records of a log that may be growing; figures that were not defined are nan.
+def read_records(path: Path, parse: Callable[[str], Record] = read_record) -> list[Record]:
+    """Read the records of a log that may be growing.
 
     A last line without its end is left out: it is being written, or its writer was killed.
+
+    Args:
+        path: of the log; without a file there are no records.
+        parse: of a line; by default figures that were not defined are nan.
 
     Raises:
         ConfigError: another line is not a record.
@@ -72,10 +76,15 @@ def read_records(path: Path) -> list[Record]:
     records = []
     for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
         try:
-            records.append(read_record(line))
+            records.append(parse(line))
         except ValueError as error:
             raise ConfigError(f"{path}, line {number}: not a record ({error}); remove the line") from error
     return records
+
+
+def read_history(folder: Path) -> list[Record]:
+    """Return what resumed runs changed in the configuration, oldest first: step, time, key, old and new value."""
+    return read_records(folder / HISTORY_FILE, json.loads)
 
 
 def best_record(records: Iterable[Record], metric: str) -> Record | None:

@@ -1,4 +1,7 @@
-"""One table of several evaluated runs. Runs that differ only in their seed form one row: mean ± standard deviation.
+"""One table of several evaluated runs. Runs that differ only in their seed form one column: mean ± standard deviation.
+
+All metrics are of one split and kind of checkpoint; runs whose metrics mean different things, by protocol or data, are
+refused.
 
 python launch/compare.py runs=[runs/movielens_deepfm,runs/movielens_cove_deepfm]
 python launch/compare.py 'runs=runs/seeds/*'
@@ -8,13 +11,17 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 from rich.console import Console
 
 from cove_dist.composition import compose_yaml
 from cove_dist.errors import ConfigError
+from cove_dist.experiments.comparison import compare_runs
+from data_pipeline.json_files import write_json
 from launch.cli import run
-from launch.tables import comparison_table, write_comparison
+from launch.tables import rich_table
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -27,9 +34,10 @@ def compare(overrides: Sequence[str]) -> None:
     folders = [folder for pattern in patterns for folder in sorted(glob.glob(pattern))]
     if not folders:
         raise ConfigError(f"runs = {patterns}: no such folder; give run folders, or a pattern in quotes")
-    Console().print(comparison_table(folders))
+    comparison = compare_runs(folders, config.split, config.checkpoint)
+    Console().print(rich_table(comparison.table()))
     if config.json is not None:
-        write_comparison(folders, config.json)
+        write_json(Path(config.json), asdict(comparison))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Evaluate a run's best checkpoint on a split, on one device or, under torchrun, on many; writes RUN/metrics.json.
+"""Evaluate a run's checkpoint on a split, on one device or, under torchrun, on many.
+
+Writes RUN/metrics_<split>_<checkpoint>.json.
 
 With by_frequency=true also apart for the users, and the items, that are rare or frequent in training.
 
@@ -10,11 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from cove_dist.training.program import evaluate_run
 from launch.cli import run
-from launch.tables import frequency_tables, metrics_table
+from launch.tables import show_evaluation
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -22,9 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def evaluate_and_show(overrides: Sequence[str]) -> None:
-    metrics = evaluate_run(overrides)
-    if metrics is not None:
-        Console().print(metrics_table(metrics), *frequency_tables(metrics))
+    evaluated = evaluate_run(overrides)
+    if evaluated is not None:
+        show_evaluation(evaluated)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from cove_dist.training.popularity import evaluate_popularity
 from launch.cli import run
-from launch.tables import metrics_table
+from launch.tables import show_evaluation
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -19,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def evaluate_and_show(overrides: Sequence[str]) -> None:
-    Console().print(metrics_table(evaluate_popularity(overrides)))
+    show_evaluation(evaluate_popularity(overrides))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from cove_dist.evaluation.protocol import Protocol
+from cove_dist.metrics_files import Evaluated, protocol_record
 
 COVE = ("quantizer=cove", "quantizer.user_levels=[8,3]", "quantizer.item_levels=[12,4]")
 ROW_WISE = ("embeddings.optimizer.name=rowwise_adagrad", "embeddings.sharding.default=row_wise")
@@ -24,3 +31,19 @@ def small_run(prepared: Path, output: Path | str = "unused", *overrides: str) ->
         "trainer.shuffle_buffer=512",
         *overrides,
     ]
+
+
+def ctr_protocol(ndcg_at: Sequence[int] = (1, 5, 10), **fields: Any) -> dict[str, Any]:
+    """How an evaluation of a CTR model ranks."""
+    protocol = replace(Protocol("user_id", False, "ranking per user"), **fields)
+    return protocol_record("ctr", protocol, ndcg_at, [5])
+
+
+def evaluated(metrics: Mapping[str, float | None], **fields: Any) -> Evaluated:
+    """What an evaluation of a CTR model finds."""
+    given = {"split": "test", "kind": "best", "checkpoint": "step_00000002", "best_by": "auc", "data": "f00"} | fields
+    if "step" not in given:
+        given["step"] = int(given["checkpoint"].removeprefix("step_"))
+    protocol = given.pop("protocol", ctr_protocol())
+    defined = {name: None if value is None or math.isnan(value) else value for name, value in metrics.items()}
+    return Evaluated(protocol=protocol, metrics=defined, **given)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from data_pipeline.datasets.lists import ItemLists
 from data_pipeline.datasets.synthetic import Synthetic
@@ -31,6 +33,15 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def closed_process_group() -> Iterator[None]:
+    """Close the process group that a program leaves to the end of its process when it refuses its input."""
+    yield
+    if dist.is_initialized():
+        gc.collect()
+        dist.destroy_process_group()
 
 
 @pytest.fixture(scope="session")

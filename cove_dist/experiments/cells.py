@@ -1,7 +1,7 @@
 """A cell on disk: what is done, whether it is what the grid asks for, and the doing of the rest.
 
 Beside what training leaves in a run folder there are ``cell.log`` (all that its programs printed), ``cell.json``
-(state, seconds, error) and ``metrics_<split>.json``; a cell is finished when it has those of all its splits.
+(state, seconds, error); a cell is finished when it has the metrics of all its splits.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from cove_dist.composition import load_run_config
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.grid import Cell, GridConfig
 from cove_dist.experiments.process import exclusive, reason, run_program, size, tail
-from cove_dist.runs import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE, flat, read_json
-from data_pipeline.files import replaced_file
+from cove_dist.metrics_files import metrics_path
+from cove_dist.runs import CONFIG_FILE, SUMMARY_FILE, flat, read_json
 from data_pipeline.json_files import write_json
 
 LOG, RECORD = "cell.log", "cell.json"
@@ -40,12 +40,8 @@ class CellFailed(Exception):
         self.reason = reason
 
 
-def metrics_path(folder: Path, split: str) -> Path:
-    return folder / f"metrics_{split}.json"
-
-
 def is_finished(cell: Cell, grid: GridConfig) -> bool:
-    return all(metrics_path(cell.folder, split).is_file() for split in grid.splits)
+    return all(metrics_path(cell.folder, split, grid.checkpoint).is_file() for split in grid.splits)
 
 
 def state(cell: Cell, grid: GridConfig) -> str:
@@ -127,7 +123,7 @@ def compute(cell: Cell, grid: GridConfig, stop: Event, *, replace: bool = False)
                 arguments = [*cell.overrides, "trainer.checkpoint.resume=auto"]
                 _run("launch.train", arguments, folder, grid, lock, stop)
             for split in grid.splits:
-                if grid.reevaluate or not metrics_path(folder, split).is_file():
+                if grid.reevaluate or not metrics_path(folder, split, grid.checkpoint).is_file():
                     _evaluate(folder, split, grid, lock, stop)
         remove_checkpoints(folder, grid.keep_checkpoints)
     return True
@@ -137,8 +133,6 @@ def _evaluate(folder: Path, split: str, grid: GridConfig, lock: int, stop: Event
     device = OmegaConf.load(folder / CONFIG_FILE).trainer.device
     arguments = [f"run={folder}", f"split={split}", f"device={device}", *grid.evaluate]
     _run("launch.evaluate", arguments, folder, grid, lock, stop)
-    with replaced_file(metrics_path(folder, split)) as file:
-        shutil.copyfile(folder / METRICS_FILE, file)
 
 
 def _run(module: str, arguments: list[str], folder: Path, grid: GridConfig, lock: int, stop: Event) -> None:

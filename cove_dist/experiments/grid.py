@@ -72,6 +72,11 @@ class GridConfig(PlanConfig):
         if (self.picture == "curve") != (self.varied is not None):
             raise ValueError(f"varied = {self.varied}: goes with picture=curve, and is a key such as quantizer.alpha")
 
+    @property
+    def checkpoint(self) -> str:
+        """The kind of checkpoint that is evaluated: ``best``, unless `evaluate` has another."""
+        return dict(argument.split("=", 1) for argument in self.evaluate if "=" in argument).get("checkpoint", "best")
+
     def comparisons(self) -> list[tuple[str, str]]:
         """Pairs of quantizers: the one said to be better, and the one it is compared with."""
         return [(name, self.base) for name in self.quantizers if name != self.base] + list(self.compare)

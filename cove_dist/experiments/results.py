@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cove_dist.errors import ConfigError
-from cove_dist.experiments.cells import RECORD, is_finished, metrics_path
+from cove_dist.experiments.cells import RECORD, is_finished
 from cove_dist.experiments.grid import Cell, GridConfig
+from cove_dist.metrics_files import Evaluated, check_comparable, load_metrics
 from cove_dist.report.run_folder import load_run
-from cove_dist.runs import METRICS_FILE, SUMMARY_FILE, read_json
+from cove_dist.runs import read_json
 from data_pipeline.files import replaced_file
 
 RESULTS_FILE = "results.parquet"
@@ -37,12 +36,23 @@ SCHEMA = pa.schema(
 
 
 def collect(cells: Sequence[Cell], grid: GridConfig) -> pa.Table:
-    """The finished cells' results. Cells that are not finished have no rows."""
-    rows = [row for cell in cells if is_finished(cell, grid) for row in _rows(cell, grid)]
+    """Return the finished cells' results. Cells that are not finished have no rows.
+
+    Raises:
+        ConfigError: the metrics of cells mean different things, by protocol or data.
+    """
+    finished = [cell for cell in cells if is_finished(cell, grid)]
+    evaluated = {
+        split: {cell.name: load_metrics(cell.folder, split, grid.checkpoint) for cell in finished}
+        for split in grid.splits
+    }
+    for of_split in evaluated.values():
+        check_comparable(of_split)
+    rows = [row for cell in finished for row in _rows(cell, {s: evaluated[s][cell.name] for s in grid.splits})]
     return pa.Table.from_pylist(rows, SCHEMA)
 
 
-def _rows(cell: Cell, grid: GridConfig) -> Iterator[dict[str, Any]]:
+def _rows(cell: Cell, evaluated: Mapping[str, Evaluated]) -> Iterator[dict[str, Any]]:
     run = load_run(cell.folder)
     best = run.best_validation()
     of_cell = {
@@ -54,32 +64,9 @@ def _rows(cell: Cell, grid: GridConfig) -> Iterator[dict[str, Any]]:
         "seconds": read_json(cell.folder / RECORD).get("seconds"),
         "samples_per_second": run.summary["samples_per_second"],
     }
-    for split in grid.splits:
-        for metric, value in figures(read_json(metrics_path(cell.folder, split))).items():
+    for split, found in evaluated.items():
+        for metric, value in found.figures().items():
             yield of_cell | {"split": split, "metric": metric, "value": value}
-
-
-def figures(record: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a ``metrics.json``."""
-    return {name: value for name, value in record.items() if isinstance(value, (int, float))}
-
-
-def run_figures(folder: Path) -> dict[str, float]:
-    """The metrics and the speed of any evaluated run.
-
-    Raises:
-        ConfigError: it is not trained, or not evaluated.
-    """
-    metrics = json.loads(existing(folder / METRICS_FILE).read_text())
-    speed = json.loads(existing(folder / SUMMARY_FILE).read_text())["samples_per_second"]
-    return figures(metrics) | {SPEED: speed}
-
-
-def existing(path: Path) -> Path:
-    if not path.is_file():
-        hint = "evaluate it first: python launch/evaluate.py run=" if path.name == METRICS_FILE else "train it first: "
-        raise ConfigError(f"{path}: no such file; {hint}{path.parent}")
-    return path
 
 
 def write_results(table: pa.Table, path: Path) -> None:

@@ -9,9 +9,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from threading import Event
 
-from cove_dist.experiments.cells import RECORD, CellFailed, compute, is_finished, metrics_path
+from cove_dist.experiments.cells import RECORD, CellFailed, compute, is_finished
 from cove_dist.experiments.grid import Cell, GridConfig
 from cove_dist.experiments.progress import Estimate, JobProgress
+from cove_dist.metrics_files import load_metrics
 from cove_dist.runs import read_json
 
 _REDRAW_SECONDS = 0.5
@@ -89,5 +90,5 @@ def run_cells(
 
 def _outcome(cell: Cell, grid: GridConfig) -> str:
     metric, split = grid.metrics[0], grid.splits[0]
-    value = read_json(metrics_path(cell.folder, split)).get(metric)
+    value = load_metrics(cell.folder, split, grid.checkpoint).metrics.get(metric)
     return "finished" if value is None else f"{split} {metric} {value:.4f}"

@@ -32,7 +32,8 @@ def means_table(grid: GridConfig, cells: Sequence[Cell], results: Results, split
         absent = "failed" if count == len(grid.seeds) else MISSING
         means = [mean_and_deviation_text(list(v.values())) if v else absent for v in by_metric]
         rows.append((model, quantizer, *means, runs))
-    note = f"Mean ± standard deviation over seeds {', '.join(map(str, grid.seeds))}."
+    seeds = ", ".join(map(str, grid.seeds))
+    note = f"Mean ± standard deviation over seeds {seeds}, of the {grid.checkpoint} checkpoints."
     header = ("model", "quantizer", *grid.metrics, "runs")
     return TextTable(f"{grid.title}: {split} split", header, tuple(rows), (note,))
 

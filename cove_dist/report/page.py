@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cove_dist.evaluation.frequency import GROUPS, by_entity, is_grouped
+from cove_dist.metrics_files import Evaluated
 from cove_dist.report.drawing import Picture
 from cove_dist.report.run_folder import Run
 from cove_dist.runs import CONFIG_FILE
@@ -36,15 +37,18 @@ def render(run: Run, pictures: Sequence[Picture], agreement: Sequence[Mapping[st
     environment.filters |= {"figure": figure, "embedded": embedded}
     return environment.get_template(TEMPLATE).render(
         run=run,
-        metrics={name: value for name, value in run.metrics.items() if not is_grouped(name)},
+        evaluations=[(each.words, _overall(each), by_entity(each.metrics)) for each in run.evaluated],
         groups=GROUPS,
-        by_frequency=by_entity(run.metrics),
         data=run.config["data"],
         pictures=pictures,
         agreement=agreement,
         notes=notes,
         configuration=(run.folder / CONFIG_FILE).read_text(),
     )
+
+
+def _overall(evaluated: Evaluated) -> dict[str, float | int | None]:
+    return {name: value for name, value in evaluated.metrics.items() if not is_grouped(name)}
 
 
 def figure(value: Any) -> str:

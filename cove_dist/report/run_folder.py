@@ -11,10 +11,10 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from cove_dist.errors import ConfigError
+from cove_dist.metrics_files import Evaluated, all_metrics
 from cove_dist.runs import (
     CONFIG_FILE,
     LOG_FILE,
-    METRICS_FILE,
     SUMMARY_FILE,
     Record,
     best_record,
@@ -31,14 +31,14 @@ class Run:
         config: as composed when the run began.
         records: of the log, in order.
         summary: empty while the run is under way.
-        metrics: empty until the run is evaluated.
+        evaluated: empty until the run is evaluated.
     """
 
     folder: Path
     config: dict[str, Any]
     records: list[Record]
     summary: dict[str, Any]
-    metrics: dict[str, Any]
+    evaluated: list[Evaluated]
 
     @property
     def model(self) -> str:
@@ -76,7 +76,7 @@ def load_run(folder: Path) -> Run:
     if not records:
         raise ConfigError(f"{log}: no records; train first")
     values = OmegaConf.to_container(OmegaConf.load(config))
-    return Run(folder, values, records, read_json(folder / SUMMARY_FILE), read_json(folder / METRICS_FILE))
+    return Run(folder, values, records, read_json(folder / SUMMARY_FILE), all_metrics(folder))
 
 
 def series(records: Sequence[Record], x: str, y: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,13 +1,13 @@
 """What the most frequent items of training score on lists: the floor under every model.
 
-The folder has the files of an evaluated run that comparison reads: ``config.yaml``, ``metrics.json``, ``summary.json``.
+The folder has the files of an evaluated run that comparison reads: configuration, metrics and summary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from omegaconf import OmegaConf
@@ -17,10 +17,12 @@ from cove_dist.config import DataConfig, settings
 from cove_dist.evaluation.lists import NOTHING, ListCompletion, first_occurrences
 from cove_dist.evaluation.positions import Positions
 from cove_dist.evaluation.protocol import protocol_of
-from cove_dist.runs import METRICS_FILE, SUMMARY_FILE, save_config
+from cove_dist.metrics_files import Evaluated, protocol_record
+from cove_dist.runs import SUMMARY_FILE, save_config
 from cove_dist.tasks.lists.build import halves_of
 from cove_dist.tasks.lists.padding import Slots
 from cove_dist.types import PositiveInt
+from data_pipeline.fingerprint import split_fingerprint
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import INPUT, TARGET, Schema
 from data_pipeline.streaming.loader import build_loader
@@ -41,7 +43,7 @@ class PopularityConfig:
     output: str | None
 
 
-def evaluate_popularity(overrides: Sequence[str]) -> dict[str, Any]:
+def evaluate_popularity(overrides: Sequence[str]) -> Evaluated:
     """Rank the items of training by how often they occur, and write the metrics; returns what the file holds.
 
     The ranking is the same for every list, but for the items of its input where these are left out. Items that occur
@@ -61,11 +63,20 @@ def evaluate_popularity(overrides: Sequence[str]) -> dict[str, Any]:
     folder = Path(request.output or f"runs/{request.data.name}_popularity")
     folder.mkdir(parents=True, exist_ok=True)
     protocol = protocol_of("lists", schema, exclude_seen=request.exclude_seen)
-    record = {"split": request.split, "protocol": protocol.words, **metrics}
-    write_json(folder / METRICS_FILE, record)
+    evaluated = Evaluated(
+        split=request.split,
+        kind=None,
+        checkpoint=None,
+        step=None,
+        best_by=None,
+        protocol=protocol_record("lists", protocol, request.ndcg_at, request.hit_rate_at),
+        data=split_fingerprint(request.data.path, schema, request.split),
+        metrics=metrics,
+    )
+    evaluated.save(folder)
     write_json(folder / SUMMARY_FILE, {"samples_per_second": None})
     save_config(OmegaConf.create(OmegaConf.to_container(composed) | _NAMED), folder)
-    return record
+    return evaluated
 
 
 def popularity_metrics(request: PopularityConfig, schema: Schema) -> dict[str, float]:

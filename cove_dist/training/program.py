@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch.distributed as dist
 from omegaconf import DictConfig, OmegaConf
@@ -19,17 +19,17 @@ from omegaconf import DictConfig, OmegaConf
 from cove_dist.composition import check, compose_yaml, load_run_config
 from cove_dist.config import RunConfig, settings
 from cove_dist.errors import CheckpointError, ConfigError
+from cove_dist.metrics_files import Evaluated, protocol_record
 from cove_dist.runs import (
     CHECKPOINTS,
     LOG_FILE,
-    METRICS_FILE,
     SUMMARY_FILE,
     best_record,
     load_saved_run,
     read_records,
 )
 from cove_dist.training.build import build, describe_model
-from cove_dist.training.checkpoint import CheckpointFolder, load_model
+from cove_dist.training.checkpoint import CheckpointFolder, load_model, read_meta
 from cove_dist.training.ctr_evaluator import PredictionWriter, ctr_loader, evaluate, score
 from cove_dist.training.debug import debug_settings
 from cove_dist.training.distributed import Runtime, process_group
@@ -39,6 +39,7 @@ from cove_dist.training.resume import record_configuration
 from cove_dist.training.tasks import TASKS, task_name, task_of
 from cove_dist.training.trainer import Position, Trainer
 from cove_dist.types import PositiveInt
+from data_pipeline.fingerprint import split_fingerprint
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
 
@@ -123,10 +124,11 @@ class EvaluateConfig:
     save_predictions: bool
 
 
-def evaluate_run(overrides: Sequence[str]) -> dict[str, Any] | None:
-    """Evaluate a run's checkpoint and write ``metrics.json``. Every rank calls it; rank 0 gets what the file holds.
+def evaluate_run(overrides: Sequence[str]) -> Evaluated | None:
+    """Evaluate a run's checkpoint and write ``metrics_<split>_<checkpoint>.json``. Every rank calls it.
 
-    A metric that is undefined is `None`, and null in the file: JSON has no nan.
+    Returns:
+        What the file holds, on rank 0; None on other ranks.
     """
     request = check(EvaluateConfig, OmegaConf.to_container(compose_yaml("evaluate", overrides), throw_on_missing=False))
     config, folder = load_saved_run(request.run)
@@ -140,12 +142,27 @@ def evaluate_run(overrides: Sequence[str]) -> dict[str, Any] | None:
         metrics, checkpoint = evaluate_here(config, schema, runtime, folder, request)
         if not runtime.is_main:
             return None
-        defined = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        protocol = config.evaluation.protocol(task_name(config), schema)
-        record: dict[str, Any] = {"split": request.split, "checkpoint": checkpoint.name, "protocol": protocol.words}
-        record |= defined
-        write_json(folder / METRICS_FILE, record)
-    return record
+        evaluated = describe_evaluation(config, schema, request, checkpoint, metrics)
+        evaluated.save(folder)
+    return evaluated
+
+
+def describe_evaluation(
+    config: RunConfig, schema: Schema, request: EvaluateConfig, checkpoint: Path, metrics: dict[str, float]
+) -> Evaluated:
+    """Return the metrics with all that must agree between runs that are compared."""
+    task, evaluation, split = task_name(config), config.evaluation, request.split
+    protocol, rankings = evaluation.protocol(task, schema), evaluation.rankings(split)
+    return Evaluated(
+        split=split,
+        kind=request.checkpoint,
+        checkpoint=checkpoint.name,
+        step=read_meta(checkpoint).step,
+        best_by=config.trainer.early_stopping.metric if request.checkpoint == "best" else None,
+        protocol=protocol_record(task, protocol, evaluation.ndcg_at, evaluation.hit_rate_at, rankings),
+        data=split_fingerprint(config.data.path, schema, split),
+        metrics={name: value if math.isfinite(value) else None for name, value in metrics.items()},
+    )
 
 
 def evaluate_here(

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from cove_dist.config import RunConfig
 from cove_dist.errors import ConfigError
-from cove_dist.runs import CONFIG_FILE, HISTORY_FILE, flat, load_saved_run, read_records, save_config
+from cove_dist.runs import CONFIG_FILE, HISTORY_FILE, flat, load_saved_run, read_history, save_config
 from cove_dist.training.checkpoint import CheckpointMeta
 from data_pipeline.files import replaced_file
 from data_pipeline.json_files import to_json
@@ -22,17 +22,20 @@ from data_pipeline.json_files import to_json
 logger = logging.getLogger(__name__)
 
 # Keys that a resumed run may change, as patterns. All act from the resumed step on; none changes what the steps so far
-# mean, or which metric is compared with which.
+# mean, or which values of the early-stopping metric are compared. The first ones change what is learned.
+CHANGES_LEARNING = (
+    "trainer.optimizer.learning_rate",
+    "embeddings.optimizer.learning_rate",
+    "trainer.warmup_steps",
+    "trainer.gradient_clip_norm",
+)
 MAY_CHANGE = (
+    *CHANGES_LEARNING,
     "output",  # a run folder may be moved
     "trainer.epochs",
     "trainer.max_steps",
     "trainer.early_stopping.patience",
     "trainer.early_stopping.mode",  # the metric's own, given or not
-    "trainer.optimizer.learning_rate",
-    "embeddings.optimizer.learning_rate",
-    "trainer.warmup_steps",
-    "trainer.gradient_clip_norm",
     "trainer.log_every",
     "trainer.check_replicas_every",
     "trainer.checkpoint.*",
@@ -114,7 +117,7 @@ def record_configuration(folder: Path, composed: DictConfig, step: int, changes:
     """
     folder.mkdir(parents=True, exist_ok=True)
     time = datetime.now(UTC).isoformat(timespec="seconds")
-    records = read_records(folder / HISTORY_FILE) if step else []
+    records = read_history(folder) if step else []
     records += [{"step": step, "time": time, **asdict(change)} for change in changes]
     for change in changes:
         logger.info("changed: %s %s -> %s", change.key, change.old, change.new)

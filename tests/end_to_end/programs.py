@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from cove_dist.metrics_files import load_metrics
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -27,3 +29,8 @@ def succeed(program: str, *arguments: str, ranks: int | None = None) -> str:
     done = launch(program, *arguments, ranks=ranks)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def metrics_of(run: Path, split: str = "test", kind: str = "best") -> dict[str, float | None]:
+    """The metrics that an evaluation wrote."""
+    return load_metrics(run, split, kind).metrics

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from cove_dist.training.recommend import recommend
 from cove_dist.training.tasks import task_of
 from data_pipeline.schema import SPLITS, Schema
 from tests.configurations import COVE
-from tests.end_to_end.programs import succeed
+from tests.end_to_end.programs import metrics_of, succeed
 from tests.interactions import CANDIDATES, SMALL_RUN, USERS, write_raw
 
 RUNS = {
@@ -60,7 +59,7 @@ def test_metrics_do_not_depend_on_the_number_of_ranks(run: Path, data: Path) -> 
     results = []
     for ranks in (None, 2):
         succeed("evaluate", f"run={run}", "device=cpu", ranks=ranks)
-        results.append(json.loads((run / "metrics.json").read_text()))
+        results.append(metrics_of(run))
     assert results[1] == pytest.approx(results[0], abs=1e-6)
     assert results[0]["users"] == results[0]["full_users"] == len(pairs(data, "test"))
     assert {"ndcg@10", "mrr@5", "hr@3", "recall@10", "full_coverage@10", "ndcg@10/item_q4"} <= set(results[0])

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
-from tests.end_to_end.programs import ROOT, launch, succeed
+from cove_dist.metrics_files import load_metrics
+from tests.end_to_end.programs import ROOT, launch, metrics_of, succeed
 from tests.unit.experiments.grids import write_grid, write_search
 
 SMALL = ('only=["deepfm/*"]', "seeds=[0]")
@@ -56,8 +57,8 @@ def test_a_failing_cell_is_recorded_and_the_rest_goes_on(prepared: Path, tmp_pat
     assert record["state"] == "failed"
     assert "Prepare the data first" in record["error"]
     tables = (tmp_path / "runs" / "tables.md").read_text()
-    assert "| deepfm | cove | missing | missing | 0 of 1 |" in tables
-    assert "- deepfm/cove/seed_0: failed" in tables
+    assert "| deepfm | cove | failed | failed | 0 of 1, 1 failed |" in tables
+    assert re.search(r"- deepfm/cove/seed_0: failed: .*Prepare the data first", tables)
     shutil.copytree(prepared, later)
     done = launch("experiment", str(grid), *SMALL, failing)
     assert done.returncode == 0, done.stderr
@@ -65,7 +66,7 @@ def test_a_failing_cell_is_recorded_and_the_rest_goes_on(prepared: Path, tmp_pat
     assert "1 of 1" in (tmp_path / "runs" / "tables.md").read_text()
     rows = pq.read_table(tmp_path / "runs" / "results.parquet").to_pylist()
     [auc] = [r["value"] for r in rows if (r["quantizer"], r["metric"]) == ("cove", "auc")]
-    assert auc == json.loads((tmp_path / "runs/deepfm/cove/seed_0/metrics_test.json").read_text())["auc"]
+    assert auc == metrics_of(tmp_path / "runs/deepfm/cove/seed_0")["auc"]
 
 
 def test_interrupted_and_started_again(prepared: Path, tmp_path: Path) -> None:
@@ -92,8 +93,8 @@ def test_interrupted_and_started_again(prepared: Path, tmp_path: Path) -> None:
     assert "resumed from" in (second / "cell.log").read_text()
     assert validations(second) == list(range(1, 41)), "every epoch once"
     assert (first / "summary.json").stat().st_mtime_ns == changed
-    assert not list(second.glob("metrics_validation.json"))
-    evaluated = json.loads((second / "metrics_test.json").read_text())["checkpoint"]
+    assert not list(second.glob("metrics_validation*.json"))
+    evaluated = load_metrics(second, "test", "best").checkpoint
     assert [path.name for path in second.glob("checkpoints/*")] == [evaluated], "only the best is kept"
 
 

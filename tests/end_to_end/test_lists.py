@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_pipeline.schema import Schema
-from tests.end_to_end.programs import launch, succeed
+from tests.end_to_end.programs import launch, metrics_of, succeed
 from tests.unit.data.list_files import raw_lists, write_release
 
 SMALL = (
@@ -53,23 +53,23 @@ def test_prepare_train_evaluate(prepared: Path, tmp_path: Path, model: str, more
     assert ("quantization_item" in steps[0]) == ("classification" in steps[0]) == (more[-1] in COVE or len(more) > 4)
     shown = succeed("evaluate", f"run={run}", ranks=2)
     assert "paper_hr@5" in shown
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = metrics_of(run)
     assert metrics["lists"] == Schema.load(prepared).splits["test"].rows
     assert 0 <= metrics["paper_hr@3"] <= metrics["paper_hr@5"] <= 1
-    alone = json.loads((run / "metrics.json").read_text())
+    alone = metrics_of(run)
     succeed("evaluate", f"run={run}")
     if "quantization_item" in steps[0]:
         succeed("export_codes", f"run={run}", ranks=2)
         exported = json.loads((run / "codes" / "codes.json").read_text())["entities"]
         assert exported["item"]["ids"] == Schema.load(prepared).entity("item").num_ids
-    assert json.loads((run / "metrics.json").read_text()) == pytest.approx(alone)
+    assert metrics_of(run) == pytest.approx(alone, abs=1e-6)
 
 
 def test_the_floor_stands_beside_runs(prepared: Path, tmp_path: Path) -> None:
     floor = tmp_path / "floor"
     cut = ("ndcg_at=[3,5]", "hit_rate_at=[3,5]")
     succeed("popularity", "data=aotm", f"data.path={prepared}", *cut, f"output={floor}")
-    metrics = json.loads((floor / "metrics.json").read_text())
+    metrics = metrics_of(floor)
     assert metrics["paper_hr@5"] == pytest.approx(plain_hit_rate(prepared, 5))
     assert "Popularity" in succeed("compare", f"runs=[{floor}]")
 

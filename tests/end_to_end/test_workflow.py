@@ -16,7 +16,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalNormalizedDCG
 
 from tests.configurations import COVE, ROW_WISE, small_run
-from tests.end_to_end.programs import launch, succeed
+from tests.end_to_end.programs import launch, metrics_of, succeed
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,28 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def evaluated(run: Path, *arguments: str, ranks: int | None = None) -> dict[str, float]:
+def evaluated(run: Path, *arguments: str, ranks: int | None = None) -> dict[str, float | None]:
     succeed("evaluate", f"run={run}", "device=cpu", *arguments, ranks=ranks)
-    return json.loads((run / "metrics.json").read_text())
+    return metrics_of(run)
+
+
+def test_an_evaluation_of_another_split_or_checkpoint_has_a_file_of_its_own(run: Path) -> None:
+    shown = {}
+    for split in ("test", "validation"):
+        for kind in ("best", "newest"):
+            shown[split, kind] = succeed("evaluate", f"run={run}", "device=cpu", f"split={split}", f"checkpoint={kind}")
+    assert sorted(path.name for path in run.glob("metrics*")) == [
+        "metrics_test_best.json", "metrics_test_newest.json",
+        "metrics_validation_best.json", "metrics_validation_newest.json",
+    ]  # fmt: skip
+    assert "validation split, newest checkpoint (step 20)" in shown["validation", "newest"]
+    assert metrics_of(run, "validation")["auc"] != metrics_of(run, "test")["auc"]
+    record = json.loads((run / "metrics_test_newest.json").read_text())
+    assert (record["checkpoint"], record["step"], record["best_by"]) == ("step_00000020", 20, None)
+    assert record["protocol"]["task"] == "ctr"
+    table = succeed("compare", f"runs=[{run}]", "split=validation", "checkpoint=newest")
+    assert "validation split, newest checkpoints" in table
+    assert "step_00000020" in table
 
 
 def test_a_run_folder_holds_what_other_tools_read(run: Path) -> None:
@@ -86,7 +105,7 @@ def test_metrics_of_groups_equal_those_of_their_rows_in_the_files(run: Path, dat
     assert re.search(r"items by training rows +┃ +q1 ┃ +q2 ┃ +q3 ┃ +q4 ┃ +never", out)
     assert re.search(r"│ auc +│ +0\.\d{4} │", out)
     assert "/" not in out
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = metrics_of(run)
     predicted = pq.read_table(run / "predictions_test").to_pydict()
     labels, scores = np.array(predicted["label"]), np.array(predicted["score"])
     for entity in ("user", "item"):
@@ -160,9 +179,12 @@ def test_comparison_of_runs_over_seeds(data: Path, tmp_path: Path) -> None:
     assert "samples/s" in out
     assert "DeepFM" in out
     assert "±" in out
-    [record] = json.loads((tmp_path / "table.json").read_text())
+    [record] = json.loads((tmp_path / "table.json").read_text())["records"]
     assert len(record["figures"]["auc"]) == 2
     assert "auc/item_q1" not in record["figures"]
+    other = launch("compare", f"runs={tmp_path}/seed*", "checkpoint=newest")
+    assert other.returncode == 2
+    assert re.search(r"seed0/metrics_test_newest\.json: no such file; .*launch/evaluate\.py run=", other.stderr)
 
 
 def test_debug_mode_is_short_shows_shapes_and_leaves_nothing(data: Path, tmp_path: Path) -> None:

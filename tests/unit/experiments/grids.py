@@ -13,7 +13,7 @@ from cove_dist.composition import load_run_config
 from cove_dist.experiments.grid import Cell, GridConfig, load_grid
 from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.search import SearchConfig, load_search
-from tests.configurations import COVE, small_run
+from tests.configurations import COVE, evaluated, small_run
 
 GRID = """# @package _global_
 title: Small grid
@@ -66,8 +66,7 @@ def write_cell(cell: Cell, metrics: Mapping[str, float], split: str = "test") ->
     (cell.folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     (cell.folder / "summary.json").write_text(json.dumps({"epoch": 3, "samples_per_second": 1000.0}))
     (cell.folder / "cell.json").write_text(json.dumps({"state": "finished", "seconds": 12.5}))
-    record = {"split": split, "checkpoint": "step_00000002", **metrics}
-    (cell.folder / f"metrics_{split}.json").write_text(json.dumps(record))
+    evaluated(metrics, split=split).save(cell.folder)
 
 
 SEARCH = """# @package _global_

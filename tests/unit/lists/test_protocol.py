@@ -89,6 +89,6 @@ def test_positions_by_popularity_with_ties_but_for_what_the_list_has(depth: int)
 def test_the_baseline_has_the_protocol_of_runs(prepared_lists: Path, tmp_path: Path) -> None:
     given = ["data=aotm", f"data.path={prepared_lists}", "ndcg_at=[5]", "hit_rate_at=[5]", f"output={tmp_path}"]
     usual, excluded = evaluate_popularity(given), evaluate_popularity([*given, "exclude_seen=true"])
-    assert usual["protocol"] == "items of the input may be ranked again"
-    assert excluded["protocol"] == "items of the input are left out"
-    assert usual["recall@5"] != excluded["recall@5"]
+    assert usual.protocol["words"] == "items of the input may be ranked again"
+    assert excluded.protocol["words"] == "items of the input are left out"
+    assert usual.metrics["recall@5"] != excluded.metrics["recall@5"]

@@ -12,6 +12,7 @@ import pytest
 from cove_dist.errors import ConfigError
 from cove_dist.report.page import figure
 from cove_dist.report.program import report_run
+from tests.configurations import evaluated
 from tests.unit.report.runs import Page, log, random_codes, write_codes, write_data, write_run
 
 YEAR = "<script>year"
@@ -51,8 +52,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a quantized run that has been trained and evaluated."""
     folder = tmp_path_factory.mktemp("page")
     run = quantized(folder / "run", with_categories(folder / "data"))
-    metrics = {"split": "test", "auc": 0.79123, "samples": 12345} | GROUPED | NEVER
-    (run / "metrics.json").write_text(json.dumps(metrics))
+    metrics = {"auc": 0.79123, "samples": 12345} | GROUPED | NEVER
+    evaluated(metrics, checkpoint="step_00000006").save(run)
+    evaluated({"auc": 0.81} | GROUPED | NEVER, split="validation", kind="newest").save(run)
     (run / "summary.json").write_text(json.dumps({"step": 6, "best": None, "samples_per_second": 13694.7}))
     return report_run([f"run={run}", "shuffles=2", "top_categories=3"])
 
@@ -86,14 +88,18 @@ def test_curves_beside_the_page(page: Path) -> None:
 
 def test_final_metrics_and_summary(page: Path) -> None:
     text = Page(page.read_text()).text
-    assert all(words in text for words in ("test", "0.7912", "12,345", "13,695"))
+    assert all(words in text for words in ("0.7912", "12,345", "13,695", "0.8100"))
+    assert "Metrics: test split, best checkpoint (step 6); ranking per user" in text
+    assert "Metrics: validation split, newest checkpoint (step 2); ranking per user" in text
     assert "Not evaluated yet" not in text
 
 
 def test_metrics_of_groups_have_tables_of_their_own(page: Path) -> None:
     text = Page(page.read_text()).text
     assert "auc/" not in text
-    tables = text[text.index("By how often ids occur in training") :]
+    title = "By how often ids occur in training:"
+    tables = text[text.index(f"{title} test split, best checkpoint (step 6); ranking per user") :]
+    tables = tables[: tables.index(f"{title} validation split")]
     assert tables.count("q1q2q3q4never") == tables.count("auc0.61000.62000.63000.6400-") == 2
 
 

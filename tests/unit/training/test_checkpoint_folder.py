@@ -86,8 +86,8 @@ def test_nothing_to_resume_from(tmp_path: Path) -> None:
         read_meta(tmp_path)
 
 
-def test_without_a_best_one_the_error_says_why(tmp_path: Path) -> None:
-    config, _ = load_run_config([])
+def test_without_a_best_one_the_error_says_why(prepared: Path, tmp_path: Path) -> None:
+    config, _ = load_run_config([f"data.path={prepared}"])
     with pytest.raises(CheckpointError, match=r"no complete checkpoint; train first"):
         find_checkpoint(tmp_path, config, "best")
     path = write(tmp_path / "checkpoints", 10, None)

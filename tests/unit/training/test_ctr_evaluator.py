@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import logging
 import math
 from dataclasses import replace
@@ -18,6 +17,7 @@ from cove_dist.composition import load_run_config
 from cove_dist.config import EvaluationConfig
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import FrequencyGroups
+from cove_dist.metrics_files import all_metrics
 from cove_dist.training.ctr_evaluator import Scored, ctr_loader, evaluate
 from cove_dist.training.distributed import Runtime
 from cove_dist.training.program import evaluate_run, train
@@ -73,13 +73,13 @@ def test_a_run_ranks_the_rows_of_each_request(requests: Path, tmp_path: Path) ->
     run = tmp_path / "run"
     given = ["evaluation.group_by=request_id", "evaluation.hit_rate_at=[1]", "trainer.early_stopping.metric=mrr"]
     train(small_run(requests, run, *given, "embeddings.init_std=0.3", "trainer.max_steps=6"))
-    metrics = evaluate_run([f"run={run}", "device=cpu", "save_predictions=true"])
+    metrics = evaluate_run([f"run={run}", "device=cpu", "save_predictions=true"]).metrics
     [part] = (run / "predictions_test").glob("*.parquet")
     rows = pq.read_table([requests / file for file in Schema.load(requests).splits["test"].files])
     plain = plain_metrics(pq.read_table(part), rows)
     assert {name: metrics[name] for name in plain} == pytest.approx(plain, abs=1e-6)
     assert metrics["requests/item_q1"] > 0
-    assert [json.loads(file.read_text())["protocol"] for file in run.glob("metrics*.json")] == ["ranking per request"]
+    assert [found.protocol["words"] for found in all_metrics(run)] == ["ranking per request"]
 
 
 def test_data_without_requests_are_refused_before_training(prepared: Path, tmp_path: Path) -> None:

@@ -1,0 +1,132 @@
+"""Several evaluated runs side by side, as far as their metrics mean the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from cove_dist.errors import ConfigError
+from cove_dist.evaluation.declarations import is_metric
+from cove_dist.evaluation.frequency import is_grouped
+from cove_dist.experiments.results import SPEED
+from cove_dist.experiments.text import MISSING, TextTable, mean_and_deviation_text
+from cove_dist.metrics_files import Evaluated, check_comparable, load_metrics
+from cove_dist.runs import CHECKPOINTS, CONFIG_FILE, SUMMARY_FILE, read_history, read_json
+from cove_dist.training.checkpoint import CheckpointFolder
+from cove_dist.training.resume import CHANGES_LEARNING
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs that may share a table.
+
+    Attributes:
+        split: evaluated.
+        checkpoint: evaluated: ``best`` or ``newest``.
+        protocol: how the split is ranked, in words.
+        records: one a group of runs that differ only in seed and output: model, runs, checkpoints, figures by metric.
+        notes: what a reader must know.
+    """
+
+    split: str
+    checkpoint: str
+    protocol: str
+    records: list[dict[str, Any]]
+    notes: list[str]
+
+    def table(self) -> TextTable:
+        """Return a column a group, so that the table fits a terminal; a row a metric."""
+        rows = [
+            (name, *(_over_runs(record, name) for record in self.records))
+            for name in dict.fromkeys(name for record in self.records for name in record["figures"])
+        ]
+        for key in ("checkpoint", "run folder"):
+            rows.append((key, *("\n".join(record[f"{key}s"]) for record in self.records)))
+        header = ("metric", *(record["model"] for record in self.records))
+        title = f"{self.split} split, {self.checkpoint} checkpoints; {self.protocol}"
+        return TextTable(title, header, tuple(rows), tuple(self.notes))
+
+
+def compare_runs(folders: Sequence[str], split: str, checkpoint: str) -> Comparison:
+    """Read the metrics of runs and put them side by side.
+
+    Raises:
+        ConfigError: a run is not trained, not evaluated so, or was trained further since; or their metrics mean
+            different things.
+    """
+    evaluated = {folder: load_metrics(Path(folder), split, checkpoint) for folder in folders}
+    for folder, found in evaluated.items():
+        check_current(Path(folder), found)
+    notes = check_comparable(evaluated)
+    groups: dict[str, dict[str, Any]] = {}
+    for folder, found in evaluated.items():
+        config = OmegaConf.to_container(OmegaConf.load(existing(Path(folder) / CONFIG_FILE)))
+        changed = _changes(Path(folder))
+        notes += [f"{folder} changed during training: {change}." for change in changed]
+        same = {key: value for key, value in config.items() if key not in ("seed", "output")}
+        key = json.dumps([same, changed], sort_keys=True)
+        group = groups.setdefault(
+            key, {"model": _model_name(config), "run folders": [], "checkpoints": [], "figures": {}}
+        )
+        group["run folders"].append(folder)
+        group["checkpoints"].append(found.checkpoint or "none")
+        for name, value in _figures(Path(folder), found).items():
+            group["figures"].setdefault(name, []).append(value)
+    protocol = next(found.protocol["words"] for found in evaluated.values())
+    return Comparison(split, checkpoint, protocol, list(groups.values()), notes)
+
+
+def check_current(folder: Path, evaluated: Evaluated) -> None:
+    """Refuse metrics of a checkpoint that training has left behind since. Without checkpoints nothing can be told.
+
+    Raises:
+        ConfigError: another checkpoint is the best, or the newest, now.
+    """
+    files = CheckpointFolder(folder / CHECKPOINTS)
+    current = files.newest() if evaluated.best_by is None else files.best(evaluated.best_by) or files.newest()
+    if evaluated.checkpoint is not None and current is not None and current.name != evaluated.checkpoint:
+        raise ConfigError(
+            f"{folder}: its metrics are of {evaluated.checkpoint}, but {current.name} is the {evaluated.kind}"
+            f" checkpoint now; evaluate it again: python launch/evaluate.py run={folder} split={evaluated.split}"
+            f" checkpoint={evaluated.kind}"
+        )
+
+
+def existing(path: Path) -> Path:
+    """Return the path of a file that training writes.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; train it first: {path.parent}")
+    return path
+
+
+def _figures(folder: Path, evaluated: Evaluated) -> dict[str, float]:
+    shown = {n: v for n, v in evaluated.figures().items() if is_metric(n) and not is_grouped(n)}
+    speed = read_json(existing(folder / SUMMARY_FILE))["samples_per_second"]
+    return shown if speed is None else shown | {SPEED: speed}
+
+
+def _changes(folder: Path) -> list[str]:
+    """Return the settings that a resumed run changed and that change what it learns."""
+    records = [r for r in read_history(folder) if r["key"] in CHANGES_LEARNING]
+    return [f"{r['key']} {r['old']} -> {r['new']} at step {r['step']}" for r in records]
+
+
+def _over_runs(record: Mapping[str, Any], metric: str) -> str:
+    """A figure that some run of the group lacks is missing: its mean would be of other runs than the rest."""
+    values = record["figures"].get(metric, [])
+    return mean_and_deviation_text(values) if len(values) == len(record["run folders"]) else MISSING
+
+
+def _model_name(config: Mapping[str, Any]) -> str:
+    name = config["model"]["_target_"].rsplit(".", 1)[1]
+    quantized = [key for key in ("user_levels", "item_levels") if config["quantizer"][key]]
+    return f"COVE-{name}" if quantized else name

@@ -1,0 +1,176 @@
+"""What an evaluation found: ``metrics_<split>_<checkpoint>.json`` in a run folder, and which of them may share a table.
+
+A file holds, beside the metrics, what they are of: split, checkpoint, protocol and data. Metrics of two files may stand
+side by side only where these agree.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from cove_dist.errors import ConfigError
+from cove_dist.evaluation.protocol import Protocol
+from data_pipeline.json_files import write_json
+
+logger = logging.getLogger(__name__)
+
+Split = Literal["validation", "test"]
+Kind = Literal["best", "newest"]
+
+# Part of a protocol that names metrics and changes none: files that differ in it may share a table.
+_CHOICES = ("ndcg_at", "hit_rate_at", "rankings")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation of a run.
+
+    Attributes:
+        split: evaluated.
+        kind: ``best`` by the early-stopping metric of the validation split, or ``newest``; None: no checkpoint at all,
+            as of the popularity baseline.
+        checkpoint: folder name of the checkpoint, such as ``step_00000120``.
+        step: optimizer steps of the checkpoint.
+        best_by: the metric by which the checkpoint is the best; None if it is not chosen so.
+        protocol: how the split is ranked, by setting.
+        data: fingerprint of the split.
+        metrics: None where undefined.
+    """
+
+    split: Split
+    kind: Kind | None
+    checkpoint: str | None
+    step: int | None
+    best_by: str | None
+    protocol: dict[str, Any]
+    data: str
+    metrics: dict[str, float | int | None]
+
+    @property
+    def words(self) -> str:
+        """What was evaluated and how, to read."""
+        checkpoint = "" if self.kind is None else f", {self.kind} checkpoint (step {self.step})"
+        return f"{self.split} split{checkpoint}; {self.protocol['words']}"
+
+    def figures(self) -> dict[str, float]:
+        """Return the metrics that are defined."""
+        return {name: value for name, value in self.metrics.items() if value is not None}
+
+    def save(self, folder: Path) -> Path:
+        """Write the file into a run folder and return its path."""
+        path = metrics_path(folder, self.split, self.kind)
+        write_json(path, asdict(self))
+        return path
+
+
+def protocol_record(
+    task: str, protocol: Protocol, ndcg_at: Sequence[int], hit_rate_at: Sequence[int], rankings: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the settings by which a split was ranked, as metrics files hold them.
+
+    Args:
+        task: ``ctr``, ``cf`` or ``lists``.
+        protocol: resolved for the task and the data.
+        ndcg_at, hit_rate_at: the k.
+        rankings: of collaborative filtering: ``sampled``, ``full`` or both.
+    """
+    record = {"task": task, **asdict(protocol), "ndcg_at": list(ndcg_at), "hit_rate_at": list(hit_rate_at)}
+    return record | ({"rankings": list(rankings)} if task == "cf" else {})
+
+
+def metrics_path(folder: Path, split: str, kind: str | None) -> Path:
+    """Return where a run's metrics of a split and kind of checkpoint are; None: of a model without checkpoints."""
+    return folder / (f"metrics_{split}.json" if kind is None else f"metrics_{split}_{kind}.json")
+
+
+def load_metrics(folder: Path, split: str, kind: str) -> Evaluated:
+    """Read what an evaluation of a run left, or of a baseline that has no checkpoints.
+
+    Raises:
+        ConfigError: the run is not evaluated so; the message gives the command.
+    """
+    for path in (metrics_path(folder, split, kind), metrics_path(folder, split, None)):
+        if path.is_file():
+            return read_metrics(path)
+    raise ConfigError(
+        f"{metrics_path(folder, split, kind)}: no such file; evaluate the run first: python launch/evaluate.py"
+        f" run={folder} split={split} checkpoint={kind}"
+    )
+
+
+def all_metrics(folder: Path) -> list[Evaluated]:
+    """Read all that evaluations of a run left; files of earlier versions are left out, with a warning."""
+    found = []
+    for path in sorted(folder.glob("metrics_*.json")):
+        try:
+            found.append(read_metrics(path))
+        except ConfigError as error:
+            logger.warning("%s", error)
+    return found
+
+
+def read_metrics(path: Path) -> Evaluated:
+    """Read one metrics file.
+
+    Raises:
+        ConfigError: it is not one, or one of an earlier version.
+    """
+    try:
+        return TypeAdapter(Evaluated).validate_json(path.read_text())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "file"
+        raise ConfigError(
+            f"{path}: not a metrics file ({where}: {first['msg'].lower()}); evaluate the run again"
+        ) from error
+
+
+def check_comparable(evaluated: Mapping[str, Evaluated]) -> list[str]:
+    """Refuse to put metrics that mean different things into one table.
+
+    Args:
+        evaluated: by the name of the run.
+
+    Returns:
+        Differences that a reader must know, a sentence each: metrics that some runs do not have, other choices of the
+        best checkpoint.
+
+    Raises:
+        ConfigError: the task, the split's data or the protocol differs; names each, with its runs.
+    """
+    described = {name: _meaning(each) for name, each in evaluated.items()}
+    refused = _differing(described)
+    if refused:
+        lines = "\n".join(f"  {line}" for line in refused)
+        raise ConfigError(f"these runs cannot share a table, because their metrics mean different things:\n{lines}")
+    chosen = {name: {key: each.protocol.get(key) for key in _CHOICES} for name, each in evaluated.items()}
+    best = {name: {"best checkpoint by": each.best_by} for name, each in evaluated.items() if each.kind == "best"}
+    return [f"Differs between the runs: {line}." for line in [*_differing(chosen), *_differing(best)]]
+
+
+def _meaning(evaluated: Evaluated) -> dict[str, Any]:
+    settings = {key: value for key, value in evaluated.protocol.items() if key not in (*_CHOICES, "words")}
+    return {"split": evaluated.split} | settings | {"data of the split": evaluated.data[:12]}
+
+
+def _differing(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a line a key whose values differ: each value with the names that have it."""
+    lines = []
+    for key in dict.fromkeys(key for values in described.values() for key in values):
+        names: dict[str, list[str]] = {}
+        for name, values in described.items():
+            names.setdefault(str(values.get(key)), []).append(name)
+        if len(names) > 1:
+            lines.append(f"{key}: " + "; ".join(f"{value} in {_listed(runs)}" for value, runs in names.items()))
+    return lines
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

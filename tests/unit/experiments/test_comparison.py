@@ -1,0 +1,162 @@
+"""Which runs share a table, and what the table says of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from cove_dist.composition import load_run_config
+from cove_dist.errors import ConfigError
+from cove_dist.experiments.comparison import compare_runs
+from cove_dist.experiments.grid import cells_of
+from cove_dist.experiments.results import collect
+from cove_dist.metrics_files import all_metrics, load_metrics
+from cove_dist.runs import save_config
+from data_pipeline.json_files import to_json, write_json
+from tests.configurations import ctr_protocol, evaluated, small_run
+from tests.unit.experiments.grids import small_grid, write_cell
+
+
+def run_of(folder: Path, auc: float, *overrides: str, speed: float | None = 1000.0, **fields: Any) -> str:
+    """An evaluated run as training and evaluation leave it."""
+    folder.mkdir()
+    save_config(load_run_config(small_run(Path("data"), folder, *overrides))[1], folder)
+    write_json(folder / "summary.json", {"samples_per_second": speed})
+    evaluated({"auc": auc, "users": 40, "auc/item_q1": 0.5, "gauc": None}, **fields).save(folder)
+    return str(folder)
+
+
+def checkpoint(folder: Path, step: int, auc: float) -> None:
+    path = folder / "checkpoints" / f"step_{step:08d}"
+    path.mkdir(parents=True)
+    write_json(path / "meta.json", {"step": step, "world_size": 1, "model": {}, "metrics": {"auc": auc}})
+
+
+def test_runs_that_differ_in_their_seed_share_a_column(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / f"seed{seed}", 0.7 + seed / 10, f"seed={seed}") for seed in (0, 1)]
+    runs.append(run_of(tmp_path / "dcn", 0.9, "model=dcn", speed=None))
+    table = compare_runs(runs, "test", "best").table()
+    assert table.title == "test split, best checkpoints; ranking per user"
+    assert table.header == ("metric", "DeepFM", "DCN")
+    assert [row[0] for row in table.rows] == ["auc", "samples/s", "checkpoint", "run folder"]
+    assert table.rows[0][1:] == ("0.7500 ± 0.0707", "0.9000")
+    assert table.rows[1][1:] == ("1,000 ± 0", "missing"), "a run of a single step has no speed"
+    assert table.rows[2][1] == "step_00000002\nstep_00000002"
+    assert table.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"data": "beef"}, "data of the split: f00 in a; beef in b"),
+        ({"protocol": ctr_protocol() | {"task": "cf"}}, "task: ctr in a; cf in b"),
+        ({"protocol": ctr_protocol(group_by="request_id")}, "group_by: user_id in a; request_id in b"),
+        ({"protocol": ctr_protocol(exclude_seen=True)}, "exclude_seen: False in a; True in b"),
+    ],
+)
+def test_metrics_that_mean_different_things_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = [run_of(Path("a"), 0.7), run_of(Path("b"), 0.8, **fields)]
+    with pytest.raises(ConfigError, match=rf"cannot share a table, .*:\n  {message}$"):
+        compare_runs(runs, "test", "best")
+
+
+def test_other_k_or_another_choice_of_the_best_are_said(tmp_path: Path) -> None:
+    a = run_of(tmp_path / "a", 0.7)
+    b = run_of(tmp_path / "b", 0.8, best_by="gauc", protocol=ctr_protocol([1]))
+    notes = compare_runs([a, b], "test", "best").notes
+    assert notes == [
+        f"Differs between the runs: ndcg_at: [1, 5, 10] in {a}; [1] in {b}.",
+        f"Differs between the runs: best checkpoint by: auc in {a}; gauc in {b}.",
+    ]
+
+
+@pytest.mark.parametrize(("split", "kind"), [("validation", "best"), ("test", "newest")])
+def test_only_the_split_and_checkpoint_asked_for_are_read(tmp_path: Path, split: str, kind: str) -> None:
+    a = run_of(tmp_path / "a", 0.7)
+    command = rf"launch/evaluate\.py run={a} split={split} checkpoint={kind}"
+    with pytest.raises(
+        ConfigError, match=rf"metrics_{split}_{kind}\.json: no such file; evaluate the run first: .*{command}"
+    ):
+        compare_runs([a], split, kind)
+
+
+@pytest.mark.parametrize(("kind", "best_by"), [("best", "auc"), ("newest", None)])
+def test_metrics_of_a_checkpoint_that_training_left_behind_are_refused(
+    tmp_path: Path, kind: str, best_by: str | None
+) -> None:
+    a = run_of(tmp_path / "a", 0.7, kind=kind, best_by=best_by)
+    checkpoint(tmp_path / "a", 2, 0.7)
+    compare_runs([a], "test", kind)
+    checkpoint(tmp_path / "a", 4, 0.8)
+    with pytest.raises(ConfigError, match=rf"are of step_00000002, but step_00000004 is the {kind} checkpoint now"):
+        compare_runs([a], "test", kind)
+
+
+def test_a_run_whose_learning_rate_changed_is_none_of_the_seeds_of_another(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / f"seed{seed}", 0.7, f"seed={seed}") for seed in (0, 1)]
+    changes = [("trainer.optimizer.learning_rate", 0.1, 0.001), ("trainer.epochs", 1, 2)]
+    records = [{"step": 10, "time": "now", "key": key, "old": old, "new": new} for key, old, new in changes]
+    (tmp_path / "seed1" / "config_history.jsonl").write_text("".join(to_json(record) + "\n" for record in records))
+    comparison = compare_runs(runs, "test", "best")
+    assert len(comparison.records) == 2
+    assert comparison.notes == [
+        f"{runs[1]} changed during training: trainer.optimizer.learning_rate 0.1 -> 0.001 at step 10."
+    ]
+
+
+def test_a_baseline_without_checkpoints_stands_beside_runs(tmp_path: Path) -> None:
+    a = run_of(tmp_path / "a", 0.7)
+    floor = run_of(tmp_path / "floor", 0.5, "model=dcn", kind=None, checkpoint=None, step=None, best_by=None)
+    table = compare_runs([a, floor], "test", "best").table()
+    assert table.rows[2] == ("checkpoint", "step_00000002", "none")
+
+
+def test_a_metrics_file_reads_as_it_was_written_and_holds_json(tmp_path: Path) -> None:
+    found = evaluated({"auc": 0.5, "users": 40, "gauc": None})
+    path = found.save(tmp_path)
+    assert path.name == "metrics_test_best.json"
+    assert load_metrics(tmp_path, "test", "best") == found
+    assert json.loads(path.read_text(), parse_constant=pytest.fail)["metrics"] == {
+        "auc": 0.5,
+        "users": 40,
+        "gauc": None,
+    }
+    assert found.figures() == {"auc": 0.5, "users": 40}
+
+
+def test_a_file_of_an_earlier_version_is_refused_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "metrics_test.json").write_text('{"split": "test", "auc": 0.5}')
+    with pytest.raises(ConfigError, match=r"metrics_test\.json: not a metrics file \(kind: .*evaluate the run again"):
+        load_metrics(tmp_path, "test", "best")
+    assert all_metrics(tmp_path) == []
+    assert "not a metrics file" in caplog.text
+
+
+def test_a_grid_refuses_cells_of_different_data_and_takes_the_checkpoint_that_it_evaluates(tmp_path: Path) -> None:
+    grid = small_grid(tmp_path, "only=['deepfm/none']", "seeds=[0,1]")
+    first, second = cells_of(grid)
+    write_cell(first, {"auc": 0.7})
+    write_cell(second, {"auc": 0.8})
+    assert len(collect(cells_of(grid), grid)) == 2
+    evaluated({"auc": 0.9}, data="beef").save(second.folder)
+    with pytest.raises(ConfigError, match=r"data of the split: f00 in deepfm/none/seed_0; beef in deepfm/none/seed_1"):
+        collect(cells_of(grid), grid)
+    newest = small_grid(tmp_path, "only=['deepfm/none']", "seeds=[0,1]", 'evaluate=["checkpoint=newest"]')
+    assert len(collect(cells_of(newest), newest)) == 0
+    evaluated({"auc": 0.6}, kind="newest", best_by=None).save(first.folder)
+    assert collect(cells_of(newest), newest).to_pylist()[0]["value"] == 0.6
+
+
+def test_the_composed_configuration_is_not_needed_in_full(tmp_path: Path) -> None:
+    """A baseline's has what names the model alone."""
+    a = run_of(tmp_path / "a", 0.7)
+    names = {"model": {"_target_": "popularity.Popularity"}, "quantizer": {"user_levels": None, "item_levels": None}}
+    save_config(OmegaConf.create(names), tmp_path / "a")
+    assert compare_runs([a], "test", "best").table().header == ("metric", "Popularity")
