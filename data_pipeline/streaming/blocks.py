@@ -17,7 +17,7 @@ from data_pipeline.streaming.columns import ColumnArrays
 
 @dataclass
 class Rows:
-    """n rows copied out of a block: a batch.
+    """n rows taken out of a block: a batch.
 
     Attributes:
         ids: int64 ``[P, n]``: the P columns of one id per row, in schema order, as stored.
@@ -75,14 +75,23 @@ class Block:
         self._order = order
 
     def take(self, start: int, stop: int) -> Rows:
-        """Copies of the rows ``start .. stop-1`` of the block's order."""
-        rows = np.arange(start, stop) if self._order is None else self._order[start:stop]
+        """The rows ``start .. stop-1`` of the block's order: views of the block where that is its own, else copies."""
+        if self._order is None:
+            at = slice(start, stop)
+            lists = [_cut_lists(values, offsets[start : stop + 1]) for values, offsets in self._sequences]
+            return Rows(self._ids[:, at], lists, self._dense[at], self._labels[at])
+        rows = self._order[start:stop]
         return Rows(
             self._ids.take(rows, axis=1),
             [_take_lists(values, offsets, rows) for values, offsets in self._sequences],
             self._dense.take(rows, axis=0),
             self._labels.take(rows),
         )
+
+
+def _cut_lists(values: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lists between the given offsets, one after the other, and their lengths."""
+    return values[offsets[0] : offsets[-1]], np.diff(offsets)
 
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

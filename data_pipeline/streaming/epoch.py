@@ -172,8 +172,10 @@ class BlockWork:
             task.result()
         self._block.arrange(self._order())
 
-    def _order(self) -> np.ndarray:
-        """The rows in the order in which steps take them: for every step, its rows of every lane."""
+    def _order(self) -> np.ndarray | None:
+        """The rows in the order in which steps take them: for every step, its rows of every lane; None: as they are."""
+        if not self.epoch.plan.shuffle and len(self._block.starts) == 1:
+            return None
         starts = self._share.starts + self._block.starts
         order = ranges(starts.ravel(), self._share.counts.ravel())
         return self._permuted()[order] if self.epoch.plan.shuffle else order

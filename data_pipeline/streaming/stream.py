@@ -43,8 +43,8 @@ class ParquetStream:
         workers: threads that read ahead; 0 reads in the calling thread. What is read does not depend on them.
         seed: of permutations and transforms.
         shuffle: permute row groups, and rows within blocks, differently in each epoch; else file order.
-        shuffle_buffer: rows of a block over all ranks, in whole steps; each rank holds its own, and with ``workers``
-            those of the next block too.
+        shuffle_buffer: rows of a block over all ranks, in whole steps. A rank holds its own rows of a block, with
+            ``workers`` those of the next block too, and beside them an encoded row group of each of its lanes.
         group_by_user: keep all rows of a user on one rank, for evaluation. Excludes ``shuffle``.
         pin_memory: page-locked batches, for copies to an accelerator.
         transforms: each appends columns to the rows of every batch.
