@@ -52,7 +52,7 @@ class ColumnArrays:
 
 def column_names(schema: Schema) -> list[str]:
     """The columns that `check_columns` looks at."""
-    names = [column.name for column in (*schema.categorical, *schema.dense)]
+    names = [column.name for column in schema.categorical] + [column.name for column in schema.dense]
     return names if schema.label is None else [*names, schema.label]
 
 

@@ -191,7 +191,8 @@ class BlockWork:
         return np.concatenate(lanes)
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step."""
+        """The batch of a step, which waits for the arranging."""
+        assert self._arranging is not None  # `submit` comes first
         self._arranging.result()
         plan, index = self.epoch.plan, step - self.first
         place, end = self._places[index], self._ends[index]

@@ -63,6 +63,7 @@ class RowNegatives:
     def _propose(self, uniform: np.ndarray, pool: np.ndarray | None) -> np.ndarray:
         if pool is not None:
             return pool[(uniform * len(pool)).astype(np.int64)]
+        assert self._cumulative is not None  # all alike are counted out, not proposed
         return np.searchsorted(self._cumulative, uniform * self._cumulative[-1], side="right")
 
     def _others(self, users: np.ndarray, uniform: np.ndarray) -> np.ndarray:

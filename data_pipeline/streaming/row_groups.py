@@ -86,8 +86,7 @@ class RowReader:
         self._path: Path | None = None
         self._file: pq.ParquetFile | None = None
         self._decoded = self._decode(parts)
-        self._rows: pa.RecordBatch | None = None  # decoded, and not yet read
-        self._where: Where | None = None
+        self._left: tuple[Where, pa.RecordBatch] | None = None  # decoded, and not yet read
 
     def read(self, rows: int) -> Iterator[ColumnArrays]:
         """The next ``rows`` rows, in pieces: views of decoded columns where Arrow allows.
@@ -96,18 +95,16 @@ class RowReader:
             DataError: damaged file, or what `check_columns` refuses.
         """
         while rows:
-            if self._rows is None:
-                self._where, self._rows = next(self._decoded)
-            taken = min(rows, len(self._rows))
-            yield check_columns(self._rows.slice(0, taken), self._schema, self._where)
+            where, decoded = self._left or next(self._decoded)
+            taken = min(rows, len(decoded))
+            left = replace(where, row=where.row + taken), decoded.slice(taken)
+            self._left = left if taken < len(decoded) else None
             rows -= taken
-            left = self._rows.slice(taken)
-            self._rows = left if len(left) else None
-            self._where = replace(self._where, row=self._where.row + taken)
+            yield check_columns(decoded.slice(0, taken), self._schema, where)
 
     def close(self) -> None:
         self._decoded.close()
-        self._rows = None
+        self._left = None
         if self._file is not None:
             self._file.close()
         self._path = self._file = None
