@@ -52,10 +52,11 @@ HIT_RATE = Family("hr", "HR", "hit_rate_at")
 RECALL = Family("recall", "recall", "hit_rate_at")
 
 _FAMILIES: dict[str, Family] = {}  # by form
+_OF_CLASS: dict[type, tuple[Family, ...]] = {}
 
 
 def declares(*families: Family) -> Callable[[C], C]:
-    """Set a metric class's ``families``, so that their names and directions are known everywhere.
+    """Declare the families of a metric class, so that their names and directions are known everywhere.
 
     Raises:
         ValueError: another class declares a family of the same form otherwise.
@@ -65,15 +66,20 @@ def declares(*families: Family) -> Callable[[C], C]:
             raise ValueError(f"{family.form}: declared as {_FAMILIES[family.form]} and as {family}")
 
     def mark(metric: C) -> C:
-        metric.families = families
+        _OF_CLASS[metric] = families
         return metric
 
     return mark
 
 
+def families_of(metric: type) -> tuple[Family, ...]:
+    """Return the families that a metric class declares."""
+    return _OF_CLASS[metric]
+
+
 def names_of(metric: type, ndcg_at: Sequence[int], hit_rate_at: Sequence[int]) -> list[str]:
     """Return the names that a metric class declares, for these k."""
-    return [name for family in metric.families for name in family.names(ndcg_at, hit_rate_at)]
+    return [name for family in families_of(metric) for name in family.names(ndcg_at, hit_rate_at)]
 
 
 def family_of(name: str) -> Family | None:

@@ -17,6 +17,7 @@ from cove_dist.evaluation.declarations import (
     check_metrics,
     declares,
     direction,
+    families_of,
     higher_is_better,
     is_metric,
     names_of,
@@ -31,7 +32,7 @@ KS = (2, 3)
 
 @pytest.mark.parametrize("metric", [BinnedAUC, LogLoss, UserRanking, TopK, Coverage, ListCompletion])
 def test_the_declared_direction_is_that_of_the_class(metric: type[Metric]) -> None:
-    assert {family.higher_is_better for family in metric.families} == {metric.higher_is_better}
+    assert {family.higher_is_better for family in families_of(metric)} == {metric.higher_is_better}
 
 
 @pytest.mark.parametrize(
