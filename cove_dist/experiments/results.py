@@ -52,6 +52,15 @@ def collect(cells: Sequence[Cell], grid: GridConfig) -> pa.Table:
     return pa.Table.from_pylist(rows, SCHEMA)
 
 
+def described(cells: Sequence[Cell], grid: GridConfig, split: str) -> str:
+    """Return what the metrics of the finished cells are of: split, checkpoint and protocol, the same of all."""
+    for cell in cells:
+        if is_finished(cell, grid):
+            protocol = load_metrics(cell.folder, split, grid.checkpoint).protocol["words"]
+            return f"{split} split, {grid.checkpoint} checkpoints; {protocol}"
+    return f"{split} split"
+
+
 def _rows(cell: Cell, evaluated: Mapping[str, Evaluated]) -> Iterator[dict[str, Any]]:
     run = load_run(cell.folder)
     best = run.best_validation()

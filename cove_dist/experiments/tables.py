@@ -12,7 +12,7 @@ from cove_dist.evaluation.frequency import GROUPS
 from cove_dist.experiments.cells import failure, state
 from cove_dist.experiments.claims import Claim, claims_of, tally
 from cove_dist.experiments.grid import Cell, GridConfig, tuning_note
-from cove_dist.experiments.results import Results
+from cove_dist.experiments.results import Results, described
 from cove_dist.experiments.statistics import mean_and_deviation
 from cove_dist.experiments.text import MISSING, TextTable, mean_and_deviation_text, number, p_value, percent
 from cove_dist.report.drawing import Picture
@@ -35,7 +35,7 @@ def means_table(grid: GridConfig, cells: Sequence[Cell], results: Results, split
     seeds = ", ".join(map(str, grid.seeds))
     note = f"Mean ± standard deviation over seeds {seeds}, of the {grid.checkpoint} checkpoints."
     header = ("model", "quantizer", *grid.metrics, "runs")
-    return TextTable(f"{grid.title}: {split} split", header, tuple(rows), (note,))
+    return TextTable(f"{grid.title}: {described(cells, grid, split)}", header, tuple(rows), (note,))
 
 
 def comparison_table(grid: GridConfig, claims: Sequence[Claim], split: str) -> TextTable:

@@ -107,6 +107,7 @@ def test_files_of_an_unfinished_grid(tmp_path: Path) -> None:
     names = sorted(path.name for path in outcome.folder.iterdir())
     assert names == ["bars_test.png", "results.parquet", "tables.md", "tables.tex"]
     text = (outcome.folder / "tables.md").read_text()
+    assert "## Small grid: test split, best checkpoints; ranking per user\n" in text
     assert "Made by `python launch/experiment.py small`. Settings are those of the configuration files" in text
     assert "| deepfm | cove | 0.7210 ± 0.0105 | 0.2790 ± 0.0105 | 3 of 3 |" in text
     assert "| dlrm | cove | 0.7200 | 0.2800 | 1 of 3 |" in text
