@@ -1,33 +1,48 @@
-"""From YAML groups and ``key=value`` overrides to a checked configuration, by Hydra's compose API."""
+"""From ``key=value`` overrides to checked settings: those of a run, and those of the other programs.
+
+The settings of a run depend on the task of its model. So the model is found first; then the sections of its task are
+composed, with the trainer of this task where none is chosen.
+"""
 
 from __future__ import annotations
 
-import difflib
-import inspect
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, TypeVar, cast
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException, OverrideParseException
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
+from cove_dist.checks import check, check_arguments, target
 from cove_dist.config import DataConfig, RunConfig
 from cove_dist.errors import ConfigError
+from cove_dist.overrides import key_of, prepared, quoted, value_of
+from cove_dist.rules import check_quantizer, check_sections, refuse_idle
+from cove_dist.yaml_groups import (
+    TASKS,
+    comment,
+    compose_groups,
+    config_folder,
+    foreign_keys,
+    keys,
+    of_another_task,
+    options,
+    read_yaml,
+    unknown_key,
+)
+
+__all__ = [
+    "check", "check_arguments", "check_run_config", "compose_yaml", "config_folder", "keys", "load_run_config",
+    "load_settings", "options", "read_yaml", "target",
+]  # fmt: skip
 
 T = TypeVar("T")
 
-
-def config_folder() -> Path:
-    """``configs/`` of the checkout, or the copy inside an installed package."""
-    here = Path(__file__).resolve().parent
-    checkout = here.parent / "configs"
-    return checkout if checkout.is_dir() else here / "configs"
+GROUPS = ("data", "model", "quantizer", "trainer", "experiment")
+_NAMING = ("data", "data.path", "model", "model._target_", "quantizer", "quantizer.user_levels",
+           "quantizer.item_levels", "seed")  # fmt: skip
+_EXAMPLES = {"run": "run=runs/movielens_deepfm", "runs": "'runs=runs/*'", "path": "path=data/aotm"}
 
 
 def compose_yaml(name: str, overrides: Sequence[str]) -> DictConfig:
@@ -36,112 +51,188 @@ def compose_yaml(name: str, overrides: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: an unknown key or group option (with the nearest known ones), or a malformed override.
     """
-    try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-            composed = compose(name, overrides=list(overrides))
-            OmegaConf.resolve(composed)
-            return composed
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explain(name, overrides, error)) from error
+    overrides = prepared(overrides)
+    if name == "train":
+        return _compose_run(overrides, _choices(overrides))
+    composed = compose_groups(name, overrides)
+    if name == "popularity":
+        chosen = compose_groups(name, [override for override in overrides if key_of(override) == "data"])
+        _refuse_preparation(composed, {"data": chosen.data})
+    return composed
+
+
+def load_settings(kind: type[T], name: str, overrides: Sequence[str], missing: str | None = None) -> T:
+    """The checked settings of a program: ``configs/<name>.yaml`` with the overrides.
+
+    Args:
+        kind: a settings dataclass.
+        name, overrides: what is composed.
+        missing: what to do about keys without a default; None says it of each key.
+
+    Raises:
+        ConfigError: one line per wrong key; a key without a default that is not given.
+    """
+    values = cast(dict[str, Any], OmegaConf.to_container(compose_yaml(name, overrides), throw_on_missing=False))
+    absent = [key for key, value in values.items() if value == "???"]
+    if absent and missing is not None:
+        raise ConfigError(f"{', '.join(absent)}: not set; {missing}")
+    if absent:
+        lines = (f"{key}: not set: {comment(name, key)}, as in {_EXAMPLES[key]}" for key in absent)
+        raise ConfigError("\n".join(lines))
+    return check(kind, values)
 
 
 def load_run_config(overrides: Sequence[str]) -> tuple[RunConfig, DictConfig]:
-    """The checked configuration of a training run, and the composed YAML to save with it."""
-    composed = compose_yaml("train", overrides)
-    return check_run_config(composed), composed
+    """The checked configuration of a training run, and the composed YAML to save with it.
+
+    Raises:
+        ConfigError: one line per wrong key, with its value and what is allowed; a setting that would do nothing.
+    """
+    overrides = prepared(overrides)
+    choices = _choices(overrides)
+    composed = _compose_run(overrides, choices)
+    _refuse_unknown(composed, choices)
+    config = check_run_config(composed)
+    if choices.options["quantizer"] == "none" and config.quantizer.levels():
+        raise ConfigError("quantizer = none: quantizes nothing, but levels are set; choose cove or cove_items")
+    refuse_idle(config, composed, _defaults(choices))
+    return config, composed
+
+
+def _refuse_unknown(composed: DictConfig, choices: Choices) -> None:
+    """Refuse what an experiment or ``+key=value`` adds: keys of other tasks, and keys that there are not."""
+    known, foreign = keys(OmegaConf.create(_defaults(choices))), foreign_keys(choices.task)
+    for key in reversed(keys(composed)):  # sections come after what is in them
+        if key in foreign:
+            raise ConfigError(of_another_task(key, foreign[key], choices.task))
+        if key not in known and not key.startswith(("model.", "embeddings.sharding.")):
+            raise ConfigError(unknown_key(key, known))
 
 
 def check_run_config(composed: DictConfig) -> RunConfig:
     """Check types, ranges and cross-field rules; the model's arguments against its signature.
 
+    Settings of other tasks, which the run folders of earlier versions hold, are left out.
+
     Raises:
         ConfigError: one line per wrong key, with its value and what is allowed.
     """
     values = cast(dict[str, Any], OmegaConf.to_container(composed))
-    data = values.get("data") or {}
-    values["data"] = {field.name: data.get(field.name) for field in fields(DataConfig)}
+    for section in ("data", "model"):
+        if not isinstance(values.get(section), dict):
+            raise ConfigError(f"{section}: missing")
+    values["data"] = {f.name: values["data"][f.name] for f in fields(DataConfig) if f.name in values["data"]}
+    model_class, arguments = target(values["model"], "model")
+    task = task_of_class(model_class)
+    for key in foreign_keys(task):
+        _remove(values, key.split("."))
     config = check(RunConfig, values)
-    model_class, arguments = target(config.model, "model")
     check_arguments(model_class, arguments, "model")
-    config.check_evaluation(model_class.task)
-    config.check_quantizer(model_class.task)
+    check_sections(config, task)
+    config.check_evaluation(task)
+    check_quantizer(config, task)
     return config
 
 
-def check(kind: type[T], values: dict[str, Any]) -> T:
-    """Build a settings dataclass from plain values; a `ConfigError` lists every wrong key."""
-    try:
-        return TypeAdapter(kind).validate_python(values)
-    except ValidationError as error:
-        raise ConfigError(_lines(error, ())) from error
-
-
-def target(section: dict[str, Any], key: str) -> tuple[type, dict[str, Any]]:
-    """The class a section's ``_target_`` names, and the section's other keys."""
-    arguments = {name: value for name, value in section.items() if name != "_target_"}
-    name = section.get("_target_")
-    try:
-        return get_class(str(name)), arguments
-    except Exception as error:  # Hydra raises ImportError, ValueError or its own, by the way the path is wrong
-        raise ConfigError(f"{key}._target_ = {name}: not a class that can be imported: {error}") from error
-
-
-def check_arguments(function: Callable[..., Any], arguments: dict[str, Any], key: str) -> dict[str, Any]:
-    """Check arguments against the annotations of keyword parameters; return them converted.
+def task_of_class(model_class: type) -> str:
+    """The task that a model's class names.
 
     Raises:
-        ConfigError: an argument is unknown, missing, or not of its annotated type and range.
+        ConfigError: it names none.
     """
-    parameters = inspect.signature(function).parameters.values()
-    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
-    keyword = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    known = {p.name: (hints[p.name], ... if p.default is inspect.Parameter.empty else p.default) for p in keyword}
-    model = create_model(
-        function.__name__, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **known
-    )
-    try:
-        checked = model.model_validate(arguments)
-    except ValidationError as error:
-        raise ConfigError(_lines(error, (key,), known)) from error
-    return {name: getattr(checked, name) for name in arguments}
+    task = getattr(model_class, "task", None)
+    if task not in TASKS:
+        raise ConfigError(
+            f"model._target_ = {model_class.__module__}.{model_class.__name__}: is no model; allowed are classes whose"
+            f" attribute `task` is one of {', '.join(TASKS)}"
+        )
+    return task
 
 
-def _lines(error: ValidationError, prefix: tuple[str, ...], known: Sequence[str] | dict[str, Any] = ()) -> str:
-    lines = []
-    for item in error.errors():
-        path = ".".join(str(part) for part in (*prefix, *item["loc"]))
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            message = f"unknown key; allowed: {', '.join(known)}" if known else "unknown key"
-            lines.append(f"{path}: {message}")
-        elif item["type"] == "value_error":
-            lines.append(f"{path}.{message}" if path else message)
-        else:
-            lines.append(f"{path} = {item['input']}: {message[0].lower()}{message[1:]}")
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class Choices:
+    """What is chosen for a run.
+
+    Attributes:
+        task: of the model.
+        options: by group; None where nothing is chosen.
+    """
+
+    task: str
+    options: Mapping[str, str | None]
 
 
-def _explain(name: str, overrides: Sequence[str], error: Exception) -> str:
-    """Hydra's message, and for an unknown key the nearest keys there are."""
-    message = str(error).strip().splitlines()[0]
-    if isinstance(error, OverrideParseException):
-        return f"{error.override}: {message}. A text with = or spaces needs quotes of its own: 'common=[\"data=toys\"]'"
-    unknown = re.search(r"Could not override '([^']+)'", message)
-    if unknown is None:
-        options = re.findall(r"^\t(\S+)$", str(error), flags=re.MULTILINE)
-        return f"{message} Allowed: {', '.join(options)}" if options else message
-    key = unknown.group(1)
-    groups = [o for o in overrides if o.split("=")[0] != key and (config_folder() / o.split("=")[0]).is_dir()]
-    near = difflib.get_close_matches(key, keys(compose_yaml(name, groups)), n=3, cutoff=0.4)
-    return (
-        f"{key}: unknown key" + (f"; did you mean {' or '.join(near)}?" if near else "") + " All keys: --print-config"
-    )
+def _choices(overrides: Sequence[str]) -> Choices:
+    if value_of(overrides, "task") is not None:
+        raise ConfigError("task: follows from the model, and is not to be given")
+    for group in ("data", "model", "quantizer"):
+        if any(o in (f"{group}=null", f"~{group}") for o in overrides):
+            raise ConfigError(f"{group}: must be chosen; allowed: {', '.join(options(group))}")
+    return _chosen(tuple(o for o in overrides if key_of(o) in (*GROUPS, "model._target_")))
 
 
-def keys(config: DictConfig, prefix: str = "") -> list[str]:
-    """Every dotted key of a composed configuration."""
-    found = []
-    for name, value in config.items_ex(resolve=False):
-        path = f"{prefix}{name}"
-        found += [path, *keys(value, path + ".")] if OmegaConf.is_dict(value) else [path]
-    return found
+@cache
+def _chosen(overrides: tuple[str, ...]) -> Choices:
+    composed = compose_groups("train", overrides, with_hydra=True)
+    chosen = {group: composed.hydra.runtime.choices.get(group) for group in GROUPS}
+    model_class, _ = target(cast(dict[str, Any], OmegaConf.to_container(composed.model)), "model")
+    return Choices(task_of_class(model_class), chosen)
+
+
+def _compose_run(overrides: Sequence[str], choices: Choices) -> DictConfig:
+    """Compose ``configs/train.yaml`` with the sections of the model's task; name ``output``."""
+    trainer = [] if choices.options["trainer"] else [f"trainer={choices.task}"]
+    composed = compose_groups("train", [*overrides, *trainer, f"task={choices.task}"])
+    _refuse_preparation(composed, _defaults(choices))
+    if composed.get("output") is None:
+        composed.output = _output_name(composed, choices, overrides)
+    return composed
+
+
+@cache
+def _composed_of(group: str, option: str) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(compose_groups("train", [f"{group}={quoted(option)}"])))
+
+
+def _defaults(choices: Choices) -> dict[str, Any]:
+    """The values of the chosen groups, without those of the experiment and of the command line."""
+    chosen = {"trainer": choices.task} | {k: v for k, v in choices.options.items() if v is not None}
+    sections = {group: _composed_of(group, chosen[group])[group] for group in ("data", "quantizer", "trainer")}
+    return _composed_of("task", choices.task) | sections
+
+
+def _refuse_preparation(composed: DictConfig, defaults: Mapping[str, Any]) -> None:
+    """Keep of ``data`` what training reads; refuse to change the rest, which is read when data is prepared."""
+    data = composed.get("data")
+    if not OmegaConf.is_dict(data):
+        return
+    for key in [key for key in data if key != "path" and data[key] != defaults["data"].get(key)]:
+        raise ConfigError(
+            f"data.{key} = {data[key]}: is read when data is prepared, not by training; use"
+            f" python launch/prepare.py {key}=…, and name the prepared folder by data.path"
+        )
+    composed.data = {field.name: data[field.name] for field in fields(DataConfig) if field.name in data}
+
+
+def _output_name(composed: DictConfig, choices: Choices, overrides: Sequence[str]) -> str:
+    """``runs/EXPERIMENT``, or the names of data, quantizer, model and seed where the experiment's are changed."""
+    experiment = choices.options["experiment"]
+    if experiment and not any(key_of(override) in _NAMING for override in overrides):
+        return f"runs/{experiment}"
+    data = Path(str(OmegaConf.select(composed, "data.path"))).name
+    model = str(composed.model._target_).rpartition(".")[2].lower()
+    return "runs/" + "_".join([data, *_quantizer_name(composed), model, f"seed{composed.get('seed')}"])
+
+
+def _quantizer_name(composed: DictConfig) -> list[str]:
+    users, items = (OmegaConf.select(composed, f"quantizer.{e}_levels") is not None for e in ("user", "item"))
+    if users and items:
+        return ["cove"]
+    return ["cove_users"] if users else ["cove_items"] if items else []
+
+
+def _remove(values: dict[str, Any], path: Sequence[str]) -> None:
+    for part in path[:-1]:
+        values = values.get(part, {})
+    if isinstance(values, dict):
+        values.pop(path[-1], None)

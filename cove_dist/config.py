@@ -20,6 +20,7 @@ from cove_dist.types import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Text,
     UnitInterval,
 )
 from data_pipeline.schema import Schema
@@ -232,10 +233,10 @@ class TrainerConfig:
 
 @settings
 class DataConfig:
-    """Where the prepared data lies; the reader's own keys matter to ``launch/prepare.py`` alone."""
+    """Location of the prepared data. Other ``data.*`` keys are only used by ``launch/prepare.py``."""
 
-    name: str
-    path: str
+    name: Text
+    path: Text
 
 
 @settings
@@ -297,16 +298,18 @@ class EvaluationConfig:
 
 @settings
 class RunConfig:
+    """A run: of the sections ``negatives`` and ``lists`` it has that of its own task, and no other."""
+
     data: DataConfig
     model: dict[str, Any]
     embeddings: EmbeddingsConfig
     quantizer: QuantizerConfig
     trainer: TrainerConfig
-    negatives: NegativesConfig
-    lists: ListsConfig
     evaluation: EvaluationConfig
     seed: NonNegativeInt
-    output: str
+    output: Text
+    negatives: NegativesConfig | None = None
+    lists: ListsConfig | None = None
 
     def check_evaluation(self, task: str, schema: Schema | None = None) -> None:
         """Refuse to stop by a metric, or to rank by a protocol, that the task does not have, or the data once known.
@@ -320,30 +323,3 @@ class RunConfig:
             check_protocol(task, self.evaluation.group_by, self.evaluation.exclude_seen)
         else:
             self.evaluation.protocol(task, schema)
-
-    def check_quantizer(self, task: str) -> None:
-        """Refuse quantizer settings that the task has no use for.
-
-        Raises:
-            ConfigError: with the key and what is allowed.
-        """
-        if task == "lists" and self.quantizer.user_levels is not None:
-            raise ConfigError(
-                f"quantizer.user_levels = {list(self.quantizer.user_levels)}: lists have items alone to be quantized;"
-                " allowed: null (quantizer=cove_items)"
-            )
-        if task != "lists" and self.quantizer.omega_c:
-            raise ConfigError(
-                f"quantizer.omega_c = {self.quantizer.omega_c}: codes are classified where lists are continued, not in"
-                f" the task {task}; allowed: 0"
-            )
-        if self.lists.two_stage and self.lists.categories is None and self.quantizer.item_levels is None:
-            raise ConfigError(
-                "lists.two_stage = true: needs categories of items: set lists.categories=COLUMN of ready-made ones, or"
-                " quantizer=cove_items, whose coarsest codes then are the categories"
-            )
-        if self.quantizer.omega_c and self.quantizer.item_levels is None:
-            raise ConfigError(
-                f"quantizer.omega_c = {self.quantizer.omega_c}: without codes nothing is classified; set"
-                " quantizer.item_levels, or omega_c=0"
-            )

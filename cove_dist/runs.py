@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cove_dist.composition import check_run_config
+from cove_dist.composition import check_run_config, read_yaml
 from cove_dist.config import RunConfig
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import higher_is_better
@@ -43,16 +43,10 @@ def load_saved_run(run: str) -> tuple[RunConfig, Path]:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise ConfigError(f"run = {run}: no {CONFIG_FILE} there; give the folder that training named")
-    return check_run_config(OmegaConf.load(path)), folder
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values by dotted key; an empty mapping is a value."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        nested = isinstance(value, Mapping) and value
-        found |= flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
-    return found
+    try:
+        return check_run_config(read_yaml(path)), folder
+    except ConfigError as error:
+        raise ConfigError(f"{path}: is not the configuration of a run: {error}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import BeforeValidator, FiniteFloat
+from pydantic_core import PydanticCustomError
 
-PositiveInt = Annotated[int, Gt(0)]
-NonNegativeInt = Annotated[int, Ge(0)]
-PositiveFloat = Annotated[float, Gt(0)]
-NonNegativeFloat = Annotated[float, Ge(0)]
-UnitInterval = Annotated[float, Ge(0), Le(1)]
-Probability = Annotated[float, Ge(0), Lt(1)]
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "input should be a number, not true or false")
+    return value
+
+
+_Number = BeforeValidator(_number)  # pydantic takes true for 1
+
+PositiveInt = Annotated[int, _Number, Gt(0)]
+NonNegativeInt = Annotated[int, _Number, Ge(0)]
+PositiveFloat = Annotated[FiniteFloat, _Number, Gt(0)]
+NonNegativeFloat = Annotated[FiniteFloat, _Number, Ge(0)]
+UnitInterval = Annotated[float, _Number, Ge(0), Le(1)]
+Probability = Annotated[float, _Number, Ge(0), Lt(1)]
+LayerSizes = Annotated[Sequence[PositiveInt], MinLen(1)]
+Text = Annotated[str, MinLen(1)]

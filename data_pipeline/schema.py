@@ -140,9 +140,10 @@ class Schema:
                 f"{path}: no such file. Prepare the data first: python launch/prepare.py data=NAME output={folder}"
             )
         try:
-            schema = TypeAdapter(cls).validate_json(path.read_text())
+            schema = TypeAdapter(cls).validate_json(path.read_bytes())
         except ValidationError as error:
-            raise DataError(f"{path}: not a valid schema: {error}. Prepare the data again.") from error
+            faults = (": ".join([*map(str, fault["loc"]), fault["msg"]]) for fault in error.errors())
+            raise DataError(f"{path}: not a valid schema: {'; '.join(faults)}. Prepare the data again.") from error
         if schema.format_version != FORMAT_VERSION:
             raise DataError(
                 f"{path}: format_version = {schema.format_version}, this version reads {FORMAT_VERSION}."

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from cove_dist.composition import check, compose_yaml
+from cove_dist.composition import load_settings
 from data_pipeline.preparation.item_clusters import ClusterSettings, write_item_clusters
 from launch.cli import run
 
@@ -25,8 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def cluster_and_show(overrides: Sequence[str]) -> None:
-    composed = OmegaConf.to_container(compose_yaml("cluster_items", overrides))
-    path, sizes = write_item_clusters(check(ClusterSettings, composed))
+    path, sizes = write_item_clusters(load_settings(ClusterSettings, "cluster_items", overrides))
     table = Table("clusters", "items", "smallest", "median", "largest")
     table.add_row(*(f"{n:,}" for n in (len(sizes), sum(sizes), sizes[0], sizes[len(sizes) // 2], sizes[-1])))
     console = Console()

@@ -13,15 +13,26 @@ import glob
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
-from cove_dist.composition import compose_yaml
+from cove_dist.composition import load_settings
+from cove_dist.config import settings
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.comparison import compare_runs
+from cove_dist.types import Text
 from data_pipeline.json_files import write_json
 from launch.cli import run
 from launch.tables import rich_table
+
+
+@settings
+class CompareConfig:
+    runs: Text | tuple[Text, ...]
+    split: Literal["validation", "test"]
+    checkpoint: Literal["best", "newest"]
+    json: Text | None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -29,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def compare(overrides: Sequence[str]) -> None:
-    config = compose_yaml("compare", overrides)
-    patterns = [config.runs] if isinstance(config.runs, str) else list(config.runs)
+    config = load_settings(CompareConfig, "compare", overrides)
+    patterns = [config.runs] if isinstance(config.runs, str) else config.runs
     folders = [folder for pattern in patterns for folder in sorted(glob.glob(pattern))]
     if not folders:
         raise ConfigError(f"runs = {patterns}: no such folder; give run folders, or a pattern in quotes")

@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from omegaconf import OmegaConf
 from rich.console import Console
 
-from cove_dist.composition import check_arguments, compose_yaml, target
+from cove_dist.composition import check_arguments, load_settings, target
+from cove_dist.config import settings
+from cove_dist.types import NonNegativeInt, Text
 from data_pipeline.preparation.prepare import prepare
 from launch.cli import run
 from launch.tables import report_table
@@ -22,6 +24,14 @@ from launch.tables import report_table
 logger = logging.getLogger("launch.prepare")
 
 OWN_KEYS = ("data", "output", "seed", "overwrite")
+
+
+@settings
+class PrepareConfig:
+    data: dict[str, Any]
+    output: Text | None
+    overwrite: bool
+    seed: NonNegativeInt
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,17 +44,17 @@ def data_keys(arguments: Sequence[str]) -> list[str]:
 
 
 def prepare_data(overrides: Sequence[str]) -> None:
-    config = OmegaConf.to_container(compose_yaml("prepare", overrides))
-    dataset_class, values = target(config["data"], "data")
+    request = load_settings(PrepareConfig, "prepare", overrides)
+    dataset_class, values = target(request.data, "data")
     name, path = values.pop("name"), values.pop("path")
     dataset = dataset_class(**check_arguments(dataset_class, values, "data"))
-    output = Path(config["output"] or path)
+    output = Path(request.output or path)
     prepare(
         dataset,
         output,
         name=name,
-        seed=config["seed"],
-        overwrite=config["overwrite"],
+        seed=request.seed,
+        overwrite=request.overwrite,
         on_progress=logger.info,
     )
     Console().print(report_table(output))

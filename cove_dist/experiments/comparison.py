@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from cove_dist.composition import read_yaml
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import is_metric
 from cove_dist.evaluation.frequency import is_grouped
@@ -65,7 +66,7 @@ def compare_runs(folders: Sequence[str], split: str, checkpoint: str) -> Compari
     notes = check_comparable(evaluated)
     groups: dict[str, dict[str, Any]] = {}
     for folder, found in evaluated.items():
-        config = OmegaConf.to_container(OmegaConf.load(existing(Path(folder) / CONFIG_FILE)))
+        config = OmegaConf.to_container(read_yaml(existing(Path(folder) / CONFIG_FILE)))
         changed = _changes(Path(folder))
         notes += [f"{folder} changed during training: {change}." for change in changed]
         same = {key: value for key, value in config.items() if key not in ("seed", "output")}

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
-from cove_dist.composition import check, compose_yaml
+from cove_dist.composition import load_settings, read_yaml
 from cove_dist.config import settings
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import check_metrics
 from cove_dist.experiments.plan import Overrides, PlanConfig, merged
-from cove_dist.types import NonNegativeInt, UnitInterval
+from cove_dist.types import NonNegativeInt, Text, UnitInterval
 
 Printed = dict[str, dict[str, dict[str, float]]]  # model: {quantizer: {metric: value}}
 
@@ -41,10 +41,10 @@ class PaperConfig:
 
 @settings
 class GridConfig(PlanConfig):
-    results: str | None
+    results: Text | None
     base: str
     seeds: tuple[NonNegativeInt, ...]
-    tuned: str | None
+    tuned: Text | None
     tuned_as: dict[str, str]
     splits: tuple[Literal["validation", "test"], ...]
     evaluate: Overrides
@@ -103,11 +103,7 @@ class Cell:
 
 def load_grid(overrides: Sequence[str]) -> GridConfig:
     """Raises ConfigError: one line per wrong key."""
-    values: Any = OmegaConf.to_container(compose_yaml("experiment", overrides), throw_on_missing=False)
-    missing = [key for key, value in values.items() if value == "???"]
-    if missing:
-        raise ConfigError(f"{', '.join(missing)}: not set; give a grid file, such as table4_movielens")
-    grid = check(GridConfig, values)
+    grid = load_settings(GridConfig, "experiment", overrides, missing="give a grid file, such as table4_movielens")
     check_metrics("metrics", grid.metrics)
     check_metrics("by_frequency", grid.by_frequency)
     return grid
@@ -135,7 +131,7 @@ def tuning_note(grid: GridConfig) -> str:
     """How the settings were found, for the tables."""
     if grid.tuned is None:
         return "Settings are those of the configuration files; none was tuned."
-    pairs: Any = OmegaConf.to_container(OmegaConf.load(grid.tuned))["pairs"]
+    pairs: Any = OmegaConf.to_container(read_yaml(Path(grid.tuned)))["pairs"]
     used = [(model, pairs[model][grid.tuned_as.get(quantizer, quantizer)]) for model, quantizer in grid.pairs()]
     metrics, by_model = sorted({pair["metric"] for _, pair in used}), {(model, pair["trials"]) for model, pair in used}
     trials, equal = {count for _, count in by_model}, len(by_model) == len({model for model, _ in by_model})
@@ -153,7 +149,7 @@ def load_tuned(grid: GridConfig) -> dict[tuple[str, str], Overrides]:
         return {}
     if not Path(grid.tuned).is_file():
         raise ConfigError(f"tuned = {grid.tuned}: no such file; make it by launch/tune.py, or give tuned=null")
-    pairs: Any = OmegaConf.to_container(OmegaConf.load(grid.tuned))
+    pairs: Any = OmegaConf.to_container(read_yaml(Path(grid.tuned)))
     found = {}
     for model, quantizer in grid.pairs():
         name = grid.tuned_as.get(quantizer, quantizer)

@@ -7,20 +7,19 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import yaml
-
-from cove_dist.composition import config_folder
+from cove_dist.composition import config_folder, options, read_yaml
 from cove_dist.config import settings
 from cove_dist.errors import ConfigError
-from cove_dist.types import PositiveInt
+from cove_dist.types import PositiveInt, Text
+from cove_dist.yaml_groups import FILE, did_you_mean
 
 Overrides = tuple[str, ...]
 
 
 @settings
 class PlanConfig:
-    title: str
-    output: str
+    title: Text
+    output: Text
     common: Overrides
     models: dict[str, Overrides]
     quantizers: dict[str, Overrides]
@@ -55,19 +54,22 @@ def file_arguments(group: str, arguments: Sequence[str]) -> list[str]:
 
     Args:
         group: of the shipped files, a folder in ``configs/``.
-        arguments: of the command line. At most one has no ``=``.
+        arguments: of the command line. At most one is a path or has no ``=``.
 
     Raises:
         ConfigError: there is no such file.
     """
-    named = [argument for argument in arguments if "=" not in argument and not argument.startswith("~")]
+    named = [argument for argument in arguments if _names_a_file(argument)]
     if not named:
         return list(arguments)
     if len(named) > 1:
         raise ConfigError(f"{' '.join(named)}: give one file; other arguments have the form key=value")
     path = find_file(group, named[0])
-    found = [f"hydra.searchpath=[file://{path.parent.parent}]", f"+{path.parent.name}@_global_={path.stem}"]
-    return found + [argument for argument in arguments if argument != named[0]]
+    return [f"{FILE}={path}", *(argument for argument in arguments if argument != named[0])]
+
+
+def _names_a_file(argument: str) -> bool:
+    return not argument.startswith("~") and ("=" not in argument or Path(argument).is_file())
 
 
 def find_file(group: str, name: str) -> Path:
@@ -76,19 +78,21 @@ def find_file(group: str, name: str) -> Path:
         if path.is_file():
             _check_syntax(path)
             return path.resolve()
-    raise ConfigError(f"{name}: no such file, nor a shipped one; {group}/ has {shipped(group)}")
+    near = did_you_mean(Path(name).stem, options(group))
+    raise ConfigError(f"{name}: no such file, nor a shipped one{near or ';'} {group}/ has {shipped(group)}")
 
 
 def shipped(group: str) -> str:
     """The names of the shipped files of a group."""
-    return ", ".join(sorted(path.stem for path in (config_folder() / group).glob("*.yaml")))
+    return ", ".join(options(group))
 
 
 def _check_syntax(path: Path) -> None:
+    """Raises ConfigError: the file is not YAML, or holds no mapping."""
     try:
-        yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}. An override with a comma or a bracket needs quotes") from error
+        read_yaml(path)
+    except ConfigError as error:
+        raise ConfigError(f"{error}. An override with a comma or a bracket needs quotes") from error
 
 
 def merged(*groups: Sequence[str]) -> Overrides:

@@ -15,7 +15,7 @@ from optuna.distributions import (
 )
 from pydantic import Field
 
-from cove_dist.composition import check, compose_yaml
+from cove_dist.composition import load_settings
 from cove_dist.config import settings
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.plan import Overrides, PlanConfig, merged
@@ -104,11 +104,7 @@ class SearchConfig(PlanConfig):
 
 def load_search(overrides: Sequence[str]) -> SearchConfig:
     """Raises ConfigError: one line per wrong key; a pair without parameters."""
-    values: Any = OmegaConf.to_container(compose_yaml("tune", overrides), throw_on_missing=False)
-    missing = [key for key, value in values.items() if value == "???"]
-    if missing:
-        raise ConfigError(f"{', '.join(missing)}: not set; give a search file, such as tune_movielens")
-    search = check(SearchConfig, values)
+    search = load_settings(SearchConfig, "tune", overrides, missing="give a search file, such as tune_movielens")
     for model, quantizer in search.all_pairs():
         if not search.parameters(model, quantizer):
             raise ConfigError(f"space: has no parameters for {model}/{quantizer}")

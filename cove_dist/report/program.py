@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from omegaconf import OmegaConf
 
-from cove_dist.composition import check, compose_yaml
+from cove_dist.composition import load_settings
 from cove_dist.config import settings
 from cove_dist.report.agreement import Agreement, all_curves, compare, draw_coverage
 from cove_dist.report.categories import load_categories
@@ -16,15 +15,15 @@ from cove_dist.report.codes import EntityCodes, draw_sizes, load_codes
 from cove_dist.report.curves import draw_losses, draw_speed, draw_usage, draw_validation
 from cove_dist.report.page import render
 from cove_dist.report.run_folder import Run, load_run
-from cove_dist.types import NonNegativeInt, PositiveInt
+from cove_dist.types import NonNegativeInt, PositiveInt, Text
 
 PAGE, COVERAGE_FILE = "report.html", "coverage.parquet"
 
 
 @settings
 class ReportConfig:
-    run: str
-    output: str | None
+    run: Text
+    output: Text | None
     shuffles: PositiveInt
     top_categories: PositiveInt
     seed: NonNegativeInt
@@ -38,7 +37,7 @@ def report_run(overrides: Sequence[str]) -> Path:
     Raises:
         ConfigError, CheckpointError, DataError: no such run, no log, or files that are not what they should be.
     """
-    request = check(ReportConfig, OmegaConf.to_container(compose_yaml("report", overrides), throw_on_missing=False))
+    request = load_settings(ReportConfig, "report", overrides)
     run = load_run(Path(request.run))
     folder = Path(request.output or run.folder / "report")
     codes = load_codes(run)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
+from cove_dist.composition import read_yaml
 from cove_dist.errors import ConfigError
 from cove_dist.metrics_files import Evaluated, all_metrics
 from cove_dist.runs import (
@@ -75,7 +76,7 @@ def load_run(folder: Path) -> Run:
     records = read_records(log)
     if not records:
         raise ConfigError(f"{log}: no records; train first")
-    values = OmegaConf.to_container(OmegaConf.load(config))
+    values = OmegaConf.to_container(read_yaml(config))
     return Run(folder, values, records, read_json(folder / SUMMARY_FILE), all_metrics(folder))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cove_dist.composition import check_arguments, target
+from cove_dist.checks import check_arguments, construct, target
 from cove_dist.config import RunConfig
 from cove_dist.embeddings.tables import build_unpooled
 from cove_dist.errors import ConfigError
@@ -34,7 +34,7 @@ def build_cf_model(config: RunConfig, schema: Schema) -> CFModel:
     arguments = check_arguments(head_class, arguments, "model")
     check_data(head_class, schema)
     sizes = (len(schema.attributes),) if head_class.uses_attributes else ()
-    head = head_class(config.embeddings.dim, *sizes, **arguments)
+    head = construct(head_class, "model", config.embeddings.dim, *sizes, **arguments)
     quantizers = build_quantizers(config, head_class.rows_per_id)
     looked_up = table_columns(head_class, schema)
     tables = build_unpooled(looked_up, head_class.rows_per_id * config.embeddings.dim)

@@ -13,7 +13,7 @@ from torch import nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
-from cove_dist.composition import check_arguments, target
+from cove_dist.checks import check_arguments, construct, refuse_unused, target
 from cove_dist.config import RunConfig
 from cove_dist.embeddings.tables import FieldReader, bag_columns, build_bags
 from cove_dist.quantization import CascadedQuantizer
@@ -110,13 +110,15 @@ def build_ctr_model(config: RunConfig, schema: Schema) -> CTRModel:
     """The model of a configuration: tables on meta, everything else initialized from torch's global generator.
 
     Raises:
-        ConfigError: the model's arguments do not fit its signature.
+        ConfigError: the model's arguments do not fit its signature, or do nothing with these data.
     """
     head_class, arguments = target(config.model, "model")
     arguments = check_arguments(head_class, arguments, "model")
     columns = bag_columns(schema)
     tables = build_bags(schema, config.embeddings.dim, head_class.uses_first_order)
-    head = head_class(len(columns), config.embeddings.dim, len(schema.dense), **arguments)
+    if hasattr(head_class, "unused"):
+        refuse_unused(head_class, arguments, head_class.unused(len(columns), len(schema.dense)), "model")
+    head = construct(head_class, "model", len(columns), config.embeddings.dim, len(schema.dense), **arguments)
     positions = entity_positions(schema)
     quantizers = {entity: (positions[entity], quantizer) for entity, quantizer in build_quantizers(config).items()}
     precision = getattr(torch, config.trainer.precision)

@@ -113,7 +113,7 @@ def describe_model(config: RunConfig, schema: Schema) -> dict[str, Any]:
         "quantizer.learning": config.quantizer.learning if config.quantizer.levels() else None,
         "codebook classification": config.quantizer.omega_c > 0,
         "bias of items": has_item_bias(config) or None,
-        "categories": (config.lists.categories, config.lists.two_stage),
+        "categories": (None, False) if config.lists is None else (config.lists.categories, config.lists.two_stage),
         "tables": {column.table_name: column.num_rows for column in schema.categorical},
         "dense columns": [column.name for column in schema.dense],
     }

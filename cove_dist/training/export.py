@@ -23,12 +23,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from omegaconf import OmegaConf
 from rich.progress import track
 from safetensors.torch import save
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from cove_dist.composition import check, compose_yaml
+from cove_dist.composition import load_settings
 from cove_dist.config import RunConfig, settings
 from cove_dist.console import console
 from cove_dist.errors import ConfigError
@@ -39,7 +38,7 @@ from cove_dist.training.checkpoint import load_model
 from cove_dist.training.distributed import Runtime, process_group, sum_over_ranks
 from cove_dist.training.folders import replaced_folder
 from cove_dist.training.program import find_checkpoint
-from cove_dist.types import PositiveInt
+from cove_dist.types import PositiveInt, Text
 from data_pipeline.errors import DataError
 from data_pipeline.json_files import to_json, write_json
 from data_pipeline.preparation.writer import row_groups
@@ -55,11 +54,11 @@ Chunk = tuple[pa.Table, int]
 
 @settings
 class ExportConfig:
-    run: str
+    run: Text
     checkpoint: Literal["best", "newest"]
     device: Literal["auto", "cpu", "cuda"]
     batch_size: PositiveInt
-    output: str | None
+    output: Text | None
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,7 @@ def export_codes(overrides: Sequence[str]) -> Path | None:
         ConfigError, DataError, CheckpointError: no such run, a run without quantizers, a folder that holds other
             things, no checkpoint, or files that are not what they should be.
     """
-    composed = compose_yaml("export_codes", overrides)
-    request = check(ExportConfig, OmegaConf.to_container(composed, throw_on_missing=False))
+    request = load_settings(ExportConfig, "export_codes", overrides)
     config, run = load_saved_run(request.run)
     if not config.quantizer.levels():
         raise ConfigError(f"run = {run}: has no quantizers, so there are no codes; train one with quantizer=cove")

@@ -13,6 +13,7 @@ from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from cove_dist.config import OptimizerConfig, RunConfig
 from cove_dist.embeddings.optimizers import optimizer_factory
+from cove_dist.errors import ConfigError
 
 
 def replicated_parameters(model: DistributedModelParallel) -> dict[str, nn.Parameter]:
@@ -26,13 +27,22 @@ def replicated_state(model: DistributedModelParallel) -> dict[str, torch.Tensor]
 
 
 def build_optimizer(model: DistributedModelParallel, config: RunConfig) -> CombinedOptimizer:
-    """Tables by ``embeddings.optimizer``, the rest by ``trainer.optimizer``; clipped where gradients are at hand."""
+    """Tables by ``embeddings.optimizer``, the rest by ``trainer.optimizer``; clipped together, if they are.
+
+    Raises:
+        ConfigError: gradients are to be clipped, and those of sharded tables are gone after the backward pass.
+    """
     replicated = {name: p for name, p in replicated_parameters(model).items() if p.requires_grad}
     tables = {name: p for name, p in replicated.items() if name.startswith("tables.")}
     dense = {name: p for name, p in replicated.items() if name not in tables}
     groups = (("dense", dense, config.trainer.optimizer), ("tables", tables, config.embeddings.optimizer))
     parts: list[tuple[str, KeyedOptimizer]] = [(name, _keyed(p, settings)) for name, p, settings in groups if p]
     norm = config.trainer.gradient_clip_norm
+    if norm is not None and model.fused_optimizer.params:
+        raise ConfigError(
+            f"trainer.gradient_clip_norm = {norm}: sharded tables are updated in the backward pass, unclipped; allowed:"
+            " null, or embeddings.sharding.default=data_parallel"
+        )
     ordinary = CombinedOptimizer(parts) if norm is None else ClippedOptimizer(parts, norm)
     return CombinedOptimizer([("fused", model.fused_optimizer), ("replicated", ordinary)])
 

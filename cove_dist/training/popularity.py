@@ -21,7 +21,7 @@ from cove_dist.metrics_files import Evaluated, protocol_record
 from cove_dist.runs import SUMMARY_FILE, save_config
 from cove_dist.tasks.lists.build import halves_of
 from cove_dist.tasks.lists.padding import Slots
-from cove_dist.types import PositiveInt
+from cove_dist.types import PositiveInt, Text
 from data_pipeline.fingerprint import split_fingerprint
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import INPUT, TARGET, Schema
@@ -40,7 +40,7 @@ class PopularityConfig:
     hit_rate_at: tuple[PositiveInt, ...]
     exclude_seen: bool | None
     batch_size: PositiveInt
-    output: str | None
+    output: Text | None
 
 
 def evaluate_popularity(overrides: Sequence[str]) -> Evaluated:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch.distributed as dist
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from cove_dist.composition import check, compose_yaml, load_run_config
+from cove_dist.composition import load_run_config, load_settings
 from cove_dist.config import RunConfig, settings
 from cove_dist.errors import CheckpointError, ConfigError
 from cove_dist.metrics_files import Evaluated, protocol_record
@@ -38,7 +38,7 @@ from cove_dist.training.frequency import frequency_groups
 from cove_dist.training.resume import record_configuration
 from cove_dist.training.tasks import TASKS, task_name, task_of
 from cove_dist.training.trainer import Position, Trainer
-from cove_dist.types import PositiveInt
+from cove_dist.types import PositiveInt, Text
 from data_pipeline.fingerprint import split_fingerprint
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
@@ -115,7 +115,7 @@ def write_summary(folder: Path, position: Position, config: RunConfig, runtime: 
 
 @settings
 class EvaluateConfig:
-    run: str
+    run: Text
     split: Literal["validation", "test"]
     checkpoint: Literal["best", "newest"]
     device: Literal["auto", "cpu", "cuda"]
@@ -130,7 +130,7 @@ def evaluate_run(overrides: Sequence[str]) -> Evaluated | None:
     Returns:
         What the file holds, on rank 0; None on other ranks.
     """
-    request = check(EvaluateConfig, OmegaConf.to_container(compose_yaml("evaluate", overrides), throw_on_missing=False))
+    request = load_settings(EvaluateConfig, "evaluate", overrides)
     config, folder = load_saved_run(request.run)
     if request.batch_size is not None:
         config = replace(config, trainer=replace(config.trainer, evaluation_batch_size=request.batch_size))

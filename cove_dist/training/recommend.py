@@ -19,9 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import torch
-from omegaconf import OmegaConf
 
-from cove_dist.composition import check, compose_yaml, target
+from cove_dist.composition import load_settings, target
 from cove_dist.config import RunConfig, settings
 from cove_dist.errors import ConfigError
 from cove_dist.models.cf.base import InnerProductRecommender
@@ -35,7 +34,7 @@ from cove_dist.training.folders import replaced_folder
 from cove_dist.training.index import FaissRetriever
 from cove_dist.training.program import find_checkpoint
 from cove_dist.training.retrieval import TopKRetriever, shares
-from cove_dist.types import PositiveInt
+from cove_dist.types import PositiveInt, Text
 from data_pipeline.history import History
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import SPLITS, Schema
@@ -47,14 +46,14 @@ ABOUT_FILE = "_recommendations.json"  # readers of the folder as one table pass 
 
 @settings
 class RecommendConfig:
-    run: str
+    run: Text
     checkpoint: Literal["best", "newest"]
     device: Literal["auto", "cpu", "cuda"]
     users: str | list[int | str]
     k: PositiveInt
     batch_size: PositiveInt
     faiss: bool
-    output: str | None
+    output: Text | None
 
 
 def recommend(overrides: Sequence[str]) -> Path | None:
@@ -65,8 +64,7 @@ def recommend(overrides: Sequence[str]) -> Path | None:
             folder that holds other things, or no checkpoint.
         FloatingPointError: the model has diverged: scores are not finite.
     """
-    composed = compose_yaml("recommend", overrides)
-    request = check(RecommendConfig, OmegaConf.to_container(composed, throw_on_missing=False))
+    request = load_settings(RecommendConfig, "recommend", overrides)
     config, run = load_saved_run(request.run)
     head_class, _ = target(config.model, "model")
     if head_class.task != "cf":

@@ -16,7 +16,7 @@ from typing import Annotated
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, MinLen
 from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import svds
 from sklearn.cluster import KMeans
@@ -42,7 +42,7 @@ class ClusterSettings:
         seed: of the SVD and of k-means.
     """
 
-    path: str
+    path: Annotated[str, MinLen(1)]
     clusters: Positive
     dim: Positive = 64
     window: Positive = 5

@@ -16,6 +16,8 @@ class BPRMF(InnerProductRecommender):
         regularization: the lambda of BPR-Opt.
     """
 
+    has_parameters = False
+
     def __init__(self, embedding_dim: int, *, regularization: NonNegativeFloat = 0.0) -> None:
         super().__init__()
         self.regularization = regularization

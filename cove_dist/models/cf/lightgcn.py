@@ -27,6 +27,7 @@ class LightGCN(InnerProductRecommender):
     """
 
     propagates = True
+    has_parameters = False
 
     def __init__(self, embedding_dim: int, *, layers: PositiveInt = 3, regularization: NonNegativeFloat = 1e-4) -> None:
         super().__init__()

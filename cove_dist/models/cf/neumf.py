@@ -5,15 +5,13 @@ Shapes: ``B`` users, ``n`` items for each, ``C`` items for all, ``d`` embedding 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from cove_dist.models.cf.base import Recommender
 from cove_dist.models.layers.mlp import MLP
-from cove_dist.types import NonNegativeFloat, PositiveInt, Probability
+from cove_dist.types import LayerSizes, NonNegativeFloat, Probability
 
 _PAIRS = 1 << 16  # of user and item, scored at a time
 
@@ -37,7 +35,7 @@ class NeuMF(Recommender):
         self,
         embedding_dim: int,
         *,
-        hidden_units: Sequence[PositiveInt] = (64, 32, 16),
+        hidden_units: LayerSizes = (64, 32, 16),
         dropout: Probability = 0.0,
         regularization: NonNegativeFloat = 0.0,
     ) -> None:

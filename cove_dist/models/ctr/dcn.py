@@ -6,13 +6,12 @@ Shapes: ``B`` batch, ``F`` id fields, ``d`` embedding dimension, ``D`` dense col
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from cove_dist.models.layers.mlp import MLP
-from cove_dist.types import PositiveInt, Probability
+from cove_dist.types import LayerSizes, PositiveInt, Probability
 
 
 class DCN(nn.Module):
@@ -39,7 +38,7 @@ class DCN(nn.Module):
         num_dense: int,
         *,
         cross_layers: PositiveInt = 3,
-        hidden_units: Sequence[PositiveInt] = (1000, 1000, 1000),
+        hidden_units: LayerSizes = (1000, 1000, 1000),
         dropout: Probability = 0.1,
     ) -> None:
         super().__init__()

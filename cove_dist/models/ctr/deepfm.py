@@ -5,14 +5,12 @@ Shapes: ``B`` batch, ``F`` id fields, ``d`` embedding dimension, ``D`` dense col
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
 from cove_dist.models.layers.first_order import FirstOrder
 from cove_dist.models.layers.mlp import MLP
-from cove_dist.types import PositiveInt, Probability
+from cove_dist.types import LayerSizes, Probability
 
 
 class DeepFM(nn.Module):
@@ -35,7 +33,7 @@ class DeepFM(nn.Module):
         embedding_dim: int,
         num_dense: int,
         *,
-        hidden_units: Sequence[PositiveInt] = (1000, 1000, 1000),
+        hidden_units: LayerSizes = (1000, 1000, 1000),
         dropout: Probability = 0.1,
     ) -> None:
         super().__init__()

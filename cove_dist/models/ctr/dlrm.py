@@ -5,13 +5,11 @@ Shapes: ``B`` batch, ``F`` id fields, ``d`` embedding dimension, ``D`` dense col
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
 from cove_dist.models.layers.mlp import MLP
-from cove_dist.types import PositiveInt, Probability
+from cove_dist.types import LayerSizes, Probability
 
 
 class DLRM(nn.Module):
@@ -32,14 +30,19 @@ class DLRM(nn.Module):
     task = "ctr"
     uses_first_order = False
 
+    @staticmethod
+    def unused(num_fields: int, num_dense: int) -> dict[str, str]:
+        """The arguments that do nothing with so many columns, and why."""
+        return {} if num_dense else {"bottom_units": "the data has no dense columns"}
+
     def __init__(
         self,
         num_fields: int,
         embedding_dim: int,
         num_dense: int,
         *,
-        bottom_units: Sequence[PositiveInt] = (512, 256),
-        hidden_units: Sequence[PositiveInt] = (1000, 1000, 1000),
+        bottom_units: LayerSizes = (512, 256),
+        hidden_units: LayerSizes = (1000, 1000, 1000),
         dropout: Probability = 0.1,
     ) -> None:
         super().__init__()

@@ -6,7 +6,6 @@ Shapes: ``B`` batch, ``F`` id fields, ``d`` embedding dimension, ``D`` dense col
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -14,7 +13,7 @@ from torch import nn
 
 from cove_dist.models.layers.first_order import FirstOrder
 from cove_dist.models.layers.mlp import MLP
-from cove_dist.types import PositiveInt, Probability
+from cove_dist.types import LayerSizes, PositiveInt, Probability
 
 BilinearKind = Literal["all", "each", "interaction"]
 
@@ -40,6 +39,11 @@ class FiBiNET(nn.Module):
     task = "ctr"
     uses_first_order = True
 
+    @staticmethod
+    def unused(num_fields: int, num_dense: int) -> dict[str, str]:
+        """The arguments that do nothing with so many columns, and why."""
+        return {} if num_fields > 2 else {"bilinear": "the data has two columns of ids, and so one pair of fields"}
+
     def __init__(
         self,
         num_fields: int,
@@ -48,7 +52,7 @@ class FiBiNET(nn.Module):
         *,
         bilinear: BilinearKind = "interaction",
         reduction_ratio: PositiveInt = 3,
-        hidden_units: Sequence[PositiveInt] = (1000, 1000, 1000),
+        hidden_units: LayerSizes = (1000, 1000, 1000),
         dropout: Probability = 0.1,
     ) -> None:
         super().__init__()

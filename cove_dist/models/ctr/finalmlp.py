@@ -13,7 +13,7 @@ from torch import nn
 
 from cove_dist.errors import ConfigError
 from cove_dist.models.layers.mlp import MLP
-from cove_dist.types import NonNegativeInt, PositiveInt, Probability
+from cove_dist.types import LayerSizes, NonNegativeInt, PositiveInt, Probability
 
 
 class FinalMLP(nn.Module):
@@ -46,10 +46,10 @@ class FinalMLP(nn.Module):
         embedding_dim: int,
         num_dense: int,
         *,
-        hidden_units: Sequence[PositiveInt] = (1000, 1000, 1000),
-        hidden_units_2: Sequence[PositiveInt] | None = None,
+        hidden_units: LayerSizes = (1000, 1000, 1000),
+        hidden_units_2: LayerSizes | None = None,
         dropout: Probability = 0.1,
-        gate_units: Sequence[PositiveInt] = (64,),
+        gate_units: LayerSizes = (64,),
         context: Sequence[NonNegativeInt] = (),
         context_2: Sequence[NonNegativeInt] = (),
         num_heads: PositiveInt = 10,

@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import torch
 
-from cove_dist.composition import check_arguments, target
+from cove_dist.checks import check_arguments, construct, target
 from cove_dist.config import RunConfig
 from cove_dist.embeddings.tables import build_unpooled
 from cove_dist.errors import ConfigError
@@ -39,7 +39,8 @@ def build_list_model(config: RunConfig, schema: Schema) -> ListModel:
     halves = halves_of(schema)
     model_class, arguments = target(config.model, "model")
     arguments = check_arguments(model_class, arguments, "model")
-    model = model_class(config.embeddings.dim, *(half.max_length for half in halves), **arguments)
+    lengths = (half.max_length for half in halves)
+    model = construct(model_class, "model", config.embeddings.dim, *lengths, **arguments)
     owners = [column for column in schema.categorical if column.name == OWNER]
     if takes(model, "owner") and not owners:
         logger.warning("%s: does without the owners of lists, which %s has not", model_class.__name__, schema.name)
@@ -93,7 +94,7 @@ def settings(config: RunConfig) -> ListSettings:
 
 def has_item_bias(config: RunConfig) -> bool:
     """Whether scores of items have a trained bias: what is asked for, or else what the model's paper has."""
-    asked = config.lists.item_bias
+    asked = None if config.lists is None else config.lists.item_bias
     return getattr(target(config.model, "model")[0], "item_bias", False) if asked is None else asked
 
 

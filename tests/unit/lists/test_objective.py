@@ -54,8 +54,11 @@ def test_replicated_tables_give_the_row_of_every_id(prepared_lists: Path, runtim
         assert torch.equal(looked_up[half].values(), table_of(trainable)[batch.ids[half].values()])
 
 
-@pytest.mark.parametrize("fuse_output", [True, False])
-@pytest.mark.parametrize("quantizer", [(), COVE], ids=["base", "cove"])
+@pytest.mark.parametrize(
+    ("quantizer", "fuse_output"),
+    [((), True), (COVE, True), (COVE, False)],
+    ids=["base", "cove", "cove, scored against raw embeddings"],
+)
 def test_the_loss_is_the_one_written_out(
     prepared_lists: Path, runtime: Runtime, quantizer: tuple[str, ...], fuse_output: bool
 ) -> None:
@@ -81,7 +84,8 @@ def test_the_loss_is_the_one_written_out(
 
 @pytest.mark.parametrize("softmax", ["vocabulary_parallel", "sampled"])
 def test_every_item_may_have_a_bias(prepared_lists: Path, runtime: Runtime, softmax: str) -> None:
-    more = ("lists.item_bias=true", f"lists.softmax={softmax}", "lists.sampled=100000")
+    sampled = ("lists.sampled=100000",) if softmax == "sampled" else ()
+    more = ("lists.item_bias=true", f"lists.softmax={softmax}", *sampled)
     trainable, batch, schema = built(prepared_lists, runtime, *more)
     model, table = trainable.model.module, table_of(trainable)[: schema.entity("item").num_seen]
     bias = model.objective.item_bias
@@ -210,12 +214,14 @@ def test_the_catalogue_holds_every_item_as_it_is_fed_and_scored(prepared_lists: 
     torch.testing.assert_close(catalogue.fed, model.objective.quantizers["item"](table).fused)
 
 
-@pytest.mark.parametrize("softmax", ["full", "sampled"])
-@pytest.mark.parametrize("model", ["OwnerAware", "Masked", "Parallel"])
-def test_every_kind_of_model_learns(prepared_lists: Path, runtime: Runtime, model: str, softmax: str) -> None:
+@pytest.mark.parametrize("softmax", [("full",), ("sampled", "lists.sampled=40")], ids=["full", "sampled"])
+@pytest.mark.parametrize("model", [("OwnerAware",), ("Masked",), ("Parallel", "lists.curriculum_steps=20")])
+def test_every_kind_of_model_learns(
+    prepared_lists: Path, runtime: Runtime, model: tuple[str, ...], softmax: tuple[str, ...]
+) -> None:
     rate = ("trainer.optimizer.learning_rate=0.1", "embeddings.optimizer.learning_rate=0.1")
-    more = (f"lists.softmax={softmax}", "lists.sampled=40", "lists.curriculum_steps=20", "trainer.epochs=10")
-    config, _ = load_run_config(small_run(prepared_lists, model, "unused", *rate, *more))
+    more = (f"lists.softmax={softmax[0]}", *softmax[1:], *model[1:], "trainer.epochs=10")
+    config, _ = load_run_config(small_run(prepared_lists, model[0], "unused", *rate, *more))
     trainer = Trainer(config, Schema.load(prepared_lists), runtime)
     losses = []
     for epoch in range(10):

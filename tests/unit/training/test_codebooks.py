@@ -207,5 +207,5 @@ def test_without_alpha_and_omega_moving_averages_and_revival_leave_the_base_mode
 
 
 def test_no_quantizers_have_no_records(prepared: Path, runtime: Runtime, tmp_path: Path) -> None:
-    trained(prepared, runtime, tmp_path / "run", "trainer.epochs=1", "quantizer.revive_every=2")
+    trained(prepared, runtime, tmp_path / "run", "trainer.epochs=1")
     assert {record["kind"] for record in read_records(tmp_path / "run" / LOG_FILE)} == {"train", "validation"}

@@ -87,7 +87,6 @@ def history(folder: Path) -> list[tuple[int, str, object, object]]:
         ("trainer.shuffle_buffer=100", "trainer.shuffle_buffer: 512 there, 100 here"),
         ("trainer.precision=bfloat16", "trainer.precision: float32 there, bfloat16 here"),
         ("trainer.early_stopping.metric=gauc", "trainer.early_stopping.metric: auc there, gauc here"),
-        ("negatives.count=2", "negatives.count: 1 there, 2 here"),
     ],
 )
 def test_other_settings_are_refused_by_name_and_nothing_is_touched(

@@ -1,0 +1,109 @@
+"""Checks of plain values against typed settings, and of a class's arguments against its signature."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, get_type_hints
+
+from hydra.utils import get_class
+from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
+
+from cove_dist.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def check(kind: type[T], values: dict[str, Any]) -> T:
+    """Build a settings dataclass from plain values; a `ConfigError` lists every wrong key."""
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        raise ConfigError(_lines(error, ())) from error
+
+
+def target(section: dict[str, Any], key: str) -> tuple[type, dict[str, Any]]:
+    """The class a section's ``_target_`` names, and the section's other keys."""
+    arguments = {name: value for name, value in section.items() if name != "_target_"}
+    name = section.get("_target_")
+    try:
+        return get_class(str(name)), arguments
+    except Exception as error:  # Hydra raises ImportError, ValueError or its own, by the way the path is wrong
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{key}._target_ = {name}: not a class that can be imported: {reason}") from error
+
+
+def check_arguments(function: Callable[..., Any], arguments: dict[str, Any], key: str) -> dict[str, Any]:
+    """Check arguments against the annotations of keyword parameters; return them converted.
+
+    Raises:
+        ConfigError: an argument is unknown, missing, or not of its annotated type and range.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
+    keyword = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    known = {p.name: (hints[p.name], ... if p.default is inspect.Parameter.empty else p.default) for p in keyword}
+    model = create_model(
+        function.__name__, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **known
+    )
+    try:
+        checked = model.model_validate(arguments)
+    except ValidationError as error:
+        raise ConfigError(_lines(error, (key,), known)) from error
+    return {name: getattr(checked, name) for name in arguments}
+
+
+def construct(kind: type[T], key: str, *sizes: int, **arguments: Any) -> T:
+    """Build a class whose constructor checks what types cannot say, such as that one argument divides another.
+
+    Raises:
+        ConfigError: the constructor refused an argument: the message of its ValueError, under the section's key.
+    """
+    try:
+        return kind(*sizes, **arguments)
+    except ValueError as error:
+        raise ConfigError(f"{key}.{error}") from error
+
+
+def refuse_unused(kind: type, arguments: dict[str, Any], unused: dict[str, str], key: str) -> None:
+    """Refuse arguments that differ from their defaults though they do nothing.
+
+    Args:
+        kind: the class, whose signature has the defaults.
+        arguments: checked.
+        unused: names of those that do nothing, and why.
+        key: of the section.
+
+    Raises:
+        ConfigError: naming the argument and its default.
+    """
+    for name, why in unused.items():
+        usual = inspect.signature(kind).parameters[name].default
+        value = arguments.get(name, usual)
+        if list(value) != list(usual):
+            raise ConfigError(f"{key}.{name} = {_shown(value)}: would do nothing: {why}; allowed: {_shown(usual)}")
+
+
+def _lines(error: ValidationError, prefix: tuple[str, ...], known: Sequence[str] | dict[str, Any] = ()) -> str:
+    lines = []
+    for item in error.errors():
+        path = ".".join(str(part) for part in (*prefix, *item["loc"]))
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            message = f"unknown key; allowed: {', '.join(known)}" if known else "unknown key"
+            lines.append(f"{path}: {message}")
+        elif item["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+            lines.append(f"{path}: missing")
+        elif item["type"] in ("too_short", "string_too_short"):
+            lines.append(f"{path} = {_shown(item['input'])}: must not be empty")
+        elif item["type"] == "value_error":
+            lines.append(f"{path}.{message}" if path else message)
+        else:
+            lines.append(f"{path} = {_shown(item['input'])}: {message[0].lower()}{message[1:]}")
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return str(list(value))
+    return repr(value) if value == "" else str(value)

@@ -1,0 +1,82 @@
+"""``key=value`` arguments: their keys, and values that Hydra would read as something else than text; dotted keys."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from cove_dist.errors import ConfigError
+
+PATHS = ("path", "output", "run", "source", "results", "tuned", "json", "file")  # last parts of keys that hold a path
+
+
+def key_of(override: str) -> str:
+    """The key of ``key=value``, ``+key=value``, ``++key=value`` or ``~key``."""
+    return override.partition("=")[0].lstrip("+~")
+
+
+def value_of(overrides: Sequence[str], key: str) -> str | None:
+    """The text of a key's value, or None where it is not among the overrides."""
+    return next((o.partition("=")[2] for o in overrides if key_of(o) == key), None)
+
+
+def text_of(override: str) -> str:
+    """The value of ``key=value`` as text, without quotes."""
+    return str(OverridesParser.create().parse_override(override).value())
+
+
+def prepared(overrides: Sequence[str]) -> list[str]:
+    """Overrides in Hydra's grammar; those that choose nothing (``experiment=null``) left out.
+
+    Raises:
+        ConfigError: a setting of Hydra's own launcher, which would do nothing.
+    """
+    for override in overrides:
+        if key_of(override).partition(".")[0].partition("/")[0] == "hydra":
+            raise ConfigError(f"{override}: is a setting of Hydra's launcher, which is not used here")
+    return [literal(override) for override in overrides if override not in ("trainer=null", "experiment=null")]
+
+
+def literal(override: str) -> str:
+    """Quote a value that is meant as text: every path, and what Hydra would refuse or take for several values.
+
+    Lists, mappings and values that are quoted already stay as they are. A path that begins with ``~/`` is in the home
+    folder: shells leave the tilde alone behind ``key=``.
+    """
+    key, separator, value = override.partition("=")
+    if not separator or value in ("", "null") or _is_quoted(value):
+        return override
+    if key.rpartition(".")[2].lstrip("+") in PATHS:
+        return f"{key}={quoted(os.path.expanduser(value))}"
+    return override if value[0] in "[{" or _is_one_value(override) else f"{key}={quoted(value)}"
+
+
+def quoted(text: str) -> str:
+    """Text in Hydra's quotes: backslashes count before a quote alone."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
+
+
+def _is_quoted(value: str) -> bool:
+    return len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+
+
+def _is_one_value(override: str) -> bool:
+    try:
+        return not OverridesParser.create().parse_override(override).is_sweep_override()
+    except HydraException:
+        return False
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted key; an empty mapping is a value."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        nested = isinstance(value, Mapping) and value
+        found |= flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return found

@@ -1,0 +1,178 @@
+"""Rules across the sections of a run: what its task needs and allows, and settings that would do nothing."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from cove_dist.checks import target
+from cove_dist.config import RunConfig
+from cove_dist.errors import ConfigError
+from cove_dist.overrides import flat
+
+LEVELS = ("quantizer.user_levels", "quantizer.item_levels")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A condition on which settings act.
+
+    Attributes:
+        keys: dotted keys, or patterns of them.
+        acts: whether they do in a run, by its configuration and the class of its model.
+        why: why they do not otherwise, and what to set.
+        like: a section whose value of the same name is harmless too: one rate may be given to all parameters at once.
+    """
+
+    keys: tuple[str, ...]
+    acts: Callable[[RunConfig, Any], bool]
+    why: str
+    like: str | None = None
+
+    def covers(self, key: str) -> bool:
+        return key not in LEVELS and any(fnmatchcase(key, pattern) for pattern in self.keys)
+
+
+def _is_quantized(config: RunConfig, _: Any) -> bool:
+    return bool(config.quantizer.levels())
+
+
+def _has_dense_parameters(config: RunConfig, model: Any) -> bool:
+    learned = _is_quantized(config, model) and config.quantizer.learning == "gradient"
+    return learned or getattr(model, "has_parameters", True)
+
+
+def _masks_items(_: RunConfig, model: Any) -> bool:
+    return "masked" in inspect.signature(model.forward).parameters
+
+
+RULES = (
+    Rule(
+        ("trainer.precision",),
+        lambda config, model: model.task != "cf",
+        "models of collaborative filtering have no large matrix products and compute in float32",
+    ),
+    Rule(
+        ("trainer.gradient_clip_norm",),
+        lambda config, _: not config.embeddings.optimizer.name.startswith("sparse_"),
+        "gradients of tables are not clipped under sparse_adam and sparse_rmsprop; choose adam for them",
+    ),
+    Rule(
+        ("trainer.optimizer.*",),
+        _has_dense_parameters,
+        "this model has no parameters but its tables; set embeddings.optimizer.*",
+        like="embeddings.optimizer",
+    ),
+    Rule(
+        ("embeddings.optimizer.weight_decay_rows",),
+        lambda config, _: config.embeddings.optimizer.weight_decay > 0,
+        "acts with embeddings.optimizer.weight_decay above 0",
+    ),
+    Rule(("quantizer.*",), _is_quantized, "nothing is quantized; choose quantizer=cove or quantizer=cove_items"),
+    Rule(("quantizer.ema_decay",), lambda c, _: c.quantizer.learning == "ema", "acts with quantizer.learning=ema"),
+    Rule(
+        ("quantizer.codebook_gradient",),
+        lambda c, _: c.quantizer.learning == "gradient",
+        "no gradient reaches codebooks that are moving averages; acts with quantizer.learning=gradient",
+    ),
+    Rule(
+        ("quantizer.kmeans_step", "quantizer.kmeans_batches"),
+        lambda c, _: c.quantizer.start == "kmeans",
+        "acts with quantizer.start=kmeans",
+    ),
+    Rule(
+        ("negatives.power",),
+        lambda c, _: c.negatives.source == "popularity",
+        "acts with negatives.source=popularity",
+    ),
+    Rule(
+        ("lists.sampled", "lists.sampled_power"),
+        lambda c, _: c.lists.softmax == "sampled",
+        "acts with lists.softmax=sampled",
+    ),
+    Rule(("lists.fuse_output",), _is_quantized, "there are no fused embeddings without a quantizer"),
+    Rule(
+        ("lists.mask_share", "lists.mask_last"),
+        _masks_items,
+        "this model is not trained on masked items; acts with model=bert4rec",
+    ),
+    Rule(
+        ("lists.curriculum_steps",),
+        lambda _, model: model.decoding == "parallel",
+        "this model does not predict all targets at once; acts with model=fans",
+    ),
+)
+
+
+def refuse_idle(config: RunConfig, composed: DictConfig, defaults: Mapping[str, Any]) -> None:
+    """Refuse settings that would not act.
+
+    Args:
+        config: checked.
+        composed: the same, as composed.
+        defaults: what is composed of the same groups without anything else.
+
+    Raises:
+        ConfigError: one line per key, with its value, the reason, and its default, which is allowed.
+    """
+    model, _ = target(config.model, "model")
+    values, usual = flat(OmegaConf.to_container(composed)), flat(defaults)
+    lines = []
+    for key, value in values.items():
+        if key not in usual or value == usual[key]:
+            continue
+        for rule in RULES:
+            if rule.covers(key) and not rule.acts(config, model) and not _is_like(rule, key, value, values):
+                lines.append(f"{key} = {value}: would do nothing: {rule.why}; allowed: {usual[key]}")
+                break
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def _is_like(rule: Rule, key: str, value: Any, values: dict[str, Any]) -> bool:
+    return rule.like is not None and values.get(f"{rule.like}.{key.rpartition('.')[2]}") == value
+
+
+def check_sections(config: RunConfig, task: str) -> None:
+    """Refuse a configuration without the section of its own task, which alone it has.
+
+    Raises:
+        ConfigError: naming the section.
+    """
+    section = {"cf": "negatives", "lists": "lists"}.get(task)
+    if section is not None and getattr(config, section) is None:
+        raise ConfigError(f"{section}: missing")
+
+
+def check_quantizer(config: RunConfig, task: str) -> None:
+    """Refuse quantizer settings that the task has no use for.
+
+    Raises:
+        ConfigError: with the key and what is allowed.
+    """
+    if task == "lists" and config.quantizer.user_levels is not None:
+        raise ConfigError(
+            f"quantizer.user_levels = {list(config.quantizer.user_levels)}: lists have items alone to be quantized;"
+            " allowed: null (quantizer=cove_items)"
+        )
+    if task != "lists" and config.quantizer.omega_c:
+        raise ConfigError(
+            f"quantizer.omega_c = {config.quantizer.omega_c}: codes are classified where lists are continued, not in"
+            f" the task {task}; allowed: 0"
+        )
+    two_stage = config.lists is not None and config.lists.two_stage
+    if two_stage and config.lists.categories is None and config.quantizer.item_levels is None:
+        raise ConfigError(
+            "lists.two_stage = true: needs categories of items: set lists.categories=COLUMN of ready-made ones, or"
+            " quantizer=cove_items, whose coarsest codes then are the categories"
+        )
+    if config.quantizer.omega_c and config.quantizer.item_levels is None:
+        raise ConfigError(
+            f"quantizer.omega_c = {config.quantizer.omega_c}: without codes nothing is classified; set"
+            " quantizer.item_levels, or omega_c=0"
+        )

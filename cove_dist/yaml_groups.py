@@ -1,0 +1,157 @@
+"""``configs/``: YAML files composed by Hydra's compose API, and what is said where that fails."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from cove_dist.errors import ConfigError
+from cove_dist.overrides import key_of, quoted, text_of, value_of
+
+TASKS = {"ctr": "click-through rate models", "cf": "collaborative filtering", "lists": "sequential models"}
+FILE = "file"  # the key by which a program passes on a grid or search file, whose keys replace its defaults
+_WITH_FILE = ("experiment", "tune")
+
+
+def config_folder() -> Path:
+    """``configs/`` of the checkout, or the copy inside an installed package."""
+    here = Path(__file__).resolve().parent
+    checkout = here.parent / "configs"
+    return checkout if checkout.is_dir() else here / "configs"
+
+
+def compose_groups(name: str, overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
+    """Compose ``configs/<name>.yaml`` with the groups and keys of the overrides.
+
+    Args:
+        name: of the primary file.
+        overrides: in Hydra's grammar; ``file=PATH`` of an experiment or a search is a YAML file laid over the primary.
+        with_hydra: keep Hydra's own section, which says what was chosen of each group.
+
+    Raises:
+        ConfigError: an unknown key or group option (with the nearest known ones), or a malformed override.
+    """
+    try:
+        with ExitStack() as stack:
+            given = _with_file(overrides, stack) if name in _WITH_FILE else list(overrides)
+            stack.enter_context(initialize_config_dir(version_base="1.3", config_dir=str(config_folder())))
+            composed = compose(name, overrides=given, return_hydra_config=with_hydra)
+            if not with_hydra:
+                OmegaConf.resolve(composed)
+            return composed
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise ConfigError(_explain(name, overrides, error)) from error
+
+
+def keys(config: DictConfig, prefix: str = "") -> list[str]:
+    """Every dotted key of a composed configuration."""
+    found = []
+    for name, value in config.items_ex(resolve=False):
+        path = f"{prefix}{name}"
+        found += [path, *keys(value, path + ".")] if OmegaConf.is_dict(value) else [path]
+    return found
+
+
+def options(group: str) -> list[str]:
+    """The names of the shipped files of a group."""
+    return sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+
+
+@cache
+def foreign_keys(task: str) -> dict[str, str]:
+    """Of every key that runs of this task do not have: the task that it belongs to. Sections come after their keys."""
+    of_all = keys(read_yaml(config_folder() / "train.yaml"))
+    by_task = {name: keys(read_yaml(config_folder() / "task" / f"{name}.yaml")) for name in TASKS}
+    shared = {*of_all, *by_task.pop(task)}
+    return {key: name for name in by_task for key in reversed(by_task[name]) if key not in shared}
+
+
+def read_yaml(path: Path) -> DictConfig:
+    """A YAML file that holds a mapping; an empty file is an empty one.
+
+    Raises:
+        ConfigError: it cannot be read, is not YAML, or holds something else.
+    """
+    try:
+        config = OmegaConf.load(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not OmegaConf.is_dict(config):
+        raise ConfigError(f"{path}: holds no mapping; needed are lines of the form key: value")
+    return config
+
+
+def comment(name: str, key: str) -> str:
+    """What ``configs/<name>.yaml`` says of a key without a default, at the end of its line."""
+    text = (config_folder() / f"{name}.yaml").read_text()
+    found = re.search(rf"^{re.escape(key)}: .*?# *(.*)$", text, flags=re.MULTILINE)
+    return found.group(1) if found else ""
+
+
+def _with_file(overrides: Sequence[str], stack: ExitStack) -> list[str]:
+    """Overrides by which Hydra lays a copy of the file over the primary: its own path may hold any character."""
+    given = [override for override in overrides if key_of(override) == FILE]
+    if not given:
+        return list(overrides)
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    (folder / FILE).mkdir()
+    shutil.copyfile(text_of(given[-1]), folder / FILE / "given.yaml")
+    rest = [override for override in overrides if key_of(override) != FILE]
+    return [f"hydra.searchpath=[{quoted(f'file://{folder}')}]", f"+{FILE}@_global_=given", *rest]
+
+
+def _explain(name: str, overrides: Sequence[str], error: Exception) -> str:
+    """Hydra's message, and for an unknown key or option the nearest that there are."""
+    message = str(error).strip().splitlines()[0]
+    if isinstance(error, OverrideParseException):
+        return _explain_syntax(error.override, message)
+    unknown = re.search(r"Could not override '([^']+)'", message)
+    if unknown is None:
+        found = re.findall(r"^\t(\S+)$", str(error), flags=re.MULTILINE)
+        wanted = re.search(r"'([^']+)'\s*$", message)
+        near = did_you_mean(wanted.group(1).rpartition("/")[2], found) if wanted else ""
+        return f"{message}{near} Allowed: {', '.join(found)}" if found else message
+    key = unknown.group(1)
+    if name == "train":
+        task = value_of(overrides, "task") or "ctr"
+        owner = foreign_keys(task).get(key)
+        if owner is not None:
+            return of_another_task(key, owner, task)
+    groups = [o for o in overrides if key_of(o) != key and (config_folder() / key_of(o)).is_dir()]
+    return unknown_key(key, keys(compose_groups(name, groups)))
+
+
+def _explain_syntax(override: str, message: str) -> str:
+    if override.startswith("-") or not re.search(r"[=~]", override):
+        return f"{override}: settings have the form key=value, without dashes"
+    return f"{override}: {message}. A text with = or spaces needs quotes of its own: 'common=[\"data=toys\"]'"
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """``; did you mean A or B?``, or nothing where no known name is near."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def unknown_key(key: str, known: Sequence[str]) -> str:
+    """The message for a key that there is not."""
+    return f"{key}: unknown key{did_you_mean(key, known)} All keys: --print-config"
+
+
+def of_another_task(key: str, owner: str, task: str) -> str:
+    """The message for a key that belongs to another task than the run's."""
+    return f"{key}: is a setting of {TASKS[owner]} alone; the model of this run is one of {TASKS[task]}"

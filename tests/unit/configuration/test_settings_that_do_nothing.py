@@ -1,0 +1,106 @@
+"""A setting that would not act in a run is refused, with the reason and the value that is allowed."""
+
+from __future__ import annotations
+
+import pytest
+
+from cove_dist.composition import load_run_config, target
+from cove_dist.errors import ConfigError
+from tests.unit.configuration.schemas import build
+
+COVE, ITEMS = "quantizer=cove", "quantizer=cove_items"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model=bprmf", "trainer.precision=bfloat16"], r"trainer\.precision = bfloat16: .*float32; allowed: float32"),
+        (
+            ["model=bprmf", "embeddings.optimizer.name=sparse_adam", "trainer.gradient_clip_norm=1"],
+            r"trainer\.gradient_clip_norm = 1: .*not clipped under sparse_adam.*; allowed: None",
+        ),
+        (
+            ["model=lightgcn", "trainer.optimizer.learning_rate=0.1"],
+            r"trainer\.optimizer\.learning_rate = 0\.1: .*tables",
+        ),
+        (
+            ["model=bprmf", COVE, "quantizer.learning=ema", "trainer.optimizer.name=sgd"],
+            r"trainer\.optimizer\.name = sgd",
+        ),
+        (["quantizer.alpha=0.3"], r"quantizer\.alpha = 0\.3: would do nothing: nothing is quantized; .*allowed: 1\.0"),
+        (["model=sasrec", "quantizer.omega_c=0.3"], r"quantizer\.omega_c = 0\.3: .*"),
+        (["quantizer=cove", "quantizer.ema_decay=0.5"], r"quantizer\.ema_decay = 0\.5: .*quantizer\.learning=ema"),
+        (
+            [COVE, "quantizer.learning=ema", "quantizer.codebook_gradient=quantization"],
+            r"quantizer\.codebook_gradient = quantization: .*moving averages",
+        ),
+        ([COVE, "quantizer.kmeans_step=3"], r"quantizer\.kmeans_step = 3: .*quantizer\.start=kmeans"),
+        ([COVE, "quantizer.kmeans_batches=3"], r"quantizer\.kmeans_batches = 3: .*quantizer\.start=kmeans"),
+        (["model=bprmf", "negatives.power=0.5"], r"negatives\.power = 0\.5: .*negatives\.source=popularity"),
+        (["model=sasrec", "lists.sampled=7"], r"lists\.sampled = 7: .*lists\.softmax=sampled; allowed: 4096"),
+        (["model=sasrec", "lists.sampled_power=0.5"], r"lists\.sampled_power = 0\.5: .*lists\.softmax=sampled"),
+        (["model=sasrec", "lists.fuse_output=false"], r"lists\.fuse_output = False: .*without a quantizer"),
+        (["model=sasrec", "lists.mask_share=0.5"], r"lists\.mask_share = 0\.5: .*model=bert4rec"),
+        (["model=fans", "lists.mask_last=0.5"], r"lists\.mask_last = 0\.5: .*model=bert4rec"),
+        (["model=bert4rec", "lists.curriculum_steps=5"], r"lists\.curriculum_steps = 5: .*model=fans; allowed: 0"),
+        (["experiment=aotm_fans", "model=sasrec"], r"lists\.curriculum_steps = 1600: .*model=fans"),
+    ],
+)
+def test_a_setting_that_would_not_act_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_run_config(overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [COVE, "quantizer.learning=ema", "quantizer.ema_decay=0.5"],
+        [COVE, "quantizer.start=kmeans", "quantizer.kmeans_step=3"],
+        ["model=bprmf", "negatives.source=popularity", "negatives.power=0.5"],
+        ["model=bprmf", COVE, "trainer.optimizer.learning_rate=0.1"],
+        ["model=bprmf", "trainer.optimizer.learning_rate=0.1", "embeddings.optimizer.learning_rate=0.1"],
+        ["model=sasrec", "lists.softmax=sampled", "lists.sampled=7"],
+        ["model=sasrec", ITEMS, "lists.fuse_output=false", "quantizer.omega_c=0.3"],
+        ["model=bert4rec", "lists.mask_share=0.5"],
+        ["model=fans", "lists.curriculum_steps=5"],
+        ["quantizer.alpha=1.0"],
+    ],
+)
+def test_it_is_taken_where_it_acts_and_where_it_is_the_default(overrides: list[str]) -> None:
+    load_run_config(overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["lists.softmax=sampled"], r"lists\.softmax: is a setting of sequential models alone; .*click-through"),
+        (["+lists.softmax=sampled"], r"lists\.softmax: is a setting of sequential models alone"),
+        (["model=sasrec", "negatives.count=3"], r"negatives\.count: is a setting of collaborative filtering alone"),
+        (["evaluation.rank_test=[full]"], r"evaluation\.rank_test: is a setting of collaborative filtering alone"),
+        (["model=sasrec", "+evaluation.rank_test=[full]"], r"evaluation\.rank_test: is a setting of collab"),
+        (["experiment=aotm_fans", "model=deepfm"], r"lists\.curriculum_steps: is a setting of sequential models alone"),
+        (["task=cf"], r"task: follows from the model"),
+        (["data.threshold=3"], r"data\.threshold = 3: is read when data is prepared, not by training"),
+        (["data.name=mine"], r"data\.name = mine: is read when data is prepared"),
+        (["quantizer=none", "quantizer.item_levels=[5]"], r"quantizer = none: .*choose cove or cove_items"),
+        (["hydra.run.dir=x"], r"hydra\.run\.dir=x: is a setting of Hydra's launcher"),
+    ],
+)
+def test_settings_of_other_tasks_and_programs_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_run_config(overrides)
+
+
+@pytest.mark.parametrize("model", ["deepfm", "bprmf", "sasrec"])
+def test_a_run_has_the_section_of_its_own_task_alone(model: str) -> None:
+    config, composed = load_run_config([f"model={model}"])
+    own = {"deepfm": set(), "bprmf": {"negatives"}, "sasrec": {"lists"}}[model]
+    assert {"negatives", "lists"} & set(composed) == own
+    assert {key for key in ("negatives", "lists") if getattr(config, key) is not None} == own
+
+
+@pytest.mark.parametrize("model", ["bprmf", "neumf", "cfkg"])
+def test_models_say_whether_they_have_parameters_besides_their_tables(model: str) -> None:
+    config, _ = load_run_config([f"model={model}", "embeddings.dim=8"])
+    parameters = list(build(config).objective.parameters())
+    assert target(config.model, "model")[0].has_parameters == bool(parameters)

@@ -1,0 +1,60 @@
+"""Every shipped YAML file is composed, checked and built."""
+
+from __future__ import annotations
+
+import pytest
+from omegaconf import OmegaConf
+
+from cove_dist.composition import check_arguments, compose_yaml, config_folder, load_run_config, target
+from cove_dist.errors import ConfigError
+from tests.unit.configuration.schemas import build, options
+
+
+@pytest.mark.parametrize("quantizer", options("quantizer"))
+@pytest.mark.parametrize("model", options("model"))
+def test_every_model_is_built_with_every_quantizer(model: str, quantizer: str) -> None:
+    overrides = [
+        f"model={model}",
+        f"quantizer={quantizer}",
+        "embeddings.dim=8",
+        "trainer.early_stopping.metric=ndcg@10",
+    ]
+    section = OmegaConf.to_container(OmegaConf.load(config_folder() / "model" / f"{model}.yaml"))
+    task = target(section, "model")[0].task
+    if task != "lists" and quantizer == "cove_aotm":
+        with pytest.raises(ConfigError, match=r"quantizer\.omega_c = 1\.0: codes are classified where"):
+            load_run_config(overrides)
+        return
+    if task == "lists" and quantizer == "cove":
+        with pytest.raises(ConfigError, match=r"lists have items alone .* allowed: null \(quantizer=cove_items\)"):
+            load_run_config(overrides)
+        return
+    config, _ = load_run_config(overrides)
+    assert set(build(config).objective.quantizers) == set(config.quantizer.levels())
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_is_built(experiment: str) -> None:
+    config, _ = load_run_config([f"experiment={experiment}"])
+    assert config.output == f"runs/{experiment}"
+    build(config)
+
+
+@pytest.mark.parametrize("trainer", options("trainer"))
+def test_every_trainer_is_composed(trainer: str) -> None:
+    model = {"cf": "bprmf", "lists": "sasrec"}.get(trainer, "deepfm")
+    load_run_config([f"trainer={trainer}", f"model={model}"])
+
+
+@pytest.mark.parametrize("data", options("data"))
+def test_every_data_set_is_built(data: str) -> None:
+    section = OmegaConf.to_container(compose_yaml("prepare", [f"data={data}"]))["data"]
+    dataset, arguments = target(section, "data")
+    assert arguments.pop("name") == data
+    assert arguments.pop("path") == f"data/{data}"
+    dataset(**check_arguments(dataset, arguments, "data"))
+
+
+@pytest.mark.parametrize("name", options("."))
+def test_every_primary_file_is_composed(name: str) -> None:
+    compose_yaml(name, [])
