@@ -26,8 +26,8 @@ from rich.table import Table
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from cove_dist.composition import load_run_config
+from cove_dist.distributed import process_group
 from cove_dist.training.build import build
-from cove_dist.training.distributed import process_group
 from cove_dist.training.memory import resident_mb
 from data_pipeline.batch import Batch
 from data_pipeline.json_files import write_json

@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cove_dist.composition import load_run_config
-from cove_dist.training.distributed import process_group
+from cove_dist.distributed import process_group
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
 from launch.cli import quiet_libraries

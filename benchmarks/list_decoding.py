@@ -26,8 +26,8 @@ from torch import nn
 
 from cove_dist.models.sequential.bert4rec import BERT4Rec
 from cove_dist.models.sequential.fans import FANS
-from cove_dist.tasks.lists.decoding import Request, continue_lists
-from cove_dist.tasks.lists.ranking import Catalogue
+from cove_dist.tasks.sequential.decoding import Request, continue_lists
+from cove_dist.tasks.sequential.ranking import Catalogue
 from data_pipeline.json_files import write_json
 
 DIM, LAYERS, HEADS, DEPTH = 64, 3, 8, 10

@@ -43,12 +43,12 @@ from sklearn.metrics import adjusted_mutual_info_score
 from cove_dist.composition import compose_yaml
 from cove_dist.config import RunConfig
 from cove_dist.errors import UserError
+from cove_dist.inference.export import ids_file
 from cove_dist.quantization import perplexity
 from cove_dist.report.categories import load_categories
 from cove_dist.report.codes import EntityCodes, load_codes
 from cove_dist.report.run_folder import Run, load_run
 from cove_dist.runs import load_saved_run
-from cove_dist.training.export import ids_file
 from cove_dist.training.program import evaluate_run, find_checkpoint, train
 from data_pipeline.datasets.synthetic import Synthetic
 from data_pipeline.errors import DataError

@@ -17,8 +17,8 @@ import torch
 
 from cove_dist.composition import load_run_config
 from cove_dist.config import RunConfig
-from cove_dist.training.distributed import Runtime, process_group
-from cove_dist.training.tasks import task_of
+from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.tasks.registry import task_of
 from cove_dist.training.trainer import Trainer
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
@@ -31,7 +31,7 @@ NAMES |= {"ndcg@10": "ndcg@10", "hr@10": "hr@10"}  # of lists
 class Ours:
     """See `epochs.Contestant`."""
 
-    def __init__(self, config: RunConfig, schema: Schema, runtime: Runtime) -> None:
+    def __init__(self, config: RunConfig, schema: Schema, runtime: DistributedContext) -> None:
         self.trainer = Trainer(config, schema, runtime)
         self.trainer.trainable.model.train()
         self.name = f"ours, {config.model['_target_'].rsplit('.', 1)[1]}"

@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 import recbole_turns as turns
 import torch
 
-from cove_dist.evaluation.lists import ListCompletion
+from cove_dist.evaluation.sequential import ListCompletion
 from data_pipeline.schema import INPUT, LIST, TARGET, Schema
 
 DIM, WINDOW, HORIZONTAL, VERTICAL = 64, 5, 16, 4
@@ -117,7 +117,7 @@ def recbole_config(model: str, folder: Path, longest: int, seed: int, arguments:
 def our_overrides(model: str, seed: int, arguments: argparse.Namespace) -> list[str]:
     layers, dropout = f"model.num_layers={arguments.layers}", f"model.dropout={arguments.dropout}"
     transformer = [layers, dropout, f"model.num_heads={arguments.heads}"]
-    masks = [f"lists.mask_share={MASKED}", f"lists.mask_last={LAST_ALONE}"]
+    masks = [f"sequential.mask_share={MASKED}", f"sequential.mask_last={LAST_ALONE}"]
     filters = [f"model.horizontal_filters={HORIZONTAL}", f"model.vertical_filters={VERTICAL}"]
     own = {
         "sasrec": transformer,
@@ -127,7 +127,7 @@ def our_overrides(model: str, seed: int, arguments: argparse.Namespace) -> list[
     }[model]
     rate = arguments.our_learning_rate or arguments.learning_rate
     rates = [f"{part}.optimizer.learning_rate={rate}" for part in ("trainer", "embeddings")]
-    data = ["data=movielens_100k", f"data.path={arguments.data}", f"model={model}", "trainer=lists"]
+    data = ["data=movielens_100k", f"data.path={arguments.data}", f"model={model}", "trainer=sequential"]
     steps = [f"trainer.batch_size={arguments.lists}", f"trainer.warmup_steps={arguments.warmup}", "trainer.device=cpu"]
     evaluated = ["evaluation.ndcg_at=[10]", "evaluation.hit_rate_at=[10]", "trainer.early_stopping.metric=ndcg@10"]
     evaluated += ["evaluation.exclude_seen=false"]  # as RecBole ranks

@@ -35,9 +35,9 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from training_step_contestants import Contestant, Stopwatch
 
 from cove_dist.composition import load_run_config
+from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import UserError
-from cove_dist.training.distributed import Runtime, process_group
-from cove_dist.training.loaders import training_loader
+from cove_dist.tasks.loaders import training_loader
 from data_pipeline.errors import DataError
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
@@ -87,7 +87,7 @@ def measure(settings: Settings) -> dict[str, Any]:
         }
 
 
-def build_contestants(settings: Settings, runtime: Runtime) -> dict[str, Contestant]:
+def build_contestants(settings: Settings, runtime: DistributedContext) -> dict[str, Contestant]:
     schema = Schema.load(settings.data)
     overrides = {
         name: [*own, f"data.path={settings.data}", "trainer.device=cpu", *settings.overrides_of(name)]

@@ -14,9 +14,9 @@ import torch
 import torch.distributed as dist
 
 from cove_dist.composition import load_run_config
-from cove_dist.quantization import CascadedQuantizer, CodebookUpkeep, Replicas, UpkeepSettings, quantizer
+from cove_dist.distributed import DistributedContext
+from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, Replicas, UpkeepSettings, quantizer
 from cove_dist.quantization.search import nearest_code
-from cove_dist.training.distributed import Runtime
 from cove_dist.training.trainer import Trainer
 from data_pipeline.batch import Batch
 from data_pipeline.schema import Schema
@@ -72,7 +72,12 @@ class Contestant:
     """
 
     def __init__(
-        self, overrides: Sequence[str], batches: Sequence[Batch], schema: Schema, runtime: Runtime, overlapped: bool
+        self,
+        overrides: Sequence[str],
+        batches: Sequence[Batch],
+        schema: Schema,
+        runtime: DistributedContext,
+        overlapped: bool,
     ) -> None:
         config, _ = load_run_config(overrides)
         self.trainer = Trainer(config, schema, runtime)
@@ -85,7 +90,7 @@ class Contestant:
             early = OverlappedSum(list(self.quantizers.values()))
             objective.register_forward_hook(early.begin)
             replicas = Replicas(runtime.rank, runtime.world_size, early.collect)
-            self._after_step = CodebookUpkeep(self.quantizers, UpkeepSettings(), replicas).after_step
+            self._after_step = CodebookMaintenance(self.quantizers, UpkeepSettings(), replicas).after_step
         self.watch = Stopwatch()
         for one in self.quantizers.values():
             one.register_forward_pre_hook(lambda *_: self.watch.start("forward"))

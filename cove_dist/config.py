@@ -249,7 +249,7 @@ class NegativesConfig:
 
 
 @settings
-class ListsConfig:
+class SequentialConfig:
     """How lists are continued."""
 
     softmax: Literal["vocabulary_parallel", "full", "sampled"]
@@ -309,7 +309,7 @@ class RunConfig:
     seed: NonNegativeInt
     output: Text
     negatives: NegativesConfig | None = None
-    lists: ListsConfig | None = None
+    sequential: SequentialConfig | None = None
 
     def check_evaluation(self, task: str, schema: Schema | None = None) -> None:
         """Refuse to stop by a metric, or to rank by a protocol, that the task does not have, or the data once known.

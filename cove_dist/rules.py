@@ -91,18 +91,18 @@ RULES = (
         "acts with negatives.source=popularity",
     ),
     Rule(
-        ("lists.sampled", "lists.sampled_power"),
-        lambda c, _: c.lists.softmax == "sampled",
-        "acts with lists.softmax=sampled",
+        ("sequential.sampled", "sequential.sampled_power"),
+        lambda c, _: c.sequential.softmax == "sampled",
+        "acts with sequential.softmax=sampled",
     ),
-    Rule(("lists.fuse_output",), _is_quantized, "there are no fused embeddings without a quantizer"),
+    Rule(("sequential.fuse_output",), _is_quantized, "there are no fused embeddings without a quantizer"),
     Rule(
-        ("lists.mask_share", "lists.mask_last"),
+        ("sequential.mask_share", "sequential.mask_last"),
         _masks_items,
         "this model is not trained on masked items; acts with model=bert4rec",
     ),
     Rule(
-        ("lists.curriculum_steps",),
+        ("sequential.curriculum_steps",),
         lambda _, model: model.decoding == "parallel",
         "this model does not predict all targets at once; acts with model=fans",
     ),
@@ -144,7 +144,7 @@ def check_sections(config: RunConfig, task: str) -> None:
     Raises:
         ConfigError: naming the section.
     """
-    section = {"cf": "negatives", "lists": "lists"}.get(task)
+    section = {"cf": "negatives", "sequential": "sequential"}.get(task)
     if section is not None and getattr(config, section) is None:
         raise ConfigError(f"{section}: missing")
 
@@ -155,21 +155,21 @@ def check_quantizer(config: RunConfig, task: str) -> None:
     Raises:
         ConfigError: with the key and what is allowed.
     """
-    if task == "lists" and config.quantizer.user_levels is not None:
+    if task == "sequential" and config.quantizer.user_levels is not None:
         raise ConfigError(
             f"quantizer.user_levels = {list(config.quantizer.user_levels)}: lists have items alone to be quantized;"
             " allowed: null (quantizer=cove_items)"
         )
-    if task != "lists" and config.quantizer.omega_c:
+    if task != "sequential" and config.quantizer.omega_c:
         raise ConfigError(
             f"quantizer.omega_c = {config.quantizer.omega_c}: codes are classified where lists are continued, not in"
             f" the task {task}; allowed: 0"
         )
-    two_stage = config.lists is not None and config.lists.two_stage
-    if two_stage and config.lists.categories is None and config.quantizer.item_levels is None:
+    two_stage = config.sequential is not None and config.sequential.two_stage
+    if two_stage and config.sequential.categories is None and config.quantizer.item_levels is None:
         raise ConfigError(
-            "lists.two_stage = true: needs categories of items: set lists.categories=COLUMN of ready-made ones, or"
-            " quantizer=cove_items, whose coarsest codes then are the categories"
+            "sequential.two_stage = true: needs categories of items: set sequential.categories=COLUMN of ready-made"
+            " ones, or quantizer=cove_items, whose coarsest codes then are the categories"
         )
     if config.quantizer.omega_c and config.quantizer.item_levels is None:
         raise ConfigError(

@@ -20,7 +20,7 @@ from yaml import YAMLError
 from cove_dist.errors import ConfigError
 from cove_dist.overrides import key_of, quoted, text_of, value_of
 
-TASKS = {"ctr": "click-through rate models", "cf": "collaborative filtering", "lists": "sequential models"}
+TASKS = {"ctr": "click-through rate models", "cf": "collaborative filtering", "sequential": "sequential models"}
 FILE = "file"  # the key by which a program passes on a grid or search file, whose keys replace its defaults
 _WITH_FILE = ("experiment", "tune")
 

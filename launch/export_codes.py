@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cove_dist.training.export import CODES_FILE, export_codes
+from cove_dist.inference.export import CODES_FILE, export_codes
 from launch.cli import run
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cove_dist.training.popularity import evaluate_popularity
+from cove_dist.inference.popularity import evaluate_popularity
 from launch.cli import run
 from launch.tables import show_evaluation
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from cove_dist.training.recommend import recommend
+from cove_dist.inference.recommend import recommend
 from launch.cli import run
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from cove_dist.evaluation.classification import BinnedAUC, LogLoss
 from cove_dist.evaluation.declarations import FULL_PREFIX, names_of
-from cove_dist.evaluation.lists import ListCompletion
 from cove_dist.evaluation.ranking import UserRanking
+from cove_dist.evaluation.sequential import ListCompletion
 from cove_dist.evaluation.top_k import Coverage, TopK
 
 _CTR = (BinnedAUC, LogLoss, UserRanking)
@@ -28,7 +28,7 @@ def metric_names(
     if task == "cf":
         kinds = [_CF[ranking] for ranking in rankings]
         return [prefix + name for prefix, kind in kinds for m in kind for name in names_of(m, ndcg_at, hit_rate_at)]
-    if task == "lists":
+    if task == "sequential":
         any_data = names_of(ListCompletion, ndcg_at, hit_rate_at)
         return any_data if longest is None else ListCompletion.defined(ndcg_at, hit_rate_at, longest)
     return [name for metric in _CTR for name in names_of(metric, ndcg_at, hit_rate_at)]

@@ -46,7 +46,7 @@ def protocol_of(task: str, schema: Schema, group_by: Group | None = None, exclud
             " request=COLUMN, which names the request (impression, session) of every row, or leave group_by=null"
         )
     if exclude_seen is None:
-        exclude_seen = task == "lists" and schema.longest_target == 1
+        exclude_seen = task == "sequential" and schema.longest_target == 1
     return Protocol(group_by or "user_id", exclude_seen, _words(task, group_by, exclude_seen))
 
 
@@ -62,7 +62,7 @@ def check_protocol(task: str, group_by: Group | None, exclude_seen: bool | None)
             f"evaluation.group_by = {group_by}: the task {task} ranks all items {ranked}; allowed: null. Requests"
             " group the labelled rows of click-through rate models"
         )
-    if exclude_seen is not None and task != "lists":
+    if exclude_seen is not None and task != "sequential":
         kept = "items of earlier splits are always left out" if task == "cf" else "the rows themselves are ranked"
         raise ConfigError(f"evaluation.exclude_seen = {exclude_seen}: in the task {task} {kept}; allowed: null")
 

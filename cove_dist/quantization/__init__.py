@@ -3,17 +3,17 @@
 from cove_dist.quantization.classification import CodeClassifier
 from cove_dist.quantization.quantizer import CascadedQuantizer, QuantizerOutput
 from cove_dist.quantization.replicas import Replicas
-from cove_dist.quantization.upkeep import CodebookUpkeep, UpkeepSettings
-from cove_dist.quantization.usage import UsageSince, dead_share, perplexity
+from cove_dist.quantization.upkeep import CodebookMaintenance, UpkeepSettings
+from cove_dist.quantization.usage import CodeUsage, dead_share, perplexity
 
 __all__ = [
     "CascadedQuantizer",
     "CodeClassifier",
-    "CodebookUpkeep",
+    "CodeUsage",
+    "CodebookMaintenance",
     "QuantizerOutput",
     "Replicas",
     "UpkeepSettings",
-    "UsageSince",
     "dead_share",
     "perplexity",
 ]

@@ -53,9 +53,9 @@ class CascadedQuantizer(nn.Module):
     The codebooks ``codebooks[i]``, ``[v_i, d]``, are the same on every replica. Where they learn by gradient they are
     ordinary parameters, and every forward pass that is back-propagated gives each of them a gradient, zeros included.
     As moving averages they get none, from the task neither: a training pass adds up what each code was chosen by, and
-    `CodebookUpkeep.after_step` moves them. They and their statistics then stay in float32, or float64, in a module that
-    is cast to less, such as bfloat16: the changes of a step are too small for it. `freeze` keeps single codebooks as
-    they are.
+    `CodebookMaintenance.after_step` moves them. They and their statistics then stay in float32, or float64, in a module
+    that is cast to less, such as bfloat16: the changes of a step are too small for it. `freeze` keeps single codebooks
+    as they are.
 
     Usage, moving averages and observations are gathered in training mode, with and without gradients: as with batch
     normalization, `torch.no_grad` does not stop them and `eval` does. A pass that activation checkpointing repeats
@@ -228,7 +228,7 @@ class CascadedQuantizer(nn.Module):
         return fused.to(rows.dtype), first, parents, loss
 
     def usage(self) -> tuple[torch.Tensor, ...]:
-        """How often this process has chosen each code in training mode (see `UsageSince`): int64 ``[v_i]`` a level."""
+        """How often this process has chosen each code in training mode (see `CodeUsage`): int64 ``[v_i]`` a level."""
         return self._usage.clone().split(self.levels)
 
     def extra_repr(self) -> str:
@@ -264,7 +264,7 @@ class CascadedQuantizer(nn.Module):
         codes: torch.Tensor,
         chosen: list[torch.Tensor],
     ) -> None:
-        """Add a training pass to usage, and to what `CodebookUpkeep` will need."""
+        """Add a training pass to usage, and to what `CodebookMaintenance` will need."""
         self._usage += torch.cat(chosen)
         if self.moving_averages is not None:
             self.moving_averages.observe(flat, weights, codes)

@@ -19,7 +19,7 @@ from cove_dist.quantization.quantizer import CascadedQuantizer
 from cove_dist.quantization.replicas import ALONE, Replicas, generator
 from cove_dist.quantization.sampling import draw_vectors
 from cove_dist.quantization.search import nearest_with_distance
-from cove_dist.quantization.usage import UsageSince
+from cove_dist.quantization.usage import CodeUsage
 
 Start = Literal["random", "kmeans"]
 RowState = Callable[[torch.Tensor], Mapping[str, Any]]
@@ -66,7 +66,7 @@ class UpkeepSettings:
 AVERAGES_ALONE = UpkeepSettings()
 
 
-class CodebookUpkeep:
+class CodebookMaintenance:
     """Keeps the codebooks of some quantizers; call `after_step` after every optimizer step, on every replica.
 
     What it changes is the same on every replica, to the bit. Under `DistributedDataParallel` give that
@@ -95,7 +95,7 @@ class CodebookUpkeep:
         self._settings = settings
         self._replicas = replicas
         self._optimizer_state = optimizer_state
-        self._usage = UsageSince(self._quantizers.values())
+        self._usage = CodeUsage(self._quantizers.values())
         self._collected: dict[str, list[Observation]] = {name: [] for name in self._quantizers}
         for quantizer in self._quantizers.values():
             quantizer.keep_observation = settings.start == "kmeans" or settings.revive_every is not None

@@ -31,7 +31,7 @@ def dead_share(counts: torch.Tensor) -> torch.Tensor:
     return (counts == 0).double().mean()
 
 
-class UsageSince:
+class CodeUsage:
     """How often this process chose each code of some quantizers since a moment, in training mode."""
 
     def __init__(self, quantizers: Iterable[CascadedQuantizer]) -> None:

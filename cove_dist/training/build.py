@@ -15,20 +15,20 @@ from torchrec.distributed.model_parallel import DefaultDataParallelWrapper
 from torchrec.optim.keyed import CombinedOptimizer
 
 from cove_dist.config import RunConfig
+from cove_dist.distributed import DistributedContext
 from cove_dist.embeddings.initialization import fill_normal_
 from cove_dist.embeddings.optimizers import SPARSE, fuse_optimizer
 from cove_dist.embeddings.replicated import look_up_unpooled
 from cove_dist.embeddings.sharding import plan_tables, sharders
 from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX, table_names
-from cove_dist.tasks.lists.build import has_item_bias
-from cove_dist.training.distributed import Runtime
+from cove_dist.tasks.registry import task_of
+from cove_dist.tasks.sequential.build import has_item_bias
 from cove_dist.training.optimization import build_optimizer, build_schedule
-from cove_dist.training.tasks import task_of
 from data_pipeline.schema import Schema
 
 
 @dataclass
-class Trainable:
+class TrainState:
     """What a step changes."""
 
     model: DistributedModelParallel
@@ -56,7 +56,7 @@ class Trainable:
         schedule.last_epoch, schedule._step_count, schedule._last_lr = step, step + 1, rates
 
 
-def build(config: RunConfig, schema: Schema, runtime: Runtime, batch_size: int) -> Trainable:
+def build(config: RunConfig, schema: Schema, runtime: DistributedContext, batch_size: int) -> TrainState:
     """Build, shard and initialize what a run trains. A collective call.
 
     The initial values depend on ``config.seed`` alone, not on the plan or the number of ranks; afterwards each rank's
@@ -96,7 +96,7 @@ def build(config: RunConfig, schema: Schema, runtime: Runtime, batch_size: int) 
     initialize_tables(sharded, config.embeddings.init_std, config.seed)
     optimizer = build_optimizer(sharded, config)
     torch.manual_seed(config.seed * 1_000_003 + runtime.rank)
-    return Trainable(sharded, optimizer, build_schedule(optimizer, config.trainer.warmup_steps))
+    return TrainState(sharded, optimizer, build_schedule(optimizer, config.trainer.warmup_steps))
 
 
 def untrained(model: nn.Module) -> list[str]:
@@ -113,7 +113,9 @@ def describe_model(config: RunConfig, schema: Schema) -> dict[str, Any]:
         "quantizer.learning": config.quantizer.learning if config.quantizer.levels() else None,
         "codebook classification": config.quantizer.omega_c > 0,
         "bias of items": has_item_bias(config) or None,
-        "categories": (None, False) if config.lists is None else (config.lists.categories, config.lists.two_stage),
+        "categories": (None, False)
+        if config.sequential is None
+        else (config.sequential.categories, config.sequential.two_stage),
         "tables": {column.table_name: column.num_rows for column in schema.categorical},
         "dense columns": [column.name for column in schema.dense],
     }

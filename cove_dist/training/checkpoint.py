@@ -21,10 +21,10 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
+from cove_dist.distributed import DistributedContext
 from cove_dist.errors import CheckpointError
 from cove_dist.evaluation.declarations import higher_is_better
-from cove_dist.training.build import Trainable
-from cove_dist.training.distributed import Runtime
+from cove_dist.training.build import TrainState
 from data_pipeline.json_files import undefined_as_nan, write_json
 
 _PARTIAL, _META = ".partial", "meta.json"
@@ -99,7 +99,7 @@ class CheckpointWriter:
         keep, metric: see `CheckpointFolder.prune`.
     """
 
-    def __init__(self, folder: CheckpointFolder, runtime: Runtime, keep: int, metric: str) -> None:
+    def __init__(self, folder: CheckpointFolder, runtime: DistributedContext, keep: int, metric: str) -> None:
         self.files = folder
         self.runtime = runtime
         self.retention = (keep, metric)
@@ -110,7 +110,7 @@ class CheckpointWriter:
             folder.folder.mkdir(parents=True, exist_ok=True)
             folder.remove_partial()
 
-    def save(self, trainable: Trainable, own: dict[str, Any], meta: CheckpointMeta) -> None:
+    def save(self, trainable: TrainState, own: dict[str, Any], meta: CheckpointMeta) -> None:
         """Copy the state now, write it while training goes on. Waits for the save before, if it still runs.
 
         Args:
@@ -162,7 +162,7 @@ def read_meta(path: Path) -> CheckpointMeta:
         raise CheckpointError(f"{path}: not a complete checkpoint ({error}). Choose another, or remove it.") from error
 
 
-def trainable_state(trainable: Trainable) -> dict[str, Any]:
+def trainable_state(trainable: TrainState) -> dict[str, Any]:
     return {
         "model": trainable.model.state_dict(),
         "optimizer": trainable.optimizer.state_dict(),
@@ -170,7 +170,7 @@ def trainable_state(trainable: Trainable) -> dict[str, Any]:
     }
 
 
-def load_model(path: Path, trainable: Trainable, model: dict[str, Any]) -> CheckpointMeta:
+def load_model(path: Path, trainable: TrainState, model: dict[str, Any]) -> CheckpointMeta:
     """Load the weights alone, into any sharding and number of ranks. Collective.
 
     Raises:
@@ -185,7 +185,7 @@ def load_model(path: Path, trainable: Trainable, model: dict[str, Any]) -> Check
 
 
 def load_trainable(
-    path: Path, trainable: Trainable, runtime: Runtime, model: dict[str, Any]
+    path: Path, trainable: TrainState, runtime: DistributedContext, model: dict[str, Any]
 ) -> tuple[CheckpointMeta, dict[str, Any] | None]:
     """Load all that training needs to go on. Collective.
 

@@ -11,16 +11,16 @@ import torch.distributed as dist
 from torchrec.optim.keyed import CombinedOptimizer
 
 from cove_dist.config import QuantizerConfig
+from cove_dist.distributed import DistributedContext, sum_over_ranks
 from cove_dist.quantization import (
     CascadedQuantizer,
-    CodebookUpkeep,
+    CodebookMaintenance,
+    CodeUsage,
     Replicas,
     UpkeepSettings,
-    UsageSince,
     dead_share,
     perplexity,
 )
-from cove_dist.training.distributed import Runtime, sum_over_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -39,15 +39,20 @@ class Codebooks:
     """
 
     def __init__(
-        self, quantizers: Quantizers, config: QuantizerConfig, seed: int, runtime: Runtime, optimizer: CombinedOptimizer
+        self,
+        quantizers: Quantizers,
+        config: QuantizerConfig,
+        seed: int,
+        runtime: DistributedContext,
+        optimizer: CombinedOptimizer,
     ) -> None:
         self._quantizers = quantizers
         self._config = config
         self._runtime = runtime
         settings = UpkeepSettings(config.start, config.kmeans_step, config.kmeans_batches, config.revive_every, seed)
         replicas = Replicas(runtime.rank, runtime.world_size, dist.all_reduce)
-        self._upkeep = CodebookUpkeep(quantizers, settings, replicas, lambda p: optimizer.state.get(p, {}))
-        self._epoch = UsageSince(quantizers.values())
+        self._upkeep = CodebookMaintenance(quantizers, settings, replicas, lambda p: optimizer.state.get(p, {}))
+        self._epoch = CodeUsage(quantizers.values())
         self._low: set[str] = set()
         self._step = 0
 
@@ -95,7 +100,7 @@ class Codebooks:
         self._epoch.set_counts(state["epoch"])
 
 
-def health(quantizers: Quantizers, usage: UsageSince, counts: torch.Tensor) -> dict[str, float]:
+def health(quantizers: Quantizers, usage: CodeUsage, counts: torch.Tensor) -> dict[str, float]:
     """``perplexity_<entity>_<level>`` and ``dead_<entity>_<level>``, the share of codes never chosen.
 
     Args:

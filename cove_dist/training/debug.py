@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 from cove_dist.config import RunConfig
+from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
-from cove_dist.training.distributed import Runtime
 
 logger = logging.getLogger(__name__)
 
 STEPS = 5
 
 
-def debug_settings(config: RunConfig, runtime: Runtime) -> RunConfig:
+def debug_settings(config: RunConfig, runtime: DistributedContext) -> RunConfig:
     """Set torch up for debugging and cut the run short.
 
     Raises:

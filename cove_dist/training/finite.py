@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
+from cove_dist.distributed import DistributedContext
 from cove_dist.errors import TrainingError
-from cove_dist.training.distributed import Runtime
 
 _NEVER = torch.iinfo(torch.int64).max
 _ADVICE = (
@@ -28,7 +28,7 @@ class LossCheck:
         runtime: of this rank.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: DistributedContext) -> None:
         self._runtime = runtime
         self._names: list[str] = []
         self._first = torch.full((0,), _NEVER, device=runtime.device)
@@ -64,7 +64,7 @@ class LossCheck:
             raise TrainingError(f"loss not finite at step {step} ({names}): training diverged. {_ADVICE}")
 
 
-def check_state(state: Mapping[str, Any], step: int, runtime: Runtime) -> None:
+def check_state(state: Mapping[str, Any], step: int, runtime: DistributedContext) -> None:
     """Refuse parameters, buffers and optimizer moments that are not finite. A collective call.
 
     A loss is computed before the update of its step, so it cannot tell what the last update did. The check reads this

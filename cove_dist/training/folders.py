@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from cove_dist.training.distributed import Runtime
+from cove_dist.distributed import DistributedContext
 
 
 @contextmanager
-def replaced_folder(folder: Path, runtime: Runtime) -> Iterator[Path]:
+def replaced_folder(folder: Path, runtime: DistributedContext) -> Iterator[Path]:
     """A folder for every rank to write to, which takes the place of ``folder`` once all have. Collective.
 
     Until then, and after a failure, ``folder`` is what it was.

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from cove_dist.composition import load_run_config, load_settings
 from cove_dist.config import RunConfig, settings
+from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import CheckpointError, ConfigError
 from cove_dist.metrics_files import Evaluated, protocol_record
 from cove_dist.runs import (
@@ -28,16 +29,15 @@ from cove_dist.runs import (
     load_saved_run,
     read_records,
 )
+from cove_dist.tasks.ctr.evaluator import PredictionWriter, ctr_loader, evaluate, score
+from cove_dist.tasks.frequency import frequency_groups
+from cove_dist.tasks.registry import TASKS, task_name, task_of
 from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import CheckpointFolder, load_model, read_meta
-from cove_dist.training.ctr_evaluator import PredictionWriter, ctr_loader, evaluate, score
 from cove_dist.training.debug import debug_settings
-from cove_dist.training.distributed import Runtime, process_group
 from cove_dist.training.folders import replaced_folder
-from cove_dist.training.frequency import frequency_groups
 from cove_dist.training.resume import record_configuration
-from cove_dist.training.tasks import TASKS, task_name, task_of
-from cove_dist.training.trainer import Position, Trainer
+from cove_dist.training.trainer import Progress, Trainer
 from cove_dist.types import PositiveInt, Text
 from data_pipeline.fingerprint import split_fingerprint
 from data_pipeline.json_files import write_json
@@ -61,7 +61,9 @@ def train(overrides: Sequence[str]) -> None:
         train_here(config, composed, schema, runtime, folder)
 
 
-def train_here(config: RunConfig, composed: DictConfig, schema: Schema, runtime: Runtime, folder: Path | None) -> None:
+def train_here(
+    config: RunConfig, composed: DictConfig, schema: Schema, runtime: DistributedContext, folder: Path | None
+) -> None:
     """Train in a process group that stands. Collective."""
     if config.trainer.debug:
         config = debug_settings(config, runtime)
@@ -94,7 +96,7 @@ def refuse_existing_run(folder: Path, resume: Literal["no", "auto"]) -> None:
         raise ConfigError(f"output = {folder}: holds a trained run without checkpoints to resume; give another output")
 
 
-def write_summary(folder: Path, position: Position, config: RunConfig, runtime: Runtime) -> None:
+def write_summary(folder: Path, position: Progress, config: RunConfig, runtime: DistributedContext) -> None:
     """Keep what the comparison of runs needs: where training ended, its best validation, and its speed.
 
     ``samples_per_second`` is the median of the reports that have one: null after a single step.
@@ -166,7 +168,7 @@ def describe_evaluation(
 
 
 def evaluate_here(
-    config: RunConfig, schema: Schema, runtime: Runtime, folder: Path, request: EvaluateConfig
+    config: RunConfig, schema: Schema, runtime: DistributedContext, folder: Path, request: EvaluateConfig
 ) -> tuple[dict[str, float], Path]:
     """Evaluate in a process group that stands. Collective."""
     checkpoint = find_checkpoint(folder, config, request.checkpoint)

@@ -13,10 +13,12 @@ from pathlib import Path
 from torchrec.distributed.train_pipeline import TrainPipelineBase, TrainPipelineSparseDist
 
 from cove_dist.config import RunConfig
+from cove_dist.distributed import DistributedContext
 from cove_dist.errors import TrainingError
 from cove_dist.evaluation.declarations import higher_is_better
 from cove_dist.runs import CHECKPOINTS
 from cove_dist.tasks.base import StepOutput
+from cove_dist.tasks.registry import Evaluator, Task, task_name, task_of
 from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import (
     CheckpointFolder,
@@ -28,14 +30,12 @@ from cove_dist.training.checkpoint import (
 )
 from cove_dist.training.codebooks import Codebooks
 from cove_dist.training.debug import show_shapes_once
-from cove_dist.training.distributed import Runtime
 from cove_dist.training.finite import LossCheck, check_state
+from cove_dist.training.metrics import IntervalMetrics
 from cove_dist.training.optimization import replicated_state
 from cove_dist.training.replicas import check_replicas
 from cove_dist.training.reporting import Reporter
 from cove_dist.training.resume import Change, changes_since
-from cove_dist.training.tasks import Evaluator, Task, task_name, task_of
-from cove_dist.training.window import Window
 from data_pipeline.batch import Batch
 from data_pipeline.fingerprint import data_fingerprint
 from data_pipeline.schema import Schema
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Position:
+class Progress:
     """Training progress."""
 
     step: int = 0
@@ -64,11 +64,11 @@ class Trainer:
         runtime: of this rank.
     """
 
-    def __init__(self, config: RunConfig, schema: Schema, runtime: Runtime) -> None:
+    def __init__(self, config: RunConfig, schema: Schema, runtime: DistributedContext) -> None:
         self.config = config
         self.schema = schema
         self.runtime = runtime
-        self.position = Position()
+        self.position = Progress()
         task = task_of(config)
         config.check_evaluation(task_name(config), schema)
         self.train_loader = task.build_training_loader(config, schema, runtime)
@@ -78,7 +78,7 @@ class Trainer:
         self.pipeline = pipeline(self.trainable.model, self.trainable.optimizer, runtime.device)
         quantizers = dict(self.trainable.model.module.objective.quantizers.items())
         self.codebooks = Codebooks(quantizers, config.quantizer, config.seed, runtime, self.trainable.optimizer)
-        self.window = Window(quantizers, runtime)
+        self.window = IntervalMetrics(quantizers, runtime)
         self.losses = LossCheck(runtime)
         if config.trainer.debug:
             show_shapes_once(self.trainable.model.module)
@@ -107,7 +107,7 @@ class Trainer:
             return []
         changes = changes_since(folder, read_meta(path), self.config, self.data, self.runtime.world_size)
         meta, own = load_trainable(path, self.trainable, self.runtime, describe_model(self.config, self.schema))
-        self.position = Position(**meta.progress)
+        self.position = Progress(**meta.progress)
         if own is not None:
             self.codebooks.load_state_dict(own["codebooks"])
             if "window" in own:  # checkpoints have it since reports go on inside an interval
@@ -126,7 +126,7 @@ class Trainer:
         logger.info("resumed from %s", path)
         return changes
 
-    def train(self, folder: Path | None) -> Position:
+    def train(self, folder: Path | None) -> Progress:
         """Train to the end: all epochs, ``max_steps``, or early stopping.
 
         Args:

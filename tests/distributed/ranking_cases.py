@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from cove_dist.distributed import DistributedContext
 from cove_dist.evaluation import CTRMetrics
-from cove_dist.training.cf_evaluator import FullRanking, SampledRanking
-from cove_dist.training.distributed import Runtime
+from cove_dist.tasks.cf.evaluator import FullRanking, SampledRanking
 from data_pipeline.history import write_history
 from data_pipeline.schema import CANDIDATES
 from data_pipeline.streaming.transforms import row_block
@@ -67,7 +67,7 @@ class Case:
 class Scores:
     """A model and its vectors, which are the ids."""
 
-    def __init__(self, case: Case, runtime: Runtime) -> None:
+    def __init__(self, case: Case, runtime: DistributedContext) -> None:
         self._scores, self._block = torch.from_numpy(case.scores), (case.seen_items, runtime.rank, runtime.world_size)
 
     def users(self, ids: torch.Tensor) -> torch.Tensor:
@@ -92,7 +92,7 @@ def settings(folder: Path) -> Any:
     )
 
 
-def full(case: Case, folder: Path, batch_size: int, runtime: Runtime) -> Figures:
+def full(case: Case, folder: Path, batch_size: int, runtime: DistributedContext) -> Figures:
     """What `FullRanking` gives on this rank."""
     seen = {"user": case.seen_users - 1, "item": case.seen_items}  # the last seen user's row serves unseen ones
     schema = SimpleNamespace(entity=lambda name: SimpleNamespace(num_seen=seen[name]))
@@ -100,7 +100,7 @@ def full(case: Case, folder: Path, batch_size: int, runtime: Runtime) -> Figures
     return FullRanking(settings(folder), schema, "test", batch_size, runtime)(model, model)
 
 
-def sampled(case: Case, candidates: np.ndarray, batch_size: int, runtime: Runtime) -> Figures:
+def sampled(case: Case, candidates: np.ndarray, batch_size: int, runtime: DistributedContext) -> Figures:
     """What `SampledRanking` gives on this rank, which has every W-th user's rows."""
     rows = [
         (user, items)
@@ -123,7 +123,7 @@ def batch_of(rows: list[tuple[int, np.ndarray]]) -> Any:
     return batch
 
 
-def ctr(case: Case, batch_size: int, seed: int, runtime: Runtime) -> Figures:
+def ctr(case: Case, batch_size: int, seed: int, runtime: DistributedContext) -> Figures:
     """What `CTRMetrics` gives on this rank, which has every W-th user; a user's rows come in any order."""
     logits, labels, users = ctr_rows(case)
     order = np.random.default_rng(seed).permutation(len(users))

@@ -6,7 +6,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from cove_dist.training.distributed import process_group
+from cove_dist.distributed import process_group
 from tests.configurations import COVE
 from tests.distributed.ranks import run_ranks
 

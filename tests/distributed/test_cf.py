@@ -12,11 +12,11 @@ import torch
 import torch.distributed as dist
 
 from cove_dist.composition import load_run_config
+from cove_dist.distributed import process_group
 from cove_dist.tasks import cf_vectors
+from cove_dist.tasks.cf.evaluator import build_cf_evaluator
+from cove_dist.tasks.cf.loaders import cf_training_loader
 from cove_dist.training.build import build
-from cove_dist.training.cf_evaluator import build_cf_evaluator
-from cove_dist.training.cf_loaders import cf_training_loader
-from cove_dist.training.distributed import process_group
 from data_pipeline.history import History
 from data_pipeline.schema import Schema
 from tests.configurations import COVE

@@ -11,9 +11,9 @@ import torch
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
 from cove_dist.composition import load_run_config
+from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import CheckpointFolder, CheckpointMeta, CheckpointWriter, load_model
-from cove_dist.training.distributed import Runtime, process_group
 from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
@@ -150,6 +150,6 @@ def test_the_runtime_knows_its_rank() -> None:
     assert [runtime.rank for runtime in run_ranks(2, runtime_of_this_rank)] == [0, 1]
 
 
-def runtime_of_this_rank() -> Runtime:
+def runtime_of_this_rank() -> DistributedContext:
     with process_group("cpu") as runtime:
         return runtime

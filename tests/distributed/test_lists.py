@@ -14,11 +14,11 @@ from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from cove_dist.composition import load_run_config
-from cove_dist.tasks.lists.build import vocabulary_of
+from cove_dist.distributed import process_group
+from cove_dist.tasks.registry import task_of
+from cove_dist.tasks.sequential.build import vocabulary_of
 from cove_dist.training.build import build
-from cove_dist.training.distributed import process_group
 from cove_dist.training.program import train
-from cove_dist.training.tasks import task_of
 from data_pipeline.batch import Batch
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.blocks import Rows
@@ -26,7 +26,7 @@ from data_pipeline.streaming.draws import Draws
 from data_pipeline.streaming.loader import build_loader
 from tests.configurations import ROW_WISE
 from tests.distributed.ranks import run_ranks
-from tests.unit.lists.runs import small_run
+from tests.unit.sequential.runs import small_run
 
 STEPS = 6
 COVE = ("quantizer=cove_items", "quantizer.item_levels=[12,4]", "quantizer.omega_c=0.5")
@@ -73,7 +73,7 @@ def losses_on_the_same_batches(overrides: list[str]) -> list[float]:
 
 
 @pytest.mark.parametrize("tables", [(), ROW_WISE], ids=["replicated-adam", "row-wise-adagrad"])
-@pytest.mark.parametrize("quantizer", [(), (*COVE, "lists.item_bias=true")], ids=["base", "cove-with-bias"])
+@pytest.mark.parametrize("quantizer", [(), (*COVE, "sequential.item_bias=true")], ids=["base", "cove-with-bias"])
 @pytest.mark.parametrize("model", ["Recurrent", "Parallel"])
 def test_one_two_and_four_ranks_have_the_same_losses(
     prepared_lists: Path, tables: tuple[str, ...], quantizer: tuple[str, ...], model: str
@@ -84,7 +84,7 @@ def test_one_two_and_four_ranks_have_the_same_losses(
     for world_size in (2, 4):
         for losses in run_ranks(world_size, losses_on_the_same_batches, overrides):
             assert losses == pytest.approx(one, rel=5e-5)
-    full = run_ranks(2, losses_on_the_same_batches, [*overrides, "lists.softmax=full"])[0]
+    full = run_ranks(2, losses_on_the_same_batches, [*overrides, "sequential.softmax=full"])[0]
     assert full == pytest.approx(one, rel=5e-5)
 
 
@@ -98,7 +98,7 @@ def test_a_run_cut_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not_been(
     prepared_lists: Path, tmp_path: Path, model: str
 ) -> None:
     """With what is drawn anew in every step: masks, samples of the vocabulary, the curriculum's share."""
-    drawn = ("lists.softmax=sampled", "lists.sampled=20", "lists.curriculum_steps=9")
+    drawn = ("sequential.softmax=sampled", "sequential.sampled=20", "sequential.curriculum_steps=9")
     whole = small_run(prepared_lists, model, tmp_path / "whole", *ROW_WISE, *COVE, *drawn)
     run_ranks(2, train, whole)
     cut = small_run(prepared_lists, model, tmp_path / "cut", *ROW_WISE, *COVE, *drawn)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from cove_dist.composition import load_run_config
+from cove_dist.distributed import process_group
 from cove_dist.evaluation import CTRMetrics, FrequencyGroups, FrequencyMetrics
-from cove_dist.training.distributed import process_group
-from cove_dist.training.frequency import frequency_groups
+from cove_dist.tasks.frequency import frequency_groups
 from data_pipeline.schema import Schema
 from tests.configurations import small_run
 from tests.distributed.ranks import run_ranks

@@ -13,11 +13,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
 from cove_dist.composition import load_run_config
-from cove_dist.quantization import CascadedQuantizer, CodebookUpkeep, Replicas, UpkeepSettings
+from cove_dist.distributed import process_group
+from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, Replicas, UpkeepSettings
 from cove_dist.runs import LOG_FILE, read_records
 from cove_dist.training.build import build
 from cove_dist.training.codebooks import Codebooks
-from cove_dist.training.distributed import process_group
 from cove_dist.training.optimization import replicated_state
 from cove_dist.training.program import train
 from cove_dist.training.replicas import fingerprint
@@ -141,7 +141,7 @@ def train_without_torchrec(learning: str, frozen: tuple[int, ...]) -> tuple[int,
         start = [codebook.detach().clone() for codebook in model.quantizer.codebooks]
         ddp = DistributedDataParallel(model, broadcast_buffers=False)
         optimizer = torch.optim.Adam([p for p in ddp.parameters() if p.requires_grad], lr=0.01)
-        upkeep = CodebookUpkeep(
+        upkeep = CodebookMaintenance(
             {"item": model.quantizer},
             UpkeepSettings(start="kmeans", kmeans_step=5, kmeans_batches=2, revive_every=7),
             Replicas(runtime.rank, runtime.world_size, dist.all_reduce),

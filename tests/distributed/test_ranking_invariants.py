@@ -9,7 +9,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from cove_dist.training.distributed import process_group
+from cove_dist.distributed import process_group
 from tests.distributed import ranking_cases as cases
 from tests.distributed.ranking_cases import Case, Figures
 from tests.distributed.ranks import run_ranks

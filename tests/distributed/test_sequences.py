@@ -9,11 +9,11 @@ from torchrec.distributed import DistributedModelParallel
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from cove_dist.config import EmbeddingsConfig, OptimizerConfig
+from cove_dist.distributed import process_group
 from cove_dist.embeddings.initialization import fill_normal_
 from cove_dist.embeddings.optimizers import fuse_optimizer
 from cove_dist.embeddings.sharding import plan_tables, sharders
 from cove_dist.embeddings.tables import build_sequences
-from cove_dist.training.distributed import process_group
 from data_pipeline.schema import Categorical, Schema
 from tests.distributed.ranks import run_ranks
 

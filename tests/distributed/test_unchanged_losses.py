@@ -23,7 +23,7 @@ from tests.configurations import small_run as ctr_run
 from tests.distributed.ranks import run_ranks
 from tests.interactions import SMALL_RUN, prepare_small
 from tests.unit.data.list_files import raw_lists, write_release
-from tests.unit.lists.runs import small_run as sequential_run
+from tests.unit.sequential.runs import small_run as sequential_run
 
 RECORDED = Path(__file__).with_name("unchanged_losses.json")
 KEPT = ("loss", "task", "quantization_item", "quantization_user", "ndcg@5", "ndcg@10", "auc", "logloss")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cove_dist.composition import load_run_config
-from cove_dist.training.distributed import process_group
+from cove_dist.distributed import process_group
 from data_pipeline.history import History
 from data_pipeline.schema import SPLITS, Schema
 from tests.interactions import prepare_small

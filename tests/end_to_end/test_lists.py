@@ -13,7 +13,7 @@ from tests.end_to_end.programs import launch, metrics_of, succeed
 from tests.unit.data.list_files import raw_lists, write_release
 
 SMALL = (
-    "trainer=lists",
+    "trainer=sequential",
     "embeddings.dim=8",
     "model.num_layers=1",
     "model.num_heads=2",
@@ -41,7 +41,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("model", "more"),
-    [("sasrec", ROW_WISE), ("bert4rec", COVE), ("fans", (*ROW_WISE, *COVE, "lists.curriculum_steps=6"))],
+    [("sasrec", ROW_WISE), ("bert4rec", COVE), ("fans", (*ROW_WISE, *COVE, "sequential.curriculum_steps=6"))],
 )
 def test_prepare_train_evaluate(prepared: Path, tmp_path: Path, model: str, more: tuple[str, ...]) -> None:
     run = tmp_path / "run"

@@ -9,15 +9,15 @@ import torch
 import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from cove_dist.training.distributed import Runtime
+from cove_dist.distributed import DistributedContext
 
 RANK, WORLD_SIZE = 3, 8
 
 
 @pytest.fixture
-def fake_rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
+def fake_rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[DistributedContext]:
     # It broadcasts objects from rank 0, and nothing arrives.
     monkeypatch.setattr("torchrec.distributed.model_parallel.init_collective_validation", lambda group: None)
     dist.init_process_group("fake", store=FakeStore(), rank=RANK, world_size=WORLD_SIZE)
-    yield Runtime(RANK, WORLD_SIZE, WORLD_SIZE, torch.device("cpu"))
+    yield DistributedContext(RANK, WORLD_SIZE, WORLD_SIZE, torch.device("cpu"))
     dist.destroy_process_group()

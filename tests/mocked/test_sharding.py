@@ -8,11 +8,11 @@ from torchrec.distributed import DistributedModelParallel
 from torchrec.distributed.types import EmbeddingModuleShardingPlan
 
 from cove_dist.config import EmbeddingsConfig, OptimizerConfig
+from cove_dist.distributed import DistributedContext
 from cove_dist.embeddings.optimizers import fuse_optimizer
 from cove_dist.embeddings.sharding import plan_tables, sharders
 from cove_dist.embeddings.tables import FIRST_ORDER_DIM, build_bags, build_sequences
 from cove_dist.errors import ConfigError
-from cove_dist.training.distributed import Runtime
 from data_pipeline.schema import Categorical, Schema
 from tests.mocked.conftest import RANK, WORLD_SIZE
 
@@ -91,7 +91,7 @@ def test_a_table_that_fits_nowhere_is_refused() -> None:
 
 
 @pytest.mark.parametrize("sharding", ["row_wise", "column_wise", "table_wise"])
-def test_this_rank_holds_the_shards_that_the_plan_gives_it(fake_rank: Runtime, sharding: str) -> None:
+def test_this_rank_holds_the_shards_that_the_plan_gives_it(fake_rank: DistributedContext, sharding: str) -> None:
     model, config = Tables(), embeddings(default=sharding)
     del model.sequences  # a sharded EmbeddingCollection gathers its metadata from the other ranks
     fuse_optimizer(model.bags, config, "cpu")

@@ -1,7 +1,7 @@
 """Lists of unequal length with little padding: sorted by length and cut into buckets of similar lists.
 
 Lists are much shorter than the longest (12.5 items on average under a limit of 60 in Art of the Mix), so that most of a
-padded batch is padding. Position-wise layers run on the rows of all buckets at once, ``[R, d]``; attention runs bucket
+padded batch is padding. Progress-wise layers run on the rows of all buckets at once, ``[R, d]``; attention runs bucket
 by bucket on ``[b, t, d]``, a view of the bucket's rows, where ``t`` is the longest list of that bucket alone.
 
 Shapes: ``B`` lists, ``T`` slots of a list, ``d`` width, ``R`` rows of all buckets, ``b`` lists and ``t`` slots of one.

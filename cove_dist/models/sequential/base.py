@@ -25,10 +25,11 @@ class SequentialModel(nn.Module, ABC):
 
     Attributes:
         decoding: "autoregressive", item by item from left to right, or "parallel", all items at once.
-        item_bias: whether the published model adds a bias of each item to its score; ``lists.item_bias`` overrules it.
+        item_bias: whether the published model adds a bias of each item to its score, unless
+            ``sequential.item_bias`` says otherwise.
     """
 
-    task = "lists"
+    task = "sequential"
     decoding: ClassVar[Literal["autoregressive", "parallel"]] = "autoregressive"
     item_bias: ClassVar[bool] = False
 

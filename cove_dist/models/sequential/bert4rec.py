@@ -20,7 +20,7 @@ class BERT4Rec(SequentialModel):
     Learned positions are added to the items (3.4); a block is attention and a GELU network of width 4d, each as
     ``norm(x + dropout(f(x)))`` (3.3); the output goes through a GELU layer (3.5, Eq. 7). From the authors' program come
     the normalization of the input and after that layer, and the first weights. Scores
-    have a bias of each item (Eq. 7), which ``lists.item_bias=false`` takes away.
+    have a bias of each item (Eq. 7), which ``sequential.item_bias=false`` takes away.
 
     To continue a list (3.6), one masked position is appended and its item predicted; the answer takes its place.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cove_dist.composition import config_folder, target
 from cove_dist.config import RunConfig
 from cove_dist.tasks.base import TaskModel
-from cove_dist.training.tasks import task_of
+from cove_dist.tasks.registry import task_of
 from data_pipeline.schema import INPUT, OWNER, TARGET, Categorical, Dense, Schema
 
 
@@ -48,5 +48,5 @@ LISTS = Schema(
 
 
 def build(config: RunConfig) -> TaskModel:
-    schemas = {"ctr": SCHEMA, "cf": IMPLICIT, "lists": LISTS}
+    schemas = {"ctr": SCHEMA, "cf": IMPLICIT, "sequential": LISTS}
     return task_of(config).build_model(config, schemas[target(config.model, "model")[0].task])

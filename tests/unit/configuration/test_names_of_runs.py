@@ -41,7 +41,7 @@ def test_a_trainer_that_is_chosen_is_taken() -> None:
     config, _ = load_run_config(["model=bprmf", "trainer=ctr", "trainer.early_stopping.metric=ndcg@5"])
     assert config.trainer.batch_size == 5000
     assert load_run_config(["trainer=null"])[0].trainer.early_stopping.metric == "auc"
-    assert load_run_config(["trainer=lists"])[0].trainer.batch_size == 256
+    assert load_run_config(["trainer=sequential"])[0].trainer.batch_size == 256
 
 
 @pytest.mark.parametrize(

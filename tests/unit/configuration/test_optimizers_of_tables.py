@@ -9,7 +9,7 @@ from cove_dist.composition import load_run_config
 from cove_dist.embeddings.optimizers import fuse_optimizer
 from cove_dist.embeddings.sharding import table_sharding
 from cove_dist.errors import ConfigError
-from cove_dist.tasks.ctr import build_ctr_model
+from cove_dist.tasks.ctr.model import build_ctr_model
 from tests.unit.configuration.schemas import SCHEMA, build
 
 

@@ -37,12 +37,12 @@ COVE, ITEMS = "quantizer=cove", "quantizer=cove_items"
         ([COVE, "quantizer.kmeans_step=3"], r"quantizer\.kmeans_step = 3: .*quantizer\.start=kmeans"),
         ([COVE, "quantizer.kmeans_batches=3"], r"quantizer\.kmeans_batches = 3: .*quantizer\.start=kmeans"),
         (["model=bprmf", "negatives.power=0.5"], r"negatives\.power = 0\.5: .*negatives\.source=popularity"),
-        (["model=sasrec", "lists.sampled=7"], r"lists\.sampled = 7: .*lists\.softmax=sampled; allowed: 4096"),
-        (["model=sasrec", "lists.sampled_power=0.5"], r"lists\.sampled_power = 0\.5: .*lists\.softmax=sampled"),
-        (["model=sasrec", "lists.fuse_output=false"], r"lists\.fuse_output = False: .*without a quantizer"),
-        (["model=sasrec", "lists.mask_share=0.5"], r"lists\.mask_share = 0\.5: .*model=bert4rec"),
-        (["model=fans", "lists.mask_last=0.5"], r"lists\.mask_last = 0\.5: .*model=bert4rec"),
-        (["model=bert4rec", "lists.curriculum_steps=5"], r"lists\.curriculum_steps = 5: .*model=fans; allowed: 0"),
+        (["model=sasrec", "sequential.sampled=7"], r"lists\.sampled = 7: .*lists\.softmax=sampled; allowed: 4096"),
+        (["model=sasrec", "sequential.sampled_power=0.5"], r"lists\.sampled_power = 0\.5: .*lists\.softmax=sampled"),
+        (["model=sasrec", "sequential.fuse_output=false"], r"lists\.fuse_output = False: .*without a quantizer"),
+        (["model=sasrec", "sequential.mask_share=0.5"], r"lists\.mask_share = 0\.5: .*model=bert4rec"),
+        (["model=fans", "sequential.mask_last=0.5"], r"lists\.mask_last = 0\.5: .*model=bert4rec"),
+        (["model=bert4rec", "sequential.curriculum_steps=5"], r"lists\.curriculum_steps = 5: .*model=fans; allowed: 0"),
         (["experiment=aotm_fans", "model=sasrec"], r"lists\.curriculum_steps = 1600: .*model=fans"),
     ],
 )
@@ -59,10 +59,10 @@ def test_a_setting_that_would_not_act_is_refused(overrides: list[str], message: 
         ["model=bprmf", "negatives.source=popularity", "negatives.power=0.5"],
         ["model=bprmf", COVE, "trainer.optimizer.learning_rate=0.1"],
         ["model=bprmf", "trainer.optimizer.learning_rate=0.1", "embeddings.optimizer.learning_rate=0.1"],
-        ["model=sasrec", "lists.softmax=sampled", "lists.sampled=7"],
-        ["model=sasrec", ITEMS, "lists.fuse_output=false", "quantizer.omega_c=0.3"],
-        ["model=bert4rec", "lists.mask_share=0.5"],
-        ["model=fans", "lists.curriculum_steps=5"],
+        ["model=sasrec", "sequential.softmax=sampled", "sequential.sampled=7"],
+        ["model=sasrec", ITEMS, "sequential.fuse_output=false", "quantizer.omega_c=0.3"],
+        ["model=bert4rec", "sequential.mask_share=0.5"],
+        ["model=fans", "sequential.curriculum_steps=5"],
         ["quantizer.alpha=1.0"],
     ],
 )
@@ -73,8 +73,8 @@ def test_it_is_taken_where_it_acts_and_where_it_is_the_default(overrides: list[s
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["lists.softmax=sampled"], r"lists\.softmax: is a setting of sequential models alone; .*click-through"),
-        (["+lists.softmax=sampled"], r"lists\.softmax: is a setting of sequential models alone"),
+        (["sequential.softmax=sampled"], r"lists\.softmax: is a setting of sequential models alone; .*click-through"),
+        (["+sequential.softmax=sampled"], r"lists\.softmax: is a setting of sequential models alone"),
         (["model=sasrec", "negatives.count=3"], r"negatives\.count: is a setting of collaborative filtering alone"),
         (["evaluation.rank_test=[full]"], r"evaluation\.rank_test: is a setting of collaborative filtering alone"),
         (["model=sasrec", "+evaluation.rank_test=[full]"], r"evaluation\.rank_test: is a setting of collab"),
@@ -94,9 +94,9 @@ def test_settings_of_other_tasks_and_programs_are_refused(overrides: list[str], 
 @pytest.mark.parametrize("model", ["deepfm", "bprmf", "sasrec"])
 def test_a_run_has_the_section_of_its_own_task_alone(model: str) -> None:
     config, composed = load_run_config([f"model={model}"])
-    own = {"deepfm": set(), "bprmf": {"negatives"}, "sasrec": {"lists"}}[model]
-    assert {"negatives", "lists"} & set(composed) == own
-    assert {key for key in ("negatives", "lists") if getattr(config, key) is not None} == own
+    own = {"deepfm": set(), "bprmf": {"negatives"}, "sasrec": {"sequential"}}[model]
+    assert {"negatives", "sequential"} & set(composed) == own
+    assert {key for key in ("negatives", "sequential") if getattr(config, key) is not None} == own
 
 
 @pytest.mark.parametrize("model", ["bprmf", "neumf", "cfkg"])

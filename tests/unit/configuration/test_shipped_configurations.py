@@ -21,11 +21,11 @@ def test_every_model_is_built_with_every_quantizer(model: str, quantizer: str) -
     ]
     section = OmegaConf.to_container(OmegaConf.load(config_folder() / "model" / f"{model}.yaml"))
     task = target(section, "model")[0].task
-    if task != "lists" and quantizer == "cove_aotm":
+    if task != "sequential" and quantizer == "cove_aotm":
         with pytest.raises(ConfigError, match=r"quantizer\.omega_c = 1\.0: codes are classified where"):
             load_run_config(overrides)
         return
-    if task == "lists" and quantizer == "cove":
+    if task == "sequential" and quantizer == "cove":
         with pytest.raises(ConfigError, match=r"lists have items alone .* allowed: null \(quantizer=cove_items\)"):
             load_run_config(overrides)
         return
@@ -42,7 +42,7 @@ def test_every_experiment_is_built(experiment: str) -> None:
 
 @pytest.mark.parametrize("trainer", options("trainer"))
 def test_every_trainer_is_composed(trainer: str) -> None:
-    model = {"cf": "bprmf", "lists": "sasrec"}.get(trainer, "deepfm")
+    model = {"cf": "bprmf", "sequential": "sasrec"}.get(trainer, "deepfm")
     load_run_config([f"trainer={trainer}", f"model={model}"])
 
 

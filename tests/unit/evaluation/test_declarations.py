@@ -111,7 +111,7 @@ def test_metrics_that_no_list_of_the_data_can_have_are_not_computed(longest: int
     metrics = ListCompletion(KS, KS, 9, longest)
     metrics.update(torch.tensor([[1, 2, 3]]), torch.tensor([[2, 5][:longest]]))
     computed = metrics.compute()
-    assert [name for name in computed if is_metric(name)] == metric_names("lists", KS, KS, (), longest)
+    assert [name for name in computed if is_metric(name)] == metric_names("sequential", KS, KS, (), longest)
     assert not any(name.startswith(left_out) for name in computed)
     assert not any(value.isnan() for value in computed.values())
     hits = computed["hr@2"] if longest == 1 else 2 * computed["recall@2"]
@@ -122,14 +122,14 @@ def test_early_stopping_may_watch_what_the_data_have() -> None:
     item = Categorical(TARGET, 9, 8, "item", sequence=True, max_length=1)
     next_item = Schema(name="toys_next", label=None, categorical=(item,), dense=(), splits={})
     longer = replace(next_item, categorical=(replace(item, max_length=12),))
-    lists = ["model=sasrec", "trainer=lists"]
-    config, _ = load_run_config(lists)  # the metric of trainer=lists is defined for any lists
-    config.check_evaluation("lists", next_item)
-    config.check_evaluation("lists", longer)
+    lists = ["model=sasrec", "trainer=sequential"]
+    config, _ = load_run_config(lists)  # the metric of trainer=sequential is defined for any lists
+    config.check_evaluation("sequential", next_item)
+    config.check_evaluation("sequential", longer)
     config, _ = load_run_config([*lists, "trainer.early_stopping.metric=paper_ndcg@5"])
-    config.check_evaluation("lists", longer)
+    config.check_evaluation("sequential", longer)
     with pytest.raises(ConfigError, match=r"= paper_ndcg@5: allowed are ndcg@1, .* hr@5 \(the data toys_next"):
-        config.check_evaluation("lists", next_item)
+        config.check_evaluation("sequential", next_item)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 import torch
 from sklearn.metrics import ndcg_score
 
-from cove_dist.evaluation.lists import NOTHING, ListCompletion, merge_depth_first
 from cove_dist.evaluation.positions import Positions
+from cove_dist.evaluation.sequential import NOTHING, ListCompletion, merge_depth_first
 
 UNSEEN = 30
 

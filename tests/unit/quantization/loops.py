@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cove_dist.quantization import CascadedQuantizer, CodebookUpkeep, Replicas, UpkeepSettings
+from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, Replicas, UpkeepSettings
 
 DIM = 6
 
@@ -36,7 +36,7 @@ class Loop:
         self.replicas = replicas or Replicas(0, 1, lambda tensor: tensor)
         learned = [p for p in (*self.table.parameters(), *self.quantizer.parameters()) if p.requires_grad]
         self.optimizer = optimizer(learned, lr=0.01)
-        self.upkeep = CodebookUpkeep(
+        self.upkeep = CodebookMaintenance(
             {"item": self.quantizer}, settings, self.replicas, lambda p: self.optimizer.state.get(p, {})
         )
         self.batches = torch.randint(0, 60, (100, 24), generator=random)

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from cove_dist.quantization import CascadedQuantizer, CodebookUpkeep, UpkeepSettings
+from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, UpkeepSettings
 from tests.unit.quantization.loops import DIM, Loop, same
 
 LEARNING = ("gradient", "ema")
@@ -92,4 +92,4 @@ def test_all_frozen_still_gives_the_input_its_gradient(learning: str) -> None:
         for level in range(2):
             quantizer.freeze(level)
     assert torch.equal(gradients[0], gradients[1])
-    CodebookUpkeep({"item": quantizer}).after_step(1)
+    CodebookMaintenance({"item": quantizer}).after_step(1)

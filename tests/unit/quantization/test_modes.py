@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 
-from cove_dist.quantization import CascadedQuantizer, CodebookUpkeep, UpkeepSettings
+from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, UpkeepSettings
 from tests.unit.quantization.loops import Loop
 
 LEARNING = ("gradient", "ema")
 EVERYTHING = UpkeepSettings("kmeans", kmeans_step=3, kmeans_batches=3, revive_every=2)
 
 
-def everything(quantizer: CascadedQuantizer, upkeep: CodebookUpkeep) -> list:
+def everything(quantizer: CascadedQuantizer, upkeep: CodebookMaintenance) -> list:
     tensors = [*quantizer.state_dict().values(), *quantizer.buffers(), *quantizer.usage(), upkeep.state_dict()]
     return copy.deepcopy([*tensors, quantizer.observation])
 
@@ -41,7 +41,7 @@ def test_evaluation_mode_changes_nothing_and_training_goes_on_as_if_it_had_not_b
 @pytest.mark.parametrize("learning", LEARNING)
 def test_a_training_pass_before_evaluation_mode_waits_for_training_mode(learning: str) -> None:
     quantizer, z = CascadedQuantizer(6, (20, 4), learning=learning), torch.randn(30, 6)
-    upkeep = CodebookUpkeep({"item": quantizer}, UpkeepSettings(revive_every=1))
+    upkeep = CodebookMaintenance({"item": quantizer}, UpkeepSettings(revive_every=1))
     quantizer(z)
     before = everything(quantizer, upkeep)
     quantizer.eval()
@@ -57,7 +57,7 @@ def test_of_two_quantizers_the_one_in_evaluation_mode_is_left_alone(learning: st
     def train(both: bool) -> tuple[dict[str, CascadedQuantizer], int]:
         torch.manual_seed(0)
         quantizers = {name: CascadedQuantizer(6, (20, 4), learning=learning) for name in ("user", "item")}
-        upkeep = CodebookUpkeep(quantizers, EVERYTHING)
+        upkeep = CodebookMaintenance(quantizers, EVERYTHING)
         quantizers["user"].train(both)
         placed = 0
         for step in range(1, 6):
@@ -96,7 +96,7 @@ def test_activation_checkpointing_changes_nothing(learning: str, reentrant: bool
     def train(checkpointed: bool) -> list:
         torch.manual_seed(1)
         quantizer = CascadedQuantizer(6, (20, 4), learning=learning, init_std=0.5)
-        upkeep = CodebookUpkeep({"item": quantizer}, UpkeepSettings(revive_every=2))
+        upkeep = CodebookMaintenance({"item": quantizer}, UpkeepSettings(revive_every=2))
         left = []
         for step in range(1, 4):
             quantizer.zero_grad()

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cove_dist.quantization import CascadedQuantizer, CodebookUpkeep
+from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance
 from cove_dist.quantization.moving_average import SMOOTHING
 from tests.unit.quantization.problems import build, problems
 
@@ -38,7 +38,7 @@ def average_a_step(
 @settings(max_examples=30, deadline=None)
 def test_counts_and_codebooks_of_all_levels(problem: dict, decay: float, data: st.DataObject) -> None:
     quantizer = build(problem["codebooks"], learning="ema", ema_decay=decay)
-    upkeep = CodebookUpkeep({"item": quantizer})
+    upkeep = CodebookMaintenance({"item": quantizer})
     codebooks = [codebook.clone() for codebook in problem["codebooks"]]
     averages = [torch.ones(len(codebook), dtype=torch.float64) for codebook in codebooks]
     size = len(problem["z"])
@@ -65,7 +65,7 @@ def test_distinct_ids_with_counts_move_codebooks_as_every_occurrence_does(proble
     for name, (z, weights) in passes.items():
         quantizer = build(problem["codebooks"], learning="ema")
         quantizer(z, counts=weights)
-        CodebookUpkeep({"item": quantizer}).after_step(1)
+        CodebookMaintenance({"item": quantizer}).after_step(1)
         moved[name] = [e.data for e in quantizer.codebooks]
     torch.testing.assert_close(moved["distinct"], moved["every"])
 
@@ -96,7 +96,7 @@ def test_a_code_that_nothing_chooses_stays_where_it_is_to_the_bit() -> None:
     with torch.no_grad():
         quantizer.codebooks[0].copy_(torch.eye(3, 4))
         quantizer.codebooks[1].copy_(torch.tensor([[0.5, 0.5, 0, 0], [0, 0, 9.0, 0]]))
-    upkeep, dead = CodebookUpkeep({"item": quantizer}), [e.data.clone() for e in quantizer.codebooks]
+    upkeep, dead = CodebookMaintenance({"item": quantizer}), [e.data.clone() for e in quantizer.codebooks]
     for step in range(1, 401):
         quantizer(torch.tensor([[1.0, 0.1, 0, 0], [0.1, 1.0, 0, 0]]))
         upkeep.after_step(step)
@@ -115,7 +115,7 @@ def test_codebooks_become_the_means_of_what_chooses_them() -> None:
     quantizer = CascadedQuantizer(8, (6,), learning="ema", ema_decay=0.9)
     with torch.no_grad():
         quantizer.codebooks[0].copy_(centres + 0.1 * torch.randn(6, 8))
-    upkeep = CodebookUpkeep({"item": quantizer})
+    upkeep = CodebookMaintenance({"item": quantizer})
     z = centres.repeat(50, 1) + 0.05 * torch.randn(300, 8)
     for step in range(1, 200):
         codes = quantizer(z).codes[:, 0]
@@ -132,21 +132,21 @@ def test_several_passes_make_one_step() -> None:
     twice(z[:15])
     twice(z[15:])
     for quantizer in (once, twice):
-        CodebookUpkeep({"item": quantizer}).after_step(1)
+        CodebookMaintenance({"item": quantizer}).after_step(1)
     torch.testing.assert_close([e.data for e in twice.codebooks], [e.data for e in once.codebooks])
 
 
 def test_the_state_is_the_codebooks_and_the_counts() -> None:
     quantizer, other = (CascadedQuantizer(8, (20, 5), learning="ema") for _ in range(2))
     quantizer(torch.randn(50, 8))
-    CodebookUpkeep({"item": quantizer}).after_step(1)
+    CodebookMaintenance({"item": quantizer}).after_step(1)
     state = quantizer.state_dict()
     assert list(state) == ["codebooks.0", "codebooks.1", "moving_averages.counts"]
     other.load_state_dict(state)
     z = torch.randn(50, 8)
     for either in (quantizer, other):
         either(z)
-        CodebookUpkeep({"item": either}).after_step(2)
+        CodebookMaintenance({"item": either}).after_step(2)
     assert all(map(torch.equal, other.state_dict().values(), quantizer.state_dict().values()))
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cove_dist.quantization import CascadedQuantizer, CodebookUpkeep, CodeClassifier, UpkeepSettings
+from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, CodeClassifier, UpkeepSettings
 from tests.unit.quantization.problems import build, problems
 
 GARBAGE = [float("nan"), float("inf"), -float("inf"), 1e30, -3e38, 0.0]
@@ -41,9 +41,9 @@ def padded(draw: st.DrawFn) -> dict:
 
 
 def train(problem: dict, learning: str, as_mask: bool, ids: torch.Tensor | None) -> dict:
-    """Two training passes with everything that `CodebookUpkeep` does, and all that they leave behind."""
+    """Two training passes with everything that `CodebookMaintenance` does, and all that they leave behind."""
     quantizer = build(problem["codebooks"], learning=learning, **problem["arguments"])
-    upkeep, left = CodebookUpkeep({"item": quantizer}, EVERYTHING), {}
+    upkeep, left = CodebookMaintenance({"item": quantizer}, EVERYTHING), {}
     counts = problem["counts"].bool() if as_mask else problem["counts"]
     for step in (1, 2):
         z = problem["z"].clone().requires_grad_()
@@ -89,7 +89,7 @@ def test_the_codes_of_padding_are_valid_and_do_not_depend_on_what_it_holds(learn
 @pytest.mark.parametrize("size", [0, 5])
 def test_nothing_but_padding_has_no_loss_and_changes_nothing(learning: str, size: int) -> None:
     quantizer = CascadedQuantizer(4, (6, 3), learning=learning)
-    upkeep = CodebookUpkeep({"item": quantizer}, EVERYTHING)
+    upkeep = CodebookMaintenance({"item": quantizer}, EVERYTHING)
     before = {name: value.clone() for name, value in quantizer.state_dict().items()}
     z = torch.full((size, 4), float("nan"), requires_grad=True)
     out = quantizer(z, counts=torch.zeros(size, dtype=torch.bool))

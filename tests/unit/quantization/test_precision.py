@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from cove_dist.quantization import CascadedQuantizer, CodebookUpkeep, UpkeepSettings
+from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, UpkeepSettings
 
 LOW = [torch.bfloat16, torch.float16]
 
@@ -34,7 +34,7 @@ def test_averages_of_a_module_of_less_are_those_of_float32(dtype: torch.dtype) -
         out = low(z)
         full(z.float())
         for quantizer in (low, full):
-            CodebookUpkeep({"item": quantizer}).after_step(step)
+            CodebookMaintenance({"item": quantizer}).after_step(step)
     assert out.fused.dtype == dtype
     assert torch.equal(low.codebooks[0], full.codebooks[0])
     means = torch.stack([z.double()[out.codes[:, 0] == code].mean(dim=0) for code in range(6)])
@@ -83,7 +83,7 @@ def test_a_default_type_of_less_makes_averages_in_float32() -> None:
 def test_a_state_goes_there_and_back_to_the_bit(assign: bool) -> None:
     quantizer, other = (CascadedQuantizer(8, (6, 2), learning="ema").bfloat16() for _ in range(2))
     quantizer(torch.randn(50, 8, dtype=torch.bfloat16))
-    CodebookUpkeep({"item": quantizer}).after_step(1)
+    CodebookMaintenance({"item": quantizer}).after_step(1)
     file = io.BytesIO()
     torch.save(quantizer.state_dict(), file)
     file.seek(0)
@@ -103,7 +103,7 @@ def test_kmeans_starts_a_module_of_less_from_means_in_float32(learning: str, dty
         torch.tensor([4.0, -4.0]).repeat(500).unsqueeze(1)
     )
     quantizer = CascadedQuantizer(8, (2,), learning=learning).to(dtype)
-    upkeep = CodebookUpkeep({"item": quantizer}, UpkeepSettings("kmeans", kmeans_step=1, kmeans_batches=1))
+    upkeep = CodebookMaintenance({"item": quantizer}, UpkeepSettings("kmeans", kmeans_step=1, kmeans_batches=1))
     quantizer(z.to(dtype))
     upkeep.after_step(1)
     means = torch.stack([z.to(dtype).double()[(z[:, 0] > 0) == code].mean(dim=0) for code in range(2)])
@@ -116,7 +116,7 @@ def test_kmeans_starts_a_module_of_less_from_means_in_float32(learning: str, dty
 @pytest.mark.parametrize("learning", ["gradient", "ema"])
 def test_revival_in_a_module_of_less(learning: str, dtype: torch.dtype) -> None:
     quantizer, z = CascadedQuantizer(8, (30, 4), learning=learning, init_std=5.0).to(dtype), torch.randn(60, 8)
-    upkeep = CodebookUpkeep({"item": quantizer}, UpkeepSettings(revive_every=1))
+    upkeep = CodebookMaintenance({"item": quantizer}, UpkeepSettings(revive_every=1))
     quantizer(z.to(dtype))
     assert upkeep.after_step(1)["item_1"] > 0
     assert all(codebook.isfinite().all() for codebook in quantizer.codebooks)

@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 
-from cove_dist.quantization import CascadedQuantizer, CodebookUpkeep, Replicas, UpkeepSettings, search
+from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, Replicas, UpkeepSettings, search
 from tests.unit.quantization.loops import DIM, Loop, is_row_of, same
 from tests.unit.quantization.simulated import on_replicas
 from tests.unit.quantization.test_quantizer import LargestTensor
@@ -127,7 +127,7 @@ def test_revived_codes_stay_alive_under_adam_at_a_high_learning_rate() -> None:
     torch.manual_seed(0)
     z, quantizer = torch.randn(600, 16), CascadedQuantizer(16, (50, 5), init_std=10.0)
     optimizer = torch.optim.Adam(quantizer.parameters(), lr=1.0)
-    upkeep = CodebookUpkeep(
+    upkeep = CodebookMaintenance(
         {"item": quantizer}, UpkeepSettings(revive_every=50), optimizer_state=optimizer.state.__getitem__
     )
     revived = []
@@ -229,7 +229,7 @@ def test_bad_settings(settings: dict, message: str) -> None:
 @pytest.mark.parametrize("learning", LEARNING)
 def test_memory_of_upkeep_does_not_grow_with_vectors_times_codes(learning: str) -> None:
     quantizer = CascadedQuantizer(4, (1000, 30), learning=learning)
-    upkeep = CodebookUpkeep({"item": quantizer}, UpkeepSettings("kmeans", 1, 1, revive_every=2))
+    upkeep = CodebookMaintenance({"item": quantizer}, UpkeepSettings("kmeans", 1, 1, revive_every=2))
     z = torch.randn(4000, 4)
     with LargestTensor() as tracker:
         for step in (1, 2):

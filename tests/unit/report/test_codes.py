@@ -113,6 +113,6 @@ def test_the_export_is_given_a_folder_of_any_name(tmp_path: Path, monkeypatch: p
         asked.append(compose_yaml("export_codes", overrides).run)
         write_both(run)
 
-    monkeypatch.setattr("cove_dist.training.export.export_codes", export)
+    monkeypatch.setattr("cove_dist.inference.export.export_codes", export)
     load_codes(load_run(run))
     assert asked == [str(run)]

@@ -13,10 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cove_dist.composition import load_run_config
 from cove_dist.config import QuantizerConfig
-from cove_dist.quantization import CascadedQuantizer, UsageSince
+from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.quantization import CascadedQuantizer, CodeUsage
 from cove_dist.runs import LOG_FILE, read_records
 from cove_dist.training.codebooks import Codebooks, health
-from cove_dist.training.distributed import Runtime, process_group
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
 from tests.configurations import COVE, small_run
@@ -25,11 +25,11 @@ MANY = (*COVE, "quantizer.item_levels=[70,4]")  # of 80 items: some are always d
 REVIVAL = (*MANY, "quantizer.start=kmeans", "quantizer.kmeans_step=3", "quantizer.revive_every=4")
 
 
-HERE = Runtime(rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
+HERE = DistributedContext(rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
 
 
 @pytest.fixture
-def runtime() -> Iterator[Runtime]:
+def runtime() -> Iterator[DistributedContext]:
     with process_group("cpu") as runtime:
         yield runtime
 
@@ -43,7 +43,7 @@ def quantizer_on_points() -> CascadedQuantizer:
     return quantizer
 
 
-def codebooks_of(quantizer: CascadedQuantizer, runtime: Runtime = HERE, **changes) -> Codebooks:
+def codebooks_of(quantizer: CascadedQuantizer, runtime: DistributedContext = HERE, **changes) -> Codebooks:
     config: QuantizerConfig = load_run_config(["data=synthetic", "quantizer=cove"])[0].quantizer
     optimizer = torch.optim.SGD(quantizer.parameters(), lr=0.1)
     return Codebooks({"item": quantizer}, replace(config, **changes), 0, runtime, optimizer)
@@ -51,7 +51,7 @@ def codebooks_of(quantizer: CascadedQuantizer, runtime: Runtime = HERE, **change
 
 def test_health_by_hand() -> None:
     quantizers = {"user": CascadedQuantizer(1, (2,)), "item": quantizer_on_points()}
-    usage = UsageSince(quantizers.values())
+    usage = CodeUsage(quantizers.values())
     quantizers["item"](torch.tensor([[0.1], [-3.0], [11.0], [9.0]]))
     quantizers["item"](torch.tensor([[21.0]]), counts=torch.tensor([4]))
     figures = health(quantizers, usage, usage.counts())
@@ -64,7 +64,7 @@ def test_health_by_hand() -> None:
     }
 
 
-def test_figures_of_an_epoch_begin_anew_with_the_next(runtime: Runtime) -> None:
+def test_figures_of_an_epoch_begin_anew_with_the_next(runtime: DistributedContext) -> None:
     quantizer = quantizer_on_points()
     codebooks = codebooks_of(quantizer, runtime)
     quantizer(torch.tensor([[0.0], [10.0], [20.0], [30.0]]))
@@ -123,7 +123,7 @@ def test_no_warning_without_figures_or_threshold(caplog: pytest.LogCaptureFixtur
     assert not caplog.records
 
 
-def trained(prepared: Path, runtime: Runtime, folder: Path, *overrides: str) -> Trainer:
+def trained(prepared: Path, runtime: DistributedContext, folder: Path, *overrides: str) -> Trainer:
     config, _ = load_run_config(small_run(prepared, folder, *overrides))
     trainer = Trainer(config, Schema.load(prepared), runtime)
     folder.mkdir()
@@ -132,7 +132,7 @@ def trained(prepared: Path, runtime: Runtime, folder: Path, *overrides: str) -> 
 
 
 def test_a_run_records_health_and_revivals_in_its_log_and_tensorboard(
-    prepared: Path, runtime: Runtime, tmp_path: Path
+    prepared: Path, runtime: DistributedContext, tmp_path: Path
 ) -> None:
     """10 steps an epoch; levels 8, 3 of users and 70, 4 of items."""
     trained(prepared, runtime, tmp_path / "run", *REVIVAL)
@@ -155,7 +155,7 @@ def test_a_run_records_health_and_revivals_in_its_log_and_tensorboard(
     assert [event.step for event in board.Scalars("train/revived_item_1")] == sorted(revivals)
 
 
-def test_revivals_between_reports_are_added_up(prepared: Path, runtime: Runtime, tmp_path: Path) -> None:
+def test_revivals_between_reports_are_added_up(prepared: Path, runtime: DistributedContext, tmp_path: Path) -> None:
     often = ("quantizer.revive_every=1", "trainer.epochs=1")
     trained(prepared, runtime, tmp_path / "every", *MANY, *often)
     trained(prepared, runtime, tmp_path / "fifth", *MANY, *often, "trainer.log_every=5")
@@ -169,7 +169,7 @@ def test_revivals_between_reports_are_added_up(prepared: Path, runtime: Runtime,
 
 @pytest.mark.parametrize("clipping", ["null", "1.0"])
 def test_moments_of_revived_codes_are_found_with_and_without_clipping(
-    prepared: Path, runtime: Runtime, clipping: str
+    prepared: Path, runtime: DistributedContext, clipping: str
 ) -> None:
     config, _ = load_run_config(
         small_run(prepared, "unused", *MANY, "quantizer.revive_every=3", f"trainer.gradient_clip_norm={clipping}")
@@ -190,7 +190,7 @@ def test_moments_of_revived_codes_are_found_with_and_without_clipping(
 
 
 def test_without_alpha_and_omega_moving_averages_and_revival_leave_the_base_model_to_the_bit(
-    prepared: Path, runtime: Runtime, tmp_path: Path
+    prepared: Path, runtime: DistributedContext, tmp_path: Path
 ) -> None:
     base = trained(prepared, runtime, tmp_path / "base")
     off = ("quantizer.alpha=0", "quantizer.omega_q=0", "quantizer.learning=ema")
@@ -206,6 +206,6 @@ def test_without_alpha_and_omega_moving_averages_and_revival_leave_the_base_mode
     assert all(torch.equal(value, theirs[name]) for name, value in base.trainable.model.state_dict().items())
 
 
-def test_no_quantizers_have_no_records(prepared: Path, runtime: Runtime, tmp_path: Path) -> None:
+def test_no_quantizers_have_no_records(prepared: Path, runtime: DistributedContext, tmp_path: Path) -> None:
     trained(prepared, runtime, tmp_path / "run", "trainer.epochs=1")
     assert {record["kind"] for record in read_records(tmp_path / "run" / LOG_FILE)} == {"train", "validation"}

@@ -15,11 +15,11 @@ from sklearn.metrics import roc_auc_score
 
 from cove_dist.composition import load_run_config
 from cove_dist.config import EvaluationConfig
+from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import FrequencyGroups
 from cove_dist.metrics_files import all_metrics
-from cove_dist.training.ctr_evaluator import Scored, ctr_loader, evaluate
-from cove_dist.training.distributed import Runtime
+from cove_dist.tasks.ctr.evaluator import Scored, ctr_loader, evaluate
 from cove_dist.training.program import evaluate_run, train
 from data_pipeline.errors import DataError
 from data_pipeline.schema import REQUEST, Schema
@@ -92,7 +92,9 @@ def test_data_without_requests_are_refused_before_training(prepared: Path, tmp_p
 def test_a_prepared_folder_that_lacks_the_column_says_so(prepared: Path) -> None:
     config, _ = load_run_config(small_run(prepared, "unused", "evaluation.group_by=request_id"))
     with pytest.raises(DataError, match="no column 'request_id'"):
-        ctr_loader(config, replace(Schema.load(prepared), requests=5), "test", Runtime(0, 1, 1, torch.device("cpu")))
+        ctr_loader(
+            config, replace(Schema.load(prepared), requests=5), "test", DistributedContext(0, 1, 1, torch.device("cpu"))
+        )
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ def test_a_prepared_folder_that_lacks_the_column_says_so(prepared: Path) -> None
     [
         (["evaluation.group_by=session"], "group_by = session: input should be 'user_id' or 'request_id'"),
         (["model=bprmf", "trainer=cf", "evaluation.group_by=request_id"], "group_by"),
-        (["model=sasrec", "trainer=lists", "evaluation.group_by=request_id"], "group_by"),
+        (["model=sasrec", "trainer=sequential", "evaluation.group_by=request_id"], "group_by"),
         (["evaluation.exclude_seen=true"], "exclude_seen"),
         (["model=bprmf", "trainer=cf", "evaluation.exclude_seen=false"], "exclude_seen"),
     ],

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import TrainingError
 from cove_dist.training import trainer as trainer_module
 from cove_dist.training.checkpoint import CheckpointFolder, trainable_state
-from cove_dist.training.distributed import Runtime, process_group
 from cove_dist.training.finite import LossCheck, check_state
 from cove_dist.training.trainer import Trainer
 from tests.configurations import COVE, ROW_WISE
@@ -21,25 +21,27 @@ from tests.unit.training.test_trainer import trainer
 
 
 @pytest.fixture
-def runtime() -> Iterator[Runtime]:
+def runtime() -> Iterator[DistributedContext]:
     with process_group("cpu") as runtime:
         yield runtime
 
 
-def noted(runtime: Runtime, *losses: dict[str, float]) -> LossCheck:
+def noted(runtime: DistributedContext, *losses: dict[str, float]) -> LossCheck:
     check = LossCheck(runtime)
     for step, values in enumerate(losses, start=1):
         check.note(step, {name: torch.tensor(value) for name, value in values.items()})
     return check
 
 
-def test_finite_losses_pass_and_so_does_a_run_without_steps(runtime: Runtime) -> None:
+def test_finite_losses_pass_and_so_does_a_run_without_steps(runtime: DistributedContext) -> None:
     noted(runtime).check()
     noted(runtime, {"loss": 3e38, "task": 0.0}, {"loss": -1.0, "task": 1e-45}).check()
 
 
 @pytest.mark.parametrize("fault", [math.nan, math.inf, -math.inf])
-def test_the_first_step_and_the_losses_that_were_not_finite_are_named(runtime: Runtime, fault: float) -> None:
+def test_the_first_step_and_the_losses_that_were_not_finite_are_named(
+    runtime: DistributedContext, fault: float
+) -> None:
     fine = {"loss": 1.0, "task": 1.0, "quantization_item": 0.1}
     check = noted(runtime, fine, fine | {"task": fault}, dict.fromkeys(fine, math.nan), fine)
     with pytest.raises(TrainingError, match=r"loss not finite at step 2 \(task\): .*learning_rate"):
@@ -48,7 +50,7 @@ def test_the_first_step_and_the_losses_that_were_not_finite_are_named(runtime: R
 
 @pytest.mark.parametrize("tables", [(), ROW_WISE], ids=["replicated", "row-wise"])
 def test_each_parameter_buffer_and_moment_is_looked_at(
-    prepared: Path, runtime: Runtime, tables: tuple[str, ...]
+    prepared: Path, runtime: DistributedContext, tables: tuple[str, ...]
 ) -> None:
     trained = trainer(prepared, runtime, "trainer.max_steps=2", *COVE, "quantizer.learning=ema", *tables)
     trained.train(None)
@@ -98,7 +100,7 @@ def overflow_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 )
 def test_a_state_that_is_not_finite_is_neither_evaluated_nor_saved(
     prepared: Path,
-    runtime: Runtime,
+    runtime: DistributedContext,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     step: int,
@@ -115,7 +117,9 @@ def test_a_state_that_is_not_finite_is_neither_evaluated_nor_saved(
     assert not list((tmp_path / "checkpoints").glob("*.partial"))
 
 
-def test_the_check_of_a_step_does_not_wait_for_the_device(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_of_a_step_does_not_wait_for_the_device(
+    runtime: DistributedContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     check = noted(runtime, {"loss": 1.0})
     for method in ("item", "tolist", "__bool__", "__float__", "cpu", "numpy"):
         monkeypatch.setattr(torch.Tensor, method, lambda *_, method=method: pytest.fail(f"{method} waits"))

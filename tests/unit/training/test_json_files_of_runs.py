@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from cove_dist.training.export import export_codes
-from cove_dist.training.popularity import evaluate_popularity
+from cove_dist.inference.export import export_codes
+from cove_dist.inference.popularity import evaluate_popularity
 from cove_dist.training.program import evaluate_run, train
 from tests import configurations, interactions
-from tests.unit.lists import runs as lists
+from tests.unit.sequential import runs as lists
 
 ROOT = Path(__file__).parents[3]
 

@@ -11,21 +11,21 @@ import pytest
 import torch
 
 from cove_dist.composition import load_run_config
+from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import ConfigError, TrainingError
 from cove_dist.training.build import build
-from cove_dist.training.distributed import Runtime, process_group
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
 from tests.configurations import COVE, small_run
 
 
 @pytest.fixture
-def runtime() -> Iterator[Runtime]:
+def runtime() -> Iterator[DistributedContext]:
     with process_group("cpu") as runtime:
         yield runtime
 
 
-def trainer(prepared: Path, runtime: Runtime, *overrides: str) -> Trainer:
+def trainer(prepared: Path, runtime: DistributedContext, *overrides: str) -> Trainer:
     config, _ = load_run_config(small_run(prepared, "unused", *overrides))
     return Trainer(config, Schema.load(prepared), runtime)
 
@@ -36,14 +36,14 @@ def losses(trained: Trainer, steps: int = 6) -> list[float]:
     return [step.losses["loss"].item() for step in islice(trained.steps(batches), steps)]
 
 
-def test_without_alpha_and_omega_cove_is_the_base_model_to_the_bit(prepared: Path, runtime: Runtime) -> None:
+def test_without_alpha_and_omega_cove_is_the_base_model_to_the_bit(prepared: Path, runtime: DistributedContext) -> None:
     base = losses(trainer(prepared, runtime))
     assert losses(trainer(prepared, runtime, *COVE, "quantizer.alpha=0", "quantizer.omega_q=0")) == base
     assert losses(trainer(prepared, runtime, *COVE)) != base
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rowwise_adagrad"])
-def test_fused_and_replicated_tables_learn_alike(prepared: Path, runtime: Runtime, optimizer: str) -> None:
+def test_fused_and_replicated_tables_learn_alike(prepared: Path, runtime: DistributedContext, optimizer: str) -> None:
     """The update in the backward pass by fbgemm against the ordinary optimizer, from the same start."""
     settings = (
         f"embeddings.optimizer.name={optimizer}",
@@ -57,7 +57,7 @@ def test_fused_and_replicated_tables_learn_alike(prepared: Path, runtime: Runtim
     assert fused != pytest.approx(frozen, rel=1e-4)
 
 
-def test_learning_rates_rise_linearly_and_stay(prepared: Path, runtime: Runtime) -> None:
+def test_learning_rates_rise_linearly_and_stay(prepared: Path, runtime: DistributedContext) -> None:
     warm = trainer(prepared, runtime, "trainer.warmup_steps=4", "embeddings.optimizer.learning_rate=0.004")
     rates = [[group["lr"] for group in warm.trainable.optimizer.param_groups]]
     batches = iter(warm.train_loader)
@@ -67,7 +67,7 @@ def test_learning_rates_rise_linearly_and_stay(prepared: Path, runtime: Runtime)
     assert [tables for _, tables in rates] == pytest.approx([0.001, 0.002, 0.003, 0.004, 0.004, 0.004])
 
 
-def test_gradients_are_clipped_by_their_norm(prepared: Path, runtime: Runtime) -> None:
+def test_gradients_are_clipped_by_their_norm(prepared: Path, runtime: DistributedContext) -> None:
     sgd = ("trainer.optimizer.name=sgd", "trainer.optimizer.learning_rate=1", "embeddings.optimizer.name=sgd")
     replicated = ("embeddings.optimizer.learning_rate=1", "embeddings.sharding.default=data_parallel")
     clipped = trainer(prepared, runtime, *sgd, *replicated, "trainer.gradient_clip_norm=0.001")
@@ -78,7 +78,7 @@ def test_gradients_are_clipped_by_their_norm(prepared: Path, runtime: Runtime) -
     assert change.norm().item() == pytest.approx(0.001, rel=1e-3)
 
 
-def test_bfloat16_is_close_to_float32_and_leaves_losses_in_float32(prepared: Path, runtime: Runtime) -> None:
+def test_bfloat16_is_close_to_float32_and_leaves_losses_in_float32(prepared: Path, runtime: DistributedContext) -> None:
     whole = losses(trainer(prepared, runtime, *COVE, "model.dropout=0"))
     half = losses(trainer(prepared, runtime, *COVE, "model.dropout=0", "trainer.precision=bfloat16"))
     assert half != whole
@@ -86,7 +86,7 @@ def test_bfloat16_is_close_to_float32_and_leaves_losses_in_float32(prepared: Pat
 
 
 def test_training_stops_after_epochs_without_gain(
-    prepared: Path, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Path, runtime: DistributedContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopping = trainer(prepared, runtime, "trainer.epochs=9", "trainer.early_stopping.patience=2")
     aucs = iter([0.6, 0.7, math.nan, 0.7, 0.9])
@@ -97,7 +97,7 @@ def test_training_stops_after_epochs_without_gain(
     assert stopping.writer.files.best("auc").name == f"step_{position.step // 2:08d}"
 
 
-def test_a_loss_that_is_not_finite_stops_training_with_advice(prepared: Path, runtime: Runtime) -> None:
+def test_a_loss_that_is_not_finite_stops_training_with_advice(prepared: Path, runtime: DistributedContext) -> None:
     broken = trainer(prepared, runtime)
     with torch.no_grad():
         next(broken.trainable.model.module.objective.parameters()).fill_(math.nan)
@@ -105,13 +105,13 @@ def test_a_loss_that_is_not_finite_stops_training_with_advice(prepared: Path, ru
         broken.train(None)
 
 
-def test_seeds_differ_and_repeat(prepared: Path, runtime: Runtime) -> None:
+def test_seeds_differ_and_repeat(prepared: Path, runtime: DistributedContext) -> None:
     first = losses(trainer(prepared, runtime))
     assert losses(trainer(prepared, runtime)) == first
     assert losses(trainer(prepared, runtime, "seed=1")) != first
 
 
-def test_first_order_weights_start_at_zero_and_stay_one_number(prepared: Path, runtime: Runtime) -> None:
+def test_first_order_weights_start_at_zero_and_stay_one_number(prepared: Path, runtime: DistributedContext) -> None:
     trained = trainer(prepared, runtime)
     weights = {
         k: v for k, v in trained.trainable.model.state_dict().items() if "first_order.weight" in k and "bags" in k
@@ -132,14 +132,14 @@ def test_a_device_that_is_not_there(prepared: Path) -> None:
         pass
 
 
-def test_a_sharding_that_the_optimizer_cannot_serve_is_refused(prepared: Path, runtime: Runtime) -> None:
+def test_a_sharding_that_the_optimizer_cannot_serve_is_refused(prepared: Path, runtime: DistributedContext) -> None:
     config, _ = load_run_config(small_run(prepared, "unused", "embeddings.sharding.default=row_wise"))
     with pytest.raises(ConfigError, match=r"embeddings\.sharding\.default = row_wise"):
         build(config, Schema.load(prepared), runtime, 64)
 
 
 def test_reports_cover_every_step_across_epochs(
-    prepared: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+    prepared: Path, runtime: DistributedContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """10 steps an epoch, a report at step 1 and every 4: that of step 12 holds steps 9 and 10 of the epoch before."""
     reported = trainer(prepared, runtime, "trainer.log_every=4", "trainer.epochs=2")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cove_dist.composition import load_run_config
+from cove_dist.distributed import process_group
 from cove_dist.training.checkpoint import read_meta
-from cove_dist.training.distributed import process_group
 from cove_dist.training.program import evaluate_run, find_checkpoint, train
 from cove_dist.training.trainer import Trainer
 from data_pipeline.errors import DataError

@@ -1,0 +1,249 @@
+"""The learned codes of every user and item of a run, and its codebooks, as files that other tools read.
+
+Layout::
+
+    codes.json                     the checkpoint; by entity: ids, ids without codes, levels, codes in use per level
+    codebooks.safetensors          user.1, user.2, item.1, …: float32 [v_i, d]; what they are of as string metadata
+    user/part-00000.parquet …      entity, original_id, code_1 … code_H (int32; level 1, the finest, first): one part a
+    item/part-00000.parquet …      rank, all in order of the encoded ids. Ids that training never saw have null codes
+
+Shapes: ``n`` ids of one look-up, ``H`` levels, ``v_i`` codes at level i, ``d`` embedding dimension.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from rich.progress import track
+from safetensors.torch import save
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from cove_dist.composition import load_settings
+from cove_dist.config import RunConfig, settings
+from cove_dist.console import console
+from cove_dist.distributed import DistributedContext, process_group, sum_over_ranks
+from cove_dist.errors import ConfigError
+from cove_dist.runs import load_saved_run
+from cove_dist.tasks.base import TaskModel
+from cove_dist.training.build import build, describe_model
+from cove_dist.training.checkpoint import load_model
+from cove_dist.training.folders import replaced_folder
+from cove_dist.training.program import find_checkpoint
+from cove_dist.types import PositiveInt, Text
+from data_pipeline.errors import DataError
+from data_pipeline.json_files import to_json, write_json
+from data_pipeline.preparation.writer import row_groups
+from data_pipeline.schema import Categorical, Schema
+from data_pipeline.streaming.partition import slices
+
+logger = logging.getLogger(__name__)
+
+CODES_FILE, CODEBOOKS_FILE = "codes.json", "codebooks.safetensors"
+
+Chunk = tuple[pa.Table, int]
+
+
+@settings
+class ExportConfig:
+    run: Text
+    checkpoint: Literal["best", "newest"]
+    device: Literal["auto", "cpu", "cuda"]
+    batch_size: PositiveInt
+    output: Text | None
+
+
+@dataclass(frozen=True)
+class EntityFigures:
+    """Of one entity, as in ``codes.json``. ``unseen`` ids have no codes; ``used`` codes have an id, per level."""
+
+    ids: int
+    unseen: int
+    levels: tuple[int, ...]
+    used: tuple[int, ...]
+
+
+def export_codes(overrides: Sequence[str]) -> Path | None:
+    """Write the codes and codebooks of a run's checkpoint. Every rank calls it; rank 0 gets the folder.
+
+    The folder is complete or absent. One that an earlier export wrote is replaced.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: no such run, a run without quantizers, a folder that holds other
+            things, no checkpoint, or files that are not what they should be.
+    """
+    request = load_settings(ExportConfig, "export_codes", overrides)
+    config, run = load_saved_run(request.run)
+    if not config.quantizer.levels():
+        raise ConfigError(f"run = {run}: has no quantizers, so there are no codes; train one with quantizer=cove")
+    folder = run / "codes" if request.output is None else Path(request.output)
+    if folder.exists() and not (folder / CODES_FILE).is_file():
+        raise ConfigError(f"output = {folder}: exists and is no earlier export; remove it, or give another output")
+    checkpoint = find_checkpoint(run, config, request.checkpoint)
+    schema = Schema.load(config.data.path)
+    for entity in config.quantizer.levels():
+        check_ids(ids_file(config, schema.entity(entity)), schema.entity(entity))
+    with process_group(request.device) as runtime:
+        export_here(config, schema, runtime, checkpoint, folder, -(-request.batch_size // runtime.world_size))
+    return folder if runtime.is_main else None
+
+
+def export_here(
+    config: RunConfig, schema: Schema, runtime: DistributedContext, checkpoint: Path, folder: Path, batch_size: int
+) -> None:
+    """Export in a process group that stands; ``batch_size`` is this rank's. Collective."""
+    trainable = build(config, schema, runtime, batch_size)
+    load_model(checkpoint, trainable, describe_model(config, schema))
+    trainable.model.eval()
+    model: TaskModel = trainable.model.module
+    if runtime.is_main:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with replaced_folder(folder, runtime) as target:
+        figures = {}
+        for entity in config.quantizer.levels():
+            path = ids_file(config, schema.entity(entity))
+            figures[entity] = EntityExporter(model, schema, entity, runtime).write(path, target / entity, batch_size)
+        if runtime.is_main:
+            write_codebooks(model, config, schema, checkpoint, target / CODEBOOKS_FILE)
+            entities = {entity: asdict(counted) for entity, counted in figures.items()}
+            record = {"data": schema.name, "checkpoint": checkpoint.name, "entities": entities}
+            write_json(target / CODES_FILE, record)
+
+
+class EntityExporter:
+    """Looks up and quantizes the ids of one entity, and writes this rank's part of them.
+
+    Args:
+        model: sharded, in eval mode.
+        schema, runtime: of the run.
+        entity: user or item.
+    """
+
+    def __init__(self, model: TaskModel, schema: Schema, entity: str, runtime: DistributedContext) -> None:
+        self.entity, self.column, self.runtime = entity, schema.entity(entity), runtime
+        self._tables, self._quantizer = model.tables, model.objective.quantizers[entity]
+        self._lookup = model.entity_lookup(entity, schema)
+
+    def write(self, path: Path, folder: Path, batch_size: int) -> EntityFigures:
+        """Write this rank's part into ``folder``; the figures are of all ranks. Collective.
+
+        Args:
+            path: the table of ids.
+            folder: shared by the ranks; made here.
+            batch_size: ids of this rank per look-up.
+        """
+        column, rank, world_size = self.column, self.runtime.rank, self.runtime.world_size
+        chunks = list_chunks(path, column.num_ids, batch_size, rank, world_size)
+        usage = [np.zeros(size, dtype=np.int64) for size in self._quantizer.levels]
+        folder.mkdir(exist_ok=True)
+        part = folder / f"part-{rank:05d}.parquet"
+        with pq.ParquetWriter(part, self._part_schema(pq.read_schema(path)), compression="zstd") as writer:
+            for chunk, stride in self._shown(chunks, steps=-(-column.num_ids // (world_size * batch_size))):
+                table = self._with_codes(chunk, stride, writer.schema)
+                for level, counts in enumerate(usage, start=1):
+                    counts += np.bincount(table[f"code_{level}"].drop_null(), minlength=len(counts))
+                if len(table):
+                    writer.write_table(table)
+        total = sum_over_ranks(torch.from_numpy(np.concatenate(usage)).double(), self.runtime.device)
+        used = tuple(int((counts > 0).sum()) for counts in total.split(self._quantizer.levels))
+        unseen = column.num_ids - column.num_seen
+        logger.info("codes of %d %ss; %d that training never saw have none", column.num_seen, self.entity, unseen)
+        return EntityFigures(column.num_ids, unseen, self._quantizer.levels, used)
+
+    def _part_schema(self, ids: pa.Schema) -> pa.Schema:
+        codes = [(f"code_{level}", pa.int32()) for level, _ in enumerate(self._quantizer.levels, start=1)]
+        return pa.schema([("entity", pa.string()), ("original_id", ids.field("original_id").type), *codes])
+
+    def _with_codes(self, chunk: pa.Table, stride: int, schema: pa.Schema) -> pa.Table:
+        ids = chunk["id"].to_numpy()
+        seen = ids < self.column.num_seen
+        codes = np.zeros((len(ids), len(self._quantizer.levels)), dtype=np.int32)
+        codes[seen] = self._codes(ids[seen], stride)
+        columns = [pa.repeat(self.entity, len(ids)), chunk["original_id"]]
+        return pa.table([*columns, *(pa.array(level, mask=~seen) for level in codes.T)], schema=schema)
+
+    @torch.no_grad()
+    def _codes(self, rows: np.ndarray, stride: int) -> np.ndarray:
+        """The codes ``[n, H]`` of embedding rows ``[n]``. Collective: ``stride >= n`` is the same on all ranks."""
+        columns, position, vectors = self._lookup
+        lengths = torch.zeros(len(columns), stride, dtype=torch.int64)
+        lengths[position, : len(rows)] = 1  # of this column alone; no ids follow the first n
+        ids = KeyedJaggedTensor(columns, torch.from_numpy(rows), lengths=lengths.flatten(), stride=stride)
+        looked_up = self._tables(ids.to(self.runtime.device)).wait()
+        return self._quantizer(vectors(looked_up, len(rows))).codes.cpu().numpy()
+
+    def _shown(self, chunks: Iterator[Chunk], steps: int) -> Iterator[Chunk]:
+        """The chunks, with a progress bar on rank 0's terminal."""
+        if not (self.runtime.is_main and console.is_terminal):
+            return chunks
+        return iter(track(chunks, f"{self.entity} codes", total=steps, console=console))
+
+
+def list_chunks(path: Path, num_ids: int, size: int, rank: int, world_size: int) -> Iterator[Chunk]:
+    """This rank's contiguous share of the ids, in order, a chunk a step.
+
+    All ranks take the same number of steps, with equal strides; one whose share is at its end gets empty chunks.
+
+    Args:
+        path: the table of ids.
+        num_ids: of all ranks.
+        size: ids of a chunk at most.
+        rank, world_size: which share.
+
+    Yields:
+        A table ``id, original_id``, and the most ids that any rank has in this step.
+    """
+    first, last = (num_ids * cut // world_size for cut in (rank, rank + 1))
+    file = pq.ParquetFile(path)
+    chunks = row_groups(pa.RecordBatchReader.from_batches(file.schema_arrow, _read(file, first, last)), size)
+    padded = chain(chunks, repeat(file.schema_arrow.empty_table()))
+    largest = -(-num_ids // world_size)
+    for start in range(0, largest, size):
+        yield next(padded), min(size, largest - start)
+
+
+def _read(file: pq.ParquetFile, first: int, last: int) -> Iterator[pa.RecordBatch]:
+    """Rows ``first <= row < last``, one row group in memory at a time."""
+    sizes = np.array([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
+    for group, start, stop in slices(sizes, np.arange(len(sizes)), first, last):
+        yield from file.read_row_group(group).slice(start, stop - start).to_batches()
+
+
+def ids_file(config: RunConfig, column: Categorical) -> Path:
+    return Path(config.data.path) / "ids" / f"{column.table_name}.parquet"
+
+
+def check_ids(path: Path, column: Categorical) -> None:
+    """Raises DataError when the table of ids is missing or is not the schema's."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. Prepare the data again.")
+    rows = pq.read_metadata(path).num_rows
+    if rows != column.num_ids:
+        raise DataError(
+            f"{path}: {rows} rows, while schema.json has num_ids = {column.num_ids} for {column.name}."
+            " Prepare the data again."
+        )
+
+
+def write_codebooks(model: TaskModel, config: RunConfig, schema: Schema, checkpoint: Path, path: Path) -> None:
+    """Write every codebook as ``<entity>.<level>``, levels from 1."""
+    codebooks = {
+        f"{entity}.{level}": quantizer.codebooks[level - 1].detach().float().cpu().contiguous()
+        for entity, quantizer in model.objective.quantizers.items()
+        for level in range(1, len(quantizer.levels) + 1)
+    }
+    metadata = {
+        "data": schema.name,
+        "checkpoint": checkpoint.name,
+        "alpha": str(config.quantizer.alpha),
+        "levels": to_json(config.quantizer.levels()),
+    }
+    path.write_bytes(save(codebooks, metadata))  # save_file would make it readable by its owner alone

@@ -1,0 +1,117 @@
+"""What the most frequent items of training score on lists: the floor under every model.
+
+The folder has the files of an evaluated run that comparison reads: configuration, metrics and summary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from omegaconf import OmegaConf
+
+from cove_dist.composition import check, compose_yaml
+from cove_dist.config import DataConfig, settings
+from cove_dist.evaluation.positions import Positions
+from cove_dist.evaluation.protocol import protocol_of
+from cove_dist.evaluation.sequential import NOTHING, ListCompletion, first_occurrences
+from cove_dist.metrics_files import Evaluated, protocol_record
+from cove_dist.runs import SUMMARY_FILE, save_config
+from cove_dist.tasks.sequential.build import halves_of
+from cove_dist.tasks.sequential.padding import Slots
+from cove_dist.types import PositiveInt, Text
+from data_pipeline.fingerprint import split_fingerprint
+from data_pipeline.json_files import write_json
+from data_pipeline.schema import INPUT, TARGET, Schema
+from data_pipeline.streaming.loader import build_loader
+from data_pipeline.streaming.vocabulary import item_counts
+
+# What comparison asks a run's configuration for.
+_NAMED = {"model": {"_target_": "popularity.Popularity"}, "quantizer": {"user_levels": None, "item_levels": None}}
+
+
+@settings
+class PopularityConfig:
+    data: DataConfig
+    split: Literal["validation", "test"]
+    ndcg_at: tuple[PositiveInt, ...]
+    hit_rate_at: tuple[PositiveInt, ...]
+    exclude_seen: bool | None
+    batch_size: PositiveInt
+    output: Text | None
+
+
+def evaluate_popularity(overrides: Sequence[str]) -> Evaluated:
+    """Rank the items of training by how often they occur, and write the metrics; returns what the file holds.
+
+    The ranking is the same for every list, but for the items of its input where these are left out. Items that occur
+    equally often tie, and count with their expected value over all their orders.
+
+    Raises:
+        ConfigError, DataError: a wrong setting, or data that is not of prepared lists.
+    """
+    composed = compose_yaml("popularity", overrides)
+    values = OmegaConf.to_container(composed)
+    values["data"] = {key: values["data"][key] for key in ("name", "path")}
+    request = check(PopularityConfig, values)
+    schema = Schema.load(request.data.path)
+    halves_of(schema)
+    schema.require_split(request.split)
+    metrics = popularity_metrics(request, schema)
+    folder = Path(request.output or f"runs/{request.data.name}_popularity")
+    folder.mkdir(parents=True, exist_ok=True)
+    protocol = protocol_of("sequential", schema, exclude_seen=request.exclude_seen)
+    evaluated = Evaluated(
+        split=request.split,
+        kind=None,
+        checkpoint=None,
+        step=None,
+        best_by=None,
+        protocol=protocol_record("sequential", protocol, request.ndcg_at, request.hit_rate_at),
+        data=split_fingerprint(request.data.path, schema, request.split),
+        metrics=metrics,
+    )
+    evaluated.save(folder)
+    write_json(folder / SUMMARY_FILE, {"samples_per_second": None})
+    save_config(OmegaConf.create(OmegaConf.to_container(composed) | _NAMED), folder)
+    return evaluated
+
+
+def popularity_metrics(request: PopularityConfig, schema: Schema) -> dict[str, float]:
+    counts = torch.from_numpy(item_counts(request.data.path, schema))
+    metrics = ListCompletion(request.ndcg_at, request.hit_rate_at, len(counts), schema.longest_target)
+    exclude_seen = protocol_of("sequential", schema, exclude_seen=request.exclude_seen).exclude_seen
+    for batch in build_loader(request.data.path, schema, request.split, request.batch_size):
+        targets = Slots.of(batch.ids[TARGET].lengths()).pad(batch.ids[TARGET].values(), fill=NOTHING)
+        seen = Slots.of(batch.ids[INPUT].lengths()).pad(batch.ids[INPUT].values(), fill=NOTHING)
+        seen = seen if exclude_seen else seen[:, :0]
+        metrics.update(popular_positions(counts, targets, seen, metrics.depth), targets)
+    return {name: value.item() for name, value in metrics.compute().items()}
+
+
+def popular_positions(counts: torch.Tensor, targets: torch.Tensor, seen: torch.Tensor, depth: int) -> Positions:
+    """Find the positions of target items in the ranking by count, which is the same for every list but for what it has.
+
+    Items of equal count tie: none of them is before another.
+
+    Args:
+        counts: int64 ``[V]``, of every item.
+        targets: int64 ``[B, S]``, `NOTHING` behind the last; ids from V on are not ranked.
+        seen: int64 ``[B, m]``, items to leave out; ids outside ``0 … V-1`` stand for none.
+        depth: up to which position it matters.
+
+    Returns:
+        Of each list, every target item once.
+    """
+    lists, places = first_occurrences(targets, len(counts)).nonzero().unbind(1)
+    items = targets[lists, places]
+    left_out = seen.where(first_occurrences(seen, len(counts)) & (seen >= 0) & (seen < len(counts)), NOTHING)[lists]
+    ranked = (items < len(counts)) & (left_out != items[:, None]).all(dim=1)
+    ordered, own = counts.sort().values, counts[items.where(ranked, 0)]
+    counts_left_out = counts[left_out.clamp(min=0)].where(left_out >= 0, -1)
+    up_to, below = torch.searchsorted(ordered, own, right=True), torch.searchsorted(ordered, own)
+    above = len(counts) - up_to - (counts_left_out > own[:, None]).sum(dim=1)
+    tied = up_to - below - (counts_left_out == own[:, None]).sum(dim=1)
+    return Positions(lists, above.where(ranked, depth), tied.where(ranked, 1), len(targets), depth)

@@ -1,0 +1,78 @@
+"""From a configuration and a schema to the model of collaborative filtering."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cove_dist.checks import check_arguments, construct, target
+from cove_dist.config import RunConfig
+from cove_dist.embeddings.tables import build_unpooled
+from cove_dist.errors import ConfigError
+from cove_dist.models.cf.base import Recommender
+from cove_dist.tasks.cf.graph import GraphObjective
+from cove_dist.tasks.cf.model import CFModel, CFObjective
+from cove_dist.tasks.quantizers import build_quantizers
+from data_pipeline.schema import ATTRIBUTES, Categorical, Schema
+from data_pipeline.streaming.transforms import (
+    EDGE_ATTRIBUTE,
+    EDGE_ITEM,
+    EDGE_NEGATIVE,
+    ITEM_BLOCK,
+    NEGATIVES,
+    USER_BLOCK,
+    list_column,
+)
+
+
+def build_cf_model(config: RunConfig, schema: Schema) -> CFModel:
+    """The model of a configuration: tables on meta, everything else initialized from torch's global generator.
+
+    Raises:
+        ConfigError: the model's arguments do not fit its signature, or it needs what the data has not.
+    """
+    head_class, arguments = target(config.model, "model")
+    arguments = check_arguments(head_class, arguments, "model")
+    check_data(head_class, schema)
+    sizes = (len(schema.attributes),) if head_class.uses_attributes else ()
+    head = construct(head_class, "model", config.embeddings.dim, *sizes, **arguments)
+    quantizers = build_quantizers(config, head_class.rows_per_id)
+    looked_up = table_columns(head_class, schema)
+    tables = build_unpooled(looked_up, head_class.rows_per_id * config.embeddings.dim)
+    arguments = (head, quantizers, config.quantizer.omega_q, schema)
+    objective = GraphObjective(*arguments, config.data.path) if head_class.propagates else CFObjective(*arguments)
+    drawn_for = (schema.entity("user").name, schema.entity("item").name, NEGATIVES)
+    columns = dict.fromkeys([*drawn_for, *(column.name for column in looked_up)])
+    return CFModel(tables, objective, list(columns))
+
+
+def check_data(head_class: type[Recommender], schema: Schema) -> None:
+    """Raises ConfigError when the data is not of implicit feedback, or lacks attributes that the model needs."""
+    if not schema.implicit:
+        raise ConfigError(
+            f"model = {head_class.__name__}: learns from implicit feedback, and {schema.name} has labels."
+            " Prepare it with implicit=true split=leave_one_out, or choose a CTR model"
+        )
+    if head_class.uses_attributes and not schema.attributes:
+        raise ConfigError(
+            f"model = {head_class.__name__}: needs attributes of items, and {schema.name} has none."
+            " Choose another model, or data with attributes"
+        )
+
+
+def interactions(schema: Schema) -> Schema:
+    """The schema with the two columns that collaborative filtering reads."""
+    return replace(schema, categorical=(schema.entity("user"), schema.entity("item")), dense=())
+
+
+def table_columns(head_class: type[Recommender], schema: Schema) -> list[Categorical]:
+    """The columns that a training step looks up."""
+    user, item = schema.entity("user"), schema.entity("item")
+    if head_class.propagates:
+        return [list_column(USER_BLOCK, user), list_column(ITEM_BLOCK, item)]
+    columns = [user, item, list_column(NEGATIVES, item)]
+    if head_class.uses_attributes:
+        total = sum(schema.attributes.values())
+        attribute = Categorical(ATTRIBUTES, total, total)
+        columns.append(list_column(EDGE_ITEM, item))
+        columns += [list_column(name, attribute) for name in (EDGE_ATTRIBUTE, EDGE_NEGATIVE)]
+    return columns

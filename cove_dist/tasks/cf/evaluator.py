@@ -1,0 +1,183 @@
+"""Ranking metrics of collaborative filtering: over stored candidates, and over all items. On all ranks.
+
+Shapes: ``B`` users, ``n`` candidates, ``k`` the length of a list, ``W`` ranks, ``d`` width of a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from cove_dist.config import RANKING_PREFIX, EvaluationConfig, RunConfig
+from cove_dist.distributed import DistributedContext
+from cove_dist.evaluation.checks import FiniteScores
+from cove_dist.evaluation.frequency import GROUPS, Groups
+from cove_dist.evaluation.positions import Positions
+from cove_dist.evaluation.top_k import Coverage, TopK, UserCount
+from cove_dist.models.cf.base import Recommender
+from cove_dist.tasks.cf.loaders import candidate_loader
+from cove_dist.tasks.cf.retrieval import TopKRetriever, shares
+from cove_dist.tasks.cf.vectors import Vectors, vectors_of
+from data_pipeline.history import History
+from data_pipeline.schema import CANDIDATES, SPLITS, Schema
+from data_pipeline.streaming.loader import StreamLoader
+
+Evaluate = Callable[[Recommender, Vectors], dict[str, float]]
+
+
+def build_cf_evaluator(
+    config: RunConfig,
+    schema: Schema,
+    split: str,
+    runtime: DistributedContext,
+    groups: Groups,
+) -> Callable[[nn.Module], dict[str, float]]:
+    """A pass over a split with a model, which returns the metrics. Building it and calling it are collective.
+
+    With `groups` of users and items the metrics over stored candidates are computed for the rows of each group as well.
+    """
+    parts: list[Evaluate] = []
+    for ranking in config.evaluation.rankings(split):
+        if ranking == "sampled":
+            loader = candidate_loader(config, schema, split, runtime)
+            parts.append(SampledRanking(loader, config.evaluation, groups, runtime))
+        else:
+            batch_size = config.trainer.rank_evaluation_batch_size(runtime.world_size)
+            parts.append(FullRanking(config, schema, split, batch_size, runtime))
+
+    @torch.no_grad()
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        was_training = model.training
+        model.eval()
+        inner = model.module
+        vectors = vectors_of(inner, schema)
+        metrics = {name: value for part in parts for name, value in part(inner.objective.head, vectors).items()}
+        model.train(was_training)
+        return metrics
+
+    return evaluate
+
+
+class SampledRanking:
+    """Each positive among its stored candidates, averaged over rows: a user with several positives has several rows.
+
+    Candidates that score as the positive does are ranked in all orders, equally likely; see `Positions`.
+
+    Args:
+        loader: rows with candidates, the row's own item first; all rows of a user on one rank, sorted by user.
+        config: the k.
+        groups: of users and items, by entity, whose rows count apart as well; a row's item is its positive.
+        runtime: of this rank.
+    """
+
+    def __init__(
+        self,
+        loader: StreamLoader,
+        config: EvaluationConfig,
+        groups: Groups,
+        runtime: DistributedContext,
+    ) -> None:
+        def metrics() -> RowMetrics:
+            return RowMetrics(config, runtime.device)
+
+        self._loader, self._device = loader, runtime.device
+        self._groups = {entity: group.to(runtime.device) for entity, group in groups.items()}
+        self._finite = FiniteScores().to(runtime.device)
+        self._metrics = metrics()
+        self._grouped = {(entity, group): metrics() for entity in groups for group in GROUPS}
+
+    def __call__(self, head: Recommender, vectors: Vectors) -> dict[str, float]:
+        for metric in (self._finite, self._metrics, *self._grouped.values()):
+            metric.reset()
+        for batch in self._loader:
+            batch = batch.to(self._device)
+            user = batch.ids["user_id"].values()
+            candidates = batch.ids[CANDIDATES].values()
+            width = len(candidates) // max(1, len(user))  # a rank with fewer rows than others ends in empty batches
+            items = vectors.items(candidates).unflatten(0, (len(user), width))
+            scores = head(vectors.users(user), items)
+            self._finite.update(scores)
+            self._add(scores, {"user": batch.users, "item": batch.items})
+        self._finite.compute()
+        figures = self._metrics.compute()
+        for (entity, group), metric in self._grouped.items():
+            of_ids = self._groups[entity].figures[GROUPS.index(group)]
+            figures |= {f"{name}/{entity}_{group}": value for name, value in (of_ids | metric.compute()).items()}
+        return figures
+
+    def _add(self, scores: torch.Tensor, ids: dict[str, torch.Tensor]) -> None:
+        """Add rows of scores ``[B, n]``, the positive's first."""
+        positive, others = scores[:, :1], scores[:, 1:]
+        above, tied = (others > positive).sum(dim=1), 1 + (others == positive).sum(dim=1)
+        self._metrics.update(above, tied, ids["user"])
+        for (entity, group), metric in self._grouped.items():
+            rows = self._groups[entity].of(ids[entity]) == GROUPS.index(group)
+            metric.update(above[rows], tied[rows], ids["user"][rows])
+
+
+class RowMetrics:
+    """The metrics of rows that each rank one positive, and how many rows and users there are."""
+
+    def __init__(self, config: EvaluationConfig, device: torch.device) -> None:
+        self._top_k = TopK(config.ndcg_at, config.hit_rate_at).to(device)
+        self._users = UserCount().to(device)
+
+    def reset(self) -> None:
+        """Forget all rows."""
+        self._top_k.reset()
+        self._users.reset()
+
+    def update(self, above: torch.Tensor, tied: torch.Tensor, users: torch.Tensor) -> None:
+        """Add rows ``[B]``: candidates that score higher, those that score the same (with the positive), users."""
+        rows = torch.arange(len(above), device=above.device)
+        self._top_k.update(Positions(rows, above, tied, len(rows), self._top_k.depth), torch.ones_like(above))
+        self._users.update(users)
+
+    def compute(self) -> dict[str, float]:
+        """Return the metrics by name, ``users`` (distinct) and ``rows``, over all ranks. Collective."""
+        metrics = self._top_k.compute()
+        rows = metrics.pop("lists")
+        return _floats(metrics | {"users": self._users.compute(), "rows": rows}, RANKING_PREFIX["sampled"])
+
+
+class FullRanking:
+    """Each user's positives of a split among all items seen in training, but for the user's items of earlier splits.
+
+    Items that training never saw are not ranked; a positive among them is a miss, and so is one that the user has in an
+    earlier split as well. Items of equal score are ranked in all orders, equally likely, see `Positions`, however many
+    they are and whatever ranks hold them; coverage is of the lists that `recommend` would write.
+    """
+
+    def __init__(
+        self, config: RunConfig, schema: Schema, split: str, batch_size: int, runtime: DistributedContext
+    ) -> None:
+        folder, self._runtime = config.data.path, runtime
+        self._batch_size = batch_size
+        self._positives = History.load(folder, split)
+        self._earlier = [History.load(folder, name) for name in SPLITS[: SPLITS.index(split)]]
+        self._reserved = schema.entity("user").num_seen
+        self._metrics = TopK(config.evaluation.ndcg_at, config.evaluation.hit_rate_at).to(runtime.device)
+        self._coverage = Coverage(schema.entity("item").num_seen, config.evaluation.hit_rate_at).to(runtime.device)
+
+    def __call__(self, head: Recommender, vectors: Vectors) -> dict[str, float]:
+        self._metrics.reset()
+        self._coverage.reset()
+        retriever = TopKRetriever(head, vectors, self._earlier, self._reserved, self._metrics.depth, self._runtime)
+        users = np.flatnonzero(np.diff(self._positives.offsets))
+        for part in shares(users, self._batch_size, self._runtime):
+            items, positions = retriever.rank(part, self._positives)
+            self._metrics.update(positions, torch.bincount(positions.lists, minlength=len(part)))
+            self._coverage.update(items)
+        retriever.finite.compute()
+        metrics = self._metrics.compute() | self._coverage.compute()
+        return _floats(metrics | {"users": metrics.pop("lists")}, RANKING_PREFIX["full"])
+
+
+_COUNTS = ("users", "rows")
+
+
+def _floats(metrics: dict[str, torch.Tensor], prefix: str) -> dict[str, float]:
+    return {prefix + name: int(x) if name in _COUNTS else float(x) for name, x in metrics.items()}

@@ -1,0 +1,86 @@
+"""The best items of users through a FAISS index of inner products, for models whose score is one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from cove_dist.distributed import DistributedContext
+from cove_dist.errors import ConfigError
+from cove_dist.evaluation.checks import FiniteScores
+from cove_dist.evaluation.search import merge
+from cove_dist.models.cf.base import InnerProductRecommender
+from cove_dist.tasks.cf.vectors import Vectors
+from data_pipeline.history import History
+
+
+class FaissRetriever:
+    """As `TopKRetriever`, in one process: the index finds k items more than a user's histories have.
+
+    The index is flat, so the lists are exact. Where scores tie across the end of what it found, it is searched again
+    for more, so that of equal scores the lower items are listed. The arguments are those of `TopKRetriever`.
+
+    Attributes:
+        finite: the check of scores, by a bound of them: the index would not show one that is not finite.
+
+    Raises:
+        ConfigError: FAISS is not installed.
+    """
+
+    def __init__(
+        self,
+        head: InnerProductRecommender,
+        vectors: Vectors,
+        excluded: Sequence[History],
+        reserved: int,
+        k: int,
+        runtime: DistributedContext,
+    ) -> None:
+        try:
+            import faiss
+        except ImportError as error:
+            raise ConfigError(
+                "faiss = true: FAISS is not installed; pip install faiss-cpu, or set faiss=false"
+            ) from error
+        self._head, self._vectors, self._excluded = head, vectors, tuple(excluded)
+        self._reserved, self._k, self._device = reserved, k, runtime.device
+        self.finite = FiniteScores().to(runtime.device)
+        _, items = vectors.item_block()
+        keys = head.key(items)
+        self._longest_key = keys.double().norm(dim=1).amax()
+        self._index = faiss.IndexFlatIP(keys.shape[1])
+        self._index.add(keys.cpu().numpy())
+
+    def __call__(self, users: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scores and items ``[B, k]`` of ``users [B]``, best first; -inf and -1 where fewer are left."""
+        rows = torch.from_numpy(users).to(self._device).clamp(max=self._reserved)
+        vectors = self._head.query(self._vectors.users(rows))
+        self.finite.update((vectors.double().norm(dim=1) * self._longest_key).float())  # Cauchy-Schwarz
+        queries = vectors.cpu().numpy()
+        scores = torch.full((len(users), self._k), -torch.inf)
+        items = torch.full((len(users), self._k), -1)
+        longest = sum(int(np.diff(history.offsets)[users].max(initial=0)) for history in self._excluded)
+        found, unfinished = self._k + longest, np.arange(len(users))
+        while len(unfinished):
+            found = min(found, self._index.ntotal)
+            best, ids, last_found = self._search(queries[unfinished], users[unfinished], found)
+            scores[unfinished], items[unfinished] = best, ids
+            more_ties = (best[:, -1] == last_found).numpy() & (found < self._index.ntotal)
+            found, unfinished = 2 * found, unfinished[more_ties]
+        return scores, items
+
+    def _search(
+        self, queries: np.ndarray, users: np.ndarray, found: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The best k of the ``found`` best, and the lowest score ``[B]`` that was found."""
+        scores, items = self._index.search(queries, found)
+        last_found = torch.from_numpy(scores[:, -1].copy())
+        for history in self._excluded:
+            had = history.contains(users, items)
+            scores[had], items[had] = -np.inf, -1
+        short = max(0, self._k - scores.shape[1])
+        scores = np.pad(scores, ((0, 0), (0, short)), constant_values=-np.inf)
+        items = np.pad(items, ((0, 0), (0, short)), constant_values=-1)
+        return *merge(torch.from_numpy(scores), torch.from_numpy(items), self._k), last_found

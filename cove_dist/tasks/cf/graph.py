@@ -1,0 +1,136 @@
+"""Collaborative filtering over the graph of interactions, cut by rows among ranks.
+
+Each rank looks up its own block of users and of items, quantizes and propagates them; before every layer the ranks
+exchange what they hold. With ``N`` users and items, ``E`` interactions, ``W`` ranks and ``K`` layers, a rank per step
+
+- multiplies and adds ``2 K E d / W`` numbers forward, and as many backward;
+- receives ``(K + 1) N d`` numbers forward; backward it receives ``K N d`` and sends ``N d``; with regularization it
+  moves ``N d`` more each way;
+- holds ``O(N d)`` numbers, whatever K, and 24 bytes for each of its ``E / W`` edges.
+
+Shapes: ``U`` users, ``I`` items, ``B`` rows, ``d`` embedding dimension.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torchrec.sparse.jagged_tensor import JaggedTensor
+
+from cove_dist.embeddings.exchange import gather_rows
+from cove_dist.models.cf.base import Recommender
+from cove_dist.models.layers.neighbors import NeighborSum
+from cove_dist.quantization import CascadedQuantizer
+from cove_dist.tasks.cf.model import CFObjective, CFStep
+from data_pipeline.batch import Batch
+from data_pipeline.history import History
+from data_pipeline.schema import Schema
+from data_pipeline.streaming.transforms import ITEM_BLOCK, NEGATIVES, USER_BLOCK, occurrences, row_block
+
+_USERS_AT_ONCE = 1 << 16
+
+
+class GraphObjective(CFObjective):
+    """As `CFObjective`, with the embeddings of all users and items, propagated.
+
+    Args:
+        head: a model that propagates.
+        quantizers, omega_q, schema: as there.
+        folder: of the prepared data, whose training history is the graph.
+    """
+
+    def __init__(
+        self,
+        head: Recommender,
+        quantizers: dict[str, CascadedQuantizer],
+        omega_q: float,
+        schema: Schema,
+        folder: str,
+    ) -> None:
+        super().__init__(head, quantizers, omega_q, schema)
+        self.num_users, self.num_items = schema.entity("user").num_rows, schema.entity("item").num_rows
+        self._folder = folder
+
+    @cached_property
+    def graph(self) -> tuple[NeighborSum, NeighborSum]:
+        """Sums to this rank's users and to its items, read when they are first needed."""
+        history = History.load(self._folder, "train")
+        return local_graph(history, self.num_users, self.num_items, dist.get_rank(), dist.get_world_size())
+
+    def forward(self, looked_up: dict[str, JaggedTensor], batch: Batch) -> tuple[torch.Tensor, CFStep]:
+        own_users, own_items = (looked_up[name].values() for name in (USER_BLOCK, ITEM_BLOCK))
+        users, items, quantization = self.propagated(own_users, own_items)
+        who, rows = batch.ids[self.user].values(), [batch.ids[name].values() for name in (self.item, NEGATIVES)]
+        which, counts = torch.cat(rows), [len(ids) for ids in rows]  # one selection: its backward fills a whole table
+        parts = {"rank": self.rank_loss(users.index_select(0, who), *items.index_select(0, which).split(counts))}
+        if self.head.regularization:
+            raw_users, raw_items = self.whole(own_users, own_items)
+            parts["regularization"] = self.penalty(raw_users.index_select(0, who), raw_items.index_select(0, which))
+        # `total` weighs by this rank's share of the batch; a mean over a block is to weigh by its share of the table.
+        quantization = {name: loss / batch.weight for name, loss in quantization.items()}
+        return self.total(parts, quantization, batch)
+
+    def propagated(
+        self, own_users: torch.Tensor, own_items: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        """Final embeddings of all users ``[U, d]`` and items ``[I, d]``, and quantization losses. Collective.
+
+        Args:
+            own_users, own_items: the rows that this rank holds, as looked up.
+        """
+        to_users, to_items = self.graph
+        users, user_loss = self.fuse("user", own_users)
+        items, item_loss = self.fuse("item", own_items)
+        quantization = {
+            name: loss * (len(block) * dist.get_world_size() / rows)
+            for losses, block, rows in ((user_loss, users, self.num_users), (item_loss, items, self.num_items))
+            for name, loss in losses.items()
+        }
+        users, items = self.head.propagate(
+            users,
+            items,
+            lambda part: to_users(gather_rows(part, self.num_items)),
+            lambda part: to_items(gather_rows(part, self.num_users)),
+        )
+        return *self.whole(users, items), quantization
+
+    def whole(self, own_users: torch.Tensor, own_items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return gather_rows(own_users, self.num_users), gather_rows(own_items, self.num_items)
+
+
+def local_graph(
+    history: History, num_users: int, num_items: int, rank: int, world_size: int
+) -> tuple[NeighborSum, NeighborSum]:
+    """This rank's rows of the normalized adjacency: sums over the items of its users, and over the users of its items.
+
+    Args:
+        history: of the training split.
+        num_users, num_items: rows of the tables; those without interactions get sums of zero.
+    """
+    user_degrees = np.zeros(num_users)
+    known = min(num_users, len(history))  # users that training never saw have no rows, and no items either
+    user_degrees[:known] = np.diff(history.offsets)[:known]
+    item_degrees = occurrences(history, num_items).astype(np.float64)
+    first_user, last_user = row_block(num_users, rank, world_size)
+    first_item, last_item = row_block(num_items, rank, world_size)
+    of_users, of_items = [], []
+    for start in range(0, known, _USERS_AT_ONCE):
+        places, items = history.of(np.arange(start, min(start + _USERS_AT_ONCE, known)))
+        users = places + start
+        mine = (first_user <= users) & (users < last_user)
+        of_users.append((users[mine], items[mine]))
+        mine = (first_item <= items) & (items < last_item)
+        of_items.append((users[mine], items[mine]))
+    (users, items), (their_users, own_items) = (
+        tuple(map(np.concatenate, zip(*p, strict=True))) for p in (of_users, of_items)
+    )
+    weights = [(user_degrees[u] * item_degrees[i]) ** -0.5 for u, i in ((users, items), (their_users, own_items))]
+    to_users = users - first_user, items, weights[0], last_user - first_user
+    to_items = own_items - first_item, their_users, weights[1], last_item - first_item
+    return tuple(
+        NeighborSum(torch.from_numpy(rows), torch.from_numpy(columns), torch.from_numpy(each).float(), count)
+        for rows, columns, each, count in (to_users, to_items)
+    )

@@ -1,0 +1,48 @@
+"""The loaders of collaborative filtering."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cove_dist.composition import target
+from cove_dist.config import RunConfig
+from cove_dist.distributed import DistributedContext
+from cove_dist.errors import ConfigError
+from cove_dist.tasks.cf.build import check_data, interactions
+from cove_dist.tasks.loaders import evaluation_loader, training_loader
+from data_pipeline.history import History
+from data_pipeline.schema import ATTRIBUTES, Schema
+from data_pipeline.streaming.loader import StreamLoader
+from data_pipeline.streaming.transforms import DrawEdges, DrawNegatives, RowBlocks, RowTransform
+
+
+def cf_training_loader(config: RunConfig, schema: Schema, runtime: DistributedContext) -> StreamLoader:
+    """Positives, with negatives drawn for each, and what else the model learns from."""
+    head_class, _ = target(config.model, "model")
+    check_data(head_class, schema)
+    schema, settings, folder = interactions(schema), config.negatives, config.data.path
+    history = History.load(folder, "train")
+    transforms: list[RowTransform] = [DrawNegatives(schema, history, settings.count, settings.source, settings.power)]
+    if head_class.uses_attributes:
+        edges = History.load(folder, ATTRIBUTES)
+        transforms.append(DrawEdges(schema.entity("item"), edges, sum(schema.attributes.values())))
+    if head_class.propagates:
+        transforms.append(RowBlocks(schema, runtime.rank, runtime.world_size))
+    return training_loader(config, schema, runtime, transforms)
+
+
+def candidate_loader(config: RunConfig, schema: Schema, split: str, runtime: DistributedContext) -> StreamLoader:
+    """Rows of validation or test with their candidates.
+
+    Raises:
+        ConfigError: the data was prepared without candidates.
+    """
+    if schema.candidates is None:
+        raise ConfigError(
+            f"evaluation.rank_{split}: {schema.name} was prepared without candidates; rank [full], or prepare it with"
+            " candidates=99"
+        )
+    schema = interactions(schema)
+    return evaluation_loader(
+        config, replace(schema, categorical=(*schema.categorical, schema.candidates)), split, runtime
+    )

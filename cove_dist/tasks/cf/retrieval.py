@@ -1,0 +1,153 @@
+"""The best items of users, over item vectors that the ranks hold block by block.
+
+Shapes: ``B`` users of this rank, ``W`` ranks, ``k`` the length of a list, ``d`` width of a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from cove_dist.distributed import DistributedContext
+from cove_dist.evaluation.checks import FiniteScores
+from cove_dist.evaluation.positions import Positions
+from cove_dist.evaluation.search import TopItems, best_items, mask_pairs, merge, merge_lists, pick_pairs, scored_chunks
+from cove_dist.models.cf.base import Recommender
+from cove_dist.tasks.cf.vectors import Vectors
+from data_pipeline.history import History
+
+
+class TopKRetriever:
+    """Scores users against all items and keeps the best k; of equal scores the lower item.
+
+    A step takes the users of all ranks to every rank, which scores them against its own block, a chunk at a time; the
+    lists of k go back to the user's rank and are merged there. Memory beyond the block: ``W B`` user vectors, one chunk
+    of their scores, ``W B k`` list entries.
+
+    Args:
+        head: the model.
+        vectors: of it.
+        excluded: items of these histories are not listed.
+        reserved: the table row of users that training never saw.
+        k: length of a list.
+        runtime: of this rank.
+
+    Attributes:
+        finite: the check of all scores; its `compute` must be called before the lists are used.
+    """
+
+    def __init__(
+        self,
+        head: Recommender,
+        vectors: Vectors,
+        excluded: Sequence[History],
+        reserved: int,
+        k: int,
+        runtime: DistributedContext,
+    ) -> None:
+        self._head, self._vectors, self._excluded = head, vectors, tuple(excluded)
+        self._reserved, self._k, self._runtime = reserved, k, runtime
+        self._first, self._items = vectors.item_block()
+        self.finite = FiniteScores().to(runtime.device)
+
+    def __call__(self, users: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scores and items ``[B, k]`` of this rank's ``users [B]`` (ids as stored), best first. Collective.
+
+        Where fewer than k items are left, the rest has score -inf and item -1.
+        """
+        step = _Step(users, self._vectors, self._reserved, self._runtime)
+        excluded = step.pairs(self._excluded)
+        found = best_items(self._scores_of(step), self._items, self._first, len(step.queries), self._k, excluded)
+        return merge(*(torch.cat(step.to_owners(each), dim=1) for each in found), self._k)
+
+    def rank(self, users: np.ndarray, relevant: History) -> tuple[torch.Tensor, Positions]:
+        """Rank all items for this rank's users. Collective.
+
+        Args:
+            users: int64 ``[B]``, ids as stored.
+            relevant: the items of each whose positions are wanted.
+
+        Returns:
+            The items ``[B, k]``, best first, as of a call; and the positions of the relevant items. Those that are
+            excluded, or that training never saw, are not ranked.
+        """
+        step = _Step(users, self._vectors, self._reserved, self._runtime)
+        excluded, wanted = step.pairs(self._excluded), step.pairs([relevant])
+        best = TopItems.none(len(step.queries), self._k, step.queries)
+        scores_of_wanted = step.queries.new_full((len(wanted[0]),), -torch.inf)
+        for start, scores in scored_chunks(self._scores_of(step), self._items, self._first, len(step.queries)):
+            mask_pairs(scores, start, excluded)
+            pick_pairs(scores, start, wanted, scores_of_wanted)
+            best = best.with_chunk(scores, start)
+        own = merge_lists([TopItems(*part) for part in zip(*map(step.to_owners, best), strict=True)], self._k)
+        dist.all_reduce(scores_of_wanted, dist.ReduceOp.MAX)  # from the rank that holds the item
+        rows, theirs = step.own_rows(wanted[0])
+        return own.ids, own.positions(rows, scores_of_wanted[theirs])
+
+    def _scores_of(self, step: _Step) -> Callable[[torch.Tensor], torch.Tensor]:
+        def score(chunk: torch.Tensor) -> torch.Tensor:
+            scores = self._head.score_all(step.queries, chunk)
+            self.finite.update(scores)
+            return scores
+
+        return score
+
+
+class _Step:
+    """The users of all ranks at once, those of each filled up to the longest.
+
+    Attributes:
+        queries: their vectors ``[W B', d]``, where B' is the greatest B.
+    """
+
+    def __init__(self, users: np.ndarray, vectors: Vectors, reserved: int, runtime: DistributedContext) -> None:
+        own = torch.from_numpy(users).to(runtime.device)
+        self._users = gather_padded(own, -1)
+        self._present = (self._users >= 0).nonzero().squeeze(1)
+        self.queries = gather_padded(vectors.users(own.clamp(max=reserved)), 0.0)
+        self._count, self._runtime = len(users), runtime
+
+    def pairs(self, histories: Sequence[History]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the distinct items of each user in each history: int64 ``[m]`` twice, row of `queries` and item."""
+        users, rows = self._users[self._present].cpu().numpy(), self._present.cpu().numpy()
+        found = [np.empty((2, 0), np.int64)]
+        for history in histories:
+            pair = np.stack(history.of(users))
+            again = (np.diff(pair, prepend=-1) == 0).all(axis=0)
+            found.append(pair[:, ~again])
+        indices, items = torch.from_numpy(np.concatenate(found, axis=1)).to(self._users.device)
+        return torch.from_numpy(rows).to(self._users.device)[indices], items
+
+    def to_owners(self, lists: torch.Tensor) -> list[torch.Tensor]:
+        """Send lists ``[W B', …]`` to their users' ranks; return this rank's, ``[B, …]`` from each rank. Collective."""
+        received = torch.empty_like(lists)
+        dist.all_to_all_single(received, lists.contiguous())
+        return list(received.unflatten(0, (self._runtime.world_size, -1))[:, : self._count])
+
+    def own_rows(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of rows of `queries` ``[m]``: the users ``0 … B-1`` of this rank's, and which those are, bool ``[m]``."""
+        longest = len(self._users) // self._runtime.world_size
+        own = rows // longest == self._runtime.rank
+        return rows[own] % longest, own
+
+
+def shares(users: np.ndarray, batch_size: int, runtime: DistributedContext) -> Iterator[np.ndarray]:
+    """This rank's share of the users, a batch a step; on all ranks the same number of steps, some of them empty."""
+    largest = -(-len(users) // runtime.world_size)
+    own = users[runtime.rank * largest : (runtime.rank + 1) * largest]
+    for start in range(0, largest, batch_size):
+        yield own[start : start + batch_size]
+
+
+def gather_padded(rows: torch.Tensor, value: float) -> torch.Tensor:
+    """The rows of all ranks, those of each filled up to the longest. Collective."""
+    longest = torch.tensor(len(rows), device=rows.device)
+    dist.all_reduce(longest, dist.ReduceOp.MAX)
+    padded = rows.new_full((int(longest), *rows.shape[1:]), value)
+    padded[: len(rows)] = rows
+    whole = rows.new_empty(int(longest) * dist.get_world_size(), *rows.shape[1:])
+    dist.all_gather_single(whole, padded)
+    return whole

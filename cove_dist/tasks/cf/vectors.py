@@ -1,0 +1,102 @@
+"""The vectors by which a trained model of collaborative filtering ranks: fused, and propagated where it propagates.
+
+Shapes: ``m`` ids, ``d`` width of a vector.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from cove_dist.tasks.cf.graph import GraphObjective
+from cove_dist.tasks.cf.model import CFModel
+from data_pipeline.schema import Schema
+from data_pipeline.streaming.transforms import ITEM_BLOCK, USER_BLOCK, row_block
+
+_AT_ONCE = 1 << 17  # ids of a look-up; a table of no more rows is looked up once, whole
+
+
+class Vectors(Protocol):
+    """Every call is collective; ranks may ask for different ids, in different numbers."""
+
+    def users(self, ids: torch.Tensor) -> torch.Tensor:
+        """Of table rows int64 ``[m]``: ``[m, d]``."""
+        ...
+
+    def items(self, ids: torch.Tensor) -> torch.Tensor: ...
+
+    def item_block(self) -> tuple[int, torch.Tensor]:
+        """The first item of this rank's share of the items seen in training, and their vectors."""
+        ...
+
+
+def vectors_of(model: CFModel, schema: Schema) -> Vectors:
+    """Of a model as it is, in eval mode. Collective."""
+    if isinstance(model.objective, GraphObjective):
+        return _Propagated(model, schema)
+    return _LookedUp(model, schema)
+
+
+class _LookedUp:
+    def __init__(self, model: CFModel, schema: Schema) -> None:
+        self._model, self._num_items = model, schema.entity("item").num_seen
+        self._whole = {
+            entity: self._fused(entity, torch.arange(rows))
+            for entity in ("user", "item")
+            if (rows := schema.entity(entity).num_rows) <= _AT_ONCE
+        }
+
+    def users(self, ids: torch.Tensor) -> torch.Tensor:
+        return self._rows("user", ids)
+
+    def items(self, ids: torch.Tensor) -> torch.Tensor:
+        return self._rows("item", ids)
+
+    def _rows(self, entity: str, ids: torch.Tensor) -> torch.Tensor:
+        return F.embedding(ids, self._whole[entity]) if entity in self._whole else self._fused(entity, ids)
+
+    def _fused(self, entity: str, ids: torch.Tensor) -> torch.Tensor:
+        column = self._model.column_of(entity)
+        return self._model.objective.fuse(entity, look_up(self._model, {column: ids})[column], ids)[0]
+
+    def item_block(self) -> tuple[int, torch.Tensor]:
+        first, last = row_block(self._num_items, dist.get_rank(), dist.get_world_size())
+        steps = math.ceil(self._num_items / dist.get_world_size() / _AT_ONCE)
+        own = torch.arange(first, last)
+        parts = (own[step * _AT_ONCE : (step + 1) * _AT_ONCE] for step in range(steps))
+        return first, torch.cat([self.items(part) for part in parts])
+
+
+class _Propagated:
+    def __init__(self, model: CFModel, schema: Schema) -> None:
+        rank, ranks = dist.get_rank(), dist.get_world_size()
+        names = {USER_BLOCK: schema.entity("user"), ITEM_BLOCK: schema.entity("item")}
+        blocks = {name: torch.arange(*row_block(column.num_rows, rank, ranks)) for name, column in names.items()}
+        own = look_up(model, blocks)
+        self._users, self._items, _ = model.objective.propagated(own[USER_BLOCK], own[ITEM_BLOCK])
+        self._seen = names[ITEM_BLOCK].num_seen
+
+    def users(self, ids: torch.Tensor) -> torch.Tensor:
+        return self._users.index_select(0, ids)
+
+    def items(self, ids: torch.Tensor) -> torch.Tensor:
+        return self._items.index_select(0, ids)
+
+    def item_block(self) -> tuple[int, torch.Tensor]:
+        first, last = row_block(self._seen, dist.get_rank(), dist.get_world_size())
+        return first, self._items[first:last]
+
+
+def look_up(model: CFModel, ids: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Table rows of the ids of some columns. Collective."""
+    none = next(iter(ids.values()))[:0]
+    lists = [ids.get(name, none) for name in model.columns]
+    lengths = torch.tensor([len(each) for each in lists], device=none.device)
+    asked = KeyedJaggedTensor(model.columns, torch.cat(lists), lengths=lengths)
+    looked_up = model.tables(asked)
+    return {name: looked_up[name].values() for name in ids}

@@ -1,0 +1,139 @@
+"""Click-through rate models: one pass over a split, on all ranks."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+
+from cove_dist.config import EvaluationConfig, RunConfig
+from cove_dist.distributed import DistributedContext
+from cove_dist.evaluation import CTRMetrics, FrequencyMetrics, Groups
+from cove_dist.tasks.ctr.model import Predictions
+from cove_dist.tasks.loaders import evaluation_loader
+from data_pipeline.batch import Batch
+from data_pipeline.schema import REQUEST, Categorical, Schema
+from data_pipeline.streaming.loader import StreamLoader
+
+logger = logging.getLogger(__name__)
+
+
+class Scored(NamedTuple):
+    """A batch on the device, its logits float ``[B]``, and the requests of its rows, int64 ``[B]`` where asked for."""
+
+    batch: Batch
+    logits: torch.Tensor
+    requests: torch.Tensor | None
+
+
+@torch.no_grad()
+def score(model: nn.Module, batches: Iterable[Batch], device: torch.device) -> Iterator[Scored]:
+    """Yield each batch with its logits. Collective: every rank has the same number of batches."""
+    was_training = model.training
+    model.eval()
+    for batch in batches:
+        batch, requests = _without_requests(batch.to(device, non_blocking=True))
+        predictions: Predictions = model(batch)[1]
+        yield Scored(batch, predictions.logits, requests)
+    model.train(was_training)
+
+
+def _without_requests(batch: Batch) -> tuple[Batch, torch.Tensor | None]:
+    """Take the requests out of the ids: the keys of a look-up must be those that training had."""
+    keys = batch.ids.keys()
+    if REQUEST not in keys:
+        return batch, None
+    ids, requests = batch.ids.split([len(keys) - 1, 1])  # requests are the last key, see `ctr_loader`
+    return replace(batch, ids=ids), requests.values()
+
+
+def ctr_loader(config: RunConfig, schema: Schema, split: str, runtime: DistributedContext) -> StreamLoader:
+    """Load a split for evaluation: all rows of a user on one rank, with their requests where these are ranked.
+
+    Raises:
+        ConfigError: requests are to be ranked, and the data have none.
+    """
+    if config.evaluation.protocol("ctr", schema).group_by == REQUEST:
+        requests = Categorical(REQUEST, num_ids=schema.requests, num_seen=schema.requests)
+        schema = replace(schema, categorical=(*schema.categorical, requests))
+    return evaluation_loader(config, schema, split, runtime)
+
+
+def build_ctr_evaluator(
+    config: RunConfig, schema: Schema, split: str, runtime: DistributedContext, groups: Groups
+) -> Callable[[nn.Module], dict[str, float]]:
+    """A pass over a split with a model, which returns the metrics. Building it and calling it are collective."""
+    loader = ctr_loader(config, schema, split, runtime)
+    return lambda model: evaluate(score(model, loader, runtime.device), config.evaluation, runtime.device, groups)
+
+
+def evaluate(
+    scored: Iterable[Scored],
+    config: EvaluationConfig,
+    device: torch.device,
+    by_frequency: Groups,
+) -> dict[str, float]:
+    """The metrics over all ranks, the same on each: nan where undefined, with a warning logged.
+
+    Args:
+        scored: every user's rows on one rank, in order of user id.
+        config: the k of the ranking metrics, and whether they are of users or of requests.
+        device: of the batches.
+        by_frequency: groups of ids, by entity, for which the metrics are computed apart as well.
+    """
+    settings = (config.ndcg_at, config.hit_rate_at, config.group_by or "user_id")
+    overall = CTRMetrics(*settings).to(device)
+    grouped = FrequencyMetrics(by_frequency, *settings).to(device)
+    for batch, logits, requests in scored:
+        overall.update(logits, batch.labels, batch.users, requests)
+        grouped.update(logits, batch.labels, batch.users, batch.items, requests)
+    metrics = overall.compute()
+    loose = not math.isnan(metrics["auc_error"])  # then an undefined AUC has been warned of
+    if undefined := [name for name, value in metrics.items() if math.isnan(value) and not (name == "auc" and loose)]:
+        logger.warning(
+            "undefined, for want of positives, of negatives, or of users with both: %s", ", ".join(undefined)
+        )
+    return metrics | grouped.compute()
+
+
+class PredictionWriter:
+    """Passes scored batches on and writes them as Parquet: user, item (original ids), label, score (a probability)."""
+
+    def __init__(self, path: Path, data: Path, schema: Schema) -> None:
+        self.path = path
+        entities = {role: schema.entity(role).table_name for role in ("user", "item")}
+        self._original = {
+            role: pq.read_table(data / "ids" / f"{table}.parquet", columns=["original_id"])[
+                "original_id"
+            ].combine_chunks()
+            for role, table in entities.items()
+        }
+
+    def write(self, scored: Iterable[Scored]) -> Iterator[Scored]:
+        schema = pa.schema(
+            [(role, ids.type) for role, ids in self._original.items()]
+            + [("label", pa.float32()), ("score", pa.float32())]
+        )
+        with pq.ParquetWriter(self.path, schema) as writer:
+            for each in scored:
+                batch, logits, _ = each
+                columns = [self._ids("user", batch.users), self._ids("item", batch.items)]
+                columns += [_array(batch.labels), _array(torch.sigmoid(logits.double()).float())]
+                writer.write_batch(pa.record_batch(columns, schema=schema))
+                yield each
+
+    def _ids(self, role: str, encoded: torch.Tensor) -> pa.Array:
+        return self._original[role].take(_array(encoded))
+
+
+def _array(tensor: torch.Tensor) -> pa.Array:
+    return pa.array(np.asarray(tensor.cpu()))

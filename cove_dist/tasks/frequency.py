@@ -1,0 +1,33 @@
+"""How often users and items occur in training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from cove_dist.config import RunConfig
+from cove_dist.distributed import DistributedContext, sum_over_ranks
+from cove_dist.evaluation import FrequencyGroups
+from data_pipeline.schema import Schema
+from data_pipeline.streaming.loader import build_loader
+
+_ROWS = 1 << 17  # of a step
+
+
+def frequency_groups(config: RunConfig, schema: Schema, runtime: DistributedContext) -> dict[str, FrequencyGroups]:
+    """The groups of users and items, from one pass over these two columns of the training split. Collective.
+
+    The ranks share the rows as in training. Each holds 8 bytes per id of the split while counting, 1 byte after.
+    """
+    columns = {role: schema.entity(role) for role in ("user", "item")}
+    ids_alone = replace(schema, categorical=tuple(columns.values()), dense=())
+    counts = {role: torch.zeros(column.num_rows, dtype=torch.int64) for role, column in columns.items()}
+    for batch in build_loader(config.data.path, ids_alone, "train", _ROWS, runtime.rank, runtime.world_size):
+        for role, ids in (("user", batch.users), ("item", batch.items)):
+            rows = ids.clamp(max=columns[role].num_seen)  # as a look-up would
+            counts[role].index_add_(0, rows, torch.ones_like(rows))
+    return {
+        role: FrequencyGroups.from_counts(sum_over_ranks(counts[role], runtime.device)[:-1], column.num_ids)
+        for role, column in columns.items()
+    }

@@ -1,0 +1,46 @@
+"""The loaders of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cove_dist.config import RunConfig
+from cove_dist.distributed import DistributedContext
+from data_pipeline.schema import Schema
+from data_pipeline.streaming.loader import StreamLoader, build_loader
+from data_pipeline.streaming.transforms import RowTransform
+
+
+def training_loader(
+    config: RunConfig, schema: Schema, runtime: DistributedContext, transforms: Sequence[RowTransform] = ()
+) -> StreamLoader:
+    """Shuffled anew each epoch, the same number of steps on every rank."""
+    settings = config.trainer
+    return build_loader(
+        config.data.path,
+        schema,
+        "train",
+        settings.rank_batch_size(runtime.world_size),
+        runtime.rank,
+        runtime.world_size,
+        workers=settings.workers,
+        seed=config.seed,
+        shuffle=True,
+        shuffle_buffer=settings.shuffle_buffer,
+        pin_memory=runtime.device.type == "cuda",
+        transforms=transforms,
+    )
+
+
+def evaluation_loader(config: RunConfig, schema: Schema, split: str, runtime: DistributedContext) -> StreamLoader:
+    """In file order, all rows of a user on one rank."""
+    return build_loader(
+        config.data.path,
+        schema,
+        split,
+        config.trainer.rank_evaluation_batch_size(runtime.world_size),
+        runtime.rank,
+        runtime.world_size,
+        group_by_user=True,
+        pin_memory=runtime.device.type == "cuda",
+    )

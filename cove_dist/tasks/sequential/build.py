@@ -1,0 +1,128 @@
+"""From a configuration and a schema to the model of lists."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+
+from cove_dist.checks import check_arguments, construct, target
+from cove_dist.config import RunConfig
+from cove_dist.embeddings.tables import build_unpooled
+from cove_dist.errors import ConfigError
+from cove_dist.models.layers.two_stage import TwoStageClassifier
+from cove_dist.quantization import CodeClassifier
+from cove_dist.tasks.quantizers import build_quantizers
+from cove_dist.tasks.sequential.categories import ItemCategories, read_categories
+from cove_dist.tasks.sequential.model import ObjectiveSettings, SequentialObjective, SequentialRecommender
+from cove_dist.tasks.sequential.positions import takes
+from data_pipeline.schema import INPUT, OWNER, TARGET, Categorical, Schema
+from data_pipeline.streaming.transforms import RowTransform, list_column
+from data_pipeline.streaming.vocabulary import (
+    VOCABULARY,
+    VocabularyBlock,
+    VocabularySample,
+    item_counts,
+    sampling_probabilities,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def build_list_model(config: RunConfig, schema: Schema) -> SequentialRecommender:
+    """The model of a configuration: tables on meta, everything else initialized from torch's global generator.
+
+    Raises:
+        ConfigError: the model's arguments do not fit its signature, or the data is not of lists.
+    """
+    halves = halves_of(schema)
+    model_class, arguments = target(config.model, "model")
+    arguments = check_arguments(model_class, arguments, "model")
+    lengths = (half.max_length for half in halves)
+    model = construct(model_class, "model", config.embeddings.dim, *lengths, **arguments)
+    owners = [column for column in schema.categorical if column.name == OWNER]
+    if takes(model, "owner") and not owners:
+        logger.warning("%s: does without the owners of lists, which %s has not", model_class.__name__, schema.name)
+    owners = owners if takes(model, "owner") else []
+    tables = build_unpooled([*halves, list_column(VOCABULARY, halves[0]), *owners], config.embeddings.dim)
+    quantizer, classifier = build_quantizers(config).get("item"), None
+    if config.quantizer.omega_c:
+        classifier = CodeClassifier(config.embeddings.dim, quantizer.levels)
+    log_expected = None
+    if config.sequential.softmax == "sampled":
+        log_expected = torch.from_numpy(config.sequential.sampled * probabilities(config, schema)).log().float()
+    categories, two_stage = build_categories(config, schema)
+    objective = SequentialObjective(
+        model,
+        quantizer,
+        classifier,
+        settings(config),
+        num_seen=schema.entity("item").num_seen,
+        uses_owner=bool(owners),
+        log_expected=log_expected,
+        categories=categories,
+        two_stage=two_stage,
+    )
+    return SequentialRecommender(tables, objective)
+
+
+def build_categories(config: RunConfig, schema: Schema) -> tuple[ItemCategories | None, TwoStageClassifier | None]:
+    """Ready-made categories, and the classifier of them or of the coarsest codes; each None if not asked for."""
+    dim, categories = config.embeddings.dim, None
+    if config.sequential.categories is not None:
+        categories = ItemCategories(*read_categories(config.data.path, schema, config.sequential.categories), dim)
+    if not config.sequential.two_stage:
+        return categories, None
+    count = config.quantizer.item_levels[-1] if categories is None else categories.count
+    return categories, TwoStageClassifier(dim, count)
+
+
+def settings(config: RunConfig) -> ObjectiveSettings:
+    return ObjectiveSettings(
+        config.sequential.softmax,
+        config.sequential.fuse_output,
+        config.sequential.mask_share,
+        config.sequential.mask_last,
+        config.sequential.curriculum_steps,
+        config.quantizer.omega_q,
+        config.quantizer.omega_c,
+        has_item_bias(config),
+        getattr(torch, config.trainer.precision),
+    )
+
+
+def has_item_bias(config: RunConfig) -> bool:
+    """Whether scores of items have a trained bias: what is asked for, or else what the model's paper has."""
+    asked = None if config.sequential is None else config.sequential.item_bias
+    return getattr(target(config.model, "model")[0], "item_bias", False) if asked is None else asked
+
+
+def halves_of(schema: Schema) -> tuple[Categorical, Categorical]:
+    """The columns of input and target halves.
+
+    Raises:
+        ConfigError: the data is not of lists.
+    """
+    halves = {column.name: column for column in schema.categorical if column.name in (INPUT, TARGET)}
+    if len(halves) < 2 or not all(column.sequence and column.max_length for column in halves.values()):
+        raise ConfigError(
+            f"data = {schema.name}: holds no lists to be continued; choose such data (aotm, zhihu, spotify, goodreads),"
+            " or a model of another task"
+        )
+    return halves[INPUT], halves[TARGET]
+
+
+def vocabulary_of(config: RunConfig, schema: Schema, rank: int, world_size: int) -> RowTransform:
+    """What lays the vocabulary beside every batch of this rank."""
+    item = halves_of(schema)[0]
+    if config.sequential.softmax == "sampled":
+        return VocabularySample(item, config.sequential.sampled, probabilities(config, schema))
+    if config.sequential.softmax == "full":
+        return VocabularyBlock(item)
+    return VocabularyBlock(item, rank, world_size)
+
+
+def probabilities(config: RunConfig, schema: Schema) -> np.ndarray:
+    """Of items of training in a sample: float64 ``[num_seen]``."""
+    return sampling_probabilities(item_counts(config.data.path, schema), config.sequential.sampled_power)

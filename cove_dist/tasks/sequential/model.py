@@ -1,0 +1,234 @@
+"""A batch of lists -> tables -> item quantizer -> sequence model -> softmax over items.
+
+Shapes: ``B`` lists, ``n`` items of all lists (input halves, then target halves), ``P`` predicted positions of all
+lists, ``V`` rows of this rank's vocabulary, ``d`` embedding dimension, ``H`` levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+from torchrec.modules.embedding_modules import EmbeddingCollection
+from torchrec.sparse.jagged_tensor import JaggedTensor
+
+from cove_dist.losses import Collectives, Vocabulary, sampled_cross_entropy, vocabulary_cross_entropy
+from cove_dist.models.layers.two_stage import TwoStageClassifier
+from cove_dist.quantization import CascadedQuantizer, CodeClassifier
+from cove_dist.tasks.base import EntityLookup
+from cove_dist.tasks.sequential.categories import ItemCategories
+from cove_dist.tasks.sequential.positions import (
+    Embedded,
+    Predicted,
+    predict_masked,
+    predict_next,
+    predict_targets,
+    takes,
+)
+from data_pipeline.batch import Batch
+from data_pipeline.schema import INPUT, OWNER, TARGET, Schema
+from data_pipeline.streaming.vocabulary import VOCABULARY, batch_keys
+
+
+class ObjectiveSettings(NamedTuple):
+    """What an objective does with its parts; see `cove_dist.config.SequentialConfig` and ``QuantizerConfig``."""
+
+    softmax: str
+    fuse_output: bool
+    mask_share: float
+    mask_last: float
+    curriculum_steps: int
+    omega_q: float
+    omega_c: float
+    item_bias: bool = False
+    precision: torch.dtype = torch.float32
+
+
+class SequentialStep(NamedTuple):
+    """What a step leaves behind, detached."""
+
+    rows: int
+    losses: dict[str, torch.Tensor]
+
+
+class Items(NamedTuple):
+    """The item embeddings of a batch.
+
+    Attributes:
+        ids: int64 ``[n + V]``.
+        fed: ``[n, d]``, what the model reads: fused where there is a quantizer.
+        scored: ``[n + V, d]``, what hidden states are scored against.
+        codes: int64 ``[n, H]`` or more rows, or None without a quantizer.
+        categories: int64 ``[n + V]``, or None where there are none.
+    """
+
+    ids: torch.Tensor
+    fed: torch.Tensor
+    scored: torch.Tensor
+    codes: torch.Tensor | None
+    categories: torch.Tensor | None
+
+
+class SequentialObjective(nn.Module):
+    """Everything after the look-up: replicated, and without a sharded module inside.
+
+    Losses are means over the positions, or vectors, of all ranks, however unevenly these fall to them.
+
+    Args:
+        model: of the interface that `positions` reads.
+        quantizer: of items, or None.
+        classifier: of codes from hidden states, or None.
+        settings: see there.
+        num_seen: items that may be predicted, each of which gets a bias of its score if ``settings.item_bias``.
+        uses_owner: whether owners of lists are looked up, for the model.
+        log_expected: float ``[num_seen]``, for a sampled softmax: the log of how often a sample holds each item.
+        categories: ready-made ones, whose vectors are added to what the model reads; or None.
+        two_stage: to predict an item's category, its ready-made one or else its coarsest code, and then the item inside
+            it; or None.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        quantizer: CascadedQuantizer | None,
+        classifier: CodeClassifier | None,
+        settings: ObjectiveSettings,
+        num_seen: int,
+        uses_owner: bool = False,
+        log_expected: torch.Tensor | None = None,
+        categories: ItemCategories | None = None,
+        two_stage: TwoStageClassifier | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.quantizers = nn.ModuleDict({} if quantizer is None else {"item": quantizer})
+        self.classifier = classifier
+        self.settings = settings
+        self.categories = categories
+        self.two_stage = two_stage
+        self.uses_owner = uses_owner
+        self.item_bias = nn.Parameter(torch.zeros(num_seen)) if settings.item_bias else None
+        self.register_buffer("log_expected", log_expected, persistent=False)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # trained so far, for the curriculum
+
+    def forward(self, looked_up: Mapping[str, JaggedTensor], batch: Batch) -> tuple[torch.Tensor, SequentialStep]:
+        """The loss to differentiate, weighted for uneven ranks, and what the step leaves behind. Collective."""
+        items, quantization = self.embed(looked_up, batch)
+        lengths = [batch.ids[half].lengths()[: len(batch)] for half in (INPUT, TARGET)]
+        owner = looked_up[OWNER].values() if self.uses_owner else None
+        predicted = self.predict(Embedded(items.fed, *lengths, owner))
+        # A rank's mean times its share, averaged over ranks, is the mean over all ranks.
+        counts = torch.tensor([len(predicted.which), len(items.fed)], device=items.ids.device)
+        positions, vectors = counts * world().size / world().sum(counts.clone())
+        parts = {"task": self.softmax_loss(predicted, items, positions)}
+        weights = {"quantization_item": self.settings.omega_q, "classification": self.settings.omega_c}
+        if self.two_stage is not None:
+            logits = self.two_stage.head(predicted.hidden)
+            parts["category"] = positions * mean_cross_entropy(logits, items.categories[predicted.which])
+        if quantization is not None:
+            parts["quantization_item"] = vectors * quantization
+        if self.classifier is not None:
+            codes = items.codes[predicted.which]
+            parts["classification"] = positions * self.classifier(predicted.hidden, codes)
+        loss = sum(weights.get(name, 1.0) * part for name, part in parts.items())
+        reported = {name: part.detach() / batch.weight for name, part in {"loss": loss, **parts}.items()}
+        return loss, SequentialStep(len(batch), reported)
+
+    def embed(self, looked_up: Mapping[str, JaggedTensor], batch: Batch) -> tuple[Items, torch.Tensor | None]:
+        """The items, equal ids quantized once, and the quantization loss, in which the vocabulary has no part."""
+        names = (INPUT, TARGET, VOCABULARY)
+        raw = torch.cat([looked_up[name].values() for name in names])
+        ids = [batch.ids[name].values() for name in names]
+        count, ids = len(ids[0]) + len(ids[1]), torch.cat(ids)
+        given = None if self.categories is None else self.categories.numbers[ids]
+        if not self.quantizers:
+            return Items(ids, self.with_categories(raw[:count], ids), raw, None, given), None
+        by_code = self.two_stage is not None and given is None
+        quantized = len(ids) if self.settings.fuse_output or by_code else count
+        vocabulary = torch.arange(quantized, device=ids.device) >= count
+        output = self.quantizers["item"](raw[:quantized], ids=ids[:quantized], fuse_only=vocabulary)
+        scored = output.fused if self.settings.fuse_output else raw
+        fed = self.with_categories(output.fused[:count], ids)
+        return Items(ids, fed, scored, output.codes, output.codes[:, -1] if by_code else given), output.loss
+
+    def with_categories(self, items: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """``items [n, d]``, the first of ``ids``, with the vectors of ready-made categories."""
+        return items if self.categories is None else items + self.categories(ids[: len(items)])
+
+    def predict(self, lists: Embedded) -> Predicted:
+        """Hidden states, float32, and the items that they are to predict."""
+        settings, device = self.settings, lists.items.device
+        with torch.autocast(device.type, dtype=settings.precision, enabled=settings.precision != torch.float32):
+            if self.model.decoding == "parallel":
+                predicted = predict_targets(self.model, lists, self.known_share())
+            elif takes(self.model, "masked"):
+                predicted = predict_masked(self.model, lists, settings.mask_share, settings.mask_last)
+            else:
+                predicted = predict_next(self.model, lists)
+        return Predicted(predicted.hidden.float(), predicted.which)
+
+    def known_share(self) -> float:
+        """Of each target half, what a model of all targets at once is shown in this step of training (curriculum)."""
+        if not self.settings.curriculum_steps:
+            return 0.0
+        self.steps += 1
+        return max(0.0, 1 - int(self.steps) / self.settings.curriculum_steps)
+
+    def softmax_loss(self, predicted: Predicted, items: Items, share: torch.Tensor) -> torch.Tensor:
+        """``share`` times the mean over this rank's positions of the cross-entropy of the true items."""
+        hidden, targets = with_one(predicted.hidden, self.item_bias), items.ids[predicted.which]
+        weights = (share / max(1, len(targets))).float().expand(len(targets))  # of a position: the same on all ranks
+        ids = items.ids[len(items.fed) :]
+        rows = with_bias(items.scored[len(items.fed) :], self.item_bias, ids)
+        if self.settings.softmax == "sampled":
+            true = with_bias(items.scored[predicted.which], self.item_bias, targets)
+            return sampled_cross_entropy(hidden, true, targets, weights, rows, ids, self.log_expected[ids])
+        ranks = world() if self.settings.softmax == "vocabulary_parallel" else Collectives()
+        first = int(ids[0]) if len(ids) else 0
+        groups = of_rows = None
+        if self.two_stage is not None:
+            groups, of_rows = items.categories[predicted.which], items.categories[len(items.fed) :]
+        vocabulary, precision = Vocabulary(rows, first, of_rows), self.settings.precision
+        return vocabulary_cross_entropy(hidden, targets, weights, vocabulary, ranks, groups=groups, precision=precision)
+
+
+class SequentialRecommender(nn.Module):
+    """The trained module, in the form the train pipeline traces: the tables read an attribute of the batch directly."""
+
+    def __init__(self, tables: EmbeddingCollection, objective: SequentialObjective) -> None:
+        super().__init__()
+        self.tables = tables
+        self.objective = objective
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, SequentialStep]:
+        return self.objective(self.tables(batch.ids), batch)
+
+    def entity_lookup(self, entity: str, schema: Schema) -> EntityLookup:
+        """Of items, which alone are quantized here."""
+        keys = batch_keys(schema)
+        return EntityLookup(keys, keys.index(VOCABULARY), lambda looked_up, _: looked_up[VOCABULARY].values())
+
+
+def with_bias(rows: torch.Tensor, bias: torch.Tensor | None, ids: torch.Tensor) -> torch.Tensor:
+    """``rows [n, d]`` of items ``ids [n]`` with the bias of each as column d, where there is one. See `with_one`."""
+    return rows if bias is None else torch.cat([rows, bias.index_select(0, ids).unsqueeze(1)], dim=1)
+
+
+def with_one(hidden: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """``hidden [P, d]`` with 1 as column d, where there is a bias: what `with_bias` makes rows of is scored by it."""
+    return hidden if bias is None else F.pad(hidden, (0, 1), value=1.0)
+
+
+def mean_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Scalar; 0 where there is no position, so that every rank has a gradient."""
+    return F.cross_entropy(logits, targets, reduction="sum") / max(1, len(targets))
+
+
+def world() -> Collectives:
+    """All ranks, or this process alone."""
+    several = dist.is_initialized() and dist.get_world_size() > 1
+    return Collectives(dist.group.WORLD if several else None)

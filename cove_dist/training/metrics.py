@@ -1,0 +1,96 @@
+"""Figures of the steps since the last report, summed where they arise and reduced over ranks only when reported."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from cove_dist.distributed import DistributedContext, max_over_ranks, sum_over_ranks
+from cove_dist.quantization import CodeUsage
+from cove_dist.tasks.base import StepOutput
+from cove_dist.training.codebooks import Quantizers, health
+from cove_dist.training.memory import resident_mb
+
+
+class IntervalMetrics:
+    """Loss parts (means over rows), health of the codebooks, samples per second, the largest rank's resident memory.
+
+    The first step of a process is left out of the samples per second: it starts loaders and compiles.
+
+    Args:
+        quantizers: whose health is reported, by entity.
+        runtime: of this rank.
+    """
+
+    def __init__(self, quantizers: Quantizers, runtime: DistributedContext) -> None:
+        self._quantizers = quantizers
+        self._usage = CodeUsage(quantizers.values())
+        self._runtime = runtime
+        self._started = self._has_speed = False
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the steps so far."""
+        self._sums: dict[str, torch.Tensor] = {}
+        self._revived: dict[str, float] = {}
+        self._rows = self._timed_rows = 0
+        self._since = time.perf_counter()
+        self._usage.restart()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave time that is not spent training out of the samples per second."""
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start
+
+    def add(self, output: StepOutput, revived: Mapping[str, float]) -> None:
+        """Take in a step and the codes revived after it, the same on all ranks; without waiting for the device."""
+        rows = output.rows
+        self._rows += rows
+        for name, loss in output.losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + loss.double() * rows
+        for name, count in revived.items():
+            self._revived[name] = self._revived.get(name, 0.0) + count
+        if self._started:
+            self._timed_rows += rows
+        else:
+            self._started, self._since = True, time.perf_counter()
+
+    def close(self, *, whole: bool = True) -> dict[str, float]:
+        """Reduce over ranks and return the figures. A collective call.
+
+        Args:
+            whole: whether the interval has all its steps; then a new one starts. A part of one has a speed only if none
+                was reported before.
+        """
+        counts = torch.tensor([float(self._rows), float(self._timed_rows)])
+        local = torch.cat([counts.double(), *(x.cpu().reshape(1) for x in self._sums.values())])
+        total = sum_over_ranks(torch.cat([local, self._usage.counts().double().cpu()]), self._runtime.device)
+        seconds = time.perf_counter() - self._since
+        rows, timed_rows = total[:2].tolist()
+        figures = {name: value.item() / rows for name, value in zip(self._sums, total[2 : len(local)], strict=True)}
+        figures |= health(self._quantizers, self._usage, total[len(local) :]) | self._revived
+        if timed_rows and (whole or not self._has_speed):
+            figures["samples_per_second"] = timed_rows / seconds
+            self._has_speed = True
+        figures["resident_mb"] = max_over_ranks(resident_mb(), self._runtime.device)
+        if whole:
+            self.restart()
+        return figures
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the steps since the last report, of this rank: a resumed run goes on inside the interval."""
+        sums = {name: value.cpu() for name, value in self._sums.items()}
+        return {"rows": self._rows, "sums": sums, "revived": dict(self._revived), "usage": self._usage.counts().cpu()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state of this rank."""
+        self.restart()
+        self._rows, self._revived = state["rows"], dict(state["revived"])
+        self._sums = {name: value.to(self._runtime.device) for name, value in state["sums"].items()}
+        self._usage.set_counts(state["usage"])
