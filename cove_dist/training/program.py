@@ -180,9 +180,14 @@ def evaluate_here(
     if not request.save_predictions:
         return task.build_evaluator(config, schema, request.split, runtime, groups)(trainable.model), checkpoint
     scored = score(trainable.model, ctr_loader(config, schema, request.split, runtime), runtime.device)
-    with replaced_folder(folder / f"predictions_{request.split}", runtime) as target:
+    with replaced_folder(folder / predictions_folder(request), runtime) as target:
         writer = PredictionWriter(target / f"part-{runtime.rank:05d}.parquet", Path(config.data.path), schema)
         return evaluate(writer.write(scored), config.evaluation, runtime.device, groups), checkpoint
+
+
+def predictions_folder(request: EvaluateConfig) -> str:
+    """Return where predictions go; those of the newest checkpoint do not replace those of the best."""
+    return f"predictions_{request.split}" + ("_newest" if request.checkpoint == "newest" else "")
 
 
 def find_checkpoint(folder: Path, config: RunConfig, which: Literal["best", "newest"]) -> Path:

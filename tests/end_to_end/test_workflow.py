@@ -45,10 +45,14 @@ def test_an_evaluation_of_another_split_or_checkpoint_has_a_file_of_its_own(run:
     shown = {}
     for split in ("test", "validation"):
         for kind in ("best", "newest"):
-            shown[split, kind] = succeed("evaluate", f"run={run}", "device=cpu", f"split={split}", f"checkpoint={kind}")
+            which = (f"split={split}", f"checkpoint={kind}", "save_predictions=true")
+            shown[split, kind] = succeed("evaluate", f"run={run}", "device=cpu", *which)
     assert sorted(path.name for path in run.glob("metrics*")) == [
         "metrics_test_best.json", "metrics_test_newest.json",
         "metrics_validation_best.json", "metrics_validation_newest.json",
+    ]  # fmt: skip
+    assert sorted(path.name for path in run.glob("predictions*")) == [
+        "predictions_test", "predictions_test_newest", "predictions_validation", "predictions_validation_newest",
     ]  # fmt: skip
     assert "validation split, newest checkpoint (step 20)" in shown["validation", "newest"]
     assert metrics_of(run, "validation")["auc"] != metrics_of(run, "test")["auc"]
