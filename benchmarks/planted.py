@@ -42,7 +42,6 @@ from sklearn.metrics import adjusted_mutual_info_score
 
 from cove_dist.composition import compose_yaml
 from cove_dist.config import RunConfig
-from cove_dist.errors import UserError
 from cove_dist.inference.export import ids_file
 from cove_dist.quantization import perplexity
 from cove_dist.report.categories import load_categories
@@ -51,7 +50,7 @@ from cove_dist.report.run_folder import Run, load_run
 from cove_dist.runs import load_saved_run
 from cove_dist.training.program import evaluate_run, find_checkpoint, train
 from data_pipeline.datasets.synthetic import Synthetic
-from data_pipeline.errors import DataError
+from data_pipeline.errors import UserError
 from data_pipeline.json_files import to_json
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.schema import Schema
@@ -259,7 +258,7 @@ def main() -> None:
     cells = measured(planted, arguments.only, arguments.seeds, arguments.overrides, arguments.folder, arguments.json)
     try:
         records = list(cells)
-    except (UserError, DataError) as error:
+    except UserError as error:
         raise SystemExit(f"error: {error}") from error
     show(records, base=BASE, default=DEFAULT)
 

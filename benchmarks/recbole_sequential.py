@@ -34,7 +34,7 @@ import recbole_turns as turns
 import torch
 
 from cove_dist.evaluation.sequential import ListCompletion
-from data_pipeline.schema import INPUT, LIST, TARGET, Schema
+from data_pipeline.schema import INPUT, TARGET, Schema
 
 DIM, WINDOW, HORIZONTAL, VERTICAL = 64, 5, 16, 4
 MASKED, LAST_ALONE = 0.2, 0.5
@@ -44,9 +44,10 @@ MODELS = ("sasrec", "bert4rec", "gru4rec", "caser")
 
 def read_lists(data: Path, split: str) -> list[tuple[int, list[int]]]:
     """User and items, the target at the end."""
-    files = (data / file for file in Schema.load(data).splits[split].files)
+    schema = Schema.load(data)
+    files = (data / file for file in schema.splits[split].files)
     columns = pa.concat_tables(map(pq.read_table, files)).to_pydict()
-    users, inputs, targets = (columns[name] for name in (LIST, INPUT, TARGET))
+    users, inputs, targets = (columns[name] for name in (schema.entity("user").name, INPUT, TARGET))
     return [(user, given + target) for user, given, target in zip(users, inputs, targets, strict=True)]
 
 

@@ -36,9 +36,8 @@ from training_step_contestants import Contestant, Stopwatch
 
 from cove_dist.composition import load_run_config
 from cove_dist.distributed import DistributedContext, process_group
-from cove_dist.errors import UserError
 from cove_dist.tasks.loaders import training_loader
-from data_pipeline.errors import DataError
+from data_pipeline.errors import UserError
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
 from launch.cli import quiet_libraries
@@ -130,7 +129,7 @@ def refuse_bad_input(settings: Settings) -> None:
         Schema.load(settings.data)
         for name, own in CONTESTANTS.items():
             load_run_config([*own, *settings.overrides_of(name)])[0].trainer.rank_batch_size(settings.ranks)
-    except (UserError, DataError) as error:
+    except UserError as error:
         raise SystemExit(f"error: {error}") from error
 
 

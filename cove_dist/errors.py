@@ -1,8 +1,6 @@
-"""Errors that a user can mend: shown as one message, without a traceback."""
+"""Errors of training and of programs that a user can correct; those of data are `data_pipeline.errors.DataError`."""
 
-
-class UserError(Exception):
-    """Base of the errors below."""
+from data_pipeline.errors import UserError
 
 
 class ConfigError(UserError):

@@ -1,8 +1,8 @@
-"""Which items each user has in a split of implicit feedback: two files that are mapped into memory, not read into it.
+"""Interaction histories: the items of each user in a split of implicit feedback, in files that are mapped into memory.
 
-Layout, under ``history/<split>/``: ``offsets.npy`` int64 ``[users + 1]``, ``items.npy`` int64 ``[rows]``: the items of
-user u, rising, are ``items[offsets[u]:offsets[u + 1]]``. Processes of one host share the pages, and the system may drop
-them, so the size of the data bounds nothing.
+Layout of ``history/<split>/``: ``offsets.npy`` int64 ``[users + 1]``, ``items.npy`` int64 ``[rows]``: the items of user
+u, in increasing order, are ``items[offsets[u]:offsets[u + 1]]``. Processes of one host share the pages of the files,
+and the system may drop pages from memory, so histories may be larger than memory.
 """
 
 from __future__ import annotations
@@ -12,19 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from data_pipeline.errors import DataError
+from data_pipeline.id_tables import read_original_id
 from data_pipeline.schema import ATTRIBUTES
 
 
 @dataclass(frozen=True)
 class History:
-    """The lists of one split, or any lists of ids that rise.
+    """The interaction history of every user in one split, or any lists of increasing ids.
 
     Attributes:
         offsets: int64 ``[users + 1]``.
         items: int64 ``[rows]``.
+
+    Example:
+        >>> history = History(np.array([0, 2, 3]), np.array([4, 7, 4]))  # user 0: items 4 and 7; user 1: item 4
+        >>> history.contains(np.array([0, 1]), np.array([[7, 5], [7, 4]])).tolist()
+        [[True, False], [False, True]]
     """
 
     offsets: np.ndarray
@@ -32,76 +37,93 @@ class History:
 
     @classmethod
     def load(cls, folder: Path | str, split: str) -> History:
-        """Map the lists of a split of a prepared folder.
+        """Map the histories of a split of a prepared folder.
 
         Raises:
-            DataError: there are none: the data is not of implicit feedback.
+            DataError: the folder has no histories: it was not prepared as implicit feedback.
         """
         try:
-            return MappedHistory(Path(folder) / "history" / split)
+            return MappedHistory(history_path(folder, split))
         except FileNotFoundError as error:
             raise DataError(
-                f"{error.filename}: no such file: this data has no histories. Prepare implicit feedback:"
-                " data.implicit=true, or data.label=null for custom data"
+                f"{error.filename}: no such file: these data have no interaction histories. Prepare them as implicit"
+                " feedback: data.implicit=true, or data.label=null for custom data"
             ) from error
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def owner(self, user: int) -> str:
-        """Name a user for messages."""
+        """Describe a user in messages."""
         return f"user {user} (encoded)"
 
     def of(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """All items of ``users [B]``, one list after the other, and for each the place ``0 .. B-1`` of its user."""
+        """Return the items of ``users [B]``, user after user.
+
+        Returns:
+            int64 ``[n]`` indices into ``users``, and int64 ``[n]`` items.
+        """
         starts = self.offsets[users]
         lengths = self.offsets[users + 1] - starts
         ends = np.cumsum(lengths)
-        places = np.repeat(np.arange(len(users)), lengths)
-        return places, self.items[np.arange(len(places)) + (starts - (ends - lengths))[places]]
+        indices = np.repeat(np.arange(len(users)), lengths)
+        return indices, self.items[np.arange(len(indices)) + (starts - (ends - lengths))[indices]]
 
     def contains(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Tell whether ``users [B]`` have ``items [B, n]``: bool ``[B, n]``. Reads each list once.
+        """Tell whether ``users [B]`` have ``items [B, n]``: bool ``[B, n]``. Reads the history of each user once.
 
-        A negative item stands for none, which no user has.
+        A negative item stands for no item, which is in no history.
         """
         distinct, user = np.unique(users, return_inverse=True)
-        places, had = self.of(distinct)
-        if len(had) == 0:
+        indices, seen = self.of(distinct)
+        if len(seen) == 0:
             return np.zeros(items.shape, dtype=bool)
-        width = max(int(had.max()), int(items.max(initial=0))) + 1
-        keys = places * width + had  # rising: lists are, and places are
-        wanted = user[:, None] * width + items
-        found = np.searchsorted(keys, wanted)
-        return (keys[np.minimum(found, len(keys) - 1)] == wanted) & (items >= 0)
+        width = max(int(seen.max()), int(items.max(initial=0))) + 1
+        keys = indices * width + seen  # increasing, as the indices and the items of each history are
+        queries = user[:, None] * width + items
+        found = np.searchsorted(keys, queries)
+        return (keys[np.minimum(found, len(keys) - 1)] == queries) & (items >= 0)
 
 
 class MappedHistory(History):
-    """A `History` in files; it is sent to other processes as its path."""
+    """A `History` in files; it is pickled as its path."""
+
+    path: Path
 
     def __init__(self, path: Path) -> None:
         super().__init__(*(np.load(path / f"{name}.npy", mmap_mode="r") for name in ("offsets", "items")))
-        object.__setattr__(self, "_path", path)
+        object.__setattr__(self, "path", path)
 
     def owner(self, user: int) -> str:
-        """Name a user, or the item of attributes, by its original id."""
-        name = "item" if self._path.name == ATTRIBUTES else "user"
-        ids = pq.read_table(self._path.parents[1] / "ids" / f"{name}_id.parquet", filters=[("id", "=", user)])
-        return f"{name} {ids['original_id'][0].as_py()!r}"
+        """Describe a user, or an item with its attributes, by its original id."""
+        name = "item" if self.path.name == ATTRIBUTES else "user"
+        return f"{name} {read_original_id(self.path.parents[1], f'{name}_id', user)!r}"
 
     def __reduce__(self) -> tuple[type[MappedHistory], tuple[Path]]:
-        return MappedHistory, (self._path,)
+        return MappedHistory, (self.path,)
+
+
+def history_path(folder: Path | str, split: str) -> Path:
+    """Return the folder of the histories of a split, or of the attributes of items, in a prepared folder."""
+    return Path(folder) / "history" / split
 
 
 def write_history(pairs: Iterable[tuple[np.ndarray, np.ndarray]], users: int, rows: int, path: Path) -> None:
-    """Write the lists from ``rows`` pairs of user and item, in order of user, then item; they come in parts."""
+    """Write the histories of all users.
+
+    Args:
+        pairs: users and items, in order of user, then item, in parts of any length.
+        users: the number of users.
+        rows: the number of pairs.
+        path: the folder to create.
+    """
     path.mkdir(parents=True)
     counts = np.zeros(users + 1, dtype=np.int64)
     items = np.lib.format.open_memmap(path / "items.npy", mode="w+", dtype=np.int64, shape=(rows,))
-    at = 0
+    start = 0
     for user, item in pairs:
         counts[1:] += np.bincount(user, minlength=users)
-        items[at : at + len(item)] = item
-        at += len(item)
+        items[start : start + len(item)] = item
+        start += len(item)
     items.flush()
     np.save(path / "offsets.npy", np.cumsum(counts))

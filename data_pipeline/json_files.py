@@ -1,6 +1,6 @@
 """JSON as RFC 8259 defines it: numbers that are not finite become null, which other programs can read.
 
-Imports the standard library alone, so that the workers of benchmarks can use it under another interpreter.
+Imports only the standard library, so that the workers of benchmarks can use it under another interpreter.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ def to_json(value: Any, indent: int | None = None) -> str:
     """Return the JSON text of a value.
 
     Args:
-        value: mappings, lists, tuples, strings, booleans, numbers and None; nan and infinities are written as null.
-        indent: spaces a level; None writes one line.
+        value: mappings, lists, tuples, strings, booleans, numbers and None; NaN and infinities are written as null.
+        indent: spaces per level; None writes one line.
 
     Raises:
         TypeError: for a value of any other type.
@@ -35,7 +35,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_record(line: str) -> dict[str, Any]:
-    """Read one line of figures, null as nan: a figure that is not defined.
+    """Read one line of metrics, with null as NaN: the metric is undefined.
 
     Raises:
         ValueError: the line is not a JSON object.
@@ -47,7 +47,7 @@ def read_record(line: str) -> dict[str, Any]:
 
 
 def undefined_as_nan(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values with nan in place of None."""
+    """Return the values with NaN instead of None."""
     return {name: math.nan if value is None else value for name, value in values.items()}
 
 

@@ -1,20 +1,23 @@
-"""What a prepared data set holds: ``schema.json``, beside the Parquet shards it describes.
+"""The schema of a prepared folder: ``schema.json``, which describes its Parquet shards.
 
 Layout of a prepared folder::
 
     schema.json                  this file's `Schema`
-    report.json                  what was read, dropped and why; Table 1 figures
+    report.json                  what was read, dropped and why; the counts of the paper's Table 1
     ids/<table>.parquet          id (int64), original_id: one file per id table
-    categories/<column>.parquet  id, original_id, a column per kind of category (int, string or list<string>): what raw
-                                 data know of ids beside the rows, for scores, pictures and graphs. Ids
-                                 without any are left out. Synthetic data: category_1, … (fine first)
+    categories/<column>.parquet  id, original_id, a column per kind of category (int, string or list<string>): known
+                                 categories of ids, for scores, pictures and graphs. Ids without any are left out.
+                                 Synthetic data: category_1, … (fine first)
     train/part-00000.parquet     columns: every categorical (int64, or list<int64>), every dense and the label, if there
                                  is one (float32); request_id (int64), if rows belong to requests, each of one user
-    validation/…  test/…         the same columns, sorted by user id; of implicit feedback also the candidates to rank.
-                                 A given split may have no validation
-    history/<split>/…            of implicit feedback: the items of every user (see `data_pipeline.history`)
-    history/attributes/…         likewise the attributes of every item seen in training: its categories, numbered; what
-                                 the numbers mean is in ids/attributes.parquet
+    validation/…  test/…         the same columns, sorted by user id; for implicit feedback also the candidates to rank.
+                                 A data set with its own split may have no validation
+    history/<split>/…            for implicit feedback: the items of every user (see `data_pipeline.history`)
+    history/attributes/…         likewise the attributes of every item seen in training: its categories, numbered as in
+                                 ids/attributes.parquet
+
+The rows of some data sets are *sequences*: an ``input`` and a ``target``, both lists of items. They are cut from
+*playlists* (lists of items that users made) or from *interaction histories* (the items of a user in order of time).
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ SPLITS = ("train", "validation", "test")
 CANDIDATES, ATTRIBUTES = "candidates", "attributes"
 REQUEST = "request_id"  # column (int64, 0 .. requests-1 over all splits): which request a row was shown in
 
-LIST, OWNER, INPUT, TARGET = "list_id", "owner_id", "input", "target"  # columns of data whose rows are lists of items
+INPUT, TARGET = "input", "target"  # columns (list<int64>) of data whose rows are sequences
+PLAYLIST, OWNER = "playlist_id", "owner_id"  # columns of playlists: the playlist, and who made it
 
 Role = Literal["user", "item", "feature"]
 
@@ -42,32 +46,42 @@ Role = Literal["user", "item", "feature"]
 class Categorical:
     """A column of encoded ids.
 
-    Ids seen in training are ``0 .. num_seen-1``; ids that occur only in validation or test follow them, up to
-    ``num_ids-1``, so that the original id of every row can be recovered. For look-up, every id that training never saw
-    becomes the one reserved row ``num_seen``.
+    Ids seen in training are ``0 .. num_seen-1``; unseen ids, which occur only in validation or test, follow them, up to
+    ``num_ids-1``, so that the original id of every row can be recovered. In an embedding table every unseen id has the
+    out-of-vocabulary row ``num_seen``.
+
+    Attributes:
+        name: of the column.
+        num_ids: ids of all splits.
+        num_seen: ids seen in training.
+        role: whether it is the user, the item or a feature.
+        sequence: whether a row has a list of ids.
+        table: name of its id table, where it is not that of the column.
+        max_length: greatest number of ids of a row, over all splits; 0 where it is unknown.
     """
 
     name: str
     num_ids: int
     num_seen: int
     role: Role = "feature"
-    sequence: bool = False  # a list of ids per row: a history
-    table: str = ""  # the id table it draws from; empty means its own name
-    max_length: int = 0  # of a sequence, over all splits; 0 where it is not known
+    sequence: bool = False
+    table: str = ""
+    max_length: int = 0
 
     @property
     def table_name(self) -> str:
+        """Name of the id table, and of the embedding table."""
         return self.table or self.name
 
     @property
     def num_rows(self) -> int:
-        """Rows of the embedding table: the ids of training and the reserved row."""
+        """Rows of the embedding table: the seen ids and the out-of-vocabulary row."""
         return self.num_seen + 1
 
 
 @dataclass(frozen=True)
 class Dense:
-    """A column of real numbers. Batches hold ``(x - mean) / std``, with moments of the training split."""
+    """A column of real numbers. Batches have ``(x - mean) / std``, with mean and deviation of the training split."""
 
     name: str
     mean: float
@@ -76,55 +90,75 @@ class Dense:
 
 @dataclass(frozen=True)
 class Split:
+    """The files of one split, and the number of their rows."""
+
     rows: int
     files: tuple[str, ...]  # relative to the folder of schema.json
 
 
 @dataclass(frozen=True)
 class Schema:
-    """The columns and files of a prepared folder; `implicit`: rows are positives alone, each user-item pair once."""
+    """The columns and files of a prepared folder.
+
+    Attributes:
+        name: of the data set.
+        label: the column of labels; None where rows have none, as sequences.
+        categorical: columns of encoded ids.
+        dense: columns of real numbers.
+        splits: files by split.
+        implicit: whether all rows are positives, each user-item pair once.
+        candidates: a list of items per row of validation and test: the row's item, then others; None without.
+        attributes: the number of attributes of items of each kind, for graphs.
+        requests: distinct values of the column `REQUEST` over all splits; 0 without such a column.
+        format_version: of the prepared folder.
+
+    Example:
+        >>> schema = Schema.load("data/movielens_100k")
+        >>> schema.entity("item").num_seen, schema.splits["train"].rows
+    """
 
     name: str
-    label: str | None  # None: rows have none, as lists to be continued
+    label: str | None
     categorical: tuple[Categorical, ...]
     dense: tuple[Dense, ...]
     splits: dict[str, Split]
     implicit: bool = False
-    candidates: Categorical | None = None  # a list a row of validation and test: the row's item, then others
-    attributes: dict[str, int] = field(default_factory=dict)  # of the items' graph: how many there are of each kind
-    requests: int = 0  # distinct values of the column `REQUEST` over all splits; 0: the data have no such column
+    candidates: Categorical | None = None
+    attributes: dict[str, int] = field(default_factory=dict)
+    requests: int = 0
     format_version: int = FORMAT_VERSION
 
     def entity(self, role: Literal["user", "item"]) -> Categorical:
-        """The column with this role: of one id per row, or else the first sequence.
+        """Return the column with this role and one id per row, or else the first with a list of ids.
 
         Raises:
-            DataError: there is none.
+            DataError: no column has the role.
         """
         for column in sorted(self.categorical, key=lambda column: column.sequence):
             if column.role == role:
                 return column
-        raise DataError(f"{self.name}: schema.json has no column with the role {role}. Prepare the data again.")
+        raise DataError(f"{self.name}: schema.json has no column with the role {role}. Prepare the data again")
 
     @property
     def longest_target(self) -> int | None:
-        """Items of the longest list to be predicted, 1 where rows are continued by their next item; None without."""
+        """Items of the longest target: 1 for next-item prediction, None where rows are not sequences."""
         return next((column.max_length for column in self.categorical if column.name == TARGET), None)
 
     def has_split(self, split: str) -> bool:
-        """Tell whether the data have a split; a given split may have been prepared without validation."""
+        """Tell whether the data have a split; a data set with its own split may have no validation."""
         return split in self.splits
 
     def require_split(self, split: str) -> None:
-        """Raise a `DataError` when the data do not have a split."""
+        """Raise `DataError` when the data do not have a split."""
         if not self.has_split(split):
             raise DataError(
-                f"split = {split}: the data {self.name} have no such split; allowed: {', '.join(self.splits)}."
-                " Rows for validation can be taken from training when the data are prepared:"
-                " data.validation=leave_one_out, or ratio"
+                f"split = {split}: data set {self.name!r} has no such split; allowed: {', '.join(self.splits)}."
+                " Validation rows can be taken from training when the data are prepared, by"
+                " data.validation=leave_one_out or ratio"
             )
 
     def save(self, folder: Path) -> None:
+        """Write ``folder/schema.json``."""
         write_json(folder / "schema.json", asdict(self))
 
     @classmethod
@@ -132,7 +166,7 @@ class Schema:
         """Read ``folder/schema.json``.
 
         Raises:
-            DataError: when the file is missing, is not a schema, or is of another format version.
+            DataError: the file is missing, is not a schema, or has another format version.
         """
         path = Path(folder) / "schema.json"
         if not path.is_file():
@@ -143,10 +177,10 @@ class Schema:
             schema = TypeAdapter(cls).validate_json(path.read_bytes())
         except ValidationError as error:
             faults = (": ".join([*map(str, fault["loc"]), fault["msg"]]) for fault in error.errors())
-            raise DataError(f"{path}: not a valid schema: {'; '.join(faults)}. Prepare the data again.") from error
+            raise DataError(f"{path}: not a valid schema: {'; '.join(faults)}. Prepare the data again") from error
         if schema.format_version != FORMAT_VERSION:
             raise DataError(
-                f"{path}: format_version = {schema.format_version}, this version reads {FORMAT_VERSION}."
-                " Prepare the data again."
+                f"{path}: format_version = {schema.format_version}, but only {FORMAT_VERSION} can be read."
+                " Prepare the data again"
             )
         return schema

@@ -16,8 +16,8 @@ from rich.logging import RichHandler
 from cove_dist import __version__
 from cove_dist.composition import compose_yaml, config_folder, options
 from cove_dist.console import console
-from cove_dist.errors import ConfigError, UserError
-from data_pipeline.errors import DataError
+from cove_dist.errors import ConfigError
+from data_pipeline.errors import UserError
 
 USAGE = """{doc}
 usage: {program} [--help | --print-config | --version] [group=option …] [key=value …]
@@ -70,7 +70,7 @@ def run(
         if error.filename is None:
             raise
         _fail(f"{error.filename}: {error.strerror}")
-    except (UserError, DataError, FloatingPointError) as error:
+    except (UserError, FloatingPointError) as error:
         _fail(str(error))
     except RuntimeError as error:
         if "RANK" not in os.environ or not LOST_PEER.search(str(error)):

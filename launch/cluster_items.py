@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cove_dist.composition import load_settings
-from data_pipeline.preparation.item_clusters import ClusterSettings, write_item_clusters
+from data_pipeline.item_clusters import ClusterSettings, write_item_clusters
 from launch.cli import run
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from data_pipeline.datasets.lists import ItemLists
+from data_pipeline.datasets.playlists import Playlists
 from data_pipeline.datasets.synthetic import Synthetic
 from data_pipeline.preparation.prepare import prepare
-from tests.unit.data.list_files import raw_lists, write_release
+from tests.unit.data.playlist_files import raw_playlists, write_release
 
 if not torch.cuda.is_available():  # before anything imports Triton: without a GPU, its interpreter runs the kernels
     os.environ["TRITON_INTERPRET"] = "1"
@@ -56,7 +56,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared_lists(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared folder of lists of 5 to 16 items."""
     folder = tmp_path_factory.mktemp("lists")
-    source = write_release(folder / "raw", raw_lists())
+    source = write_release(folder / "raw", raw_playlists())
     rules = {"min_length": 5, "max_length": 16, "min_occurrences": 10}
-    prepare(ItemLists(source=str(source), file="AotM", **rules), folder / "prepared", name="lists")
+    prepare(Playlists(source=str(source), file="AotM", **rules), folder / "prepared", name="lists")
     return folder / "prepared"

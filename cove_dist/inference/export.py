@@ -41,7 +41,7 @@ from cove_dist.training.program import find_checkpoint
 from cove_dist.types import PositiveInt, Text
 from data_pipeline.errors import DataError
 from data_pipeline.json_files import to_json, write_json
-from data_pipeline.preparation.writer import row_groups
+from data_pipeline.parquet_files import row_groups
 from data_pipeline.schema import Categorical, Schema
 from data_pipeline.streaming.partition import slices
 

@@ -1,14 +1,14 @@
-"""Amazon-Book as split by KGAT (Wang et al., KDD 2019): ``train.txt`` and ``test.txt``, a line a user, in no order.
+"""Amazon-Book as split by KGAT (Wang et al., KDD 2019): ``train.txt`` and ``test.txt``, one line per user, in no order.
 
-The split is kept. It has no rows for validation: `validation` says whether training rows are taken for it. The shipped
-configuration takes one of every user who has two, since early stopping needs them.
+The split is kept. It has no validation rows: `validation` says whether training rows are taken for it. The shipped
+configuration takes one from every user who has two, since early stopping needs validation rows.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from data_pipeline.datasets.base import Dataset
+from data_pipeline.datasets.interactions import Interactions
 from data_pipeline.datasets.user_lines import existing_file, read_user_lines
 from data_pipeline.preparation.columns import Columns
 from data_pipeline.preparation.read import Source
@@ -18,7 +18,7 @@ _PARTS = ("train", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AmazonBook(Dataset):
+class AmazonBook(Interactions):
     """Implicit feedback.
 
     Attributes:

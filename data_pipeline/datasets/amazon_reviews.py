@@ -2,8 +2,8 @@
 
 They are downloaded by hand from http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/. Two files::
 
-    reviews_<category>_5.json.gz   a JSON object a line: reviewerID, asin, unixReviewTime, …
-    meta_<category>.json.gz        a Python literal a line: {'asin': …, 'categories': [[…]], 'brand': …}; optional
+    reviews_<category>_5.json.gz   one JSON object per line: reviewerID, asin, unixReviewTime, …
+    meta_<category>.json.gz        one Python literal per line: {'asin': …, 'categories': [[…]], 'brand': …}; optional
 """
 
 import ast
@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from data_pipeline.datasets.base import Dataset
+from data_pipeline.datasets.interactions import Interactions
 from data_pipeline.errors import DataError
+from data_pipeline.parquet_files import write_parquet
 from data_pipeline.preparation.columns import ITEM, Columns
 from data_pipeline.preparation.read import Source, ingest
-from data_pipeline.preparation.workspace import Workspace, literal
+from data_pipeline.preparation.workspace import Workspace, literal, scan_path
 
 _FIELDS = ("reviewerID", "asin", "unixReviewTime")
 _META = pa.schema([("original_id", pa.string()), ("category", pa.list_(pa.string())), ("brand", pa.string())])
@@ -29,11 +29,11 @@ _BATCH = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class AmazonReviews(Dataset):
+class AmazonReviews(Interactions):
     """Reviews as implicit feedback. Categories: category and brand of the items.
 
     Attributes:
-        source: a file of reviews; its category's metadata is looked for beside it.
+        source: a file of reviews; the metadata of the category is looked for in the same folder.
     """
 
     source: str
@@ -51,7 +51,7 @@ class AmazonReviews(Dataset):
                 f" relative paths start at {Path.cwd()}"
             )
         types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in _FIELDS)
-        scan = f"SELECT * FROM read_json({literal(str(path))}, format = 'newline_delimited', columns = {{{types}}})"
+        scan = f"SELECT * FROM read_json({scan_path(path)}, format = 'newline_delimited', columns = {{{types}}})"
         ingest(workspace, [(path, scan)])
         source = Source(self.source, text=True)
         meta = path.with_name(path.name.replace("reviews_", "meta_").replace("_5.json", ".json"))
@@ -63,15 +63,13 @@ class AmazonReviews(Dataset):
         return source
 
     def _read_meta(self, workspace: Workspace, path: Path) -> None:
-        """Create ``meta``: categories and brand of every item."""
+        """Create the table ``meta``: categories and brand of every item."""
         workspace.on_progress(f"reading {path}")
         scratch = workspace.scratch / "meta.parquet"
-        with pq.ParquetWriter(scratch, _META) as writer:
-            for batch in _meta_batches(path):
-                writer.write_batch(batch)
+        write_parquet(pa.RecordBatchReader.from_batches(_META, _meta_batches(path)), scratch)
         workspace.query(
             "CREATE TABLE meta AS SELECT original_id, first(category) AS category, first(brand) AS brand"
-            f" FROM read_parquet({literal(str(scratch))}) GROUP BY original_id"
+            f" FROM read_parquet({scan_path(scratch)}) GROUP BY original_id"
         )
 
 
@@ -97,7 +95,7 @@ def _meta_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _meta_row(line: str, where: str) -> dict[str, Any]:
     try:
-        known = ast.literal_eval(line)  # literals alone: nothing in the line is run
+        known = ast.literal_eval(line)  # only literals: no code in the line is run
         names = [name for path in known.get("categories", []) for name in path]
         return {
             "original_id": known["asin"],

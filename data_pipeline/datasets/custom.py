@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from data_pipeline.datasets.base import Dataset
+from data_pipeline.datasets.interactions import Interactions
 from data_pipeline.preparation.columns import Columns
 from data_pipeline.preparation.read import Source, find_files, read_files
 from data_pipeline.preparation.times import TimeUnit
@@ -10,14 +10,22 @@ from data_pipeline.preparation.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
-class Custom(Dataset):
+class Custom(Interactions):
     """CSV files with a header line (delimited by comma, tab, semicolon or bar; plain or .gz), or Parquet files.
 
     Attributes:
         source: a path or a glob.
-        split_column: `split` of the columns.
-        user, item, label, rating, threshold, time, time_unit, request, categorical, dense: see
-            `data_pipeline.preparation.columns.Columns`.
+        user: the column of users.
+        item: the column of items.
+        label: the column of labels, 0 or 1.
+        rating: the column of ratings, instead of labels.
+        threshold: the lowest rating with label 1.
+        time: the column of times.
+        time_unit: of numeric times; see `data_pipeline.preparation.times`.
+        request: the column of request ids; see `data_pipeline.preparation.columns.Columns`.
+        split_column: the column of splits: train, validation or test.
+        categorical: columns of categorical features.
+        dense: columns of dense features.
 
     Raises:
         DataError: columns that contradict each other.

@@ -1,25 +1,26 @@
-"""MIND-small (Wu et al., ACL 2020): news shown to 94,057 users, and which of it they clicked.
+"""MIND-small (Wu et al., ACL 2020): news shown to 94,057 users, and which news they clicked.
 
-Its licence is to be accepted at https://msnews.github.io, so it is downloaded by hand. Two releases are read, ``train``
-and ``dev``, each with two files, tabs between fields and no header::
+Its licence must be accepted at https://msnews.github.io, so it is downloaded by hand. Two releases are read, ``train``
+and ``dev``, each with two files, with tabs between fields and no header::
 
     behaviors.tsv   impression id, user, time (11/11/2019 9:05:58 AM), history (N1 N2 …), impressions (N3-1 N4-0 …)
     news.tsv        news id, category, subcategory, title, abstract, URL, entities of the title, of the abstract
 
 Rows are
 
-- every item shown, with label 1 if it was clicked: those of ``train`` are of the training split; the users of ``dev``
-  are shared between validation and test by a seeded hash (ours: a user's impressions stay together, and no user serves
-  both for choosing a model and for judging it);
-- every pair of a user and an item of the user's histories, once, with label 1, in the training split (paper, section
-  4.1). Those of ``dev`` count too: they are clicks before its impressions, and without them training would know few of
-  its users. A pair that ``dev`` also shows is left out, so that no history tells the label of a row to be predicted.
+- every item shown, with label 1 if it was clicked. Rows of ``train`` are in the training split; the users of ``dev``
+  are divided between validation and test by a seeded hash. (This division is a choice of this project: a user's
+  impressions stay together, and no user is in both validation and test.)
+- every pair of a user and an item of the user's interaction histories, once, with label 1, in the training split
+  (paper, section 4.1). The histories of ``dev`` count as well: they are clicks before its impressions, and without them
+  training would contain few of its users. A pair that ``dev`` also shows is left out, so that no history reveals the
+  label of a row to be predicted.
 
-Requests are the impressions, ``train-1``, …, ``dev-1``, …; a row of a history has that of the line it is read from,
-``train-1-history``.
+Requests are the impressions, ``train-1``, …, ``dev-1``, …; the request of a row of a history is the line from which it
+is read, ``train-1-history``.
 
-The paper's Table 1 counts 9,993,270 samples, 1,408,828 more than both releases show (8,584,442 by the card of
-reczoo/MIND_small_x1): its histories.
+The paper's Table 1 counts 9,993,270 samples, 1,408,828 more than both releases show (8,584,442 according to the card of
+reczoo/MIND_small_x1); the additional ones are the histories.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from data_pipeline.datasets.base import Dataset
+from data_pipeline.datasets.interactions import Interactions
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.acquire import acquire
 from data_pipeline.preparation.columns import FILE, ITEM, Columns
@@ -42,21 +43,21 @@ _NEWS = ("news_id", "category", "subcategory", "title", "abstract", "url", "titl
 _RULES = (
     Rule(
         "impressions",
-        "an item shown is not like N123-1 or N123-0",
+        "an item shown is not of the form N123-1 or N123-0",
         "impressions IS NOT NULL AND NOT regexp_full_match(impressions, '.+-[01]')",
     ),
-    Rule("time", "time is not like 11/11/2019 9:05:58 AM", "shown_at IS NULL"),
+    Rule("time", "time is not of the form 11/11/2019 9:05:58 AM", "shown_at IS NULL"),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class MINDSmall(Dataset):
+class MINDSmall(Interactions):
     """Clicks as labels. Categories: category and subcategory of the news.
 
     Attributes:
         source: a folder with the releases, zipped or not: MINDsmall_train.zip and MINDsmall_dev.zip, or folders whose
             names end in train and dev.
-        ratios: of the given split, the last two alone: they share the users of ``dev``.
+        ratios: with the given split, only the last two are used: they divide the users of ``dev``.
     """
 
     source: str
@@ -75,25 +76,25 @@ class MINDSmall(Dataset):
         folders = {part: self._release(workspace, part) for part in PARTS}
         self._ingest(workspace, folders, "behaviors", _BEHAVIORS)
         self._ingest(workspace, folders, "news", _NEWS)
-        workspace.on_progress("listing items shown and histories")
+        workspace.on_progress("reading the items shown and the interaction histories")
         self._type_lines(workspace)
         _list_shown(workspace)
         _list_histories(workspace)
         news = """
             SELECT news_id AS original_id, arg_min(category, rowid) AS category,
                 arg_min(subcategory, rowid) AS subcategory
-            FROM news GROUP BY news_id"""  # the releases share news; the first line stands
+            FROM news GROUP BY news_id"""  # the releases share news; the first line is kept
         return Source(
             self.source,
             text=False,
             dropped=malformed_lines(workspace),
             rules=_RULES,
-            place="line",
+            position="line",
             categories={ITEM: news},
         )
 
     def _release(self, workspace: Workspace, part: str) -> Path:
-        """The folder with the two files of a release; a folder goes before a zip."""
+        """Find the folder with the two files of a release; a folder is preferred to a zip."""
         root = Path(self.source)
         if not root.is_dir():
             raise DataError(
@@ -103,16 +104,16 @@ class MINDSmall(Dataset):
         found = [path for path in root.iterdir() if path.stem.endswith(part)]
         found = [path for path in found if path.is_dir() or path.suffix.lower() == ".zip"]
         if not found:
-            raise DataError(f"{root}: holds no MINDsmall_{part}.zip, and no folder whose name ends in {part}. Add it")
+            raise DataError(f"{root}: contains no MINDsmall_{part}.zip and no folder whose name ends in {part}. Add it")
         chosen = min(found, key=lambda path: (not path.is_dir(), path.name))
         unpacked, _ = acquire(str(chosen), (), workspace.scratch / part, workspace.on_progress)
         files = sorted(unpacked.rglob("behaviors.tsv"))
         if not files or not files[0].with_name("news.tsv").is_file():
-            raise DataError(f"{chosen}: lacks behaviors.tsv, or news.tsv beside it. Download it again")
+            raise DataError(f"{chosen}: contains no folder with behaviors.tsv and news.tsv. Download it again")
         return files[0].parent
 
     def _ingest(self, workspace: Workspace, folders: dict[str, Path], name: str, fields: Sequence[str]) -> None:
-        """Read the files of both releases into the table `name`, with the columns ``part`` and ``line``."""
+        """Read the files of both releases into the table ``name``, with the columns ``part`` and ``line``."""
         scans = []
         for part, folder in folders.items():
             path = folder / f"{name}.tsv"
@@ -122,19 +123,19 @@ class MINDSmall(Dataset):
         ingest(workspace, scans, table=name)
 
     def _type_lines(self, workspace: Workspace) -> None:
-        """Create ``lines``: the impressions with their time and split, and with their place among all of them."""
+        """Create the view ``lines``: the impressions with their time, split and position among all impressions."""
         _, validation, test = self.ratios
         is_validation = f"{seeded_hash(workspace.seed, 'dev', 'user_id')} % {validation + test} < {validation}"
         workspace.query(f"""
             CREATE VIEW lines AS
-            SELECT * EXCLUDE (part), rowid AS place, part || '-' || impression_id AS request,
+            SELECT * EXCLUDE (part), rowid AS position, part || '-' || impression_id AS request,
                 try_strptime(time, '%m/%d/%Y %I:%M:%S %p') AS shown_at,
                 CASE WHEN part = 'train' THEN 'train' WHEN {is_validation} THEN 'validation' ELSE 'test' END AS split
             FROM behaviors""")
 
 
 def _list_shown(workspace: Workspace) -> None:
-    """Create ``raw`` with a row for every item shown, in order of the files."""
+    """Create ``raw`` with a row per item shown, in order of the files."""
     workspace.query(f"""
         CREATE TABLE raw AS
         SELECT user_id, left(impressions, -2) AS item_id, TRY_CAST(right(impressions, 1) AS TINYINT) AS label, shown_at,
@@ -146,19 +147,19 @@ def _list_shown(workspace: Workspace) -> None:
 
 
 def _list_histories(workspace: Workspace) -> None:
-    """Add to ``raw`` the pairs of the histories, each by the first line that has it."""
+    """Add to ``raw`` the pairs of the histories, each from the first line that has it."""
     workspace.query(f"""
         INSERT INTO raw
         SELECT user_id, item_id, 1, shown_at, 'train', request || '-history', time, NULL, line, {FILE}
         FROM (
-            SELECT user_id, item_id, min(place) AS place
+            SELECT user_id, item_id, min(position) AS position
             FROM (
-                SELECT user_id, unnest(regexp_split_to_array(trim(history), ' +')) AS item_id, place
-                FROM (SELECT user_id, history, min(place) AS place FROM lines GROUP BY user_id, history)
+                SELECT user_id, unnest(regexp_split_to_array(trim(history), ' +')) AS item_id, position
+                FROM (SELECT user_id, history, min(position) AS position FROM lines GROUP BY user_id, history)
             )
             WHERE item_id <> ''
             GROUP BY user_id, item_id
         )
-        JOIN (SELECT * EXCLUDE (user_id) FROM lines) USING (place)
+        JOIN (SELECT * EXCLUDE (user_id) FROM lines) USING (position)
         ANTI JOIN (SELECT user_id, item_id FROM raw WHERE split <> 'train') USING (user_id, item_id)
-        ORDER BY place, item_id""")
+        ORDER BY position, item_id""")

@@ -1,15 +1,15 @@
-"""What the MovieLens data sets share (Harper and Konstan, 2015): ratings, and files of users and films beside them.
+"""The MovieLens data sets (Harper and Konstan, 2015): ratings, and files of users and films.
 
-Their licence forbids redistribution, so they are fetched when they are prepared.
+Their licence forbids redistribution, so they are downloaded when they are prepared.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from data_pipeline.datasets.base import Dataset
+from data_pipeline.datasets.interactions import Interactions
 from data_pipeline.errors import DataError
-from data_pipeline.preparation.acquire import Place, acquire
+from data_pipeline.preparation.acquire import Mirror, acquire
 from data_pipeline.preparation.columns import ITEM, USER, Columns
 from data_pipeline.preparation.delimited import delimited_scan, malformed_lines
 from data_pipeline.preparation.read import Source, ingest
@@ -21,13 +21,16 @@ _FILM = ("item_id", "year", "genre")
 
 
 @dataclass(frozen=True)
-class File:
+class TextFile:
     """A delimited text file, without quotes.
 
     Attributes:
         name: of the file.
         fields: of each line, in order.
-        values: columns that are not fields as they stand: name -> SQL over the fields.
+        delimiter: between fields.
+        header: whether the first line has the names of the fields.
+        encoding: of the text.
+        values: columns that are computed from the fields: name -> SQL.
     """
 
     name: str
@@ -39,52 +42,53 @@ class File:
 
 
 @dataclass(frozen=True)
-class Form:
-    """The files of one form of the data, in one folder.
+class FileLayout:
+    """The files of one release of the data, in one folder.
 
     Attributes:
-        ratings: gives user_id, item_id, rating, timestamp.
-        users: gives user_id, age, gender, occupation.
-        films: gives item_id, year (text) and genre (list of text).
+        ratings: with user_id, item_id, rating, timestamp.
+        users: with user_id, age, gender, occupation.
+        films: with item_id, year (text) and genre (list of text).
     """
 
-    ratings: File
-    users: File
-    films: File
+    ratings: TextFile
+    users: TextFile
+    films: TextFile
 
 
-def recbole(name: str, **users: str) -> Form:
-    """The form of RecBole's atomic files: tabs, a typed header, genres separated by spaces.
+def recbole(name: str, **users: str) -> FileLayout:
+    """Return the layout of RecBole's atomic files: tabs, a typed header, genres separated by spaces.
 
     Args:
-        users: SQL of the users' columns that are not fields as they stand.
+        name: of the files.
+        users: SQL of the users' columns that are computed from the fields.
     """
     film = {"year": "release_year", "genre": "string_split(class, ' ')"}
-    return Form(
-        ratings=File(f"{name}.inter", RATING, header=True),
-        users=File(f"{name}.user", (*_USER, "zip_code"), header=True, values=users),
-        films=File(f"{name}.item", ("item_id", "movie_title", "release_year", "class"), header=True, values=film),
+    return FileLayout(
+        ratings=TextFile(f"{name}.inter", RATING, header=True),
+        users=TextFile(f"{name}.user", (*_USER, "zip_code"), header=True, values=users),
+        films=TextFile(f"{name}.item", ("item_id", "movie_title", "release_year", "class"), header=True, values=film),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class MovieLens(Dataset):
+class MovieLens(Interactions):
     """Ratings as labels: 1 for at least `threshold`. Categories: the genres of films, the occupation of users.
 
     Attributes:
-        source: a folder, zip, URL or ratings file in one of `forms`; None: fetch it.
+        source: a folder, zip, URL or ratings file in one of `layouts`; None: download it.
         threshold: the lowest rating with label 1.
         side_information: add the user's gender, occupation and age, and the film's release year. Films without a year
             get the mean year.
-        places: where the data set is fetched from.
-        forms: in which it may come, the publisher's first.
+        mirrors: where the data set is downloaded from.
+        layouts: the layouts that are read, the publisher's first.
     """
 
     source: str | None = None
     threshold: float = 4
     side_information: bool = False
-    places: ClassVar[tuple[Place, ...]]
-    forms: ClassVar[tuple[Form, ...]]
+    mirrors: ClassVar[tuple[Mirror, ...]]
+    layouts: ClassVar[tuple[FileLayout, ...]]
 
     @property
     def columns(self) -> Columns:
@@ -99,48 +103,59 @@ class MovieLens(Dataset):
         )
 
     def read(self, workspace: Workspace) -> Source:
-        place, description = acquire(self.source, self.places, workspace.scratch, workspace.on_progress)
-        ratings = place if place.is_file() else self._find(place)
-        form = self._form(ratings)
+        found, description = acquire(self.source, self.mirrors, workspace.scratch, workspace.on_progress)
+        ratings = found if found.is_file() else self._find(found)
+        layout = self._layout(ratings)
         categories = {}
-        if self._read_beside(workspace, ratings, form.users, "users", _USER):
+        if self._read_side_file(workspace, ratings, layout.users, "users", _USER):
             categories[USER] = "SELECT user_id AS original_id, occupation FROM users"
-        if self._read_beside(workspace, ratings, form.films, "films", _FILM):
+        if self._read_side_file(workspace, ratings, layout.films, "films", _FILM):
             categories[ITEM] = "SELECT item_id AS original_id, genre FROM films"
-        scan = self._scan(ratings, form.ratings, RATING)
+        scan = self._scan(ratings, layout.ratings, RATING)
         if self.side_information:
             scan = f"""
                 SELECT {", ".join(RATING)}, gender, occupation, age,
                     coalesce(TRY_CAST(year AS INTEGER), (SELECT avg(TRY_CAST(year AS INTEGER)) FROM films))
                         AS release_year
-                FROM (SELECT *, row_number() OVER () AS place FROM ({scan}))
+                FROM (SELECT *, row_number() OVER () AS position FROM ({scan}))
                 LEFT JOIN users USING (user_id) LEFT JOIN films USING (item_id)
-                ORDER BY place"""  # a join alone may change the order, which decides between ratings of the same second
+                ORDER BY position"""  # a join may change the order, which decides between ratings of the same second
         ingest(workspace, [(ratings, scan)])
         return Source(description, text=True, dropped=malformed_lines(workspace), categories=categories)
 
     def _find(self, folder: Path) -> Path:
-        """The ratings file below `folder`."""
-        for form in self.forms:
-            if found := sorted(folder.rglob(form.ratings.name)):
+        """Find the ratings file below ``folder``."""
+        for layout in self.layouts:
+            if found := sorted(folder.rglob(layout.ratings.name)):
                 return found[0]
-        names = " nor ".join(form.ratings.name for form in self.forms)
-        raise DataError(f"{folder}: holds neither {names}. Correct data.source")
+        names = " nor ".join(layout.ratings.name for layout in self.layouts)
+        raise DataError(f"{folder}: contains neither {names}. Correct data.source")
 
-    def _form(self, ratings: Path) -> Form:
-        """By the ending of the file's name; the publisher's where it is none of theirs."""
-        endings = {Path(form.ratings.name).suffix: form for form in self.forms}
-        return endings.get(ratings.suffix, self.forms[0])
+    def _layout(self, ratings: Path) -> FileLayout:
+        """Choose the layout by the ending of the file's name, or else the publisher's."""
+        endings = {Path(layout.ratings.name).suffix: layout for layout in self.layouts}
+        return endings.get(ratings.suffix, self.layouts[0])
 
-    def _read_beside(
-        self, workspace: Workspace, ratings: Path, file: File, table: str, columns: tuple[str, ...]
+    def _read_side_file(
+        self, workspace: Workspace, ratings: Path, file: TextFile, table: str, columns: tuple[str, ...]
     ) -> bool:
-        """Read `file` into `table`, where it lies beside the ratings; the first of `columns` is its id, there once."""
+        """Read a file of users or films into ``table``, if there is one.
+
+        Args:
+            workspace: holds the table.
+            ratings: the ratings file, in the folder of which ``file`` is looked for.
+            file: of users or films.
+            table: name of the table to create.
+            columns: of the table; the first is its id, which is unique.
+
+        Returns:
+            Whether the file exists.
+        """
         path = ratings.with_name(file.name)
         if not path.is_file():
             if self.side_information:
-                raise DataError(f"{path}: no such file. Add it, or do without: data.side_information=false")
-            workspace.on_progress(f"{path}: no such file, so {table} have no categories")
+                raise DataError(f"{path}: no such file. Add it, or set data.side_information=false")
+            workspace.on_progress(f"{path}: no such file; {table} have no categories")
             return False
         ingest(workspace, [(path, self._scan(path, file, columns))], table)
         repeated = workspace.query(
@@ -148,7 +163,7 @@ class MovieLens(Dataset):
         )
         if repeated and self.on_invalid == "error":
             raise DataError(
-                f"{path}: {columns[0]} {repeated[0][0]!r} is there more than once. Correct it, or keep the first line"
+                f"{path}: {columns[0]} {repeated[0][0]!r} is in more than one line. Correct it, or keep the first line"
                 " of each: data.on_invalid=drop"
             )
         workspace.query(
@@ -156,8 +171,8 @@ class MovieLens(Dataset):
         )
         return True
 
-    def _scan(self, path: Path, file: File, columns: tuple[str, ...]) -> str:
-        """A SELECT of `columns`."""
+    def _scan(self, path: Path, file: TextFile, columns: tuple[str, ...]) -> str:
+        """Return a SELECT of ``columns``."""
         lines = delimited_scan(
             path,
             file.fields,

@@ -2,8 +2,8 @@
 
 Two files::
 
-    Toys_and_Games.txt                    user item item …: a line a user, oldest first
-    Toys_and_Games_item2attributes.json   {item: [attribute, …]}: categories and brands, anonymous. It may be missing.
+    Toys_and_Games.txt                    user item item …: one line per user, oldest first
+    Toys_and_Games_item2attributes.json   {item: [attribute, …]}: categories and brands, anonymous; optional
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from data_pipeline.datasets.base import Dataset
+from data_pipeline.datasets.interactions import Interactions
 from data_pipeline.datasets.user_lines import existing_file, read_user_lines
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.columns import ITEM, Columns
@@ -24,7 +24,7 @@ _LINES, _ATTRIBUTES = "Toys_and_Games.txt", "Toys_and_Games_item2attributes.json
 
 
 @dataclass(frozen=True, kw_only=True)
-class Toys(Dataset):
+class Toys(Interactions):
     """Reviews as implicit feedback. Categories: the attributes of the items.
 
     Attributes:
@@ -36,7 +36,7 @@ class Toys(Dataset):
 
     @property
     def columns(self) -> Columns:
-        return Columns(user="user_id", item="item_id", time="place")
+        return Columns(user="user_id", item="item_id", time="position")
 
     def read(self, workspace: Workspace) -> Source:
         lines = existing_file(Path(self.source), _LINES)
@@ -51,19 +51,19 @@ class Toys(Dataset):
 
 
 def read_attributes(path: Path) -> pa.Table:
-    """``original_id, attribute`` (a list of text) of every item.
+    """Read ``original_id, attribute`` (a list of text) of every item.
 
     Raises:
-        DataError: not JSON, or not an object of lists.
+        DataError: the file is not JSON, or not an object of lists.
     """
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not JSON: {error}. It may be truncated: write it again") from error
+        raise DataError(f"{path}: not JSON: {error}. It may be truncated; download it again") from error
     items = list(known) if isinstance(known, dict) else []
     wrong = next((item for item in items if not isinstance(known[item], list)), None)
     if wrong is not None or not items:
-        found = f"{wrong!r}: {known[wrong]!r}" if wrong is not None else "no such object"
+        found = f"found {wrong!r}: {known[wrong]!r}" if wrong is not None else "found no items"
         raise DataError(f"{path}: expected an object of items and their attributes, {{item: [attribute, …]}}; {found}")
     lists = pa.array([list(dict.fromkeys(map(str, known[item]))) for item in items], pa.list_(pa.string()))
     return pa.table({"original_id": items, "attribute": lists})

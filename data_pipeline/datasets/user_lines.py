@@ -1,7 +1,4 @@
-"""Implicit feedback with a line a user: ``user item item …``, whole numbers or words between spaces.
-
-What the data sets of this form share.
-"""
+"""Read implicit feedback with one line per user: ``user item item …``, whole numbers or words between spaces."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +11,15 @@ from data_pipeline.preparation.workspace import Workspace, literal
 
 
 def read_user_lines(workspace: Workspace, files: Mapping[str, Path], description: str) -> Source:
-    """Create ``raw`` with the columns user_id, item_id, place, part and line.
+    """Create ``raw`` with the columns user_id, item_id, position, part and line.
+
+    ``position`` counts the pairs in order of the files, so it orders a user's items where the lines do, oldest first. A
+    line may have no items, as for a user whose items are all in the other part of a split.
 
     Args:
+        workspace: holds the table.
         files: by the name of their part, in order.
-
-    ``place`` counts the pairs as the files have them, so it orders a user's items where lines do, oldest first. A line
-    may be of a user without items, as where all of them are in the other part of a split.
+        description: where the files come from, for messages.
     """
     scans = [
         (path, f"SELECT *, row_number() OVER () AS line, {literal(part)} AS part FROM ({_scan(path)})")
@@ -32,9 +31,9 @@ def read_user_lines(workspace: Workspace, files: Mapping[str, Path], description
         SELECT words[1] AS user_id, unnest(words[2:]) AS item_id,
             part, line, {FILE}
         FROM (SELECT regexp_split_to_array(trim(text), ' +') AS words, * FROM lines)""")
-    workspace.query("ALTER TABLE raw ADD COLUMN place BIGINT")
-    workspace.query("UPDATE raw SET place = rowid")
-    return Source(description, text=True, place="line")
+    workspace.query("ALTER TABLE raw ADD COLUMN position BIGINT")
+    workspace.query("UPDATE raw SET position = rowid")
+    return Source(description, text=True, position="line")
 
 
 def _scan(path: Path) -> str:
@@ -42,10 +41,10 @@ def _scan(path: Path) -> str:
 
 
 def existing_file(source: Path, name: str) -> Path:
-    """``source`` itself, if it is a file, or the file of this name in it.
+    """Return ``source``, if it is a file, or else the file ``name`` in it.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no such file.
     """
     path = source if source.is_file() else source / name
     if not path.is_file():

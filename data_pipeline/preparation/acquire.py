@@ -1,4 +1,4 @@
-"""Bring the raw files of a public data set into reach: from the path or URL given, else from its publisher."""
+"""Find the raw files of a public data set: at a path or URL, or else download them from the publisher."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ from data_pipeline.errors import DataError
 _TIMEOUT = 20  # seconds without an answer
 
 
-class Place(ABC):
-    """Where an archive can be fetched. Archives are cached, whole or not at all."""
+class Mirror(ABC):
+    """A place from which an archive can be downloaded. Only complete archives are cached."""
 
-    filename: str
+    @property
+    @abstractmethod
+    def filename(self) -> str:
+        """Name of the archive in the cache."""
 
     def fetch(self, cache: Path) -> Path:
-        """The archive in `cache`, fetched if it is not there intact.
+        """Return the archive in ``cache``, downloading it first unless an intact copy is there.
 
         Raises:
-            DataError: what arrived has the wrong checksum.
-            OSError: it cannot be reached.
+            DataError: the downloaded archive has the wrong checksum.
+            OSError: the mirror cannot be reached.
         """
         target = cache / self.filename
         if target.is_file() and self.is_intact(target):
@@ -40,20 +43,27 @@ class Place(ABC):
         with tempfile.TemporaryDirectory(dir=cache) as folder:
             part = self.download(Path(folder))
             if not self.is_intact(part):
-                raise DataError("what arrived has the wrong checksum")
+                raise DataError("the downloaded archive has the wrong checksum")
             os.replace(part, target)
         return target
 
     @abstractmethod
-    def download(self, folder: Path) -> Path: ...
+    def download(self, folder: Path) -> Path:
+        """Download the archive into ``folder`` and return its path."""
 
     @abstractmethod
-    def is_intact(self, archive: Path) -> bool: ...
+    def is_intact(self, archive: Path) -> bool:
+        """Tell whether an archive has the expected checksum."""
 
 
 @dataclass(frozen=True)
-class Download(Place):
-    """A zip behind a URL, with its published digest, if there is one."""
+class Download(Mirror):
+    """A zip file at a URL.
+
+    Attributes:
+        url: of the zip file.
+        sha256: its digest, if the publisher states one.
+    """
 
     url: str
     sha256: str | None = None
@@ -76,12 +86,22 @@ class Download(Place):
 
 
 @dataclass(frozen=True)
-class Wheel(Place):
-    """Files inside a wheel on the Python package index, fetched by pip: `sha256` has the digest of each."""
+class Wheel(Mirror):
+    """Files in a wheel on the Python package index, downloaded by pip.
+
+    Attributes:
+        requirement: of pip, such as ``recbole==1.2.1``.
+        wheel: name of the wheel file.
+        sha256: the digest of each file, by its name in the wheel.
+    """
 
     requirement: str
-    filename: str
+    wheel: str
     sha256: Mapping[str, str]
+
+    @property
+    def filename(self) -> str:
+        return self.wheel
 
     def __str__(self) -> str:
         return f"the wheel {self.requirement}"
@@ -97,43 +117,46 @@ class Wheel(Place):
         try:
             with zipfile.ZipFile(archive) as wheel:
                 digests = {member: hashlib.sha256(wheel.read(member)).hexdigest() for member in self.sha256}
-        except (zipfile.BadZipFile, KeyError):  # KeyError: there is no such member
+        except (zipfile.BadZipFile, KeyError):  # KeyError: a file is missing
             return False
         return digests == dict(self.sha256)
 
 
 def acquire(
-    source: str | None, places: Sequence[Place], scratch: Path, on_progress: Callable[[str], None]
+    source: str | None, mirrors: Sequence[Mirror], scratch: Path, on_progress: Callable[[str], None]
 ) -> tuple[Path, str]:
     """Find a data set's raw files.
 
     Args:
-        source: a folder, a file, a zip, or a URL of a zip; None: the first of `places` that answers.
-        places: where the data set is published, the best first. A place that fails is reported to `on_progress`.
+        source: a folder, a file, a zip, or a URL of a zip; None: the first of ``mirrors`` that answers.
+        mirrors: where the data set is published, in order of preference. Failures are reported to ``on_progress``.
         scratch: a folder to unpack into.
+        on_progress: receives one line of progress at a time.
 
     Returns:
-        A folder with the files (or the one file that `source` names), and where they come from.
+        A folder with the files (or the one file that ``source`` names), and a description of where they come from.
 
     Raises:
-        DataError: `source` does not exist or is not a zip, or no place answers.
+        DataError: ``source`` does not exist or is not a zip, or no mirror answers.
     """
     if source is not None and "://" not in source:
         return _local(Path(source), scratch), source
-    cache = cache_folder() if source is None else scratch  # without a checksum nothing vouches for a cached copy
+    cache = cache_folder() if source is None else scratch  # a copy without a checksum is not cached
     failures = []
-    for place in places if source is None else [Download(source)]:
-        on_progress(f"fetching {place}")
+    for mirror in mirrors if source is None else [Download(source)]:
+        on_progress(f"downloading {mirror}")
         try:
-            return _unpack(place.fetch(cache), scratch), str(place)
+            return _unpack(mirror.fetch(cache), scratch), str(mirror)
         except (OSError, HTTPException, DataError) as error:
-            failures.append(f"{place}: {error}")
+            failures.append(f"{mirror}: {error}")
             on_progress(f"not available: {failures[-1]}")
-    raise DataError(f"cannot be fetched: {'; '.join(failures)}. Download it by hand and pass data.source=PATH")
+    raise DataError(
+        f"the data set cannot be downloaded: {'; '.join(failures)}. Download it by hand and pass data.source=PATH"
+    )
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/cove_dist``, by default ``~/.cache/cove_dist``."""
+    """Return ``$XDG_CACHE_HOME/cove_dist``, by default ``~/.cache/cove_dist``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cove_dist"
 
 
@@ -149,5 +172,5 @@ def _unpack(archive: Path, scratch: Path) -> Path:
         with zipfile.ZipFile(archive) as file:
             file.extractall(folder)
     except zipfile.BadZipFile as error:
-        raise DataError(f"{archive}: not a zip file, or a truncated one: {error}") from error
+        raise DataError(f"{archive}: not a zip file, or a truncated one: {error}. Download it again") from error
     return folder

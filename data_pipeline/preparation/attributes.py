@@ -1,4 +1,4 @@
-"""Known categories of items -> edges of a graph: for every item seen in training, the ids of its attributes."""
+"""Known categories of items -> edges of a graph: the attribute ids of every item seen in training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_pipeline.history import write_history
+from data_pipeline.history import history_path, write_history
+from data_pipeline.id_tables import id_table_path
+from data_pipeline.parquet_files import write_parquet
 from data_pipeline.preparation.columns import ITEM
 from data_pipeline.preparation.workspace import Workspace
 from data_pipeline.schema import ATTRIBUTES, Categorical
@@ -18,18 +20,51 @@ from data_pipeline.schema import ATTRIBUTES, Categorical
 def write_attributes(workspace: Workspace, folder: Path, item: Categorical) -> dict[str, int]:
     """Write ``history/attributes`` and ``ids/attributes.parquet`` (id, kind, original_id) from the items' categories.
 
-    An attribute is a value of a category column, its kind. Attributes are numbered kind after kind, in order of their
-    values. An item that has every attribute gets no edges: there is none that it has not, to compare them with.
+    An attribute is a value of a category column; the column is its kind. Attributes are numbered kind after kind, in
+    order of their values. An item that has every attribute gets no edges: it has no negative attribute.
+
+    Args:
+        workspace: receives warnings.
+        folder: the prepared folder, with its categories.
+        item: the item column.
 
     Returns:
-        How many there are of each kind; none when no categories are known, or no item has edges.
+        The number of attributes of each kind; empty when no categories are known, or no item has edges.
     """
     path = folder / "categories" / f"{ITEM}.parquet"
     if not path.is_file():
         return {}
     known = pq.read_table(path)
     known = known.filter(pc.less(known["id"], item.num_seen)).combine_chunks()
-    items, attributes, names, sizes = [], [], [], {}
+    edges, names, sizes = _edges(known)
+    degrees = np.bincount(edges[:, 0], minlength=item.num_seen)
+    complete = np.flatnonzero(degrees == sum(sizes.values()))
+    if len(edges) and len(complete):
+        originals = dict(zip(known["id"].to_pylist(), known["original_id"].to_pylist(), strict=True))
+        workspace.warn(
+            f"{len(complete):,} items, such as {originals[complete[0]]!r}, have every attribute; they get no edges"
+        )
+        edges = edges[~np.isin(edges[:, 0], complete)]
+    if len(edges) == 0:
+        return {}
+    write_history([(edges[:, 0], edges[:, 1])], item.num_seen, len(edges), history_path(folder, ATTRIBUTES))
+    numbered = names.add_column(0, "id", pa.array(np.arange(len(names))))
+    write_parquet(numbered, id_table_path(folder, ATTRIBUTES))
+    return sizes
+
+
+def _edges(known: pa.Table) -> tuple[np.ndarray, pa.Table, dict[str, int]]:
+    """Number the values of the category columns.
+
+    Args:
+        known: id, original_id, and a column per kind of category.
+
+    Returns:
+        Distinct pairs of item and attribute, int64 ``[E, 2]``; kind and original_id of every attribute; and the number
+        of attributes of each kind.
+    """
+    items, attributes, names = [], [], []
+    sizes: dict[str, int] = {}
     for kind in known.column_names[2:]:
         owners, values = _flat(known["id"].chunk(0), known[kind].chunk(0))
         distinct = values.unique().sort()
@@ -38,24 +73,11 @@ def write_attributes(workspace: Workspace, folder: Path, item: Categorical) -> d
         names.append(pa.table({"kind": [kind] * len(distinct), "original_id": distinct.cast(pa.string())}))
         sizes[kind] = len(distinct)
     edges = np.unique(np.column_stack([np.concatenate(items), np.concatenate(attributes)]), axis=0)
-    of_item = np.bincount(edges[:, 0], minlength=item.num_seen)
-    everything = np.flatnonzero(of_item == sum(sizes.values())) if len(edges) else []
-    if len(everything):
-        known_ids = dict(zip(known["id"].to_pylist(), known["original_id"].to_pylist(), strict=True))
-        workspace.warn(
-            f"{len(everything):,} items, such as {known_ids[everything[0]]!r}, have every attribute; they get no edges"
-        )
-        edges = edges[~np.isin(edges[:, 0], everything)]
-    if len(edges) == 0:
-        return {}
-    write_history([(edges[:, 0], edges[:, 1])], item.num_seen, len(edges), folder / "history" / ATTRIBUTES)
-    table = pa.concat_tables(names)
-    pq.write_table(table.add_column(0, "id", pa.array(np.arange(len(table)))), folder / "ids" / f"{ATTRIBUTES}.parquet")
-    return sizes
+    return edges, pa.concat_tables(names), sizes
 
 
 def _flat(ids: pa.Array, values: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """One id and one value a pair, without nulls."""
+    """Return one id and one value per pair, without nulls."""
     if pa.types.is_list(values.type):
         ids, values = ids.take(pc.list_parent_indices(values)), pc.list_flatten(values)
     known = pc.is_valid(values)

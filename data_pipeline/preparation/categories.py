@@ -1,13 +1,13 @@
-"""Known categories of ids -> one file per id column, beside the data."""
+"""Known categories of ids -> ``categories/<column>.parquet``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
+from data_pipeline.parquet_files import BATCH_ROWS, write_parquet
 from data_pipeline.preparation.encode import id_table
 from data_pipeline.preparation.workspace import Workspace, quoted
-from data_pipeline.preparation.writer import write_table
 
 
 def write_categories(workspace: Workspace, categories: Mapping[str, str], folder: Path) -> None:
@@ -16,7 +16,9 @@ def write_categories(workspace: Workspace, categories: Mapping[str, str], folder
     Ids without any category are left out, and so are ids that no row has.
 
     Args:
+        workspace: holds the id tables.
         categories: see `data_pipeline.preparation.read.Source`.
+        folder: the prepared folder.
     """
     for column, known in categories.items():
         (folder / "categories").mkdir(exist_ok=True)
@@ -29,8 +31,8 @@ def write_categories(workspace: Workspace, categories: Mapping[str, str], folder
             JOIN ({known}) AS known ON known.original_id::VARCHAR = ids.original_id::VARCHAR
             WHERE {" OR ".join(f"{quoted(kind)} IS NOT NULL" for kind in kinds)}""")
         rows = workspace.connection.sql("SELECT * FROM categories ORDER BY id")
-        write_table(rows, folder / "categories" / f"{column}.parquet")
+        write_parquet(rows.to_arrow_reader(BATCH_ROWS), folder / "categories" / f"{column}.parquet")
         [(ids, have)] = workspace.query(
             f"SELECT (SELECT count(*) FROM {id_table(column)}), (SELECT count(*) FROM categories)"
         )
-        workspace.on_progress(f"categories of {column}: {', '.join(kinds)}, known of {have:,} of {ids:,} ids")
+        workspace.on_progress(f"categories of {column} ({', '.join(kinds)}): known for {have:,} of {ids:,} ids")

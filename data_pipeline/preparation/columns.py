@@ -9,7 +9,7 @@ from data_pipeline.preparation.names import check_feature_names, check_roles
 from data_pipeline.preparation.times import TimeUnit
 
 USER, ITEM, LABEL = "user_id", "item_id", "label"  # names in the prepared files
-# used while preparing, not written; `MOMENT` is the time of a row or, of all rows of a request, that of the first
+# used during preparation, not written; `MOMENT` is the time of a row or, in a request, of its first row
 TIME, MOMENT, ROW, SPLIT, GIVEN, FILE = "__time", "__moment", "__row", "__split", "__given", "__file"
 
 
@@ -18,18 +18,22 @@ class Columns:
     """Names of raw columns.
 
     Attributes:
-        user, item: ids: whole numbers from 0, or text.
-        label: 0 or 1. Either this, or `rating` with `threshold`: label 1 for rating >= threshold. With neither every
-            row is a positive: implicit feedback.
+        user: user ids: whole numbers from 0, or text.
+        item: item ids, likewise.
+        label: 0 or 1. Set either this, or `rating` with `threshold`. With neither every row is a positive: implicit
+            feedback.
+        rating: numbers; the label is 1 for rating >= threshold.
+        threshold: the lowest rating with label 1.
         time: orders the rows: a number, a date or a timestamp.
         time_unit: of a numeric time; see `data_pipeline.preparation.times`.
-        request: id of the request in which a row was shown (an impression list, a search): rows of one request belong
-            to one user, stay in one split, and can be a group of ranking metrics.
-        split: where the data set gives a split of its own: train, validation or test.
-        categorical, dense: features. They keep their names.
+        request: id of the request in which a row was shown (an impression list, a search): the rows of one request
+            belong to one user, stay in one split, and can be a group of ranking metrics.
+        split: the split of each row where the data set has its own: train, validation or test.
+        categorical: categorical features. They keep their names.
+        dense: dense features. They keep their names.
 
     Raises:
-        DataError: both label and rating; a column with two roles; or a name that cannot be kept.
+        DataError: both label and rating are set; a column has two roles; or a feature has a name that is taken.
     """
 
     user: str
@@ -64,14 +68,15 @@ class Columns:
 
     @property
     def without_labels(self) -> bool:
+        """Whether every row is a positive."""
         return self.label is None and self.rating is None
 
     def raw(self) -> list[str]:
-        """Every raw column that is read."""
+        """Return every raw column that is read."""
         return [name for _, name in self._roles()]
 
     def _roles(self) -> list[tuple[str, str]]:
-        """(key of the configuration, column) of every column that is named."""
+        """Return the configuration key and the name of every named column."""
         single = {
             "user": self.user,
             "item": self.item,

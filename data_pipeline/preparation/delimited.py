@@ -1,4 +1,4 @@
-"""SELECTs over delimited text: CSV with a header line, and the forms of public data sets."""
+"""SELECTs over delimited text: CSV with a header line, and the files of public data sets."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from data_pipeline.preparation.workspace import Workspace, literal, quoted, scan
 
 OnInvalid = Literal["error", "drop"]
 _DELIMITERS = ",\t;|"
-_BLOCK = 1 << 24  # bytes that Arrow parses at a time; DuckDB refuses a longer line
+_BLOCK = 1 << 24  # bytes that Arrow parses at a time; DuckDB refuses longer lines
 
 
 def csv_scan(file: Path, columns: Sequence[str], on_invalid: OnInvalid) -> str:
-    """A SELECT over a CSV file with a header line: `columns`, as text."""
+    """Return a SELECT of ``columns``, as text, over a CSV file with a header line."""
     names, delimiter = read_header(file, columns)
     return delimited_scan(file, names, delimiter, columns, quote='"', header=True, on_invalid=on_invalid)
 
 
 def read_header(file: Path, columns: Sequence[str]) -> tuple[list[str], str]:
-    """The names of all columns of a CSV file, and its delimiter.
+    """Read the names of all columns of a CSV file, and its delimiter.
 
     Raises:
-        DataError: the file is no text in UTF-8, or lacks one of `columns`.
+        DataError: the file is not text in UTF-8, or lacks one of ``columns``.
     """
     refuse_other_formats(file)
     opener = gzip.open if file.suffix.lower() == ".gz" else open
@@ -56,10 +56,9 @@ def read_header(file: Path, columns: Sequence[str]) -> tuple[list[str], str]:
 
 
 def count_lines(file: Path, columns: Sequence[str]) -> int:
-    """How many rows a CSV file has below its header line, those with a wrong number of fields among them.
+    """Count the rows of a CSV file below its header line, including those with a wrong number of fields.
 
-    Arrow counts what DuckDB reads: DuckDB 2.0.0 drops, without a word, a piece of a large file in which no line is
-    valid.
+    Arrow counts them because DuckDB 2.0.0 silently drops a part of a large file in which no line is valid.
     """
     names, delimiter = read_header(file, columns)
     malformed = 0
@@ -69,7 +68,7 @@ def count_lines(file: Path, columns: Sequence[str]) -> int:
         malformed += 1
         return "skip"
 
-    fields = [f"c{place}" for place in range(len(names))]
+    fields = [f"c{index}" for index in range(len(names))]
     reading = pc.ReadOptions(column_names=fields, skip_rows=1, block_size=_BLOCK)
     parsing = pc.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip)
     converting = pc.ConvertOptions(check_utf8=False, include_columns=fields[:1], column_types={"c0": pa.binary()})
@@ -94,12 +93,22 @@ def delimited_scan(
     encoding: str = "utf-8",
     on_invalid: OnInvalid,
 ) -> str:
-    """A SELECT over delimited text whose columns are `names`. Nothing is guessed from the first rows.
+    """Return a SELECT over delimited text. DuckDB detects nothing from the first rows.
 
-    A scan without quotes is not parallel, so that it loses no invalid line. One with quotes would then lose what
-    follows a quote that is not closed, so its rows must be compared with `count_lines`.
+    A scan without quotes is not parallel, so that it loses no invalid line. A scan with quotes would then lose what
+    follows an unclosed quote, so it is parallel and its rows must be compared with `count_lines`.
+
+    Args:
+        file: of text.
+        names: of all fields of a line.
+        delimiter: between fields.
+        columns: the fields to select.
+        quote: around fields; empty for none.
+        header: whether the first line has the names of the fields.
+        encoding: of the text.
+        on_invalid: "drop" records invalid lines in a table of DuckDB instead of failing.
     """
-    types = ", ".join(f"'c{place}': 'VARCHAR'" for place in range(len(names)))
+    types = ", ".join(f"'c{index}': 'VARCHAR'" for index in range(len(names)))
     chosen = ", ".join(f"c{names.index(column)} AS {quoted(column)}" for column in columns)
     rejects = ", store_rejects = true" if on_invalid == "drop" else ""
     return (
@@ -110,7 +119,7 @@ def delimited_scan(
 
 
 def malformed_lines(workspace: Workspace) -> dict[str, int]:
-    """CSV lines that were left out, as DuckDB recorded them."""
+    """Count the CSV lines that were left out, as DuckDB recorded them."""
     if not workspace.query("SELECT 1 FROM duckdb_tables() WHERE table_name = 'reject_errors'"):
         return {}
     [(count,)] = workspace.query("SELECT count(DISTINCT (scan_id, file_id, line)) FROM reject_errors")

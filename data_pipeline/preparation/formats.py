@@ -1,4 +1,4 @@
-"""What a file is by its bytes, and what is the case with one that cannot be read."""
+"""Recognize the format of a file by its first bytes, and explain why a file cannot be read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_pipeline.errors import DataError
 
-# Bytes with which files of other formats begin: what they are, and what to do.
+# The first bytes of files of other formats: the format, and what to do.
 _UTF16 = "text in UTF-16", "Convert it to UTF-8: iconv -f UTF-16 -t UTF-8"
 _SIGNATURES = {
     b"PAR1": ("a Parquet file", "Give it a name that ends in .parquet"),
@@ -20,9 +20,9 @@ _SIGNATURES = {
     b"\xff\xfe": _UTF16,
     b"\xfe\xff": _UTF16,
 }
-_CORRUPT = "It is damaged or was cut off: write it again"
+_CORRUPT = "It is damaged or truncated; write it again"
 _DROP = "or leave such lines out, counted in report.json: data.on_invalid=drop"
-# What DuckDB says of a file, and what to do about it; the first that matches.
+# Patterns of DuckDB's messages, and what to do; the first that matches counts.
 _HINTS = (
     (r"Out of Memory|failed to allocate", "Give preparation more memory: data.memory_gb"),
     (r"No space left", "Free space on the disk of the output folder, where rows are sorted"),
@@ -39,11 +39,12 @@ _HINTS = (
 
 
 def is_parquet(file: Path) -> bool:
+    """Tell by the ending of its name whether a file is a Parquet file."""
     return file.suffix.lower() in (".parquet", ".pq")
 
 
 def refuse_other_formats(file: Path) -> None:
-    """Raise a `DataError` for a file that its first bytes show to be of another format than its name says."""
+    """Raise `DataError` for a file whose first bytes show another format than its name."""
     try:
         with file.open("rb") as stream:
             first = stream.read(6)
@@ -52,17 +53,17 @@ def refuse_other_formats(file: Path) -> None:
     expected = {".parquet": b"PAR1", ".pq": b"PAR1", ".gz": b"\x1f\x8b"}.get(file.suffix.lower())
     for signature, (kind, remedy) in _SIGNATURES.items():
         if first.startswith(signature) and signature != expected:
-            raise DataError(f"{file}: is {kind} by its first bytes. {remedy}")
+            raise DataError(f"{file}: by its first bytes this is {kind}. {remedy}")
     if expected is not None and not first.startswith(expected):
         format_ = "Parquet" if expected == b"PAR1" else "gzip"
         raise DataError(
-            f"{file}: cannot be read as {format_}: it does not begin as such a file does ({first!r}). {_CORRUPT},"
-            " or give it the name of what it is"
+            f"{file}: cannot be read as {format_}: its first bytes are {first!r}. {_CORRUPT}, or give it the ending of"
+            " its format"
         )
 
 
 def explain(file: Path, error: Exception) -> str:
-    """What is the case with a file that DuckDB cannot read, and what to do about it."""
+    """Explain why DuckDB cannot read a file, and what to do."""
     reason = re.split(r"Possible (?:fixes|Solution)|This can happen when", str(error))[0].strip()
     parquet = is_parquet(file)
     if not parquet and "invalid state" in reason and (ends := _mixed_line_ends(file)):
@@ -74,13 +75,13 @@ def explain(file: Path, error: Exception) -> str:
 
 
 def explain_lost_lines(file: Path) -> str:
-    """Why lines of a CSV file, many in a row, could not be read."""
+    """Explain why many consecutive lines of a CSV file could not be read."""
     other = "they are not UTF-8, have unclosed quotes, or another number of fields than the header line"
     return _mixed_line_ends(file) or f"{other}. Correct them, {_DROP}"
 
 
 def _mixed_line_ends(file: Path) -> str:
-    """What is the case with a text file of several line ends; empty for one of a single line end."""
+    """Explain what is wrong with a text file with several kinds of line end; empty for a single kind."""
     if len(ends := line_ends(file)) < 2:
         return ""
     counts = " and ".join(f"{count} in {end}" for end, count in ends.items())
@@ -88,7 +89,7 @@ def _mixed_line_ends(file: Path) -> str:
 
 
 def line_ends(file: Path) -> dict[str, int]:
-    """How many line ends of each kind a text file has; those within quotes count too."""
+    """Count the line ends of each kind of a text file, including those within quotes."""
     counts = {"CR LF (Windows)": 0, "LF": 0, "CR": 0}
     with (gzip.open if file.suffix.lower() == ".gz" else open)(file, "rb") as stream:
         before = b""

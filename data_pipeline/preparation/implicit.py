@@ -1,4 +1,4 @@
-"""``valid`` -> ``valid``: implicit feedback keeps positives, each pair once, of users and items with enough."""
+"""``valid`` -> ``valid`` of implicit feedback: positives, each pair once, of users and items with enough rows."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from data_pipeline.preparation.workspace import Workspace
 def keep_positives(workspace: Workspace, core: int | None, timed: bool) -> dict[str, int]:
     """Replace the view ``valid`` by a table of its rows with label 1, and count the rows left out, by reason.
 
-    Of a pair that occurs several times the first row stands, in order of time, then of the raw files. With `core` = k,
-    users and items with fewer than k rows are left out, again and again, until none has fewer.
+    Of a pair that occurs several times the first row is kept, in order of time, then of the raw files.
+
+    Args:
+        workspace: holds ``valid``.
+        core: least rows of a user and of an item: those with fewer are left out until none has fewer. None keeps all.
+        timed: whether rows have times.
 
     Raises:
         DataError: no rows are left.

@@ -1,4 +1,4 @@
-"""Parquet files -> one type per column that holds the values of every file without loss, or a refusal."""
+"""Parquet files -> one type per column that represents the values of every file without loss, or an error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIGNED, _UNSIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT"), ("UTINYINT", 
 _WHOLE = (*_SIGNED, *_UNSIGNED, "HUGEINT", "UHUGEINT")
 _DIGITS = dict(zip(_WHOLE, (3, 5, 10, 19, 3, 5, 10, 20, 39, 39), strict=True))  # of the largest number
 _REAL = ("FLOAT", "DOUBLE")
-_EXACT = {"FLOAT": 2**24, "DOUBLE": 2**53}  # below it every whole number has a place of its own
+_EXACT = {"FLOAT": 2**24, "DOUBLE": 2**53}  # up to it every whole number is represented exactly
 _LOCAL, _ZONED = ("DATE", "TIMESTAMP", "TIMESTAMP_NS"), ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS")
 _NULL = '"NULL"'  # of a column without any value
 
@@ -25,10 +25,10 @@ Types = dict[str, str]  # column -> type
 
 
 def parquet_scans(workspace: Workspace, files: Sequence[Path], columns: Sequence[str]) -> list[tuple[Path, str]]:
-    """A SELECT of `columns` for every file, all of the same types.
+    """Return a SELECT of ``columns`` for every file, all with the same types.
 
     Raises:
-        DataError: a file cannot be read, or lacks a column; or a column has types in two files that no type holds
+        DataError: a file cannot be read, or lacks a column; or a column has types in two files that no type represents
             without loss.
     """
     found = {file: _types(workspace, file, columns) for file in files}
@@ -38,8 +38,8 @@ def parquet_scans(workspace: Workspace, files: Sequence[Path], columns: Sequence
 
 
 def require_columns(file: Path, columns: Sequence[str], names: Sequence[str]) -> None:
-    """Raise a `DataError` for the first of `columns` that is not among `names`, or that is there twice."""
-    folded = [name.casefold() for name in names]  # SQL does not tell upper from lower case
+    """Raise `DataError` for the first of ``columns`` that is not among ``names``, or is among them twice."""
+    folded = [name.casefold() for name in names]  # SQL ignores case
     for column in columns:
         if column not in names or folded.count(column.casefold()) > 1:
             problem = "no column" if column not in names else "more than one column"
@@ -51,7 +51,7 @@ def _types(workspace: Workspace, file: Path, columns: Sequence[str]) -> Types:
     try:
         names = pq.read_schema(file).names
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: cannot be read as Parquet: {error} It may be truncated: write it again") from error
+        raise DataError(f"{file}: cannot be read as Parquet: {error} It may be truncated; write it again") from error
     require_columns(file, columns, names)
     described = workspace.query(
         f"DESCRIBE SELECT {', '.join(map(quoted, columns))} FROM read_parquet({scan_path(file)})"
@@ -60,7 +60,7 @@ def _types(workspace: Workspace, file: Path, columns: Sequence[str]) -> Types:
 
 
 def _common_type(workspace: Workspace, found: dict[Path, Types], column: str) -> str:
-    """The narrowest type that holds the values of all files."""
+    """Return the narrowest type that represents the values of all files."""
     first = next(iter(found))
     common, source = found[first][column], first
     for file, types in found.items():
@@ -69,10 +69,10 @@ def _common_type(workspace: Workspace, found: dict[Path, Types], column: str) ->
         if wider is None:
             raise DataError(
                 f"{source}: column {column!r} has the type {common}, but in {file} it has the type {kind};"
-                " no type holds both without loss. Write all files with one type"
+                " no type represents both without loss. Write all files with one type"
             )
         if wider != common and common != _NULL:
-            workspace.on_progress(f"column {column!r}: {common} in {source}, {kind} in {file}; read as {wider}")
+            workspace.on_progress(f"column {column!r}: {common} in {source}, {kind} in {file}; reading it as {wider}")
         if wider != common:
             source = file if wider == kind else source
         common = wider
@@ -82,7 +82,7 @@ def _common_type(workspace: Workspace, found: dict[Path, Types], column: str) ->
 
 
 def _wider(one: str, other: str) -> str | None:
-    """A type that holds the values of both, or none."""
+    """Return a type that represents the values of both, or None."""
     if one == other or other == _NULL:
         return one
     if one == _NULL:
@@ -110,18 +110,18 @@ def _wider_whole(one: str, other: str) -> str | None:
 
 
 def _wider_decimal(one: str, other: str) -> str | None:
-    sizes = [_decimal(kind) for kind in (one, other)]
+    sizes = [size for kind in (one, other) if (size := _decimal(kind)) is not None]
     if "DOUBLE" in (one, other):
-        digits = max(size[0] + size[1] for size in sizes if size is not None) if any(sizes) else 99
-        return "DOUBLE" if digits <= 15 else None  # so many decimal digits come back from a DOUBLE as they were
-    if None in sizes:
+        digits = max((sum(size) for size in sizes), default=99)
+        return "DOUBLE" if digits <= 15 else None  # a DOUBLE represents so many decimal digits exactly
+    if len(sizes) < 2:
         return None
     before, after = (max(size[part] for size in sizes) for part in (0, 1))
     return f"DECIMAL({before + after},{after})" if before + after <= 38 else None
 
 
 def _decimal(kind: str) -> tuple[int, int] | None:
-    """Digits before and after the point."""
+    """Return the digits before and after the point, or None for a type without a fixed number of digits."""
     if kind in _DIGITS:
         return _DIGITS[kind], 0
     found = re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", kind)
@@ -140,6 +140,6 @@ def _require_exact(workspace: Workspace, found: dict[Path, Types], column: str, 
         )
         if rounded:
             raise DataError(
-                f"{file}: column {column!r} has the type {types[column]} and holds {rounded[0][0]}, which the type"
-                f" {found[floating][column]} of {floating} cannot hold exactly. Write all files with one type"
+                f"{file}: column {column!r} has the type {types[column]} and the value {rounded[0][0]}, which the type"
+                f" {found[floating][column]} of {floating} cannot represent exactly. Write all files with one type"
             )

@@ -1,4 +1,4 @@
-"""CSV and Parquet files -> the table ``raw``: the columns that are named, rows in their order, the file of each row."""
+"""CSV and Parquet files -> the table ``raw``: the named columns, rows in order, and the file of each row."""
 
 from __future__ import annotations
 
@@ -17,12 +17,18 @@ from data_pipeline.preparation.formats import explain, explain_lost_lines, is_pa
 from data_pipeline.preparation.parquet import parquet_scans
 from data_pipeline.preparation.workspace import Workspace, literal, quoted
 
-_PLACE = f"rowid - (SELECT min(rowid) FROM raw AS other WHERE other.{FILE} = raw.{FILE}) + 1"
+_POSITION = f"rowid - (SELECT min(rowid) FROM raw AS other WHERE other.{FILE} = raw.{FILE}) + 1"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """`broken` is SQL over ``raw``: true for the rows that break the rule."""
+    """What a valid row must satisfy.
+
+    Attributes:
+        column: of ``raw``.
+        reason: what is wrong with a row that breaks the rule.
+        broken: SQL over ``raw``, true for the rows that break the rule.
+    """
 
     column: str
     reason: str
@@ -35,43 +41,43 @@ class Source:
 
     Attributes:
         description: where the rows come from, for messages and the report.
-        text: every column is text whose type is still to be found (CSV).
+        text: whether every column is text whose type must be found from its values (CSV).
         dropped: rows that could not be read, by reason.
-        rules: of this source alone, checked before those of the columns.
-        place: SQL over ``raw`` for the place of a row in its file, from 1.
-        categories: what is known of ids beside the rows, per id column: a SELECT of ``original_id``, each once, and a
-            column per kind of category: an int, text or list of text, null where an id has none. It may hold ids that
-            no row has.
+        rules: rules of this source, checked before those of the columns.
+        position: SQL over ``raw`` for the position of a row in its file, from 1.
+        categories: what is known about ids in addition to the rows, per id column: a SELECT of ``original_id``, each
+            once, and a column per kind of category: an int, text or list of text, null where an id has none. It may
+            contain ids that no row has.
     """
 
     description: str
     text: bool
     dropped: dict[str, int] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
-    place: str = _PLACE
+    position: str = _POSITION
     categories: dict[str, str] = field(default_factory=dict)
 
     def find(self, workspace: Workspace, column: str, row: int) -> tuple[str | None, str, int]:
-        """Value of a column, file, and place in it, of a row of ``raw``."""
+        """Return the value of a column, the file and the position in the file of a row of ``raw``."""
         [found] = workspace.query(
-            f"SELECT {quoted(column)}::VARCHAR, {FILE}, {self.place} FROM raw WHERE rowid = {row}"
+            f"SELECT {quoted(column)}::VARCHAR, {FILE}, {self.position} FROM raw WHERE rowid = {row}"
         )
         return found
 
     def show(self, workspace: Workspace, column: str, row: int) -> str:
-        """A value of a column with its row and file, for messages."""
-        value, file, place = self.find(workspace, column, row)
-        return f"{value!r} in data row {place} of {file}"
+        """Describe a value of a column with its row and file, for messages."""
+        value, file, position = self.find(workspace, column, row)
+        return f"{value!r} in data row {position} of {file}"
 
 
 def find_files(source: str) -> list[Path]:
-    """The files of a path or a glob, sorted by name.
+    """Find the files of a path or a glob, sorted by name.
 
     Raises:
-        DataError: there is none, one has no bytes, or some are Parquet and some are not.
+        DataError: there is no file, a file is empty, or some are Parquet files and some are not.
     """
     if Path(source).is_dir():
-        raise DataError(f"{source}: is a folder. Name its files with a glob: data.source='{source}/*.parquet'")
+        raise DataError(f"{source}: this is a folder. Name its files with a glob: data.source='{source}/*.parquet'")
     is_glob = not Path(source).exists() and any(character in source for character in "*?[")
     files = sorted(map(Path, glob.glob(source, recursive=True))) if is_glob else [Path(source)]
     files = [file for file in files if file.is_file()]
@@ -91,10 +97,17 @@ def read_files(
 ) -> Source:
     """Read CSV files with a header line, or Parquet files, into ``raw``. Delimiters: comma, tab, semicolon or bar.
 
+    Args:
+        workspace: holds the table.
+        files: all CSV or all Parquet.
+        columns: to read.
+        on_invalid: "error" refuses lines that cannot be read, "drop" leaves them out and counts them.
+        description: where the files come from, for messages.
+
     Raises:
         DataError: a file is truncated, corrupt or of another format, lacks a column (the message lists those it has),
-            holds a CSV line with the wrong number of fields (unless `on_invalid` is "drop"), or has another type for a
-            column than the files before it, where no type holds both without loss.
+            contains a CSV line with the wrong number of fields (unless ``on_invalid`` is "drop"), or has another type
+            for a column than the files before it, where no type represents both without loss.
     """
     if is_parquet(files[0]):
         ingest(workspace, parquet_scans(workspace, files, columns))
@@ -107,7 +120,7 @@ def read_files(
 def _refuse_lost_lines(
     workspace: Workspace, files: Sequence[Path], columns: Sequence[str], on_invalid: OnInvalid
 ) -> int:
-    """The lines of CSV files that are not in ``raw``; a `DataError` for one, unless `on_invalid` is "drop"."""
+    """Count the lines of CSV files that are not in ``raw``; raise `DataError` unless ``on_invalid`` is "drop"."""
     read, lost = dict(workspace.query(f"SELECT {FILE}, count(*) FROM raw GROUP BY {FILE}")), 0
     for file in files:
         missing = count_lines(file, columns) - read.get(str(file), 0)
@@ -118,7 +131,7 @@ def _refuse_lost_lines(
 
 
 def ingest(workspace: Workspace, scans: Iterable[tuple[Path, str]], table: str = "raw") -> None:
-    """Run one SELECT per file into `table`. DuckDB keeps the order, so ``rowid`` counts rows as the files have them."""
+    """Run one SELECT per file into ``table``. DuckDB keeps their order, so ``rowid`` numbers the rows of the files."""
     for number, (file, select) in enumerate(scans):
         workspace.on_progress(f"reading {file}")
         statement = f"INSERT INTO {table}" if number else f"CREATE TABLE {table} AS"

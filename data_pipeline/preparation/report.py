@@ -1,4 +1,4 @@
-"""``report.json``: what was read, dropped and why, and the figures of the paper's Table 1."""
+"""``report.json``: what was read, what was dropped and why, and the counts of the paper's Table 1."""
 
 from __future__ import annotations
 
@@ -13,21 +13,28 @@ from data_pipeline.json_files import write_json
 
 @dataclass(frozen=True)
 class Report:
-    """The account of one prepared data set.
+    """The counts of one prepared data set.
 
     Attributes:
-        rows_dropped: rows left out, by reason; ``rows_read`` counts them too.
+        name: of the data set.
+        source: where the raw rows come from.
+        seed: of preparation.
+        split: the rule by which rows were split.
+        rows_read: raw rows, including the dropped ones.
+        rows_dropped: rows left out, by reason.
         duplicate_pairs: rows beyond the first of the same user and item. They are kept.
-        interactions: rows with label 1.
+        rows: rows of every split.
+        users: users or, of playlists, their owners where they are known.
+        items: items of all splits.
+        interactions: rows with label 1 or, where rows are sequences, their entries.
         samples: rows of all splits.
-        density: samples / (users * items), as in the paper's Table 1.
-        published: what the data set's source says of users, items, interactions, samples or lists, as far as it does.
-        validation: where the rows for validation come from: "split" (data.split), "given" (by the data set), "none", or
+        density: samples / (users * items), as in the paper's Table 1; of sequences, entries / (rows * items).
+        published: counts that the publisher states, by name.
+        sequences: rows of all splits where rows are sequences, else 0. Rows read and dropped then count entries.
+        validation: where the validation rows come from: "split" (data.split), "given" (by the data set), "none", or
             the rule by which they were taken from the training rows of a given split.
-        ties: sets of rows that share user and time, or a request (see `data_pipeline.preparation.ties`).
-        warnings: what is likely a mistake in the data, in words.
-        lists: rows of all splits where a row is a list of items, else 0. Rows read and dropped, interactions and
-            density then count entries of lists, and users are the owners of lists, where they are known.
+        ties: groups of rows that share user and time, or a request (see `data_pipeline.preparation.ties`).
+        warnings: messages about what is probably a mistake in the data.
     """
 
     name: str
@@ -44,17 +51,22 @@ class Report:
     samples: int
     density: float
     published: dict[str, int] = field(default_factory=dict)
-    lists: int = 0
+    sequences: int = 0
     validation: str = "split"
     ties: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
+        """Write ``folder/report.json``."""
         write_json(folder / "report.json", asdict(self))
 
     @classmethod
     def load(cls, folder: Path | str) -> Report:
-        """Read ``folder/report.json``. Raises `DataError` when it is missing or not a report."""
+        """Read ``folder/report.json``.
+
+        Raises:
+            DataError: the file is missing or is not a report.
+        """
         path = Path(folder) / "report.json"
         try:
             return TypeAdapter(cls).validate_json(path.read_text())
@@ -62,7 +74,7 @@ class Report:
             raise DataError(f"{path}: not a report: {error}. Prepare the data again") from error
 
     def differences(self) -> list[str]:
-        """The counts that are not the published ones, in words."""
+        """Describe the counts that differ from the published ones."""
         return [
             f"{getattr(self, name):,} {name} instead of {count:,}"
             for name, count in self.published.items()
@@ -70,21 +82,22 @@ class Report:
         ]
 
     def summary(self) -> dict[str, str]:
-        """Labels and values to print, in order."""
+        """Return labels and values to print, in order."""
+        rows = "sequences" if self.sequences else "rows"
         table = {"source": self.source, "rows read": f"{self.rows_read:,}"}
-        table |= {f"dropped, {reason}": f"{count:,}" for reason, count in self.rows_dropped.items()}
-        table |= {f"{name} {'lists' if self.lists else 'rows'}": f"{count:,}" for name, count in self.rows.items()}
-        table |= {f"ties, {name.replace('_', ' ')}": f"{count:,}" for name, count in self.ties.items()}
+        table |= {f"dropped: {reason}": f"{count:,}" for reason, count in self.rows_dropped.items()}
+        table |= {f"{name} {rows}": f"{count:,}" for name, count in self.rows.items()}
+        table |= {f"ties: {name.replace('_', ' ')}": f"{count:,}" for name, count in self.ties.items()}
         if self.validation != "split":
             table["validation"] = self.validation
-        if self.lists:
+        if self.sequences:
             return table | {
-                "lists": self._count("lists"),
+                "sequences": self._count("sequences"),
                 "items": self._count("items"),
                 "interactions": self._count("interactions"),
-                "owners": self._count("users"),
+                "users": self._count("users"),
                 "density": f"{self.density:.4%}",
-                "repeats within lists (kept)": f"{self.duplicate_pairs:,}",
+                "repeats within sequences (kept)": f"{self.duplicate_pairs:,}",
             }
         return table | {
             "users": self._count("users"),

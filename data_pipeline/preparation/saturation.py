@@ -1,4 +1,4 @@
-"""Users of implicit feedback who have so many items that none, or too few, are left to compare theirs with."""
+"""Users of implicit feedback who have too many items to draw negatives or candidates for them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def leave_out_saturated(workspace: Workspace, candidates: int, policy: Saturated
     """Find users for whom no negative can be drawn in training, or fewer than `candidates` in validation and test.
 
     Args:
-        workspace: holds ``rows``, in which every pair of user and item is there once.
-        candidates: items beside each positive of validation and test, which the user has in no split.
-        policy: "error" refuses such users; "drop" leaves all their rows out, again and again, since items that they
-            alone have leave with them.
+        workspace: holds ``rows``, which contains every pair of user and item once.
+        candidates: items to rank with each positive of validation and test, which the user has in no split.
+        policy: "error" refuses such users; "drop" leaves all their rows out, repeatedly, since items that no other user
+            has are removed as well.
 
     Returns:
-        The rows left out, by reason.
+        The number of rows left out, by reason.
 
     Raises:
-        DataError: there is such a user and `policy` is "error", or no rows are left.
+        DataError: there is such a user and ``policy`` is "error", or no rows are left.
     """
     dropped = 0
     while _list_saturated(workspace, candidates):
@@ -34,39 +34,39 @@ def leave_out_saturated(workspace: Workspace, candidates: int, policy: Saturated
         dropped += count
     if dropped and not workspace.query("SELECT 1 FROM rows LIMIT 1"):
         raise DataError(
-            f"no rows are left without the users who have too many items (data.saturated_users=drop): each has all"
-            f" items of training, or fewer than data.candidates = {candidates} others. Lower data.candidates"
+            f"no rows are left: every user has all items of training, or fewer than data.candidates = {candidates}"
+            " other items, and data.saturated_users = drop leaves such users out. Lower data.candidates"
         )
-    return {"of users who have too many items": dropped} if dropped else {}
+    return {"users with too many items": dropped} if dropped else {}
 
 
 def _list_saturated(workspace: Workspace, candidates: int) -> int:
-    """Create the table ``saturated`` and count its users: those without negatives in training first."""
+    """Create the table ``saturated`` and count its users."""
     workspace.query(f"""
         CREATE OR REPLACE TABLE saturated AS
         SELECT * FROM (
-            SELECT {USER}, count(*) AS had, count(*) FILTER (WHERE {SPLIT} = 0) AS trained,
+            SELECT {USER}, count(*) AS seen, count(*) FILTER (WHERE {SPLIT} = 0) AS trained,
                 bool_or({SPLIT} > 0) AS evaluated, (SELECT count(DISTINCT {ITEM}) FROM rows) AS items,
                 (SELECT count(DISTINCT {ITEM}) FROM rows WHERE {SPLIT} = 0) AS trained_items
             FROM rows GROUP BY {USER}
-        ) WHERE trained = trained_items OR (evaluated AND items - had < {candidates})""")
+        ) WHERE trained = trained_items OR (evaluated AND items - seen < {candidates})""")
     [(count,)] = workspace.query("SELECT count(*) FROM saturated")
     return count
 
 
 def _describe(workspace: Workspace, candidates: int) -> str:
-    [(user, had, items, of_training, users, least)] = workspace.query(f"""
-        SELECT {USER}, had, items, trained = trained_items, (SELECT count(*) FROM saturated),
-            (SELECT min(items - had) FROM saturated)
+    [(user, seen, items, of_training, users, least)] = workspace.query(f"""
+        SELECT {USER}, seen, items, trained = trained_items, (SELECT count(*) FROM saturated),
+            (SELECT min(items - seen) FROM saturated)
         FROM saturated ORDER BY trained < trained_items, {USER} LIMIT 1""")
-    others = f" ({users - 1} more users likewise)" if users > 1 else ""
+    others = f" (and {users - 1} more such users)" if users > 1 else ""
     leave = "leave such users out, counted in report.json: data.saturated_users=drop"
     if of_training:
         return (
-            f"user {user!r} has all items of the training split{others}, so no negative can be drawn."
+            f"user {user!r} has interacted with all items of the training split{others}; cannot sample negatives."
             f" Give more items, or {leave}"
         )
     return (
-        f"user {user!r} has {had} of the {items} items{others}, so {candidates} others cannot be drawn to rank beside"
-        f" one. Lower data.candidates (to {least}, or 0 for none), or {leave}"
+        f"user {user!r} has interacted with {seen} of the {items} items{others}; cannot draw {candidates} other"
+        f" candidates. Lower data.candidates (to {least}, or 0 for none), or {leave}"
     )

@@ -1,39 +1,72 @@
-"""``rows`` -> a row a history, in order of time, to be continued by its next item: validation and test leave one out.
+"""Raw interactions -> sequences for next-item prediction: a user's interaction history in order of time.
 
-A list of the prepared data is what comes before an item (its input) and the item (its target). Models of lists learn to
-predict every item of a training list, so that a history is trained whole, not once for each of its items.
+A prepared row has the items before an item (its input) and the item (its target). Sequential models learn to predict
+every item of a training sequence, so a history is a few training rows, not one row per item.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 
 from data_pipeline.errors import DataError
+from data_pipeline.parquet_files import BATCH_ROWS
+from data_pipeline.preparation.categories import write_categories
 from data_pipeline.preparation.columns import ITEM, SPLIT, USER
-from data_pipeline.preparation.encode import encode_column, id_table
-from data_pipeline.preparation.lists import report_lists
+from data_pipeline.preparation.encode import encode_column, encoded, rows_with_ids
+from data_pipeline.preparation.interactions import InteractionRules, split_interactions
+from data_pipeline.preparation.read import Source
 from data_pipeline.preparation.report import Report
+from data_pipeline.preparation.sequence_rows import report_sequences, sequence_columns
 from data_pipeline.preparation.split import newest_first, seeded_hash
 from data_pipeline.preparation.workspace import Workspace
-from data_pipeline.preparation.writer import BATCH_ROWS, write_split
-from data_pipeline.schema import INPUT, LIST, SPLITS, TARGET, Categorical, Schema, Split
+from data_pipeline.preparation.writer import write_split
+from data_pipeline.schema import INPUT, SPLITS, TARGET, Schema, Split
+
+
+def prepare_sequences(
+    workspace: Workspace, source: Source, rules: InteractionRules, longest: int, folder: Path, name: str
+) -> tuple[Schema, Report]:
+    """Split interactions by leave-one-out and write them as sequences.
+
+    Args:
+        workspace: holds ``raw``.
+        source: of ``raw``.
+        rules: how rows are checked, split and written.
+        longest: the greatest number of items of an input.
+        folder: the prepared folder.
+        name: of the data set.
+    """
+    counts = split_interactions(workspace, source, rules)
+    schema = write_sequences(workspace, folder, name, longest, rules.row_group_size)
+    write_categories(workspace, {ITEM: source.categories[ITEM]} if ITEM in source.categories else {}, folder)
+    report = report_sequences(
+        workspace,
+        schema,
+        source,
+        counts.dropped,
+        {count: number for count, number in rules.published.items() if count != "samples"},
+        split="leave_one_out",
+        users=schema.entity("user").num_ids,
+        ties=counts.ties,
+    )
+    return schema, report
 
 
 def write_sequences(workspace: Workspace, folder: Path, name: str, longest: int, row_group_size: int) -> Schema:
-    """Encode ``rows``, which are split by leave one out, and write the lists of every split.
+    """Encode ``rows``, which are split by leave-one-out, and write the sequences of every split.
 
-    - validation and test: the row's item as target, and up to `longest` items before it as input;
-    - train: a user's training rows, from the last, in pieces of up to ``longest + 1`` items. A piece begins with the
-      last item of the piece before it, so that every item but the user's first is predicted once. Shuffled once by a
-      seeded hash; the other splits are sorted by user.
+    - Validation and test: the row's item as target, and up to ``longest`` items before it as input.
+    - Train: a user's training rows, from the last, in pieces of up to ``longest + 1`` items. A piece begins with the
+      last item of the piece before it, so that every item but the user's first is predicted once. Rows are shuffled
+      once by a seeded hash; the other splits are sorted by user.
 
     Args:
-        folder: of the prepared data set.
+        workspace: holds ``rows``.
+        folder: the prepared folder.
         name: of the data set.
-        longest: input at most.
+        longest: the greatest number of items of an input.
         row_group_size: rows of a Parquet row group.
 
     Raises:
@@ -41,45 +74,43 @@ def write_sequences(workspace: Workspace, folder: Path, name: str, longest: int,
     """
     workspace.query(f"""
         CREATE OR REPLACE TABLE rows AS
-        SELECT {USER} AS {LIST}, {ITEM}, {SPLIT},
+        SELECT {USER}, {ITEM}, {SPLIT},
             count(*) OVER (PARTITION BY {USER}) + 1
-                - row_number() OVER (PARTITION BY {USER} ORDER BY {newest_first(workspace.seed)}) AS place
+                - row_number() OVER (PARTITION BY {USER} ORDER BY {newest_first(workspace.seed)}) AS position
         FROM rows""")
-    (folder / "ids").mkdir()
-    user, item = (encode_column(workspace, *what, folder) for what in ((LIST, "user"), (ITEM, "item")))
+    user, item = encode_column(workspace, USER, "user", folder), encode_column(workspace, ITEM, "item", folder)
     workspace.query(f"""
         CREATE TABLE encoded AS
-        SELECT {id_table(LIST)}.id AS {LIST}, {id_table(ITEM)}.id AS item, {SPLIT}, place
-        FROM rows JOIN {id_table(LIST)} ON {id_table(LIST)}.original_id = rows.{LIST}
-            JOIN {id_table(ITEM)} ON {id_table(ITEM)}.original_id = rows.{ITEM}""")
+        SELECT {encoded(USER)} AS {USER}, {encoded(ITEM)} AS item, {SPLIT}, position
+        FROM {rows_with_ids(USER, ITEM)}""")
     splits = {}
     for number, split in enumerate(SPLITS):
-        lists = _pieces(workspace, longest) if number == 0 else _left_out(workspace, number, longest)
-        [(count,)] = lists.count("*").fetchall()
+        sequences = _pieces(workspace, longest) if number == 0 else _left_out(workspace, number, longest)
+        [(count,)] = sequences.count("*").fetchall()
         if count == 0:
             raise DataError(_why_empty(workspace, split))
-        workspace.on_progress(f"writing {split}: {count:,} lists")
-        files = write_split(lists.to_arrow_reader(BATCH_ROWS), count, folder / split, row_group_size)
+        workspace.on_progress(f"writing {split}: {count:,} sequences")
+        files = write_split(sequences.to_arrow_reader(BATCH_ROWS), count, folder / split, row_group_size)
         splits[split] = Split(rows=count, files=files)
-    [(most,)] = workspace.query("SELECT max(place) FROM encoded")
-    halves = (
-        Categorical(half, item.num_ids, item.num_seen, "item", sequence=True, table=ITEM, max_length=length)
-        for half, length in ((INPUT, min(longest, most - 1)), (TARGET, 1))
-    )
-    return Schema(name=name, label=None, categorical=(user, *halves), dense=(), splits=splits)
+    [(most,)] = workspace.query("SELECT max(position) FROM encoded")
+    columns = (user, *sequence_columns(item, min(longest, most - 1), 1))
+    return Schema(name=name, label=None, categorical=columns, dense=(), splits=splits)
 
 
 def _pieces(workspace: Workspace, longest: int) -> duckdb.DuckDBPyRelation:
-    """Of training, in the order in which they are written. ``after`` counts the items of the user after an item."""
+    """Return the training sequences in the order in which they are written.
+
+    ``after`` counts the items that the user has after an item.
+    """
     return workspace.connection.sql(f"""
-        SELECT {LIST}, items[:len(items) - 1] AS {INPUT}, items[len(items):] AS {TARGET}
+        SELECT {USER}, items[:len(items) - 1] AS {INPUT}, items[len(items):] AS {TARGET}
         FROM (
-            SELECT {LIST}, {LIST} || ':' || piece AS piece, list(item ORDER BY place) AS items
+            SELECT {USER}, {USER} || ':' || piece AS piece, list(item ORDER BY position) AS items
             FROM (
                 SELECT *, unnest(CASE WHEN after > 0 AND after % {longest} = 0
                     THEN [after // {longest}, after // {longest} - 1] ELSE [after // {longest}] END) AS piece
                 FROM (
-                    SELECT *, row_number() OVER (PARTITION BY {LIST} ORDER BY place DESC) - 1 AS after
+                    SELECT *, row_number() OVER (PARTITION BY {USER} ORDER BY position DESC) - 1 AS after
                     FROM encoded WHERE {SPLIT} = 0
                 )
             ) GROUP BY ALL
@@ -88,33 +119,22 @@ def _pieces(workspace: Workspace, longest: int) -> duckdb.DuckDBPyRelation:
 
 
 def _left_out(workspace: Workspace, split: int, longest: int) -> duckdb.DuckDBPyRelation:
-    """Of validation or test, in the order in which they are written."""
+    """Return the sequences of validation or test in the order in which they are written."""
     return workspace.connection.sql(f"""
-        SELECT {LIST}, items[greatest(1, len(items) - {longest}):len(items) - 1] AS {INPUT},
+        SELECT {USER}, items[greatest(1, len(items) - {longest}):len(items) - 1] AS {INPUT},
             items[len(items):] AS {TARGET}
         FROM (
-            SELECT {LIST}, list(item ORDER BY place) AS items, max({SPLIT}) AS last
-            FROM encoded WHERE {SPLIT} <= {split} GROUP BY {LIST}
+            SELECT {USER}, list(item ORDER BY position) AS items, max({SPLIT}) AS last
+            FROM encoded WHERE {SPLIT} <= {split} GROUP BY {USER}
         ) WHERE last = {split}
-        ORDER BY {LIST}""")
+        ORDER BY {USER}""")
 
 
 def _why_empty(workspace: Workspace, split: str) -> str:
-    [(longest, users)] = workspace.query(f"SELECT max(place), count(DISTINCT {LIST}) FROM encoded")
+    [(longest, users)] = workspace.query(f"SELECT max(position), count(DISTINCT {USER}) FROM encoded")
     needs = {"train": 4, "validation": 3, "test": 2}[split]
     return (
-        f"the {split} split is empty: it needs a user of at least {needs} rows (test and validation take one each,"
+        f"the {split} split is empty: it needs a user with at least {needs} rows (test and validation take one each,"
         f" and a sequence has at least two), and the {users} users have {longest} at most. Give longer histories,"
         " or set data.sequences=null"
     )
-
-
-def report_sequences(
-    workspace: Workspace, schema: Schema, source: str, dropped: dict[str, int], published: dict[str, int]
-) -> Report:
-    """The account of a data set of histories: its interactions are all rows, its lists those of all splits."""
-    rows_alone = {name: count for name, count in published.items() if name != "samples"}
-    report = report_lists(workspace, schema, source, dropped, rows_alone)
-    users = schema.entity("user").num_ids
-    density = report.interactions / (users * report.items)
-    return replace(report, split="leave_one_out", users=users, density=density)

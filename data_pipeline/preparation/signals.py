@@ -1,4 +1,4 @@
-"""What training could not learn from, or would learn wrongly: labels that are all equal, constant dense columns."""
+"""Checks for columns that training cannot learn from: constant labels, constant or far-off dense columns."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from data_pipeline.preparation.columns import LABEL, SPLIT, Columns
 from data_pipeline.preparation.workspace import Workspace, quoted
 from data_pipeline.schema import SPLITS
 
-_FAR, _FARTHER = 100, 10  # deviations from the mean of training; times the farthest value of training
+_FAR = 100  # standard deviations from the mean of training
+_FARTHER = 10  # times the distance of the farthest value of training
 
 
 def check_labels(workspace: Workspace, columns: Columns) -> None:
-    """Warn of splits whose labels are all equal."""
+    """Warn about splits whose labels are all equal."""
     column = columns.label or columns.rating
     for split, label, other in workspace.query(
         f"SELECT {SPLIT}, min({LABEL}), max({LABEL}) FROM rows GROUP BY {SPLIT} ORDER BY {SPLIT}"
@@ -26,14 +27,14 @@ def check_labels(workspace: Workspace, columns: Columns) -> None:
         if columns.rating is not None:
             relation = "No rating reaches" if label == 0 else "Every rating reaches"
             remedy = f"{relation} data.threshold = {columns.threshold:g}: set another"
-        workspace.warn(f"{found}, so there is nothing to learn. {remedy}")
+        workspace.warn(f"{found}; a model has nothing to learn. {remedy}")
 
 
 def check_dense(workspace: Workspace, columns: Columns) -> None:
-    """Refuse dense columns that are constant in training alone; say where values lie far outside those of training.
+    """Refuse dense columns that are constant only in training; warn about values far outside those of training.
 
     Raises:
-        DataError: a column has one value in training and another in validation or test.
+        DataError: a column is constant in training but has another value in validation or test.
     """
     for name in columns.dense:
         column = quoted(name)
@@ -49,12 +50,12 @@ def check_dense(workspace: Workspace, columns: Columns) -> None:
         if lowest == highest:
             if value != lowest:
                 raise DataError(
-                    f"column {name!r}: all values of the training split are {lowest:g}, but {SPLITS[split]} holds"
-                    f" {value:g}, which no model has learned to use. Leave it out of data.dense, or split otherwise"
+                    f"column {name!r}: all values of the training split are {lowest:g}, but {SPLITS[split]}"
+                    f" has {value:g}, which no model can learn to use. Leave it out of data.dense, or change data.split"
                 )
-            workspace.warn(f"column {name!r}: all values are {lowest:g}; it tells a model nothing")
+            workspace.warn(f"column {name!r}: all values are {lowest:g}; a model cannot learn from it")
         elif abs(value - mean) > max(_FAR * deviation, _FARTHER * max(highest - mean, mean - lowest)):
             workspace.warn(
-                f"column {name!r}: {SPLITS[split]} holds {value:g}, {abs(value - mean) / deviation:.0f} standard"
-                f" deviations from the mean of training, whose values are between {lowest:g} and {highest:g}"
+                f"column {name!r}: {SPLITS[split]} has the value {value:g}, {abs(value - mean) / deviation:.0f}"
+                f" standard deviations from the mean of training, whose values are between {lowest:g} and {highest:g}"
             )

@@ -1,4 +1,4 @@
-"""Texts that are most likely one value written in two ways: ``1`` and ``1.0``, ``u1`` and ``u1`` with a space."""
+"""Texts that are probably one value with two spellings: ``1`` and ``1.0``, ``u1`` and ``u1`` with a space."""
 
 from __future__ import annotations
 
@@ -8,32 +8,34 @@ from data_pipeline.preparation.workspace import Workspace, quoted
 
 
 def refuse_double_spelling(workspace: Workspace, source: Source, column: str) -> None:
-    """Refuse a column of ids, as text, in which one id is written in two ways; note ids that differ in zeros before.
+    """Refuse a text column of ids in which one id has two spellings; warn about ids that differ in leading zeros.
 
     Raises:
-        DataError: two texts are the same number, or the same but for spaces around them.
+        DataError: two texts are the same number, or differ only in spaces around them.
     """
     if found := _double_spelling(workspace, source, column, _plain(column)):
         raise DataError(
-            f"column {column!r}: {found}: one id written in two ways would become two ids. Write every id in one way"
-            " (pandas writes whole numbers beside empty ones as 1.0)"
+            f"column {column!r}: {found}: one id with two spellings would become two ids. Write every id in one way"
+            " (pandas writes whole numbers as 1.0 where the column has empty values)"
         )
     warn_of_double_spelling(workspace, source, column, f"regexp_replace({_plain(column)}, '^0+([0-9]+)$', '\\1')")
 
 
 def warn_of_double_spelling(workspace: Workspace, source: Source, column: str, plain: str | None = None) -> None:
-    """Say so where a column of text holds values that differ in their spelling alone; they stay two values."""
+    """Warn where two values of a text column differ only in their spelling; they remain two values."""
     if found := _double_spelling(workspace, source, column, plain or _plain(column)):
-        workspace.warn(f"column {column!r}: {found}: they are kept as two values. If they are one, write it in one way")
+        workspace.warn(
+            f"column {column!r}: {found}: they are kept as two values. If they are one value, write it in one way"
+        )
 
 
 def _plain(column: str) -> str:
-    """SQL for a text without what does not count: spaces around it, and zeros alone after the point."""
+    """Return SQL for a text without spaces around it and without a fraction of zeros."""
     return f"regexp_replace(trim({quoted(column)}), '^([+-]?[0-9]+)\\.0*$', '\\1')"
 
 
 def _double_spelling(workspace: Workspace, source: Source, column: str, plain: str) -> str:
-    """The first two texts of `column` that have one `plain` form, with their rows; empty where there are none."""
+    """Describe the first two texts of ``column`` with the same ``plain`` form; empty where there are none."""
     found = workspace.query(f"""
         SELECT min(__row), max(__row) FROM (
             SELECT {plain} AS __plain, min(rowid) AS __row FROM raw WHERE {quoted(column)} IS NOT NULL

@@ -1,4 +1,4 @@
-"""``valid`` -> the table ``rows``: every row with its split, 0 train, 1 validation, 2 test."""
+"""``valid`` -> the table ``rows``: every row with its split (0 train, 1 validation, 2 test)."""
 
 from __future__ import annotations
 
@@ -18,32 +18,35 @@ Validation = Literal["none", "leave_one_out", "ratio"]
 class SplitRule:
     """How rows are split.
 
-    A user's *moment* is a set of rows that no split by time cuts: those of the same user and time; where the data have
-    requests, those of the requests that begin at the same time. With ratios a:b:c, what is at position p of n (from 0)
-    is of train when ``p < max(1, floor(n a / (a+b+c)))``, else of validation when
-    ``p < max(1, floor(n (a+b) / (a+b+c)))``, else of test: the first is always of train. At 8:1:1, a user with 1 moment
-    has it in train; with 2 to 5, the last is of test and none of validation. Positions are those of
+    A user's *moment* is a set of rows that no split by time divides: the rows of the same user and time or, where the
+    data have requests, the rows of the requests that begin at the same time.
 
-    - ``user_time``: the moment among the n moments of its user;
-    - ``time``: the number of rows whose moment is strictly earlier, of all n rows;
+    With ratios a:b:c, position p of n (from 0) is in train when ``p < max(1, floor(n a / (a+b+c)))``, else in
+    validation when ``p < max(1, floor(n (a+b) / (a+b+c)))``, else in test; position 0 is always in train. At 8:1:1, the
+    only moment of a user is in train; of 2 to 5 moments the last is in test and none in validation. The positions are
+    those of
+
+    - ``user_time``: the moment, among the n moments of its user;
+    - ``time``: the number of rows whose moment is strictly earlier, among all n rows;
     - ``random``: a seeded hash of the row, or of its request, modulo n = a+b+c.
 
-    Two take no ratios:
+    Two rules do not use ratios:
 
-    - ``leave_one_out``: a user's last moment is of test, the one before of validation, the others of train; of two the
-      last is of test, and a single one of train. Of implicit feedback without requests that is one row each: a seeded
-      hash decides between rows of the same time. Without time the hash decides between all rows, or requests;
-    - ``given``: the split that the data set gives, as it is. `validation` says what to do where it has no rows for
-      validation: ``none`` takes none; ``leave_one_out`` takes a user's last training moment (row), if the user has two;
-      ``ratio`` takes b / (a+b) of the training rows, as ``user_time`` does, or ``random`` without time.
+    - ``leave_one_out``: a user's last moment is in test, the one before in validation, the others in train; of two
+      moments the last is in test, and the only moment of a user is in train. For implicit feedback without requests one
+      row each is left out: a seeded hash decides between rows of the same time. Without time the hash decides between
+      all rows, or requests;
+    - ``given``: the split of the data set. `validation` says what to do where it has no validation rows: ``none`` takes
+      none; ``leave_one_out`` takes a user's last training moment (row), if the user has two; ``ratio`` takes b / (a+b)
+      of the training rows, as ``user_time`` does, or as ``random`` without time.
 
     Attributes:
         by: one of the above.
         ratios: a, b, c.
-        timed: rows have times.
-        requests: rows have requests.
-        implicit: rows are positives alone.
-        validation: of a given split without rows for validation.
+        timed: whether rows have times.
+        requests: whether rows have requests.
+        implicit: whether all rows are positives.
+        validation: what to do with a given split without validation rows.
     """
 
     by: SplitBy
@@ -62,14 +65,18 @@ class SplitRule:
         implicit: bool,
         validation: Validation,
     ) -> SplitRule:
+        """Take `timed` and `requests` from the columns."""
         return cls(by, ratios, columns.time is not None, columns.request is not None, implicit, validation)
 
 
 def split_rows(workspace: Workspace, rule: SplitRule) -> str:
-    """Create ``rows``; tell where its rows for validation come from: "given", "split", or `SplitRule.validation`.
+    """Create the table ``rows``.
+
+    Returns:
+        Where the validation rows come from: "given", "split", or `SplitRule.validation`.
 
     Raises:
-        DataError: `rule.validation` is for a given split without rows for validation, and this one has some.
+        DataError: ``rule.validation`` is for a given split without validation rows, but this split has some.
     """
     moment = f"min({TIME}) OVER (PARTITION BY {REQUEST})" if rule.requests else TIME
     timed = f", {moment} AS {MOMENT}" if rule.timed else ""
@@ -83,7 +90,7 @@ def split_rows(workspace: Workspace, rule: SplitRule) -> str:
     [(found,)] = workspace.query(f"SELECT count(*) FROM rows WHERE {SPLIT} = 1")
     if found and rule.validation != "none":
         raise DataError(
-            f"data.validation = {rule.validation}: the given split has {found} rows for validation."
+            f"data.validation = {rule.validation}: the given split has {found} validation rows."
             " Set data.validation=none, or another data.split"
         )
     if not found and rule.validation != "none":
@@ -94,6 +101,7 @@ def split_rows(workspace: Workspace, rule: SplitRule) -> str:
 def _take_validation(workspace: Workspace, rule: SplitRule) -> None:
     """Move training rows of ``rows`` to validation."""
     train, validation, _ = rule.ratios
+    by: SplitBy
     if rule.validation == "leave_one_out":
         by, cases = "leave_one_out", "WHEN __position = 0 AND __count > 1 THEN 1"
     else:
@@ -131,7 +139,7 @@ def _share(by: SplitBy, ratios: tuple[int, int, int]) -> str:
 def _position(
     workspace: Workspace, rule: SplitRule, by: SplitBy, total: int, purpose: str = "split"
 ) -> tuple[str, str]:
-    """SQL for the position of a row, and for the number of positions; of leave one out the last is at 0."""
+    """Return SQL for the position of a row, and for the number of positions; of leave-one-out the last is at 0."""
     drawn = seeded_hash(workspace.seed, purpose, REQUEST if rule.requests else ROW)
     if by == "time":
         return f"rank() OVER (ORDER BY {MOMENT}) - 1", "count(*) OVER ()"
@@ -151,15 +159,15 @@ def _position(
 
 
 def newest_first(seed: int, purpose: str = "split", timed: bool = True) -> str:
-    """SQL that orders the rows of a user, the last first; a seeded hash decides between rows of the same time."""
+    """Return SQL that orders the rows of a user, newest first; a seeded hash decides between rows of the same time."""
     return f"{f'{TIME} DESC, ' if timed else ''}{seeded_hash(seed, purpose)}, {ROW}"
 
 
 def count_splits(workspace: Workspace, rule: SplitRule) -> dict[str, int]:
-    """The rows of every split that ``rows`` has.
+    """Count the rows of every split.
 
     Raises:
-        DataError: a split is empty; that of validation may be where the data set gives none.
+        DataError: a split is empty. Validation may be empty where the data set has its own split without it.
     """
     counts = dict(workspace.query(f"SELECT {SPLIT}, count(*) FROM rows GROUP BY {SPLIT}"))
     rows = {name: counts[number] for number, name in enumerate(SPLITS) if number in counts}
@@ -185,8 +193,8 @@ def _reason(workspace: Workspace, rule: SplitRule) -> str:
 
 
 def seeded_hash(seed: int, purpose: str, column: str = ROW) -> str:
-    """SQL for a pseudo-random uint64 of a row, or of the value of `column`.
+    """Return SQL for a pseudo-random uint64 of the value of ``column``, by default of the row.
 
-    It is the same on every machine, with any number of threads and any DuckDB.
+    It is the same on every machine, with any number of threads and any version of DuckDB.
     """
     return f"md5_number_lower({literal(f'{seed}:{purpose}:')} || {quoted(column)})"

@@ -1,4 +1,4 @@
-"""Rows of ``rows`` that have no order among them: the same user and time, or the same request."""
+"""Rows of ``rows`` without an order: those of the same user and time, or of the same request."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from data_pipeline.schema import REQUEST
 
 
 def count_ties(workspace: Workspace, rule: SplitRule) -> dict[str, int]:
-    """Count rows that share user and time, or a request, with another row, and say so; empty where none does.
+    """Count and log the rows that share user and time, or a request, with another row.
 
     Returns:
-        groups: sets of several such rows.
-        rows: the rows of these groups.
-        users_of_one_group: users of several rows, all of them in one group: no split by time can divide them.
-        cut_groups: groups whose rows lie in several splits.
+        Counts by name, empty where there is no such row. ``groups``: sets of several such rows; ``rows``: the rows of
+        these groups; ``users_of_one_group``: users with several rows, all in one group, which no split by time can
+        divide; ``cut_groups``: groups with rows in several splits.
     """
     if not (rule.requests or rule.timed):
         return {}
@@ -30,15 +29,15 @@ def count_ties(workspace: Workspace, rule: SplitRule) -> dict[str, int]:
     if not groups:
         return {}
     shared = "a request" if rule.requests else "user and time"
-    kept = f"; {cut:,} of them have rows in several splits ({_cause(rule)})" if cut else ", each in one split"
-    alone = f"; {whole:,} users have no other rows" if whole else ""
-    workspace.on_progress(f"{rows:,} rows share {shared} with others, in {groups:,} groups{kept}{alone}")
+    cuts = f"; {cut:,} of them have rows in several splits ({_cause(rule)})" if cut else ", each in one split"
+    single = f"; {whole:,} users have no other rows" if whole else ""
+    workspace.on_progress(f"{rows:,} rows share {shared} with others, in {groups:,} groups{cuts}{single}")
     return {"groups": groups, "rows": int(rows), "users_of_one_group": whole, "cut_groups": cut}
 
 
 def _cause(rule: SplitRule) -> str:
     if rule.by == "given":
-        return "as the data set gives them"
+        return "by the split of the data set"
     if rule.by == "leave_one_out":
-        return "one row a user is left out, by a seeded hash between rows of the same time"
+        return "one row per user is left out, chosen by a seeded hash among rows of the same time"
     return f"data.split={rule.by} divides rows; data.request=COLUMN keeps those of a request together"

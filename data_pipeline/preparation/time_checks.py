@@ -1,4 +1,4 @@
-"""Columns of times whose rows cannot be put in one order: a mix of units, or of times with and without UTC offset."""
+"""Refuse columns of times without a common order: a mix of units, or of times with and without UTC offset."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from data_pipeline.preparation.workspace import Workspace, quoted
 
 
 def refuse_mixed_offsets(workspace: Workspace, source: Source, column: str) -> None:
-    """Raise a `DataError`, naming a row of each, where some texts of a column have a UTC offset and some have none."""
+    """Raise `DataError`, with a row of each kind, where some texts of a column have a UTC offset and some have none."""
     raw = quoted(column)
     rows = workspace.query(
         f"SELECT min(rowid) FROM raw WHERE {nanoseconds_of(raw)} IS NOT NULL"
@@ -18,7 +18,7 @@ def refuse_mixed_offsets(workspace: Workspace, source: Source, column: str) -> N
     if len(rows) > 1:
         with_offset, without = (source.show(workspace, column, row) for [row] in rows)
         raise DataError(
-            f"column {column!r}: {with_offset} has a UTC offset, {without} has none, so their order is not known."
+            f"column {column!r}: {with_offset} has a UTC offset, {without} has none, so their order is unknown."
             " Write all times with an offset (Z for UTC), or none"
         )
 
@@ -26,7 +26,7 @@ def refuse_mixed_offsets(workspace: Workspace, source: Source, column: str) -> N
 def refuse_mixed_units(workspace: Workspace, source: Source, column: str, value: str) -> None:
     """Refuse numbers that are times from 1990 to 2100 in two units.
 
-    A number that lies between two such ranges shows that the column counts something else.
+    A number between two such ranges shows that the column counts something else.
 
     Args:
         workspace: holds ``raw``.
@@ -48,7 +48,7 @@ def refuse_mixed_units(workspace: Workspace, source: Source, column: str, value:
         f"{unit} in {found[unit][0]} rows ({source.show(workspace, column, found[unit][1])})" for unit in units
     )
     raise DataError(
-        f"column {column!r}: times in several units: {shown}. Write one unit; or let every number count in the unit of"
-        f" its size, data.time_unit=mixed; or leave the rows of other units out, data.time_unit={units[0]}"
-        " data.on_invalid=drop; or, if they are no times since 1970, data.time_unit=counter"
+        f"column {column!r}: times in several units: {shown}. Write one unit; or set data.time_unit=mixed to read"
+        f" every number in the unit of its size; or set data.time_unit={units[0]} data.on_invalid=drop to leave the"
+        " rows of other units out; or, if the numbers are not times since 1970, set data.time_unit=counter"
     )

@@ -10,35 +10,46 @@ from data_pipeline.preparation.read import Rule, Source
 from data_pipeline.preparation.spelling import refuse_double_spelling, warn_of_double_spelling
 from data_pipeline.preparation.time_checks import refuse_mixed_offsets, refuse_mixed_units
 from data_pipeline.preparation.times import UNITS, TimeUnit, nanoseconds_of, size_of, to_nanoseconds
-from data_pipeline.preparation.workspace import Workspace, quoted
+from data_pipeline.preparation.workspace import Workspace, literal, quoted
 from data_pipeline.schema import REQUEST, SPLITS
 
 _INT64 = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 _NUMBERS = (*_INT64, "UBIGINT", "HUGEINT", "UHUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
-_REAL = {"FLOAT": 2**24, "DOUBLE": 2**53}  # below it every whole number has a place of its own
-_MOMENTS = ("DATE", "TIMESTAMP")
+_REAL = {"FLOAT": 2**24, "DOUBLE": 2**53}  # up to it every whole number is represented exactly
+_DATES = ("DATE", "TIMESTAMP")
 _TEXT = ("VARCHAR",)
 _NESTED = ("STRUCT", "MAP", "UNION", "LIST", "ARRAY")
 
 
 @dataclass(frozen=True)
-class Typed:
-    """A prepared column: `value` is SQL over ``raw``, meant for rows that break none of `rules`."""
+class TypedColumn:
+    """A prepared column.
+
+    Attributes:
+        name: of the prepared column.
+        value: SQL over ``raw``, for rows that break none of ``rules``.
+        rules: what a valid row must satisfy.
+    """
 
     name: str
     value: str
     rules: tuple[Rule, ...] = ()
 
 
-class Typing:
-    """Finds the SQL and the rules of every column from the types in ``raw``, or, for text files, from the values."""
+class ColumnTypes:
+    """Finds the SQL and the rules of every column from the types in ``raw`` or, of text files, from the values.
+
+    Args:
+        workspace: holds ``raw``.
+        source: of ``raw``.
+    """
 
     def __init__(self, workspace: Workspace, source: Source) -> None:
         self.workspace = workspace
         self.source = source
         self.types = {name: kind for name, kind, *_ in workspace.query("DESCRIBE raw")}
 
-    def columns(self, columns: Columns) -> list[Typed]:
+    def of_all(self, columns: Columns) -> list[TypedColumn]:
         typed = [self.entity(USER, columns.user), self.entity(ITEM, columns.item), self.label(columns)]
         typed += [self.feature(name) for name in columns.categorical]
         typed += [self.dense(name) for name in columns.dense]
@@ -50,12 +61,12 @@ class Typing:
             typed.append(self.split(columns.split))
         return typed
 
-    def entity(self, name: str, column: str) -> Typed:
+    def entity(self, name: str, column: str) -> TypedColumn:
         raw = quoted(column)
         null = Rule(column, "null id", f"{raw} IS NULL")
         if self._is(column, _TEXT) and not (self.source.text and self._holds_only_integers(column)):
             refuse_double_spelling(self.workspace, self.source, column)
-            return Typed(name, f"{raw}::VARCHAR", (null,))
+            return TypedColumn(name, f"{raw}::VARCHAR", (null,))
         self._require(column, (*_NUMBERS, *_TEXT), "an id: whole numbers or text", unfit=("BOOLEAN",))
         rules = [null]
         if self._is(column, ("FLOAT", "DOUBLE", "DECIMAL")):
@@ -66,23 +77,25 @@ class Typing:
             rules.append(Rule(column, reason, f"abs({raw}) > {exact}"))
         value = f"TRY_CAST({raw} AS BIGINT)"
         rules.append(Rule(column, "id outside the range of int64", f"{value} IS NULL"))
-        return Typed(name, value, (*rules, Rule(column, "negative id", f"{value} < 0")))
+        return TypedColumn(name, value, (*rules, Rule(column, "negative id", f"{value} < 0")))
 
-    def request(self, column: str, user: str) -> Typed:
-        """Ids like those of users, each of one user."""
+    def request(self, column: str, user: str) -> TypedColumn:
+        """Type a column of request ids: ids like those of users, each of one user."""
         typed, raw = self.entity(REQUEST, column), quoted(column)
         shared = f"(SELECT {raw} FROM raw GROUP BY {raw} HAVING count(DISTINCT {quoted(user)}) > 1)"
         several = Rule(column, f"request of several users (column {user!r})", f"{raw} IN {shared}")
-        return Typed(REQUEST, typed.value, (*typed.rules, several))
+        return TypedColumn(REQUEST, typed.value, (*typed.rules, several))
 
-    def label(self, columns: Columns) -> Typed:
-        if columns.without_labels:
-            return Typed(LABEL, "1::FLOAT")
+    def label(self, columns: Columns) -> TypedColumn:
         column = columns.label or columns.rating
+        if column is None:
+            return TypedColumn(LABEL, "1::FLOAT")
         self._require(column, (*_NUMBERS, *_TEXT), "a label or a rating: numbers")
         if columns.label is None:
             value = f"TRY_CAST({quoted(column)} AS DOUBLE)"
-            return Typed(LABEL, f"({value} >= {columns.threshold!r})::FLOAT", self._finite(column, "rating", value))
+            return TypedColumn(
+                LABEL, f"({value} >= {columns.threshold!r})::FLOAT", self._finite(column, "rating", value)
+            )
         text = f"lower({quoted(column)}::VARCHAR)"
         value = f"CASE {text} WHEN 'true' THEN 1 WHEN 'false' THEN 0 ELSE TRY_CAST({text} AS DOUBLE) END"
         binary = Rule(
@@ -90,25 +103,27 @@ class Typing:
             "label is not 0 or 1 (for ratings set data.rating and data.threshold instead of data.label)",
             f"({value}) IS NULL OR ({value}) NOT IN (0, 1)",
         )
-        return Typed(LABEL, f"({value})::FLOAT", (Rule(column, "null label", f"{quoted(column)} IS NULL"), binary))
+        return TypedColumn(
+            LABEL, f"({value})::FLOAT", (Rule(column, "null label", f"{quoted(column)} IS NULL"), binary)
+        )
 
-    def dense(self, column: str) -> Typed:
+    def dense(self, column: str) -> TypedColumn:
         self._require(column, (*_NUMBERS, *_TEXT), "a dense feature: numbers")
         value = f"TRY_CAST({quoted(column)} AS FLOAT)"
-        return Typed(column, value, self._finite(column, "value", value))
+        return TypedColumn(column, value, self._finite(column, "value", value))
 
-    def feature(self, column: str) -> Typed:
+    def feature(self, column: str) -> TypedColumn:
         if self._is(column, _NESTED) or self.types[column].endswith("]"):
             raise DataError(self._misfit(column, "a categorical feature: one value per row"))
         integers = self._is(column, _INT64) or (self.source.text and self._holds_only_integers(column))
         if not integers and self._is(column, _TEXT):
             warn_of_double_spelling(self.workspace, self.source, column)
-        if (exact := _REAL.get(self.types[column])) is not None:  # pandas writes whole numbers beside nulls as such
+        if (exact := _REAL.get(self.types[column])) is not None:  # as pandas writes whole numbers with nulls among them
             raw = quoted(column)
             integers = self._share(column, f"abs({raw}) <= {exact} AND {raw} = trunc({raw})") == 1
-        return Typed(column, f"{quoted(column)}::{'BIGINT' if integers else 'VARCHAR'}")
+        return TypedColumn(column, f"{quoted(column)}::{'BIGINT' if integers else 'VARCHAR'}")
 
-    def time(self, column: str, unit: TimeUnit | None) -> Typed:
+    def time(self, column: str, unit: TimeUnit | None) -> TypedColumn:
         raw = quoted(column)
         rules = [Rule(column, "null time", f"{raw} IS NULL")]
         if self._is(column, _TEXT):
@@ -118,40 +133,40 @@ class Typing:
             value, exact = f"TRY_CAST({raw} AS {kind})", kind == "BIGINT"
             rules.append(Rule(column, "time is not a number or a timestamp", f"{value} IS NULL"))
         else:
-            self._require(column, (*_NUMBERS, *_MOMENTS), "a time: a number, date or timestamp")
+            self._require(column, (*_NUMBERS, *_DATES), "a time: a number, date or timestamp")
             value, exact = raw, not self._is(column, ("FLOAT", "DOUBLE", "DECIMAL"))
             if self.types[column] in _REAL:
                 rules = list(self._finite(column, "time", raw))
-            if self._is(column, _MOMENTS):
+            if self._is(column, _DATES):
                 self._refuse_unit(column, unit)
-                return Typed(TIME, value, tuple(rules))
+                return TypedColumn(TIME, value, tuple(rules))
         if unit is None:
             refuse_mixed_units(self.workspace, self.source, column, value)
         if unit in UNITS:
-            reason = f"time is not of the size of data.time_unit = {unit}"
+            reason = f"time is outside the range of data.time_unit = {unit}"
             rules.append(Rule(column, reason, f"{size_of(value)} <> '{unit}'"))
-        return Typed(TIME, to_nanoseconds(value, exact) if unit == "mixed" else value, tuple(rules))
+        return TypedColumn(TIME, to_nanoseconds(value, exact) if unit == "mixed" else value, tuple(rules))
 
-    def _timestamp_text(self, column: str, unit: TimeUnit | None) -> Typed:
+    def _timestamp_text(self, column: str, unit: TimeUnit | None) -> TypedColumn:
         self._refuse_unit(column, unit)
         refuse_mixed_offsets(self.workspace, self.source, column)
         raw = quoted(column)
         value = nanoseconds_of(raw)
         misfit = Rule(column, "time is not a number or a timestamp", f"{value} IS NULL")
-        return Typed(TIME, value, (Rule(column, "null time", f"{raw} IS NULL"), misfit))
+        return TypedColumn(TIME, value, (Rule(column, "null time", f"{raw} IS NULL"), misfit))
 
     def _refuse_unit(self, column: str, unit: TimeUnit | None) -> None:
         if unit is not None:
             raise DataError(
-                f"data.time_unit = {unit}: for numbers; column {column!r} of {self.source.description} holds dates or"
-                " timestamps. Set data.time_unit=null"
+                f"data.time_unit = {unit}: only for numbers, but column {column!r} of {self.source.description} has"
+                " dates or timestamps. Set data.time_unit=null"
             )
 
-    def split(self, column: str) -> Typed:
+    def split(self, column: str) -> TypedColumn:
         self._require(column, _TEXT, "a split: train, validation or test")
-        place = f"list_position({list(SPLITS)}, {quoted(column)})"
-        unknown = Rule(column, "split is not train, validation or test", f"{place} IS NULL")
-        return Typed(GIVEN, f"({place} - 1)::TINYINT", (unknown,))
+        number = f"list_position([{', '.join(map(literal, SPLITS))}], {quoted(column)})"
+        unknown = Rule(column, "split is not train, validation or test", f"{number} IS NULL")
+        return TypedColumn(GIVEN, f"({number} - 1)::TINYINT", (unknown,))
 
     def _finite(self, column: str, noun: str, value: str) -> tuple[Rule, ...]:
         raw = quoted(column)
@@ -167,16 +182,14 @@ class Typing:
 
     def _misfit(self, column: str, meaning: str) -> str:
         kind = self.types[column]
-        return (
-            f"{self.source.description}: column {column!r} has the type {kind}, but is meant as {meaning}. Convert it"
-        )
+        return f"{self.source.description}: column {column!r} has the type {kind}, but it must be {meaning}. Convert it"
 
     def _holds_only_integers(self, column: str) -> bool:
-        """Whether every value reads back as it was written: 007 and 1.0 do not."""
+        """Tell whether every value reads back as it was written: 007 and 1.0 do not."""
         return self._share(column, f"TRY_CAST({quoted(column)} AS BIGINT)::VARCHAR = {quoted(column)}") == 1
 
     def _time_type(self, column: str) -> str:
-        """The type that most values have; the others are reported as invalid."""
+        """Return the type of most values; the others are reported as invalid."""
         if self._holds_only_integers(column):
             return "BIGINT"
         raw = quoted(column)
@@ -184,7 +197,7 @@ class Typing:
         return max(values, key=lambda kind: self._share(column, f"{values[kind]} IS NOT NULL"))
 
     def _share(self, column: str, condition: str) -> float:
-        """The share of the values that are not null for which `condition` is true."""
+        """Return the share of the values that are not null for which ``condition`` is true."""
         [(share,)] = self.workspace.query(
             f"SELECT avg(coalesce({condition}, false)::INT) FROM raw WHERE {quoted(column)} IS NOT NULL"
         )

@@ -6,18 +6,24 @@ from data_pipeline.errors import DataError
 from data_pipeline.preparation.columns import ROW, Columns
 from data_pipeline.preparation.delimited import OnInvalid
 from data_pipeline.preparation.read import Rule, Source
-from data_pipeline.preparation.typed import Typing
+from data_pipeline.preparation.typed import ColumnTypes
 from data_pipeline.preparation.workspace import Workspace, quoted
 
 
 def validate(workspace: Workspace, source: Source, columns: Columns, on_invalid: OnInvalid) -> dict[str, int]:
     """Create ``valid`` and count the rows left out of it, by reason. A row counts under the first rule it breaks.
 
+    Args:
+        workspace: holds ``raw``.
+        source: of ``raw``.
+        columns: which raw columns mean what.
+        on_invalid: "error" refuses rows that break a rule, "drop" leaves them out.
+
     Raises:
-        DataError: a column's type does not fit its meaning; there are no rows; or rows break a rule and `on_invalid` is
-            "error": one line per rule, with the first such row.
+        DataError: the type of a column does not fit its meaning; there are no rows; or rows break a rule and
+            ``on_invalid`` is "error" (one line per rule, with the first such row).
     """
-    typed = Typing(workspace, source).columns(columns)
+    typed = ColumnTypes(workspace, source).of_all(columns)
     rules = [*source.rules, *(rule for column in typed for rule in column.rules)]
     cases = " ".join(f"WHEN {rule.broken} THEN {number}" for number, rule in enumerate(rules))
     broken = workspace.query(
@@ -32,7 +38,7 @@ def validate(workspace: Workspace, source: Source, columns: Columns, on_invalid:
     dropped = {f"{rules[number].column}: {rules[number].reason}": count for number, count, _ in broken}
     [(read,)] = workspace.query("SELECT count(*) FROM raw")
     if read == sum(dropped.values()):
-        reasons = "; ".join(f"{count} dropped, {reason}" for reason, count in {**source.dropped, **dropped}.items())
+        reasons = "; ".join(f"{count} dropped: {reason}" for reason, count in {**source.dropped, **dropped}.items())
         raise DataError(
             f"{source.description}: no rows" + (f" are left ({reasons})" if reasons else ". Check data.source")
         )
@@ -40,9 +46,9 @@ def validate(workspace: Workspace, source: Source, columns: Columns, on_invalid:
 
 
 def _describe(workspace: Workspace, source: Source, rule: Rule, count: int, row: int) -> str:
-    value, file, place = source.find(workspace, rule.column, row)
+    value, file, position = source.find(workspace, rule.column, row)
     rows = "row" if count == 1 else "rows"
     return (
         f"{file}: column {rule.column!r}: {rule.reason} in {count} {rows}, first {value!r} in data row"
-        f" {place}. Correct it, or leave such rows out, counted in report.json: data.on_invalid=drop"
+        f" {position}. Correct it, or leave such rows out, counted in report.json: data.on_invalid=drop"
     )

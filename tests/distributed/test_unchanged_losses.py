@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from cove_dist.training.program import train
-from data_pipeline.datasets.lists import ItemLists
+from data_pipeline.datasets.playlists import Playlists
 from data_pipeline.datasets.synthetic import Synthetic
 from data_pipeline.preparation.prepare import prepare
 from tests.configurations import COVE
 from tests.configurations import small_run as ctr_run
 from tests.distributed.ranks import run_ranks
 from tests.interactions import SMALL_RUN, prepare_small
-from tests.unit.data.list_files import raw_lists, write_release
+from tests.unit.data.playlist_files import raw_playlists, write_release
 from tests.unit.sequential.runs import small_run as sequential_run
 
 RECORDED = Path(__file__).with_name("unchanged_losses.json")
@@ -36,9 +36,9 @@ def runs(folder: Path) -> dict[str, list[str]]:
     synthetic = Synthetic(users=60, items=80, rows=3001, user_tree=(6, 2), item_tree=(8, 2))
     prepare(synthetic, folder / "ctr", name="synthetic")
     interactions = prepare_small(folder / "cf")
-    source = write_release(folder / "raw", raw_lists())
-    lists = ItemLists(source=str(source), file="AotM", min_length=5, max_length=16, min_occurrences=10)
-    prepare(lists, folder / "sequential", name="lists")
+    source = write_release(folder / "raw", raw_playlists())
+    playlists = Playlists(source=str(source), file="AotM", min_length=5, max_length=16, min_occurrences=10)
+    prepare(playlists, folder / "sequential", name="lists")
     cove_items = ("quantizer=cove_items", "quantizer.item_levels=[12,4]", "quantizer.omega_c=0.5")
     return {
         "ctr": ctr_run(folder / "ctr", "unused", *COVE),

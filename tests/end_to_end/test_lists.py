@@ -10,7 +10,7 @@ import pytest
 
 from data_pipeline.schema import Schema
 from tests.end_to_end.programs import launch, metrics_of, succeed
-from tests.unit.data.list_files import raw_lists, write_release
+from tests.unit.data.playlist_files import raw_playlists, write_release
 
 SMALL = (
     "trainer=sequential",
@@ -32,7 +32,7 @@ COVE = ("quantizer=cove_items", "quantizer.item_levels=[12,4]", "quantizer.omega
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lists")
-    source = write_release(folder / "raw", raw_lists())
+    source = write_release(folder / "raw", raw_playlists())
     rules = ("min_length=5", "max_length=16")
     shown = succeed("prepare", "data=aotm", f"source={source}", *rules, f"output={folder / 'prepared'}")
     assert "published: 12,940" in shown

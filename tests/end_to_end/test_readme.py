@@ -18,7 +18,7 @@ import pytest
 from tests.end_to_end.programs import ROOT
 from tests.interactions import CANDIDATES
 from tests.interactions import write_raw as write_interactions
-from tests.unit.data.list_files import raw_lists, write_release
+from tests.unit.data.playlist_files import raw_playlists, write_release
 
 README = (ROOT / "README.md").read_text()
 SMALL_TRAINING = ("embeddings.dim=8", "trainer.batch_size=240", "trainer.max_steps=2", "trainer.device=cpu")
@@ -75,7 +75,7 @@ def workplace(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     pq.write_table(pa.table(log), folder / "logs" / "day1.parquet")
     write_interactions(folder / "raw" / "toys")
-    write_release(folder / "raw" / "aotm", raw_lists())
+    write_release(folder / "raw" / "aotm", raw_playlists())
     lines = ["uid,iid,stars", *(f"{log['uid'][i]},{log['iid'][i]},{log['stars'][i]}" for i in rows)]
     (folder / "ratings.csv").write_text("\n".join(lines) + "\n")
     ratings = [f"{log['uid'][i] + 1}\t{log['iid'][i] + 1}\t{log['stars'][i]}\t{i}" for i in rows]

@@ -1,4 +1,4 @@
-"""Small raw files, prepared and read back."""
+"""Write, prepare and read back small raw files."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def write_parquet(path: Path, columns: Mapping[str, Any]) -> Path:
 
 
 def some_rows(users: int = 5, per_user: int = 20) -> list[tuple[int, int, int, int]]:
-    """(user, item, label, time), the latest first, users interleaved; ids are not 0, 1, ….
+    """Make (user, item, label, time), newest first, users interleaved; ids are not 0, 1, ….
 
-    The last item of every user is one that no other row has.
+    The last item of every user is in no other row.
     """
     return [
         (10 + user, 100 + step if step < per_user - 1 else 200 + user, (user + step) % 2, step)
@@ -43,7 +43,7 @@ def some_rows(users: int = 5, per_user: int = 20) -> list[tuple[int, int, int, i
 
 
 def prepare_custom(source: Path, output: Path, *, seed: int = 0, overwrite: bool = False, **settings: Any) -> Schema:
-    """Prepare files whose columns are named as in `NAMES`, unless `settings` say otherwise."""
+    """Prepare files whose columns are named as in `NAMES`, except those in ``settings``."""
     columns = {"user": "user", "item": "item", "label": "label", "time": "time"} | settings
     return prepare(Custom(source=str(source), **columns), output, name="small", seed=seed, overwrite=overwrite)
 
@@ -54,7 +54,7 @@ def read_split(folder: Path, split: str) -> list[dict[str, Any]]:
 
 
 def read_decoded(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """The rows of every split with original ids."""
+    """Read the rows of every split with original ids."""
     schema = Schema.load(folder)
     originals = {}
     for column in schema.categorical:

@@ -1,4 +1,4 @@
-"""The forms in which a user's own files may come."""
+"""Formats of a user's own files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
-from data_pipeline.datasets.base import RawData
+from data_pipeline.preparation.dataset import Dataset
 from data_pipeline.preparation.report import Report
 from tests.unit.data.prepare_helpers import (
     NAMES,
@@ -31,7 +31,7 @@ COLUMNS = dict(zip(NAMES, zip(*some_rows(), strict=True), strict=True))
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
-    """The rows that every form below must come to."""
+    """Return the rows that every format below must give."""
     folder = tmp_path_factory.mktemp("plain")
     prepare_custom(write_parquet(folder / "raw.parquet", COLUMNS), folder / "out")
     return read_decoded(folder / "out")
@@ -59,13 +59,13 @@ def test_a_glob_reads_files_in_order_of_their_names(tmp_path, expected):
     assert read_decoded(tmp_path / "out") == expected
 
 
-def test_a_path_with_brackets_is_no_pattern(tmp_path, expected):
+def test_a_path_with_brackets_is_not_a_pattern(tmp_path, expected):
     write_csv(tmp_path / "raw1.csv", [(1, 1, 1, 1)])
     prepare_custom(write_csv(tmp_path / "raw[1].csv", some_rows()), tmp_path / "out")
     assert read_decoded(tmp_path / "out") == expected
 
 
-def test_columns_in_another_order_beside_others(tmp_path, expected):
+def test_columns_in_another_order_among_others(tmp_path, expected):
     rows = [("x", label, time, item, user, "y") for user, item, label, time in some_rows()]
     raw = write_csv(tmp_path / "raw.csv", rows, ("note", "clicked", "when", "film", "who", "note"))
     prepare_custom(raw, tmp_path / "out", user="who", item="film", label="clicked", time="when")
@@ -87,12 +87,12 @@ def test_a_rating_and_its_threshold(tmp_path, expected):
 
 @pytest.mark.parametrize("kind", ["timestamp", "date", "seconds", "nanoseconds"])
 def test_forms_of_time(tmp_path, expected, kind):
-    """Written as text, they must not be ordered as text: step 9 comes before step 10."""
+    """Times written as text must not be ordered as text: step 9 comes before step 10."""
     form = {
         "timestamp": lambda step: datetime(2020, 1, 1, 23) + timedelta(hours=step),
         "date": lambda step: (datetime(2020, 1, 1) + timedelta(days=step)).date(),
         "seconds": lambda step: 0.5 * step,
-        "nanoseconds": lambda step: 1_700_000_000_000_000_000 + step,  # beyond what a float64 tells apart
+        "nanoseconds": lambda step: 1_700_000_000_000_000_000 + step,  # a float64 cannot represent them exactly
     }[kind]
     rows = [(user, item, label, form(time)) for user, item, label, time in some_rows()]
     prepare_custom(write_csv(tmp_path / "raw.csv", rows), tmp_path / "out")
@@ -106,7 +106,7 @@ def test_forms_of_time(tmp_path, expected, kind):
     "write, ids, originals",
     [
         ("csv", ["7", "12"], [7, 12]),  # whole numbers, in their order
-        ("csv", ["007", "12"], ["007", "12"]),  # text that only looks like numbers
+        ("csv", ["007", "12"], ["007", "12"]),  # text that resembles numbers
         ("csv", ["u2", "u1"], ["u1", "u2"]),
         ("parquet", ["7", "12"], ["12", "7"]),  # typed as text, kept as text
         ("parquet", [2**40, 5], [5, 2**40]),
@@ -131,7 +131,7 @@ def test_without_time_the_split_is_random(tmp_path):
     assert Report.load(tmp_path / "out").split == "random"
 
 
-def test_a_split_of_ones_own(tmp_path):
+def test_a_column_of_splits(tmp_path):
     parts = {f"{user}-{item}": ("test", "train", "validation")[item % 3] for user, item, *_ in some_rows()}
     rows = [(*row, parts[f"{row[0]}-{row[1]}"]) for row in some_rows()]
     raw = write_csv(tmp_path / "raw.csv", rows, (*NAMES, "part"))
@@ -150,4 +150,4 @@ def test_a_shipped_configuration_has_exactly_the_keys_of_its_class(path):
     assert (config.pop("name"), config.pop("path")) == (path.stem, f"data/{path.stem}")
     dataset = getattr(import_module(module), name)
     assert set(config) == {field.name for field in fields(dataset)}
-    assert isinstance(TypeAdapter(dataset).validate_python(config), RawData)
+    assert isinstance(TypeAdapter(dataset).validate_python(config), Dataset)

@@ -44,7 +44,7 @@ def test_numbers_are_uniform_and_streams_steps_seeds_and_epochs_differ() -> None
 
 @pytest.mark.parametrize("pool", [None, np.arange(0, ITEMS, 3), np.array([7])])
 @pytest.mark.parametrize("weights", [None, np.arange(ITEMS) % 5])
-def test_never_an_item_the_user_has(weights: np.ndarray | None, pool: np.ndarray | None) -> None:
+def test_drawn_items_are_never_in_the_history(weights: np.ndarray | None, pool: np.ndarray | None) -> None:
     had = lists()
     users = np.repeat(np.arange(20), 50)
     drawn = RowNegatives(history_of(had), ITEMS, weights).draw(users, 4, DRAWS, pool=pool)

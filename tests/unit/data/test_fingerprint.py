@@ -1,4 +1,4 @@
-"""Prepared folders told from one another by their content."""
+"""Fingerprints distinguish prepared folders by their content."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data_pipeline.schema import Schema
 
 
 def swap_labels(folder: Path) -> None:
-    """The same rows but for two labels: sizes and extremes of the columns stay."""
+    """Change two labels: the sizes and extremes of the columns stay the same."""
     file = folder / Schema.load(folder).splits["train"].files[0]
     table = pq.read_table(file)
     labels = table["label"].to_pylist()
@@ -47,13 +47,13 @@ def test_a_copy_has_the_same_fingerprint_elsewhere_and_with_another_report(prepa
 
 
 @pytest.mark.parametrize("change", [swap_labels, rename_an_id, change_the_schema])
-def test_other_content_has_another(prepared: Path, tmp_path: Path, change: Callable[[Path], None]) -> None:
+def test_other_content_has_another_fingerprint(prepared: Path, tmp_path: Path, change: Callable[[Path], None]) -> None:
     copy = shutil.copytree(prepared, tmp_path / "copy")
     change(copy)
     assert data_fingerprint(copy) != data_fingerprint(prepared)
 
 
-def test_splits_have_different_ones_and_only_their_own_files_matter(prepared: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_of_a_split_depends_only_on_its_files(prepared: Path, tmp_path: Path) -> None:
     schema = Schema.load(prepared)
     copy = shutil.copytree(prepared, tmp_path / "copy")
     swap_labels(copy)

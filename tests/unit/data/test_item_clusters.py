@@ -1,4 +1,4 @@
-"""Clusters of items against plain counts, and on lists with planted groups."""
+"""Clusters of items compared with plain counts, and on sequences with planted groups."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from data_pipeline.errors import DataError
-from data_pipeline.preparation.item_clusters import (
+from data_pipeline.item_clusters import (
     ClusterSettings,
     shifted_information,
     skip_gram_vectors,
-    training_lists,
+    training_sequences,
     write_item_clusters,
 )
 from data_pipeline.schema import INPUT, TARGET, Categorical, Schema, Split
@@ -30,7 +30,7 @@ def settings(folder: Path, **others: int) -> ClusterSettings:
 
 
 def planted(lists: int, seed: int, groups: int = GROUPS) -> list[list[int]]:
-    """Each list draws from the items of one group: those that are equal modulo ``groups``."""
+    """Make sequences, each of items of one group: those that are equal modulo ``groups``."""
     rng = np.random.default_rng(seed)
     return [
         (rng.integers(ITEMS // groups, size=rng.integers(4, 9)) * groups + rng.integers(groups)).tolist()
@@ -61,7 +61,7 @@ def prepared(folder: Path, validation_groups: int = GROUPS) -> Path:
     return folder
 
 
-def test_planted_groups_are_found_and_written_beside_the_data(tmp_path: Path) -> None:
+def test_planted_groups_are_found_and_written_as_categories(tmp_path: Path) -> None:
     path, sizes = write_item_clusters(settings(prepared(tmp_path)))
     assert sizes == [ITEMS // GROUPS] * GROUPS
     assert path == tmp_path / "categories" / "item_id.parquet"
@@ -70,12 +70,12 @@ def test_planted_groups_are_found_and_written_beside_the_data(tmp_path: Path) ->
     assert adjusted_rand_score(np.arange(ITEMS) % GROUPS, table["neighbourhood"].to_numpy()) == 1
 
 
-def test_lists_outside_training_change_nothing(tmp_path: Path) -> None:
+def test_sequences_outside_training_change_nothing(tmp_path: Path) -> None:
     one, other = (write_item_clusters(settings(prepared(tmp_path / str(n), n)))[0] for n in (4, 5))
     assert pq.read_table(one) == pq.read_table(other)
 
 
-def test_other_categories_stay(tmp_path: Path) -> None:
+def test_other_categories_are_kept(tmp_path: Path) -> None:
     folder = prepared(tmp_path)
     (folder / "categories").mkdir()
     genres = pa.table({"id": [3, 41], "original_id": ["song 3", "song 41"], "genre": ["rock", "jazz"]})
@@ -89,7 +89,7 @@ def test_other_categories_stay(tmp_path: Path) -> None:
 
 
 def test_information_and_vectors_equal_plain_counts(tmp_path: Path) -> None:
-    values, offsets = training_lists(prepared(tmp_path), Schema.load(tmp_path))
+    values, offsets = training_sequences(prepared(tmp_path), Schema.load(tmp_path))
     lists = [values[start:stop].tolist() for start, stop in pairwise(offsets)]
     assert sorted(lists) == sorted(planted(300, seed=0))
     window, negatives = 2, 3
@@ -114,11 +114,11 @@ def test_information_and_vectors_equal_plain_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["clusters", "dim"])
 def test_too_few_items_are_refused(tmp_path: Path, key: str) -> None:
-    with pytest.raises(DataError, match=rf"40 items in training, no more than {key} = 40; lower it"):
+    with pytest.raises(DataError, match=rf"{key} = 40: must be less than the 40 items in training"):
         write_item_clusters(settings(prepared(tmp_path), **{key: 40}))
 
 
-def test_data_without_lists_is_refused(tmp_path: Path) -> None:
+def test_data_without_sequences_are_refused(tmp_path: Path) -> None:
     Schema("x", "label", (Categorical("item_id", 3, 3, "item"),), (), {}).save(tmp_path)
-    with pytest.raises(DataError, match=r"holds no lists to be continued; its columns of lists: none"):
+    with pytest.raises(DataError, match=r"its rows are not sequences with input and target; .* of lists: none"):
         write_item_clusters(settings(tmp_path))

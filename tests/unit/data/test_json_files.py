@@ -1,4 +1,4 @@
-"""JSON files: strict ones, whatever numbers they hold."""
+"""JSON files conform to RFC 8259, also with numbers that are not finite."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_record_reads_null_as_nan() -> None:
     assert record == {"kind": "validation", "step": 3}
 
 
-def test_a_record_is_an_object() -> None:
+def test_a_record_that_is_not_an_object_is_refused() -> None:
     with pytest.raises(ValueError, match="not a JSON object"):
         read_record("[1]")
 

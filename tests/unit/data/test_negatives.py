@@ -1,4 +1,4 @@
-"""Negative sampling: exact, in proportion, the same again."""
+"""Negative sampling: exact, uniform and reproducible."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ def history_of(items: list[np.ndarray]) -> History:
     return History(np.cumsum([0, *map(len, items)]), np.concatenate(items))
 
 
-def test_contains_is_membership() -> None:
-    had = lists()
+def test_contains_tells_membership() -> None:
+    seen = lists()
     users = np.array([3, 0, 3, 19, 7])
-    asked = np.random.default_rng(1).integers(ITEMS, size=(5, 30))
-    expected = [[item in had[user] for item in row] for user, row in zip(users, asked, strict=True)]
-    np.testing.assert_array_equal(history_of(had).contains(users, asked), expected)
+    queried = np.random.default_rng(1).integers(ITEMS, size=(5, 30))
+    expected = [[item in seen[user] for item in row] for user, row in zip(users, queried, strict=True)]
+    np.testing.assert_array_equal(history_of(seen).contains(users, queried), expected)
 
 
-def test_no_user_has_an_item_that_is_none() -> None:
-    """Of users whose predecessor has the greatest item, and of the first."""
-    had = [np.array([0, 3]), np.array([0]), np.array([], int), np.array([1, 3])]
+def test_no_history_contains_a_negative_item() -> None:
+    """Checked for the first user, and for users whose predecessor has the greatest item."""
+    seen = [np.array([0, 3]), np.array([0]), np.array([], int), np.array([1, 3])]
     none = np.array([[-1, 0, -2, 3], [-1, -4, 0, 3], [-1, 0, -3, -1], [-1, 3, -2, -4]])
     expected = [[False, True, False, True], [False, False, True, False], [False] * 4, [False, True, False, False]]
-    assert history_of(had).contains(np.arange(4), none).tolist() == expected
+    assert history_of(seen).contains(np.arange(4), none).tolist() == expected
 
 
-def test_never_an_item_the_user_has() -> None:
-    had, more = lists(), lists(1, users=10)
-    sampler = NegativeSampler([history_of(had), history_of(more)], ITEMS)
+def test_drawn_items_are_never_in_the_history() -> None:
+    seen, more = lists(), lists(1, users=10)
+    sampler = NegativeSampler([history_of(seen), history_of(more)], ITEMS)
     users = np.repeat(np.arange(20), 50)
     drawn = sampler.draw(users, 4, np.random.default_rng(0))
     assert drawn.shape == (1000, 4)
     for user, items in zip(users, drawn, strict=True):
-        assert not np.isin(items, had[user]).any()
+        assert not np.isin(items, seen[user]).any()
         assert user >= 10 or not np.isin(items, more[user]).any()
 
 
 def test_a_user_with_all_items_but_one_gets_that_one() -> None:
-    had = [np.delete(np.arange(10_000), 4321)]
-    drawn = NegativeSampler([history_of(had)], 10_000).draw(np.zeros(3, int), 2, np.random.default_rng(0))
+    seen = [np.delete(np.arange(10_000), 4321)]
+    drawn = NegativeSampler([history_of(seen)], 10_000).draw(np.zeros(3, int), 2, np.random.default_rng(0))
     assert (drawn == 4321).all()
 
 
@@ -64,25 +64,27 @@ def test_a_user_with_all_items_is_refused() -> None:
         NegativeSampler([history_of([np.arange(5)])], 5).draw(np.zeros(1, int), 1, np.random.default_rng(0))
 
 
-def test_distinct_draws_are_all_items_left_where_so_many_are_asked() -> None:
-    had = lists()
-    left = min(ITEMS - len(items) for items in had)
-    drawn = NegativeSampler([history_of(had)], ITEMS).draw(np.arange(20), left, np.random.default_rng(0), distinct=True)
+def test_distinct_draws_are_all_remaining_items_where_that_many_are_requested() -> None:
+    seen = lists()
+    left = min(ITEMS - len(items) for items in seen)
+    drawn = NegativeSampler([history_of(seen)], ITEMS).draw(
+        np.arange(20), left, np.random.default_rng(0), distinct=True
+    )
     for user, items in enumerate(drawn):
         assert len(set(items)) == left
-        assert not np.isin(items, had[user]).any()
+        assert not np.isin(items, seen[user]).any()
 
 
-def test_the_same_seed_draws_the_same() -> None:
+def test_the_same_seed_draws_the_same_items() -> None:
     sampler = NegativeSampler([history_of(lists())], ITEMS)
     first, again, other = (sampler.draw(np.arange(20), 3, np.random.default_rng([7, s])) for s in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
 
-def test_histories_travel_as_their_path(tmp_path: Path) -> None:
-    had = lists(users=300)
-    history = history_of(had)
+def test_histories_are_pickled_as_their_path(tmp_path: Path) -> None:
+    seen = lists(users=300)
+    history = history_of(seen)
     users, items = history.of(np.arange(300))
     parts = zip(np.array_split(users, 7), np.array_split(items, 7), strict=True)
     write_history(parts, 300, len(items), tmp_path / "history" / "train")
@@ -92,7 +94,7 @@ def test_histories_travel_as_their_path(tmp_path: Path) -> None:
     assert len(pickle.dumps(loaded)) < 1000
 
 
-def test_a_user_is_named_by_the_original_id_where_it_is_known(tmp_path: Path) -> None:
+def test_a_user_is_named_by_the_original_id(tmp_path: Path) -> None:
     path = tmp_path / "history" / "train"
     write_history([(np.zeros(3, int), np.arange(3))], 1, 3, path)
     (tmp_path / "ids").mkdir()

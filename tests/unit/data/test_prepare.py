@@ -1,4 +1,4 @@
-"""The whole path on small files: what is written, in which order, and that it is complete or absent."""
+"""Preparation of small files: what is written, in which order, and that it is complete or absent."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_pipeline.errors import DataError
+from data_pipeline.parquet_files import row_groups
 from data_pipeline.preparation.report import Report
-from data_pipeline.preparation.writer import moments, row_groups
+from data_pipeline.preparation.writer import dense_statistics
 from data_pipeline.schema import SPLITS, Categorical, Schema
 from tests.unit.data.prepare_helpers import (
     pairs,
@@ -40,9 +41,9 @@ def test_each_users_rows_are_split_in_time_order(tmp_path, raw):
     decoded = read_decoded(tmp_path / "out")
     expected = {"train": range(16), "validation": range(16, 18), "test": range(18, 20)}
     for split, steps in expected.items():
-        wanted = {(u, i) for u, i, _, time in some_rows() if time in steps}
-        assert set(pairs(decoded[split])) == wanted
-        assert schema.splits[split].rows == len(decoded[split]) == len(wanted)
+        pairs_of_split = {(u, i) for u, i, _, time in some_rows() if time in steps}
+        assert set(pairs(decoded[split])) == pairs_of_split
+        assert schema.splits[split].rows == len(decoded[split]) == len(pairs_of_split)
     labels = {(u, i): label for u, i, label, _ in some_rows()}
     assert all(row["label"] == labels[row["user_id"], row["item_id"]] for rows in decoded.values() for row in rows)
 
@@ -55,21 +56,21 @@ def test_ids_seen_in_training_come_first_in_order_of_the_original(tmp_path, raw)
     assert ids["original_id"].to_pylist() == [*range(100, 116), *range(116, 119), *range(200, 205)]
 
 
-def test_files_have_the_types_and_row_groups_of_the_contract(tmp_path, raw):
+def test_files_have_the_documented_types_and_row_groups(tmp_path, raw):
     schema = prepare_custom(raw, tmp_path / "out", row_group_size=65_536)
     assert Schema.load(tmp_path / "out") == schema
     for split in SPLITS:
         files = [pq.ParquetFile(tmp_path / "out" / file) for file in schema.splits[split].files]
-        wanted = {"user_id": pa.int64(), "item_id": pa.int64(), "label": pa.float32()}
-        assert all(dict(zip(f.schema_arrow.names, f.schema_arrow.types, strict=True)) == wanted for f in files)
+        expected = {"user_id": pa.int64(), "item_id": pa.int64(), "label": pa.float32()}
+        assert all(dict(zip(f.schema_arrow.names, f.schema_arrow.types, strict=True)) == expected for f in files)
         assert sum(f.metadata.num_rows for f in files) == schema.splits[split].rows
     train = [pq.ParquetFile(tmp_path / "out" / file) for file in schema.splits["train"].files]
-    assert [f.num_row_groups for f in train] == [16, 11]  # 80 rows: groups of ceil(80 / 32) = 3, 16 a file
+    assert [f.num_row_groups for f in train] == [16, 11]  # 80 rows: row groups of ceil(80 / 32) = 3, 16 per file
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*SPLITS, "ids", "schema.json", "report.json"}
 
 
 def test_row_group_size_is_kept_where_there_are_enough_rows(tmp_path):
-    raw = write_csv(tmp_path / "raw.csv", some_rows(users=40, per_user=50))  # 1,600 rows of train
+    raw = write_csv(tmp_path / "raw.csv", some_rows(users=40, per_user=50))  # 1,600 training rows
     schema = prepare_custom(raw, tmp_path / "out", row_group_size=30)
     sizes = [
         file.metadata.row_group(number).num_rows
@@ -107,7 +108,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_order(tmp_p
     assert sorted(pairs(first)) == sorted(pairs(other))
 
 
-def test_report_has_the_figures_of_table_1(tmp_path, raw):
+def test_the_report_has_the_counts_of_table_1(tmp_path, raw):
     prepare_custom(raw, tmp_path / "out", seed=2)
     report = Report.load(tmp_path / "out")
     assert report == Report(
@@ -128,7 +129,7 @@ def test_report_has_the_figures_of_table_1(tmp_path, raw):
     assert report.summary()["density"] == "83.3333%"
 
 
-def test_counts_are_held_against_the_published_ones(tmp_path, raw):
+def test_counts_are_compared_with_the_published_ones(tmp_path, raw):
     prepare_custom(raw, tmp_path / "out")
     report = replace(Report.load(tmp_path / "out"), published={"users": 5, "items": 1_024})
     assert report.differences() == ["24 items instead of 1,024"]
@@ -172,7 +173,7 @@ def test_an_existing_output_is_refused_unless_overwritten(tmp_path, raw):
     assert contents(tmp_path / "out") == before
 
 
-def test_overwrite_replaces_a_prepared_folder_and_no_other(tmp_path, raw):
+def test_overwrite_replaces_only_a_prepared_folder(tmp_path, raw):
     before = prepare_custom(raw, tmp_path / "out")
     more = write_csv(tmp_path / "more.csv", some_rows(users=6))
     again = prepare_custom(more, tmp_path / "out", overwrite=True)
@@ -180,7 +181,7 @@ def test_overwrite_replaces_a_prepared_folder_and_no_other(tmp_path, raw):
     assert again.splits["train"].rows > before.splits["train"].rows
     (tmp_path / "home").mkdir()
     (tmp_path / "home/letter.txt").write_text("dear")
-    with pytest.raises(DataError, match="no prepared data set"):
+    with pytest.raises(DataError, match="not a prepared data set"):
         prepare_custom(raw, tmp_path / "home", overwrite=True)
     assert (tmp_path / "home/letter.txt").read_text() == "dear"
     assert {p.name for p in tmp_path.iterdir()} == {"raw.csv", "more.csv", "out", "home"}
@@ -205,11 +206,11 @@ def test_a_failed_overwrite_leaves_the_old_data(tmp_path, raw):
     assert contents(tmp_path / "out") == before
 
 
-def test_moments_are_stable_for_a_mean_far_from_zero(tmp_path):
+def test_dense_statistics_are_stable_for_a_mean_far_from_zero(tmp_path):
     values = (1e6 + np.random.default_rng(0).standard_normal(5_000)).astype(np.float32)
     for number, part in enumerate((values[:100], values[100:])):
         pq.write_table(pa.table({"x": part}), tmp_path / f"{number}.parquet", row_group_size=333)
-    dense = moments([tmp_path / "0.parquet", tmp_path / "1.parquet"], "x")
+    dense = dense_statistics([tmp_path / "0.parquet", tmp_path / "1.parquet"], "x")
     assert dense.mean == pytest.approx(values.astype(np.float64).mean(), rel=1e-12)
     assert dense.std == pytest.approx(values.astype(np.float64).std(), rel=1e-9)
 

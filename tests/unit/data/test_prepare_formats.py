@@ -1,4 +1,4 @@
-"""Files that cannot be read: the message says what is the case, not what might be."""
+"""Files that cannot be read: the message states the actual cause."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def test_any_single_line_end_is_read(tmp_path, text, end):
 
 
 def test_text_in_other_encodings(tmp_path, text):
-    assert "is text in UTF-16 by its first bytes. Convert it to UTF-8" in error(tmp_path, text.encode("utf-16"))
+    assert "by its first bytes this is text in UTF-16. Convert it to UTF-8" in error(tmp_path, text.encode("utf-16"))
     late = text + "é,1,1,5\n"
-    for content in (late, text * 100 + late):  # in what is read with the header line, and behind it
+    for content in (late, text * 100 + late):  # in the block that is read with the header line, and after it
         message = error(tmp_path, content.encode("latin-1"))
         assert "UTF-8" in message and "iconv -f LATIN1 -t UTF-8" in message
     header = late.replace("user", "usér").encode("latin-1")
@@ -66,7 +66,7 @@ def test_lines_that_do_not_fit(tmp_path, text, line, words):
     assert words in message and "data.on_invalid=drop" in message and "corrupt" not in message
 
 
-def test_an_unknown_delimiter_is_no_missing_column(tmp_path, text):
+def test_an_unknown_delimiter_is_not_reported_as_a_missing_column(tmp_path, text):
     message = error(tmp_path, text.replace(",", ":").encode())
     assert "the header line is one field, 'user:item:label:time', but 4 columns are named" in message
     assert "comma, tab, semicolon or bar" in message
@@ -74,16 +74,16 @@ def test_an_unknown_delimiter_is_no_missing_column(tmp_path, text):
 
 def test_files_whose_name_says_another_format(tmp_path, text):
     parquet = write_parquet(tmp_path / "real.parquet", {"user": [1]}).read_bytes()
-    assert "is a Parquet file by its first bytes" in error(tmp_path, parquet)
-    assert "is compressed by gzip" in error(tmp_path, gzip.compress(text.encode()))
-    assert "is a zip archive" in error(tmp_path, b"PK\x03\x04....")
+    assert "by its first bytes this is a Parquet file" in error(tmp_path, parquet)
+    assert "this is compressed by gzip" in error(tmp_path, gzip.compress(text.encode()))
+    assert "this is a zip archive" in error(tmp_path, b"PK\x03\x04....")
     assert "cannot be read as gzip" in error(tmp_path, text.encode(), "raw.csv.gz")
-    assert "cannot be read as Parquet: it does not begin" in error(tmp_path, text.encode(), "raw.parquet")
+    assert "cannot be read as Parquet: its first bytes are b'user,i'" in error(tmp_path, text.encode(), "raw.parquet")
 
 
 @pytest.mark.parametrize(("line", "lost"), [("2,3,4", 5), ('2,"3', 3), ("2,\xe9", 5)])
 def test_invalid_lines_at_the_end_of_a_large_file_are_not_lost(tmp_path, line, lost):
-    """Longer than the pieces in which DuckDB reads, the last of which has no valid line."""
+    """The file is longer than the blocks that DuckDB reads, and the last block has no valid line."""
     path = tmp_path / "raw.csv"
     path.write_text("a,b\n" + f"1,{'x' * 100_000}\n" * 80 + f"{line}\n" * 5, encoding="latin-1")
     with (
@@ -94,4 +94,4 @@ def test_invalid_lines_at_the_end_of_a_large_file_are_not_lost(tmp_path, line, l
     with open_workspace(tmp_path / "scratch", memory_gb=1, seed=0, on_progress=print) as workspace:
         source = read_files(workspace, [path], ["a", "b"], "drop", "")
         assert workspace.query("SELECT count(*) FROM raw") == [(80,)]
-    assert source.dropped == {"malformed CSV line": lost}  # a quote that is not closed joins a line with the next
+    assert source.dropped == {"malformed CSV line": lost}  # an unclosed quote joins a line with the next

@@ -1,4 +1,4 @@
-"""A split that the data set gives is taken as it is; rows for validation are taken from training only if told."""
+"""The split of a data set is kept; validation rows are taken from training only by a rule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ USERS, ROWS = 8, 10
 
 
 def given_rows() -> list[tuple]:
-    """(user, item, label, time, part): the last two of each user's ten rows are of test."""
+    """Make (user, item, label, time, part): the last two of each user's ten rows are in test."""
     return [
         (user, 100 * user + place if place % 2 else place, place % 2, place, "test" if place > 7 else "train")
         for user in range(USERS)
@@ -35,7 +35,7 @@ def expected(part: str) -> list[tuple]:
 
 
 @pytest.mark.parametrize("implicit", [False, True])
-def test_no_training_row_is_taken_unless_told(tmp_path, caplog, implicit):
+def test_no_training_row_is_taken_without_a_validation_rule(tmp_path, caplog, implicit):
     settings = {"label": None, "candidates": 3} if implicit else {}
     with caplog.at_level("INFO"):
         splits = prepare_given(tmp_path, **settings)
@@ -44,7 +44,7 @@ def test_no_training_row_is_taken_unless_told(tmp_path, caplog, implicit):
     assert not (tmp_path / "out/validation").exists()
     report = Report.load(tmp_path / "out")
     assert (report.validation, report.rows) == ("none", {"train": USERS * 8, "test": USERS * 2})
-    assert "no rows for validation: training will run to its last epoch" in caplog.text
+    assert "no validation rows: training will run to its last epoch" in caplog.text
     if implicit:
         assert len(History.load(tmp_path / "out", "validation").items) == 0
 
@@ -56,7 +56,7 @@ def test_leave_one_out_takes_the_last_training_row_of_every_user(tmp_path, caplo
     assert sorted(splits["train"] + splits["validation"]) == expected("train")
     assert splits["test"] == expected("test")
     assert Report.load(tmp_path / "out").validation == "leave_one_out"
-    assert f"{USERS} rows for validation are taken from training by leave_one_out" in caplog.text
+    assert f"took {USERS} validation rows from training by leave_one_out" in caplog.text
 
 
 @pytest.mark.parametrize(("time", "share"), [("time", 1), (None, None)])
@@ -70,11 +70,11 @@ def test_a_ratio_takes_a_share_of_the_training_rows(tmp_path, time, share):
         assert splits["validation"] == [(user, 100 * user + 7) for user in range(USERS)]
 
 
-def test_a_rule_of_validation_is_refused_where_it_does_nothing(tmp_path):
+def test_a_validation_rule_is_refused_where_it_has_no_effect(tmp_path):
     rows = [(*row[:4], "validation" if row[3] == 7 else row[4]) for row in given_rows()]
-    with pytest.raises(DataError, match=r"data\.validation = ratio: the given split has 8 rows for validation"):
+    with pytest.raises(DataError, match=r"data\.validation = ratio: the given split has 8 validation rows"):
         prepare_given(tmp_path, rows, validation="ratio")
-    with pytest.raises(DataError, match=r"data\.validation = ratio: for a given split; data\.split = user_time"):
+    with pytest.raises(DataError, match=r"data\.validation = ratio: only for data\.split = given; .* user_time"):
         prepare_given(tmp_path, validation="ratio", split="user_time")
     prepare_given(tmp_path, rows)
     assert Report.load(tmp_path / "out").validation == "given"

@@ -1,4 +1,4 @@
-"""Implicit feedback: positives, core, leave one out, histories, candidates."""
+"""Implicit feedback: positives, core, leave-one-out, histories, candidates."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ IMPLICIT = {"label": None, "candidates": 4}
 
 
 def interactions(seed: int = 0, users: int = 30, items: int = 40, rows: int = 400) -> list[tuple[int, int, int, int]]:
-    """(user, item, label, time), pairs repeated here and there."""
+    """Make (user, item, label, time) with some repeated pairs."""
     rng = np.random.default_rng(seed)
     return [
         (int(u), int(i), int(t) % 2, int(t)) for t, (u, i) in enumerate(rng.integers((users, items), size=(rows, 2)))
@@ -47,7 +47,7 @@ def core_by_hand(rows: list[tuple[int, int]], core: int) -> set[tuple[int, int]]
         kept = fewer
 
 
-def test_pairs_are_kept_once_and_the_core_is_that_of_a_plain_loop(tmp_path: Path) -> None:
+def test_pairs_are_kept_once_and_the_core_equals_that_of_a_plain_loop(tmp_path: Path) -> None:
     rows = interactions()
     source = write_csv(tmp_path / "raw.csv", rows)
     prepare_custom(source, tmp_path / "out", core=7, **IMPLICIT)
@@ -83,7 +83,7 @@ def test_the_last_by_time_is_test_and_the_one_before_validation(tmp_path: Path) 
     assert sorted(pairs(decoded["train"])) == [(1, 12), (1, 13), (1, 14), (2, 22), (3, 31), (4, 40)]
 
 
-def test_without_time_one_is_left_out_by_the_seed_alone(tmp_path: Path) -> None:
+def test_without_time_only_the_seed_decides_which_row_is_left_out(tmp_path: Path) -> None:
     source = write_csv(tmp_path / "raw.csv", interactions())
     tests = []
     for output, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -94,7 +94,7 @@ def test_without_time_one_is_left_out_by_the_seed_alone(tmp_path: Path) -> None:
     assert max(Counter(row["user_id"] for row in tests[0]).values()) == 1
 
 
-def test_candidates_are_the_item_and_others_that_the_user_never_had(tmp_path: Path) -> None:
+def test_candidates_are_the_item_and_items_outside_the_history(tmp_path: Path) -> None:
     source = write_csv(tmp_path / "raw.csv", interactions())
     schema = prepare_custom(source, tmp_path / "out", label=None, candidates=15)
     had = {pair for split in SPLITS for pair in pairs(read_split(tmp_path / "out", split))}
@@ -110,7 +110,7 @@ def test_candidates_are_the_item_and_others_that_the_user_never_had(tmp_path: Pa
 
 def test_too_few_items_for_the_candidates_are_refused(tmp_path: Path) -> None:
     source = write_csv(tmp_path / "raw.csv", interactions())
-    with pytest.raises(DataError, match=r"user \d+ has \d+ of the 40 items.*39 others.*data\.candidates"):
+    with pytest.raises(DataError, match=r"user \d+ .* \d+ of the 40 items.*39 other candidates.*data\.candidates"):
         prepare_custom(source, tmp_path / "out", label=None, candidates=39)
 
 
@@ -124,17 +124,17 @@ def test_histories_list_the_items_of_every_user(tmp_path: Path) -> None:
         assert list(zip(users, items, strict=True)) == sorted(pairs(read_split(tmp_path / "out", split)))
 
 
-def test_data_with_labels_has_no_histories(tmp_path: Path) -> None:
+def test_data_with_labels_have_no_histories(tmp_path: Path) -> None:
     prepare_custom(write_csv(tmp_path / "raw.csv", interactions()), tmp_path / "out")
-    with pytest.raises(DataError, match=r"no histories.*data\.implicit=true"):
+    with pytest.raises(DataError, match=r"no interaction histories.*data\.implicit=true"):
         History.load(tmp_path / "out", "train")
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"label": None, "implicit": False}, r"data\.implicit = false: the data has no labels"),
-        ({"core": 5}, r"data\.core = 5: for implicit feedback"),
+        ({"label": None, "implicit": False}, r"data\.implicit = false: the data have no labels"),
+        ({"core": 5}, r"data\.core = 5: only for implicit feedback"),
         ({"label": None, "core": 50}, r"no rows are left.*smaller data\.core"),
     ],
 )
@@ -179,14 +179,14 @@ def test_edges_are_drawn_from_the_graph_and_false_ones_are_not_in_it(tmp_path: P
     assert len(set(zip(heads, tails, strict=True))) == len(edges.items)
 
 
-def test_toys_says_what_is_wrong_with_the_attributes(tmp_path: Path) -> None:
+def test_the_error_of_invalid_toys_attributes_names_the_item(tmp_path: Path) -> None:
     (tmp_path / "Toys_and_Games.txt").write_text("7 3 1 2\n")
     (tmp_path / "Toys_and_Games_item2attributes.json").write_text('{"1": 5}')
     with pytest.raises(DataError, match=r"item2attributes.json: expected an object.*'1': 5"):
         prepare(Toys(source=str(tmp_path)), tmp_path / "out", name="toys")
 
 
-def test_amazon_book_keeps_its_split_and_holds_out_validation_if_told(tmp_path: Path) -> None:
+def test_amazon_book_keeps_its_split_and_takes_validation_rows_by_rule(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("0 1 2 3\n1 4\n2 1 4\n3 2\n")
     (tmp_path / "test.txt").write_text("0 4 5\n1 1\n2 \n3\n")
     given = AmazonBook(source=str(tmp_path), candidates=0)
@@ -210,7 +210,7 @@ def write_reviews(folder: Path, meta: str) -> Path:
     return path
 
 
-def test_amazon_reviews_and_metadata_in_their_raw_form(tmp_path: Path) -> None:
+def test_amazon_reviews_and_metadata_are_read(tmp_path: Path) -> None:
     meta = "{'asin': 'I1', 'categories': [['Toys', 'Games'], ['Toys', \"Kids' toys\"]], 'brand': 'B'}\n{'asin': 'I2'}\n"
     path = write_reviews(tmp_path, meta)
     schema = prepare(AmazonReviews(source=str(path), candidates=0, core=4), tmp_path / "out", name="amazon_reviews")
@@ -221,7 +221,7 @@ def test_amazon_reviews_and_metadata_in_their_raw_form(tmp_path: Path) -> None:
     assert test["U0"] == "I3"  # times 1000, 1005, 1010, 1015, 1003
 
 
-def test_amazon_metadata_is_never_run(tmp_path: Path) -> None:
+def test_code_in_amazon_metadata_is_not_run(tmp_path: Path) -> None:
     path = write_reviews(tmp_path, "{'asin': 'I1'}\n__import__('os').abort()\n")
     with pytest.raises(DataError, match=r"meta_Toys.json.gz: line 2: not a Python literal"):
         prepare(AmazonReviews(source=str(path), candidates=0), tmp_path / "out", name="amazon_reviews")

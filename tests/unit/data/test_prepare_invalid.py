@@ -1,4 +1,4 @@
-"""Every kind of bad input: the message names the file, the column, the value and the count, and says what to do."""
+"""Invalid input of every kind: the message names the file, the column, the value and the count, and what to do."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ FEATURED = (*NAMES, "city", "age", "part")
 
 
 def rows_with(**wrong: Any) -> list[list[Any]]:
-    """Good rows, and as data rows 8 and 9 two in which the given columns are wrong."""
+    """Write valid rows and, as data rows 8 and 9, two with the given columns invalid."""
     rows = [[*row, "town", 30 + k, ("train", "validation", "test")[k % 3]] for k, row in enumerate(some_rows())]
     bad = [dict(zip(FEATURED, rows[k], strict=True)) | wrong for k in (0, 1)]
     return rows[:7] + [list(row.values()) for row in bad] + rows[7:]
 
 
 def error(source: Path | str, **settings: Any) -> str:
-    """The message of the error that preparing raises; nothing may be left on disk."""
+    """Return the message of the error of preparation, which must leave nothing on disk."""
     output = Path(source).parent / "out"
     with pytest.raises(DataError) as caught:
         prepare_custom(source, output, **settings)
@@ -95,7 +95,7 @@ def test_typed_columns_of_parquet_are_checked_too(tmp_path):
         assert f"column {column!r}: {reason}" in message and "in 1 row, " in message
 
 
-def test_every_broken_rule_has_its_line_and_a_row_counts_once(tmp_path):
+def test_every_broken_rule_has_a_line_and_a_row_counts_once(tmp_path):
     rows = [*some_rows(), (-1, 5, 7, 0), (1, 5, 7, 0)]
     raw = write_csv(tmp_path / "raw.csv", rows)
     lines = error(raw).splitlines()
@@ -117,7 +117,7 @@ def test_a_missing_file_and_a_pattern_without_a_match(tmp_path):
     assert "is a folder. Name its files with a glob" in error(tmp_path / "folder")
 
 
-def test_a_wrong_column_lists_the_columns_there_are(tmp_path):
+def test_the_error_of_a_wrong_column_lists_the_columns(tmp_path):
     raw = write_csv(tmp_path / "raw.csv", some_rows())
     assert "no column 'uid'. The columns are: user, item, label, time" in error(raw, user="uid")
     parquet = write_parquet(tmp_path / "raw.parquet", {"user": [1], "item": [1], "label": [1]})
@@ -130,14 +130,14 @@ def test_a_file_that_lacks_a_column_is_named_among_many(tmp_path):
     assert error(tmp_path / "*.csv").startswith(f"{tmp_path}/b.csv: no column 'label'")
 
 
-def test_an_invalid_row_is_named_by_its_own_file(tmp_path):
+def test_the_error_of_an_invalid_row_names_its_file(tmp_path):
     write_csv(tmp_path / "a.csv", some_rows())
     write_csv(tmp_path / "b.csv", [(1, 2, 1, 0), (1, 2, 5, 0)])
     message = error(tmp_path / "*.csv")
     assert message.startswith(f"{tmp_path}/b.csv: column 'label'") and "first '5' in data row 2." in message
 
 
-def test_names_that_differ_in_case_alone_are_refused(tmp_path):
+def test_names_that_differ_only_in_case_are_refused(tmp_path):
     raw = write_parquet(tmp_path / "raw.parquet", {"user": [1], "User": [2], "item": [1], "label": [1], "time": [1]})
     assert "more than one column 'user'" in error(raw)
 
@@ -164,7 +164,7 @@ def test_empty_files(tmp_path):
 
 def test_no_rows_are_left(tmp_path):
     raw = write_csv(tmp_path / "raw.csv", [(-1, 2, 1, 0)] * 3)
-    assert "no rows are left (3 dropped, user: negative id)" in error(raw, on_invalid="drop")
+    assert "no rows are left (3 dropped: user: negative id)" in error(raw, on_invalid="drop")
 
 
 def test_an_empty_split(tmp_path):
@@ -207,7 +207,7 @@ def test_a_column_of_an_unfit_type(tmp_path, column, values, meaning):
     }
     raw = write_parquet(tmp_path / "raw.parquet", columns)
     message = error(raw, dense=("age",), categorical=("city",), split_column="part")
-    assert re.search(f"column '{column}' has the type .*, but is meant as {meaning}", message)
+    assert re.search(f"column '{column}' has the type .*, but it must be {meaning}", message)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_a_column_of_an_unfit_type(tmp_path, column, values, meaning):
         ({"label": "a", "threshold": 1.0}, "data.rating = None"),
         ({"label": "a", "categorical": ("x",), "dense": ("X",)}, "column 'X': the name is taken"),
         ({"label": "a", "dense": ("user_id",)}, "column 'user_id': the name is taken"),
-        ({"label": "a", "dense": ("a/b",)}, "must not be empty, start with __ nor hold a slash"),
+        ({"label": "a", "dense": ("a/b",)}, "must not be empty, start with __ or contain a slash"),
         ({"label": "a", "dense": ("rowid",)}, "column 'rowid': the name is taken"),
     ],
 )
@@ -235,4 +235,4 @@ def test_a_split_by_time_needs_a_time_column(tmp_path, split):
 
 def test_a_given_split_needs_a_column(tmp_path):
     raw = write_csv(tmp_path / "raw.csv", some_rows())
-    assert error(raw, split="given").startswith("data.split = given: the data gives none")
+    assert error(raw, split="given").startswith("data.split = given: the data have no split of their own")

@@ -1,4 +1,4 @@
-"""MIND-small from small files in its raw form, against a plain reading of them."""
+"""MIND-small from small raw files, compared with a plain reading of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def news_line(item: int, suffix: str = "") -> str:
 
 
 def behavior_lines(rng: random.Random, users: range, day: int, count: int) -> list[str]:
-    """Impressions of these users; a user's history does not change within a file and may be empty."""
+    """Make impressions of these users; the history of a user is the same in a file and may be empty."""
     histories = {user: [f"N{rng.randrange(40)}" for _ in range(rng.randrange(6))] for user in users}
     lines = []
     for number in range(1, count + 1):
@@ -40,7 +40,7 @@ def behavior_lines(rng: random.Random, users: range, day: int, count: int) -> li
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """Users 15 to 19 are of both releases; news 30 to 49 too."""
+    """Users 15 to 19 and news 30 to 49 are in both releases."""
     rng = random.Random(0)
     for part, users, day, news in (("train", range(20), 11, range(50)), ("dev", range(15, 40), 15, range(30, 59))):
         folder = tmp_path / "raw" / f"MINDsmall_{part}"
@@ -53,7 +53,7 @@ def raw(tmp_path: Path) -> Path:
 
 
 def plain_rows(raw: Path) -> tuple[Counter, Counter]:
-    """(user, item, label) as often as the rows of training, and of validation and test, must have them."""
+    """Count the expected (user, item, label) of training, and of validation and test."""
     shown: dict[str, Counter] = {"train": Counter(), "dev": Counter()}
     clicked_before = set()
     for part, rows in shown.items():
@@ -104,7 +104,7 @@ def test_shown_items_and_histories_become_rows(tmp_path, raw, caplog):
     assert f"{report.samples} samples instead of 9,993,270" in caplog.text
 
 
-def test_a_user_of_dev_is_of_validation_or_of_test(tmp_path, raw):
+def test_a_user_of_dev_is_in_validation_or_in_test(tmp_path, raw):
     splits = {seed: prepared(raw, tmp_path / f"out{seed}", seed=seed) for seed in (0, 1)}
     users = {
         seed: {split: {row["user_id"] for row in rows[split]} for split in ("validation", "test")}
@@ -136,7 +136,7 @@ def test_rows_of_a_user_are_in_order_of_time(tmp_path, raw):
     assert items == ["N3", "N4", "N8", "N4", "N6", "N5", "N7"]
 
 
-def test_categories_of_the_news_are_those_of_the_first_file_that_has_it(tmp_path, raw):
+def test_categories_of_news_are_those_of_its_first_line(tmp_path, raw):
     prepared(raw, tmp_path / "out")
     ids = pq.read_table(tmp_path / "out/ids/item_id.parquet").to_pylist()
     known = {
@@ -152,7 +152,7 @@ def test_categories_of_the_news_are_those_of_the_first_file_that_has_it(tmp_path
     assert pq.read_table(tmp_path / "out/categories/item_id.parquet").to_pylist() == expected
 
 
-def test_zips_are_read_alike(tmp_path, raw):
+def test_zips_give_the_same_rows_as_folders(tmp_path, raw):
     plain = prepared(raw, tmp_path / "plain")
     (tmp_path / "zipped").mkdir()
     for part, inner in (("train", ""), ("dev", "MINDsmall_dev/")):
@@ -162,12 +162,12 @@ def test_zips_are_read_alike(tmp_path, raw):
     assert prepared(tmp_path / "zipped", tmp_path / "out") == plain
 
 
-def test_what_is_missing_is_named(tmp_path, raw):
+def test_a_missing_file_is_named(tmp_path, raw):
     assert "nowhere: no such folder. Download MINDsmall_train.zip" in error(tmp_path / "nowhere")
     (raw / "MINDsmall_dev" / "news.tsv").unlink()
-    assert "MINDsmall_dev: lacks behaviors.tsv, or news.tsv beside it" in error(raw)
+    assert "MINDsmall_dev: contains no folder with behaviors.tsv and news.tsv" in error(raw)
     (raw / "MINDsmall_dev").rename(tmp_path / "elsewhere")
-    assert "holds no MINDsmall_dev.zip, and no folder whose name ends in dev" in error(raw)
+    assert "contains no MINDsmall_dev.zip and no folder whose name ends in dev" in error(raw)
 
 
 def test_invalid_values_are_refused_by_line_or_dropped_and_counted(tmp_path, raw):
@@ -183,8 +183,8 @@ def test_invalid_values_are_refused_by_line_or_dropped_and_counted(tmp_path, raw
     file.write_text("\n".join(lines) + "\n")
     hint = "Correct it, or leave such rows out, counted in report.json: data.on_invalid=drop"
     reasons = {
-        "impressions: an item shown is not like N123-1 or N123-0": (3, "'N3'", 9),
-        "time: time is not like 11/11/2019 9:05:58 AM": (5, "'13/11/2019 8:36:57 AM'", 11),
+        "impressions: an item shown is not of the form N123-1 or N123-0": (3, "'N3'", 9),
+        "time: time is not of the form 11/11/2019 9:05:58 AM": (5, "'13/11/2019 8:36:57 AM'", 11),
         "user_id: null id": (3, "None", 13),
     }
     expected = []

@@ -1,4 +1,4 @@
-"""MovieLens from small files in each of its forms; the real ones are fetched when they are prepared."""
+"""MovieLens from small files in each of its layouts; the real files are downloaded when they are prepared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.data.prepare_helpers import read_decoded
 
 RATINGS = [
     (1 + k % 3, 1 + k // 3, 1 + k % 5, 880_000_000 + k // 2) for k in range(60)
-]  # 3 users, 20 films, two ratings a second
+]  # 3 users, 20 films, two ratings per second
 PEOPLE = [(1, 24, "M", "programmer"), (2, 56, "F", "K-12 student"), (3, 18, "M", "writer")]
 CODES = {"programmer": 12, "K-12 student": 10, "writer": 20}  # in MovieLens-1M
 YEARS = {film: 1980 + film for film in range(1, 20)}  # film 20 has none
@@ -87,7 +87,7 @@ def decoded(dataset: type[MovieLens], source: Path, folder: Path, **settings) ->
 
 
 def categories(folder: Path, column: str, kind: str) -> dict:
-    """The category of each original id; the encoded ids must be those of the id table."""
+    """Return the category of each original id; the encoded ids must be those of the id table."""
     rows = pq.read_table(folder / "categories" / f"{column}.parquet").to_pylist()
     ids = pq.read_table(folder / "ids" / f"{column}.parquet")["original_id"].to_pylist()
     assert [ids[row["id"]] for row in rows] == [row["original_id"] for row in rows]
@@ -117,7 +117,7 @@ def test_side_information_adds_features_and_changes_no_row(tmp_path, written):
         assert row["release_year"] == YEARS.get(row["item_id"], mean_year)
 
 
-def test_genres_and_occupations_are_kept_as_categories_of_the_rated(tmp_path, written):
+def test_genres_and_occupations_are_kept_as_categories_of_rated_ids(tmp_path, written):
     decoded(*written, tmp_path / "out")
     assert categories(tmp_path / "out", "item_id", "genre") == {film: GENRES[film] for film in range(1, 21)}
     assert categories(tmp_path / "out", "user_id", "occupation") == {user: job for user, _, _, job in PEOPLE}
@@ -132,7 +132,7 @@ def test_films_without_genres_are_left_out(tmp_path):
     assert set(categories(tmp_path / "out", "item_id", "genre")) == set(range(2, 21))
 
 
-def test_a_zip_or_the_ratings_file_alone(tmp_path):
+def test_a_zip_or_only_the_ratings_file(tmp_path):
     folder = tmp_path / "ml-100k"
     write_100k_grouplens(folder)
     with zipfile.ZipFile(tmp_path / "ml-100k.zip", "w") as archive:
@@ -151,10 +151,10 @@ def test_a_zip_or_the_ratings_file_alone(tmp_path):
     "line, message",
     [
         ("4::F::25", r"users\.dat: cannot be read: .*Line: 4.*data\.on_invalid=drop"),
-        ("3::F::25::1::12345", r"users\.dat: user_id '3' is there more than once.*data\.on_invalid=drop"),
+        ("3::F::25::1::12345", r"users\.dat: user_id '3' is in more than one line.*data\.on_invalid=drop"),
     ],
 )
-def test_a_bad_line_beside_the_ratings_is_refused_or_left_out(tmp_path, line, message):
+def test_an_invalid_line_of_users_or_films_is_refused_or_left_out(tmp_path, line, message):
     write_1m_grouplens(tmp_path / "raw")
     with (tmp_path / "raw" / "users.dat").open("a") as file:
         file.write(line + "\n")
@@ -165,26 +165,26 @@ def test_a_bad_line_beside_the_ratings_is_refused_or_left_out(tmp_path, line, me
     assert categories(tmp_path / "out", "user_id", "occupation") == {user: job for user, _, _, job in PEOPLE}
 
 
-def test_counts_that_are_not_the_published_ones_are_warned_of(tmp_path, caplog):
+def test_counts_that_differ_from_the_published_ones_are_logged_as_a_warning(tmp_path, caplog):
     write_100k_grouplens(tmp_path / "raw")
     decoded(MovieLens100K, tmp_path / "raw", tmp_path / "out")
     [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warning == (
-        "movielens: not what was published: 3 users instead of 943, 20 items instead of 1,682, 60 samples instead of"
-        " 100,000"
+        "movielens: counts differ from the published ones: 3 users instead of 943, 20 items instead of 1,682,"
+        " 60 samples instead of 100,000"
     )
     summary = Report.load(tmp_path / "out").summary()
     assert summary["users"] == "3; published: 943"
 
 
 def test_a_folder_without_ratings(tmp_path):
-    with pytest.raises(DataError, match=r"holds neither u\.data nor ml-100k\.inter"):
+    with pytest.raises(DataError, match=r"contains neither u\.data nor ml-100k\.inter"):
         decoded(MovieLens100K, tmp_path, tmp_path / "out")
 
 
 @pytest.mark.parametrize("dataset", [MovieLens100K, MovieLens1M])
 def test_an_unreachable_source_is_an_error_and_never_other_data(tmp_path, monkeypatch, dataset):
-    monkeypatch.setattr(dataset, "places", ())
-    with pytest.raises(DataError, match="cannot be fetched"):
+    monkeypatch.setattr(dataset, "mirrors", ())
+    with pytest.raises(DataError, match="cannot be downloaded"):
         prepare(dataset(), tmp_path / "out", name="movielens")
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""For any rows: the splits partition them, ids round-trip, and the split rule is the one that is documented."""
+"""For any rows: the splits partition them, ids round-trip, and the split rule is the documented one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def interactions(draw: st.DrawFn) -> dict[str, list]:
     user, item, time, label = (list(values) for values in zip(*rows, strict=True))
     if draw(st.booleans()):
         item = [f"item {value}" for value in item]
-    place = [float(k) for k in range(len(rows))]  # tells rows apart
+    place = [float(k) for k in range(len(rows))]  # identifies the row
     return {"user": user, "item": item, "time": time, "label": label, "feature": features, "place": place}
 
 
@@ -56,7 +56,7 @@ def test_splits_partition_the_rows_and_ids_round_trip(rows, split, seed):
 
 
 def reference_split(rows: dict[str, list], split: str) -> dict[str, set[float]]:
-    """The documented rule, in plain Python."""
+    """Apply the documented rule in plain Python."""
     groups = defaultdict(list)
     for user, time, place in zip(rows["user"], rows["time"], rows["place"], strict=True):
         groups[user if split == "user_time" else None].append((time, place))
@@ -77,7 +77,7 @@ def reference_split(rows: dict[str, list], split: str) -> dict[str, set[float]]:
     [(1, (1, 0, 0)), (2, (1, 0, 1)), (5, (4, 0, 1)), (9, (7, 1, 1)), (10, (8, 1, 1)), (19, (15, 2, 2))],
 )
 def test_a_users_rows_at_8_1_1(tmp_path, rows, expected):
-    """`rows` rows of user 1, beside a user with enough rows for every split."""
+    """Prepare ``rows`` rows of user 1, and a user with enough rows for every split."""
     times = [*range(rows), *range(10)]
     users = [1] * rows + [2] * 10
     columns = {"user": users, "item": times, "label": [time % 2 for time in times], "time": times}
@@ -101,7 +101,7 @@ def test_a_random_split_is_near_8_1_1_and_changes_with_the_seed(tmp_path):
 
 
 def test_rows_of_one_moment_stay_together_in_a_split_by_time(tmp_path):
-    times = [k // 30 for k in range(1_000)]  # rows 780 to 809 share a moment, and 800 are of train
+    times = [k // 30 for k in range(1_000)]  # rows 780 to 809 share a moment, and the first 800 rows are for training
     columns = {"user": [k % 7 for k in range(1_000)], "item": list(range(1_000)), "label": [0, 1] * 500, "time": times}
     prepare_custom(write_parquet(tmp_path / "raw.parquet", columns), tmp_path / "out", split="time")
     spans = [{row["item_id"] // 30 for row in rows} for rows in read_decoded(tmp_path / "out").values()]

@@ -1,4 +1,4 @@
-"""A row a history: pieces of training that predict every item once, and the items left out."""
+"""Interaction histories as sequences: training pieces that predict every item once, and the items left out."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SEQUENCES = {"label": None, "sequences": 4}
 
 
 def raw_histories() -> dict[int, list[int]]:
-    """Items of every user by time; of 3 to 14, so that pieces of every length occur, a single item among them."""
+    """Make the items of every user by time: 3 to 14, so that pieces of every length occur, including one item."""
     rng = np.random.default_rng(3)
     return {10 + count: [int(i) for i in rng.permutation(30)[:count]] for count in range(3, 15)}
 
 
 @pytest.fixture(scope="module")
 def histories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, list[int]]]:
-    """The prepared folder, and what was prepared: rows of all users mixed, times falling within the file."""
+    """Prepare rows of all users mixed, with decreasing times in the file; return the folder and the histories."""
     folder, kept = tmp_path_factory.mktemp("sequences"), raw_histories()
     rows = [(user, item, 1, time) for user, items in kept.items() for time, item in enumerate(items)]
     rows.sort(key=lambda row: (-row[3], row[1]))
@@ -36,10 +36,10 @@ def histories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int,
 
 def decoded(folder: Path, split: str) -> list[tuple[int, list[int], list[int]]]:
     users, items = (
-        pq.read_table(folder / "ids" / f"{name}.parquet")["original_id"].to_pylist() for name in ("list_id", "item_id")
+        pq.read_table(folder / "ids" / f"{name}.parquet")["original_id"].to_pylist() for name in ("user_id", "item_id")
     )
     return [
-        (users[row["list_id"]], *([items[i] for i in row[half]] for half in ("input", "target")))
+        (users[row["user_id"]], *([items[i] for i in row[half]] for half in ("input", "target")))
         for row in read_split(folder, split)
     ]
 
@@ -52,7 +52,7 @@ def test_one_item_is_left_out_for_each_of_validation_and_test(histories: tuple[P
     ]
 
 
-def test_pieces_of_training_predict_every_item_but_the_first_once(histories: tuple[Path, dict]) -> None:
+def test_training_pieces_predict_every_item_but_the_first_once(histories: tuple[Path, dict]) -> None:
     folder, kept = histories
     predicted, pairs = Counter(), set()
     for user, before, target in decoded(folder, "train"):
@@ -88,18 +88,18 @@ def test_schema_and_report(histories: tuple[Path, dict]) -> None:
     ("settings", "message"),
     [
         ({"label": "label", "sequences": 4}, "data.implicit=true"),
-        ({"label": None, "sequences": 4, "time": None}, "has no time"),
+        ({"label": None, "sequences": 4, "time": None}, r"needs data\.time=COLUMN"),
         ({"label": None, "sequences": 4, "split": "random"}, "data.split=leave_one_out"),
     ],
 )
-def test_data_without_histories_is_refused(tmp_path: Path, settings: dict, message: str) -> None:
+def test_sequences_of_unsuitable_data_are_refused(tmp_path: Path, settings: dict, message: str) -> None:
     source = write_csv(tmp_path / "raw.csv", [(1, item, 1, item) for item in range(6)])
     with pytest.raises(DataError, match=message):
         prepare_custom(source, tmp_path / "out", **settings)
 
 
-def test_rows_of_the_same_time_are_in_one_order_for_all_splits(tmp_path: Path) -> None:
-    """All rows of a user share a time: what is left out is no part of the training pieces, whatever the hash chose."""
+def test_rows_of_the_same_time_have_one_order_in_all_splits(tmp_path: Path) -> None:
+    """All rows of a user share a time; the left-out rows, which the hash chooses, are not in the training pieces."""
     rows = [(user, 100 * user + item, 1, 7) for user in range(6) for item in range(9)]
     prepare_custom(write_csv(tmp_path / "raw.csv", rows), tmp_path / "out", **SEQUENCES)
     parts = {split: decoded(tmp_path / "out", split) for split in SPLITS}

@@ -1,4 +1,4 @@
-"""What would fail, or mislead, in training is noticed in preparation, with original ids."""
+"""Preparation reports data with which training would fail or mislead, by original ids."""
 
 from __future__ import annotations
 
@@ -26,50 +26,50 @@ def error(folder: Path, rows: list, columns: tuple = NAMES, **settings: object) 
 
 
 def warnings_of(folder: Path, rows: list, columns: tuple = NAMES, **settings: object) -> list[str]:
-    """What report.json keeps."""
+    """Return the warnings of report.json."""
     prepare_custom(write_csv(folder / "raw.csv", rows, columns), folder / "out", **settings)
     return Report.load(folder / "out").warnings
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_labels_that_are_all_equal_are_warned_of(tmp_path, caplog, label):
+def test_equal_labels_are_logged_as_a_warning(tmp_path, caplog, label):
     found = warnings_of(tmp_path, [(user, item, label, time) for user, item, _, time in some_rows()])
     assert found[0].startswith(
-        f"column 'label': all labels of the train split are {label}, so there is nothing to learn"
+        f"column 'label': all labels of the train split are {label}; a model has nothing to learn"
     )
     assert "data.label=null" in found[0]
     assert [record.levelname for record in caplog.records if found[0] in record.message] == ["WARNING"]
 
 
 @pytest.mark.parametrize(("threshold", "relation"), [(9, "No rating reaches"), (-1, "Every rating reaches")])
-def test_a_threshold_beyond_all_ratings_is_warned_of(tmp_path, threshold, relation):
+def test_a_threshold_beyond_all_ratings_is_logged_as_a_warning(tmp_path, threshold, relation):
     found = warnings_of(tmp_path, some_rows(), label=None, rating="label", threshold=threshold)
     assert f"{relation} data.threshold = {threshold}" in found[0]
 
 
-def test_a_split_of_one_label_is_warned_of(tmp_path):
+def test_a_split_with_one_label_is_logged_as_a_warning(tmp_path):
     rows = [(user, item, 1 if time > 17 else label, time) for user, item, label, time in some_rows()]
     assert warnings_of(tmp_path, rows) == [
         "column 'label': all labels of the test split are 1: metrics such as AUC are undefined on it"
     ]
 
 
-def test_a_dense_column_that_is_constant_in_training_alone_is_refused(tmp_path):
+def test_a_dense_column_that_is_constant_only_in_training_is_refused(tmp_path):
     rows = [(*row, 5.0 if row[3] < 18 else 95391.5) for row in some_rows()]
     message = error(tmp_path, rows, (*NAMES, "price"), dense=("price",))
-    assert message.startswith("column 'price': all values of the training split are 5, but test holds 95391.5")
+    assert message.startswith("column 'price': all values of the training split are 5, but test has 95391.5")
     assert "Leave it out of data.dense" in message
 
 
-@pytest.mark.parametrize(("later", "said"), [(lambda k: k % 7, False), (lambda k: 1e6, True)])
-def test_values_far_outside_those_of_training_are_warned_of(tmp_path, later, said):
+@pytest.mark.parametrize(("later", "logged"), [(lambda k: k % 7, False), (lambda k: 1e6, True)])
+def test_values_far_outside_those_of_training_are_logged_as_a_warning(tmp_path, later, logged):
     rows = [(*row, k % 7 if row[3] < 18 else later(k)) for k, row in enumerate(some_rows())]
     found = warnings_of(tmp_path, rows, (*NAMES, "price"), dense=("price",))
-    assert [warning.startswith("column 'price': test holds 1e+06") for warning in found] == [True] * said
+    assert [warning.startswith("column 'price': test has the value 1e+06") for warning in found] == [True] * logged
 
 
 def saturated_rows() -> list[tuple]:
-    """(user, item, part): user "all" has the ten items of training; each of the others has three, one in test."""
+    """Make (user, item, part): user "all" has the ten items of training; the others have three each, one in test."""
     rows = [("all", f"i{item}", "train") for item in range(10)]
     for user in range(10):
         rows += [(f"u{user}", f"i{(user + step) % 10}", "test" if step == 2 else "train") for step in range(3)]
@@ -83,30 +83,30 @@ def prepare_saturated(folder: Path, **settings: object) -> dict[str, list[dict]]
 
 
 def test_a_user_who_has_every_item_of_training_is_refused_or_left_out(tmp_path):
-    with pytest.raises(DataError, match=r"user 'all' has all items of the training split.*data\.saturated_users=drop"):
+    with pytest.raises(DataError, match=r"user 'all' .* all items of the training split.*data\.saturated_users=drop"):
         prepare_saturated(tmp_path, candidates=0)
     splits = prepare_saturated(tmp_path, candidates=0, saturated_users="drop")
     assert {user for rows in splits.values() for user, _ in pairs(rows)} == {f"u{user}" for user in range(10)}
     report = Report.load(tmp_path / "out")
-    assert report.rows_dropped == {"of users who have too many items": 10}
+    assert report.rows_dropped == {"users with too many items": 10}
     assert (report.rows_read, report.samples) == (40, 30)
 
 
 def test_users_with_too_few_items_for_the_candidates_are_named(tmp_path):
-    with pytest.raises(DataError, match=r"user 'all' has all items"):
+    with pytest.raises(DataError, match=r"user 'all' has interacted with all items"):
         prepare_saturated(tmp_path, candidates=8)
     rows = [row for row in saturated_rows() if row[0] != "all"]
     source = write_csv(tmp_path / "raw.csv", rows, ("user", "item", "part"))
     settings = {"label": None, "time": None, "split_column": "part", "candidates": 8}
-    pattern = r"user 'u0' has 3 of the 10 items \(9 more users likewise\), so 8 others .*data\.candidates \(to 7"
+    pattern = r"user 'u0' .* 3 of the 10 items \(and 9 more such users\); .* 8 other .*data\.candidates \(to 7"
     with pytest.raises(DataError, match=pattern):
         prepare_custom(source, tmp_path / "out", **settings)
     with pytest.raises(DataError, match=r"no rows are left.*Lower data\.candidates"):
         prepare_custom(source, tmp_path / "out", saturated_users="drop", **settings)
 
 
-def test_items_that_leave_with_a_user_can_saturate_another(tmp_path):
-    """Without "all", "most" has all items that are left, and goes as well."""
+def test_removing_a_user_can_saturate_another_user(tmp_path):
+    """Without "all", "most" has all remaining items, and is removed as well."""
     rows = [("all", f"i{item}", 0, item) for item in range(9)] + [("most", f"i{item}", 0, item) for item in range(8)]
     rows += [(f"u{user}", f"i{user + step}", 0, step) for user in range(6) for step in range(3)]
     source = write_csv(tmp_path / "raw.csv", rows)
@@ -115,8 +115,10 @@ def test_items_that_leave_with_a_user_can_saturate_another(tmp_path):
     assert users == {f"u{user}" for user in range(6)}
 
 
-def test_saturated_users_is_refused_where_it_does_nothing(tmp_path):
-    assert error(tmp_path, some_rows(), saturated_users="drop").startswith("data.saturated_users = drop: for negatives")
+def test_saturated_users_is_refused_where_it_has_no_effect(tmp_path):
+    assert error(tmp_path, some_rows(), saturated_users="drop").startswith(
+        "data.saturated_users = drop: only for negatives"
+    )
 
 
 @pytest.mark.parametrize("first", ["user", "item", "label", "time", "city"])
@@ -139,7 +141,7 @@ ADDED = [
         "item_id",
         "label",
         "request_id",
-        "list_id",
+        "playlist_id",
         "owner_id",
         "input",
         "target",
@@ -157,7 +159,7 @@ def test_a_feature_named_like_an_internal_column_is_refused(name, kind):
 @pytest.mark.parametrize(
     "name", ["type", "keys", "items", "training", "a.b", "x_first_order", "a/b", "", "a\tb", "é" * 101]
 )
-def test_a_category_that_no_table_or_file_can_be_called_is_refused(name):
+def test_a_category_whose_name_no_table_or_file_can_have_is_refused(name):
     with pytest.raises(DataError, match="Rename"):
         Custom(source="x.csv", user="u", item="i", categorical=(name,))
 

@@ -1,4 +1,4 @@
-"""Rows without an order among them: same user and time, or same request. No split divides them, and all are counted."""
+"""Rows without an order (same user and time, or same request): no split divides them, and all are counted."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from data_pipeline.preparation.report import Report
 from data_pipeline.schema import REQUEST, SPLITS, Schema
 from tests.unit.data.prepare_helpers import NAMES, pairs, prepare_custom, read_decoded, read_split, write_csv
 
-LISTS = 12  # impression lists a user
+LISTS = 12  # impression lists per user
 
 
 def impressions(times: int = 1) -> list[tuple]:
-    """(user, item, label, time, request): lists of 1 to 5 rows, shown at a time of their own or shared by `times`."""
+    """Make (user, item, label, time, request): impressions of 1 to 5 rows, each at one of ``times`` times."""
     rows = []
     for user in range(6):
         for number in range(LISTS):
@@ -31,7 +31,7 @@ def impressions(times: int = 1) -> list[tuple]:
 
 
 def splits_of(folder: Path, rows: list[tuple], key: int) -> dict[object, set[str]]:
-    """The splits in which the rows of every group lie; `key`: the place of the group's name in a row."""
+    """Return the splits of the rows of every group; ``key``: the index of the group's name in a row."""
     group = {(row[0], row[1]): (row[0], row[key]) for row in rows}
     found = defaultdict(set)
     for split, decoded in read_decoded(folder).items():
@@ -60,7 +60,7 @@ def test_rows_of_a_user_and_time_are_never_divided(tmp_path, split, caplog):
     )
 
 
-def test_a_users_moments_are_split_by_their_number(tmp_path):
+def test_the_moments_of_a_user_are_split_by_their_number(tmp_path):
     rows = impressions()
     prepare_impressions(tmp_path, rows)
     found = splits_of(tmp_path / "out", rows, 3)
@@ -69,21 +69,21 @@ def test_a_users_moments_are_split_by_their_number(tmp_path):
         assert in_order == ["train"] * 9 + ["validation"] + ["test"] * 2  # 12 moments at 8:1:1
 
 
-def test_a_user_of_one_moment_is_of_training(tmp_path):
+def test_a_user_with_one_moment_is_in_training(tmp_path):
     rows = [*impressions(), *(("single", item, item % 2, 5, "r") for item in range(9))]
     report = prepare_impressions(tmp_path, rows)
     assert splits_of(tmp_path / "out", rows, 3)["single", 5] == {"train"}
     assert report.ties["users_of_one_group"] == 1
 
 
-def test_an_empty_split_says_that_times_are_single(tmp_path):
+def test_the_error_of_an_empty_split_counts_users_with_a_single_time(tmp_path):
     rows = [(f"u{user}", item, item % 2, 7, "r") for user in range(3) for item in range(10)]
     with pytest.raises(DataError, match=r"same user and time stay together, and 3 of 3 users have a single time"):
         prepare_impressions(tmp_path, rows)
 
 
-def test_implicit_leave_one_out_leaves_one_row_whatever_the_order_of_the_file(tmp_path):
-    """All rows of a user share a time but the first one, which must be of training."""
+def test_implicit_leave_one_out_leaves_out_one_row_for_any_order_of_the_file(tmp_path):
+    """All rows of a user share a time except the first one, which must be in training."""
     rows = [(user, item, 1, 0 if item == 0 else 9, "") for user in range(5) for item in range(8)]
     left_out = []
     for name, order in (("a", rows), ("b", rows[::-1])):
@@ -95,12 +95,12 @@ def test_implicit_leave_one_out_leaves_one_row_whatever_the_order_of_the_file(tm
         assert {(user, 0) for user in range(5)} <= set(pairs(decoded["train"]))
         assert report.ties == {"groups": 5, "rows": 35, "users_of_one_group": 0, "cut_groups": 5}
         left_out.append({item for _, item in pairs(decoded["test"])})
-    assert all(len(items) > 1 for items in left_out)  # no place in the file is preferred
+    assert all(len(items) > 1 for items in left_out)  # no position in the file is preferred
 
 
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("split", ["user_time", "time", "random", "leave_one_out"])
-def test_rows_of_a_request_are_never_divided_and_stand_together(tmp_path, split, times):
+def test_rows_of_a_request_are_never_divided_and_are_consecutive(tmp_path, split, times):
     rows = impressions(times)
     report = prepare_impressions(tmp_path, rows, split=split, request="request")
     assert {len(splits) for splits in splits_of(tmp_path / "out", rows, 4).values()} == {1}
@@ -118,8 +118,8 @@ def test_rows_of_a_request_are_never_divided_and_stand_together(tmp_path, split,
         assert name == "train" or changes == len(set(requests)) - 1
 
 
-def test_a_request_lasts_from_its_first_row(tmp_path):
-    """Rows of a request at several times, between which another begins: the request counts by its first."""
+def test_the_moment_of_a_request_is_that_of_its_first_row(tmp_path):
+    """Another request begins between the rows of a request; the time of its first row counts."""
     rows = [
         ("u", 10 * number + row, row % 2, 10 * number + 15 * row, f"r{number}")
         for number in range(10)
@@ -152,11 +152,11 @@ def test_requests_of_implicit_feedback_stay_together(tmp_path):
     assert {len(splits) for splits in splits_of(tmp_path / "out", rows, 4).values()} == {1}
 
 
-def test_a_given_split_that_divides_requests_is_kept_and_said(tmp_path, caplog):
+def test_a_given_split_that_divides_requests_is_kept_and_logged(tmp_path, caplog):
     rows = [(*row, SPLITS[place % 3]) for place, row in enumerate(impressions())]
     source = write_csv(tmp_path / "raw.csv", rows, (*NAMES, "request", "part"))
     with caplog.at_level("INFO"):
         prepare_custom(source, tmp_path / "out", request="request", split_column="part")
     cut = Report.load(tmp_path / "out").ties["cut_groups"]
     assert cut > 0
-    assert f"{cut:,} of them have rows in several splits (as the data set gives them)" in caplog.text
+    assert f"{cut:,} of them have rows in several splits (by the split of the data set)" in caplog.text

@@ -1,4 +1,4 @@
-"""Times of every form put a user's rows in their true order, or are refused with a row of each form."""
+"""Times in every format give the correct order of a user's rows, or are refused with a row of each format."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ START = 1_577_836_800  # 2020-01-01, in seconds
 
 
 def last_items(folder: Path) -> list[int]:
-    """The item of a user's last row, of every user."""
+    """Return the item of the last row of every user."""
     return [item for _, item in sorted(pairs(read_decoded(folder)["test"]))]
 
 
 def prepare_times(folder: Path, times: list, *, write: str = "csv", **settings) -> list[int]:
-    """Two users with these times each, the last row of item 0 and the others in the reverse order; their last items."""
+    """Prepare two users with these times (the last row has item 0) and return their last items."""
     columns = {
         "user": [user for user in (1, 2) for _ in times],
         "item": [item for _ in (1, 2) for item in reversed(range(len(times)))],
@@ -60,7 +60,7 @@ def test_times_without_offset_are_ordered_among_dates(tmp_path):
     assert prepare_times(tmp_path, ["2024-01-02", "2024-01-02 9:05", "2024-1-02 10:00:00", "2024-01-03"]) == [0, 0]
 
 
-def test_nanoseconds_of_text_count(tmp_path):
+def test_nanoseconds_of_text_order_rows(tmp_path):
     times = [
         f"2024-01-01T00:00:00.{nanoseconds}Z" for nanoseconds in ("123456002", "123456003", "123456010", "1234561")
     ]
@@ -78,7 +78,7 @@ def test_rows_with_and_without_offset_are_refused(tmp_path, without):
 
 
 @pytest.mark.parametrize("wrong", ["2024-01-01 10:00:00 PM", "2024-01-01T10:00:00 Mars", "2024-13-01", "infinity"])
-def test_what_follows_a_clock_is_never_ignored(tmp_path, wrong):
+def test_text_after_the_time_of_day_is_never_ignored(tmp_path, wrong):
     times = ["2024-01-01 08:00:00", "2024-01-01 09:00:00", "2024-01-01 09:30:00", wrong]
     with pytest.raises(DataError, match=r"UTC offset|not a number or a timestamp"):
         prepare_times(tmp_path, times)
@@ -97,9 +97,9 @@ def test_seconds_mixed_with_another_unit_are_refused_and_can_be_converted(tmp_pa
     assert prepare_times(tmp_path, times, write=write, time_unit="mixed") == [0, 0]
 
 
-def test_a_stated_unit_leaves_rows_of_another_out(tmp_path):
+def test_a_stated_unit_leaves_out_rows_of_another_unit(tmp_path):
     times = [START + 1, START + 2, START + 3, START * 1000]
-    with pytest.raises(DataError, match=r"not of the size of data\.time_unit = s in 2 rows"):
+    with pytest.raises(DataError, match=r"outside the range of data\.time_unit = s in 2 rows"):
         prepare_times(tmp_path, times, time_unit="s")
     assert prepare_times(tmp_path, times, time_unit="s", on_invalid="drop") == [1, 1]
     assert sum(Report.load(tmp_path / "out").rows_dropped.values()) == 2
@@ -111,11 +111,11 @@ def test_fractions_of_seconds_survive_the_conversion(tmp_path):
 
 
 @pytest.mark.parametrize("times", [[0, 5, 2_000_000_000, 2_000_000_000_000], [1, 2, 3, START]])
-def test_counters_are_ordered_as_they_stand(tmp_path, times):
+def test_counters_are_ordered_without_conversion(tmp_path, times):
     assert prepare_times(tmp_path, times, time_unit="counter") == [0, 0]
 
 
-def test_a_column_with_numbers_between_two_units_is_no_mix(tmp_path):
+def test_a_column_with_numbers_between_two_units_is_not_a_mix(tmp_path):
     assert prepare_times(tmp_path, [START, 10 * START, 100 * START, 1000 * START]) == [0, 0]
 
 
@@ -130,11 +130,11 @@ def test_typed_timestamps(tmp_path, kind):
     source = write_parquet(tmp_path / "raw.parquet", columns)
     prepare_custom(source, tmp_path / "out", split="leave_one_out")
     assert last_items(tmp_path / "out") == [0, 0]
-    with pytest.raises(DataError, match=r"data\.time_unit = s: for numbers"):
+    with pytest.raises(DataError, match=r"data\.time_unit = s: only for numbers"):
         prepare_custom(source, tmp_path / "again", split="leave_one_out", time_unit="s")
 
 
-def test_a_zone_is_respected_across_files_and_none_beside_one_is_refused(tmp_path):
+def test_a_zone_is_respected_across_files_and_mixing_it_with_local_times_is_refused(tmp_path):
     tokyo, local = timezone(timedelta(hours=9)), datetime(2024, 1, 1, 10)
     rows = {"user": [1, 1], "item": [2, 1], "label": [0, 1]}
     write_parquet(tmp_path / "a.parquet", rows | {"time": [local.replace(tzinfo=tokyo)] * 2})

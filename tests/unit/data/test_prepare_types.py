@@ -1,4 +1,4 @@
-"""Files that type a column differently: read in a type that holds both without loss, or refused by name."""
+"""Files with different types of a column: read as a type that represents both without loss, or refused by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ N = 20
 
 
 def part(number: int, **columns: object) -> dict[str, object]:
-    """Rows of the users 1 and 2, whose times go on from part to part; `columns` replace those of the part."""
+    """Make rows of the users 1 and 2 with increasing times over the parts; ``columns`` replace those of the part."""
     return {
         "user": [1, 2] * (N // 2),
         "item": [100 * number + row for row in range(N)],
@@ -27,7 +27,7 @@ def part(number: int, **columns: object) -> dict[str, object]:
 
 
 def prepare_parts(folder: Path, parts: list[dict[str, object]], **settings: object) -> list[dict]:
-    """All rows of the parts, a Parquet file each."""
+    """Prepare one Parquet file per part and return all rows."""
     for name, columns in zip("abcdef", parts, strict=False):
         write_parquet(folder / f"{name}.parquet", columns)
     prepare_custom(folder / "*.parquet", folder / "out", **settings)
@@ -43,7 +43,7 @@ def test_a_rating_is_not_rounded_to_the_type_of_the_first_file(tmp_path):
     }
 
 
-def test_a_label_that_is_no_label_is_refused_whatever_the_first_file_holds(tmp_path):
+def test_an_invalid_label_is_refused_for_any_type_of_the_first_file(tmp_path):
     with pytest.raises(
         DataError, match=r"b\.parquet: column 'label': label is not 0 or 1 .* first '0\.7' in data row 1"
     ):
@@ -58,15 +58,15 @@ def test_ids_written_as_whole_floats_are_the_same_ids(tmp_path, first):
     assert {row["user_id"] for row in prepare_parts(tmp_path, parts)} == {1, 2}
 
 
-def test_ids_that_are_no_whole_numbers_are_refused(tmp_path):
+def test_ids_that_are_not_whole_numbers_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"b\.parquet: column 'item': id is not a whole number in 1 row, first '1\.5'"):
         prepare_parts(tmp_path, [part(1), part(2, item=[1.5, *map(float, range(N - 1))])])
 
 
-def test_ids_beyond_what_a_float_holds_are_refused(tmp_path):
+def test_ids_that_a_float_cannot_represent_are_refused(tmp_path):
     large = 2**53 + 1
     with pytest.raises(
-        DataError, match=rf"a\.parquet: .* holds {large}, which the type DOUBLE of .*b\.parquet cannot hold"
+        DataError, match=rf"a\.parquet: .* the value {large}, which the type DOUBLE of .*b\.parquet cannot represent"
     ):
         prepare_parts(tmp_path, [part(1, item=[large, *range(N - 1)]), part(2, item=[float(row) for row in range(N)])])
     single = tmp_path / "single"
@@ -81,7 +81,7 @@ def test_narrow_and_unsigned_numbers_widen(tmp_path):
     assert {row["user_id"] for row in rows} == {1, 2, 7, 2**62}
 
 
-def test_dates_beside_timestamps_keep_the_time_of_day(tmp_path):
+def test_files_of_dates_and_of_timestamps_keep_the_time_of_day(tmp_path):
     dates, moments = [date(2024, 1, 1)] * N, [datetime(2024, 1, 1, 1, minute) for minute in range(N)]
     parts = [part(1, time=dates), part(2, time=moments)]
     prepare_parts(tmp_path, parts, split="time")
@@ -94,7 +94,7 @@ def test_a_column_without_values_takes_the_type_of_the_others(tmp_path):
     assert {row["item_id"] // 100: row["city"] for row in rows} == {1: None, 2: "x"}
 
 
-def test_categories_written_as_whole_floats_beside_nulls_are_whole_numbers(tmp_path):
+def test_categories_written_as_whole_floats_with_nulls_are_whole_numbers(tmp_path):
     parts = [part(1, city=[1, 2] * (N // 2)), part(2, city=[1.0, None] * (N // 2))]
     assert {row["city"] for row in prepare_parts(tmp_path, parts, categorical=("city",))} == {1, 2, None}
 
@@ -109,8 +109,8 @@ def test_categories_written_as_whole_floats_beside_nulls_are_whole_numbers(tmp_p
         ([[1]] * N, [1] * N, r"BIGINT\[\], .* BIGINT"),
     ],
 )
-def test_types_that_none_holds_are_refused_by_file_and_type(tmp_path, first, other, types):
-    pattern = rf"a\.parquet: column 'x' has the type {types}; no type holds both without loss"
+def test_types_without_a_common_type_are_refused_by_file_and_type(tmp_path, first, other, types):
+    pattern = rf"a\.parquet: column 'x' has the type {types}; no type represents both without loss"
     with pytest.raises(DataError, match=pattern.replace(", .*", r", but in .*b\.parquet it has the type")):
         prepare_parts(tmp_path, [part(1, x=first), part(2, x=other)], categorical=("x",))
 
@@ -121,24 +121,24 @@ def test_a_dense_column_of_decimals_and_floats_is_read_exactly(tmp_path):
     assert {row["item_id"] // 100: row["price"] for row in rows} == {1: 0.25, 2: 0.5, 3: 3.0}
 
 
-def test_the_type_that_is_read_is_said(tmp_path, caplog):
+def test_the_common_type_is_logged(tmp_path, caplog):
     with caplog.at_level("INFO"):
         prepare_parts(tmp_path, [part(1), part(2, label=[0.0, 1.0] * (N // 2))])
-    assert "column 'label': BIGINT in" in caplog.text and "read as DOUBLE" in caplog.text
+    assert "column 'label': BIGINT in" in caplog.text and "reading it as DOUBLE" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("one", "other"), [("1", "1.0"), ("1.0", "1"), ("17", "17.00"), ("u1", "u1 "), (" 5", "5"), ("-0", "-0.0")]
 )
-def test_one_id_written_in_two_ways_is_refused(tmp_path, one, other):
+def test_one_id_with_two_spellings_is_refused(tmp_path, one, other):
     users = [one if row % 3 else other for row in range(2 * N)]
     rows = [(user, 100 + row, row % 2, row) for row, user in enumerate(users)]
     source = write_csv(tmp_path / "raw.csv", rows)
-    with pytest.raises(DataError, match=r"column 'user': .* in data row 1 of .* and .* in data row 2 of .*two ways"):
+    with pytest.raises(DataError, match=r"column 'user': .* in data row 1 of .* and .* row 2 of .*two spellings"):
         prepare_custom(source, tmp_path / "out")
 
 
-def test_ids_that_differ_in_zeros_before_are_kept_and_said(tmp_path, caplog):
+def test_ids_that_differ_in_leading_zeros_are_kept_with_a_warning(tmp_path, caplog):
     rows = [("007" if row % 3 else "7", 100 + row, row % 2, row) for row in range(2 * N)]
     with caplog.at_level("INFO"):
         prepare_custom(write_csv(tmp_path / "raw.csv", rows), tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Synthetic data: what is planted is there, and rows depend on the seed alone."""
+"""Synthetic data have the planted categories, and their rows depend only on the seed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_more_rows_only_add_rows():
     assert table(rows=1_000).equals(table(rows=3_000).slice(0, 1_000).combine_chunks())
 
 
-def test_another_seed_is_another_world():
+def test_another_seed_gives_other_categories():
     assert table(seed=0)["label"].to_pylist() != table(seed=1)["label"].to_pylist()
 
 
@@ -45,14 +45,14 @@ def test_ids_labels_and_times_are_in_range():
     assert rows["time"] != sorted(rows["time"])  # a log is not quite in order of time
 
 
-def test_popularity_is_skewed_as_asked():
+def test_popularity_has_the_requested_skew():
     flat, skewed = (
         np.sort(np.bincount(table(item_skew=skew, rows=40_000)["item"].to_numpy(), minlength=200))[::-1]
         for skew in (0.0, 1.0)
     )
     assert flat[0] < 2 * flat.mean()
-    ranks = np.arange(1, 201)
-    expected = np.log((ranks + 1) / ranks) / np.log(201)  # of the density 1 / x on [1, 201)
+    positions = np.arange(1, 201)
+    expected = np.log((positions + 1) / positions) / np.log(201)  # of the density 1 / x on [1, 201)
     assert np.abs(skewed / skewed.sum() - np.sort(expected)[::-1]).max() < 0.01
 
 
@@ -62,7 +62,7 @@ def test_popular_ids_are_not_neighbours():
 
 
 def categories(dataset: Synthetic, rows: pa.Table, level: int) -> np.ndarray:
-    """``[n]``: the pair of the user's and the item's category at `level`, as one number."""
+    """Return the pair of the user's and the item's category at ``level`` as one number, ``[n]``."""
     planted = dataset.planted(0)
     user, item = (
         planted[f"{side}_id"][f"category_{level}"].to_numpy()[rows[side].to_numpy()] for side in ("user", "item")
@@ -71,7 +71,7 @@ def categories(dataset: Synthetic, rows: pa.Table, level: int) -> np.ndarray:
 
 
 def auc_of(pair: np.ndarray, label: np.ndarray) -> float:
-    """AUC of predicting each row by the share of positives in the other half of its category pair's rows."""
+    """Return the AUC of predicting a row by the share of positives in the other half of its category pair's rows."""
     half = np.arange(len(label)) % 2 == 0
     total = np.bincount(pair[half], minlength=pair.max() + 1)
     positive = np.bincount(pair[half], weights=label[half], minlength=pair.max() + 1)
@@ -87,8 +87,8 @@ def test_labels_follow_the_categories_of_every_level():
     assert fine > 0.9 and 0.6 < coarse < fine and abs(shuffled - 0.5) < 0.02
 
 
-def test_every_level_has_its_part_in_the_hidden_vectors():
-    """Two levels: the same fine category shares both parts, the same coarse one half, others nothing."""
+def test_every_level_contributes_to_the_hidden_vectors():
+    """Two levels: ids of one fine category share both parts, ids of one coarse category share half, others nothing."""
     population = Population(2_000, (200, 20), skew=0.0, random=np.random.default_rng(0))
     planted = population.table()
     vectors = population.hidden(np.arange(2_000))
@@ -98,7 +98,7 @@ def test_every_level_has_its_part_in_the_hidden_vectors():
     assert means == pytest.approx([1.0, 0.5, 0.0], abs=0.1)
 
 
-def test_noise_blurs_labels_and_none_leaves_them_certain():
+def test_labels_are_certain_only_without_noise():
     areas = {}
     for noise in (0.0, 0.5, 5.0):
         dataset = Synthetic(users=300, items=200, rows=30_000, noise=noise)
@@ -123,7 +123,7 @@ def test_planted_categories_nest_and_are_even(tree):
         assert children.max() - children.min() <= 1
 
 
-def test_the_whole_path_keeps_rows_and_the_planted_truth(tmp_path):
+def test_preparation_keeps_the_rows_and_the_planted_categories(tmp_path):
     dataset = Synthetic(users=60, items=3_000, rows=4_000, chunk_rows=700)
     schema = prepare(dataset, tmp_path / "out", name="synthetic", seed=5)
     raw = table(seed=5, users=60, items=3_000, rows=4_000).to_pydict()
@@ -142,6 +142,6 @@ def test_the_whole_path_keeps_rows_and_the_planted_truth(tmp_path):
 
 
 @pytest.mark.parametrize("tree", [(), (4, 20), (4, 4)])
-def test_a_tree_must_narrow(tree):
-    with pytest.raises(DataError, match=r"data\.item_tree = .*: sizes must fall from fine to coarse"):
+def test_a_tree_whose_levels_do_not_decrease_is_refused(tree):
+    with pytest.raises(DataError, match=r"data\.item_tree = .*: sizes must decrease from fine to coarse"):
         Synthetic(users=5, items=5, rows=5, item_tree=tree)

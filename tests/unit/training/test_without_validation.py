@@ -43,7 +43,7 @@ def test_all_epochs_are_trained_and_the_newest_checkpoint_is_evaluated(data: Pat
     assert newest == find_checkpoint(run, config, "newest")
     assert f"taking the newest, {newest.name}" in caplog.text
     assert "logloss" in evaluate_run([f"run={run}", "device=cpu"]).metrics
-    with pytest.raises(DataError, match=r"split = validation: the data small have no such split; allowed: train, test"):
+    with pytest.raises(DataError, match=r"split = validation: .* has no such split; allowed: train, test"):
         evaluate_run([f"run={run}", "device=cpu", "split=validation"])
 
 

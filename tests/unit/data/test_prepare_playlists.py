@@ -1,4 +1,4 @@
-"""Lists to be continued, from small files in their raw form, against a plain reading of them."""
+"""Playlists from small raw files, compared with a plain reading of them."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from data_pipeline.datasets.lists import AotM, ItemLists, load_creators
+from data_pipeline.datasets.playlists import AotM, Playlists, load_creators
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.report import Report
 from data_pipeline.schema import SPLITS, Schema
 from data_pipeline.streaming.loader import build_loader
-from tests.unit.data.list_files import raw_lists, write_release
+from tests.unit.data.playlist_files import raw_playlists, write_release
 from tests.unit.data.prepare_helpers import read_split
 
 RULES = {"min_length": 5, "max_length": 16, "min_occurrences": 10}
 
 
-def plainly_filtered(lists: dict[int, list[int]]) -> dict[int, list[int]]:
+def plainly_filtered(playlists: dict[int, list[int]]) -> dict[int, list[int]]:
     while True:
-        counts = Counter(item for items in lists.values() for item in items)
-        kept = {number: [i for i in items if counts[i] >= 10][:16] for number, items in lists.items()}
+        counts = Counter(item for items in playlists.values() for item in items)
+        kept = {number: [i for i in items if counts[i] >= 10][:16] for number, items in playlists.items()}
         kept = {number: items for number, items in kept.items() if len(items) >= 5}
-        if kept == lists:
+        if kept == playlists:
             return kept
-        lists = kept
+        playlists = kept
 
 
 @pytest.fixture(scope="module")
-def lists() -> dict[int, list[int]]:
-    return raw_lists()
+def playlists() -> dict[int, list[int]]:
+    return raw_playlists()
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory, lists: dict[int, list[int]]) -> Path:
-    folder = tmp_path_factory.mktemp("lists")
-    source = write_release(folder / "raw", lists)
-    prepare(ItemLists(source=str(source), file="AotM", **RULES), folder / "out", name="lists", seed=3)
+def prepared(tmp_path_factory: pytest.TempPathFactory, playlists: dict[int, list[int]]) -> Path:
+    folder = tmp_path_factory.mktemp("playlists")
+    source = write_release(folder / "raw", playlists)
+    prepare(Playlists(source=str(source), file="AotM", **RULES), folder / "out", name="playlists", seed=3)
     return folder / "out"
 
 
@@ -51,10 +51,10 @@ def original(prepared: Path, column: str) -> list[int]:
 
 
 def decoded(prepared: Path, split: str) -> dict[int, tuple[list[int], list[int], int | None]]:
-    """By original list id: input, target, owner."""
-    lists, items, owners = (original(prepared, name) for name in ("list_id", "item_id", "owner_id"))
+    """Return input, target and owner by original playlist id."""
+    playlists, items, owners = (original(prepared, name) for name in ("playlist_id", "item_id", "owner_id"))
     return {
-        lists[row["list_id"]]: (
+        playlists[row["playlist_id"]]: (
             [items[i] for i in row["input"]],
             [items[i] for i in row["target"]],
             owners[row["owner_id"]],
@@ -63,9 +63,9 @@ def decoded(prepared: Path, split: str) -> dict[int, tuple[list[int], list[int],
     }
 
 
-def test_every_list_that_the_rules_keep_is_there_once_in_halves(prepared: Path, lists: dict[int, list[int]]) -> None:
-    expected = plainly_filtered(lists)
-    assert len(expected) < len(lists)
+def test_every_kept_playlist_is_written_once_in_halves(prepared: Path, playlists: dict[int, list[int]]) -> None:
+    expected = plainly_filtered(playlists)
+    assert len(expected) < len(playlists)
     splits = [decoded(prepared, split) for split in SPLITS]
     found = {number: halves for split in splits for number, halves in split.items()}
     assert sum(len(split) for split in splits) == len(found)
@@ -74,12 +74,12 @@ def test_every_list_that_the_rules_keep_is_there_once_in_halves(prepared: Path, 
     assert all(owner == (number % 7 if number > 5 else None) for number, (_, _, owner) in found.items())
 
 
-def test_splits_are_in_the_ratio_and_ids_of_training_come_first(prepared: Path, lists: dict[int, list[int]]) -> None:
-    schema, n = Schema.load(prepared), len(plainly_filtered(lists))
+def test_splits_have_the_ratios_and_seen_ids_come_first(prepared: Path, playlists: dict[int, list[int]]) -> None:
+    schema, n = Schema.load(prepared), len(plainly_filtered(playlists))
     rows = [schema.splits[split].rows for split in SPLITS]
     assert rows == [n * 8 // 10, n * 9 // 10 - n * 8 // 10, n - n * 9 // 10]
     assert schema.label is None
-    assert schema.entity("user").name == "list_id"
+    assert schema.entity("user").name == "playlist_id"
     assert schema.entity("user").num_seen == rows[0]
     item = schema.entity("item")
     trained = {i for first, rest, _ in decoded(prepared, "train").values() for i in first + rest}
@@ -89,20 +89,20 @@ def test_splits_are_in_the_ratio_and_ids_of_training_come_first(prepared: Path, 
     assert [column.max_length for column in schema.categorical if column.sequence] == lengths == [8, 8]
 
 
-def test_the_report_counts_every_raw_row(prepared: Path, lists: dict[int, list[int]]) -> None:
-    report, expected = Report.load(prepared), plainly_filtered(lists)
+def test_the_report_counts_every_raw_row(prepared: Path, playlists: dict[int, list[int]]) -> None:
+    report, expected = Report.load(prepared), plainly_filtered(playlists)
     kept = [item for items in expected.values() for item in items]
-    assert report.rows_read == sum(map(len, lists.values()))
+    assert report.rows_read == sum(map(len, playlists.values()))
     assert report.interactions == len(kept) == report.rows_read - sum(report.rows_dropped.values())
-    assert (report.lists, report.items) == (len(expected), len(set(kept)))
+    assert (report.sequences, report.items) == (len(expected), len(set(kept)))
     assert report.duplicate_pairs == len(kept) - sum(len(set(items)) for items in expected.values())
-    assert report.density == pytest.approx(len(kept) / (report.lists * report.items))
+    assert report.density == pytest.approx(len(kept) / (report.sequences * report.items))
     assert all(report.rows_dropped.values())
 
 
-def test_lists_stream_as_jagged_ids_in_order(prepared: Path) -> None:
+def test_sequences_are_streamed_as_jagged_ids_in_order(prepared: Path) -> None:
     schema = Schema.load(prepared)
-    rows = {row["list_id"]: row for row in read_split(prepared, "train")}
+    rows = {row["playlist_id"]: row for row in read_split(prepared, "train")}
     seen = []
     for batch in build_loader(prepared, schema, "train", 32, shuffle=True, workers=2):
         assert len(batch.items) == 0
@@ -115,7 +115,7 @@ def test_lists_stream_as_jagged_ids_in_order(prepared: Path) -> None:
     assert sorted(seen) == sorted(rows)
 
 
-def test_items_that_training_never_saw_are_looked_up_as_one_row(prepared: Path) -> None:
+def test_unseen_items_have_the_out_of_vocabulary_row(prepared: Path) -> None:
     schema = Schema.load(prepared)
     unseen = schema.entity("item").num_seen
     for split in ("validation", "test"):
@@ -124,33 +124,33 @@ def test_items_that_training_never_saw_are_looked_up_as_one_row(prepared: Path) 
         assert np.concatenate(streamed).tolist() == np.minimum(stored, unseen).tolist()
 
 
-def test_the_seed_alone_decides_the_split(tmp_path: Path, lists: dict[int, list[int]]) -> None:
-    source = str(write_release(tmp_path / "raw", lists))
+def test_only_the_seed_decides_the_split(tmp_path: Path, playlists: dict[int, list[int]]) -> None:
+    source = str(write_release(tmp_path / "raw", playlists))
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        prepare(ItemLists(source=source, file="AotM", **RULES), tmp_path / name, name="lists", seed=seed)
+        prepare(Playlists(source=source, file="AotM", **RULES), tmp_path / name, name="playlists", seed=seed)
     a, b, c = (decoded(tmp_path / name, "test") for name in "abc")
     assert a == b != c
 
 
-def test_counts_that_differ_from_the_published_ones_are_warned_of(tmp_path: Path, lists, caplog) -> None:
-    source = write_release(tmp_path / "raw", lists)
+def test_counts_that_differ_from_the_published_ones_are_logged_as_a_warning(tmp_path: Path, playlists, caplog) -> None:
+    source = write_release(tmp_path / "raw", playlists)
     prepare(AotM(source=str(source), file="AotM", owners=False, **RULES), tmp_path / "out", name="aotm")
-    assert "lists instead of 12,940" in caplog.text
+    assert "sequences instead of 12,940" in caplog.text
     assert "owner_id" not in {column.name for column in Schema.load(tmp_path / "out").categorical}
 
 
-def test_files_and_settings_that_cannot_be_used_are_refused(tmp_path: Path, lists: dict[int, list[int]]) -> None:
-    source = write_release(tmp_path / "raw", lists)
-    with pytest.raises(DataError, match=r"holds neither Zhihu\.txt nor Zhihu\.txt\.zip"):
-        prepare(ItemLists(source=str(source), file="Zhihu", **RULES), tmp_path / "out", name="x")
+def test_files_and_settings_that_cannot_be_used_are_refused(tmp_path: Path, playlists: dict[int, list[int]]) -> None:
+    source = write_release(tmp_path / "raw", playlists)
+    with pytest.raises(DataError, match=r"contains neither Zhihu\.txt nor Zhihu\.txt\.zip"):
+        prepare(Playlists(source=str(source), file="Zhihu", **RULES), tmp_path / "out", name="x")
     with pytest.raises(DataError, match=r"data\.min_length = 9, data\.max_length = 8"):
-        ItemLists(source=str(source), file="AotM", min_length=9, max_length=8)
-    with pytest.raises(DataError, match=r"no list is left of .*Lower data\.min_occurrences"):
+        Playlists(source=str(source), file="AotM", min_length=9, max_length=8)
+    with pytest.raises(DataError, match=r"no playlist is left of .*Lower data\.min_occurrences"):
         rules = RULES | {"min_occurrences": 10_000}
-        prepare(ItemLists(source=str(source), file="AotM", **rules), tmp_path / "out", name="x")
+        prepare(Playlists(source=str(source), file="AotM", **rules), tmp_path / "out", name="x")
     (source / "AotM_creator_list.dict").unlink()
     with pytest.raises(DataError, match=r"no such file.*data\.owners=false"):
-        prepare(ItemLists(source=str(source), file="AotM", **RULES), tmp_path / "out", name="x")
+        prepare(Playlists(source=str(source), file="AotM", **RULES), tmp_path / "out", name="x")
     assert not (tmp_path / "out").exists()
 
 
@@ -162,14 +162,14 @@ class Harmful:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (pickle.dumps({1: Harmful()}), r"may name nothing"),
-        (pickle.dumps([1, 2]), r"holds a list, not a dict"),
-        (pickle.dumps({1: "me"}), r"list 1 has the owner 'me'"),
+        (pickle.dumps({1: Harmful()}), r"only dicts of whole numbers are read"),
+        (pickle.dumps([1, 2]), r"a pickled list, not a dict"),
+        (pickle.dumps({1: "me"}), r"playlist 1 has the owner 'me'"),
         (b"no pickle", r"not a pickled dict"),
         (b"", r"not a pickled dict"),
     ],
 )
-def test_a_creators_file_cannot_run_code_nor_hold_other_things(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_creators_file_cannot_run_code_or_contain_other_values(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "creators.dict"
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):

@@ -1,0 +1,137 @@
+"""Settings of data sets whose raw rows are interactions of a user with an item."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_pipeline.errors import DataError
+from data_pipeline.preparation.dataset import Dataset
+from data_pipeline.preparation.interactions import InteractionRules, prepare_interactions
+from data_pipeline.preparation.report import Report
+from data_pipeline.preparation.saturation import SaturatedUsers
+from data_pipeline.preparation.sequences import prepare_sequences
+from data_pipeline.preparation.split import SplitBy, SplitRule, Validation
+from data_pipeline.preparation.workspace import Workspace
+from data_pipeline.schema import Schema
+from data_pipeline.types import NonNegativeInt, PositiveInt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interactions(Dataset):
+    """One raw row per interaction; a prepared row is an interaction or, with `sequences`, a sequence of items.
+
+    Attributes:
+        split: how rows are split (see `preparation.split.SplitRule`). None: ``given`` where the data set has its own
+            split, else ``leave_one_out`` for implicit feedback, else ``user_time`` where there is a time column, else
+            ``random``.
+        validation: what to do where the data set has its own split but no validation rows (see `SplitRule`): "none",
+            "leave_one_out" or "ratio".
+        implicit: keep only positives, each user-item pair once, and write interaction histories and candidates: for
+            collaborative filtering. None: where the data set has no labels.
+        core: for implicit feedback, keep users and items with at least this many rows. None: all.
+        candidates: for implicit feedback, items to rank with each positive of validation and test. 0: none.
+        saturated_users: for implicit feedback, users with too many items to draw a negative in training, or
+            `candidates` in validation and test: "error" refuses the data, "drop" leaves these users out and counts
+            them.
+        sequences: for implicit feedback, a row is a sequence of up to this many items and the next one, for sequential
+            models. None: a row is an interaction.
+    """
+
+    split: SplitBy | None = None
+    validation: Validation = "none"
+    implicit: bool | None = None
+    core: PositiveInt | None = None
+    candidates: NonNegativeInt = 99
+    saturated_users: SaturatedUsers = "error"
+    sequences: PositiveInt | None = None
+
+    def prepare(self, workspace: Workspace, folder: Path, name: str) -> tuple[Schema, Report]:
+        """Write the prepared rows. Settings that contradict each other are refused before a file is read."""
+        longest, rules = self.sequence_length, self.rules
+        source = self.read(workspace)
+        if longest is not None:
+            return prepare_sequences(workspace, source, rules, longest, folder, name)
+        return prepare_interactions(workspace, source, rules, folder, name)
+
+    @property
+    def rules(self) -> InteractionRules:
+        """The settings with their defaults resolved. Raises `DataError` where they contradict each other."""
+        implicit = self.is_implicit
+        return InteractionRules(
+            columns=self.columns,
+            split=self.split_rule,
+            implicit=implicit,
+            core=self.core,
+            candidates=self.candidates if implicit else 0,
+            saturated_users=self.saturated_users if implicit and self.sequences is None else None,
+            on_invalid=self.on_invalid,
+            row_group_size=self.row_group_size,
+            published=self.published,
+        )
+
+    @property
+    def is_implicit(self) -> bool:
+        """Raises `DataError` for labels where the data have none, and for a core without implicit feedback."""
+        if self.implicit is False and self.columns.without_labels:
+            raise DataError(
+                "data.implicit = false: the data have no labels. Set data.label=COLUMN, or data.rating=COLUMN"
+                " data.threshold=X, or data.implicit=true"
+            )
+        implicit = self.columns.without_labels if self.implicit is None else self.implicit
+        if self.core is not None and not implicit:
+            raise DataError(
+                f"data.core = {self.core}: only for implicit feedback. Set data.implicit=true, or data.core=null"
+            )
+        return implicit
+
+    @property
+    def split_by(self) -> SplitBy:
+        """Raises `DataError` for a split by time without a time column, or "given" without a column of splits."""
+        given, timed = self.columns.split is not None, self.columns.time is not None
+        if self.split is None:
+            if given or self.is_implicit:
+                return "given" if given else "leave_one_out"
+            return "user_time" if timed else "random"
+        if self.split == "given" and not given:
+            raise DataError(
+                "data.split = given: the data have no split of their own (custom data may, by"
+                " data.split_column=COLUMN). Set user_time, time or random"
+            )
+        if self.split in ("user_time", "time") and not timed:
+            raise DataError(f"data.split = {self.split}: needs data.time=COLUMN. Set it, or data.split=random")
+        return self.split
+
+    @property
+    def split_rule(self) -> SplitRule:
+        """Raises `DataError` where `split_by` does, and for a validation rule where the split is not "given"."""
+        by = self.split_by
+        if self.validation != "none" and by != "given":
+            raise DataError(
+                f"data.validation = {self.validation}: only for data.split = given; data.split = {by} makes its own"
+                " validation rows. Set data.validation=none"
+            )
+        return SplitRule.of(self.columns, by, self.ratios, self.is_implicit, self.validation)
+
+    @property
+    def sequence_length(self) -> int | None:
+        """Raises `DataError` for sequences of data without an order, or with another split than leave-one-out."""
+        if self.saturated_users != "error" and (self.sequences is not None or not self.is_implicit):
+            raise DataError(
+                f"data.saturated_users = {self.saturated_users}: only for negatives and candidates of implicit"
+                " feedback, which these data do not have. Set data.saturated_users=error"
+            )
+        if self.sequences is None:
+            return None
+        key = f"data.sequences = {self.sequences}"
+        if not self.is_implicit:
+            raise DataError(f"{key}: only for implicit feedback. Set data.implicit=true, or data.sequences=null")
+        if self.columns.time is None:
+            raise DataError(f"{key}: needs data.time=COLUMN to order the rows of a user. Set data.sequences=null")
+        if self.split_by != "leave_one_out":
+            raise DataError(
+                f"{key}, data.split = {self.split_by}: set data.split=leave_one_out, or data.sequences=null"
+            )
+        if self.columns.request is not None:
+            raise DataError(
+                f"{key}, data.request = {self.columns.request}: a sequence has no request. Set one of them to null"
+            )
+        return self.sequences

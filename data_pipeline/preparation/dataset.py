@@ -1,0 +1,55 @@
+"""What `data_pipeline.preparation.prepare` needs from a data set."""
+
+# No `from __future__ import annotations` here and in the data sets: their keys are checked against the annotations.
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from data_pipeline.preparation.columns import Columns
+from data_pipeline.preparation.delimited import OnInvalid
+from data_pipeline.preparation.read import Source
+from data_pipeline.preparation.report import Report
+from data_pipeline.preparation.workspace import Workspace
+from data_pipeline.schema import Schema
+from data_pipeline.types import PositiveFloat, PositiveInt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(ABC):
+    """Raw files of one data set. Its fields are the keys of ``configs/data/<name>.yaml``.
+
+    Attributes:
+        ratios: train : validation : test, for the splits that use ratios.
+        on_invalid: what to do with rows that break a rule: "error" refuses the data, "drop" leaves the rows out and
+            counts them in the report.
+        row_group_size: rows of a Parquet row group, the unit that ranks share; small splits get smaller ones.
+        memory_gb: memory for DuckDB in GB; larger tables go to disk.
+        published: counts that the publisher states, by name (users, items, interactions, samples or sequences). Other
+            counts are logged as a warning.
+    """
+
+    ratios: tuple[PositiveInt, PositiveInt, PositiveInt] = (8, 1, 1)
+    on_invalid: OnInvalid = "error"
+    row_group_size: PositiveInt = 65_536
+    memory_gb: PositiveFloat = 2.0
+    published: ClassVar[dict[str, int]] = {}
+
+    @property
+    @abstractmethod
+    def columns(self) -> Columns:
+        """Which columns of ``raw`` mean what."""
+
+    @abstractmethod
+    def read(self, workspace: Workspace) -> Source:
+        """Create the table ``raw``: the columns named in `columns`, and the file of each row as ``__file``."""
+
+    @abstractmethod
+    def prepare(self, workspace: Workspace, folder: Path, name: str) -> tuple[Schema, Report]:
+        """Read the raw rows and write all files of the prepared folder but ``schema.json`` and ``report.json``.
+
+        Args:
+            workspace: where the tables are made.
+            folder: the prepared folder, empty.
+            name: of the data set, for the schema.
+        """
