@@ -201,9 +201,9 @@ def test_categories_that_are_not_there_are_named(
     with pytest.raises(ConfigError, match=r"item_id\.parquet: no such file; make it: python launch/cluster_items\.py"):
         built(prepared_lists, runtime, "sequential.categories=kind")
     folder = with_categories(prepared_lists, tmp_path / "data")
-    with pytest.raises(ConfigError, match=r"lists\.categories = kinds: .* has kind; choose one"):
+    with pytest.raises(ConfigError, match=r"sequential\.categories = kinds: .* has kind; choose one"):
         built(folder, runtime, "sequential.categories=kinds")
-    with pytest.raises(ConfigError, match=r"lists\.two_stage = true: needs categories"):
+    with pytest.raises(ConfigError, match=r"sequential\.two_stage = true: needs categories"):
         built(folder, runtime, "sequential.two_stage=true")
     with pytest.raises(ConfigError, match=r"two_stage = true: not with softmax = sampled"):
         built(folder, runtime, "sequential.two_stage=true", "sequential.softmax=sampled")
