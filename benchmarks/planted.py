@@ -32,7 +32,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 import torch.distributed.checkpoint as dcp
 from omegaconf import OmegaConf
@@ -42,7 +41,6 @@ from sklearn.metrics import adjusted_mutual_info_score
 
 from cove_dist.composition import compose_yaml
 from cove_dist.config import RunConfig
-from cove_dist.inference.export import ids_file
 from cove_dist.quantization import perplexity
 from cove_dist.report.categories import load_categories
 from cove_dist.report.codes import EntityCodes, load_codes
@@ -51,6 +49,7 @@ from cove_dist.runs import load_saved_run
 from cove_dist.training.program import evaluate_run, find_checkpoint, train
 from data_pipeline.datasets.synthetic import Synthetic
 from data_pipeline.errors import UserError
+from data_pipeline.id_tables import read_original_ids
 from data_pipeline.json_files import to_json
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.schema import Schema
@@ -183,8 +182,7 @@ def load_embeddings(config: RunConfig, schema: Schema, checkpoint: Path) -> dict
 def seen_ids(config: RunConfig, schema: Schema, entity: str) -> pa.Array:
     """Original ids ``[n]``, in order of the embedding rows."""
     column = schema.entity(entity)
-    ids = pq.read_table(ids_file(config, column), columns=["original_id"])["original_id"]
-    return ids.slice(0, column.num_seen).combine_chunks()
+    return read_original_ids(config.data.path, column.table_name).slice(0, column.num_seen)
 
 
 def cluster(vectors: np.ndarray, planted: Planted, seed: int) -> np.ndarray:

@@ -31,35 +31,21 @@ def replaced_file(path: Path) -> Iterator[Path]:
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder to write to, and rename it to ``folder`` when the block ends.
 
-    After an error ``folder`` is unchanged. Only one process may write a folder at a time. Ranks that write one folder
-    together call `start_partial_folder` and `finish_partial_folder` on the main rank, with barriers between them.
+    After an error ``folder`` is unchanged. The temporary name contains the process id.
     """
-    partial = start_partial_folder(folder)
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
     try:
         yield partial
-        finish_partial_folder(folder)
+        replace_folder(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def partial_path(folder: Path) -> Path:
-    """Return where the contents of ``folder`` are written until they are complete."""
-    return folder.with_name(f"{folder.name}.partial")
-
-
-def start_partial_folder(folder: Path) -> Path:
-    """Create an empty folder at `partial_path`, without what an interrupted process may have left there."""
-    partial = partial_path(folder)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    return partial
-
-
-def finish_partial_folder(folder: Path) -> None:
-    """Rename the folder at `partial_path` to ``folder``, and remove the one that was there before."""
-    replaced = folder.with_name(f"{folder.name}.replaced")
-    shutil.rmtree(replaced, ignore_errors=True)
+def replace_folder(complete: Path, folder: Path) -> None:
+    """Rename ``complete`` to ``folder``, and remove the folder that was there before."""
+    before = folder.with_name(f"{folder.name}.{os.getpid()}.replaced")
     if folder.exists():
-        folder.rename(replaced)
-    partial_path(folder).rename(folder)
-    shutil.rmtree(replaced, ignore_errors=True)
+        folder.rename(before)
+    complete.rename(folder)
+    shutil.rmtree(before, ignore_errors=True)

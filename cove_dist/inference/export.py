@@ -40,6 +40,7 @@ from cove_dist.training.folders import replaced_folder
 from cove_dist.training.program import find_checkpoint
 from cove_dist.types import PositiveInt, Text
 from data_pipeline.errors import DataError
+from data_pipeline.id_tables import id_table_path
 from data_pipeline.json_files import to_json, write_json
 from data_pipeline.parquet_files import row_groups
 from data_pipeline.schema import Categorical, Schema
@@ -90,7 +91,7 @@ def export_codes(overrides: Sequence[str]) -> Path | None:
     checkpoint = find_checkpoint(run, config, request.checkpoint)
     schema = Schema.load(config.data.path)
     for entity in config.quantizer.levels():
-        check_ids(ids_file(config, schema.entity(entity)), schema.entity(entity))
+        check_ids(id_table_path(config.data.path, schema.entity(entity).table_name), schema.entity(entity))
     with process_group(request.device) as runtime:
         export_here(config, schema, runtime, checkpoint, folder, -(-request.batch_size // runtime.world_size))
     return folder if runtime.is_main else None
@@ -109,7 +110,7 @@ def export_here(
     with replaced_folder(folder, runtime) as target:
         figures = {}
         for entity in config.quantizer.levels():
-            path = ids_file(config, schema.entity(entity))
+            path = id_table_path(config.data.path, schema.entity(entity).table_name)
             figures[entity] = EntityExporter(model, schema, entity, runtime).write(path, target / entity, batch_size)
         if runtime.is_main:
             write_codebooks(model, config, schema, checkpoint, target / CODEBOOKS_FILE)
@@ -215,10 +216,6 @@ def _read(file: pq.ParquetFile, first: int, last: int) -> Iterator[pa.RecordBatc
     sizes = np.array([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
     for group, start, stop in slices(sizes, np.arange(len(sizes)), first, last):
         yield from file.read_row_group(group).slice(start, stop - start).to_batches()
-
-
-def ids_file(config: RunConfig, column: Categorical) -> Path:
-    return Path(config.data.path) / "ids" / f"{column.table_name}.parquet"
 
 
 def check_ids(path: Path, column: Categorical) -> None:

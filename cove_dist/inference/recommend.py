@@ -36,6 +36,7 @@ from cove_dist.training.folders import replaced_folder
 from cove_dist.training.program import find_checkpoint
 from cove_dist.types import PositiveInt, Text
 from data_pipeline.history import History
+from data_pipeline.id_tables import read_original_ids
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import SPLITS, Schema
 
@@ -121,7 +122,7 @@ def write_lists(
     batches: Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]], data: Path, schema: Schema, path: Path
 ) -> None:
     """Write users ``[B]`` with scores and items ``[B, k]``, batch after batch; -1 stands for no item."""
-    user_ids, item_ids = (original_ids(data, schema.entity(role).table_name) for role in ("user", "item"))
+    user_ids, item_ids = (read_original_ids(data, schema.entity(role).table_name) for role in ("user", "item"))
     form = pa.schema([("user", user_ids.type), ("rank", pa.int32()), ("item", item_ids.type), ("score", pa.float32())])
     with pq.ParquetWriter(path, form, compression="zstd") as writer:
         for users, scores, items in batches:
@@ -136,10 +137,6 @@ def write_lists(
             writer.write_batch(pa.record_batch(columns, schema=form))
 
 
-def original_ids(data: Path, table: str) -> pa.Array:
-    return pq.read_table(data / "ids" / f"{table}.parquet", columns=["original_id"])["original_id"].combine_chunks()
-
-
 def find_users(asked: str | list[int | str], data: Path, schema: Schema) -> np.ndarray:
     """Encoded ids, rising, each once.
 
@@ -149,7 +146,7 @@ def find_users(asked: str | list[int | str], data: Path, schema: Schema) -> np.n
     Raises:
         ConfigError: a file that cannot be read, no users, or users that the data has not.
     """
-    known = original_ids(data, schema.entity("user").table_name)
+    known = read_original_ids(data, schema.entity("user").table_name)
     if asked == "all":
         return np.arange(len(known))
     wanted = read_column(Path(asked)) if isinstance(asked, str) else pa.array(list(map(str, asked)))

@@ -10,15 +10,16 @@ from pathlib import Path
 import torch.distributed as dist
 
 from cove_dist.distributed import DistributedContext
+from data_pipeline.files import replace_folder
 
 
 @contextmanager
 def replaced_folder(folder: Path, runtime: DistributedContext) -> Iterator[Path]:
-    """A folder for every rank to write to, which takes the place of ``folder`` once all have. Collective.
+    """Yield a folder for all ranks to write to, and rename it to ``folder`` when all ranks have written. Collective.
 
-    Until then, and after a failure, ``folder`` is what it was.
+    After an error ``folder`` is unchanged.
     """
-    partial = folder.with_name(folder.name + ".partial")
+    partial = folder.with_name(f"{folder.name}.partial")
     if runtime.is_main:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
@@ -26,5 +27,4 @@ def replaced_folder(folder: Path, runtime: DistributedContext) -> Iterator[Path]
     yield partial
     dist.barrier()
     if runtime.is_main:
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        replace_folder(partial, folder)

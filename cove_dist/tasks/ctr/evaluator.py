@@ -21,6 +21,7 @@ from cove_dist.evaluation import CTRMetrics, FrequencyMetrics, Groups
 from cove_dist.tasks.ctr.model import Predictions
 from cove_dist.tasks.loaders import evaluation_loader
 from data_pipeline.batch import Batch
+from data_pipeline.id_tables import read_original_ids
 from data_pipeline.schema import REQUEST, Categorical, Schema
 from data_pipeline.streaming.loader import StreamLoader
 
@@ -111,12 +112,7 @@ class PredictionWriter:
     def __init__(self, path: Path, data: Path, schema: Schema) -> None:
         self.path = path
         entities = {role: schema.entity(role).table_name for role in ("user", "item")}
-        self._original = {
-            role: pq.read_table(data / "ids" / f"{table}.parquet", columns=["original_id"])[
-                "original_id"
-            ].combine_chunks()
-            for role, table in entities.items()
-        }
+        self._original = {role: read_original_ids(data, table) for role, table in entities.items()}
 
     def write(self, scored: Iterable[Scored]) -> Iterator[Scored]:
         schema = pa.schema(
