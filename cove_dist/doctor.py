@@ -7,7 +7,10 @@ import sys
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, distribution, version
 
-TESTED = {"torch": "2.13.0", "fbgemm": "1.8.0", "torchrec": "1.8.0"}
+TESTED = (  # the newest first; `make setup` installs it
+    {"torch": "2.13.0", "fbgemm": "1.8.0", "torchrec": "1.8.0"},
+    {"torch": "2.11.0", "fbgemm": "1.6.0", "torchrec": "1.6.1"},
+)
 FBGEMM_BUILDS = {"cpu": "fbgemm-gpu-cpu", "cuda": "fbgemm-gpu"}
 OTHERS = ("torchmetrics", "hydra-core", "pyarrow", "duckdb", "pydantic", "numpy")
 
@@ -51,13 +54,30 @@ def examine() -> Diagnosis:
 
 
 def mismatches(found: dict[str, str | None]) -> list[str]:
-    """torch, fbgemm and torchrec are built against each other: each minor release of one fits one of the others."""
+    """Compare the versions of torch, fbgemm and torchrec with those tested together.
+
+    The three are built against each other: a minor release of one fits one minor release of each of the others.
+
+    Args:
+        found: the installed version by name; None for a package that is missing, which fits every version.
+
+    Returns:
+        One problem per package that differs from the tested versions nearest to the installed ones; none if all fit.
+    """
+    wrong = min(
+        ([name for name, number in found.items() if not _fits(number, tested[name])] for tested in TESTED), key=len
+    )
+    allowed = "; or ".join(", ".join(f"{name} {number}" for name, number in tested.items()) for tested in TESTED)
     return [
-        f"{name} {number}: tested together are {', '.join(f'{n} {v}' for n, v in TESTED.items())}. Run `make setup`,"
-        " or install that triple for your accelerator."
-        for name, number in found.items()
-        if number is not None and number.split("+")[0].rsplit(".", 1)[0] != TESTED[name].rsplit(".", 1)[0]
+        f"{name} {found[name]}: not tested with the other versions; tested together are {allowed}. Run `make setup`, or"
+        " install one of these for your accelerator."
+        for name in wrong
     ]
+
+
+def _fits(number: str | None, tested: str) -> bool:
+    """Return whether a version has the major and minor number of the tested one."""
+    return number is None or number.split("+")[0].split(".")[:2] == tested.split(".")[:2]
 
 
 def examine_backend() -> tuple[str, list[str]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
+from cove_dist.torch_compat import all_gather, reduce_scatter
+
 
 def gather_rows(block: torch.Tensor, rows: int) -> torch.Tensor:
     """The whole ``[rows, d]`` of which this rank holds ``block [b, d]``. Collective, and so is its backward.
@@ -21,13 +23,13 @@ class _Gather(torch.autograd.Function):
         ranks = dist.get_world_size()
         ctx.held, ctx.padded = len(block), -(-rows // ranks) * ranks
         whole = block.new_empty(ctx.padded, block.shape[1])
-        dist.all_gather_single(whole, _pad(block, ctx.padded // ranks))
+        all_gather(whole, _pad(block, ctx.padded // ranks))
         return whole[:rows]
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         own = gradient.new_empty(ctx.padded // dist.get_world_size(), gradient.shape[1])
-        dist.reduce_scatter_single(own, _pad(gradient, ctx.padded))
+        reduce_scatter(own, _pad(gradient, ctx.padded))
         return own[: ctx.held], None
 
 

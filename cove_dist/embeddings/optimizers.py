@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.optim import _apply_optimizer_in_backward as apply_optimizer_in_backward
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
@@ -17,6 +16,7 @@ from cove_dist.embeddings.sharding import table_sharding
 from cove_dist.embeddings.sparse_optimizers import SparseAdam, SparseOptimizer, SparseRMSprop
 from cove_dist.embeddings.tables import Tables
 from cove_dist.errors import ConfigError
+from cove_dist.torch_compat import apply_optimizer_in_backward
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,

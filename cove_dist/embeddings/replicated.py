@@ -1,4 +1,4 @@
-"""Unpooled look-up in replicated tables on CPU, where fbgemm 1.8.0's dense kernel pools whatever it is told.
+"""Unpooled look-up in replicated tables on CPU, where fbgemm's dense kernel (1.6, 1.8) pools whatever it is told.
 
 Its result for a list of ids is their sum, right for lists of one id alone; TorchRec then fails to split it by column.
 """
@@ -16,6 +16,7 @@ from torchrec.distributed.batched_embedding_kernel import BatchedDenseEmbedding
 from torchrec.distributed.embedding import ShardedEmbeddingCollection
 
 from cove_dist.embeddings.sparse_optimizers import LookUpRows
+from cove_dist.torch_compat import lookups_of
 
 
 def look_up_unpooled(model: nn.Module, sparse_gradients: bool) -> None:
@@ -26,12 +27,13 @@ def look_up_unpooled(model: nn.Module, sparse_gradients: bool) -> None:
         sparse_gradients: keep gradients by row, for a `SparseOptimizer`, in place of those that DDP reduces.
     """
     for collection in (module for module in model.modules() if isinstance(module, ShardedEmbeddingCollection)):
-        for place, lookup in enumerate(collection._lookups):  # a list, not submodules
+        lookups = lookups_of(collection)
+        for position, lookup in enumerate(lookups):
             for module in lookup.modules():
                 if isinstance(module, BatchedDenseEmbedding) and module.emb_module.use_cpu:
                     module.emb_module.forward = partial(_rows, module.emb_module, sparse_gradients)
             if sparse_gradients and isinstance(lookup, DistributedDataParallel):
-                collection._lookups[place] = lookup.module
+                lookups[position] = lookup.module
 
 
 def _rows(

@@ -10,13 +10,14 @@ from torch import nn
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
-from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
+from torchrec.distributed.planner import EmbeddingShardingPlanner
 from torchrec.distributed.planner.types import ParameterConstraints, PlannerError
 from torchrec.distributed.types import ModuleSharder, ShardingPlan, ShardingType
 
 from cove_dist.config import EmbeddingsConfig
 from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX, base_table
 from cove_dist.errors import ConfigError
+from cove_dist.torch_compat import topology
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,12 @@ def plan_tables(
             min_partition=min(config.dim, 32),
         )
     planner = EmbeddingShardingPlanner(
-        topology=_topology(device_type, world_size, local_world_size),
+        topology=topology(
+            world_size=world_size,
+            local_world_size=local_world_size,
+            compute_device=device_type,
+            hbm_cap=_accelerator_memory(device_type),
+        ),
         batch_size=batch_size,
         constraints=constraints,
         debug=False,
@@ -107,12 +113,7 @@ def plan_tables(
         raise ConfigError(f"embeddings.sharding = {dict(config.sharding)}: no placement fits: {error}") from error
 
 
-def _topology(device_type: str, world_size: int, local_world_size: int) -> Topology:
-    memory = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
-    return Topology(
-        world_size=world_size,
-        local_world_size=local_world_size,
-        compute_device=device_type,
-        hbm_cap=memory if device_type == "cuda" else None,
-        created_by_factory=True,
-    )
+def _accelerator_memory(device_type: str) -> int | None:
+    """Return the bytes of memory of a GPU; None for tables on CPU, or to plan for GPUs on a machine without one."""
+    on_gpu = device_type == "cuda" and torch.cuda.is_available()
+    return torch.cuda.get_device_properties(0).total_memory if on_gpu else None

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cove_dist.embeddings.row_decay import RowDecay, looked_up
+from cove_dist.torch_compat import all_gather, whole_parameter
 
 Rows = tuple[torch.Tensor, torch.Tensor]  # ids [N] of rows of all tables, rising, each once; gradients [N, d]
 
@@ -62,11 +63,11 @@ class SparseOptimizer(torch.optim.Optimizer, ABC):
         wholes: dict[int, Rows] = {}
         for group in self.param_groups:
             for table in group["params"]:
-                whole = table._original_tensor
+                whole, offset = whole_parameter(table)
                 if id(whole) not in wholes:
                     wholes[id(whole)] = _averaged(whole, table.shape[1])
                 ids, gradients = wholes[id(whole)]
-                first = table._start_offset // table.shape[1]
+                first = offset // table.shape[1]
                 start, stop = torch.searchsorted(ids, torch.tensor([first, first + len(table)])).tolist()
                 rows, gradient, state = ids[start:stop] - first, gradients[start:stop], self.state[table]
                 if not state:
@@ -81,7 +82,8 @@ class SparseOptimizer(torch.optim.Optimizer, ABC):
         super().zero_grad(set_to_none)
         for group in self.param_groups:
             for table in group["params"]:
-                table._original_tensor.looked_up = []
+                whole, _ = whole_parameter(table)
+                whole.looked_up = []
 
 
 class SparseAdam(SparseOptimizer):
@@ -168,8 +170,8 @@ def _averaged(whole: torch.Tensor, dim: int) -> Rows:
     dist.all_gather(counts, torch.tensor(len(ids)))
     longest = int(max(counts))
     all_ids, all_gradients = ids.new_empty(ranks * longest), gradients.new_empty(ranks * longest, dim)
-    dist.all_gather_single(all_ids, F.pad(ids, (0, longest - len(ids)), value=-1))
-    dist.all_gather_single(all_gradients, F.pad(gradients, (0, 0, 0, longest - len(ids))))
+    all_gather(all_ids, F.pad(ids, (0, longest - len(ids)), value=-1))
+    all_gather(all_gradients, F.pad(gradients, (0, 0, 0, longest - len(ids))))
     present = all_ids >= 0
     return _summed(all_ids[present], all_gradients[present] / ranks)
 

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
+from cove_dist.torch_compat import all_gather, reduce_scatter
+
 WORKSPACE_CPU = 1 << 19  # scores in memory at a time; on CPU they should stay in the cache,
 WORKSPACE_ACCELERATOR = 1 << 26
 FEWEST = 32  # positions at a time, however large the vocabulary: fewer waste the matrix products
@@ -38,7 +40,7 @@ class Collectives:
         if self.group is None:
             return values
         gathered = values.new_empty(self.size * len(values), *values.shape[1:])
-        dist.all_gather_single(gathered, values.contiguous(), group=self.group)
+        all_gather(gathered, values.contiguous(), self.group)
         return gathered
 
     def scatter_sum(self, values: torch.Tensor) -> torch.Tensor:
@@ -46,7 +48,7 @@ class Collectives:
         if self.group is None:
             return values
         own = values.new_empty(len(values) // self.size, *values.shape[1:])
-        dist.reduce_scatter_single(own, values.contiguous(), group=self.group)
+        reduce_scatter(own, values.contiguous(), self.group)
         return own
 
     def _reduce(self, values: torch.Tensor, operation: dist.ReduceOp.RedOpType) -> torch.Tensor:

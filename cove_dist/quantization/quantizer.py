@@ -23,6 +23,7 @@ from cove_dist.quantization.precision import Convert, at_least_float32, keep_pre
 from cove_dist.quantization.search import Search, nearest_code
 from cove_dist.quantization.statistics import occurrences, shares
 from cove_dist.quantization.straight_through import CascadeSettings, StraightThroughCascade
+from cove_dist.torch_compat import inside_backward
 
 LossReduction = Literal["mean", "sum"]
 CodebookGradient = Literal["task_and_quantization", "quantization"]
@@ -221,7 +222,7 @@ class CascadedQuantizer(nn.Module):
             assignment = [first, *parents]
             every = torch.ones_like(first) if weights is None else weights
             chosen = self._count(assignment, every)
-            if self.training and not _is_repeated():
+            if self.training and not inside_backward():
                 self._gather(flat, weights, ids, first, chosen)
             mass = [shares(weight, dtype) for weight in (every, *chosen[:-1])]
             fused, loss = StraightThroughCascade.apply(flat, assignment, mass, self.settings, *codebooks)
@@ -276,8 +277,3 @@ class CascadedQuantizer(nn.Module):
     def _apply(self, fn: Convert, recurse: bool = True) -> CascadedQuantizer:
         """What ``to``, ``half``, ``bfloat16`` and ``cuda`` call."""
         return super()._apply(fn if self.moving_averages is None else keep_precision(fn), recurse)
-
-
-def _is_repeated() -> bool:
-    """Whether a backward pass is going on: then activation checkpointing repeats a forward pass that it has seen."""
-    return torch._C._current_graph_task_id() != -1  # torch.utils.checkpoint asks so itself

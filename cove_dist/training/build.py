@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torch.optim.lr_scheduler import LambdaLR
 from torchrec.distributed import DistributedModelParallel
 from torchrec.distributed.model_parallel import DefaultDataParallelWrapper
@@ -23,6 +22,7 @@ from cove_dist.embeddings.sharding import plan_tables, sharders
 from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX, table_names
 from cove_dist.tasks.registry import task_of
 from cove_dist.tasks.sequential.build import has_item_bias
+from cove_dist.torch_compat import ShardedTensor
 from cove_dist.training.optimization import build_optimizer, build_schedule
 from data_pipeline.schema import Schema
 

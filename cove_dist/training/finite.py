@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed._shard.sharded_tensor import ShardedTensor
 
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import TrainingError
+from cove_dist.torch_compat import ShardedTensor
 
 _NEVER = torch.iinfo(torch.int64).max
 _ADVICE = (

@@ -7,7 +7,7 @@ import torch
 from torchrec.distributed import DistributedModelParallel
 from torchrec.distributed.types import EmbeddingModuleShardingPlan
 
-from cove_dist.config import EmbeddingsConfig, OptimizerConfig
+from cove_dist.config import EmbeddingsConfig, TableOptimizerConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.embeddings.optimizers import fuse_optimizer
 from cove_dist.embeddings.sharding import plan_tables, sharders
@@ -39,7 +39,10 @@ class Tables(torch.nn.Module):
 
 def embeddings(optimizer: str = "rowwise_adagrad", **sharding: str) -> EmbeddingsConfig:
     return EmbeddingsConfig(
-        dim=DIM, init_std=0.1, optimizer=OptimizerConfig(optimizer, 0.1, 0.0), sharding={"default": "auto", **sharding}
+        dim=DIM,
+        init_std=0.1,
+        optimizer=TableOptimizerConfig(optimizer, 0.1, 0.0),
+        sharding={"default": "auto", **sharding},
     )
 
 

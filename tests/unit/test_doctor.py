@@ -22,8 +22,17 @@ def test_a_triple_that_does_not_match_is_named_with_the_remedy() -> None:
     assert "make setup" in problem
 
 
-def test_a_patch_release_and_a_local_build_match() -> None:
-    assert doctor.mismatches({"torch": "2.13.1+cu130", "fbgemm": "1.8.0", "torchrec": "1.8.0"}) == []
+@pytest.mark.parametrize(
+    "versions", [("2.13.1+cu130", "1.8.0", "1.8.0"), ("2.11.0+cpu", "1.6.0", "1.6.1")], ids=["newest", "oldest"]
+)
+def test_patch_releases_and_local_builds_of_all_tested_versions_are_accepted(versions: tuple[str, str, str]) -> None:
+    assert doctor.mismatches(dict(zip(("torch", "fbgemm", "torchrec"), versions, strict=True))) == []
+
+
+def test_packages_from_two_tested_sets_of_versions_are_refused() -> None:
+    [problem] = doctor.mismatches({"torch": "2.11.0", "fbgemm": "1.8.0", "torchrec": "1.8.0"})
+    assert "torch 2.11.0" in problem
+    assert "torch 2.13.0" in problem
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from cove_dist.evaluation.positions import Positions
 from cove_dist.evaluation.search import TopItems, best_items, mask_pairs, merge, merge_lists, pick_pairs, scored_chunks
 from cove_dist.models.cf.base import Recommender
 from cove_dist.tasks.cf.vectors import Vectors
+from cove_dist.torch_compat import all_gather
 from data_pipeline.history import History
 
 
@@ -149,5 +150,5 @@ def gather_padded(rows: torch.Tensor, value: float) -> torch.Tensor:
     padded = rows.new_full((int(longest), *rows.shape[1:]), value)
     padded[: len(rows)] = rows
     whole = rows.new_empty(int(longest) * dist.get_world_size(), *rows.shape[1:])
-    dist.all_gather_single(whole, padded)
+    all_gather(whole, padded)
     return whole

@@ -1,0 +1,97 @@
+"""The only file that uses APIs of torch and torchrec that are private or differ between the supported versions.
+
+`cove_dist.doctor` lists the supported versions. Modules without torchrec import this file too, so it imports torchrec
+only inside the functions that need it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import MutableSequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+# Private in torch 2.11 and 2.13, which have no public name for it; torchrec keeps sharded tables in it.
+from torch.distributed._shard.sharded_tensor import ShardedTensor
+
+# Private in torch 2.11 and 2.13: torchrec fuses an optimizer with the backward pass only where this call asked for it.
+from torch.distributed.optim import _apply_optimizer_in_backward as apply_optimizer_in_backward
+
+if TYPE_CHECKING:
+    from torchrec.distributed.planner import Topology
+
+__all__ = [
+    "ShardedTensor",
+    "all_gather",
+    "apply_optimizer_in_backward",
+    "inside_backward",
+    "lookups_of",
+    "reduce_scatter",
+    "topology",
+    "whole_parameter",
+]
+
+# torch 2.13 deprecates all_gather_into_tensor and reduce_scatter_tensor; torch 2.11 does not have the new names.
+_ALL_GATHER = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_REDUCE_SCATTER = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
+def all_gather(whole: torch.Tensor, block: torch.Tensor, group: dist.ProcessGroup | None = None) -> None:
+    """Write the blocks of all ranks to ``whole``, in the order of the ranks. Collective.
+
+    Args:
+        whole: ``[world_size * n, ...]``, overwritten.
+        block: contiguous ``[n, ...]``; n is equal on all ranks.
+        group: the ranks that take part; None for all ranks.
+    """
+    _ALL_GATHER(whole, block, group=group)
+
+
+def reduce_scatter(block: torch.Tensor, whole: torch.Tensor, group: dist.ProcessGroup | None = None) -> None:
+    """Write this rank's block of the sum of ``whole`` over the ranks to ``block``. Collective.
+
+    Args:
+        block: ``[n, ...]``, overwritten.
+        whole: contiguous ``[world_size * n, ...]``.
+        group: the ranks that take part; None for all ranks.
+    """
+    _REDUCE_SCATTER(block, whole, group=group)
+
+
+def topology(**arguments: Any) -> Topology:
+    """Build the description of the devices that torchrec's planner places tables on.
+
+    torchrec 1.8 warns about a topology that is built without ``created_by_factory``; torchrec 1.6 has no such argument.
+
+    Args:
+        arguments: the arguments of torchrec's `Topology`, except ``created_by_factory``.
+    """
+    from torchrec.distributed.planner import Topology
+
+    if "created_by_factory" in inspect.signature(Topology).parameters:
+        arguments["created_by_factory"] = True
+    return Topology(**arguments)
+
+
+def lookups_of(collection: nn.Module) -> MutableSequence[nn.Module]:
+    """Return the look-up modules of a `ShardedEmbeddingCollection`, one per kind of sharding, to change in place.
+
+    They are in a private list (torchrec 1.6 and 1.8), so that `nn.Module.modules` does not reach them.
+    """
+    return collection._lookups
+
+
+def whole_parameter(table: nn.Parameter) -> tuple[torch.Tensor, int]:
+    """Return the parameter that holds all tables of a group, and the index of a table's first element in it.
+
+    torchrec 1.6 and 1.8 keep both as private attributes of a `TableBatchedEmbeddingSlice`.
+    """
+    return table._original_tensor, table._start_offset
+
+
+def inside_backward() -> bool:
+    """Return whether a backward pass is running; torch 2.11 and 2.13 have no public call for it."""
+    return torch._C._current_graph_task_id() != -1  # `torch.utils.checkpoint` makes the same call
