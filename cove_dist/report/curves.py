@@ -14,9 +14,9 @@ from cove_dist.evaluation.declarations import is_metric, title
 from cove_dist.report.drawing import COLOURS, GREY, Picture, canvas, from_zero, label, logarithmic
 from cove_dist.report.run_folder import Record, Run, series
 
-_NOT_LOSSES = ("kind", "step", "epoch", "samples_per_second", "resident_mb")
+_NOT_LOSSES = ("kind", "step", "epoch", "samples_per_second", "resident_mb", "device_mb", "gradient_norm")
 _USAGE = ("perplexity_", "dead_")
-_COUNTS = ("revived_",)
+_OTHERS = ("revived_", "learning_rate_")
 _WIDE_RANGE = 5  # a ratio of codebook sizes, or of losses, from which a logarithmic scale reads better
 
 
@@ -52,7 +52,7 @@ def _draw_parts(axes: Axes, records: list[Record], parts: Sequence[str]) -> None
 
 
 def _is_loss(name: str) -> bool:
-    return name not in _NOT_LOSSES and not name.startswith(_USAGE + _COUNTS)
+    return name not in _NOT_LOSSES and not name.startswith(_USAGE + _OTHERS)
 
 
 def draw_validation(run: Run, folder: Path) -> list[Picture]:

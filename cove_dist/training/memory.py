@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 
 def resident_mb() -> float:
-    """Resident memory in MB, from Linux's ``/proc``."""
+    """Return the resident memory in MB, from Linux's ``/proc``."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def device_mb(device: torch.device) -> float:
+    """Return the most memory in MB that tensors have taken on a CUDA device since the process started."""
+    return torch.cuda.max_memory_allocated(device) / (1 << 20)

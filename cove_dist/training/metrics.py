@@ -13,7 +13,7 @@ from cove_dist.distributed import DistributedContext, max_over_ranks, sum_over_r
 from cove_dist.quantization import CodeUsage
 from cove_dist.tasks.base import StepOutput
 from cove_dist.training.codebooks import Quantizers, health
-from cove_dist.training.memory import resident_mb
+from cove_dist.training.memory import device_mb, resident_mb
 
 
 class IntervalMetrics:
@@ -79,6 +79,8 @@ class IntervalMetrics:
             figures["samples_per_second"] = timed_rows / seconds
             self._has_speed = True
         figures["resident_mb"] = max_over_ranks(resident_mb(), self._runtime.device)
+        if self._runtime.device.type == "cuda":
+            figures["device_mb"] = max_over_ranks(device_mb(self._runtime.device), self._runtime.device)
         if whole:
             self.restart()
         return figures

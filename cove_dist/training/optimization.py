@@ -63,6 +63,29 @@ class ClippedOptimizer(CombinedOptimizer):
         super().step(closure)
 
 
+def learning_rates(optimizer: CombinedOptimizer) -> dict[str, float]:
+    """Return the current rates as ``learning_rate_dense`` and ``learning_rate_tables``, of the parts that there are."""
+    parts = dict(optimizer.optimizers)
+    ordinary = dict(parts["replicated"].optimizers)
+    owners = {"dense": ordinary.get("dense"), "tables": ordinary.get("tables") or parts["fused"]}
+    return {
+        f"learning_rate_{name}": float(part.param_groups[0]["lr"])
+        for name, part in owners.items()
+        if part is not None and part.param_groups
+    }
+
+
+@torch.no_grad()
+def gradient_norm(model: DistributedModelParallel) -> torch.Tensor:
+    """Return the L2 norm of the last step's gradients of all parameters that every rank holds whole, a scalar.
+
+    Gradients of sharded tables are applied in the backward pass and have no part in it. Clipped ones count as clipped.
+    """
+    gradients = (parameter.grad for parameter in replicated_parameters(model).values())
+    present = [each.coalesce().values() if each.is_sparse else each for each in gradients if each is not None]
+    return nn.utils.get_total_norm(present) if present else torch.zeros(())
+
+
 def build_schedule(optimizer: torch.optim.Optimizer, warmup_steps: int) -> LambdaLR:
     """Learning rates that rise linearly over ``warmup_steps`` and stay."""
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup_steps)))

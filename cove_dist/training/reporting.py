@@ -1,8 +1,9 @@
-"""What a run says while it runs: a progress bar, TensorBoard, and JSON lines. Only rank 0 speaks."""
+"""Logging of a run: progress bar, TensorBoard, JSON lines (rank 0 only)."""
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -18,18 +19,22 @@ from data_pipeline.json_files import to_json
 
 logger = logging.getLogger(__name__)
 
+LEARNING_RATE = "learning_rate_"  # prefix of the metrics that are learning rates
+
 
 class Reporter:
-    """Shows and records figures by step.
+    """Shows and records metrics by step.
 
     Args:
         folder: the run folder; `None` shows and records nothing on disk (ranks but 0, debug mode).
         visible: whether this rank shows progress.
         first_step: steps already done; records after it, left by a run that was killed, are dropped.
         total_steps: of the whole run, for the bar.
+        epochs: of the whole run.
     """
 
-    def __init__(self, folder: Path | None, visible: bool, first_step: int, total_steps: int) -> None:
+    def __init__(self, folder: Path | None, visible: bool, first_step: int, total_steps: int, epochs: int) -> None:
+        self._epochs = epochs
         self._file = None
         self._board = None
         if folder is not None:
@@ -47,20 +52,31 @@ class Reporter:
         if self._progress is not None:
             self._progress.advance_to(step)
 
-    def record(self, kind: str, step: int, epoch: int, figures: Mapping[str, float]) -> None:
-        """Record figures of a kind: ``train`` or ``validation``."""
+    def record(
+        self, kind: str, step: int, epoch: int, metrics: Mapping[str, float], shown: Mapping[str, float] | None = None
+    ) -> None:
+        """Record metrics.
+
+        Args:
+            kind: ``train``, ``validation`` or ``codebooks``.
+            step: optimizer steps done.
+            epoch: epochs completed.
+            metrics: by name.
+            shown: further values for the progress line, such as the best validation metric.
+        """
         if self._file is not None:
-            self._file.write(to_json({"kind": kind, "step": step, "epoch": epoch, **figures}) + "\n")
+            self._file.write(to_json({"kind": kind, "step": step, "epoch": epoch, **metrics}) + "\n")
         if self._board is not None:
-            for name, value in figures.items():
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+            for name, value in metrics.items():
+                self._board.add_scalar(board_tag(kind, name), value, step)
         if not self._visible:
             return
-        text = "  ".join(f"{name} {_short(value)}" for name, value in figures.items())
+        current = min(epoch + 1, self._epochs) if kind == "train" else epoch
+        text = "  ".join(f"{name}={_short(value)}" for name, value in {**metrics, **(shown or {})}.items())
         if self._progress is not None and kind == "train":
-            self._progress.show(epoch, text)
+            self._progress.show(f"epoch {current}/{self._epochs}", text)
         else:
-            logger.info("epoch %d, step %d, %s: %s", epoch, step, kind, text)
+            logger.info("epoch %d/%d, step %d, %s: %s", current, self._epochs, step, kind, text)
 
     def close(self) -> None:
         if self._progress is not None:
@@ -72,10 +88,10 @@ class Reporter:
 
 
 class StepProgress(Progress):
-    """A bar over the steps of a run, and under it the latest figures."""
+    """A bar over the steps of a run, and under it the latest metrics. Lines wrap between metrics, never inside one."""
 
     def __init__(self, first_step: int, total_steps: int) -> None:
-        self._figures = ""
+        self._metrics = ""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         super().__init__(*columns, console=console)
         self._bar = self.add_task("training", total=total_steps, completed=first_step)
@@ -83,13 +99,36 @@ class StepProgress(Progress):
     def advance_to(self, step: int) -> None:
         self.update(self._bar, completed=step)
 
-    def show(self, epoch: int, figures: str) -> None:
-        self._figures = figures
-        self.update(self._bar, description=f"epoch {epoch}")
+    def show(self, description: str, metrics: str) -> None:
+        self._metrics = metrics
+        self.update(self._bar, description=description)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
-        yield Text(self._figures)
+        yield Text(self._metrics)
+
+
+def board_tag(kind: str, name: str) -> str:
+    """Return the TensorBoard tag of a metric, grouped by what it measures.
+
+    Examples: ``loss/task``, ``codes/item/level_1/perplexity``, ``speed/samples_per_second``, ``lr/tables``,
+    ``memory/resident_mb``, ``validation/ndcg@10``.
+    """
+    if of_level := re.fullmatch(r"(perplexity|dead|revived)_(\w+)_(\d+)", name):
+        measure, entity, level = of_level.groups()
+        group = "codes" if kind == "train" else "codes_of_epoch"
+        return f"{group}/{entity}/level_{level}/{measure}"
+    if kind != "train":
+        return f"{kind}/{name}"
+    if name.startswith(LEARNING_RATE):
+        return f"lr/{name.removeprefix(LEARNING_RATE)}"
+    groups = {
+        "samples_per_second": "speed",
+        "resident_mb": "memory",
+        "device_mb": "memory",
+        "gradient_norm": "gradients",
+    }
+    return f"{groups.get(name, 'loss')}/{name}"
 
 
 def drop_records_after(path: Path, step: int) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from torchrec.distributed.train_pipeline import TrainPipelineBase, TrainPipelineSparseDist
 
 from cove_dist.config import RunConfig
+from cove_dist.console import console
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import TrainingError
 from cove_dist.evaluation.declarations import higher_is_better
@@ -32,10 +33,11 @@ from cove_dist.training.codebooks import Codebooks
 from cove_dist.training.debug import show_shapes_once
 from cove_dist.training.finite import LossCheck, check_state
 from cove_dist.training.metrics import IntervalMetrics
-from cove_dist.training.optimization import replicated_state
+from cove_dist.training.optimization import gradient_norm, learning_rates, replicated_state
 from cove_dist.training.replicas import check_replicas
 from cove_dist.training.reporting import Reporter
 from cove_dist.training.resume import Change, changes_since
+from cove_dist.training.summary import describe_start, sharding_table
 from data_pipeline.batch import Batch
 from data_pipeline.fingerprint import data_fingerprint
 from data_pipeline.schema import Schema
@@ -136,6 +138,8 @@ class Trainer:
             TrainingError: on every rank; training diverged, or replicas drifted apart.
         """
         self._start_writing(folder)
+        if self.runtime.is_main:
+            self._describe_start()
         self.trainable.model.train()
         with closing(self.reporter):
             try:
@@ -150,6 +154,12 @@ class Trainer:
                 raise
             self._stop_writing()
         return self.position
+
+    def _describe_start(self) -> None:
+        rows, steps = self.schema.splits["train"].rows, len(self.train_loader)
+        for line in describe_start(self.trainable.model, self.runtime, rows, steps):
+            logger.info(line)
+        console.print(sharding_table(self.trainable.model))
 
     def _train_epoch(self, batches: EpochIterator) -> None:
         for output in self.steps(batches):
@@ -167,7 +177,8 @@ class Trainer:
             files = CheckpointFolder(folder / CHECKPOINTS)
             self.writer = CheckpointWriter(files, self.runtime, settings.keep, stopping.metric)
         main, self._reported = self.runtime.is_main, self.position.step
-        self.reporter = Reporter(folder if main else None, main, self.position.step, self._total_steps())
+        epochs = self.config.trainer.epochs
+        self.reporter = Reporter(folder if main else None, main, self.position.step, self._total_steps(), epochs)
 
     def _stop_writing(self) -> None:
         if self.writer is not None:
@@ -206,7 +217,10 @@ class Trainer:
         step = self.position.step
         whole = step % self.config.trainer.log_every == 0
         figures = self.window.close(whole=whole)
-        self.reporter.record("train", step, self.position.epoch, figures)
+        figures |= learning_rates(self.trainable.optimizer)
+        figures["gradient_norm"] = gradient_norm(self.trainable.model).item()
+        best = {} if self.position.best is None else {"best": self.position.best}
+        self.reporter.record("train", step, self.position.epoch, figures, shown=best)
         if whole:
             self.codebooks.watch(figures)
         self._reported = step

@@ -13,11 +13,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cove_dist.errors import ConfigError
 from cove_dist.runs import LOG_FILE, read_records
-from cove_dist.training.reporting import Reporter
+from cove_dist.training.reporting import Reporter, board_tag
 
 
 def report(folder: Path, first_step: int, steps: range, scale: float) -> None:
-    reporter = Reporter(folder, True, first_step, 100)
+    reporter = Reporter(folder, True, first_step, 100, 3)
     for step in steps:
         reporter.record("train", step, 0, {"loss": scale * step})
     reporter.close()
@@ -31,7 +31,7 @@ def test_a_resumed_run_replaces_the_records_after_its_step(tmp_path: Path, monke
     records = read_records(tmp_path / LOG_FILE)
     assert [record["loss"] for record in records] == [1.0, 2.0, 3.0, 40.0, 50.0, 60.0]
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert [event.value for event in board.Scalars("train/loss")] == [1.0, 2.0, 3.0, 40.0, 50.0, 60.0]
+    assert [event.value for event in board.Scalars("loss/loss")] == [1.0, 2.0, 3.0, 40.0, 50.0, 60.0]
 
 
 def test_a_metric_that_is_not_defined_is_null_in_the_log_and_nan_when_read(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_metric_that_is_not_defined_is_null_in_the_log_and_nan_when_read(tmp_p
 
 def test_a_rank_that_is_not_visible_says_and_writes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        reporter = Reporter(None, False, 0, 10)
+        reporter = Reporter(None, False, 0, 10, 1)
         reporter.record("train", 1, 0, {"loss": 1.0})
         reporter.close()
     assert not caplog.records
@@ -65,3 +65,37 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
     (tmp_path / LOG_FILE).write_text('{"step": 1}\n{"step"\n{"step": 3}\n')
     with pytest.raises(ConfigError, match=r"log\.jsonl, line 2: not a record .*remove the line"):
         read_records(tmp_path / LOG_FILE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "tag"),
+    [
+        ("train", "loss", "loss/loss"),
+        ("train", "quantization_item", "loss/quantization_item"),
+        ("train", "perplexity_item_1", "codes/item/level_1/perplexity"),
+        ("train", "revived_user_2", "codes/user/level_2/revived"),
+        ("codebooks", "dead_item_2", "codes_of_epoch/item/level_2/dead"),
+        ("train", "samples_per_second", "speed/samples_per_second"),
+        ("train", "learning_rate_tables", "lr/tables"),
+        ("train", "gradient_norm", "gradients/gradient_norm"),
+        ("train", "resident_mb", "memory/resident_mb"),
+        ("validation", "ndcg@10", "validation/ndcg@10"),
+    ],
+)
+def test_tags_are_grouped_by_what_they_measure(kind: str, name: str, tag: str) -> None:
+    assert board_tag(kind, name) == tag
+
+
+def test_a_line_says_the_epoch_and_keeps_name_and_value_together(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        reporter = Reporter(tmp_path, True, 0, 10, 3)
+        reporter.record("train", 1, 0, {"loss": 0.5, "samples_per_second": 12345.6}, shown={"best": 0.25})
+        reporter.record("validation", 4, 1, {"auc": 0.75})
+        reporter.close()
+    assert caplog.messages == [
+        "epoch 1/3, step 1, train: loss=0.5  samples_per_second=12,346  best=0.25",
+        "epoch 1/3, step 4, validation: auc=0.75",
+    ]
+    assert "best" not in read_records(tmp_path / LOG_FILE)[0]

@@ -1,0 +1,58 @@
+"""The summary that rank 0 logs before the first step: machine, data, parameters, and where every table goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from rich.table import Table
+from torchrec.distributed import DistributedModelParallel
+from torchrec.distributed.types import EmbeddingModuleShardingPlan
+
+from cove_dist.distributed import DistributedContext
+
+_MB = 1 << 20
+
+
+def describe_start(
+    model: DistributedModelParallel, context: DistributedContext, rows: int, steps_per_epoch: int
+) -> list[str]:
+    """Describe what will be trained, one fact a line.
+
+    Args:
+        model: the sharded model.
+        context: of this rank.
+        rows: rows of the training split.
+        steps_per_epoch: optimizer steps of an epoch.
+    """
+    tables = sum(count for _, _, count, _ in _shapes(model))
+    dense = sum(parameter.numel() for parameter in model.module.objective.parameters())
+    return [
+        f"device: {context.device}, ranks: {context.world_size}",
+        f"training rows: {rows:,}, steps per epoch: {steps_per_epoch:,}",
+        f"parameters: {tables:,} in tables ({4 * tables / _MB:,.1f} MB in float32), {dense:,} in the model",
+    ]
+
+
+def sharding_table(model: DistributedModelParallel) -> Table:
+    """Tabulate the sharding plan: every table with its shape, bytes, sharding, kernel and ranks."""
+    shown = Table("table", "rows", "dim", "MB", "sharding", "kernel", "ranks", title="sharding plan")
+    for name, (rows, dim), count, (sharding, kernel, ranks) in _shapes(model):
+        shown.add_row(name, f"{rows:,}", str(dim), f"{4 * count / _MB:,.1f}", sharding, kernel, ranks)
+    return shown
+
+
+def _shapes(
+    model: DistributedModelParallel,
+) -> Iterator[tuple[str, tuple[int, int], int, tuple[str, str, str]]]:
+    """Yield every table: its name, (rows, dim), number of weights, and (sharding, kernel, ranks)."""
+    states = model.module.tables.state_dict()
+    weights: dict[str, torch.Tensor] = {
+        key.split(".")[-2]: weight for key, weight in states.items() if key.endswith(".weight")
+    }
+    for plan in model.plan.plan.values():
+        assert isinstance(plan, EmbeddingModuleShardingPlan)
+        for name, parameter in plan.items():
+            rows, dim = weights[name].size()
+            ranks = ", ".join(map(str, parameter.ranks or []))
+            yield name, (rows, dim), rows * dim, (parameter.sharding_type, parameter.compute_kernel, ranks)

@@ -1,0 +1,62 @@
+"""The summary before the first step, and the values of the optimizer that are logged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from cove_dist.composition import load_run_config
+from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.embeddings.tables import FIRST_ORDER_DIM
+from cove_dist.training.optimization import gradient_norm, learning_rates
+from cove_dist.training.summary import describe_start, sharding_table
+from cove_dist.training.trainer import Trainer
+from data_pipeline.schema import Schema
+from tests.configurations import ROW_WISE, small_run
+
+
+@pytest.fixture(scope="module")
+def context() -> Iterator[DistributedContext]:
+    with process_group("cpu") as context:
+        yield context
+
+
+def trainer_of(prepared: Path, context: DistributedContext, *overrides: str) -> Trainer:
+    config, _ = load_run_config(small_run(prepared, "unused", *overrides))
+    return Trainer(config, Schema.load(prepared), context)
+
+
+def test_the_summary_counts_rows_steps_and_parameters(prepared: Path, context: DistributedContext) -> None:
+    schema, trainer = Schema.load(prepared), trainer_of(prepared, context)
+    rows = schema.splits["train"].rows
+    lines = "\n".join(describe_start(trainer.trainable.model, context, rows, len(trainer.train_loader)))
+    tables = sum(column.num_rows for column in schema.categorical) * (8 + FIRST_ORDER_DIM)
+    dense = sum(parameter.numel() for parameter in trainer.trainable.model.module.objective.parameters())
+    assert f"training rows: {rows:,}, steps per epoch: {-(-rows // 240)}" in lines
+    assert f"parameters: {tables:,} in tables" in lines
+    assert f", {dense:,} in the model" in lines
+
+
+def test_the_plan_names_every_table_and_where_it_is(prepared: Path, context: DistributedContext) -> None:
+    printed = Console(width=120)
+    with printed.capture() as captured:
+        printed.print(sharding_table(trainer_of(prepared, context, *ROW_WISE).trainable.model))
+    text = captured.get()
+    assert all(column.table_name in text for column in Schema.load(prepared).categorical)
+    assert "row_wise" in text
+    assert "fused" in text
+
+
+def test_learning_rates_and_the_gradient_norm_are_the_optimizers(prepared: Path, context: DistributedContext) -> None:
+    rates = ("trainer.optimizer.learning_rate=0.25", "embeddings.optimizer.learning_rate=0.5", "trainer.warmup_steps=2")
+    trainer = trainer_of(prepared, context, *rates)
+    assert learning_rates(trainer.trainable.optimizer) == {"learning_rate_dense": 0.125, "learning_rate_tables": 0.25}
+    next(trainer.steps(iter(trainer.train_loader)))
+    assert learning_rates(trainer.trainable.optimizer) == {"learning_rate_dense": 0.25, "learning_rate_tables": 0.5}
+    gradients = [p.grad.double().flatten() for p in trainer.trainable.model.parameters() if p.grad is not None]
+    assert gradient_norm(trainer.trainable.model).item() == pytest.approx(torch.cat(gradients).norm().item())
+    assert gradient_norm(trainer.trainable.model) > 0
