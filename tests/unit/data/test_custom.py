@@ -13,6 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
+from cove_dist.composition import compose_yaml
 from data_pipeline.preparation.dataset import Dataset
 from data_pipeline.preparation.report import Report
 from tests.unit.data.prepare_helpers import (
@@ -145,7 +146,7 @@ def test_a_column_of_splits(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_shipped_configuration_has_exactly_the_keys_of_its_class(path):
-    config = OmegaConf.to_container(OmegaConf.load(path))
+    config = OmegaConf.to_container(compose_yaml("prepare", [f"data={path.stem}"]).data)
     module, name = config.pop("_target_").rsplit(".", 1)
     assert (config.pop("name"), config.pop("path")) == (path.stem, f"data/{path.stem}")
     dataset = getattr(import_module(module), name)
