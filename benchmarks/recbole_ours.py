@@ -34,7 +34,7 @@ class Ours:
     def __init__(self, config: RunConfig, schema: Schema, runtime: DistributedContext) -> None:
         self.trainer = Trainer(config, schema, runtime)
         self.trainer.trainable.model.train()
-        self.name = f"ours, {config.model['_target_'].rsplit('.', 1)[1]}"
+        self.name = f"ours, {config.model.name}"
         self.steps_per_epoch = len(self.trainer.train_loader)
         self._evaluate_test = task_of(config).build_evaluator(config, schema, "test", runtime, {})
         self._tested: epochs.Metrics = {}

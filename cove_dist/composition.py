@@ -14,9 +14,11 @@ from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from cove_dist.checks import check, check_arguments, target
+from cove_dist.checks import check
 from cove_dist.config import DataConfig, RunConfig
 from cove_dist.errors import ConfigError
+from cove_dist.model_spec import ModelSpec, model_class
+from cove_dist.models.base import Model
 from cove_dist.overrides import key_of, prepared, quoted, value_of
 from cove_dist.rules import check_quantizer, check_sections, refuse_idle
 from cove_dist.yaml_groups import (
@@ -33,8 +35,8 @@ from cove_dist.yaml_groups import (
 )
 
 __all__ = [
-    "check", "check_arguments", "check_run_config", "compose_yaml", "config_folder", "keys", "load_run_config",
-    "load_settings", "options", "read_yaml", "target",
+    "check", "check_run_config", "compose_yaml", "config_folder", "keys", "load_run_config",
+    "load_settings", "options", "read_yaml",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -122,29 +124,27 @@ def check_run_config(composed: DictConfig) -> RunConfig:
         if not isinstance(values.get(section), dict):
             raise ConfigError(f"{section}: missing")
     values["data"] = {f.name: values["data"][f.name] for f in fields(DataConfig) if f.name in values["data"]}
-    model_class, arguments = target(values["model"], "model")
-    task = task_of_class(model_class)
+    spec = ModelSpec.resolve(values["model"])
+    values["model"], task = spec, task_of_class(spec.kind)
     for key in foreign_keys(task):
         _remove(values, key.split("."))
     config = check(RunConfig, values)
-    check_arguments(model_class, arguments, "model")
     check_sections(config, task)
     config.check_evaluation(task)
     check_quantizer(config, task)
     return config
 
 
-def task_of_class(model_class: type) -> str:
-    """The task that a model's class names.
+def task_of_class(kind: type[Model]) -> str:
+    """Return the name of the task that trains a class of models.
 
     Raises:
-        ConfigError: it names none.
+        ConfigError: The class names no task that is registered.
     """
-    task = getattr(model_class, "task", None)
+    task = getattr(kind, "task", None)
     if task not in TASKS:
         raise ConfigError(
-            f"model._target_ = {model_class.__module__}.{model_class.__name__}: is no model; allowed are classes whose"
-            f" attribute `task` is one of {', '.join(TASKS)}"
+            f"model._target_ = {kind.__module__}.{kind.__name__}: task = {task}: allowed are {', '.join(TASKS)}"
         )
     return task
 
@@ -175,8 +175,8 @@ def _choices(overrides: Sequence[str]) -> Choices:
 def _chosen(overrides: tuple[str, ...]) -> Choices:
     composed = compose_groups("train", overrides, with_hydra=True)
     chosen = {group: composed.hydra.runtime.choices.get(group) for group in GROUPS}
-    model_class, _ = target(cast(dict[str, Any], OmegaConf.to_container(composed.model)), "model")
-    return Choices(task_of_class(model_class), chosen)
+    section = cast(dict[str, Any], OmegaConf.to_container(composed.model))
+    return Choices(task_of_class(model_class(section)), chosen)
 
 
 def _compose_run(overrides: Sequence[str], choices: Choices) -> DictConfig:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from annotated_types import Gt, Le, Lt
-from pydantic import ConfigDict
+from pydantic import ConfigDict, InstanceOf
 from pydantic.dataclasses import dataclass
 
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import metric_names
 from cove_dist.evaluation.declarations import FULL_PREFIX, direction
 from cove_dist.evaluation.protocol import Group, Protocol, check_protocol, protocol_of
+from cove_dist.model_spec import ModelSpec
 from cove_dist.types import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -301,7 +303,7 @@ class RunConfig:
     """A run: of the sections ``negatives`` and ``lists`` it has that of its own task, and no other."""
 
     data: DataConfig
-    model: dict[str, Any]
+    model: InstanceOf[ModelSpec]
     embeddings: EmbeddingsConfig
     quantizer: QuantizerConfig
     trainer: TrainerConfig
@@ -310,6 +312,10 @@ class RunConfig:
     output: Text
     negatives: NegativesConfig | None = None
     sequential: SequentialConfig | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Return the settings as nested mappings of plain values, the model as its section."""
+        return asdict(self) | {"model": self.model.section}
 
     def check_evaluation(self, task: str, schema: Schema | None = None) -> None:
         """Refuse to stop by a metric, or to rank by a protocol, that the task does not have, or the data once known.

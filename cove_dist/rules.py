@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -10,9 +9,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cove_dist.checks import target
 from cove_dist.config import RunConfig
 from cove_dist.errors import ConfigError
+from cove_dist.models.base import Model
+from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.overrides import flat
 
 LEVELS = ("quantizer.user_levels", "quantizer.item_levels")
@@ -30,7 +30,7 @@ class Rule:
     """
 
     keys: tuple[str, ...]
-    acts: Callable[[RunConfig, Any], bool]
+    acts: Callable[[RunConfig, type[Model]], bool]
     why: str
     like: str | None = None
 
@@ -38,17 +38,17 @@ class Rule:
         return key not in LEVELS and any(fnmatchcase(key, pattern) for pattern in self.keys)
 
 
-def _is_quantized(config: RunConfig, _: Any) -> bool:
+def _is_quantized(config: RunConfig, _: type[Model]) -> bool:
     return bool(config.quantizer.levels())
 
 
-def _has_dense_parameters(config: RunConfig, model: Any) -> bool:
+def _has_dense_parameters(config: RunConfig, model: type[Model]) -> bool:
     learned = _is_quantized(config, model) and config.quantizer.learning == "gradient"
-    return learned or getattr(model, "has_parameters", True)
+    return learned or model.has_parameters
 
 
-def _masks_items(_: RunConfig, model: Any) -> bool:
-    return "masked" in inspect.signature(model.forward).parameters
+def _masks_items(_: RunConfig, model: type[Model]) -> bool:
+    return issubclass(model, SequentialModel) and model.reads_masked_items
 
 
 RULES = (
@@ -103,7 +103,7 @@ RULES = (
     ),
     Rule(
         ("sequential.curriculum_steps",),
-        lambda _, model: model.decoding == "parallel",
+        lambda _, model: issubclass(model, SequentialModel) and model.decoding == "parallel",
         "this model does not predict all targets at once; acts with model=fans",
     ),
 )
@@ -120,7 +120,7 @@ def refuse_idle(config: RunConfig, composed: DictConfig, defaults: Mapping[str, 
     Raises:
         ConfigError: one line per key, with its value, the reason, and its default, which is allowed.
     """
-    model, _ = target(config.model, "model")
+    model = config.model.kind
     values, usual = flat(OmegaConf.to_container(composed)), flat(defaults)
     lines = []
     for key, value in values.items():

@@ -14,7 +14,8 @@ from typing import Any
 
 from rich.console import Console
 
-from cove_dist.composition import check_arguments, load_settings, target
+from cove_dist.checks import check_arguments, target
+from cove_dist.composition import load_settings
 from cove_dist.config import settings
 from cove_dist.types import NonNegativeInt, Text
 from data_pipeline.preparation.prepare import prepare

@@ -20,7 +20,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import torch
 
-from cove_dist.composition import load_settings, target
+from cove_dist.composition import load_settings
 from cove_dist.config import RunConfig, settings
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import ConfigError
@@ -67,7 +67,7 @@ def recommend(overrides: Sequence[str]) -> Path | None:
     """
     request = load_settings(RecommendConfig, "recommend", overrides)
     config, run = load_saved_run(request.run)
-    head_class, _ = target(config.model, "model")
+    head_class = config.model.kind
     if head_class.task != "cf":
         raise ConfigError(
             f"run = {run}: {head_class.__name__} recommends nothing; give a run of collaborative filtering"

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from cove_dist.composition import target
 from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.evaluation import Groups
@@ -57,7 +56,7 @@ TASKS = {
 
 def task_name(config: RunConfig) -> str:
     """Return the name of the task that a configuration's model is for."""
-    return target(config.model, "model")[0].task
+    return config.model.kind.task
 
 
 def task_of(config: RunConfig) -> Task:

@@ -107,7 +107,7 @@ def untrained(model: nn.Module) -> list[str]:
 def describe_model(config: RunConfig, schema: Schema) -> dict[str, Any]:
     """What must agree for a checkpoint to fit: the head, the tables and the codebooks."""
     return {
-        "model": config.model,
+        "model": config.model.section,
         "embeddings.dim": config.embeddings.dim,
         "quantizer levels": config.quantizer.levels(),
         "quantizer.learning": config.quantizer.learning if config.quantizer.levels() else None,

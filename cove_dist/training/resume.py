@@ -85,7 +85,7 @@ def changes_since(folder: Path, meta: CheckpointMeta, config: RunConfig, data: s
             f"output = {folder}: cannot be resumed, because its configuration is not known: {error}"
         ) from error
     same_data = meta.data == data
-    changes = differences(asdict(saved), asdict(config))
+    changes = differences(saved.plain(), config.plain())
     refused = [change for change in changes if not _may_change(change.key, same_data=same_data)]
     if meta.data and not same_data and not any(change.key == "data.path" for change in refused):
         refused.append(Change(f"content of data.path = {config.data.path}", meta.data[:12], data[:12]))

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from cove_dist.composition import load_run_config, target
+from cove_dist.composition import load_run_config
 from cove_dist.config import RunConfig
 from cove_dist.embeddings.initialization import fill_normal_
 from cove_dist.models.cf.base import Recommender
@@ -28,10 +28,10 @@ class Reference:
         self.config: RunConfig = load_run_config(overrides)[0]
         self.folder = Path(self.config.data.path)
         self.schema = Schema.load(self.folder)
-        head_class, arguments = target(self.config.model, "model")
+        head_class = self.config.model.kind_of(Recommender)
         sizes = (len(self.schema.attributes),) if head_class.uses_attributes else ()
         torch.manual_seed(self.config.seed)
-        self.head: Recommender = head_class(self.config.embeddings.dim, *sizes, **arguments)
+        self.head = self.config.model.build(Recommender, self.config.embeddings.dim, *sizes)
         self.quantizers = build_quantizers(self.config, head_class.rows_per_id)
         rows = {name: self.schema.entity(name[:4]).num_rows for name in ("user_id", "item_id")}
         if head_class.uses_attributes:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from optuna.storages import InMemoryStorage
 
-from cove_dist.composition import config_folder, load_run_config, target
+from cove_dist.composition import config_folder, load_run_config
 from cove_dist.experiments.grid import GridConfig, cells_of, load_grid
 from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.search import load_search, sampled
@@ -32,7 +32,7 @@ def test_every_cell_of_every_shipped_grid_is_composed(name: str) -> None:
     for cell in cells:
         if cell.seed == grid.seeds[0]:  # the others differ in the seed alone
             config, _ = load_run_config(cell.overrides)
-            task = target(config.model, "model")[0].task
+            task = config.model.kind.task
             assert config.output == str(cell.folder)
             for split in grid.splits:
                 assert {metric.split("/")[0] for metric in grid.metrics} <= set(config.evaluation.metrics(task, split))

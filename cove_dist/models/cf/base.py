@@ -10,17 +10,17 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+
+from cove_dist.models.base import Model
 
 
-class Recommender(nn.Module, ABC):
+class Recommender(Model, ABC):
     """Scores of users and items. The task calls it on fused vectors (Eq. 4) where an entity has a quantizer.
 
     Attributes:
         rows_per_id: a table's rows are ``rows_per_id * embeddings.dim`` wide.
         propagates: embeddings first travel over the graph of interactions, by ``propagate``.
         uses_attributes: it also learns from edges between items and their attributes, by ``edge_loss``.
-        has_parameters: whether it has parameters of its own, which ``trainer.optimizer`` trains, besides the tables.
         regularization: weight of half the squared norm of a row's looked-up embeddings, before any quantizer.
     """
 
@@ -28,7 +28,6 @@ class Recommender(nn.Module, ABC):
     rows_per_id: ClassVar[int] = 1
     propagates: ClassVar[bool] = False
     uses_attributes: ClassVar[bool] = False
-    has_parameters: ClassVar[bool] = True
     regularization: float = 0.0
 
     @abstractmethod

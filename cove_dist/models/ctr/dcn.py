@@ -10,11 +10,12 @@ import math
 import torch
 from torch import nn
 
+from cove_dist.models.ctr.base import CTRHead
 from cove_dist.models.layers.mlp import MLP
 from cove_dist.types import LayerSizes, PositiveInt, Probability
 
 
-class DCN(nn.Module):
+class DCN(CTRHead):
     """``logit = w_cross · x_L + w_deep · h + b``: cross network and MLP, both on embeddings and dense columns.
 
     Section 2.4 of the paper: one linear layer on both outputs, concatenated. Here it is two, added.
@@ -27,9 +28,6 @@ class DCN(nn.Module):
         hidden_units: sizes of the MLP's hidden layers.
         dropout: after every hidden layer.
     """
-
-    task = "ctr"
-    uses_first_order = False
 
     def __init__(
         self,

@@ -8,12 +8,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from cove_dist.models.ctr.base import CTRHead
 from cove_dist.models.layers.first_order import FirstOrder
 from cove_dist.models.layers.mlp import MLP
 from cove_dist.types import LayerSizes, Probability
 
 
-class DeepFM(nn.Module):
+class DeepFM(CTRHead):
     """``logit = first order + pairwise interactions + MLP`` (Eq. 1, 2 and 4 of the DeepFM paper).
 
     Args:
@@ -24,7 +25,6 @@ class DeepFM(nn.Module):
         dropout: after every hidden layer.
     """
 
-    task = "ctr"
     uses_first_order = True
 
     def __init__(

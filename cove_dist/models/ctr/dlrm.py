@@ -8,11 +8,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from cove_dist.models.ctr.base import CTRHead
 from cove_dist.models.layers.mlp import MLP
 from cove_dist.types import LayerSizes, Probability
 
 
-class DLRM(nn.Module):
+class DLRM(CTRHead):
     """The dense columns, where there are any, become one more field through the bottom MLP.
 
     The top MLP sees that field and the dot products of all pairs. Without dense columns it sees all id fields instead:
@@ -26,9 +27,6 @@ class DLRM(nn.Module):
         hidden_units: hidden sizes of the top MLP.
         dropout: after every hidden layer of the top MLP.
     """
-
-    task = "ctr"
-    uses_first_order = False
 
     @staticmethod
     def unused(num_fields: int, num_dense: int) -> dict[str, str]:

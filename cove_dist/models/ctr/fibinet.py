@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from cove_dist.models.ctr.base import CTRHead
 from cove_dist.models.layers.first_order import FirstOrder
 from cove_dist.models.layers.mlp import MLP
 from cove_dist.types import LayerSizes, PositiveInt, Probability
@@ -18,7 +19,7 @@ from cove_dist.types import LayerSizes, PositiveInt, Probability
 BilinearKind = Literal["all", "each", "interaction"]
 
 
-class FiBiNET(nn.Module):
+class FiBiNET(CTRHead):
     """``logit = first order + MLP(p, q, dense)``: p from the embeddings, q from those that SENET re-weighted.
 
     p and q are `BilinearInteraction`s, each with matrices of its own (section 3 of the FiBiNET paper). The network has
@@ -36,7 +37,6 @@ class FiBiNET(nn.Module):
         dropout: after every hidden layer.
     """
 
-    task = "ctr"
     uses_first_order = True
 
     @staticmethod

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from cove_dist.errors import ConfigError
+from cove_dist.models.ctr.base import CTRHead
 from cove_dist.models.layers.mlp import MLP
 from cove_dist.types import LayerSizes, NonNegativeInt, PositiveInt, Probability
 
 
-class FinalMLP(nn.Module):
+class FinalMLP(CTRHead):
     """``logit = fusion(MLP_1(gate_1 * x), MLP_2(gate_2 * x))``, x being embeddings and dense columns.
 
     Stream-specific feature selection and stream-level fusion as in section 3 of the paper. A gate sees the fields of
@@ -36,9 +37,6 @@ class FinalMLP(nn.Module):
     Raises:
         ConfigError: heads do not divide a stream's width, or a context names a field that is not there.
     """
-
-    task = "ctr"
-    uses_first_order = False
 
     def __init__(
         self,

@@ -11,13 +11,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
+from cove_dist.models.base import Model
 from cove_dist.models.layers.buckets import Buckets
 from cove_dist.models.layers.dropout import Dropout
 from cove_dist.models.layers.positions import PositionalEmbedding
 from cove_dist.types import PositiveInt, Probability
 
 
-class SequentialModel(nn.Module, ABC):
+class SequentialModel(Model, ABC):
     """Continues lists. The task scores items by their dot products with the hidden states that ``forward`` returns.
 
     A model is built from ``embedding_dim`` (``d``), ``max_input`` and ``max_target`` (the longest given part of a list
@@ -27,11 +28,15 @@ class SequentialModel(nn.Module, ABC):
         decoding: "autoregressive", item by item from left to right, or "parallel", all items at once.
         item_bias: whether the published model adds a bias of each item to its score, unless
             ``sequential.item_bias`` says otherwise.
+        reads_masked_items: whether ``forward`` takes ``masked [B, T]``, and the model learns to restore masked items.
+        reads_owner: whether ``forward`` takes ``owner [B, d]``, the embedding of the list's owner, or None.
     """
 
     task = "sequential"
     decoding: ClassVar[Literal["autoregressive", "parallel"]] = "autoregressive"
     item_bias: ClassVar[bool] = False
+    reads_masked_items: ClassVar[bool] = False
+    reads_owner: ClassVar[bool] = False
 
 
 class CausalAttentionModel(SequentialModel):

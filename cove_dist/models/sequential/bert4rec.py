@@ -35,6 +35,7 @@ class BERT4Rec(SequentialModel):
     """
 
     item_bias = True
+    reads_masked_items = True
 
     def __init__(
         self,

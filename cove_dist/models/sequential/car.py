@@ -35,6 +35,8 @@ class CAR(CausalAttentionModel):
     the ReLU network. The authors drop attention weights too.
     """
 
+    reads_owner = True
+
     @staticmethod
     def build_block(dim: int, num_heads: int, dropout: float, attention_dropout: float) -> CARBlock:
         return CARBlock(dim, num_heads, dropout, attention_dropout)

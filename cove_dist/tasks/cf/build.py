@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cove_dist.checks import check_arguments, construct, target
 from cove_dist.config import RunConfig
 from cove_dist.embeddings.tables import build_unpooled
 from cove_dist.errors import ConfigError
@@ -30,11 +29,10 @@ def build_cf_model(config: RunConfig, schema: Schema) -> CFModel:
     Raises:
         ConfigError: the model's arguments do not fit its signature, or it needs what the data has not.
     """
-    head_class, arguments = target(config.model, "model")
-    arguments = check_arguments(head_class, arguments, "model")
+    head_class = config.model.kind_of(Recommender)
     check_data(head_class, schema)
     sizes = (len(schema.attributes),) if head_class.uses_attributes else ()
-    head = construct(head_class, "model", config.embeddings.dim, *sizes, **arguments)
+    head = config.model.build(Recommender, config.embeddings.dim, *sizes)
     quantizers = build_quantizers(config, head_class.rows_per_id)
     looked_up = table_columns(head_class, schema)
     tables = build_unpooled(looked_up, head_class.rows_per_id * config.embeddings.dim)

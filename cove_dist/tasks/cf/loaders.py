@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cove_dist.composition import target
 from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
+from cove_dist.models.cf.base import Recommender
 from cove_dist.tasks.cf.build import check_data, interactions
 from cove_dist.tasks.loaders import evaluation_loader, training_loader
 from data_pipeline.history import History
@@ -18,7 +18,7 @@ from data_pipeline.streaming.transforms import DrawEdges, DrawNegatives, RowBloc
 
 def cf_training_loader(config: RunConfig, schema: Schema, runtime: DistributedContext) -> StreamLoader:
     """Positives, with negatives drawn for each, and what else the model learns from."""
-    head_class, _ = target(config.model, "model")
+    head_class = config.model.kind_of(Recommender)
     check_data(head_class, schema)
     schema, settings, folder = interactions(schema), config.negatives, config.data.path
     history = History.load(folder, "train")

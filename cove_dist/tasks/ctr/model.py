@@ -13,9 +13,10 @@ from torch import nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
-from cove_dist.checks import check_arguments, construct, refuse_unused, target
+from cove_dist.checks import refuse_unused
 from cove_dist.config import RunConfig
 from cove_dist.embeddings.tables import FieldReader, bag_columns, build_bags
+from cove_dist.models.ctr.base import CTRHead
 from cove_dist.quantization import CascadedQuantizer
 from cove_dist.tasks.base import EntityLookup
 from cove_dist.tasks.quantizers import build_quantizers
@@ -47,7 +48,7 @@ class CTRObjective(nn.Module):
 
     def __init__(
         self,
-        head: nn.Module,
+        head: CTRHead,
         reader: FieldReader,
         quantizers: dict[str, tuple[int, CascadedQuantizer]],
         omega_q: float,
@@ -112,13 +113,12 @@ def build_ctr_model(config: RunConfig, schema: Schema) -> CTRModel:
     Raises:
         ConfigError: the model's arguments do not fit its signature, or do nothing with these data.
     """
-    head_class, arguments = target(config.model, "model")
-    arguments = check_arguments(head_class, arguments, "model")
+    head_class = config.model.kind_of(CTRHead)
     columns = bag_columns(schema)
     tables = build_bags(schema, config.embeddings.dim, head_class.uses_first_order)
-    if hasattr(head_class, "unused"):
-        refuse_unused(head_class, arguments, head_class.unused(len(columns), len(schema.dense)), "model")
-    head = construct(head_class, "model", len(columns), config.embeddings.dim, len(schema.dense), **arguments)
+    unused = head_class.unused(len(columns), len(schema.dense))
+    refuse_unused(head_class, config.model.arguments, unused, "model")
+    head = config.model.build(CTRHead, len(columns), config.embeddings.dim, len(schema.dense))
     positions = entity_positions(schema)
     quantizers = {entity: (positions[entity], quantizer) for entity, quantizer in build_quantizers(config).items()}
     precision = getattr(torch, config.trainer.precision)

@@ -7,16 +7,15 @@ import logging
 import numpy as np
 import torch
 
-from cove_dist.checks import check_arguments, construct, target
 from cove_dist.config import RunConfig
 from cove_dist.embeddings.tables import build_unpooled
 from cove_dist.errors import ConfigError
 from cove_dist.models.layers.two_stage import TwoStageClassifier
+from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.quantization import CodeClassifier
 from cove_dist.tasks.quantizers import build_quantizers
 from cove_dist.tasks.sequential.categories import ItemCategories, read_categories
 from cove_dist.tasks.sequential.model import ObjectiveSettings, SequentialObjective, SequentialRecommender
-from cove_dist.tasks.sequential.positions import takes
 from data_pipeline.schema import INPUT, OWNER, TARGET, Categorical, Schema
 from data_pipeline.streaming.transforms import RowTransform, list_column
 from data_pipeline.streaming.vocabulary import (
@@ -37,14 +36,14 @@ def build_list_model(config: RunConfig, schema: Schema) -> SequentialRecommender
         ConfigError: the model's arguments do not fit its signature, or the data is not of lists.
     """
     halves = halves_of(schema)
-    model_class, arguments = target(config.model, "model")
-    arguments = check_arguments(model_class, arguments, "model")
     lengths = (half.max_length for half in halves)
-    model = construct(model_class, "model", config.embeddings.dim, *lengths, **arguments)
+    model = config.model.build(SequentialModel, config.embeddings.dim, *lengths)
     owners = [column for column in schema.categorical if column.name == OWNER]
-    if takes(model, "owner") and not owners:
-        logger.warning("%s: does without the owners of lists, which %s has not", model_class.__name__, schema.name)
-    owners = owners if takes(model, "owner") else []
+    if model.reads_owner and not owners:
+        logger.warning(
+            "%s: dataset '%s' has no owner column; training without owner embeddings", config.model.name, schema.name
+        )
+    owners = owners if model.reads_owner else []
     tables = build_unpooled([*halves, list_column(VOCABULARY, halves[0]), *owners], config.embeddings.dim)
     quantizer, classifier = build_quantizers(config).get("item"), None
     if config.quantizer.omega_c:
@@ -94,8 +93,10 @@ def settings(config: RunConfig) -> ObjectiveSettings:
 
 def has_item_bias(config: RunConfig) -> bool:
     """Whether scores of items have a trained bias: what is asked for, or else what the model's paper has."""
-    asked = None if config.sequential is None else config.sequential.item_bias
-    return getattr(target(config.model, "model")[0], "item_bias", False) if asked is None else asked
+    if config.sequential is None:
+        return False
+    asked = config.sequential.item_bias
+    return config.model.kind_of(SequentialModel).item_bias if asked is None else asked
 
 
 def halves_of(schema: Schema) -> tuple[Categorical, Categorical]:

@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from cove_dist.evaluation.positions import Positions
-from cove_dist.tasks.sequential.positions import takes
+from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.tasks.sequential.ranking import Catalogue
 
 
@@ -38,7 +37,9 @@ class Request(NamedTuple):
 
 
 @torch.no_grad()
-def rank_next(model: nn.Module, catalogue: Catalogue, request: Request, targets: torch.Tensor, depth: int) -> Positions:
+def rank_next(
+    model: SequentialModel, catalogue: Catalogue, request: Request, targets: torch.Tensor, depth: int
+) -> Positions:
     """Find the position of the true next item of each list, ties included.
 
     Args:
@@ -56,7 +57,7 @@ def rank_next(model: nn.Module, catalogue: Catalogue, request: Request, targets:
 
 
 @torch.no_grad()
-def continue_lists(model: nn.Module, catalogue: Catalogue, request: Request, depth: int) -> torch.Tensor:
+def continue_lists(model: SequentialModel, catalogue: Catalogue, request: Request, depth: int) -> torch.Tensor:
     """Rank the ``depth`` best items at every target position: int64 ``[B, S, K]``, -1 past a list's ``targets``.
 
     Ties are listed in a fixed pseudo-random order, see `Catalogue`: what their expected value is, cannot be said of
@@ -66,7 +67,7 @@ def continue_lists(model: nn.Module, catalogue: Catalogue, request: Request, dep
     return decode(model, catalogue, request, min(depth, len(catalogue.scored)))
 
 
-def _all_at_once(model: nn.Module, catalogue: Catalogue, request: Request, depth: int) -> torch.Tensor:
+def _all_at_once(model: SequentialModel, catalogue: Catalogue, request: Request, depth: int) -> torch.Tensor:
     positions = int(request.targets.max())
     wanted = torch.arange(positions, device=request.targets.device) < request.targets[:, None]
     hidden = _parallel_states(model, catalogue, request, wanted)
@@ -76,14 +77,16 @@ def _all_at_once(model: nn.Module, catalogue: Catalogue, request: Request, depth
     return ranked
 
 
-def _parallel_states(model: nn.Module, catalogue: Catalogue, request: Request, wanted: torch.Tensor) -> torch.Tensor:
+def _parallel_states(
+    model: SequentialModel, catalogue: Catalogue, request: Request, wanted: torch.Tensor
+) -> torch.Tensor:
     """The states ``[B, S, d]`` of all target positions; ``wanted [B, S]``: which each list has."""
-    arguments = {"owner": request.owner} if takes(model, "owner") else {}
+    arguments = {"owner": request.owner} if model.reads_owner else {}
     mask = _mask(request.lengths, request.items)
     return model(catalogue.fed[request.items], mask, wanted.shape[1], target_mask=wanted, **arguments)
 
 
-def _left_to_right(model: nn.Module, catalogue: Catalogue, request: Request, depth: int) -> torch.Tensor:
+def _left_to_right(model: SequentialModel, catalogue: Catalogue, request: Request, depth: int) -> torch.Tensor:
     """A position's best item becomes part of the list before the next is ranked. Lists that are done drop out."""
     order = torch.argsort(request.targets, descending=True, stable=True)
     targets, lengths = request.targets[order], request.lengths[order]
@@ -105,13 +108,13 @@ def _left_to_right(model: nn.Module, catalogue: Catalogue, request: Request, dep
 
 
 def _state_of_next(
-    model: nn.Module, catalogue: Catalogue, items: torch.Tensor, lengths: torch.Tensor, owner: torch.Tensor | None
+    model: SequentialModel, catalogue: Catalogue, items: torch.Tensor, lengths: torch.Tensor, owner: torch.Tensor | None
 ) -> torch.Tensor:
     """The state ``[B, d]`` that ranks the item after the last: that of a masked item there, or of the last item."""
     rows = torch.arange(len(items), device=items.device)
-    arguments = {"owner": owner} if takes(model, "owner") else {}
+    arguments = {"owner": owner} if model.reads_owner else {}
     last = lengths - 1
-    if takes(model, "masked"):
+    if model.reads_masked_items:
         lengths, last = lengths + 1, lengths
         arguments["masked"] = _at(last, int(lengths.max()))
     items = items[:, : int(lengths.max())]

@@ -10,6 +10,7 @@ from torch import nn
 from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.evaluation.sequential import NOTHING, ListCompletion, merge_depth_first
+from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.tasks.loaders import evaluation_loader
 from cove_dist.tasks.sequential.catalogue import item_catalogue, owner_table
 from cove_dist.tasks.sequential.decoding import Request, continue_lists, rank_next
@@ -47,7 +48,7 @@ def build_list_evaluator(
 
 
 def add_lists(
-    metrics: ListCompletion, model: nn.Module, catalogue: Catalogue, request: Request, targets: torch.Tensor
+    metrics: ListCompletion, model: SequentialModel, catalogue: Catalogue, request: Request, targets: torch.Tensor
 ) -> None:
     """Continue lists and add how well to the metrics; lists of one target by the exact position of their target.
 

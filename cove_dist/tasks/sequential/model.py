@@ -18,6 +18,7 @@ from torchrec.sparse.jagged_tensor import JaggedTensor
 
 from cove_dist.losses import Collectives, Vocabulary, sampled_cross_entropy, vocabulary_cross_entropy
 from cove_dist.models.layers.two_stage import TwoStageClassifier
+from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.quantization import CascadedQuantizer, CodeClassifier
 from cove_dist.tasks.base import EntityLookup
 from cove_dist.tasks.sequential.categories import ItemCategories
@@ -27,7 +28,6 @@ from cove_dist.tasks.sequential.positions import (
     predict_masked,
     predict_next,
     predict_targets,
-    takes,
 )
 from data_pipeline.batch import Batch
 from data_pipeline.schema import INPUT, OWNER, TARGET, Schema
@@ -93,7 +93,7 @@ class SequentialObjective(nn.Module):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: SequentialModel,
         quantizer: CascadedQuantizer | None,
         classifier: CodeClassifier | None,
         settings: ObjectiveSettings,
@@ -165,7 +165,7 @@ class SequentialObjective(nn.Module):
         with torch.autocast(device.type, dtype=settings.precision, enabled=settings.precision != torch.float32):
             if self.model.decoding == "parallel":
                 predicted = predict_targets(self.model, lists, self.known_share())
-            elif takes(self.model, "masked"):
+            elif self.model.reads_masked_items:
                 predicted = predict_masked(self.model, lists, settings.mask_share, settings.mask_last)
             else:
                 predicted = predict_next(self.model, lists)

@@ -6,12 +6,11 @@ Shapes: ``B`` lists, ``T`` slots of a whole list, ``S`` of its target half, ``P`
 
 from __future__ import annotations
 
-import inspect
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
+from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.tasks.sequential.padding import Slots
 
 
@@ -35,16 +34,11 @@ class Embedded(NamedTuple):
     owner: torch.Tensor | None
 
 
-def takes(model: nn.Module, argument: str) -> bool:
-    """Whether a model's ``forward`` has this argument."""
-    return argument in inspect.signature(model.forward).parameters
+def owner_of(model: SequentialModel, lists: Embedded) -> dict[str, torch.Tensor | None]:
+    return {"owner": lists.owner} if model.reads_owner else {}
 
 
-def owner_of(model: nn.Module, lists: Embedded) -> dict[str, torch.Tensor | None]:
-    return {"owner": lists.owner} if takes(model, "owner") else {}
-
-
-def predict_next(model: nn.Module, lists: Embedded) -> Predicted:
+def predict_next(model: SequentialModel, lists: Embedded) -> Predicted:
     """Every item but a list's first, from the state of the item before it."""
     slots = Slots.of_halves(lists.inputs, lists.targets)
     items, place = slots.pad(lists.items), _places(slots, lists)
@@ -53,7 +47,7 @@ def predict_next(model: nn.Module, lists: Embedded) -> Predicted:
     return Predicted(hidden[predicted], place[:, 1:][predicted])
 
 
-def predict_masked(model: nn.Module, lists: Embedded, share: float, last: float) -> Predicted:
+def predict_masked(model: SequentialModel, lists: Embedded, share: float, last: float) -> Predicted:
     """Items masked at random; a ``last`` share of lists ends at a random place, and its last item alone is masked.
 
     BERT4Rec (Sun et al., 2019, section 3.6) adds the latter as separate samples, for that is how a list is continued;
@@ -75,7 +69,7 @@ def predict_masked(model: nn.Module, lists: Embedded, share: float, last: float)
     return Predicted(hidden[masked], _places(slots, lists)[masked])
 
 
-def predict_targets(model: nn.Module, lists: Embedded, known_share: float = 0.0) -> Predicted:
+def predict_targets(model: SequentialModel, lists: Embedded, known_share: float = 0.0) -> Predicted:
     """Target items from the input half, all at once.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cove_dist.composition import config_folder, target
+from cove_dist.composition import config_folder
 from cove_dist.config import RunConfig
 from cove_dist.tasks.base import TaskModel
 from cove_dist.tasks.registry import task_of
@@ -49,4 +49,4 @@ LISTS = Schema(
 
 def build(config: RunConfig) -> TaskModel:
     schemas = {"ctr": SCHEMA, "cf": IMPLICIT, "sequential": LISTS}
-    return task_of(config).build_model(config, schemas[target(config.model, "model")[0].task])
+    return task_of(config).build_model(config, schemas[config.model.kind.task])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cove_dist.composition import load_run_config, target
+from cove_dist.composition import load_run_config
 from cove_dist.errors import ConfigError
 from tests.unit.configuration.schemas import build
 
@@ -103,4 +103,4 @@ def test_a_run_has_the_section_of_its_own_task_alone(model: str) -> None:
 def test_models_say_whether_they_have_parameters_besides_their_tables(model: str) -> None:
     config, _ = load_run_config([f"model={model}", "embeddings.dim=8"])
     parameters = list(build(config).objective.parameters())
-    assert target(config.model, "model")[0].has_parameters == bool(parameters)
+    assert config.model.kind.has_parameters == bool(parameters)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from cove_dist.composition import check_arguments, compose_yaml, config_folder, load_run_config, target
+from cove_dist.checks import check_arguments, target
+from cove_dist.composition import compose_yaml, config_folder, load_run_config
 from cove_dist.errors import ConfigError
+from cove_dist.model_spec import model_class
 from tests.unit.configuration.schemas import build, options
 
 
@@ -20,7 +22,7 @@ def test_every_model_is_built_with_every_quantizer(model: str, quantizer: str) -
         "trainer.early_stopping.metric=ndcg@10",
     ]
     section = OmegaConf.to_container(OmegaConf.load(config_folder() / "model" / f"{model}.yaml"))
-    task = target(section, "model")[0].task
+    task = model_class(section).task
     if task != "sequential" and quantizer == "cove_aotm":
         with pytest.raises(ConfigError, match=r"quantizer\.omega_c = 1\.0: codes are classified where"):
             load_run_config(overrides)

@@ -20,7 +20,7 @@ def test_cells_come_seed_by_seed_with_their_overrides(tmp_path: Path) -> None:
         "deepfm/none/seed_0", "deepfm/cove/seed_0", "dlrm/none/seed_0", "dlrm/cove/seed_0", "deepfm/none/seed_1",
     ]  # fmt: skip
     config, _ = load_run_config(cells[3].overrides)
-    assert config.model["_target_"].endswith("DLRM")
+    assert config.model.name == "DLRM"
     assert config.quantizer.levels() == {"user": (8, 3), "item": (12, 4)}
     assert (config.seed, config.output) == (0, f"{tmp_path}/runs/dlrm/cove/seed_0")
 
@@ -38,7 +38,7 @@ def test_tuned_overrides_come_between_the_models_and_the_quantizers(tmp_path: Pa
     )
     grid = small_grid(tmp_path, f"tuned={best}", 'only=["dlrm/*"]', "seeds=[0]", 'common=["data=synthetic"]')
     base, cove = (load_run_config(cell.overrides)[0] for cell in cells_of(grid))
-    assert (base.model["dropout"], cove.model["dropout"]) == (0.3, 0.4)
+    assert tuple(config.model.arguments["dropout"] for config in (base, cove)) == (0.3, 0.4)
     assert cove.quantizer.alpha == 0.5
     assert cove.quantizer.user_levels == (8, 3), "the quantizer's own overrides are the last"
     grid = small_grid(tmp_path, f"tuned={best}", 'only=["dlrm/*"]', "+tuned_as.none=cove")

@@ -6,21 +6,23 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from cove_dist.composition import config_folder, load_run_config, target
+from cove_dist.composition import config_folder, load_run_config
+from cove_dist.model_spec import model_class
+from cove_dist.models.ctr.base import CTRHead
 
 from .reference import random_inputs
 
 FILES = sorted((config_folder() / "model").glob("*.yaml"))
-HEADS = [path.stem for path in FILES if target(OmegaConf.to_container(OmegaConf.load(path)), "model")[0].task == "ctr"]
+HEADS = [path.stem for path in FILES if model_class(OmegaConf.to_container(OmegaConf.load(path))).task == "ctr"]
 WIDTHS = {"hidden_units": (20, 20), "dropout": 0.0}
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_logits_and_gradients_are_those_of_float32_up_to_rounding(head: str) -> None:
     config, _ = load_run_config([f"model={head}"])
-    head_class, arguments = target(config.model, "model")
+    head_class = config.model.kind_of(CTRHead)
     torch.manual_seed(0)
-    model = head_class(3, 8, 2, **(arguments | WIDTHS))
+    model = head_class(3, 8, 2, **(config.model.arguments | WIDTHS))
     fields, dense = random_inputs(50, 3, 8, 2, torch.float32)
     inputs = (fields, dense, torch.randn(50, 3)) if head_class.uses_first_order else (fields, dense)
     results = []

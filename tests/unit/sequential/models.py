@@ -5,15 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.types import PositiveInt
 
 
-class Recurrent(nn.Module):
+class Recurrent(SequentialModel):
     """Predicts the next item."""
-
-    task = "sequential"
-    decoding = "autoregressive"
-    item_bias = False
 
     def __init__(self, embedding_dim: int, max_input: int, max_target: int, *, layers: PositiveInt = 1) -> None:
         super().__init__()
@@ -26,17 +23,17 @@ class Recurrent(nn.Module):
 class OwnerAware(Recurrent):
     """And is told who made the list."""
 
+    reads_owner = True
+
     def forward(self, items: torch.Tensor, mask: torch.Tensor, owner: torch.Tensor | None) -> torch.Tensor:
         hidden = self.gru(items)[0]
         return hidden if owner is None else hidden + owner[:, None]
 
 
-class Masked(nn.Module):
+class Masked(SequentialModel):
     """Predicts masked items from their neighbours."""
 
-    task = "sequential"
-    decoding = "autoregressive"
-    item_bias = False
+    reads_masked_items = True
 
     def __init__(self, embedding_dim: int, max_input: int, max_target: int) -> None:
         super().__init__()
@@ -47,12 +44,10 @@ class Masked(nn.Module):
         return self.gru(torch.where(masked[..., None], self.mask_vector, items))[0]
 
 
-class Parallel(nn.Module):
+class Parallel(SequentialModel):
     """Predicts all targets from the mean of the input and of what is known of the target."""
 
-    task = "sequential"
     decoding = "parallel"
-    item_bias = False
 
     def __init__(self, embedding_dim: int, max_input: int, max_target: int) -> None:
         super().__init__()

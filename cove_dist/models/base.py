@@ -1,0 +1,21 @@
+"""The base class of every model."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import nn
+
+
+class Model(nn.Module):
+    """A single-device network on dense tensors, which a configuration names by ``model._target_``.
+
+    What a model can do is a class attribute, here and in the base class of each task's models.
+
+    Attributes:
+        task: The name of the task that trains the model, set by the base class of the task's models.
+        has_parameters: Whether the model has parameters besides its tables, which ``trainer.optimizer`` trains.
+    """
+
+    task: ClassVar[str]
+    has_parameters: ClassVar[bool] = True
