@@ -97,8 +97,9 @@ def training_losses(folder: Path) -> dict[int, float]:
 def test_a_run_cut_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not_been(
     prepared_lists: Path, tmp_path: Path, model: str
 ) -> None:
-    """With what is drawn anew in every step: masks, samples of the vocabulary, the curriculum's share."""
-    drawn = ("sequential.softmax=sampled", "sequential.sampled=20", "sequential.curriculum_steps=9")
+    """With what each step draws: masks and samples of the vocabulary, or the share that the curriculum shows."""
+    curriculum = ["sequential.curriculum_steps=9"] if model == "Parallel" else []
+    drawn = ("sequential.softmax=sampled", "sequential.sampled=20", *curriculum)
     whole = small_run(prepared_lists, model, tmp_path / "whole", *ROW_WISE, *COVE, *drawn)
     run_ranks(2, train, whole)
     cut = small_run(prepared_lists, model, tmp_path / "cut", *ROW_WISE, *COVE, *drawn)
