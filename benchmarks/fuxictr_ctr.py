@@ -12,7 +12,8 @@ loop, early stopping and checkpoint, the in-memory data loader, AUC, logloss and
 ``fuxictr_models.py`` composes the layers as the published classes do, because the wheel has no model zoo.
 
 Fields are the user id and the item id. Ids that training never saw share one row, which the loss never trains.
-NDCG@k and HR@k are means over the users with a positive in the split; rows of equal score keep their stored order.
+NDCG@k and HR@k are means over the users with a positive in the split; rows of equal score count with their expected
+value over all their orders, as in this project.
 
 The learning rate is constant. FuxiCTR's default (``--lr-decay --patience 2``) divides it by ten after the first epoch
 without a gain. On MovieLens-100K that is the second, so a run may stop there, hardly trained: a weaker baseline.
@@ -27,6 +28,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import tempfile
 import time
@@ -56,7 +58,7 @@ def fit(name: str, data: Prepared, settings: Settings, seed: int, workers: int) 
 
 def ranking_metrics(users: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     """GAUC over users with both labels, NDCG@{1,5,10} and HR@5 over users with a positive. All arrays ``[rows]``."""
-    order = np.lexsort((-scores, users))  # stable
+    order = np.lexsort((-scores, users))
     starts = np.flatnonzero(np.diff(users[order])) + 1
     discounts = 1 / np.log2(np.arange(10) + 2)
     per_user, auc = [], np.zeros(2)
@@ -65,11 +67,29 @@ def ranking_metrics(users: np.ndarray, labels: np.ndarray, scores: np.ndarray) -
         auc += gAUC(relevance, scores[rows])
         if relevance.any():
             positives = int(relevance.sum())
-            dcg = np.cumsum(np.pad(relevance[:10], (0, max(0, 10 - len(rows)))) * discounts)
+            expected = expected_relevance(relevance, scores[rows])
+            dcg = np.cumsum(np.pad(expected[:10], (0, max(0, 10 - len(rows)))) * discounts)
             ideal = np.cumsum((np.arange(10) < positives) * discounts)
-            per_user.append([*(dcg / ideal)[[0, 4, 9]], float(relevance[:5].any())])
+            per_user.append([*(dcg / ideal)[[0, 4, 9]], chance_of_hit(relevance, scores[rows], 5)])
     means = dict(zip(("NDCG@1", "NDCG@5", "NDCG@10", "HR@5"), np.mean(per_user, axis=0).tolist(), strict=True))
     return {"GAUC": auc[0] / auc[1], **means, "users": len(per_user)}
+
+
+def expected_relevance(relevance: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Of one user's rows, best first: each row's, averaged over the rows of its score. ``[rows]``."""
+    _, group = np.unique(-scores, return_inverse=True)
+    return (np.bincount(group, relevance) / np.bincount(group))[group]
+
+
+def chance_of_hit(relevance: np.ndarray, scores: np.ndarray, k: int) -> float:
+    """That a positive is among the first k of one user's rows, best first, in a random order of ties."""
+    if len(relevance) <= k:
+        return float(relevance.any())
+    tied, above = scores == scores[k - 1], scores > scores[k - 1]
+    if relevance[above].any():
+        return 1.0
+    rows, positives, room = int(tied.sum()), int(relevance[tied].sum()), k - int(above.sum())
+    return 1 - math.comb(rows - positives, room) / math.comb(rows, room)
 
 
 def measure_quality(name: str, data: Prepared, settings: Settings, seed: int, workers: int) -> dict:
