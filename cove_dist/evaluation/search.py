@@ -17,6 +17,7 @@ from cove_dist.evaluation.positions import Positions
 
 _SCORES = 1 << 22  # of a chunk
 _BLOCK = 64  # items whose best is found first
+_CACHE = 1 << 17  # scores of rows that are repaired at a time
 _TIES = 20_260  # seed of the order of ties
 
 Pairs = tuple[torch.Tensor, torch.Tensor]  # int64 [m] twice: user index in 0 .. B-1, item
@@ -44,7 +45,9 @@ class TopItems(NamedTuple):
     def with_chunk(self, scores: torch.Tensor, start: int) -> TopItems:
         """The lists after scores ``[B, C]`` of the items from ``start`` on, which come after all items seen before."""
         k = self.scores.shape[1]
-        top, at, cut_ties = _top(scores, min(k, scores.shape[1]), self.scores[:, -1])
+        top, at, cut_ties = _top(scores, k, self.scores[:, -1])
+        if top.shape[1] == 0:
+            return self
         return merge_lists([self, TopItems(top, torch.where(top == -torch.inf, -1, at + start), cut_ties)], k)
 
     def positions(self, lists: torch.Tensor, scores: torch.Tensor) -> Positions:
@@ -112,7 +115,8 @@ def pick_pairs(scores: torch.Tensor, start: int, pairs: Pairs, found: torch.Tens
 
 def top_scores(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """As ``topk`` of scores ``[B, C]``, faster, and of equal scores the lower index first."""
-    return _top(scores, k, scores.new_full((len(scores),), -torch.inf))[:2]
+    top, at, _ = _top(scores, k, scores.new_full((len(scores),), -torch.inf))
+    return merge(top, at, k)
 
 
 def tie_order(count: int, device: torch.device) -> torch.Tensor:
@@ -128,54 +132,61 @@ def merge(scores: torch.Tensor, ids: torch.Tensor, k: int) -> tuple[torch.Tensor
 
 
 def merge_lists(parts: list[TopItems], k: int) -> TopItems:
-    """The best k of several lists of disjoint items. A part may be shorter than k only if it has all its items."""
+    """The best k of several lists of disjoint items, which may be in any order.
+
+    A part may be shorter than k only if it leaves no item out that could be among the best.
+    """
     pool = torch.cat([part.scores for part in parts], dim=1)
     scores, ids = merge(pool, torch.cat([part.ids for part in parts], dim=1), k)
     last = scores[:, -1:]
     cut_ties = (pool == last).sum(dim=1) - (scores == last).sum(dim=1)
     for part in parts:
-        cut_ties += torch.where(part.scores[:, -1] == last[:, 0], part.cut_ties, 0)
+        cut_ties += torch.where(part.scores.amin(dim=1) == last[:, 0], part.cut_ties, 0)
     return TopItems(scores, ids, torch.where(last[:, 0] == -torch.inf, 0, cut_ties))
 
 
 def _top(scores: torch.Tensor, k: int, floor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The best k of scores ``[B, C]``; lists that have k items of at least ``floor [B]`` already get no more of these.
+    """The best k of scores ``[B, C]``, for lists that have k items of at least ``floor [B]`` already.
 
     Returns:
-        Scores and indices ``[B, k]``, best first, and ``cut_ties [B]``. Of equal scores the lower index is first, but
-        for those up to the floor, whose indices do not matter; nor does ``cut_ties`` of those below it.
+        Scores and indices ``[B, up to k]``, and ``cut_ties [B]``: of equal scores the lower indices. What is below the
+        floor may be missing or wrong, and so may the indices of what is at the floor, for lists take no more of it.
     """
     cut_ties = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
-    top, at = _some_top(scores, min(k + 1, scores.shape[1]))
-    if scores.shape[1] > k:
+    top, at = _some_top(scores, k + 1, floor)
+    if top.shape[1] > k:
         last = top[:, k - 1]
         tied = (last == top[:, k]) & (last > -torch.inf)
-        at_floor, above = (tied & (last == floor)).nonzero()[:, 0], (tied & (last > floor)).nonzero()[:, 0]
-        if len(at_floor):
-            listed = (top[at_floor, :k] == last[at_floor, None]).sum(dim=1)
-            cut_ties[at_floor] = (scores[at_floor] == last[at_floor, None]).count_nonzero(dim=1) - listed
-        if len(above):
-            at[above, :k], cut_ties[above] = _lowest_of_tied(scores[above], last[above, None], k)
-    at = at[:, :k].sort(dim=1).values
-    top, order = scores.gather(1, at).sort(dim=1, descending=True, stable=True)
-    return top, at.gather(1, order), cut_ties
+        rows = (tied & (last >= floor)).nonzero().squeeze(1)
+        for part in rows.split(max(1, _CACHE // scores.shape[1])):
+            found, cut_ties[part] = _lowest_of_tied(scores[part], last[part, None], k, floor[part])
+            at[part, :k] = found.where(found >= 0, at[part, :k])
+        top, at = scores.gather(1, at[:, :k]) if len(rows) else top[:, :k], at[:, :k]
+    return top, at, cut_ties
 
 
-def _some_top(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """As ``topk``, in a third of the time: the best k are in the k blocks whose best is best."""
+def _some_top(scores: torch.Tensor, k: int, floor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """As ``topk`` down to the floor, in a third of the time: the best k are in the k blocks whose best is best."""
     users, items = scores.shape
     if items % _BLOCK or items < k * _BLOCK:
-        return scores.topk(k, dim=1)
+        return scores.topk(min(k, items), dim=1)
     blocks = scores.view(users, items // _BLOCK, _BLOCK)
-    chosen = blocks.amax(dim=2).topk(k, dim=1).indices
+    maxima = blocks.amax(dim=2)
+    count = min(k, int((maxima >= floor[:, None]).count_nonzero(dim=1).amax())) if users else k
+    chosen = maxima.topk(count, dim=1).indices
     candidates = blocks.gather(1, chosen[:, :, None].expand(-1, -1, _BLOCK)).flatten(1)
-    top, place = candidates.topk(k, dim=1)
+    top, place = candidates.topk(min(k, candidates.shape[1]), dim=1)
     return top, chosen.gather(1, place // _BLOCK) * _BLOCK + place % _BLOCK
 
 
-def _lowest_of_tied(scores: torch.Tensor, last: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _lowest_of_tied(
+    scores: torch.Tensor, last: torch.Tensor, k: int, floor: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Of rows ``[R, C]`` whose k-th best score is ``last [R, 1]``: indices ``[R, k]``, and how many ties are cut."""
     above, tied = ~(scores <= last), scores == last  # NaN, refused later on a GPU, is above as it is for topk
-    room = k - above.sum(dim=1, keepdim=True)
-    taken = above | (tied & (tied.cumsum(dim=1, dtype=torch.int32) <= room))
-    return taken.nonzero()[:, 1].view(-1, k), tied.sum(dim=1) - room.squeeze(1)
+    room = k - above.count_nonzero(dim=1)
+    cut_ties = tied.count_nonzero(dim=1) - room
+    if bool((last[:, 0] == floor).all()):
+        return torch.full((len(scores), k), -1, device=scores.device), cut_ties
+    taken = above | (tied & (tied.cumsum(dim=1, dtype=torch.int32) <= room[:, None]))
+    return taken.nonzero()[:, 1].view(-1, k), cut_ties
