@@ -46,8 +46,6 @@ class TopItems(NamedTuple):
         """The lists after scores ``[B, C]`` of the items from ``start`` on, which come after all items seen before."""
         k = self.scores.shape[1]
         top, at, cut_ties = _top(scores, k, self.scores[:, -1])
-        if top.shape[1] == 0:
-            return self
         return merge_lists([self, TopItems(top, torch.where(top == -torch.inf, -1, at + start), cut_ties)], k)
 
     def positions(self, lists: torch.Tensor, scores: torch.Tensor) -> Positions:
@@ -167,16 +165,20 @@ def _top(scores: torch.Tensor, k: int, floor: torch.Tensor) -> tuple[torch.Tenso
 
 def _some_top(scores: torch.Tensor, k: int, floor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """As ``topk`` down to the floor, in a third of the time: the best k are in the k blocks whose best is best."""
-    users, items = scores.shape
-    if items % _BLOCK or items < k * _BLOCK:
+    items, count = scores.shape[1], scores.shape[1] // _BLOCK
+    if count < k:
         return scores.topk(min(k, items), dim=1)
-    blocks = scores.view(users, items // _BLOCK, _BLOCK)
+    blocks, rest = scores[:, : count * _BLOCK].unflatten(1, (count, _BLOCK)), scores[:, count * _BLOCK :]
     maxima = blocks.amax(dim=2)
-    count = min(k, int((maxima >= floor[:, None]).count_nonzero(dim=1).amax())) if users else k
-    chosen = maxima.topk(count, dim=1).indices
+    reach_floor = (maxima >= floor[:, None]).count_nonzero(dim=1)
+    needed = min(k, max(1, int(reach_floor.amax()))) if len(scores) else k
+    chosen = maxima.topk(needed, dim=1).indices
     candidates = blocks.gather(1, chosen[:, :, None].expand(-1, -1, _BLOCK)).flatten(1)
+    if rest.shape[1]:
+        candidates = torch.cat([candidates, rest], dim=1)
     top, place = candidates.topk(min(k, candidates.shape[1]), dim=1)
-    return top, chosen.gather(1, place // _BLOCK) * _BLOCK + place % _BLOCK
+    at = chosen.gather(1, (place // _BLOCK).clamp(max=needed - 1)) * _BLOCK + place % _BLOCK
+    return top, torch.where(place < needed * _BLOCK, at, place + (count - needed) * _BLOCK)
 
 
 def _lowest_of_tied(

@@ -90,7 +90,8 @@ def test_the_best_items_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch
 def test_the_best_of_blocks_are_the_best_of_all(users: int, k: int, more: int, levels: int, seed: int) -> None:
     """Of equal scores the lower index: as the first k of a stable sort."""
     generator = torch.Generator().manual_seed(seed)
-    scores = torch.randint(levels, (users, 64 * (k + more)), generator=generator).float()  # with many ties
+    items = 64 * (k + more) + seed % 70
+    scores = torch.randint(levels, (users, items), generator=generator).float()  # with many ties
     scores[torch.rand(scores.shape, generator=generator) < 0.5] = -torch.inf
     top, at = top_scores(scores, k)
     expected = scores.sort(dim=1, descending=True, stable=True)
@@ -156,3 +157,26 @@ def test_of_equal_scores_the_lower_id_is_first() -> None:
     scores, ids = merge(torch.tensor([[1.0, 2.0, 1.0, 1.0]]), torch.tensor([[9, 4, 3, 5]]), 3)
     assert ids.tolist() == [[4, 3, 5]]
     assert scores.tolist() == [[2.0, 1.0, 1.0]]
+
+
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 6), st.integers(0, 2**31))
+@settings(deadline=None)
+def test_chunks_of_many_blocks_keep_what_reaches_the_lists(users: int, k: int, levels: int, seed: int) -> None:
+    """With scores that rise, fall or stay from chunk to chunk, so that many blocks reach the lists so far, or none."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = [
+        torch.randint(
+            levels, (users, 64 * int(torch.randint(1, 9, (), generator=generator)) + size), generator=generator
+        )
+        + int(torch.randint(-2, 3, (), generator=generator))
+        for size in (0, 1, 63)
+    ]
+    found, start = TopItems.none(users, k, torch.zeros(0)), 0
+    for part in parts:
+        found, start = found.with_chunk(part.float(), start), start + part.shape[1]
+    scores = torch.cat(parts, dim=1).float()
+    expected = scores.sort(dim=1, descending=True, stable=True)
+    assert torch.equal(found.ids, expected.indices[:, :k])
+    assert torch.equal(found.scores, expected.values[:, :k])
+    last = expected.values[:, k - 1 : k]
+    assert torch.equal(found.cut_ties, (scores == last).sum(dim=1) - (found.scores == last).sum(dim=1))
