@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, OverrideParseException
@@ -59,7 +60,7 @@ def keys(config: DictConfig, prefix: str = "") -> list[str]:
     """Every dotted key of a composed configuration."""
     found = []
     for name, value in config.items_ex(resolve=False):
-        path = f"{prefix}{name}"
+        path = prefix + str(name)
         found += [path, *keys(value, path + ".")] if OmegaConf.is_dict(value) else [path]
     return found
 
@@ -78,6 +79,11 @@ def foreign_keys(task: str) -> dict[str, str]:
     return {key: name for name in by_task for key in reversed(by_task[name]) if key not in shared}
 
 
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Return a configuration as plain dictionaries, lists and values."""
+    return cast(dict[str, Any], OmegaConf.to_container(config))
+
+
 def read_yaml(path: Path) -> DictConfig:
     """A YAML file that holds a mapping; an empty file is an empty one.
 
@@ -90,7 +96,7 @@ def read_yaml(path: Path) -> DictConfig:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    if not OmegaConf.is_dict(config):
+    if not isinstance(config, DictConfig):
         raise ConfigError(f"{path}: holds no mapping; needed are lines of the form key: value")
     return config
 

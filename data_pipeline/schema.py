@@ -40,6 +40,7 @@ INPUT, TARGET = "input", "target"  # columns (list<int64>) of data whose rows ar
 PLAYLIST, OWNER = "playlist_id", "owner_id"  # columns of playlists: the playlist, and who made it
 
 Role = Literal["user", "item", "feature"]
+Entity = Literal["user", "item"]
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Schema:
     requests: int = 0
     format_version: int = FORMAT_VERSION
 
-    def entity(self, role: Literal["user", "item"]) -> Categorical:
+    def entity(self, role: Entity) -> Categorical:
         """Return the column with this role and one id per row, or else the first with a list of ids.
 
         Raises:

@@ -51,7 +51,7 @@ class BinnedAUC(CheckedMetric):
 
     higher_is_better = True
     scores_name = "logits"
-    counts: list[torch.Tensor] | torch.Tensor
+    counts: list[torch.Tensor]
     merged_bits: torch.Tensor
 
     def __init__(self, bins: int = 1 << 17) -> None:

@@ -30,11 +30,11 @@ def protocol_of(task: str, schema: Schema, group_by: Group | None = None, exclud
     """Resolve the settings for data.
 
     Args:
-        task: ``ctr``, ``cf`` or ``lists``.
+        task: ``ctr``, ``cf`` or ``sequential``.
         schema: of the data.
         group_by: None is ``user_id``.
-        exclude_seen: of lists; None: True where a row is continued by its next item, the usual protocol (S3-Rec,
-            RecBole), and False where lists are completed, whose targets may repeat items of the input.
+        exclude_seen: of lists; None: True where a row is continued by its next item, as S3-Rec's evaluation does,
+            and False where lists are completed, whose targets may repeat items of the input.
 
     Raises:
         ConfigError: the task has no use for a setting, or the data have no requests.

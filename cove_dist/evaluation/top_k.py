@@ -30,6 +30,10 @@ class TopK(Metric):
 
     full_state_update = False
     higher_is_better = True
+    ndcg: torch.Tensor
+    mrr: torch.Tensor
+    hr: torch.Tensor
+    recall: torch.Tensor
     lists: torch.Tensor
 
     def __init__(self, ndcg_at: Sequence[int] = (5, 10), hit_rate_at: Sequence[int] = (5, 10)) -> None:

@@ -13,15 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
-from omegaconf import OmegaConf
-
-from cove_dist.composition import load_run_config, read_yaml
+from cove_dist.composition import load_run_config
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.grid import Cell, GridConfig
 from cove_dist.experiments.process import exclusive, reason, run_program, size, tail
 from cove_dist.metrics_files import metrics_path
 from cove_dist.overrides import flat
 from cove_dist.runs import CONFIG_FILE, SUMMARY_FILE, read_json
+from cove_dist.yaml_groups import plain, read_yaml
 from data_pipeline.json_files import write_json
 
 LOG, RECORD = "cell.log", "cell.json"
@@ -74,8 +73,8 @@ def changes(cell: Cell) -> list[str]:
         raise ConfigError(f"{cell.name}: {error}") from error
     if not (cell.folder / CONFIG_FILE).is_file():
         return []
-    here = flat(OmegaConf.to_container(composed))
-    there = flat(OmegaConf.to_container(read_yaml(cell.folder / CONFIG_FILE)))
+    here = flat(plain(composed))
+    there = flat(plain(read_yaml(cell.folder / CONFIG_FILE)))
     given = {override.split("=")[0].lstrip("+") for override in cell.overrides}
     compared = [key for key in here if (key in there or key in given) and not _is_within(key, _ANY_VALUE)]
     return [f"{key}: {there.get(key)} there, {here[key]} here" for key in compared if there.get(key) != here[key]]

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from cove_dist.composition import read_yaml
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import is_metric
 from cove_dist.evaluation.frequency import is_grouped
@@ -20,6 +17,7 @@ from cove_dist.metrics_files import Evaluated, check_comparable, load_metrics
 from cove_dist.runs import CHECKPOINTS, CONFIG_FILE, SUMMARY_FILE, read_history, read_json
 from cove_dist.training.checkpoint import CheckpointFolder
 from cove_dist.training.resume import CHANGES_LEARNING
+from cove_dist.yaml_groups import plain, read_yaml
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def compare_runs(folders: Sequence[str], split: str, checkpoint: str) -> Compari
     notes = check_comparable(evaluated)
     groups: dict[str, dict[str, Any]] = {}
     for folder, found in evaluated.items():
-        config = OmegaConf.to_container(read_yaml(existing(Path(folder) / CONFIG_FILE)))
+        config = plain(read_yaml(existing(Path(folder) / CONFIG_FILE)))
         changed = _changes(Path(folder))
         notes += [f"{folder} changed during training: {change}." for change in changed]
         same = {key: value for key, value in config.items() if key not in ("seed", "output")}

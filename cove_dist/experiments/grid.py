@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import OmegaConf
-
-from cove_dist.composition import load_settings, read_yaml
+from cove_dist.composition import load_settings
 from cove_dist.config import settings
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import check_metrics
 from cove_dist.experiments.plan import Overrides, PlanConfig, merged
 from cove_dist.types import NonNegativeInt, Text, UnitInterval
+from cove_dist.yaml_groups import plain, read_yaml
 
 Printed = dict[str, dict[str, dict[str, float]]]  # model: {quantizer: {metric: value}}
 
@@ -131,7 +130,7 @@ def tuning_note(grid: GridConfig) -> str:
     """How the settings were found, for the tables."""
     if grid.tuned is None:
         return "Settings are those of the configuration files; none was tuned."
-    pairs: Any = OmegaConf.to_container(read_yaml(Path(grid.tuned)))["pairs"]
+    pairs: Any = plain(read_yaml(Path(grid.tuned)))["pairs"]
     used = [(model, pairs[model][grid.tuned_as.get(quantizer, quantizer)]) for model, quantizer in grid.pairs()]
     metrics, by_model = sorted({pair["metric"] for _, pair in used}), {(model, pair["trials"]) for model, pair in used}
     trials, equal = {count for _, count in by_model}, len(by_model) == len({model for model, _ in by_model})
@@ -149,7 +148,7 @@ def load_tuned(grid: GridConfig) -> dict[tuple[str, str], Overrides]:
         return {}
     if not Path(grid.tuned).is_file():
         raise ConfigError(f"tuned = {grid.tuned}: no such file; make it by launch/tune.py, or give tuned=null")
-    pairs: Any = OmegaConf.to_container(read_yaml(Path(grid.tuned)))
+    pairs: Any = plain(read_yaml(Path(grid.tuned)))
     found = {}
     for model, quantizer in grid.pairs():
         name = grid.tuned_as.get(quantizer, quantizer)

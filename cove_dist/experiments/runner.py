@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from threading import Event
 
 from cove_dist.experiments.cells import RECORD, CellFailed, compute, is_finished
@@ -84,7 +85,7 @@ def run_cells(
             stale.discard(cell.name)
             after_each()
 
-        in_parallel([lambda cell=cell: job(cell) for cell in pending], grid.jobs, stop, progress.refresh)
+        in_parallel([partial(job, cell) for cell in pending], grid.jobs, stop, progress.refresh)
     return failures
 
 

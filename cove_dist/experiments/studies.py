@@ -12,7 +12,7 @@ import zlib
 from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
@@ -90,7 +90,7 @@ class PairStudy:
 
     def _check_definition(self) -> None:
         """A study goes on with the settings it began with; a new one begins with the defaults."""
-        space = {name: asdict(parameter) for name, parameter in self.parameters.items()}
+        space = {name: asdict(cast(Any, parameter)) for name, parameter in self.parameters.items()}
         given = {"overrides": self.search.fixed(self.model, self.quantizer), "space": space, "metric": self.metric}
         here = json.loads(json.dumps(given))
         there = self._study.user_attrs.get(_DEFINITION)
@@ -156,8 +156,8 @@ class PairStudy:
         """Return the best complete trial, the earliest among equals; None if there is none."""
         sign = 1 if self.mode == "max" else -1
         complete = [trial for trial in self.ended() if trial.state == TrialState.COMPLETE]
-        values = [(sign * trial.value, trial) for trial in complete if math.isfinite(trial.value)]
-        return max(values, key=lambda pair: pair[0], default=(None, None))[1]
+        values = [(trial.value, trial) for trial in complete if trial.value is not None and math.isfinite(trial.value)]
+        return max(values, key=lambda pair: sign * pair[0])[1] if values else None
 
 
 def folder_name(trial: Trial | FrozenTrial) -> str:

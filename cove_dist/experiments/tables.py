@@ -42,13 +42,14 @@ def comparison_table(grid: GridConfig, claims: Sequence[Claim], split: str) -> T
     """A row a claim: our gain, its interval and p-values; the paper's values and gain where it has any."""
     source = grid.paper.source or "paper"
     printed = any(claim.printed is not None for claim in claims)
-    header = ("model", "metric", "compared", "gain", "95 % interval", "n", "p", "p (Holm)")
+    header: tuple[str, ...] = ("model", "metric", "compared", "gain", "95 % interval", "n", "p", "p (Holm)")
     header += (source, f"{source}: gain") if printed else ()
     rows = []
     for claim in claims:
         ours = claim.measured
         interval = f"{percent(100 * ours.low)} to {percent(100 * ours.high)}" if ours.pairs > 1 else "-"
-        row = (claim.model, claim.metric, f"{claim.new} / {claim.old}", percent(100 * ours.gain), interval)
+        compared = f"{claim.new} / {claim.old}"
+        row: tuple[str, ...] = (claim.model, claim.metric, compared, percent(100 * ours.gain), interval)
         row += (str(ours.pairs), p_value(ours.p), p_value(claim.adjusted))
         if printed:
             values = [grid.paper.value(claim.model, name, claim.metric) for name in (claim.old, claim.new)]

@@ -50,9 +50,10 @@ class CodeClassifier(nn.Module):
         if weights is not None:
             present = weights.nonzero().flatten()
             rows, targets, weights = (x.index_select(0, present) for x in (rows, targets, weights))
-        losses = sum(
+        by_level = [
             F.cross_entropy(head(rows), target, reduction="none")
             for head, target in zip(self.heads, targets.unbind(1), strict=True)
-        )
+        ]
+        losses = torch.stack(by_level).sum(dim=0)
         weights = torch.ones_like(losses) if weights is None else weights.to(losses.dtype)
         return losses.dot(weights) / weights.sum().clamp(min=1)

@@ -38,10 +38,8 @@ def distinct_vectors(observations: Sequence[Observation]) -> tuple[torch.Tensor,
     """
     vectors = torch.cat([seen.vectors for seen in observations])
     counts = torch.cat([_counts(seen) for seen in observations])
-    if any(seen.ids is None for seen in observations):
-        keys = _fingerprints(vectors)
-    else:
-        keys = torch.cat([seen.ids for seen in observations])
+    ids = [seen.ids for seen in observations if seen.ids is not None]
+    keys = torch.cat(ids) if len(ids) == len(observations) else _fingerprints(vectors)
     occurs = counts > 0
     vectors, counts = vectors[occurs], counts[occurs]
     distinct, inverse = torch.unique(keys[occurs], return_inverse=True)

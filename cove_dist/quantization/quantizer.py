@@ -93,6 +93,8 @@ class CascadedQuantizer(nn.Module):
         ValueError: an argument is out of its range.
     """
 
+    _usage: torch.Tensor
+
     def __init__(
         self,
         dim: int,
@@ -191,8 +193,8 @@ class CascadedQuantizer(nn.Module):
         if present is None or len(present) == len(rows):
             fused, first, parents, loss = self._quantize(rows, weights, ids)
         else:  # leave padding out altogether: to weigh it by 0 would keep its NaN
-            taken = (None if x is None else x.index_select(0, present) for x in (rows, weights, ids))
-            found, chosen, parents, loss = self._quantize(*taken)
+            taken = [None if x is None else x.index_select(0, present) for x in (weights, ids)]
+            found, chosen, parents, loss = self._quantize(rows.index_select(0, present), *taken)
             fused = rows.detach().index_copy(0, present, found)
             first = chosen.new_zeros(len(rows)).index_copy_(0, present, chosen)
         codes = [first]

@@ -139,14 +139,14 @@ class CodebookMaintenance:
 
     def _average(self, training: Iterable[CascadedQuantizer]) -> None:
         """All quantizers' statistics of the step as one flat buffer."""
-        averaged = [q for q in training if q.moving_averages is not None]
+        averaged = [(q.moving_averages, list(q.codebooks)) for q in training if q.moving_averages is not None]
         if not averaged:
             return
-        own = [q.moving_averages.take_statistics(q.codebooks) for q in averaged]
+        own = [averages.take_statistics(codebooks) for averages, codebooks in averaged]
         flat = torch.cat(own)
         self._replicas.add_up(flat)
-        for quantizer, statistics in zip(averaged, flat.split([len(s) for s in own]), strict=True):
-            quantizer.moving_averages.update(quantizer.codebooks, statistics)
+        for (averages, codebooks), statistics in zip(averaged, flat.split([len(s) for s in own]), strict=True):
+            averages.update(codebooks, statistics)
 
     def _observed(self, name: str, step: int) -> Observation:
         observation = self._quantizers[name].observation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 
@@ -36,10 +36,10 @@ class CodeUsage:
 
     def __init__(self, quantizers: Iterable[CascadedQuantizer]) -> None:
         self._quantizers = tuple(quantizers)
-        self.restart()
+        self._before = self._total()
 
     def restart(self, quantizers: Iterable[CascadedQuantizer] | None = None) -> None:
-        """The moment is now, for all quantizers or for some of them."""
+        """Reset the counters of all quantizers, or of some of them."""
         total = self._total()
         if quantizers is not None:
             named = {id(quantizer) for quantizer in quantizers}
@@ -62,5 +62,5 @@ class CodeUsage:
         return [part.split(q.levels) for part, q in zip(counts.split(sizes), self._quantizers, strict=True)]
 
     def _total(self) -> torch.Tensor:
-        levels: Sequence[torch.Tensor] = [level for q in self._quantizers for level in q.usage()]
+        levels = [level for q in self._quantizers for level in q.usage()]
         return torch.cat(levels) if levels else torch.zeros(0, dtype=torch.int64)

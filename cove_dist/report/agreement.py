@@ -112,7 +112,7 @@ def draw_coverage(compared: list[Agreement], folder: Path, shuffles: int) -> Pic
     labelled = compared[0].labelled
     path = folder / f"coverage_{labelled.entity}_{quote(labelled.column, safe='')}.png"
     with canvas(path, 2, len(compared), width=4.6, height=2.8) as axes:
-        drawn = [_draw_level(*panels, one) for panels, one in zip(axes.T, compared, strict=True)]
+        drawn = [_draw_level(above, beneath, one) for (above, beneath), one in zip(axes.T, compared, strict=True)]
         names = ["codes shuffled", *map(_short, compared[0].names)]
         axes[0, 0].figure.legend(drawn[0], names, loc="outside right center", title=_short(labelled.column))
     caption = (

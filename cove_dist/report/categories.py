@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from cove_dist.report.codes import EntityCodes
 from cove_dist.report.run_folder import Run
 from data_pipeline.errors import DataError
-from data_pipeline.schema import Schema
+from data_pipeline.schema import Entity, Schema
 
 _ID_COLUMNS = ("id", "original_id")
 
@@ -35,7 +35,7 @@ class Labelled:
         categories: int64 ``[M]``.
     """
 
-    entity: str
+    entity: Entity
     levels: tuple[int, ...]
     column: str
     several: bool

@@ -19,6 +19,7 @@ from cove_dist.report.drawing import Picture, canvas, label, logarithmic
 from cove_dist.report.run_folder import Run
 from cove_dist.training.checkpoint import CheckpointFolder
 from data_pipeline.errors import DataError
+from data_pipeline.schema import Entity
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class EntityCodes:
         codes: int64 ``[N, H]``.
     """
 
-    entity: str
+    entity: Entity
     levels: tuple[int, ...]
     original_ids: pa.Array
     codes: np.ndarray
@@ -88,7 +89,7 @@ def _export(run: Run) -> None:
     export_codes([f"run={json.dumps(str(run.folder))}"])  # the name may hold a = or a comma
 
 
-def _read(run: Run, entity: str, levels: tuple[int, ...]) -> EntityCodes:
+def _read(run: Run, entity: Entity, levels: tuple[int, ...]) -> EntityCodes:
     columns = [f"code_{level}" for level in range(1, len(levels) + 1)]
     tables = []
     for file in _files(run, entity):

@@ -13,6 +13,7 @@ from matplotlib.ticker import PercentFormatter
 from cove_dist.evaluation.declarations import is_metric, title
 from cove_dist.report.drawing import COLOURS, GREY, Picture, canvas, from_zero, label, logarithmic
 from cove_dist.report.run_folder import Record, Run, series
+from data_pipeline.schema import Entity
 
 _NOT_LOSSES = ("kind", "step", "epoch", "samples_per_second", "resident_mb", "device_mb", "gradient_norm")
 _USAGE = ("perplexity_", "dead_")
@@ -103,7 +104,7 @@ def draw_usage(run: Run, folder: Path) -> list[Picture]:
     return [Picture(path, "Use of the codes in training", caption)]
 
 
-def _draw_perplexity(axes: Axes, run: Run, entity: str) -> None:
+def _draw_perplexity(axes: Axes, run: Run, entity: Entity) -> None:
     sizes = run.levels[entity]
     _draw_levels(axes, run, entity, "perplexity")
     for size, colour in zip(sizes, _colours(sizes), strict=True):
@@ -117,7 +118,7 @@ def _draw_perplexity(axes: Axes, run: Run, entity: str) -> None:
     axes.legend(loc="upper right", ncols=len(sizes))  # above the dotted lines, where no curve can be
 
 
-def _draw_levels(axes: Axes, run: Run, entity: str, figure: str) -> None:
+def _draw_levels(axes: Axes, run: Run, entity: Entity, figure: str) -> None:
     sizes = run.levels[entity]
     for level, (size, colour) in enumerate(zip(sizes, _colours(sizes), strict=True), start=1):
         name = f"{figure}_{entity}_{level}"

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib import cycler
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
@@ -18,7 +18,7 @@ from matplotlib.ticker import LogFormatter, MaxNLocator
 # Six colours of M. Okabe and K. Ito, "Color Universal Design"; the seventh line on has the same ones, dashed.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#777777"
-_STYLE = {
+_STYLE: Any = {  # the stubs of matplotlib list every key of rcParams
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",

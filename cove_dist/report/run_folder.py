@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
-from cove_dist.composition import read_yaml
 from cove_dist.errors import ConfigError
 from cove_dist.metrics_files import Evaluated, all_metrics
 from cove_dist.runs import (
@@ -22,6 +20,8 @@ from cove_dist.runs import (
     read_json,
     read_records,
 )
+from cove_dist.yaml_groups import plain, read_yaml
+from data_pipeline.schema import Entity
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,10 @@ class Run:
         return f"COVE-{name}" if self.levels else name
 
     @property
-    def levels(self) -> dict[str, tuple[int, ...]]:
+    def levels(self) -> dict[Entity, tuple[int, ...]]:
         """Codebook sizes of every entity that is quantized."""
-        sizes = {entity: self.config["quantizer"][f"{entity}_levels"] for entity in ("user", "item")}
+        entities: tuple[Entity, ...] = ("user", "item")
+        sizes = {entity: self.config["quantizer"][f"{entity}_levels"] for entity in entities}
         return {entity: tuple(levels) for entity, levels in sizes.items() if levels}
 
     @property
@@ -76,11 +77,12 @@ def load_run(folder: Path) -> Run:
     records = read_records(log)
     if not records:
         raise ConfigError(f"{log}: no records; train first")
-    values = OmegaConf.to_container(read_yaml(config))
+    values = plain(read_yaml(config))
     return Run(folder, values, records, read_json(folder / SUMMARY_FILE), all_metrics(folder))
 
 
 def series(records: Sequence[Record], x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
     """Two figures of the records that have both, as float64 arrays of one length."""
     points = [(record[x], record[y]) for record in records if x in record and y in record]
-    return tuple(np.array(points, dtype=np.float64).reshape(-1, 2).T)
+    first, second = np.array(points, dtype=np.float64).reshape(-1, 2).T
+    return first, second

@@ -77,6 +77,7 @@ class NeuMF(Recommender):
         """
         user_m, item_m = (rows[..., rows.shape[-1] // 2 :] for rows in (users, items))
         first, *rest = self.mlp
+        assert isinstance(first, nn.Linear)
         of_user, of_item = first.weight.chunk(2, dim=1)
         deep = F.linear(user_m, of_user, first.bias).unsqueeze(1) + F.linear(item_m, of_item)
         for layer in rest:

@@ -28,6 +28,8 @@ class DLRM(CTRHead):
         dropout: after every hidden layer of the top MLP.
     """
 
+    pairs: torch.Tensor
+
     @staticmethod
     def unused(num_fields: int, num_dense: int) -> dict[str, str]:
         """The arguments that do nothing with so many columns, and why."""
@@ -46,9 +48,10 @@ class DLRM(CTRHead):
         super().__init__()
         self.bottom = MLP(num_dense, (*bottom_units, embedding_dim)) if num_dense else None
         num_vectors = num_fields + (1 if num_dense else 0)
-        self.register_buffer("pairs", torch.triu_indices(num_vectors, num_vectors, offset=1), persistent=False)
+        pairs = torch.triu_indices(num_vectors, num_vectors, offset=1)
+        self.register_buffer("pairs", pairs, persistent=False)
         direct = embedding_dim if num_dense else num_fields * embedding_dim
-        self.top = MLP(direct + self.pairs.shape[1], hidden_units, dropout)
+        self.top = MLP(direct + pairs.shape[1], hidden_units, dropout)
         self.output = nn.Linear(self.top.out_dim, 1)
 
     def forward(self, fields: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:

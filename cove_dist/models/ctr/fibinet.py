@@ -104,6 +104,10 @@ class BilinearInteraction(nn.Module):
         kind: which pairs share W. With "each" it is ``W_i``; the last field is never on the left and has none.
     """
 
+    transformed: torch.Tensor
+    left: torch.Tensor
+    right: torch.Tensor
+
     def __init__(self, num_fields: int, dim: int, kind: BilinearKind) -> None:
         super().__init__()
         left, right = torch.triu_indices(num_fields, num_fields, offset=1)

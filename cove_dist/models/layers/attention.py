@@ -40,7 +40,7 @@ def attend(
     Returns:
         ``[R, d]``, the heads side by side.
     """
-    rows = (queries, keys, values)
+    rows: tuple[torch.Tensor, ...] = (queries, keys, values)
     if queries.device.type == "cpu":  # where the backward pass is several times as slow in bfloat16
         rows = tuple(each.float() if each.dtype is torch.bfloat16 else each for each in rows)
     with torch.autocast("cpu", enabled=False):
