@@ -327,5 +327,18 @@ class RunConfig:
         self.trainer.early_stopping.check(self.evaluation.metrics(task, schema=schema), where)
         if schema is None:
             check_protocol(task, self.evaluation.group_by, self.evaluation.exclude_seen)
-        else:
-            self.evaluation.protocol(task, schema)
+            return
+        self.evaluation.protocol(task, schema)
+        if task == "cf" and schema.candidates is None:
+            self._check_rankings(schema)
+
+    def _check_rankings(self, schema: Schema) -> None:
+        """Refuse to rank candidates that the data do not have, those of the test split too: training comes first."""
+        lines = [
+            f"evaluation.rank_{split} = {list(self.evaluation.rankings(split))}: {schema.name} was prepared without"
+            " candidates; allowed: [full], or prepare it with candidates=99"
+            for split in ("validation", "test")
+            if schema.has_split(split) and "sampled" in self.evaluation.rankings(split)
+        ]
+        if lines:
+            raise ConfigError("\n".join(lines))

@@ -25,7 +25,7 @@ from cove_dist.evaluation.declarations import (
 )
 from cove_dist.evaluation.names import metric_names
 from cove_dist.evaluation.positions import Positions
-from data_pipeline.schema import TARGET, Categorical, Schema
+from data_pipeline.schema import TARGET, Categorical, Schema, Split
 
 KS = (2, 3)
 
@@ -130,6 +130,22 @@ def test_early_stopping_may_watch_what_the_data_have() -> None:
     config.check_evaluation("sequential", longer)
     with pytest.raises(ConfigError, match=r"= paper_ndcg@5: allowed are ndcg@1, .* hr@5 \(the data toys_next"):
         config.check_evaluation("sequential", next_item)
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [([], ["validation", "test"]), (["rank_test"], ["validation"]), (["rank_validation"], ["test"])],
+)
+def test_candidates_that_the_data_do_not_have_are_refused_before_training(given: list[str], refused: list[str]) -> None:
+    splits = dict.fromkeys(("validation", "test"), Split(4, ("part.parquet",)))
+    schema = Schema(name="toys", label="label", categorical=(), dense=(), splits=splits, implicit=True)
+    metric = "trainer.early_stopping.metric=" + ("full_ndcg@10" if "rank_validation" in given else "ndcg@10")
+    config, _ = load_run_config(["model=bprmf", metric, *(f"evaluation.{key}=[full]" for key in given)])
+    with pytest.raises(ConfigError) as caught:
+        config.check_evaluation("cf", schema)
+    lines = str(caught.value).splitlines()
+    assert [line.partition(" = ")[0] for line in lines] == [f"evaluation.rank_{split}" for split in refused]
+    assert all("toys was prepared without candidates; allowed: [full]" in line for line in lines)
 
 
 @pytest.mark.parametrize(
