@@ -26,7 +26,8 @@ def refuse_mixed_offsets(workspace: Workspace, source: Source, column: str) -> N
 def refuse_mixed_units(workspace: Workspace, source: Source, column: str, value: str) -> None:
     """Refuse numbers that are times from 1990 to 2100 in two units.
 
-    A number between two such ranges shows that the column counts something else.
+    Numbers between these ranges show that the column counts something else, if there are as many of them as of one of
+    the units; fewer are outliers, such as 9999999999 for "never".
 
     Args:
         workspace: holds ``raw``.
@@ -42,7 +43,8 @@ def refuse_mixed_units(workspace: Workspace, source: Source, column: str, value:
         for unit, count, row in workspace.query(f"SELECT {unit_of(value)}, count(*), min(rowid) FROM raw GROUP BY 1")
     }
     units = [unit for unit in UNITS if unit in found]
-    if len(units) < 2 or "?" in found:
+    between = found["?"][0] if "?" in found else 0
+    if len(units) < 2 or between >= min(found[unit][0] for unit in units):
         return
     shown = ", ".join(
         f"{unit} in {found[unit][0]} rows ({source.show(workspace, column, found[unit][1])})" for unit in units

@@ -119,6 +119,12 @@ def test_a_column_with_numbers_between_two_units_is_not_a_mix(tmp_path):
     assert prepare_times(tmp_path, [START, 10 * START, 100 * START, 1000 * START]) == [0, 0]
 
 
+def test_an_outlier_does_not_hide_a_mix_of_units(tmp_path):
+    times = [START + 1, (START + 2) * 1000, START + 3, (START + 4) * 1000, 9_999_999_999]
+    with pytest.raises(DataError, match="times in several units: s in 4 rows"):
+        prepare_times(tmp_path, times)
+
+
 @pytest.mark.parametrize("kind", ["s", "ms", "us", "ns", "ns zone", "us zone", "date"])
 def test_typed_timestamps(tmp_path, kind):
     unit, _, zone = kind.partition(" ")
