@@ -10,6 +10,7 @@ python launch/compare.py 'runs=runs/seeds/*'
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -41,14 +42,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def compare(overrides: Sequence[str]) -> None:
     config = load_settings(CompareConfig, "compare", overrides)
-    patterns = [config.runs] if isinstance(config.runs, str) else config.runs
-    folders = [folder for pattern in patterns for folder in sorted(glob.glob(pattern))]
-    if not folders:
-        raise ConfigError(f"runs = {patterns}: no such folder; give run folders, or a pattern in quotes")
-    comparison = compare_runs(folders, config.split, config.checkpoint)
+    comparison = compare_runs(_folders(config.runs), config.split, config.checkpoint)
     Console().print(rich_table(comparison.table()))
     if config.json is not None:
         write_json(Path(config.json), asdict(comparison))
+
+
+def _folders(runs: str | Sequence[str]) -> list[str]:
+    """Return the folders of a list of folders and patterns, each folder once.
+
+    Raises:
+        ConfigError: there are no folders, or one of the patterns matches none.
+    """
+    patterns = [runs] if isinstance(runs, str) else list(runs)
+    found = {pattern: [pattern] if Path(pattern).is_dir() else sorted(glob.glob(pattern)) for pattern in patterns}
+    missing = [pattern for pattern, folders in found.items() if not folders]
+    if missing or not patterns:
+        raise ConfigError(f"runs = {missing}: no such folder; give run folders, or a pattern in quotes")
+    folders = [os.path.normpath(folder) for folders in found.values() for folder in folders]
+    return list(dict.fromkeys(folders))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from cove_dist.experiments.results import collect
 from cove_dist.metrics_files import all_metrics, load_metrics
 from cove_dist.runs import save_config
 from data_pipeline.json_files import to_json, write_json
+from launch.compare import compare
 from tests.configurations import ctr_protocol, evaluated, small_run
 from tests.unit.experiments.grids import small_grid, write_cell
 
@@ -47,6 +48,21 @@ def test_runs_that_differ_in_their_seed_share_a_column(tmp_path: Path) -> None:
     assert table.rows[1][1:] == ("1,000 ± 0", "missing"), "a run of a single step has no speed"
     assert table.rows[2][1] == "step_00000002\nstep_00000002"
     assert table.notes == ()
+
+
+@pytest.mark.parametrize("runs", ["[{0}/a,{0}/b]", "[{0}/a,'{0}/b*']"])
+def test_a_run_that_is_not_there_is_not_left_out_silently(tmp_path: Path, runs: str) -> None:
+    run_of(tmp_path / "a", 0.7)
+    with pytest.raises(ConfigError, match=r"/b\*?'\]: no such folder"):
+        compare([f"runs={runs.format(tmp_path)}"])
+
+
+def test_a_folder_may_have_brackets_and_counts_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, table = run_of(tmp_path / "[x]", 0.7), tmp_path / "table.json"
+    compare([f"runs=['{folder}','{folder}/']", f"json={table}"])
+    [record] = json.loads(table.read_text())["records"]
+    assert record["run folders"] == [folder]
+    assert record["figures"]["auc"] == [0.7]
 
 
 @pytest.mark.parametrize(
