@@ -1,4 +1,4 @@
-"""The one form in which rows reach a model."""
+"""The batch of rows that a model receives."""
 
 from __future__ import annotations
 
@@ -14,15 +14,22 @@ class Batch(Pipelineable):
     """B rows.
 
     Attributes:
-        ids: for every categorical column, in schema order, the embedding row of each id (the reserved one for ids that
-            training never saw): one id a row, or a list a row for sequences. Its stride is the largest B of any rank
-            in this step; rows past B hold no ids. (Gloo has no backward of a row-wise look-up for unequal strides.)
+        ids: for every categorical column, in schema order, the embedding row of each id (the out-of-vocabulary row for
+            unseen ids): one id per row, or a list per row for sequences. Its stride is the largest B of any rank in
+            this step; rows past B have no ids. (Gloo has no backward of a row-wise look-up for unequal strides.)
         dense: float32 ``[B, D]``, standardized; ``D`` may be 0.
-        labels: float32 ``[B]``, 0 or 1; ones where the data has no labels.
-        users, items: int64 ``[B]``: encoded ids as stored, unseen ones kept apart. For grouping and for exporting.
-            Where a row is a list of items, its ``users`` is the list's own id, and ``items`` is empty.
-        weight: float32 scalar ``B * world_size / (rows of this step over all ranks)``. A mean loss times it, averaged
-            over ranks, is the mean over the global batch, also where the ranks' batches differ in length.
+        labels: float32 ``[B]``, 0 or 1; ones where the data have no labels.
+        users: int64 ``[B]``: encoded ids as stored, where unseen ids are distinct; for grouping and exporting. Of
+            playlists, the playlist ids.
+        items: int64 ``[B]``, likewise; empty where rows are sequences.
+        weight: float32 scalar ``B * world_size / (rows of this step over all ranks)``. A mean loss multiplied by it and
+            averaged over ranks is the mean over the global batch, also where ranks have batches of different sizes.
+
+    Example:
+        >>> loader = build_loader(folder, schema, "train", batch_size=256)
+        >>> batch = next(iter(loader))
+        >>> batch.ids["item_id"].values().shape, batch.labels.shape
+        (torch.Size([256]), torch.Size([256]))
     """
 
     ids: KeyedJaggedTensor

@@ -44,7 +44,7 @@ from data_pipeline.id_tables import id_table_path
 from data_pipeline.json_files import to_json, write_json
 from data_pipeline.parquet_files import row_groups
 from data_pipeline.schema import Categorical, Schema
-from data_pipeline.streaming.partition import slices
+from data_pipeline.streaming.order import slices
 
 logger = logging.getLogger(__name__)
 

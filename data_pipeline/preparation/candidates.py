@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from data_pipeline.history import History, history_path, write_history
-from data_pipeline.negatives import NegativeSampler
 from data_pipeline.parquet_files import BATCH_ROWS, row_groups
+from data_pipeline.preparation.candidate_sampler import CandidateSampler
 from data_pipeline.preparation.columns import ITEM, SPLIT, USER
 from data_pipeline.preparation.encode import encoded, rows_with_ids
 from data_pipeline.preparation.workspace import Workspace
@@ -52,7 +52,7 @@ def with_candidates(
         seed: of the data set.
         split: its number, part of the random seed.
     """
-    sampler = NegativeSampler([History.load(folder, name) for name in SPLITS], items.num_ids)
+    sampler = CandidateSampler([History.load(folder, name) for name in SPLITS], items.num_ids)
     schema = rows.schema.append(pa.field(CANDIDATES, pa.list_(pa.int64())))
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -60,7 +60,7 @@ def with_candidates(
             [batch] = table.combine_chunks().to_batches()
             user, item = (batch[name].to_numpy() for name in (USER, ITEM))
             rng = np.random.default_rng([seed, _CANDIDATES, split, number])
-            drawn = np.column_stack([item, sampler.draw(user, count, rng, distinct=True)])
+            drawn = np.column_stack([item, sampler.draw(user, count, rng)])
             offsets = np.arange(len(batch) + 1, dtype=np.int32) * (count + 1)
             candidates = pa.ListArray.from_arrays(offsets, drawn.ravel())
             yield pa.record_batch([*batch.columns, candidates], schema=schema)

@@ -1,1 +1,1 @@
-"""A prepared folder -> batches: the rows of an epoch shared among ranks, shuffled, resumable."""
+"""A prepared folder -> batches: the rows of an epoch divided among ranks, shuffled, resumable."""

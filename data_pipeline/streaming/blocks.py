@@ -17,11 +17,11 @@ from data_pipeline.streaming.columns import ColumnArrays
 
 @dataclass
 class Rows:
-    """n rows taken out of a block: a batch.
+    """n rows of a block: those of a batch.
 
     Attributes:
         ids: int64 ``[P, n]``: the P columns of one id per row, in schema order, as stored.
-        sequences: for every sequence, in schema order: its values, and int64 ``[n]`` lengths.
+        sequences: for every column of lists, in schema order: its values, and int64 ``[n]`` lengths.
         dense: float32 ``[n, D]``, standardized.
         labels: float32 ``[n]``.
     """
@@ -35,7 +35,7 @@ class Rows:
 class Block:
     """Rows of consecutive steps, lane after lane, in matrices, so that a batch is one gather per matrix.
 
-    `fill` every lane, in any order and from any threads; then `arrange`; then `take`.
+    Call `fill` for every lane, in any order and from any thread; then `arrange`; then `take`.
 
     Args:
         schema: of the columns.
@@ -55,7 +55,7 @@ class Block:
         self._order: np.ndarray | None = None
 
     def fill(self, lane: int, parts: Iterable[ColumnArrays]) -> None:
-        """Write the rows of a lane; standardize dense columns in float64: a mean may be large beside the deviation."""
+        """Write the rows of a lane. Dense columns are standardized in float64: means may far exceed deviations."""
         start = int(self.starts[lane])
         for part in parts:
             at = slice(start, start + len(part))
@@ -68,14 +68,14 @@ class Block:
             start = at.stop
 
     def arrange(self, order: np.ndarray | None) -> None:
-        """Set the order in which rows are taken, by their places in the block; None: as they are."""
+        """Set the order in which rows are taken, by their indices in the block; None: the order of the block."""
         parts = [part for lane in self._lists for part in lane]
         self._sequences = [_concat_lists(pieces) for pieces in zip(*parts, strict=True)]
         self._lists = []
         self._order = order
 
     def take(self, start: int, stop: int) -> Rows:
-        """The rows ``start .. stop-1`` of the block's order: views of the block where that is its own, else copies."""
+        """Return the rows ``start .. stop-1`` of the order: views where that is the order of the block, else copies."""
         if self._order is None:
             at = slice(start, stop)
             lists = [_cut_lists(values, offsets[start : stop + 1]) for values, offsets in self._sequences]
@@ -90,12 +90,12 @@ class Block:
 
 
 def _cut_lists(values: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The lists between the given offsets, one after the other, and their lengths."""
+    """Return the lists between the offsets, concatenated, and their lengths."""
     return values[offsets[0] : offsets[-1]], np.diff(offsets)
 
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """``starts[i], starts[i] + 1, …``, ``lengths[i]`` of them, for every i in turn: int64 ``[sum of lengths]``."""
+    """Return ``starts[i], starts[i] + 1, …``, ``lengths[i]`` of them, for every i: int64 ``[sum of lengths]``."""
     shifts = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
     shifts += np.arange(len(shifts))
     return shifts
@@ -107,15 +107,15 @@ def _concat_lists(pieces: tuple[tuple[np.ndarray, np.ndarray], ...]) -> tuple[np
 
 
 def _take_lists(values: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The lists of the given rows, one after the other, and their lengths."""
+    """Return the lists of the rows, concatenated, and their lengths."""
     starts = offsets[rows]
     lengths = offsets[rows + 1] - starts
     return values.take(ranges(starts, lengths)), lengths
 
 
 class BatchLayout:
-    """Makes a `Batch` of rows, with the ids key-major, as a KeyedJaggedTensor has them: all rows of the first column,
-    then of the second.
+    """Makes a `Batch` of rows. Its ids are key-major, as in a KeyedJaggedTensor: all rows of the first column, then of
+    the second.
 
     Args:
         schema: of the rows, with the columns that transforms add.
@@ -123,23 +123,23 @@ class BatchLayout:
 
     def __init__(self, schema: Schema) -> None:
         self._names = [column.name for column in schema.categorical]
-        self._sequences = [place for place, column in enumerate(schema.categorical) if column.sequence]
+        self._sequences = [index for index, column in enumerate(schema.categorical) if column.sequence]
         self._num_seen = np.array([column.num_seen for column in schema.categorical])
         self._plain = np.flatnonzero([not column.sequence for column in schema.categorical])
-        places = (schema.categorical.index(schema.entity(role)) for role in ("user", "item"))
-        self._user, self._item = (None if place in self._sequences else self._rank_of(place) for place in places)
+        indices = (schema.categorical.index(schema.entity(role)) for role in ("user", "item"))
+        self._user, self._item = (None if index in self._sequences else self._plain_index(index) for index in indices)
 
-    def _rank_of(self, place: int) -> int:
-        """Of a column among those of one id per row."""
-        return int(np.searchsorted(self._plain, place))
+    def _plain_index(self, index: int) -> int:
+        """Return the index of a column among those with one id per row."""
+        return int(np.searchsorted(self._plain, index))
 
     def __call__(self, rows: Rows, weight: float, stride: int) -> Batch:
-        """The batch.
+        """Make the batch.
 
         Args:
-            rows: sequences first those of the files, then those of the transforms.
+            rows: of the batch, with the lists of the files first, then those of the transforms.
             weight: see `Batch`.
-            stride: of the ids, at least the number of rows; rows past them hold no ids.
+            stride: of the ids, at least the number of rows; rows past them have no ids.
         """
         values, lengths, sizes = self._ids(rows, stride)
         return Batch(
@@ -159,7 +159,7 @@ class BatchLayout:
         )
 
     def _ids(self, rows: Rows, stride: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
-        """Values, lengths ``[columns, stride]``, and the values of each column; unseen ids as the reserved row."""
+        """Return values (unseen ids replaced), lengths ``[columns, stride]``, and the number of values per column."""
         count = len(rows.labels)
         lengths = np.ones((len(self._names), stride), np.int64)
         lengths[:, count:] = 0
@@ -167,8 +167,8 @@ class BatchLayout:
         if not self._sequences:
             return plain.reshape(-1), lengths, [count] * len(plain)
         columns = dict(zip(self._plain.tolist(), plain, strict=True))
-        for place, (ids, of_rows) in zip(self._sequences, rows.sequences, strict=True):
-            columns[place] = np.minimum(ids, self._num_seen[place])
-            lengths[place, :count] = of_rows
-        values = [columns[place] for place in range(len(self._names))]
+        for index, (ids, of_rows) in zip(self._sequences, rows.sequences, strict=True):
+            columns[index] = np.minimum(ids, self._num_seen[index])
+            lengths[index, :count] = of_rows
+        values = [columns[index] for index in range(len(self._names))]
         return np.concatenate(values), lengths, list(map(len, values))

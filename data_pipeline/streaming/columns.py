@@ -1,4 +1,4 @@
-"""Decoded Arrow columns -> checked numpy arrays. Every fault of the data is a `DataError` that says where it is."""
+"""Decoded Arrow columns -> checked numpy arrays. Every fault of the data is a `DataError` with its position."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import pyarrow as pa
 from data_pipeline.errors import DataError
 from data_pipeline.schema import Categorical, Schema
 
-REMEDY = "Prepare the data again."
+REMEDY = "Prepare the data again"
 
 
 @dataclass(frozen=True)
 class Where:
-    """A row's place: its file, its row group in it, and its row in that."""
+    """The position of a row: its file, its row group in the file, and its row in the row group."""
 
     path: Path
     group: int
     row: int
 
     def error(self, row: int | None, column: str, value: object, expected: str) -> DataError:
-        """A fault ``row`` rows further on, or of the row group as a whole."""
-        place = f"{self.path}, row group {self.group}" + (f", row {self.row + row}" if row is not None else "")
-        return DataError(f"{place}: {column} = {value}, expected {expected}. {REMEDY}")
+        """Describe a fault ``row`` rows further on, or, with None, of the row group."""
+        position = f"{self.path}, row group {self.group}" + (f", row {self.row + row}" if row is not None else "")
+        return DataError(f"{position}: {column} = {value}, expected {expected}. {REMEDY}")
 
 
 @dataclass
@@ -33,11 +33,11 @@ class ColumnArrays:
     """n checked rows of one row group.
 
     Attributes:
-        where: the first row.
-        ids: int64 ``[n]`` for every categorical that is not a sequence, in schema order.
-        sequences: for every sequence, in schema order: its values, and int64 ``[n + 1]`` offsets into them.
+        where: the position of the first row.
+        ids: int64 ``[n]`` for every column of one id per row, in schema order.
+        sequences: for every column of lists, in schema order: its values, and int64 ``[n + 1]`` offsets into them.
         dense: float32 ``[n]`` for every dense column, as stored.
-        labels: float32 ``[n]``; ones where the data has none.
+        labels: float32 ``[n]``; ones where the data have none.
     """
 
     where: Where
@@ -51,17 +51,17 @@ class ColumnArrays:
 
 
 def column_names(schema: Schema) -> list[str]:
-    """The columns that `check_columns` looks at."""
+    """Return the columns that `check_columns` reads."""
     names = [column.name for column in schema.categorical] + [column.name for column in schema.dense]
     return names if schema.label is None else [*names, schema.label]
 
 
 def check_columns(rows: pa.RecordBatch, schema: Schema, where: Where) -> ColumnArrays:
-    """The rows as arrays, views where Arrow allows.
+    """Return the rows as arrays, which are views where Arrow allows.
 
     Raises:
-        DataError: null; id that is negative or not below ``num_ids``; dense value that is not finite; label other than
-            0 and 1.
+        DataError: a null; an id that is negative or not below ``num_ids``; a dense value that is not finite; a label
+            other than 0 and 1.
     """
     columns = ColumnArrays(where, [], [], [], _labels(rows, schema.label, where))
     for column in schema.categorical:

@@ -1,8 +1,7 @@
 """One rank's batches of one epoch: blocks of consecutive steps are read lane by lane and cut into batches.
 
-The work is a sequence of tasks: to read a lane's part of a block, to arrange the block, to make a batch of it. Each
-depends on earlier ones alone, so any pool that begins them in order can do it. What a batch holds does not depend on
-who does it, or when.
+The work is a sequence of tasks: read a lane's part of a block, arrange the block, make a batch of it. Each task depends
+only on earlier ones, so any pool that begins them in order can run them. The rows of a batch do not depend on the pool.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ from data_pipeline.schema import Schema
 from data_pipeline.streaming.blocks import BatchLayout, Block, ranges
 from data_pipeline.streaming.columns import ColumnArrays
 from data_pipeline.streaming.draws import Draws, epoch_key
-from data_pipeline.streaming.partition import Partition, epoch_order, row_seed, slices
+from data_pipeline.streaming.order import epoch_order, row_seed, slices
+from data_pipeline.streaming.partition import Partition
 from data_pipeline.streaming.row_groups import RowGroups, RowReader
 from data_pipeline.streaming.threads import Pool, Task
 from data_pipeline.streaming.transforms import RowTransform
@@ -26,15 +26,15 @@ from data_pipeline.streaming.transforms import RowTransform
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """What is the same in every epoch of a rank.
+    """The settings of all epochs of a rank.
 
     Attributes:
-        groups: of the split.
+        groups: row groups of the split.
         schema: of the columns to read.
         layout: of batches.
         partition: of the epoch's rows.
         blocks: int64 ``[J + 1]``, the first step of each block, and S.
-        rank: whose rows are read.
+        rank: the rank whose rows are read.
         seed: of permutations and transforms.
         shuffle: whether to permute row groups, and the rows of a lane in a block.
         transforms: each appends columns to the rows of every batch.
@@ -54,7 +54,7 @@ class EpochPlan:
 
 
 class LaneReader:
-    """The rows of a lane of an epoch, read in sequence; a jump opens the row group that it leads to."""
+    """Reads the rows of a lane of an epoch in sequence; a jump opens the row group of its target."""
 
     def __init__(self, groups: RowGroups, schema: Schema, order: np.ndarray, first: int, last: int) -> None:
         self._source = groups, schema
@@ -63,7 +63,7 @@ class LaneReader:
         self._at = 0
 
     def read(self, begin: int, end: int) -> Iterator[ColumnArrays]:
-        """Rows ``begin <= row < end``, counted from the lane's first."""
+        """Read rows ``begin <= row < end``, counted from the first row of the lane."""
         if self._reader is None or begin != self._at:
             self.close()
             parts = slices(self._source[0].rows, self._order, self._first + begin, self._last)
@@ -72,6 +72,7 @@ class LaneReader:
         return self._reader.read(end - begin)
 
     def close(self) -> None:
+        """Close the file."""
         if self._reader is not None:
             self._reader.close()
 
@@ -94,12 +95,15 @@ class Epoch:
         self.latest: dict[int, Task[None]] = {}  # reading of each lane
 
     def batches(self, pool: Pool, step: int, *, ahead: bool) -> Iterator[Task[Batch]]:
-        """Submit the epoch's work from ``step`` on, a batch at a time.
+        """Submit the work of the epoch from ``step`` on, a batch at a time.
 
         Args:
             pool: to submit to.
-            step: the first one.
+            step: the first step.
             ahead: submit the reading of the next block between the batches of this one, a part at a time.
+
+        Yields:
+            The task of each batch.
         """
         cuts = self.plan.blocks.tolist()
         numbers = [number for number, end in enumerate(cuts[1:]) if end > step]
@@ -116,6 +120,7 @@ class Epoch:
             following = following if ahead else next(works, None)
 
     def lane(self, lane: int) -> LaneReader:
+        """Return the reader of a lane."""
         if lane not in self._lanes:
             first, last = self.plan.partition.cuts[lane : lane + 2].tolist()
             self._lanes[lane] = LaneReader(self.plan.groups, self.plan.schema, self._order, first, last)
@@ -129,7 +134,7 @@ class Epoch:
 
 @dataclass
 class BlockWork:
-    """The work on block ``number`` of an epoch, which holds steps ``first <= step < last``."""
+    """The work on block ``number`` of an epoch, which has the steps ``first <= step < last``."""
 
     epoch: Epoch
     number: int
@@ -141,12 +146,12 @@ class BlockWork:
     def __post_init__(self) -> None:
         plan = self.epoch.plan
         self._share = plan.partition.share(plan.rank, self.first, self.last)
-        self._places = plan.partition.places(plan.rank, self.first, self.last)
-        self._ends = np.cumsum([place.rows for place in self._places]).tolist()
+        self._positions = plan.partition.positions(plan.rank, self.first, self.last)
+        self._ends = np.cumsum([position.rows for position in self._positions]).tolist()
         self._block = Block(plan.schema, self._share.end - self._share.begin)
 
     def submit(self, pool: Pool, part: float) -> None:
-        """Submit the reading of the first lanes, up to this part of them, and with the last one the arranging."""
+        """Submit the reading of the first lanes, up to this fraction of them, and after the last one the arranging."""
         lanes = self._share.last - self._share.first
         for index in range(len(self._reading), int(part * lanes)):
             self._reading.append(self._submit_lane(pool, index))
@@ -173,7 +178,7 @@ class BlockWork:
         self._block.arrange(self._order())
 
     def _order(self) -> np.ndarray | None:
-        """The rows in the order in which steps take them: for every step, its rows of every lane; None: as they are."""
+        """Return the rows in order of steps (for each, its rows of every lane), or None for the order of the block."""
         if not self.epoch.plan.shuffle and len(self._block.starts) == 1:
             return None
         starts = self._share.starts + self._block.starts
@@ -181,7 +186,7 @@ class BlockWork:
         return self._permuted()[order] if self.epoch.plan.shuffle else order
 
     def _permuted(self) -> np.ndarray:
-        """Every lane's rows permuted."""
+        """Return the rows of the block with those of every lane permuted."""
         seed, lanes = self.epoch.plan.seed, []
         sizes = self._share.end - self._share.begin
         for lane, (start, rows) in enumerate(zip(self._block.starts, sizes.tolist(), strict=True), self._share.first):
@@ -191,14 +196,14 @@ class BlockWork:
         return np.concatenate(lanes)
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step, which waits for the arranging."""
+        """Make the batch of a step, after the arranging."""
         assert self._arranging is not None  # `submit` comes first
         self._arranging.result()
         plan, index = self.epoch.plan, step - self.first
-        place, end = self._places[index], self._ends[index]
-        rows = self._block.take(end - place.rows, end)
-        draws = Draws(self.epoch.key, step, place.first_row)
+        position, end = self._positions[index], self._ends[index]
+        rows = self._block.take(end - position.rows, end)
+        draws = Draws(self.epoch.key, step, position.first_row)
         for number, transform in enumerate(plan.transforms):
             rows.sequences += transform(rows, draws.stream(number))
-        batch = plan.layout(rows, place.weight, place.largest)
+        batch = plan.layout(rows, position.weight, position.largest)
         return batch.pin_memory() if plan.pin_memory else batch

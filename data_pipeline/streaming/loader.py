@@ -1,4 +1,4 @@
-"""Batches of a split for one rank, with a state that resumes inside an epoch."""
+"""Batches of a split for one rank, with a state that resumes within an epoch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,13 @@ def build_loader(
     pin_memory: bool = False,
     transforms: Sequence[RowTransform] = (),
 ) -> StreamLoader:
-    """A rank's loader of one split; the arguments and errors of `ParquetStream`."""
+    """Build a rank's loader of one split; see `ParquetStream` for the arguments and errors.
+
+    Example:
+        >>> schema = Schema.load("data/movielens_100k")
+        >>> for batch in build_loader("data/movielens_100k", schema, "train", 256, shuffle=True):
+        ...     train_step(batch)
+    """
     stream = ParquetStream(
         folder,
         schema,
@@ -51,32 +57,32 @@ def build_loader(
 
 
 class StreamLoader:
-    """The batches of a `ParquetStream`, an epoch an iteration; ``len(loader)`` is the steps of an epoch.
+    """Iterates over the batches of a `ParquetStream`, one epoch per iteration; its length is the steps of an epoch.
 
-    A state names the epoch and the batches given. It is plain numbers and strings, the same on every rank, and fits the
-    data, seed and global batch that it was taken with, on any number of ranks and threads.
+    A state has the epoch and the number of batches yielded. It consists of numbers and strings, is the same on every
+    rank, and can be loaded with the same data, seed and global batch size, on any number of ranks and threads.
     """
 
     def __init__(self, stream: ParquetStream) -> None:
         self.stream = stream
         self.epoch = 0
-        self._given = 0  # batches before the next iteration's first
+        self._yielded = 0  # batches before the first of the next iteration
 
     def __len__(self) -> int:
         return len(self.stream)
 
     def __iter__(self) -> EpochIterator:
-        """The epoch's batches, or those left of it after `load_state_dict`."""
-        given, self._given = self._given, 0
-        return EpochIterator(self.stream, self.epoch, given)
+        """Iterate over the batches of the epoch or, after `load_state_dict`, over its remaining batches."""
+        yielded, self._yielded = self._yielded, 0
+        return EpochIterator(self.stream, self.epoch, yielded)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iteration. A loaded state stays in force only within its own epoch."""
+        """Choose the epoch of the next iteration. A loaded state applies only to its epoch."""
         if epoch != self.epoch:
-            self.epoch, self._given = epoch, 0
+            self.epoch, self._yielded = epoch, 0
 
     def load_state_dict(self, state: State) -> None:
-        """Go to the epoch of an `EpochIterator.state_after`; the next iteration gives exactly the batches left of it.
+        """Continue from a state of `EpochIterator.state_after`: the next iteration yields the remaining batches.
 
         Raises:
             DataError: the state belongs to another batch size, seed, order or data.
@@ -87,38 +93,38 @@ class StreamLoader:
             raise DataError(
                 f"loader state: saved with {', '.join(f'{name} = {saved.get(name)}' for name in differing)}, "
                 f"loaded with {', '.join(f'{name} = {here[name]}' for name in differing)}: "
-                "its position inside an epoch means other rows here. Use the saved values, or begin an epoch."
+                "its position within the epoch refers to other rows. Use the saved values, or start an epoch"
             )
-        self.epoch, self._given = state["epoch"], state["batches"]
+        self.epoch, self._yielded = state["epoch"], state["batches"]
 
 
 class EpochIterator(Iterator[Batch]):
-    """One pass over an epoch that can tell the state after each of its batches.
+    """Iterates over one epoch, and returns the state after any of its batches.
 
-    A training pipeline takes batches ahead of the step it trains. A checkpoint needs the state after the last batch
-    *trained*, which the iterator has left behind.
+    A training pipeline takes batches ahead of the training step. A checkpoint needs the state after the last *trained*
+    batch, which is before the position of the iterator.
     """
 
-    def __init__(self, stream: ParquetStream, epoch: int, given: int) -> None:
-        self._batches: Generator[Batch, None, None] = stream.batches(epoch, given)
+    def __init__(self, stream: ParquetStream, epoch: int, yielded: int) -> None:
+        self._batches: Generator[Batch, None, None] = stream.batches(epoch, yielded)
         self._epoch, self._fingerprint = epoch, stream.fingerprint
-        self.given = given  # batches of the epoch so far, those before a resume included
+        self.yielded = yielded  # batches of the epoch so far, including those before a resume
 
     def __next__(self) -> Batch:
         batch = next(self._batches)
-        self.given += 1
+        self.yielded += 1
         return batch
 
     def state_after(self, batches: int) -> State:
-        """The state after the first ``batches`` batches of the epoch, those before a resume included.
+        """Return the state after the first ``batches`` batches of the epoch, including those before a resume.
 
         Raises:
-            ValueError: more than were given.
+            ValueError: fewer batches were yielded.
         """
-        if not 0 <= batches <= self.given:
-            raise ValueError(f"state after {batches} batches: {self.given} were given")
+        if not 0 <= batches <= self.yielded:
+            raise ValueError(f"state after {batches} batches: only {self.yielded} were yielded")
         return {"epoch": self._epoch, "batches": batches, "stream": self._fingerprint}
 
     def close(self) -> None:
-        """End the pass, and its threads."""
+        """End the iteration and its threads."""
         self._batches.close()

@@ -1,13 +1,13 @@
 """Which rows each rank reads: pure functions of row counts, the same on every rank without communication.
 
 An epoch is one sequence of N rows: the row groups of a split, permuted for training, in file order otherwise. It is cut
-into contiguous lanes, and step t of the epoch takes the next rows of every lane. So the rows of a step, the *global
-batch*, are its lanes' shares, one after the other, and the ranks cut this sequence among themselves.
+into contiguous lanes, and step t of the epoch takes the next rows of every lane. The rows of a step, the *global
+batch*, are the shares of its lanes in order, and this sequence is divided among the ranks.
 
-Training has 16 lanes on any number of ranks: what a global batch holds, and in which order, depends on the data, the
-seed, the epoch and the size of the global batch alone. Where the number of ranks divides 16, a rank reads whole lanes;
-otherwise a lane on the cut between two ranks is read by both, each keeping its rows. Without shuffling there is a lane
-for every rank, in file order.
+Training has 16 lanes on any number of ranks: the rows of a global batch and their order depend only on the data, the
+seed, the epoch and the size of the global batch. Where the number of ranks divides 16, a rank reads whole lanes;
+otherwise a lane at the boundary between two ranks is read by both, and each keeps its rows. Without shuffling there is
+one lane per rank, in file order.
 """
 
 from __future__ import annotations
@@ -25,27 +25,17 @@ logger = logging.getLogger(__name__)
 
 LANES = 16  # of a training epoch
 
-# Second word of every random seed: keeps the streams of row groups and of rows apart.
-_GROUPS, _ROWS = 1, 2
-
-
-class Slice(NamedTuple):
-    """Rows ``start <= row < stop`` of a row group."""
-
-    group: int
-    start: int
-    stop: int
-
 
 class Share(NamedTuple):
-    """What one rank takes in ``T`` consecutive steps.
+    """The rows of one rank in ``T`` consecutive steps.
 
     Attributes:
-        first, last: the rank reads lanes ``first <= lane < last``.
-        begin: int64 ``[lanes]``, first row of every such lane in these steps, counted from the lane's start.
-        end: int64 ``[lanes]``, the row after its last one.
-        starts: int64 ``[T, lanes]``, first row in each step that is this rank's, counted from ``begin``.
-        counts: int64 ``[T, lanes]``, this rank's rows in each step.
+        first: the first lane that the rank reads.
+        last: the lane after the last one that it reads.
+        begin: int64 ``[lanes]``, first row of every such lane in these steps, counted from the start of the lane.
+        end: int64 ``[lanes]``, the row after the last one.
+        starts: int64 ``[T, lanes]``, first row of this rank in each step, counted from ``begin``.
+        counts: int64 ``[T, lanes]``, rows of this rank in each step.
     """
 
     first: int
@@ -56,25 +46,32 @@ class Share(NamedTuple):
     counts: np.ndarray
 
 
-class Place(NamedTuple):
-    """A rank's batch within the epoch: its rows are ``first_row .. first_row + rows - 1`` of the epoch as trained."""
+class BatchPosition(NamedTuple):
+    """The position of a rank's batch in the epoch.
+
+    Attributes:
+        first_row: of the batch, in the order in which the epoch is trained.
+        rows: of the batch.
+        largest: rows of the largest batch of any rank in this step.
+        weight: `Batch.weight`, rows * world_size / rows of the global batch.
+    """
 
     first_row: int
     rows: int
-    largest: int  # rows of the largest batch of any rank in this step
-    weight: float  # `Batch.weight`: rows * world_size / rows of the global batch
+    largest: int
+    weight: float
 
 
 @dataclass(frozen=True)
 class Partition:
-    """An epoch's rows cut into lanes, and lanes into steps.
+    """The rows of an epoch cut into lanes, and lanes cut into steps.
 
     Attributes:
-        cuts: int64 ``[K + 1]``, first row of every lane in the epoch's sequence, and N.
+        cuts: int64 ``[K + 1]``, first row of every lane in the sequence of the epoch, and N.
         steps: S, the same on every rank, since ranks with unequal numbers of batches hang in the next collective.
         world_size: W.
-        even: lanes of equal size to within one row, whose shares make global batches of equal size to within one row.
-            Otherwise step s of a lane of n rows holds its rows from ``n * s // S`` to ``n * (s + 1) // S``.
+        even: whether the sizes of lanes differ by at most one row, and those of global batches as well. Otherwise step
+            s of a lane of n rows has its rows from ``n * s // S`` to ``n * (s + 1) // S``.
     """
 
     cuts: np.ndarray
@@ -84,26 +81,28 @@ class Partition:
 
     @cached_property
     def sizes(self) -> np.ndarray:
-        """int64 ``[K]``, rows of every lane."""
+        """Rows of every lane, int64 ``[K]``."""
         return np.diff(self.cuts)
 
     @property
     def lanes(self) -> int:
+        """The number of lanes K."""
         return len(self.cuts) - 1
 
     @property
     def rows(self) -> int:
+        """The number of rows N."""
         return int(self.cuts[-1])
 
     def lane_starts(self, steps: np.ndarray) -> np.ndarray:
-        """int64 ``[T, K]``: rows of every lane before each of ``steps [T]``; before step S it is the lane's size."""
+        """Return the rows of every lane before each of ``steps [T]`` (before step S: all of them): int64 ``[T, K]``."""
         if not self.even:
             return steps[:, None] * self.sizes // self.steps
         # floor((g + 0) / K) + ... + floor((g + K-1) / K) = g (Hermite's identity)
         return (steps[:, None] * self.rows // self.steps + _spread(self.lanes)) // self.lanes
 
     def rank_cuts(self, shares: np.ndarray) -> np.ndarray:
-        """int64 ``[T, W + 1]``: every rank's first row in the global batch, made of ``shares [T, K]``; and its end."""
+        """Return every rank's first row in the global batch of ``shares [T, K]``, and the end: int64 ``[T, W + 1]``."""
         if self.lanes % self.world_size == 0:
             each = self.lanes // self.world_size
             ends = np.cumsum(shares, axis=1)[:, each - 1 :: each]
@@ -111,7 +110,7 @@ class Partition:
         return shares.sum(axis=1, keepdims=True) * np.arange(self.world_size + 1) // self.world_size
 
     def share(self, rank: int, first: int, last: int) -> Share:
-        """The rows of a rank in steps ``first <= step < last``."""
+        """Return the rows of a rank in steps ``first <= step < last``."""
         starts = self.lane_starts(np.arange(first, last + 1))
         shares = np.diff(starts, axis=0)
         cuts = self.rank_cuts(shares)
@@ -125,29 +124,29 @@ class Partition:
             int(lanes.start), int(lanes.stop), starts[0, lanes], starts[-1, lanes], within[:, lanes], counts[:, lanes]
         )
 
-    def places(self, rank: int, first: int, last: int) -> list[Place]:
-        """The batches of a rank in steps ``first <= step < last``."""
+    def positions(self, rank: int, first: int, last: int) -> list[BatchPosition]:
+        """Return the positions of a rank's batches in steps ``first <= step < last``."""
         starts = self.lane_starts(np.arange(first, last + 1))
         cuts = self.rank_cuts(np.diff(starts, axis=0))
         first_rows = starts[:-1].sum(axis=1) + cuts[:, rank]
         sizes = np.diff(cuts, axis=1)
         weights = sizes[:, rank] * self.world_size / cuts[:, -1]
         columns = (first_rows, sizes[:, rank], sizes.max(axis=1), weights)
-        return list(map(Place._make, zip(*(column.tolist() for column in columns), strict=True)))
+        return list(map(BatchPosition._make, zip(*(column.tolist() for column in columns), strict=True)))
 
 
 def partition_rows(rows: int, batch_size: int, world_size: int, *, shuffle: bool, split: str = "split") -> Partition:
-    """Lanes of equal size to within one row; S = ceil(rows / rows of a global batch).
+    """Cut rows into lanes of nearly equal size, and into S = ceil(rows / rows of a global batch) steps.
 
-    Batches differ by one row, between the steps of an epoch and between the ranks of a step; there is no small last
-    batch. One case has fewer steps, and so larger batches: one row a rank and step, and a number of rows that the ranks
-    do not divide; every rank then has at least one row in every step.
+    Sizes of lanes differ by at most one row, and so do batch sizes between the steps of an epoch and between the ranks
+    of a step; there is no small last batch. One case has fewer steps, and so larger batches: one row per rank and step,
+    and a number of rows that is not a multiple of the number of ranks; every rank then has a row in every step.
 
     Args:
         rows: N.
         batch_size: rows per rank and step.
         world_size: W.
-        shuffle: for training; see this module.
+        shuffle: whether the epoch is shuffled, for training; see this module.
         split: for messages.
 
     Raises:
@@ -164,13 +163,13 @@ def partition_rows(rows: int, batch_size: int, world_size: int, *, shuffle: bool
 
 
 def partition_users(user_ends: np.ndarray, batch_size: int, world_size: int, *, split: str = "split") -> Partition:
-    """A lane for every rank that keeps users whole, for rows sorted by user. Batches may still cut a user.
+    """Cut rows sorted by user into one lane per rank, without dividing a user between lanes. Batches may divide a user.
 
-    Lanes are cut in turn. The share of a lane is the rows not yet given, divided by the lanes not yet cut; it ends at
-    the user boundary nearest to its share that leaves it and every later lane at least one user.
+    Lanes are cut in order. The target size of a lane is the number of remaining rows divided by the remaining lanes; it
+    ends at the nearest user boundary that leaves it and every later lane at least one user.
 
-    Users of very different sizes make lanes of very different sizes. Steps are then as many as the smallest lane has
-    rows, and batches of the larger lanes grow beyond ``batch_size``: exact, at the price of memory. A warning says so.
+    Users of very different sizes make lanes of very different sizes. The number of steps is then the number of rows of
+    the smallest lane, and batches of larger lanes exceed ``batch_size``, which takes more memory. A warning reports it.
 
     Args:
         user_ends: int64 ``[users]``, strictly increasing: the row after every user's last one.
@@ -199,56 +198,27 @@ def partition_users(user_ends: np.ndarray, batch_size: int, world_size: int, *, 
     largest_batch = -(-largest // steps)
     if largest_batch > batch_size:
         logger.warning(
-            "%s: ranks with whole users hold from %d to %d rows; batches of up to %d rows instead of %d keep the "
-            "number of steps equal. Fewer ranks make them smaller.",
+            "%s: ranks have from %d to %d rows because no user is divided; batches have up to %d rows instead of %d to "
+            "keep the number of steps equal. Use fewer ranks for smaller batches",
             *(split, smallest, largest, largest_batch, batch_size),
         )
     return Partition(lanes, steps, world_size, even=False)
 
 
 def block_cuts(steps: int, rows: int, block_rows: int) -> np.ndarray:
-    """int64 ``[J + 1]``: steps at which the next block of about ``block_rows`` rows begins, and S."""
+    """Return the first step of every block of about ``block_rows`` rows, and S: int64 ``[J + 1]``."""
     blocks = min(steps, -(-rows // block_rows))
     return np.arange(blocks + 1) * steps // blocks
 
 
-def epoch_order(num_groups: int, seed: int, epoch: int) -> np.ndarray:
-    """int64 ``[num_groups]``: the row groups of a training epoch, permuted from (seed, epoch)."""
-    return np.random.default_rng([seed, _GROUPS, epoch]).permutation(num_groups)
-
-
-def row_seed(seed: int, epoch: int, lane: int, block: int) -> int:
-    """Seed of the permutation of one lane's rows in one block."""
-    return int(np.random.SeedSequence([seed, _ROWS, epoch, lane, block]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def slices(group_rows: np.ndarray, order: np.ndarray, first: int, last: int) -> list[Slice]:
-    """The parts of row groups that make rows ``first <= row < last`` of the sequence.
-
-    Args:
-        group_rows: int64 ``[G]``, rows of every row group, in file order.
-        order: int64 ``[G]``, the order of row groups in the sequence.
-        first, last: rows of the sequence.
-    """
-    ends = np.cumsum(group_rows[order])
-    found = []
-    for place in range(np.searchsorted(ends, first, side="right"), np.searchsorted(ends, last, side="left") + 1):
-        group = int(order[place])
-        begin = int(ends[place] - group_rows[group])
-        start, stop = max(first - begin, 0), min(last - begin, int(group_rows[group]))
-        if start < stop:
-            found.append(Slice(group, start, stop))
-    return found
-
-
 def _spread(lanes: int) -> np.ndarray:
-    """int64 ``[lanes]``, a permutation: which lanes get a row more than others, in turn, far from each other.
+    """Return the order in which lanes get one row more than others, far from each other: int64 ``[lanes]``.
 
     In the order of reversed bits every aligned half, quarter, … of the lanes gets its part of every few rows, so the
-    ranks' batches differ by no more than a row.
+    batches of ranks differ by at most one row.
     """
     return np.argsort(sorted(range(lanes), key=lambda lane: f"{lane:032b}"[::-1]))
 
 
 def _too_few(world_size: int) -> str:
-    return f"too few for {world_size} ranks. Use fewer ranks, or more data."
+    return f"too few for {world_size} ranks. Use fewer ranks, or more data"

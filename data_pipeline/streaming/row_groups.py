@@ -14,17 +14,18 @@ import pyarrow.parquet as pq
 from data_pipeline.errors import DataError
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.columns import REMEDY, ColumnArrays, Where, check_columns, column_names
-from data_pipeline.streaming.partition import Slice
+from data_pipeline.streaming.order import Slice
 
 
 @dataclass(frozen=True)
 class RowGroups:
-    """The G row groups of a split, in file order, as their files' footers tell.
+    """The G row groups of a split, in file order, from the footers of the files.
 
     Attributes:
-        paths: the split's files.
-        file, index: int64 ``[G]``: the file of every row group, and its place in it.
-        rows: int64 ``[G]``.
+        paths: the files of the split.
+        file: int64 ``[G]``, the file of every row group.
+        index: int64 ``[G]``, the index of every row group in its file.
+        rows: int64 ``[G]``, rows of every row group.
     """
 
     paths: tuple[Path, ...]
@@ -37,11 +38,11 @@ class RowGroups:
 
 
 def read_footers(folder: Path, schema: Schema, split: str) -> RowGroups:
-    """Read the footers of a split's files and hold them against the schema.
+    """Read the footers of the files of a split and compare them with the schema.
 
     Raises:
-        DataError: unknown split, missing or damaged file, missing column, wrong type, or another number of
-            rows than the schema says.
+        DataError: the split is unknown, a file is missing or damaged, a column is missing or has the wrong type, or the
+            number of rows is not that of the schema.
     """
     if split not in schema.splits:
         raise DataError(f"{folder}: no split {split!r}; schema.json has: {', '.join(schema.splits)}. {REMEDY}")
@@ -61,20 +62,20 @@ def read_footers(folder: Path, schema: Schema, split: str) -> RowGroups:
     )
     found, declared = int(groups.rows.sum()), schema.splits[split].rows
     if found != declared:
-        raise DataError(f"{folder}: files of {split} hold {found} rows, schema.json says {declared}. {REMEDY}")
+        raise DataError(f"{folder}: files of {split} have {found} rows, but schema.json has {declared}. {REMEDY}")
     return groups
 
 
 class RowReader:
-    """Reads the rows of slices of row groups in sequence, decoding no more than it is asked for.
+    """Reads the rows of slices of row groups in sequence, and decodes only the requested rows.
 
-    It holds one open file, the encoded columns of one row group, and up to `AT_ONCE` decoded rows. Nothing is
+    In memory are one open file, the encoded columns of one row group, and up to `AT_ONCE` decoded rows. Nothing is
     memory-mapped, so the resident memory of an epoch does not grow with its rows.
 
     Args:
-        groups: of the split.
+        groups: row groups of the split.
         schema: of the columns to read.
-        parts: in this order; a row group that follows itself is opened again.
+        parts: to read, in this order; a row group that follows itself is opened again.
     """
 
     AT_ONCE = 16_384
@@ -89,10 +90,10 @@ class RowReader:
         self._left: tuple[Where, pa.RecordBatch] | None = None  # decoded, and not yet read
 
     def read(self, rows: int) -> Iterator[ColumnArrays]:
-        """The next ``rows`` rows, in pieces: views of decoded columns where Arrow allows.
+        """Yield the next ``rows`` rows in pieces, which are views of decoded columns where Arrow allows.
 
         Raises:
-            DataError: damaged file, or what `check_columns` refuses.
+            DataError: a file is damaged, or `check_columns` refuses a value.
         """
         while rows:
             where, decoded = self._left or next(self._decoded)
@@ -103,6 +104,7 @@ class RowReader:
             yield check_columns(decoded.slice(0, taken), self._schema, where)
 
     def close(self) -> None:
+        """Close the file."""
         self._decoded.close()
         self._left = None
         if self._file is not None:
@@ -134,7 +136,7 @@ class RowReader:
 
 
 def read_split(groups: RowGroups, schema: Schema) -> Iterator[ColumnArrays]:
-    """All rows of a split in file order, in pieces.
+    """Yield all rows of a split in file order, in pieces.
 
     Raises:
         DataError: see `RowReader.read`.
@@ -145,24 +147,26 @@ def read_split(groups: RowGroups, schema: Schema) -> Iterator[ColumnArrays]:
 
 
 def read_user_ends(groups: RowGroups, schema: Schema) -> np.ndarray:
-    """int64 ``[users]``: the row after every user's last one, of a split sorted by user. Reads the user column alone.
+    """Return the row after the last one of every user, in a split sorted by user: int64 ``[users]``.
+
+    Only the user column is read.
 
     Raises:
-        DataError: rows not sorted by user, or a bad id.
+        DataError: the rows are not sorted by user, or an id is invalid.
     """
     column = schema.entity("user")
-    alone = replace(schema, categorical=(column,), dense=(), label=None)
+    only_users = replace(schema, categorical=(column,), dense=(), label=None)
     ends, before, last = [], 0, -1
-    for part in read_split(groups, alone):
+    for part in read_split(groups, only_users):
         users = np.concatenate([[last], part.ids[0]])
         step = np.diff(users)
         if (step < 0).any():
             row = int(np.argmax(step < 0))
-            expected = f"rows sorted by user; {users[row]} comes before it"
+            expected = f"rows sorted by user; {users[row]} is before it"
             raise part.where.error(row, column.name, users[row + 1], expected)
         ends.append(np.flatnonzero(step) + before)
         before, last = before + len(part), users[-1]
-    # A change of user ends the one before; the first "change", at row 0, ends nobody.
+    # A change of user ends the previous user; the first "change", at row 0, ends no user.
     return np.append(np.concatenate([*ends, np.empty(0, np.int64)])[1:], before).astype(np.int64)
 
 
@@ -182,7 +186,7 @@ def _check_types(path: Path, found: pa.Schema, schema: Schema) -> None:
     expected |= {} if schema.label is None else {schema.label: "float"}
     for name, type_name in expected.items():
         if name not in found.names:
-            raise DataError(f"{path}: no column {name!r}; it has {', '.join(found.names)}. {REMEDY}")
+            raise DataError(f"{path}: no column {name!r}; the columns are {', '.join(found.names)}. {REMEDY}")
         column = found.field(name).type
         actual = f"list<{column.value_type}>" if pa.types.is_list(column) else str(column)
         if actual != type_name:

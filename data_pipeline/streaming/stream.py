@@ -1,7 +1,7 @@
-"""A split of a prepared folder -> epoch after epoch of `Batch`.
+"""A split of a prepared folder -> epochs of `Batch`.
 
-What every step holds is a function of (data, seed, epoch, step), so the position in the stream is its whole state: to
-resume, a rank reads the block of its next step and decodes nothing before the row groups that hold it.
+The rows of every step are a function of (data, seed, epoch, step), so the state of the stream is its position: to
+resume, a rank reads the block of its next step and decodes nothing before the row groups of that block.
 """
 
 from __future__ import annotations
@@ -30,29 +30,30 @@ AHEAD = 4  # batches per thread
 
 
 class ParquetStream:
-    """One rank's batches of one split.
+    """Reads one rank's batches of one split.
 
-    Reads the columns that ``schema`` names; ``dataclasses.replace(schema, categorical=..., dense=...)`` reads fewer.
+    It reads the columns of ``schema``; ``dataclasses.replace(schema, categorical=..., dense=...)`` reads fewer.
 
     Args:
-        folder: a prepared folder, with the files that ``schema`` names.
+        folder: a prepared folder, with the files of ``schema``.
         schema: of the columns.
         split: to read.
         batch_size: rows per rank and step; see `partition` for the exact sizes.
-        rank, world_size: of this process.
-        workers: threads that read ahead; 0 reads in the calling thread. What is read does not depend on them.
+        rank: of this process.
+        world_size: the number of processes.
+        workers: threads that read ahead; 0 reads in the calling thread. The batches do not depend on them.
         seed: of permutations and transforms.
         shuffle: permute row groups, and rows within blocks, differently in each epoch; else file order.
-        shuffle_buffer: rows of a block over all ranks, in whole steps. A rank holds its own rows of a block, with
-            ``workers`` those of the next block too, and beside them an encoded row group of each of its lanes.
+        shuffle_buffer: rows of a block over all ranks, in whole steps. A rank has in memory its rows of a block, with
+            ``workers`` those of the next block as well, and an encoded row group of each of its lanes.
         group_by_user: keep all rows of a user on one rank, for evaluation. Excludes ``shuffle``.
         pin_memory: page-locked batches, for copies to an accelerator.
         transforms: each appends columns to the rows of every batch.
 
     Raises:
-        DataError: the files do not fit the schema, or there are too few rows (or users) for the ranks. Faults inside
-            the columns are raised while streaming.
-        ValueError: arguments out of range.
+        DataError: the files do not match the schema, or there are too few rows (or users) for the ranks. Faults in the
+            columns are raised while streaming.
+        ValueError: an argument is out of range.
     """
 
     def __init__(
@@ -109,11 +110,11 @@ class ParquetStream:
         self._workers = workers
 
     def __len__(self) -> int:
-        """Steps of an epoch, the same on every rank."""
+        """Return the steps of an epoch, the same on every rank."""
         return self.plan.partition.steps
 
     def batches(self, epoch: int, step: int = 0) -> Generator[Batch, None, None]:
-        """The batches of an epoch from a step on. Closing the iterator ends its threads."""
+        """Yield the batches of an epoch from a step on. Closing the iterator ends its threads."""
         if step == len(self):
             return
         with closing(Epoch(self.plan, epoch)) as work:
@@ -133,5 +134,5 @@ def _check_columns(schema: Schema) -> None:
         if not (column.std > 0 and np.isfinite(column.std) and np.isfinite(column.mean)):
             raise DataError(
                 f"schema of {schema.name}: {column.name} has mean = {column.mean}, std = {column.std}, expected finite "
-                "numbers and std > 0. Prepare the data again."
+                "numbers and std > 0. Prepare the data again"
             )

@@ -1,4 +1,4 @@
-"""Work in order: in the calling thread when its result is asked for, or ahead of that in other threads."""
+"""Run tasks in order: in the calling thread when a result is requested, or ahead in other threads."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ Result_co = TypeVar("Result_co", covariant=True)
 
 
 class Task(Protocol[Result_co]):
-    """What was submitted."""
+    """Submitted work."""
 
     def result(self) -> Result_co:
-        """Wait for the result. Raises what the work raised."""
+        """Wait for the result; raise the exception of the work."""
         ...
 
 
 class Pool(Protocol):
-    """Where work is done. Work may wait for work submitted earlier, never for later one."""
+    """Runs submitted work. Work may wait for work submitted earlier, never for later work."""
 
     def submit(self, function: Callable[..., Result], *arguments: Any) -> Task[Result]: ...
 
     def shutdown(self) -> None:
-        """Drop the work not begun, and wait for what is."""
+        """Drop the work that has not begun, and wait for the rest."""
         ...
 
 
 class LazyTask(Generic[Result]):
-    """Work that is done when its result is asked for the first time."""
+    """Work that runs when its result is first requested."""
 
     def __init__(self, function: Callable[..., Result], arguments: tuple[Any, ...]) -> None:
         self._work: Callable[[], Result] | None = lambda: function(*arguments)
@@ -39,7 +39,7 @@ class LazyTask(Generic[Result]):
     def result(self) -> Result:
         if self._work is not None:
             self._result = self._work()
-            self._work = None  # and with it what the work holds
+            self._work = None  # frees the arguments
         return self._result
 
 
@@ -56,7 +56,7 @@ class CallingThread:
 class Threads:
     """A `Pool` of threads that take work in the order in which it was submitted.
 
-    None of them is left after `shutdown`, nor when the interpreter exits without it.
+    No thread remains after `shutdown`, or when the interpreter exits without it.
     """
 
     def __init__(self, threads: int) -> None:
@@ -70,7 +70,7 @@ class Threads:
 
 
 def in_order(tasks: Iterable[Task[Result]], ahead: int) -> Iterator[Result]:
-    """The results of tasks, which are submitted up to ``ahead`` results before they are asked for."""
+    """Yield the results of tasks, which are submitted up to ``ahead`` results before they are requested."""
     pending: deque[Task[Result]] = deque()
     for task in tasks:
         pending.append(task)

@@ -1,7 +1,7 @@
-"""Lists of ids that are not in the files but drawn, or laid down, for every batch.
+"""Lists of ids that are not in the files but drawn or enumerated for every batch.
 
-A transform appends sequence columns to the rows of a batch. Its random numbers belong to the rows of the epoch, so that
-what it draws for a row is the same again after a restart, on whatever rank and thread.
+A transform appends columns of lists to the rows of a batch. Its random numbers belong to the rows of the epoch, so that
+the draws of a row are the same after a restart, and on every rank and thread.
 """
 
 from __future__ import annotations
@@ -25,22 +25,25 @@ NegativeSource = Literal["uniform", "popularity", "in_batch"]
 
 
 class RowTransform(Protocol):
+    """Appends columns of lists to the rows of a batch."""
+
     columns: tuple[Categorical, ...]
 
     def __call__(self, rows: Rows, draws: Draws) -> list[Lists]:
-        """A list a row for each of `columns`."""
+        """Return one list per row for each of `columns`."""
         ...
 
 
 class DrawNegatives:
-    """Items that the row's user has not in training, as one more feature of the item table.
+    """Draws items outside the training history of the row's user, as a further feature of the item table.
 
     Args:
         schema: of the rows.
         history: of the training split.
-        count: items a row.
-        source: all alike; in proportion to (occurrences in training) ** `power`; or out of this batch's items. It is
-            a rank's part of the global batch, so in-batch negatives depend on the number of ranks.
+        count: items per row.
+        source: "uniform"; "popularity", in proportion to (occurrences in training) ** `power`; or "in_batch", from the
+            items of this batch. It is a rank's part of the global batch, so in-batch negatives depend on the number of
+            ranks.
         power: for "popularity".
     """
 
@@ -62,12 +65,12 @@ class DrawNegatives:
 
 
 class DrawEdges:
-    """For every row an edge from an item to an attribute of it, all edges alike, and an attribute that it has not.
+    """Draws for every row an edge from an item to one of its attributes, uniformly, and an attribute it does not have.
 
     Args:
         item: the column of items.
-        attributes: of every item, the lists of its attributes.
-        num_attributes: in all.
+        attributes: the attributes of every item.
+        num_attributes: the number of attributes.
     """
 
     def __init__(self, item: Categorical, attributes: History, num_attributes: int) -> None:
@@ -87,7 +90,7 @@ class DrawEdges:
 
 
 class RowBlocks:
-    """In every batch, all rows of the user and of the item table that fall to this rank, in the first row's lists."""
+    """Puts all rows of the user and the item table of this rank into the lists of the first row of every batch."""
 
     def __init__(self, schema: Schema, rank: int, world_size: int) -> None:
         user, item = schema.entity("user"), schema.entity("item")
@@ -101,18 +104,18 @@ class RowBlocks:
 
 
 def row_block(rows: int, rank: int, world_size: int) -> tuple[int, int]:
-    """First row, and the row after the last, of a rank's block: blocks of one size, but for the last ones."""
+    """Return the first row of a rank's block and the row after the last: blocks have one size, except the last ones."""
     size = -(-rows // world_size)
     return min(rank * size, rows), min((rank + 1) * size, rows)
 
 
 def list_column(name: str, like: Categorical) -> Categorical:
-    """A sequence of ids of the same table."""
+    """Return a column of lists of ids of the same table."""
     return Categorical(name, like.num_ids, like.num_seen, like.role, sequence=True, table=like.table_name)
 
 
 def occurrences(history: History, num_items: int, part: int = 1 << 20) -> np.ndarray:
-    """How often each item occurs: int64 ``[num_items]``, counted a part at a time."""
+    """Count the occurrences of each item, a part of the history at a time: int64 ``[num_items]``."""
     counts = np.zeros(num_items, np.int64)
     for start in range(0, len(history.items), part):
         counts += np.bincount(history.items[start : start + part], minlength=num_items)

@@ -1,4 +1,4 @@
-"""Items for every batch to be scored against, beside its own: a rank's block of all of them, all, or a sample."""
+"""Items to score in every batch in addition to those of its rows: all items, a rank's block of them, or a sample."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VOCABULARY = "vocabulary"
 
 
 class VocabularyBlock:
-    """In every batch the items of training whose rows fall to this rank, in the first row's list."""
+    """Puts the items of training whose table rows belong to this rank into the list of the first row of every batch."""
 
     def __init__(self, item: Categorical, rank: int = 0, world_size: int = 1) -> None:
         self._items = np.arange(*vocabulary_block(item, rank, world_size))
@@ -27,12 +27,12 @@ class VocabularyBlock:
 
 
 class VocabularySample:
-    """In every batch ``count`` items drawn with replacement, in the first row's list; in a step on all ranks the same.
+    """Puts ``count`` items, drawn with replacement, into the list of the first row; the same on all ranks in a step.
 
     Args:
         item: the column of items.
-        count: items a batch.
-        probabilities: float64 ``[num_seen]``, by which they are drawn.
+        count: items per batch.
+        probabilities: float64 ``[num_seen]``, of the draws.
     """
 
     def __init__(self, item: Categorical, count: int, probabilities: np.ndarray) -> None:
@@ -46,19 +46,19 @@ class VocabularySample:
 
 
 def vocabulary_block(item: Categorical, rank: int, world_size: int) -> tuple[int, int]:
-    """First item, and the one after the last, of a rank's block of the table, of whose rows the last is no item."""
+    """Return the first item of a rank's block of the table and the one after the last; the last row is no item."""
     start, stop = row_block(item.num_rows, rank, world_size)
     return min(start, item.num_seen), min(stop, item.num_seen)
 
 
 def sampling_probabilities(counts: np.ndarray, power: float) -> np.ndarray:
-    """``counts ** power``, normalized; 0 draws all items alike."""
+    """Return ``counts ** power``, normalized; with power 0 all items are equally likely."""
     weights = np.maximum(counts, 1).astype(np.float64) ** power
     return weights / weights.sum()
 
 
 def item_counts(folder: Path | str, schema: Schema) -> np.ndarray:
-    """How often each item occurs in the lists of training: int64 ``[num_seen]``, read a part at a time."""
+    """Count the occurrences of each item in the training sequences, read in parts: int64 ``[num_seen]``."""
     counts = np.zeros(schema.entity("item").num_seen, np.int64)
     for part in read_split(read_footers(Path(folder), schema, "train"), schema):
         for values, _ in part.sequences:
@@ -73,5 +73,5 @@ def _in_first_row(items: np.ndarray, rows: int) -> Lists:
 
 
 def batch_keys(schema: Schema) -> list[str]:
-    """The keys of a training batch's ids, in their order, which every look-up must keep."""
+    """Return the keys of the ids of a training batch, in the order that every look-up must keep."""
     return [*(column.name for column in schema.categorical), VOCABULARY]

@@ -19,13 +19,13 @@ MEAN, STD = 5.0, 2.0
 
 
 def interactions(rows: int, users: int, *, seed: int = 0) -> pa.Table:
-    """Rows of random users, sorted by user. The item of a row is its place, so that a test sees which rows it got."""
+    """Make rows of random users, sorted by user. The item of a row is its index, which identifies the row."""
     rng = np.random.default_rng(seed)
     return interactions_of(np.sort(rng.integers(0, users, rows)), seed=seed)
 
 
 def interactions_of(users: Sequence[int] | np.ndarray, *, seed: int = 0) -> pa.Table:
-    """One row for each given user: user, item (its place), age (dense), history (0 to 4 items), label."""
+    """Make one row per user: user, item (the index of the row), age (dense), history (0 to 4 items), label."""
     rng = np.random.default_rng(seed)
     rows = len(users)
     lengths = rng.integers(0, 5, rows)
@@ -97,12 +97,12 @@ def write_groups(path: Path, table: pa.Table, group_rows: Sequence[int]) -> None
 
 
 def items(batches: Iterable[Batch]) -> np.ndarray:
-    """The items of all batches: for `interactions`, which rows they hold."""
+    """Return the items of all batches, which identify the rows of `interactions`."""
     return torch.cat([batch.items for batch in batches]).numpy()
 
 
 def same_batches(left: Sequence[Batch], right: Sequence[Batch]) -> bool:
-    """Whether both hold the same batches: the same rows in the same order, in every field."""
+    """Tell whether both are the same batches: the same rows in the same order, in every field."""
     return len(left) == len(right) and all(map(_same, left, right))
 
 

@@ -1,4 +1,4 @@
-"""Random numbers of rows, and the items that are drawn by them."""
+"""Random numbers of rows, and the items drawn with them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from data_pipeline.errors import DataError
 from data_pipeline.history import History
 from data_pipeline.streaming.draws import Draws, epoch_key
 from data_pipeline.streaming.negatives import RowNegatives
-from tests.unit.data.test_negatives import ITEMS, history_of, lists
+from tests.unit.data.test_candidate_sampler import ITEMS, history_of, lists
 
 DRAWS = Draws(epoch_key(3, 1), 4, 1000)
 
 
-def test_numbers_are_those_of_splitmix64() -> None:
+def test_numbers_equal_those_of_splitmix64() -> None:
     """The first numbers of the published generator (Vigna, prng.di.unimi.it/splitmix64.c) from seed 1234567."""
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
     found = Draws(1234567, 0, 1).of_rows(4, 1).ravel()
     np.testing.assert_array_equal(found, [(number >> 11) / 2**53 for number in published])
 
 
-def test_a_row_has_the_same_numbers_in_whatever_batch() -> None:
+def test_a_row_has_the_same_numbers_in_every_batch() -> None:
     whole = DRAWS.of_rows(50, 3)
     for first, rows in ((0, 7), (7, 13), (20, 30)):
         part = Draws(DRAWS.key, 9, 1000 + first).of_rows(rows, 3)
@@ -57,7 +57,7 @@ def test_drawn_items_are_never_in_the_history(weights: np.ndarray | None, pool: 
 
 @pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0, 1.0, 1.0, 1.0], [5.0, 1.0, 2.0, 7.0, 3.0, 1.0]])
 @pytest.mark.parametrize("had", [[0, 3], [2], [4, 5], [0, 1, 2, 4, 5]])
-def test_draws_follow_the_weights_among_the_items_left(weights: list[float], had: list[int]) -> None:
+def test_draws_follow_the_weights_of_the_remaining_items(weights: list[float], had: list[int]) -> None:
     given = None if len(set(weights)) == 1 else np.array(weights)
     drawn = RowNegatives(history_of([np.array(had)]), 6, given).draw(np.zeros(30_000, int), 1, DRAWS)
     expected = np.array(weights)
@@ -66,7 +66,7 @@ def test_draws_follow_the_weights_among_the_items_left(weights: list[float], had
     np.testing.assert_allclose(found, expected / expected.sum(), atol=0.01)
 
 
-def test_negatives_of_a_row_are_the_same_in_whatever_batch() -> None:
+def test_negatives_of_a_row_are_the_same_in_every_batch() -> None:
     users = np.arange(20).repeat(5)
     for weights in (None, np.arange(ITEMS) + 1.0):
         negatives = RowNegatives(history_of(lists()), ITEMS, weights)
@@ -90,6 +90,6 @@ def test_a_user_with_all_items_is_refused(weights: np.ndarray | None) -> None:
         negatives.draw(np.array([0, 1]), 1, DRAWS)
 
 
-def test_users_without_items_may_get_any() -> None:
+def test_users_without_items_may_get_any_item() -> None:
     drawn = RowNegatives(History(np.zeros(3, int), np.empty(0, int)), 4).draw(np.array([0, 1]).repeat(50), 1, DRAWS)
     assert set(drawn.ravel()) == {0, 1, 2, 3}

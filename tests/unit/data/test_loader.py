@@ -59,13 +59,13 @@ def test_threads_give_the_same_batches(prepared):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_state_after_the_last_trained_batch_gives_exactly_the_others(prepared, workers):
+def test_the_state_after_the_last_trained_batch_yields_the_remaining_batches(prepared, workers):
     whole = epoch_of(loader_of(prepared, workers=workers, seed=3), 4)
     loader = loader_of(prepared, workers=workers, seed=3)
     loader.set_epoch(4)
     batches = iter(loader)
     ahead = list(islice(batches, 9))  # a pipeline has taken nine batches and trained six
-    assert batches.given == len(ahead) == 9
+    assert batches.yielded == len(ahead) == 9
     state = json.loads(json.dumps(batches.state_after(6)))
     del batches
 
@@ -83,7 +83,7 @@ def test_state_after_the_last_trained_batch_gives_exactly_the_others(prepared, w
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_epoch_after_a_resumed_one_is_whole(prepared, workers):
+def test_the_epoch_after_a_resumed_one_is_complete(prepared, workers):
     loader = loader_of(prepared, workers=workers)
     batches = iter(loader)
     list(islice(batches, 3))
@@ -95,7 +95,7 @@ def test_epoch_after_a_resumed_one_is_whole(prepared, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_state_at_the_end_of_an_epoch_leaves_nothing(prepared, workers):
+def test_the_state_at_the_end_of_an_epoch_yields_nothing(prepared, workers):
     loader = loader_of(prepared, workers=workers)
     batches = iter(loader)
     list(batches)
@@ -111,7 +111,7 @@ def test_state_before_the_first_batch_is_the_whole_epoch(prepared):
     assert same_batches(list(loader), list(loader_of(prepared)))
 
 
-def test_loaded_state_holds_in_its_own_epoch_only(prepared):
+def test_a_loaded_state_applies_only_to_its_epoch(prepared):
     loader = loader_of(prepared)
     batches = iter(loader)
     list(islice(batches, 5))
@@ -123,11 +123,11 @@ def test_loaded_state_holds_in_its_own_epoch_only(prepared):
     assert len(epoch_of(loader, 1)) == len(loader)
 
 
-def test_states_of_batches_not_given_are_refused(prepared):
+def test_the_state_of_a_batch_that_was_not_yielded_is_refused(prepared):
     batches = iter(loader_of(prepared, batch_size=4))
     list(islice(batches, 100))
     assert batches.state_after(10)["batches"] == 10
-    with pytest.raises(ValueError, match="state after 101 batches: 100 were given"):
+    with pytest.raises(ValueError, match="state after 101 batches: only 100 were yielded"):
         batches.state_after(101)
 
 
@@ -176,7 +176,7 @@ def test_global_random_numbers_are_not_consumed(prepared, workers):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_bad_value_in_a_thread_is_named_and_ends_the_threads(tmp_path, workers):
+def test_an_invalid_value_in_a_thread_is_named_and_ends_the_threads(tmp_path, workers):
     schema = write_folder(tmp_path, {"train": interactions_of([0, 0, 1, 2])}, files=1)
     users = replace(schema.categorical[0], num_ids=2)
     schema = replace(schema, categorical=(users, *schema.categorical[1:]))

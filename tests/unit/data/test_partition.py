@@ -5,16 +5,8 @@ from hypothesis import strategies as st
 
 from data_pipeline.errors import DataError
 from data_pipeline.streaming.blocks import ranges
-from data_pipeline.streaming.partition import (
-    LANES,
-    Partition,
-    block_cuts,
-    epoch_order,
-    partition_rows,
-    partition_users,
-    row_seed,
-    slices,
-)
+from data_pipeline.streaming.order import epoch_order, row_seed, slices
+from data_pipeline.streaming.partition import LANES, Partition, block_cuts, partition_rows, partition_users
 
 counts = st.integers(1, 5)
 batch_sizes = st.integers(1, 70)
@@ -23,7 +15,7 @@ user_sizes = st.lists(st.one_of(st.integers(1, 6), st.integers(1, 500)), min_siz
 
 
 def batch_sizes_of(partition: Partition, rank: int) -> np.ndarray:
-    return np.array([place.rows for place in partition.places(rank, 0, partition.steps)])
+    return np.array([position.rows for position in partition.positions(rank, 0, partition.steps)])
 
 
 def check_batches(partition: Partition, rows: int) -> None:
@@ -31,17 +23,17 @@ def check_batches(partition: Partition, rows: int) -> None:
     world_size, steps = partition.world_size, partition.steps
     assert partition.cuts[0] == 0 and partition.cuts[-1] == rows
     values = np.random.default_rng(0).normal(size=rows)
-    places = [partition.places(rank, 0, steps) for rank in range(world_size)]
-    assert [len(of_rank) for of_rank in places] == [steps] * world_size
+    positions = [partition.positions(rank, 0, steps) for rank in range(world_size)]
+    assert [len(of_rank) for of_rank in positions] == [steps] * world_size
     at = 0
-    for step in zip(*places, strict=True):
+    for step in zip(*positions, strict=True):
         weighted, first = [], at
-        for place in step:
-            assert place.rows >= 1
-            assert place.first_row == at or not partition.even or partition.lanes != LANES
-            weighted.append(place.weight * values[at : at + place.rows].mean())
-            at += place.rows
-        assert {place.largest for place in step} == {max(place.rows for place in step)}
+        for batch in step:
+            assert batch.rows >= 1
+            assert batch.first_row == at or not partition.even or partition.lanes != LANES
+            weighted.append(batch.weight * values[at : at + batch.rows].mean())
+            at += batch.rows
+        assert {batch.largest for batch in step} == {max(batch.rows for batch in step)}
         np.testing.assert_allclose(np.mean(weighted), values[first:at].mean(), rtol=1e-9, atol=1e-12)
     assert at == rows
     read = np.concatenate([rows_of(partition, rank) for rank in range(world_size)])
@@ -49,7 +41,7 @@ def check_batches(partition: Partition, rows: int) -> None:
 
 
 def rows_of(partition: Partition, rank: int) -> np.ndarray:
-    """The rows of a rank by its shares of pieces of the epoch."""
+    """Return the rows of a rank by its shares of parts of the epoch."""
     found = []
     for first in range(0, partition.steps, 3):
         share = partition.share(rank, first, min(first + 3, partition.steps))
@@ -120,7 +112,7 @@ def test_blocks_are_whole_steps_of_nearly_equal_number(steps, batch, block_rows)
     assert (np.diff(cuts).max() - 1) * batch < block_rows
 
 
-def test_users_of_equal_size_are_shared_out_evenly():
+def test_users_of_equal_size_are_divided_evenly():
     partition = partition_users(np.arange(1, 101) * 7, batch_size=16, world_size=8)
     assert sorted(partition.sizes) == [12 * 7] * 4 + [13 * 7] * 4
     assert partition.steps == 6  # ceil(91 / 16)
@@ -139,10 +131,10 @@ def test_a_rank_with_fewer_rows_than_steps_makes_the_batches_of_others_grow(capl
     assert partition.steps == 3
     np.testing.assert_array_equal(batch_sizes_of(partition, 1), [1, 1, 1])
     assert batch_sizes_of(partition, 0).max() == 333_334
-    assert "batches of up to 333334 rows instead of 4096" in caplog.text
+    assert "batches have up to 333334 rows instead of 4096" in caplog.text
 
 
-def test_fitting_batches_warn_of_nothing(caplog):
+def test_batches_of_the_configured_size_log_no_warning(caplog):
     partition_users(np.arange(1, 101), batch_size=8, world_size=3)
     assert not caplog.records
 

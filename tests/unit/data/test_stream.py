@@ -32,7 +32,7 @@ def prepared(tmp_path_factory):
 
 
 def rank_batches(folder, schema, world_size=1, epoch=0, **arguments):
-    """[rank][step]: the batches of every rank."""
+    """Return the batches of every rank: [rank][step]."""
     streams = [
         ParquetStream(folder, schema, "train", rank=rank, world_size=world_size, **arguments)
         for rank in range(world_size)
@@ -83,7 +83,7 @@ def test_batch_has_the_declared_types_and_shapes(prepared):
     assert batch.ids.offset_per_key() == [0, *np.cumsum(batch.ids.length_per_key())]
 
 
-def test_schema_of_fewer_columns_reads_fewer(prepared):
+def test_a_schema_with_fewer_columns_reads_fewer_columns(prepared):
     folder, schema, _ = prepared
     narrow = replace(schema, categorical=(schema.categorical[2], schema.categorical[0]), dense=())
     batch = next(ParquetStream(folder, narrow, "train", ROWS).batches(0))
@@ -117,7 +117,7 @@ def test_shuffling_reaches_across_row_groups_and_within_them(prepared):
     assert (steps == 1).mean() > 0.8  # a buffer of one row: only row groups move
 
 
-def test_every_block_of_every_epoch_and_lane_has_its_own_permutation(tmp_path):
+def test_every_block_of_every_epoch_and_lane_has_another_permutation(tmp_path):
     rows, half = LANES * 40, LANES * 20
     schema = write_folder(tmp_path, {"train": interactions(rows, users=9)}, group_rows=(40,), files=1)
     permutations = set()
@@ -191,7 +191,7 @@ def test_evaluation_keeps_users_whole_and_in_order(prepared):
     np.testing.assert_array_equal(np.concatenate([items(batches) for batches in ranks]), np.arange(ROWS))
 
 
-def test_user_across_row_groups_and_files_is_one_user(tmp_path):
+def test_a_user_in_several_row_groups_and_files_is_one_user(tmp_path):
     schema = write_folder(tmp_path, {"train": interactions_of([0] * 3 + [1] * 90 + [2] * 7)}, group_rows=(10,), files=3)
     ranks = rank_batches(tmp_path, schema, world_size=3, batch_size=8, group_by_user=True)
     assert [set(torch.cat([batch.users for batch in batches]).tolist()) for batches in ranks] == [{0}, {1}, {2}]
@@ -234,7 +234,7 @@ def test_arguments_out_of_range_are_refused(prepared, arguments):
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_the_strides_of_a_step_are_equal_on_all_ranks_and_rows_past_a_batch_hold_no_ids(prepared, world_size):
+def test_strides_are_equal_on_all_ranks_and_rows_past_a_batch_have_no_ids(prepared, world_size):
     folder, schema, _ = prepared
     ranks = rank_batches(folder, schema, world_size, batch_size=32)
     assert any(len(set(map(len, step))) > 1 for step in zip(*ranks, strict=True))

@@ -1,4 +1,4 @@
-"""Every fault of a prepared folder is a `DataError` that names its place."""
+"""Every fault of a prepared folder is a `DataError` that names its position."""
 
 import re
 from dataclasses import replace
@@ -29,7 +29,7 @@ BAD_VALUES = {
 
 
 def write_replaced(folder, name, values):
-    """Ten good rows in two row groups, then a second file whose second row group has a bad column."""
+    """Write ten valid rows in two row groups, then a second file whose second row group has an invalid column."""
     schema = write_folder(folder, {"train": interactions_of([0, 0, 1])}, files=1)
     good = interactions_of([0, 0, 1])
     bad = good.set_column(good.column_names.index(name), name, values if isinstance(values, pa.Array) else [values])
@@ -40,7 +40,7 @@ def write_replaced(folder, name, values):
 
 
 @pytest.mark.parametrize("case", BAD_VALUES)
-def test_bad_value_is_named_with_its_place(tmp_path, case):
+def test_an_invalid_value_is_named_with_its_position(tmp_path, case):
     name, values, message = BAD_VALUES[case]
     schema, path = write_replaced(tmp_path, name, values)
     with pytest.raises(DataError, match=re.escape(f"{path}, row group 1, row ") + "[12]: " + re.escape(message)):
@@ -89,13 +89,13 @@ def drop_row(path):
     [
         (truncate, "part-00000.parquet: cannot be read as Parquet: "),
         (lambda path: path.unlink(), "part-00000.parquet: no such file"),
-        (drop_column, "part-00000.parquet: no column 'item'; it has user, age, history, label"),
+        (drop_column, "part-00000.parquet: no column 'item'; the columns are user, age, history, label"),
         (narrow_column, "part-00000.parquet: column 'user' is int32, expected int64"),
         (text_history, "part-00000.parquet: column 'history' is list<string>, expected list<int64>"),
-        (drop_row, "files of train hold 2 rows, schema.json says 3"),
+        (drop_row, "files of train have 2 rows, but schema.json has 3"),
     ],
 )
-def test_files_that_do_not_fit_the_schema_are_refused_before_streaming(tmp_path, change, message):
+def test_files_that_do_not_match_the_schema_are_refused_before_streaming(tmp_path, change, message):
     schema, _ = rewrite_part(tmp_path, change)
     with pytest.raises(DataError, match=re.escape(message)):
         ParquetStream(tmp_path, schema, "train", 4)
@@ -104,7 +104,7 @@ def test_files_that_do_not_fit_the_schema_are_refused_before_streaming(tmp_path,
 def test_damaged_pages_are_named_while_streaming(tmp_path):
     def damage(path):
         data = bytearray(path.read_bytes())
-        data[4:200] = b"\xff" * 196  # pages, behind the leading magic; the footer stays whole
+        data[4:200] = b"\xff" * 196  # pages, after the leading magic; the footer is intact
         path.write_bytes(data)
 
     schema, path = rewrite_part(tmp_path, damage)

@@ -1,4 +1,4 @@
-"""What global batches hold, and in which order, depends on neither ranks nor threads."""
+"""The rows of global batches and their order do not depend on the number of ranks or threads."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def written(folder: Path, rows: int, groups: list[int], files: int) -> Data:
 
 
 def drawing(schema: Schema, rows: int) -> list[RowTransform]:
-    """Negatives of both kinds that belong to rows, and a sample that belongs to a step."""
+    """Return transforms that draw negatives of both kinds per row, and a sample per step."""
     rng = np.random.default_rng(0)
     lists = [np.sort(rng.choice(rows, rng.integers(0, rows), replace=False)) for _ in range(USERS)]
     history = History(np.cumsum([0, *map(len, lists)]), np.concatenate(lists))
@@ -45,7 +45,7 @@ def drawing(schema: Schema, rows: int) -> list[RowTransform]:
 
 
 def rows_of(batch: Batch) -> list[tuple]:
-    """Every row with all that belongs to it; what belongs to the step stands in the first row."""
+    """Return every row with its lists; the first row also has the lists of the step."""
     lists = [[ids.tolist() for ids in batch.ids[key].to_dense()] for key in ("user", "history", "item")]
     return list(zip(batch.items.tolist(), batch.labels.tolist(), batch.dense.tolist(), *lists, strict=False))
 
@@ -56,7 +56,7 @@ def drawn_of(batch: Batch) -> tuple[list, list]:
 
 
 def global_batches(data: Data, world_size: int, batch_size: int, resume: int = 0, **arguments) -> list:
-    """For every step the rows of all ranks, one after the other, their negatives, and the sample of each rank."""
+    """Return for every step the rows of all ranks in order, their negatives, and the sample of each rank."""
     ranks = []
     for rank in range(world_size):
         loader = build_loader(*data, "train", batch_size // world_size, rank, world_size, **arguments)
@@ -113,7 +113,7 @@ def test_more_ranks_than_lanes_read_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("world_size", [2, 4, 5])
-def test_one_row_a_rank_and_step_leaves_no_rank_without(tmp_path, world_size):
+def test_with_one_row_per_rank_and_step_every_rank_has_a_row(tmp_path, world_size):
     rows = 3 * world_size + 1
     data = written(tmp_path, rows, [4], 1)
     ranks = [list(build_loader(*data, "train", 1, rank, world_size, shuffle=True)) for rank in range(world_size)]

@@ -1,4 +1,4 @@
-"""The items laid beside every batch of lists."""
+"""The items that are added to every batch of sequences."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_blocks_of_all_ranks_are_the_items_of_training_once(seen: int, ranks: in
     assert all(i // size == rank for rank, block in enumerate(blocks) for i in block)
 
 
-def test_a_block_stands_in_the_first_row_of_every_batch(prepared_lists: Path) -> None:
+def test_a_block_is_in_the_first_row_of_every_batch(prepared_lists: Path) -> None:
     schema = Schema.load(prepared_lists)
     item = schema.entity("item")
     block = list(range(*vocabulary_block(item, 1, 2)))
@@ -39,7 +39,7 @@ def test_a_block_stands_in_the_first_row_of_every_batch(prepared_lists: Path) ->
         assert sum(map(len, lists[1:])) == 0
 
 
-def test_counts_are_those_of_training_lists(prepared_lists: Path) -> None:
+def test_counts_are_those_of_training_sequences(prepared_lists: Path) -> None:
     schema = Schema.load(prepared_lists)
     rows = read_split(prepared_lists, "train")
     items = [item for row in rows for item in row["input"] + row["target"]]
@@ -65,5 +65,5 @@ def test_samples_follow_the_probabilities_and_the_seed(prepared_lists: Path) -> 
     assert np.abs(shares - probabilities).max() < 5 * np.sqrt(probabilities.max() / first.size)
 
 
-def test_power_zero_draws_all_items_alike() -> None:
+def test_with_power_zero_all_items_are_equally_likely() -> None:
     assert sampling_probabilities(np.array([1, 50, 0]), 0.0).tolist() == pytest.approx([1 / 3] * 3)

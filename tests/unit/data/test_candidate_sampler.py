@@ -1,4 +1,4 @@
-"""Negative sampling: exact, uniform and reproducible."""
+"""Interaction histories, and candidates outside them: distinct, uniform and reproducible."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from data_pipeline.errors import DataError
 from data_pipeline.history import History, MappedHistory, write_history
-from data_pipeline.negatives import NegativeSampler
+from data_pipeline.preparation.candidate_sampler import CandidateSampler
 
 ITEMS = 50
 
@@ -44,7 +44,7 @@ def test_no_history_contains_a_negative_item() -> None:
 
 def test_drawn_items_are_never_in_the_history() -> None:
     seen, more = lists(), lists(1, users=10)
-    sampler = NegativeSampler([history_of(seen), history_of(more)], ITEMS)
+    sampler = CandidateSampler([history_of(seen), history_of(more)], ITEMS)
     users = np.repeat(np.arange(20), 50)
     drawn = sampler.draw(users, 4, np.random.default_rng(0))
     assert drawn.shape == (1000, 4)
@@ -53,30 +53,28 @@ def test_drawn_items_are_never_in_the_history() -> None:
         assert user >= 10 or not np.isin(items, more[user]).any()
 
 
-def test_a_user_with_all_items_but_one_gets_that_one() -> None:
-    seen = [np.delete(np.arange(10_000), 4321)]
-    drawn = NegativeSampler([history_of(seen)], 10_000).draw(np.zeros(3, int), 2, np.random.default_rng(0))
-    assert (drawn == 4321).all()
+def test_a_user_with_all_items_but_two_gets_these_two() -> None:
+    seen = [np.delete(np.arange(10_000), [21, 4321])]
+    drawn = CandidateSampler([history_of(seen)], 10_000).draw(np.zeros(3, int), 2, np.random.default_rng(0))
+    assert (np.sort(drawn, axis=1) == [21, 4321]).all()
 
 
 def test_a_user_with_all_items_is_refused() -> None:
-    with pytest.raises(DataError, match=r"user 0 .* has all but 0 of the 5 that can be drawn.*saturated_users"):
-        NegativeSampler([history_of([np.arange(5)])], 5).draw(np.zeros(1, int), 1, np.random.default_rng(0))
+    with pytest.raises(DataError, match=r"user 0 .* has 0 of the 5 items outside .*saturated_users"):
+        CandidateSampler([history_of([np.arange(5)])], 5).draw(np.zeros(1, int), 1, np.random.default_rng(0))
 
 
 def test_distinct_draws_are_all_remaining_items_where_that_many_are_requested() -> None:
     seen = lists()
     left = min(ITEMS - len(items) for items in seen)
-    drawn = NegativeSampler([history_of(seen)], ITEMS).draw(
-        np.arange(20), left, np.random.default_rng(0), distinct=True
-    )
+    drawn = CandidateSampler([history_of(seen)], ITEMS).draw(np.arange(20), left, np.random.default_rng(0))
     for user, items in enumerate(drawn):
         assert len(set(items)) == left
         assert not np.isin(items, seen[user]).any()
 
 
 def test_the_same_seed_draws_the_same_items() -> None:
-    sampler = NegativeSampler([history_of(lists())], ITEMS)
+    sampler = CandidateSampler([history_of(lists())], ITEMS)
     first, again, other = (sampler.draw(np.arange(20), 3, np.random.default_rng([7, s])) for s in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
@@ -99,5 +97,5 @@ def test_a_user_is_named_by_the_original_id(tmp_path: Path) -> None:
     write_history([(np.zeros(3, int), np.arange(3))], 1, 3, path)
     (tmp_path / "ids").mkdir()
     pq.write_table(pa.table({"id": [0], "original_id": ["u20"]}), tmp_path / "ids" / "user_id.parquet")
-    with pytest.raises(DataError, match=r"user 'u20' has all but 0 of the 3 that can be drawn"):
-        NegativeSampler([MappedHistory(path)], 3).draw(np.zeros(1, int), 1, np.random.default_rng(0))
+    with pytest.raises(DataError, match=r"user 'u20' has 0 of the 3 items outside the interaction history"):
+        CandidateSampler([MappedHistory(path)], 3).draw(np.zeros(1, int), 1, np.random.default_rng(0))
