@@ -20,9 +20,9 @@ from cove_dist.errors import ConfigError
 from cove_dist.model_spec import ModelSpec, model_class
 from cove_dist.models.base import Model
 from cove_dist.overrides import key_of, prepared, quoted, value_of
-from cove_dist.rules import check_quantizer, check_sections, refuse_idle
+from cove_dist.rules import refuse_idle
+from cove_dist.tasks.registry import TASKS, task_of
 from cove_dist.yaml_groups import (
-    TASKS,
     comment,
     compose_groups,
     config_folder,
@@ -129,9 +129,8 @@ def check_run_config(composed: DictConfig) -> RunConfig:
     for key in foreign_keys(task):
         _remove(values, key.split("."))
     config = check(RunConfig, values)
-    check_sections(config, task)
+    task_of(config).check(config)
     config.check_evaluation(task)
-    check_quantizer(config, task)
     return config
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from cove_dist.checks import check_arguments, construct, target
 from cove_dist.errors import ConfigError
@@ -88,4 +88,4 @@ def model_class(section: dict[str, Any]) -> type[Model]:
             f"model._target_ = {section['_target_']}: is not a model; allowed are subclasses of"
             f" {Model.__module__}.{Model.__name__}"
         )
-    return cast(type[Model], kind)
+    return kind

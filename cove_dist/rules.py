@@ -54,7 +54,7 @@ def _masks_items(_: RunConfig, model: type[Model]) -> bool:
 RULES = (
     Rule(
         ("trainer.precision",),
-        lambda config, model: model.task != "cf",
+        lambda _, model: model.uses_precision,
         "models of collaborative filtering have no large matrix products and compute in float32",
     ),
     Rule(
@@ -136,43 +136,3 @@ def refuse_idle(config: RunConfig, composed: DictConfig, defaults: Mapping[str, 
 
 def _is_like(rule: Rule, key: str, value: Any, values: dict[str, Any]) -> bool:
     return rule.like is not None and values.get(f"{rule.like}.{key.rpartition('.')[2]}") == value
-
-
-def check_sections(config: RunConfig, task: str) -> None:
-    """Refuse a configuration without the section of its own task, which alone it has.
-
-    Raises:
-        ConfigError: naming the section.
-    """
-    section = {"cf": "negatives", "sequential": "sequential"}.get(task)
-    if section is not None and getattr(config, section) is None:
-        raise ConfigError(f"{section}: missing")
-
-
-def check_quantizer(config: RunConfig, task: str) -> None:
-    """Refuse quantizer settings that the task has no use for.
-
-    Raises:
-        ConfigError: with the key and what is allowed.
-    """
-    if task == "sequential" and config.quantizer.user_levels is not None:
-        raise ConfigError(
-            f"quantizer.user_levels = {list(config.quantizer.user_levels)}: lists have items alone to be quantized;"
-            " allowed: null (quantizer=cove_items)"
-        )
-    if task != "sequential" and config.quantizer.omega_c:
-        raise ConfigError(
-            f"quantizer.omega_c = {config.quantizer.omega_c}: codes are classified where lists are continued, not in"
-            f" the task {task}; allowed: 0"
-        )
-    two_stage = config.sequential is not None and config.sequential.two_stage
-    if two_stage and config.sequential.categories is None and config.quantizer.item_levels is None:
-        raise ConfigError(
-            "sequential.two_stage = true: needs categories of items: set sequential.categories=COLUMN of ready-made"
-            " ones, or quantizer=cove_items, whose coarsest codes then are the categories"
-        )
-    if config.quantizer.omega_c and config.quantizer.item_levels is None:
-        raise ConfigError(
-            f"quantizer.omega_c = {config.quantizer.omega_c}: without codes nothing is classified; set"
-            " quantizer.item_levels, or omega_c=0"
-        )

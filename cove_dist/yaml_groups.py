@@ -20,8 +20,8 @@ from yaml import YAMLError
 
 from cove_dist.errors import ConfigError
 from cove_dist.overrides import key_of, quoted, text_of, value_of
+from cove_dist.tasks.registry import TASKS
 
-TASKS = {"ctr": "click-through rate models", "cf": "collaborative filtering", "sequential": "sequential models"}
 FILE = "file"  # the key by which a program passes on a grid or search file, whose keys replace its defaults
 _WITH_FILE = ("experiment", "tune")
 
@@ -133,9 +133,9 @@ def _explain(name: str, overrides: Sequence[str], error: Exception) -> str:
         return f"{message}{near} Allowed: {', '.join(found)}" if found else message
     key = unknown.group(1)
     if name == "train":
-        task = value_of(overrides, "task") or "ctr"
-        owner = foreign_keys(task).get(key)
-        if owner is not None:
+        task = value_of(overrides, "task")
+        owner = None if task is None else foreign_keys(task).get(key)
+        if task is not None and owner is not None:
             return of_another_task(key, owner, task)
     groups = [o for o in overrides if key_of(o) != key and (config_folder() / key_of(o)).is_dir()]
     return unknown_key(key, keys(compose_groups(name, groups)))
@@ -160,4 +160,4 @@ def unknown_key(key: str, known: Sequence[str]) -> str:
 
 def of_another_task(key: str, owner: str, task: str) -> str:
     """The message for a key that belongs to another task than the run's."""
-    return f"{key}: is a setting of {TASKS[owner]} alone; the model of this run is one of {TASKS[task]}"
+    return f"{key}: is a setting of {TASKS[owner].title} alone; the model of this run is one of {TASKS[task].title}"

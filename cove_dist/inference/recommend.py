@@ -30,6 +30,7 @@ from cove_dist.tasks.cf.faiss_retriever import FaissRetriever
 from cove_dist.tasks.cf.model import CFModel
 from cove_dist.tasks.cf.retrieval import TopKRetriever, shares
 from cove_dist.tasks.cf.vectors import vectors_of
+from cove_dist.tasks.registry import task_of
 from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import load_model
 from cove_dist.training.folders import replaced_folder
@@ -68,7 +69,7 @@ def recommend(overrides: Sequence[str]) -> Path | None:
     request = load_settings(RecommendConfig, "recommend", overrides)
     config, run = load_saved_run(request.run)
     head_class = config.model.kind
-    if head_class.task != "cf":
+    if not task_of(config).recommends:
         raise ConfigError(
             f"run = {run}: {head_class.__name__} recommends nothing; give a run of collaborative filtering"
         )

@@ -15,7 +15,9 @@ class Model(nn.Module):
     Attributes:
         task: The name of the task that trains the model, set by the base class of the task's models.
         has_parameters: Whether the model has parameters besides its tables, which ``trainer.optimizer`` trains.
+        uses_precision: Whether ``trainer.precision`` applies; otherwise the model computes in float32.
     """
 
     task: ClassVar[str]
     has_parameters: ClassVar[bool] = True
+    uses_precision: ClassVar[bool] = True

@@ -21,7 +21,6 @@ from cove_dist.embeddings.replicated import look_up_unpooled
 from cove_dist.embeddings.sharding import plan_tables, sharders
 from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX, table_names
 from cove_dist.tasks.registry import task_of
-from cove_dist.tasks.sequential.build import has_item_bias
 from cove_dist.torch_compat import ShardedTensor
 from cove_dist.training.optimization import build_optimizer, build_schedule
 from data_pipeline.schema import Schema
@@ -111,13 +110,9 @@ def describe_model(config: RunConfig, schema: Schema) -> dict[str, Any]:
         "embeddings.dim": config.embeddings.dim,
         "quantizer levels": config.quantizer.levels(),
         "quantizer.learning": config.quantizer.learning if config.quantizer.levels() else None,
-        "codebook classification": config.quantizer.omega_c > 0,
-        "bias of items": has_item_bias(config) or None,
-        "categories": (None, False)
-        if config.sequential is None
-        else (config.sequential.categories, config.sequential.two_stage),
         "tables": {column.table_name: column.num_rows for column in schema.categorical},
         "dense columns": [column.name for column in schema.dense],
+        **task_of(config).signature(config),
     }
 
 

@@ -31,7 +31,7 @@ from cove_dist.runs import (
 )
 from cove_dist.tasks.ctr.evaluator import PredictionWriter, ctr_loader, evaluate, score
 from cove_dist.tasks.frequency import frequency_groups
-from cove_dist.tasks.registry import TASKS, task_name, task_of
+from cove_dist.tasks.registry import task_of
 from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import CheckpointFolder, load_model, read_meta
 from cove_dist.training.debug import debug_settings
@@ -136,7 +136,7 @@ def evaluate_run(overrides: Sequence[str]) -> Evaluated | None:
     config, folder = load_saved_run(request.run)
     if request.batch_size is not None:
         config = replace(config, trainer=replace(config.trainer, evaluation_batch_size=request.batch_size))
-    if request.save_predictions and task_of(config) is not TASKS["ctr"]:
+    if request.save_predictions and not task_of(config).saves_predictions:
         raise ConfigError("save_predictions = true: for CTR models; recommendations: python launch/recommend.py")
     schema = Schema.load(config.data.path)
     schema.require_split(request.split)
@@ -153,7 +153,7 @@ def describe_evaluation(
     config: RunConfig, schema: Schema, request: EvaluateConfig, checkpoint: Path, metrics: dict[str, float]
 ) -> Evaluated:
     """Return the metrics with all that must agree between runs that are compared."""
-    task, evaluation, split = task_name(config), config.evaluation, request.split
+    task, evaluation, split = task_of(config).name, config.evaluation, request.split
     protocol, rankings = evaluation.protocol(task, schema), evaluation.rankings(split)
     return Evaluated(
         split=split,

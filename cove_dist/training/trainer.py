@@ -19,7 +19,8 @@ from cove_dist.errors import TrainingError
 from cove_dist.evaluation.declarations import higher_is_better
 from cove_dist.runs import CHECKPOINTS
 from cove_dist.tasks.base import StepOutput
-from cove_dist.tasks.registry import Evaluator, Task, task_name, task_of
+from cove_dist.tasks.registry import task_of
+from cove_dist.tasks.task import Evaluator, Task
 from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import (
     CheckpointFolder,
@@ -72,7 +73,7 @@ class Trainer:
         self.runtime = runtime
         self.position = Progress()
         task = task_of(config)
-        config.check_evaluation(task_name(config), schema)
+        config.check_evaluation(task.name, schema)
         self.train_loader = task.build_training_loader(config, schema, runtime)
         self.evaluator = self._build_evaluator(task)
         self.trainable = build(config, schema, runtime, config.trainer.rank_batch_size(runtime.world_size))

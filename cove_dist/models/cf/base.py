@@ -25,6 +25,7 @@ class Recommender(Model, ABC):
     """
 
     task = "cf"
+    uses_precision = False
     rows_per_id: ClassVar[int] = 1
     propagates: ClassVar[bool] = False
     uses_attributes: ClassVar[bool] = False

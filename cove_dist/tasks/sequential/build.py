@@ -93,8 +93,6 @@ def settings(config: RunConfig) -> ObjectiveSettings:
 
 def has_item_bias(config: RunConfig) -> bool:
     """Whether scores of items have a trained bias: what is asked for, or else what the model's paper has."""
-    if config.sequential is None:
-        return False
     asked = config.sequential.item_bias
     return config.model.kind_of(SequentialModel).item_bias if asked is None else asked
 

@@ -1,0 +1,49 @@
+"""The registered tasks and the files that configure them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from cove_dist.composition import config_folder, load_run_config, read_yaml
+from cove_dist.errors import ConfigError
+from cove_dist.model_spec import ModelSpec
+from cove_dist.tasks.registry import TASKS, task_of
+from tests.unit.configuration.schemas import options
+
+
+def test_every_task_has_its_files_and_no_other_task_has() -> None:
+    assert sorted(TASKS) == options("task") == options("trainer")
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_a_task_names_the_section_that_its_file_configures(name: str) -> None:
+    configured = set(read_yaml(config_folder() / "task" / f"{name}.yaml")) - {"evaluation"}
+    assert configured == {TASKS[name].section} - {None}
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_every_model_is_of_a_registered_task(model: str) -> None:
+    section = read_yaml(config_folder() / "model" / f"{model}.yaml")
+    config, _ = load_run_config([f"model={model}"])
+    assert config.model == ModelSpec.resolve(dict(section))
+    assert task_of(config) is TASKS[config.model.kind.task]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["quantizer=cove", "quantizer.omega_c=0.5"], "not in the task ctr; allowed: 0"),
+        (["model=sasrec", "quantizer=cove"], r"allowed: null \(quantizer=cove_items\)"),
+    ],
+)
+def test_each_task_refuses_quantizer_settings_that_it_does_not_support(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_run_config(overrides)
+
+
+def test_composing_a_configuration_does_not_import_torchrec() -> None:
+    program = "import sys, cove_dist.composition; sys.exit('torchrec' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
