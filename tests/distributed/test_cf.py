@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from cove_dist.composition import load_run_config
 from cove_dist.distributed import process_group
-from cove_dist.tasks import cf_vectors
+from cove_dist.tasks.cf import vectors
 from cove_dist.tasks.cf.evaluator import build_cf_evaluator
 from cove_dist.tasks.cf.loaders import cf_training_loader
 from cove_dist.training.build import build
@@ -31,17 +31,22 @@ STEP = (
     "embeddings.init_std=0.3",
     "embeddings.optimizer.name=sgd",
     "embeddings.optimizer.learning_rate=1.0",
-    "quantizer.omega_q=0.7",
 )
+WITH_COVE = (*COVE, "quantizer.omega_q=0.7")
 MODELS = {
     "bprmf": ("model=bprmf", "model.regularization=0.1", "embeddings.sharding.default=row_wise"),
-    "cove_neumf": ("model=neumf", *COVE, "embeddings.sharding.default=row_wise"),
-    "cove_cfkg": ("model=cfkg", *COVE, "embeddings.sharding.default=table_wise"),
-    "averaged_cove_bprmf": ("model=bprmf", *COVE, "quantizer.learning=ema", "embeddings.sharding.default=row_wise"),
+    "cove_neumf": ("model=neumf", *WITH_COVE, "embeddings.sharding.default=row_wise"),
+    "cove_cfkg": ("model=cfkg", *WITH_COVE, "embeddings.sharding.default=table_wise"),
+    "averaged_cove_bprmf": (
+        "model=bprmf",
+        *WITH_COVE,
+        "quantizer.learning=ema",
+        "embeddings.sharding.default=row_wise",
+    ),
     "lightgcn": ("model=lightgcn", "model.regularization=0.1", "embeddings.sharding.default=row_wise"),
-    "cove_lightgcn": ("model=lightgcn", *COVE, "embeddings.sharding.default=row_wise"),
-    "replicated_cove_lightgcn": ("model=lightgcn", *COVE, "embeddings.sharding.default=data_parallel"),
-    "replicated_cove_cfkg": ("model=cfkg", *COVE, "embeddings.sharding.default=data_parallel"),
+    "cove_lightgcn": ("model=lightgcn", *WITH_COVE, "embeddings.sharding.default=row_wise"),
+    "replicated_cove_lightgcn": ("model=lightgcn", *WITH_COVE, "embeddings.sharding.default=data_parallel"),
+    "replicated_cove_cfkg": ("model=cfkg", *WITH_COVE, "embeddings.sharding.default=data_parallel"),
 }
 
 
@@ -93,7 +98,7 @@ def step_of(runtime: Any, overrides: list[str]) -> dict[str, Any]:
     def metrics() -> dict[str, dict[str, float]]:
         return {s: build_cf_evaluator(config, schema, s, runtime, {})(model) for s in ("validation", "test")}
 
-    with patch.object(cf_vectors, "_AT_ONCE", 17):
+    with patch.object(vectors, "_AT_ONCE", 17):
         metrics_of_parts = metrics()
     return {
         "ids": {name: batch.ids[name].values().numpy() for name in names},
