@@ -96,7 +96,11 @@ def load_run_config(overrides: Sequence[str]) -> tuple[RunConfig, DictConfig]:
     _refuse_unknown(composed, choices)
     config = check_run_config(composed)
     if choices.options["quantizer"] == "none" and config.quantizer.levels():
-        raise ConfigError("quantizer = none: quantizes nothing, but levels are set; choose cove or cove_items")
+        entity, levels = next(iter(config.quantizer.levels().items()))
+        raise ConfigError(
+            f"quantizer.{entity}_levels = {list(levels)}: not with quantizer=none, which quantizes nothing; choose"
+            " quantizer=cove or quantizer=cove_items"
+        )
     refuse_idle(config, composed, _defaults(choices))
     return config, composed
 
@@ -126,6 +130,8 @@ def check_run_config(composed: DictConfig) -> RunConfig:
     values["data"] = {f.name: values["data"][f.name] for f in fields(DataConfig) if f.name in values["data"]}
     spec = ModelSpec.resolve(values["model"])
     values["model"], task = spec, task_of_class(spec.kind)
+    if "lists" in values:  # the name of the section in run folders of earlier versions
+        values["sequential"] = values.pop("lists")
     for key in foreign_keys(task):
         _remove(values, key.split("."))
     config = check(RunConfig, values)

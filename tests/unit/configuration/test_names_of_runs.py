@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from omegaconf import OmegaConf
 
-from cove_dist.composition import load_run_config
+from cove_dist.composition import check_run_config, load_run_config
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,16 @@ def test_an_experiment_without_its_quantizer_is_the_base_model(experiment: str) 
 def test_an_experiment_with_a_model_of_another_task_has_the_trainer_of_that_task() -> None:
     config, _ = load_run_config(["experiment=toys_bprmf", "model=sasrec"])
     assert config.trainer.batch_size == 256
+
+
+def test_a_configuration_of_an_earlier_version_has_sections_of_all_tasks() -> None:
+    """Its sequential settings were called lists; what other tasks had was never read."""
+    for model in ("deepfm", "bprmf", "sasrec"):
+        config, composed = load_run_config([f"model={model}"])
+        values = OmegaConf.to_container(composed)
+        others = {section: OmegaConf.to_container(load_run_config([f"model={m}"])[1])[section]
+                  for section, m in (("negatives", "bprmf"), ("sequential", "sasrec"))}  # fmt: skip
+        values |= {"negatives": others["negatives"], "lists": others["sequential"]}
+        values.pop("sequential", None)
+        values["evaluation"] |= {"rank_validation": ["sampled"], "rank_test": ["sampled", "full"]}
+        assert check_run_config(OmegaConf.create(values)) == config

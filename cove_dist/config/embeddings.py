@@ -1,0 +1,99 @@
+"""Optimizers, and the tables: their size, start, optimizer and sharding."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cove_dist.config.base import settings
+from cove_dist.errors import ConfigError
+from cove_dist.types import NonNegativeFloat, PositiveFloat, PositiveInt
+
+Sharding = Literal["auto", "data_parallel", "table_wise", "row_wise", "column_wise"]
+
+_FUSED_ON_CPU = ("sgd", "adagrad", "rowwise_adagrad")
+
+
+@settings
+class OptimizerConfig:
+    name: Literal["adam", "sparse_adam", "sparse_rmsprop", "adagrad", "rowwise_adagrad", "sgd"]
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat
+
+
+@settings
+class TableOptimizerConfig(OptimizerConfig):
+    weight_decay_rows: Literal["all", "looked_up"] = "all"  # default for configs saved before this key existed
+
+    def __post_init__(self) -> None:
+        if self.is_sparse and self.weight_decay and self.weight_decay_rows == "all":
+            raise ValueError(
+                f"weight_decay_rows = all: {self.name} changes only the rows that a step looks up; with weight_decay ="
+                f" {self.weight_decay} allowed: looked_up"
+            )
+        too_large = self.learning_rate * self.weight_decay >= 1
+        if self.name == "sgd" and self.weight_decay_rows == "looked_up" and too_large:
+            raise ValueError(
+                f"weight_decay = {self.weight_decay}: must be below 1 / learning_rate = {1 / self.learning_rate}, or"
+                " rows would change their sign"
+            )
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether a step changes the rows that it looks up and no others."""
+        return self.name.startswith("sparse_")
+
+    def is_fused_on(self, device_type: str) -> bool:
+        """Whether fbgemm has a kernel that applies this optimizer to sharded tables in the backward pass."""
+        fused = self.name != "sparse_rmsprop" if device_type == "cuda" else self.name in _FUSED_ON_CPU
+        return fused and self.weight_decay == 0
+
+
+@settings
+class EmbeddingsConfig:
+    dim: PositiveInt
+    init_std: PositiveFloat
+    optimizer: TableOptimizerConfig
+    sharding: dict[str, Sharding]
+
+    def __post_init__(self) -> None:
+        if self.dim % 4:
+            raise ValueError(f"dim = {self.dim}: allowed are multiples of 4 (fbgemm stores rows in fours)")
+        if "default" not in self.sharding:
+            raise ValueError("sharding: needs the key 'default'; further keys are table names")
+
+    def check_device(self, device_type: str) -> None:
+        """Refuse a sharding that the table optimizer cannot serve on this device.
+
+        Raises:
+            ConfigError: with both ways out.
+        """
+        self._check_sparse(device_type)
+        sharded = {t: s for t, s in self.sharding.items() if s not in ("auto", "data_parallel")}
+        if not sharded or self.optimizer.is_fused_on(device_type):
+            return
+        table, sharding = next(iter(sharded.items()))
+        reason = f"weight_decay = {self.optimizer.weight_decay}" if self.optimizer.weight_decay else self.optimizer.name
+        names = "any name but sparse_rmsprop" if device_type == "cuda" else f"one of {', '.join(_FUSED_ON_CPU)}"
+        allowed = f"embeddings.optimizer.name={names}"
+        raise ConfigError(
+            f"embeddings.sharding.{table} = {sharding}: a sharded table is updated by a fused kernel, and on"
+            f" {device_type} there is none for embeddings.optimizer with {reason}. Either set"
+            f" embeddings.sharding.{table}=data_parallel, or choose {allowed} with weight_decay=0"
+        )
+
+    def _check_sparse(self, device_type: str) -> None:
+        """Refuse what a fused kernel, which is what a sparse optimizer is on cuda, does not do."""
+        if device_type == "cpu" or not self.optimizer.is_sparse:
+            return
+        name, decay = self.optimizer.name, self.optimizer.weight_decay
+        if decay:
+            raise ConfigError(
+                f"embeddings.optimizer.weight_decay = {decay}: on {device_type} {name} is a fused kernel, which cannot"
+                " scale the decay of a row by its look-ups; allowed: 0, or embeddings.optimizer.name=adam"
+            )
+        for table, sharding in self.sharding.items():
+            if sharding == "data_parallel":
+                raise ConfigError(
+                    f"embeddings.sharding.{table} = data_parallel: on {device_type} {name} is a fused kernel of sharded"
+                    " tables; allowed: auto, table_wise, row_wise, column_wise"
+                )

@@ -1,0 +1,45 @@
+"""The quantizers of users and items."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from annotated_types import Gt, Lt
+
+from cove_dist.config.base import settings
+from cove_dist.types import PositiveFloat, PositiveInt, UnitInterval
+
+
+@settings
+class QuantizerConfig:
+    user_levels: tuple[PositiveInt, ...] | None
+    item_levels: tuple[PositiveInt, ...] | None
+    alpha: UnitInterval
+    beta: UnitInterval
+    omega_q: UnitInterval
+    omega_c: UnitInterval
+    loss_reduction: Literal["mean", "sum"]
+    codebook_gradient: Literal["task_and_quantization", "quantization"]
+    learning: Literal["gradient", "ema"]
+    ema_decay: Annotated[float, Gt(0), Lt(1)]
+    start: Literal["random", "kmeans"]
+    kmeans_step: PositiveInt
+    kmeans_batches: PositiveInt
+    init_std: PositiveFloat | None
+    revive_every: PositiveInt | None
+    warn_perplexity: UnitInterval
+    search: Literal["auto", "chunked", "compiled", "faiss", "triton", "triton_tf32x3"]
+
+    def __post_init__(self) -> None:
+        for key in ("user_levels", "item_levels"):
+            levels = getattr(self, key)
+            if levels is not None and (not levels or any(a <= b for a, b in pairwise(levels))):
+                raise ValueError(
+                    f"{key} = {list(levels)}: allowed are strictly falling sizes, fine to coarse, such as [100, 10]"
+                )
+
+    def levels(self) -> dict[str, tuple[int, ...]]:
+        """The levels of every entity that is quantized."""
+        levels = {"user": self.user_levels, "item": self.item_levels}
+        return {entity: sizes for entity, sizes in levels.items() if sizes is not None}

@@ -1,0 +1,90 @@
+"""How a run is trained: batches, optimizer, stopping, checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from cove_dist.config.base import settings
+from cove_dist.config.embeddings import OptimizerConfig
+from cove_dist.errors import ConfigError
+from cove_dist.evaluation.declarations import direction
+from cove_dist.types import NonNegativeInt, PositiveFloat, PositiveInt
+
+
+@settings
+class CheckpointConfig:
+    every_steps: PositiveInt | None
+    keep: PositiveInt
+    resume: Literal["no", "auto"]
+
+
+@settings
+class EarlyStoppingConfig:
+    """Which metric of the validation split is watched; its own direction says what is better.
+
+    ``mode`` need not be given. It was once the direction, and is refused where it contradicts the metric.
+    """
+
+    metric: str
+    mode: Literal["max", "min"] | None
+    patience: PositiveInt | None
+
+    def check(self, allowed: Sequence[str], where: str) -> None:
+        """Refuse a metric that is not there, and a mode that takes its worst value for the best.
+
+        Raises:
+            ConfigError: with what is allowed.
+        """
+        if self.metric not in allowed:
+            raise ConfigError(
+                f"trainer.early_stopping.metric = {self.metric}: allowed are {', '.join(allowed)} ({where})"
+            )
+        own = direction(self.metric)
+        if self.mode not in (None, own):
+            better = "greater" if own == "max" else "smaller"
+            raise ConfigError(
+                f"trainer.early_stopping.mode = {self.mode}: a {better} {self.metric} is better; allowed: null, {own}"
+            )
+
+
+@settings
+class TrainerConfig:
+    device: Literal["auto", "cpu", "cuda"]
+    epochs: PositiveInt
+    max_steps: PositiveInt | None
+    batch_size: PositiveInt
+    evaluation_batch_size: PositiveInt
+    optimizer: OptimizerConfig
+    warmup_steps: NonNegativeInt
+    gradient_clip_norm: PositiveFloat | None
+    precision: Literal["float32", "bfloat16"]
+    workers: NonNegativeInt
+    shuffle_buffer: PositiveInt
+    log_every: PositiveInt
+    check_replicas_every: PositiveInt
+    early_stopping: EarlyStoppingConfig
+    checkpoint: CheckpointConfig
+    debug: bool
+
+    def __post_init__(self) -> None:
+        if self.optimizer.name not in ("adam", "adagrad", "sgd"):
+            raise ValueError(f"optimizer.name = {self.optimizer.name}: is for tables only; allowed: adam, adagrad, sgd")
+        if self.debug and self.checkpoint.resume == "auto":
+            raise ValueError("checkpoint.resume = auto: not with debug=true, which writes no checkpoints; allowed: no")
+
+    def rank_evaluation_batch_size(self, world_size: int) -> int:
+        return -(-self.evaluation_batch_size // world_size)
+
+    def rank_batch_size(self, world_size: int) -> int:
+        """``batch_size`` counts rows over all ranks, so that a result does not depend on their number.
+
+        Raises:
+            ConfigError: it does not divide among the ranks.
+        """
+        if self.batch_size % world_size:
+            raise ConfigError(
+                f"trainer.batch_size = {self.batch_size}: counts rows over all ranks and must be divisible by the"
+                f" {world_size} ranks; nearest allowed: {max(1, self.batch_size // world_size) * world_size}"
+            )
+        return self.batch_size // world_size
