@@ -1,4 +1,4 @@
-"""Cluster the items of prepared lists by their neighbours in the lists of training: categories for data without any.
+"""Cluster the items of prepared sequences by their neighbours in training: categories for data sets without any.
 
 python launch/cluster_items.py path=data/aotm
 python launch/cluster_items.py path=data/zhihu clusters=50

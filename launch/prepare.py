@@ -17,7 +17,9 @@ from rich.console import Console
 from cove_dist.checks import check_arguments, target
 from cove_dist.composition import load_settings
 from cove_dist.config import settings
+from cove_dist.errors import ConfigError
 from cove_dist.types import NonNegativeInt, Text
+from data_pipeline.preparation.dataset import Dataset
 from data_pipeline.preparation.prepare import prepare
 from launch.cli import run
 from launch.tables import report_table
@@ -29,6 +31,8 @@ OWN_KEYS = ("data", "output", "seed", "overwrite")
 
 @settings
 class PrepareConfig:
+    """Settings of the program; ``data`` is the section of the data set."""
+
     data: dict[str, Any]
     output: Text | None
     overwrite: bool
@@ -40,24 +44,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def data_keys(arguments: Sequence[str]) -> list[str]:
-    """A key that is not the program's own is the data set's: ``source=…`` is short for ``data.source=…``."""
+    """Expand keys of the data set: ``source=…`` becomes ``data.source=…``; the keys of the program are unchanged."""
     return [a if a.split("=")[0].split(".")[0] in OWN_KEYS else f"data.{a}" for a in arguments]
 
 
 def prepare_data(overrides: Sequence[str]) -> None:
     request = load_settings(PrepareConfig, "prepare", overrides)
     dataset_class, values = target(request.data, "data")
+    if not issubclass(dataset_class, Dataset):
+        raise ConfigError(
+            f"data._target_ = {request.data['_target_']}: not a data set; it must be a subclass of"
+            f" {Dataset.__module__}.{Dataset.__name__}"
+        )
     name, path = values.pop("name"), values.pop("path")
     dataset = dataset_class(**check_arguments(dataset_class, values, "data"))
     output = Path(request.output or path)
-    prepare(
-        dataset,
-        output,
-        name=name,
-        seed=request.seed,
-        overwrite=request.overwrite,
-        on_progress=logger.info,
-    )
+    prepare(dataset, output, name=name, seed=request.seed, overwrite=request.overwrite, on_progress=logger.info)
     Console().print(report_table(output))
 
 
