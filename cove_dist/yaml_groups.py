@@ -129,7 +129,7 @@ def _explain(name: str, overrides: Sequence[str], error: Exception) -> str:
     if unknown is None:
         found = re.findall(r"^\t(\S+)$", str(error), flags=re.MULTILINE)
         wanted = re.search(r"'([^']+)'\s*$", message)
-        near = did_you_mean(wanted.group(1).rpartition("/")[2], found) if wanted else ""
+        near = did_you_mean(wanted.group(1).rpartition("/")[2], found) if wanted else "."
         return f"{message}{near} Allowed: {', '.join(found)}" if found else message
     key = unknown.group(1)
     if name == "train":
@@ -148,9 +148,9 @@ def _explain_syntax(override: str, message: str) -> str:
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """``; did you mean A or B?``, or nothing where no known name is near."""
+    """Return ``; did you mean A or B?``, or a full stop where no known name is near."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"; did you mean {' or '.join(near)}?" if near else "."
 
 
 def unknown_key(key: str, known: Sequence[str]) -> str:

@@ -79,7 +79,7 @@ def find_file(group: str, name: str) -> Path:
             _check_syntax(path)
             return path.resolve()
     near = did_you_mean(Path(name).stem, options(group))
-    raise ConfigError(f"{name}: no such file, nor a shipped one{near or ';'} {group}/ has {shipped(group)}")
+    raise ConfigError(f"{name}: no such file, nor a shipped one{near} {group}/ has {shipped(group)}")
 
 
 def shipped(group: str) -> str:

@@ -66,7 +66,8 @@ def _describe(workspace: Workspace, candidates: int) -> str:
             f"user {user!r} has interacted with all items of the training split{others}; cannot sample negatives."
             f" Give more items, or {leave}"
         )
+    fewer = f"to {least}, or 0 for none" if least else "to 0, for none"
     return (
         f"user {user!r} has interacted with {seen} of the {items} items{others}; cannot draw {candidates} other"
-        f" candidates. Lower data.candidates (to {least}, or 0 for none), or {leave}"
+        f" candidates. Lower data.candidates ({fewer}), or {leave}"
     )

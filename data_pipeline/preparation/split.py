@@ -189,7 +189,11 @@ def _reason(workspace: Workspace, rule: SplitRule) -> str:
         f"SELECT count(*), count(*) FILTER (WHERE n = 1)"
         f" FROM (SELECT count(DISTINCT {MOMENT}) AS n FROM rows GROUP BY {USER})"
     )
-    return f"; rows of the same user and time stay together, and {single} of {users} users have a single time"
+    return (
+        f"; rows of the same user and time stay together, and {single} of {users} users have a single time"
+        if single
+        else ""
+    )
 
 
 def seeded_hash(seed: int, purpose: str, column: str = ROW) -> str:
