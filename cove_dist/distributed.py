@@ -1,4 +1,8 @@
-"""Process group and device of this process: the same code under torchrun and in a single process."""
+"""The process group, the device of this process and all collectives.
+
+The same code runs under torchrun and in a single process. No other module calls ``torch.distributed``, except
+`cove_dist.torch_compat`, which this module uses, and `cove_dist.training.checkpoint`, which writes by its checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
 from cove_dist.errors import ConfigError
+from cove_dist.torch_compat import all_gather, reduce_scatter
+from data_pipeline.streaming.transforms import row_block
+
+ProcessGroup = dist.ProcessGroup
+T = TypeVar("T")
+Indexed = TypeVar("Indexed", torch.Tensor, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -68,15 +80,157 @@ def process_group(device: str = "auto", timeout: timedelta = timedelta(minutes=1
     dist.destroy_process_group()
 
 
+class Collectives:
+    """Collective operations among the ranks of a process group; without a group, those of a single process.
+
+    Example::
+
+        ranks = world()
+        users = ranks.gather_padded(own_users, -1)  # [ranks.size * n], where n is the most users of any rank
+
+    Args:
+        group: the ranks that take part; None for this process only, where every operation returns its input.
+
+    Attributes:
+        size: number of ranks.
+        rank: index of this process among them.
+    """
+
+    def __init__(self, group: ProcessGroup | None = None) -> None:
+        self._group = group
+        self.size = 1 if group is None else group.size()
+        self.rank = 0 if group is None else group.rank()
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Replace a tensor by its sum over the ranks, with the same bits on each; return it."""
+        return self._reduce(values, dist.ReduceOp.SUM)
+
+    def max(self, values: torch.Tensor) -> torch.Tensor:
+        """Replace a tensor by its element-wise maximum over the ranks; return it."""
+        return self._reduce(values, dist.ReduceOp.MAX)
+
+    def min(self, values: torch.Tensor) -> torch.Tensor:
+        """Replace a tensor by its element-wise minimum over the ranks; return it."""
+        return self._reduce(values, dist.ReduceOp.MIN)
+
+    def gather(self, block: torch.Tensor) -> torch.Tensor:
+        """Return the blocks ``[n, ...]`` of all ranks as ``[size * n, ...]``; n is equal on all ranks."""
+        if self._group is None:
+            return block
+        whole = block.new_empty(self.size * len(block), *block.shape[1:])
+        all_gather(whole, block.contiguous(), self._group)
+        return whole
+
+    def scatter_sum(self, whole: torch.Tensor) -> torch.Tensor:
+        """Sum ``[size * n, ...]`` over the ranks; return this rank's block ``[n, ...]``: the transpose of `gather`."""
+        if self._group is None:
+            return whole
+        block = whole.new_empty(len(whole) // self.size, *whole.shape[1:])
+        reduce_scatter(block, whole.contiguous(), self._group)
+        return block
+
+    def exchange(self, blocks: torch.Tensor) -> torch.Tensor:
+        """Send block r of ``[size * n, ...]`` to rank r; return the blocks that all ranks sent to this one."""
+        if self._group is None:
+            return blocks
+        received = torch.empty_like(blocks, memory_format=torch.contiguous_format)
+        dist.all_to_all_single(received, blocks.contiguous(), group=self._group)
+        return received
+
+    def longest(self, rows: torch.Tensor) -> int:
+        """Return the largest number of rows of any rank. Waits for the device."""
+        return len(rows) if self._group is None else int(self.max(torch.tensor(len(rows), device=rows.device)))
+
+    def gather_padded(self, rows: torch.Tensor, value: float, longest: int | None = None) -> torch.Tensor:
+        """Gather different numbers of rows.
+
+        Args:
+            rows: ``[n, ...]``; n may differ among the ranks.
+            value: fills the rows from n to ``longest``.
+            longest: the largest n, if the caller knows it; None to compute it by one more collective.
+
+        Returns:
+            ``[size * longest, ...]``, the rows of rank r from ``r * longest`` on.
+        """
+        return self.gather(pad_rows(rows, self.longest(rows) if longest is None else longest, value))
+
+    def block_of(self, rows: int) -> tuple[int, int]:
+        """Return the first row of this rank's block of all rows, and the row after its last."""
+        return row_block(rows, self.rank, self.size)
+
+    def gather_objects(self, value: T) -> list[T]:
+        """Return the picklable value of every rank."""
+        if self._group is None:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self._group)
+        return values
+
+    def _reduce(self, values: torch.Tensor, operation: dist.ReduceOp.RedOpType) -> torch.Tensor:
+        if self._group is not None:
+            dist.all_reduce(values, operation, group=self._group)
+        return values
+
+
+def world() -> Collectives:
+    """Return the collectives of all ranks, or of this process if it has no process group or is the only rank."""
+    several = dist.is_initialized() and dist.get_world_size() > 1
+    return Collectives(world_group() if several else None)
+
+
+def world_group() -> ProcessGroup:
+    """Return the process group of all ranks, for libraries that ask for it."""
+    group = dist.group.WORLD
+    assert group is not None, "no process group; call this inside `process_group`"
+    return group
+
+
+def open_host_group() -> ProcessGroup:
+    """Open a second group of all ranks, on the CPU, for collectives that run beside those of training. Collective."""
+    return dist.new_group(backend="gloo")
+
+
+def close_group(group: ProcessGroup) -> None:
+    """Close a group that `open_host_group` opened. Collective."""
+    dist.destroy_process_group(group)
+
+
+def barrier(group: ProcessGroup | None = None) -> None:
+    """Wait until all ranks of a group, or all ranks, have arrived."""
+    dist.barrier(group=group)
+
+
+def pad_rows(rows: torch.Tensor, length: int, value: float = 0.0) -> torch.Tensor:
+    """Append rows of one value up to a length.
+
+    Args:
+        rows: ``[n, ...]``, n at most ``length``.
+        length: number of rows of the result.
+        value: fills the rows after the first n.
+    """
+    missing = length - len(rows)
+    return torch.cat([rows, rows.new_full((missing, *rows.shape[1:]), value)]) if missing else rows
+
+
+def batches_of_block(values: Indexed, batch_size: int, ranks: Collectives) -> Iterator[Indexed]:
+    """Split this rank's block of some values into batches; all ranks get the same number, some of them may be empty.
+
+    Args:
+        values: ``[n, ...]``, the same on all ranks.
+        batch_size: values per batch of a rank.
+        ranks: the ranks that share the values.
+    """
+    first, last = ranks.block_of(len(values))
+    own = values[first:last]
+    for start in range(0, -(-len(values) // ranks.size), batch_size):
+        yield own[start : start + batch_size]
+
+
 def max_over_ranks(value: float, device: torch.device) -> float:
-    """All-reduced maximum of a number."""
-    largest = torch.tensor(value, device=device)
-    dist.all_reduce(largest, dist.ReduceOp.MAX)
-    return largest.item()
+    """Return the maximum of a number over the ranks."""
+    return world().max(torch.tensor(value, device=device)).item()
 
 
 def sum_over_ranks(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """All-reduced sum of a vector, on CPU."""
-    total = values.to(device)
-    dist.all_reduce(total)
-    return total.cpu()
+    """Return the sum of a vector over the ranks, on CPU."""
+    return world().sum(values.to(device, copy=True)).cpu()

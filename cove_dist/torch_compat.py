@@ -21,6 +21,7 @@ from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torch.distributed.optim import _apply_optimizer_in_backward as apply_optimizer_in_backward
 
 if TYPE_CHECKING:
+    from torchrec.distributed.embedding import ShardedEmbeddingCollection
     from torchrec.distributed.planner import Topology
 
 __all__ = [
@@ -76,7 +77,7 @@ def topology(**arguments: Any) -> Topology:
     return Topology(**arguments)
 
 
-def lookups_of(collection: nn.Module) -> MutableSequence[nn.Module]:
+def lookups_of(collection: ShardedEmbeddingCollection) -> MutableSequence[nn.Module]:
     """Return the look-up modules of a `ShardedEmbeddingCollection`, one per kind of sharding, to change in place.
 
     They are in a private list (torchrec 1.6 and 1.8), so that `nn.Module.modules` does not reach them.
@@ -89,7 +90,8 @@ def whole_parameter(table: nn.Parameter) -> tuple[torch.Tensor, int]:
 
     torchrec 1.6 and 1.8 keep both as private attributes of a `TableBatchedEmbeddingSlice`.
     """
-    return table._original_tensor, table._start_offset
+    part: Any = table
+    return part._original_tensor, part._start_offset
 
 
 def inside_backward() -> bool:

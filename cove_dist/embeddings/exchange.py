@@ -1,38 +1,36 @@
-"""Rows that ranks hold block by block, brought together on all of them, and their gradients brought back."""
+"""Rows that the ranks hold in blocks, gathered on all of them, and their gradients returned."""
 
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 
-from cove_dist.torch_compat import all_gather, reduce_scatter
+from cove_dist.distributed import pad_rows, world
 
 
 def gather_rows(block: torch.Tensor, rows: int) -> torch.Tensor:
-    """The whole ``[rows, d]`` of which this rank holds ``block [b, d]``. Collective, and so is its backward.
+    """Gather a matrix of which every rank holds a block. Collective, and so is its backward pass.
 
-    Rank r holds the rows from ``r * ceil(rows / world_size)`` on. The gradient of a block is the sum, over ranks, of
-    the gradients of its rows in what they gathered. Each way moves ``rows * d`` numbers to, or from, every rank.
+    The gradient of a block is the sum, over the ranks, of the gradients of its rows in what they gathered. Each
+    direction moves ``rows * d`` numbers to, or from, every rank.
+
+    Args:
+        block: ``[b, d]``, the rows of `Collectives.block_of` of this rank.
+        rows: number of rows of all ranks.
+
+    Returns:
+        ``[rows, d]``.
     """
-    return block if dist.get_world_size() == 1 else _Gather.apply(block, rows)
+    return block if world().size == 1 else _Gather.apply(block, rows)
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, block: torch.Tensor, rows: int) -> torch.Tensor:
-        ranks = dist.get_world_size()
-        ctx.held, ctx.padded = len(block), -(-rows // ranks) * ranks
-        whole = block.new_empty(ctx.padded, block.shape[1])
-        all_gather(whole, _pad(block, ctx.padded // ranks))
-        return whole[:rows]
+        ranks = world()
+        ctx.held, ctx.block_size = len(block), -(-rows // ranks.size)
+        return ranks.gather_padded(block, 0.0, ctx.block_size)[:rows]
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        own = gradient.new_empty(ctx.padded // dist.get_world_size(), gradient.shape[1])
-        reduce_scatter(own, _pad(gradient, ctx.padded))
-        return own[: ctx.held], None
-
-
-def _pad(rows: torch.Tensor, count: int) -> torch.Tensor:
-    missing = count - len(rows)
-    return torch.cat([rows, rows.new_zeros(missing, rows.shape[1])]) if missing else rows.contiguous()
+        ranks = world()
+        return ranks.scatter_sum(pad_rows(gradient, ctx.block_size * ranks.size))[: ctx.held], None

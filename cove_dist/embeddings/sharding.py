@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
@@ -15,6 +14,7 @@ from torchrec.distributed.planner.types import ParameterConstraints, PlannerErro
 from torchrec.distributed.types import ModuleSharder, ShardingPlan, ShardingType
 
 from cove_dist.config import EmbeddingsConfig
+from cove_dist.distributed import ProcessGroup
 from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX, base_table
 from cove_dist.errors import ConfigError
 from cove_dist.torch_compat import topology
@@ -67,7 +67,7 @@ def plan_tables(
     world_size: int,
     local_world_size: int,
     batch_size: int,
-    process_group: dist.ProcessGroup | None = None,
+    process_group: ProcessGroup | None = None,
 ) -> ShardingPlan:
     """Place every table.
 

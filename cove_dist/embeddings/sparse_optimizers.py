@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
+from cove_dist.distributed import world
 from cove_dist.embeddings.row_decay import RowDecay, looked_up
-from cove_dist.torch_compat import all_gather, whole_parameter
+from cove_dist.torch_compat import whole_parameter
 
 Rows = tuple[torch.Tensor, torch.Tensor]  # ids [N] of rows of all tables, rising, each once; gradients [N, d]
 
@@ -68,7 +68,8 @@ class SparseOptimizer(torch.optim.Optimizer, ABC):
                     wholes[id(whole)] = _averaged(whole, table.shape[1])
                 ids, gradients = wholes[id(whole)]
                 first = offset // table.shape[1]
-                start, stop = torch.searchsorted(ids, torch.tensor([first, first + len(table)])).tolist()
+                ends = torch.tensor([first, first + len(table)], device=ids.device)
+                start, stop = torch.searchsorted(ids, ends).tolist()
                 rows, gradient, state = ids[start:stop] - first, gradients[start:stop], self.state[table]
                 if not state:
                     state |= self.new_state(table) | ({} if self._decay is None else self._decay.new_state(table))
@@ -104,7 +105,7 @@ class SparseAdam(SparseOptimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps}, decay)
 
     def new_state(self, table: nn.Parameter) -> dict[str, Any]:
-        first, second = (torch.zeros(table.shape, dtype=table.dtype) for _ in range(2))
+        first, second = (torch.zeros_like(table.data) for _ in range(2))
         return {"step": torch.tensor(0.0), "exp_avg": first, "exp_avg_sq": second}
 
     def update(self, table: nn.Parameter, ids: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
@@ -136,8 +137,8 @@ class SparseRMSprop(SparseOptimizer):
         super().__init__(params, {"lr": lr, "beta2": beta2, "eps": eps}, decay)
 
     def new_state(self, table: nn.Parameter) -> dict[str, Any]:
-        second = torch.zeros(table.shape, dtype=table.dtype)
-        updated = torch.zeros(len(table), dtype=torch.int32)  # the step that a second moment is of
+        second = torch.zeros_like(table.data)
+        updated = table.data.new_zeros(len(table), dtype=torch.int32)  # the step that a second moment is of
         return {"step": torch.tensor(0.0), "exp_avg_sq": second, "updated": updated}
 
     def update(self, table: nn.Parameter, ids: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
@@ -160,20 +161,16 @@ def _averaged(whole: torch.Tensor, dim: int) -> Rows:
     """The mean over ranks of the gradients kept, by row; nothing is kept after. Collective."""
     kept, whole.looked_up = getattr(whole, "looked_up", []), []
     ids, gradients = _summed(
-        torch.cat([ids for ids, _ in kept] or [torch.empty(0, dtype=torch.int64)]),
+        torch.cat([ids for ids, _ in kept] or [whole.new_empty(0, dtype=torch.int64)]),
         torch.cat([gradient for _, gradient in kept] or [whole.new_empty(0, dim)]),
     )
-    ranks = dist.get_world_size()
-    if ranks == 1:
+    ranks = world()
+    if ranks.size == 1:
         return ids, gradients
-    counts = [torch.tensor(0) for _ in range(ranks)]
-    dist.all_gather(counts, torch.tensor(len(ids)))
-    longest = int(max(counts))
-    all_ids, all_gradients = ids.new_empty(ranks * longest), gradients.new_empty(ranks * longest, dim)
-    all_gather(all_ids, F.pad(ids, (0, longest - len(ids)), value=-1))
-    all_gather(all_gradients, F.pad(gradients, (0, 0, 0, longest - len(ids))))
+    longest = ranks.longest(ids)
+    all_ids, all_gradients = ranks.gather_padded(ids, -1, longest), ranks.gather_padded(gradients, 0.0, longest)
     present = all_ids >= 0
-    return _summed(all_ids[present], all_gradients[present] / ranks)
+    return _summed(all_ids[present], all_gradients[present] / ranks.size)
 
 
 def _summed(ids: torch.Tensor, gradients: torch.Tensor) -> Rows:

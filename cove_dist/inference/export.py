@@ -25,12 +25,12 @@ import pyarrow.parquet as pq
 import torch
 from rich.progress import track
 from safetensors.torch import save
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from cove_dist.composition import load_settings
 from cove_dist.config import RunConfig, settings
 from cove_dist.console import console
 from cove_dist.distributed import DistributedContext, process_group, sum_over_ranks
+from cove_dist.embeddings.lookup import single_ids
 from cove_dist.errors import ConfigError
 from cove_dist.runs import load_saved_run
 from cove_dist.tasks.base import TaskModel
@@ -45,6 +45,7 @@ from data_pipeline.json_files import to_json, write_json
 from data_pipeline.parquet_files import row_groups
 from data_pipeline.schema import Categorical, Schema
 from data_pipeline.streaming.order import slices
+from data_pipeline.streaming.transforms import row_block
 
 logger = logging.getLogger(__name__)
 
@@ -175,10 +176,8 @@ class EntityExporter:
     def _codes(self, rows: np.ndarray, stride: int) -> np.ndarray:
         """The codes ``[n, H]`` of embedding rows ``[n]``. Collective: ``stride >= n`` is the same on all ranks."""
         columns, position, vectors = self._lookup
-        lengths = torch.zeros(len(columns), stride, dtype=torch.int64)
-        lengths[position, : len(rows)] = 1  # of this column alone; no ids follow the first n
-        ids = KeyedJaggedTensor(columns, torch.from_numpy(rows), lengths=lengths.flatten(), stride=stride)
-        looked_up = self._tables(ids.to(self.runtime.device)).wait()
+        ids = torch.from_numpy(rows).to(self.runtime.device)
+        looked_up = self._tables(single_ids(columns, columns[position], ids, stride)).wait()
         return self._quantizer(vectors(looked_up, len(rows))).codes.cpu().numpy()
 
     def _shown(self, chunks: Iterator[Chunk], steps: int) -> Iterator[Chunk]:
@@ -202,7 +201,7 @@ def list_chunks(path: Path, num_ids: int, size: int, rank: int, world_size: int)
     Yields:
         A table ``id, original_id``, and the most ids that any rank has in this step.
     """
-    first, last = (num_ids * cut // world_size for cut in (rank, rank + 1))
+    first, last = row_block(num_ids, rank, world_size)
     file = pq.ParquetFile(path)
     chunks = row_groups(pa.RecordBatchReader.from_batches(file.schema_arrow, _read(file, first, last)), size)
     padded = chain(chunks, repeat(file.schema_arrow.empty_table()))

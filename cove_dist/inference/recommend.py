@@ -22,13 +22,13 @@ import torch
 
 from cove_dist.composition import load_settings
 from cove_dist.config import RunConfig, settings
-from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.distributed import DistributedContext, batches_of_block, process_group, world
 from cove_dist.errors import ConfigError
 from cove_dist.models.cf.base import InnerProductRecommender
 from cove_dist.runs import load_saved_run
 from cove_dist.tasks.cf.faiss_retriever import FaissRetriever
 from cove_dist.tasks.cf.model import CFModel
-from cove_dist.tasks.cf.retrieval import TopKRetriever, shares
+from cove_dist.tasks.cf.retrieval import TopKRetriever
 from cove_dist.tasks.cf.vectors import vectors_of
 from cove_dist.tasks.registry import task_of
 from cove_dist.training.build import build, describe_model
@@ -108,9 +108,9 @@ def recommend_here(
     with torch.no_grad(), replaced_folder(folder, runtime) as part:
         retriever_class = FaissRetriever if request.faiss else TopKRetriever
         reserved = schema.entity("user").num_seen
-        vectors = vectors_of(model, schema)
+        vectors = vectors_of(model, schema, runtime.device)
         retriever = retriever_class(model.objective.head, vectors, histories, reserved, request.k, runtime)
-        batches = ((each, *retriever(each)) for each in shares(users, batch_size, runtime))
+        batches = ((each, *retriever(each)) for each in batches_of_block(users, batch_size, world()))
         write_lists(batches, Path(config.data.path), schema, part / f"part-{runtime.rank:05d}.parquet")
         retriever.finite.compute()
         if runtime.is_main:

@@ -12,49 +12,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 
-from cove_dist.torch_compat import all_gather, reduce_scatter
+from cove_dist.distributed import Collectives
 
 WORKSPACE_CPU = 1 << 19  # scores in memory at a time; on CPU they should stay in the cache,
 WORKSPACE_ACCELERATOR = 1 << 26
 FEWEST = 32  # positions at a time, however large the vocabulary: fewer waste the matrix products
-
-
-class Collectives:
-    """The ranks that share a vocabulary: those of a process group, or this one alone."""
-
-    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
-        self.group = group
-        self.size = 1 if group is None else group.size()
-        self.rank = 0 if group is None else group.rank()
-
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
-        return self._reduce(values, dist.ReduceOp.SUM)
-
-    def max(self, values: torch.Tensor) -> torch.Tensor:
-        return self._reduce(values, dist.ReduceOp.MAX)
-
-    def gather(self, values: torch.Tensor) -> torch.Tensor:
-        """``[n, …]``, of equal n on every rank, as ``[size · n, …]``."""
-        if self.group is None:
-            return values
-        gathered = values.new_empty(self.size * len(values), *values.shape[1:])
-        all_gather(gathered, values.contiguous(), self.group)
-        return gathered
-
-    def scatter_sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The transpose of `gather`: ``[size · n, …]`` summed over ranks, this rank's ``[n, …]`` of it."""
-        if self.group is None:
-            return values
-        own = values.new_empty(len(values) // self.size, *values.shape[1:])
-        reduce_scatter(own, values.contiguous(), self.group)
-        return own
-
-    def _reduce(self, values: torch.Tensor, operation: dist.ReduceOp.RedOpType) -> torch.Tensor:
-        if self.group is not None:
-            dist.all_reduce(values, operation, group=self.group)
-        return values
 
 
 class Vocabulary(NamedTuple):
@@ -110,8 +73,8 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(ctx, hidden, rows, targets, groups, weights, vocabulary, ranks, workspace, precision):
         own = len(hidden)
         longest, most_rows = ranks.max(torch.tensor([own, len(rows)], device=hidden.device)).tolist()
-        padded = (_padded(x, longest) for x in (hidden.float(), targets, groups, weights.float()))
-        gathered = (ranks.gather(x) for x in padded)
+        inputs = hidden.float(), targets, groups, weights.float()
+        gathered = (ranks.gather_padded(x, 0, longest) for x in inputs)  # padding has weight 0
         wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         chunk = _positions_at_a_time(workspace, most_rows, hidden.device)
         own_rows = Vocabulary(rows.float(), vocabulary.first, vocabulary.groups)
@@ -133,11 +96,6 @@ def _positions_at_a_time(workspace: int | None, rows: int, device: torch.device)
     if workspace is not None:
         return max(1, workspace // max(rows, 1))
     return max(FEWEST, (WORKSPACE_CPU if device.type == "cpu" else WORKSPACE_ACCELERATOR) // max(rows, 1))
-
-
-def _padded(x: torch.Tensor, length: int) -> torch.Tensor:
-    """Zeros behind ``x``: positions of weight 0."""
-    return x if len(x) == length else torch.cat([x, x.new_zeros(length - len(x), *x.shape[1:])])
 
 
 def _all_positions(

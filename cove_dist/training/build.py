@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torchrec.distributed import DistributedModelParallel
@@ -14,7 +13,7 @@ from torchrec.distributed.model_parallel import DefaultDataParallelWrapper
 from torchrec.optim.keyed import CombinedOptimizer
 
 from cove_dist.config import RunConfig
-from cove_dist.distributed import DistributedContext
+from cove_dist.distributed import DistributedContext, world_group
 from cove_dist.embeddings.initialization import fill_normal_
 from cove_dist.embeddings.optimizers import SPARSE, fuse_optimizer
 from cove_dist.embeddings.replicated import look_up_unpooled
@@ -81,7 +80,7 @@ def build(config: RunConfig, schema: Schema, runtime: DistributedContext, batch_
         world_size=runtime.world_size,
         local_world_size=runtime.local_world_size,
         batch_size=batch_size,
-        process_group=dist.group.WORLD,
+        process_group=world_group(),
     )
     model.objective.to(runtime.device)
     sharded = DistributedModelParallel(

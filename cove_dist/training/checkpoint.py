@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
-from cove_dist.distributed import DistributedContext
+from cove_dist.distributed import DistributedContext, barrier, close_group, open_host_group
 from cove_dist.errors import CheckpointError
 from cove_dist.evaluation.declarations import higher_is_better
 from cove_dist.training.build import TrainState
@@ -103,7 +102,7 @@ class CheckpointWriter:
         self.files = folder
         self.runtime = runtime
         self.retention = (keep, metric)
-        self._group = dist.new_group(backend="gloo")  # its own: training's collectives go on meanwhile
+        self._group = open_host_group()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
         if runtime.is_main:
@@ -145,12 +144,12 @@ class CheckpointWriter:
         if self._pending is not None:
             self._pending.result()
             self._pending = None
-            dist.barrier(group=self._group)
+            barrier(self._group)
 
     def close(self) -> None:
         self.wait()
         self._executor.shutdown()
-        dist.destroy_process_group(self._group)
+        close_group(self._group)
 
 
 def read_meta(path: Path) -> CheckpointMeta:

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torchrec.optim.keyed import CombinedOptimizer
 
 from cove_dist.config import QuantizerConfig
-from cove_dist.distributed import DistributedContext, sum_over_ranks
+from cove_dist.distributed import DistributedContext, sum_over_ranks, world
 from cove_dist.quantization import (
     CascadedQuantizer,
     CodebookMaintenance,
@@ -50,7 +49,7 @@ class Codebooks:
         self._config = config
         self._runtime = runtime
         settings = UpkeepSettings(config.start, config.kmeans_step, config.kmeans_batches, config.revive_every, seed)
-        replicas = Replicas(runtime.rank, runtime.world_size, dist.all_reduce)
+        replicas = Replicas(runtime.rank, runtime.world_size, world().sum)
         self._upkeep = CodebookMaintenance(quantizers, settings, replicas, lambda p: optimizer.state.get(p, {}))
         self._epoch = CodeUsage(quantizers.values())
         self._low: set[str] = set()

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
-from cove_dist.distributed import DistributedContext
+from cove_dist.distributed import DistributedContext, world
 from cove_dist.errors import TrainingError
 from cove_dist.torch_compat import ShardedTensor
 
@@ -55,9 +54,7 @@ class LossCheck:
         """
         if not self._names:
             return
-        first = self._first.clone()
-        dist.all_reduce(first, dist.ReduceOp.MIN)
-        steps = first.tolist()
+        steps = world().min(self._first.clone()).tolist()
         step = min(steps)
         if step != _NEVER:
             names = ", ".join(name for name, at in zip(self._names, steps, strict=True) if at == step)
@@ -79,10 +76,7 @@ def check_state(state: Mapping[str, Any], step: int, runtime: DistributedContext
     Raises:
         TrainingError: on every rank, naming a tensor that is not finite and a rank that holds it.
     """
-    found = _first_not_finite(state)
-    of_ranks: list[str | None] = [None] * runtime.world_size
-    dist.all_gather_object(of_ranks, found)
-    for rank, name in enumerate(of_ranks):
+    for rank, name in enumerate(world().gather_objects(_first_not_finite(state))):
         if name is not None:
             raise TrainingError(f"{name} not finite after step {step} on rank {rank}: training diverged. {_ADVICE}")
 

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch.distributed as dist
-
-from cove_dist.distributed import DistributedContext
+from cove_dist.distributed import DistributedContext, barrier
 from data_pipeline.files import replace_folder
 
 
@@ -23,8 +21,8 @@ def replaced_folder(folder: Path, runtime: DistributedContext) -> Iterator[Path]
     if runtime.is_main:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-    dist.barrier()
+    barrier()
     yield partial
-    dist.barrier()
+    barrier()
     if runtime.is_main:
         replace_folder(partial, folder)

@@ -13,12 +13,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
-import torch.distributed as dist
 from omegaconf import DictConfig
 
 from cove_dist.composition import load_run_config, load_settings
 from cove_dist.config import RunConfig, settings
-from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.distributed import DistributedContext, barrier, process_group
 from cove_dist.errors import CheckpointError, ConfigError
 from cove_dist.metrics_files import Evaluated, protocol_record
 from cove_dist.runs import (
@@ -69,12 +68,12 @@ def train_here(
         config = debug_settings(config, runtime)
     trainer = Trainer(config, schema, runtime)
     changes = trainer.resume(folder) if folder is not None and config.trainer.checkpoint.resume == "auto" else []
-    dist.barrier()  # on every rank the settings, the data and the checkpoint are sound: now files may appear
+    barrier()  # on every rank the settings, the data and the checkpoint are sound: now files may appear
     if folder is not None and runtime.is_main:
         record_configuration(folder, composed, trainer.position.step, changes)
         if not trainer.finished():
             (folder / SUMMARY_FILE).unlink(missing_ok=True)  # of an earlier end of this run
-    dist.barrier()
+    barrier()
     position = trainer.train(folder)
     if folder is not None and runtime.is_main:
         write_summary(folder, position, config, runtime)

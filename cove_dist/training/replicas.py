@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-import torch.distributed as dist
 
+from cove_dist.distributed import world
 from cove_dist.errors import TrainingError
 
 _PIECE = 1 << 20  # elements hashed at a time
@@ -24,10 +24,8 @@ def fingerprint(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def gather_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """``[n]`` of every rank as ``[W, n]``."""
-    gathered = [torch.empty_like(values) for _ in range(dist.get_world_size())]
-    dist.all_gather(gathered, values)
-    return torch.stack(gathered)
+    """Gather the values ``[n]`` of the ranks as ``[W, n]``."""
+    return world().gather(values[None])
 
 
 def check_replicas(

@@ -7,8 +7,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from cove_dist.distributed import process_group
-from cove_dist.losses import Collectives, Vocabulary, vocabulary_cross_entropy
+from cove_dist.distributed import Collectives, process_group
+from cove_dist.losses import Vocabulary, vocabulary_cross_entropy
 from tests.distributed.ranks import run_ranks
 
 POSITIONS, ROWS, DIM = 37, 101, 12

@@ -33,12 +33,15 @@ class Buckets:
         self.shapes: list[tuple[int, int]] = []
         self.masks: list[torch.Tensor | None] = []
         lists, places, positions = [], [], []
-        for chosen, its_lengths in zip(order.split(lists_per_bucket), lengths.split(lists_per_bucket), strict=True):
-            longest = max(int(its_lengths[-1]), 1)  # a list without items keeps one row, so that no bucket is empty
+        on_host = lengths.tolist()  # the only wait for the device
+        buckets = zip(order.split(lists_per_bucket), lengths.split(lists_per_bucket), strict=True)
+        for start, (chosen, its_lengths) in zip(range(0, len(on_host), lists_per_bucket), buckets, strict=True):
+            # A list without items keeps one row, so that no bucket is empty.
+            shortest, longest = on_host[start], max(on_host[start + len(chosen) - 1], 1)
             shape = (len(chosen), longest)
             position = torch.arange(longest, device=mask.device).expand(shape)
             self.shapes.append(shape)
-            self.masks.append(None if its_lengths[0] == longest else position < its_lengths.unsqueeze(1))
+            self.masks.append(None if shortest == longest else position < its_lengths.unsqueeze(1))
             lists.append(chosen.unsqueeze(1).expand(shape).flatten())
             places.append(slots[chosen, :longest].flatten())
             positions.append(position.flatten())

@@ -24,11 +24,18 @@ class NeighborSum:
     def __init__(self, rows: torch.Tensor, columns: torch.Tensor, weights: torch.Tensor, num_rows: int) -> None:
         order = torch.argsort(rows, stable=True)
         self._columns, self._weights = columns[order], weights[order]
-        self._offsets = torch.zeros(num_rows + 1, dtype=torch.int64)
+        self._offsets = rows.new_zeros(num_rows + 1)
         torch.cumsum(torch.bincount(rows, minlength=num_rows), 0, out=self._offsets[1:])
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        columns, offsets, weights = (part.to(x.device) for part in (self._columns, self._offsets, self._weights))
+        self._move(x.device)
+        weights = self._weights.to(x.dtype)
         return F.embedding_bag(
-            columns, x, offsets, mode="sum", per_sample_weights=weights.to(x.dtype), include_last_offset=True
+            self._columns, x, self._offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
+        )
+
+    def _move(self, device: torch.device) -> None:
+        """Move the edges to the device of the vectors; later calls find them there."""
+        self._columns, self._weights, self._offsets = (
+            part.to(device) for part in (self._columns, self._weights, self._offsets)
         )

@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from cove_dist.config import RANKING_PREFIX, EvaluationConfig, RunConfig
-from cove_dist.distributed import DistributedContext
+from cove_dist.distributed import DistributedContext, batches_of_block, world
 from cove_dist.evaluation.checks import FiniteScores
 from cove_dist.evaluation.frequency import GROUPS, Groups
 from cove_dist.evaluation.positions import Positions
 from cove_dist.evaluation.top_k import Coverage, TopK, UserCount
 from cove_dist.models.cf.base import Recommender
 from cove_dist.tasks.cf.loaders import candidate_loader
-from cove_dist.tasks.cf.retrieval import TopKRetriever, shares
+from cove_dist.tasks.cf.retrieval import TopKRetriever
 from cove_dist.tasks.cf.vectors import Vectors, vectors_of
 from data_pipeline.history import History
 from data_pipeline.schema import CANDIDATES, SPLITS, Schema
@@ -53,7 +53,7 @@ def build_cf_evaluator(
         was_training = model.training
         model.eval()
         inner = model.module
-        vectors = vectors_of(inner, schema)
+        vectors = vectors_of(inner, schema, runtime.device)
         metrics = {name: value for part in parts for name, value in part(inner.objective.head, vectors).items()}
         model.train(was_training)
         return metrics
@@ -167,7 +167,7 @@ class FullRanking:
         self._coverage.reset()
         retriever = TopKRetriever(head, vectors, self._earlier, self._reserved, self._metrics.depth, self._runtime)
         users = np.flatnonzero(np.diff(self._positives.offsets))
-        for part in shares(users, self._batch_size, self._runtime):
+        for part in batches_of_block(users, self._batch_size, world()):
             items, positions = retriever.rank(part, self._positives)
             self._metrics.update(positions, torch.bincount(positions.lists, minlength=len(part)))
             self._coverage.update(items)

@@ -17,9 +17,9 @@ from functools import cached_property
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torchrec.sparse.jagged_tensor import JaggedTensor
 
+from cove_dist.distributed import Collectives, world
 from cove_dist.embeddings.exchange import gather_rows
 from cove_dist.models.cf.base import Recommender
 from cove_dist.models.layers.neighbors import NeighborSum
@@ -28,7 +28,7 @@ from cove_dist.tasks.cf.model import CFObjective, CFStep
 from data_pipeline.batch import Batch
 from data_pipeline.history import History
 from data_pipeline.schema import Schema
-from data_pipeline.streaming.transforms import ITEM_BLOCK, NEGATIVES, USER_BLOCK, occurrences, row_block
+from data_pipeline.streaming.transforms import ITEM_BLOCK, NEGATIVES, USER_BLOCK, occurrences
 
 _USERS_AT_ONCE = 1 << 16
 
@@ -58,7 +58,7 @@ class GraphObjective(CFObjective):
     def graph(self) -> tuple[NeighborSum, NeighborSum]:
         """Sums to this rank's users and to its items, read when they are first needed."""
         history = History.load(self._folder, "train")
-        return local_graph(history, self.num_users, self.num_items, dist.get_rank(), dist.get_world_size())
+        return local_graph(history, self.num_users, self.num_items, world())
 
     def forward(self, looked_up: dict[str, JaggedTensor], batch: Batch) -> tuple[torch.Tensor, CFStep]:
         own_users, own_items = (looked_up[name].values() for name in (USER_BLOCK, ITEM_BLOCK))
@@ -85,7 +85,7 @@ class GraphObjective(CFObjective):
         users, user_loss = self.fuse("user", own_users)
         items, item_loss = self.fuse("item", own_items)
         quantization = {
-            name: loss * (len(block) * dist.get_world_size() / rows)
+            name: loss * (len(block) * world().size / rows)
             for losses, block, rows in ((user_loss, users, self.num_users), (item_loss, items, self.num_items))
             for name, loss in losses.items()
         }
@@ -102,20 +102,21 @@ class GraphObjective(CFObjective):
 
 
 def local_graph(
-    history: History, num_users: int, num_items: int, rank: int, world_size: int
+    history: History, num_users: int, num_items: int, ranks: Collectives
 ) -> tuple[NeighborSum, NeighborSum]:
     """This rank's rows of the normalized adjacency: sums over the items of its users, and over the users of its items.
 
     Args:
         history: of the training split.
         num_users, num_items: rows of the tables; those without interactions get sums of zero.
+        ranks: that share the rows.
     """
     user_degrees = np.zeros(num_users)
     known = min(num_users, len(history))  # users that training never saw have no rows, and no items either
     user_degrees[:known] = np.diff(history.offsets)[:known]
     item_degrees = occurrences(history, num_items).astype(np.float64)
-    first_user, last_user = row_block(num_users, rank, world_size)
-    first_item, last_item = row_block(num_items, rank, world_size)
+    first_user, last_user = ranks.block_of(num_users)
+    first_item, last_item = ranks.block_of(num_items)
     of_users, of_items = [], []
     for start in range(0, known, _USERS_AT_ONCE):
         places, items = history.of(np.arange(start, min(start + _USERS_AT_ONCE, known)))

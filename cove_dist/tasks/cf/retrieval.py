@@ -5,19 +5,17 @@ Shapes: ``B`` users of this rank, ``W`` ranks, ``k`` the length of a list, ``d``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
-from cove_dist.distributed import DistributedContext
+from cove_dist.distributed import DistributedContext, world
 from cove_dist.evaluation.checks import FiniteScores
 from cove_dist.evaluation.positions import Positions
 from cove_dist.evaluation.search import TopItems, best_items, mask_pairs, merge, merge_lists, pick_pairs, scored_chunks
 from cove_dist.models.cf.base import Recommender
 from cove_dist.tasks.cf.vectors import Vectors
-from cove_dist.torch_compat import all_gather
 from data_pipeline.history import History
 
 
@@ -84,7 +82,7 @@ class TopKRetriever:
             pick_pairs(scores, start, wanted, scores_of_wanted)
             best = best.with_chunk(scores, start)
         own = merge_lists([TopItems(*part) for part in zip(*map(step.to_owners, best), strict=True)], self._k)
-        dist.all_reduce(scores_of_wanted, dist.ReduceOp.MAX)  # from the rank that holds the item
+        world().max(scores_of_wanted)  # from the rank that holds the item
         rows, theirs = step.own_rows(wanted[0])
         return own.ids, own.positions(rows, scores_of_wanted[theirs])
 
@@ -106,9 +104,9 @@ class _Step:
 
     def __init__(self, users: np.ndarray, vectors: Vectors, reserved: int, runtime: DistributedContext) -> None:
         own = torch.from_numpy(users).to(runtime.device)
-        self._users = gather_padded(own, -1)
+        self._users = world().gather_padded(own, -1)
         self._present = (self._users >= 0).nonzero().squeeze(1)
-        self.queries = gather_padded(vectors.users(own.clamp(max=reserved)), 0.0)
+        self.queries = world().gather_padded(vectors.users(own.clamp(max=reserved)), 0.0)
         self._count, self._runtime = len(users), runtime
 
     def pairs(self, histories: Sequence[History]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -124,31 +122,10 @@ class _Step:
 
     def to_owners(self, lists: torch.Tensor) -> list[torch.Tensor]:
         """Send lists ``[W B', …]`` to their users' ranks; return this rank's, ``[B, …]`` from each rank. Collective."""
-        received = torch.empty_like(lists)
-        dist.all_to_all_single(received, lists.contiguous())
-        return list(received.unflatten(0, (self._runtime.world_size, -1))[:, : self._count])
+        return list(world().exchange(lists).unflatten(0, (self._runtime.world_size, -1))[:, : self._count])
 
     def own_rows(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Of rows of `queries` ``[m]``: the users ``0 … B-1`` of this rank's, and which those are, bool ``[m]``."""
         longest = len(self._users) // self._runtime.world_size
         own = rows // longest == self._runtime.rank
         return rows[own] % longest, own
-
-
-def shares(users: np.ndarray, batch_size: int, runtime: DistributedContext) -> Iterator[np.ndarray]:
-    """This rank's share of the users, a batch a step; on all ranks the same number of steps, some of them empty."""
-    largest = -(-len(users) // runtime.world_size)
-    own = users[runtime.rank * largest : (runtime.rank + 1) * largest]
-    for start in range(0, largest, batch_size):
-        yield own[start : start + batch_size]
-
-
-def gather_padded(rows: torch.Tensor, value: float) -> torch.Tensor:
-    """The rows of all ranks, those of each filled up to the longest. Collective."""
-    longest = torch.tensor(len(rows), device=rows.device)
-    dist.all_reduce(longest, dist.ReduceOp.MAX)
-    padded = rows.new_full((int(longest), *rows.shape[1:]), value)
-    padded[: len(rows)] = rows
-    whole = rows.new_empty(int(longest) * dist.get_world_size(), *rows.shape[1:])
-    all_gather(whole, padded)
-    return whole

@@ -9,14 +9,14 @@ import math
 from typing import Protocol
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from cove_dist.distributed import world
+from cove_dist.embeddings.lookup import look_up
 from cove_dist.tasks.cf.graph import GraphObjective
 from cove_dist.tasks.cf.model import CFModel
 from data_pipeline.schema import Schema
-from data_pipeline.streaming.transforms import ITEM_BLOCK, USER_BLOCK, row_block
+from data_pipeline.streaming.transforms import ITEM_BLOCK, USER_BLOCK
 
 _AT_ONCE = 1 << 17  # ids of a look-up; a table of no more rows is looked up once, whole
 
@@ -35,18 +35,19 @@ class Vectors(Protocol):
         ...
 
 
-def vectors_of(model: CFModel, schema: Schema) -> Vectors:
-    """Of a model as it is, in eval mode. Collective."""
+def vectors_of(model: CFModel, schema: Schema, device: torch.device) -> Vectors:
+    """Compute the vectors of a model in eval mode, on this rank's device. Collective."""
     if isinstance(model.objective, GraphObjective):
-        return _Propagated(model, schema)
-    return _LookedUp(model, schema)
+        return _Propagated(model, schema, device)
+    return _LookedUp(model, schema, device)
 
 
 class _LookedUp:
-    def __init__(self, model: CFModel, schema: Schema) -> None:
+    def __init__(self, model: CFModel, schema: Schema, device: torch.device) -> None:
         self._model, self._num_items = model, schema.entity("item").num_seen
+        self._device = device
         self._whole = {
-            entity: self._fused(entity, torch.arange(rows))
+            entity: self._fused(entity, torch.arange(rows, device=self._device))
             for entity in ("user", "item")
             if (rows := schema.entity(entity).num_rows) <= _AT_ONCE
         }
@@ -62,22 +63,24 @@ class _LookedUp:
 
     def _fused(self, entity: str, ids: torch.Tensor) -> torch.Tensor:
         column = self._model.column_of(entity)
-        return self._model.objective.fuse(entity, look_up(self._model, {column: ids})[column], ids)[0]
+        looked_up = look_up(self._model.tables, self._model.columns, {column: ids})[column]
+        return self._model.objective.fuse(entity, looked_up, ids)[0]
 
     def item_block(self) -> tuple[int, torch.Tensor]:
-        first, last = row_block(self._num_items, dist.get_rank(), dist.get_world_size())
-        steps = math.ceil(self._num_items / dist.get_world_size() / _AT_ONCE)
-        own = torch.arange(first, last)
+        ranks = world()
+        first, last = ranks.block_of(self._num_items)
+        steps = math.ceil(self._num_items / ranks.size / _AT_ONCE)
+        own = torch.arange(first, last, device=self._device)
         parts = (own[step * _AT_ONCE : (step + 1) * _AT_ONCE] for step in range(steps))
         return first, torch.cat([self.items(part) for part in parts])
 
 
 class _Propagated:
-    def __init__(self, model: CFModel, schema: Schema) -> None:
-        rank, ranks = dist.get_rank(), dist.get_world_size()
+    def __init__(self, model: CFModel, schema: Schema, device: torch.device) -> None:
+        ranks = world()
         names = {USER_BLOCK: schema.entity("user"), ITEM_BLOCK: schema.entity("item")}
-        blocks = {name: torch.arange(*row_block(column.num_rows, rank, ranks)) for name, column in names.items()}
-        own = look_up(model, blocks)
+        blocks = {name: torch.arange(*ranks.block_of(column.num_rows), device=device) for name, column in names.items()}
+        own = look_up(model.tables, model.columns, blocks)
         self._users, self._items, _ = model.objective.propagated(own[USER_BLOCK], own[ITEM_BLOCK])
         self._seen = names[ITEM_BLOCK].num_seen
 
@@ -88,15 +91,5 @@ class _Propagated:
         return self._items.index_select(0, ids)
 
     def item_block(self) -> tuple[int, torch.Tensor]:
-        first, last = row_block(self._seen, dist.get_rank(), dist.get_world_size())
+        first, last = world().block_of(self._seen)
         return first, self._items[first:last]
-
-
-def look_up(model: CFModel, ids: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Table rows of the ids of some columns. Collective."""
-    none = next(iter(ids.values()))[:0]
-    lists = [ids.get(name, none) for name in model.columns]
-    lengths = torch.tensor([len(each) for each in lists], device=none.device)
-    asked = KeyedJaggedTensor(model.columns, torch.cat(lists), lengths=lengths)
-    looked_up = model.tables(asked)
-    return {name: looked_up[name].values() for name in ids}

@@ -6,13 +6,11 @@ Memory is that of the tables, twice where there is a quantizer: 27 MB for the 10
 from __future__ import annotations
 
 import torch
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from cove_dist.losses import Collectives
-from cove_dist.tasks.sequential.model import SequentialRecommender, world
+from cove_dist.embeddings.lookup import whole_table
+from cove_dist.tasks.sequential.model import SequentialRecommender
 from cove_dist.tasks.sequential.ranking import Catalogue
 from data_pipeline.schema import OWNER, Schema
-from data_pipeline.streaming.transforms import row_block
 from data_pipeline.streaming.vocabulary import VOCABULARY, batch_keys
 
 _CHUNK = 65_536  # rows quantized at a time
@@ -21,7 +19,7 @@ _CHUNK = 65_536  # rows quantized at a time
 @torch.no_grad()
 def item_catalogue(model: SequentialRecommender, schema: Schema, device: torch.device) -> Catalogue:
     """All items, fused where the model has a quantizer. Collective."""
-    raw = whole_table(model, schema, VOCABULARY, schema.entity("item").num_rows, device)
+    raw = whole_table(model.tables, batch_keys(schema), VOCABULARY, schema.entity("item").num_rows, device)
     objective, fed, seen = model.objective, raw, schema.entity("item").num_seen
     categories = None if objective.categories is None else objective.categories.numbers[:seen]
     if objective.quantizers:
@@ -41,23 +39,4 @@ def owner_table(model: SequentialRecommender, schema: Schema, device: torch.devi
     if not model.objective.uses_owner:
         return None
     [owner] = [column for column in schema.categorical if column.name == OWNER]
-    return whole_table(model, schema, OWNER, owner.num_rows, device)
-
-
-def whole_table(
-    model: SequentialRecommender, schema: Schema, feature: str, rows: int, device: torch.device
-) -> torch.Tensor:
-    """The table that a feature draws from, ``[rows, d]``: every rank looks up its block, and all are gathered."""
-    ranks = world()
-    start, stop = row_block(rows, ranks.rank, ranks.size)
-    keys = batch_keys(schema)
-    lengths = torch.zeros(len(keys), dtype=torch.int64)
-    lengths[keys.index(feature)] = stop - start
-    ids = KeyedJaggedTensor(keys, torch.arange(start, stop), lengths=lengths, stride=1)
-    block = model.tables(ids.to(device))[feature].values()
-    return _gathered(block, -(-rows // ranks.size), ranks)[:rows]
-
-
-def _gathered(block: torch.Tensor, longest: int, ranks: Collectives) -> torch.Tensor:
-    missing = longest - len(block)
-    return ranks.gather(torch.cat([block, block.new_zeros(missing, block.shape[1])]) if missing else block)
+    return whole_table(model.tables, batch_keys(schema), OWNER, owner.num_rows, device)

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from torchrec.modules.embedding_modules import EmbeddingCollection
 from torchrec.sparse.jagged_tensor import JaggedTensor
 
-from cove_dist.losses import Collectives, Vocabulary, sampled_cross_entropy, vocabulary_cross_entropy
+from cove_dist.distributed import Collectives, world
+from cove_dist.losses import Vocabulary, sampled_cross_entropy, vocabulary_cross_entropy
 from cove_dist.models.layers.two_stage import TwoStageClassifier
 from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.quantization import CascadedQuantizer, CodeClassifier
@@ -226,9 +226,3 @@ def with_one(hidden: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
 def mean_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Scalar; 0 where there is no position, so that every rank has a gradient."""
     return F.cross_entropy(logits, targets, reduction="sum") / max(1, len(targets))
-
-
-def world() -> Collectives:
-    """All ranks, or this process alone."""
-    several = dist.is_initialized() and dist.get_world_size() > 1
-    return Collectives(dist.group.WORLD if several else None)

@@ -78,7 +78,7 @@ def predict_targets(model: SequentialModel, lists: Embedded, known_share: float 
         known_share: of each target half, from its start, what the model is shown; at least one item is left to predict.
     """
     inputs, targets = Slots.of(lists.inputs), Slots.of(lists.targets)
-    given, wanted = lists.items.split([int(lists.inputs.sum()), int(lists.targets.sum())])
+    given, wanted = lists.items.tensor_split([int(lists.inputs.sum())])
     place = torch.arange(len(given), len(lists.items), device=given.device)
     arguments = owner_of(model, lists) | {"target_mask": targets.mask}
     predicted = targets.mask

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cove_dist.losses import Collectives, Vocabulary, sampled_cross_entropy, vocabulary_cross_entropy
+from cove_dist.distributed import Collectives
+from cove_dist.losses import Vocabulary, sampled_cross_entropy, vocabulary_cross_entropy
 
 P, V, D = 13, 29, 8
 
