@@ -75,6 +75,9 @@ def load_settings(kind: type[T], name: str, overrides: Sequence[str], missing: s
         ConfigError: one line per wrong key; a key without a default that is not given.
     """
     values = cast(dict[str, Any], OmegaConf.to_container(compose_yaml(name, overrides), throw_on_missing=False))
+    known = [field.name for field in fields(cast(Any, kind))]
+    for key in values.keys() - set(known):
+        raise ConfigError(unknown_key(key, known))
     absent = [key for key, value in values.items() if value == "???"]
     if absent and missing is not None:
         raise ConfigError(f"{', '.join(absent)}: not set; {missing}")

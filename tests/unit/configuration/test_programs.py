@@ -115,6 +115,15 @@ def test_what_is_not_given_or_misspelt(
 
 
 DATA = b"data: {name: x, path: y}\n"
+
+
+def test_a_key_of_a_grid_file_that_is_misspelt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "2026.yaml").write_text("title: t\nmodles: {}\n")
+    assert error_of(experiment.main, [f"{tmp_path}/2026.yaml"], capsys).startswith(
+        "modles: unknown key; did you mean models"
+    )
+
+
 BROKEN = {
     "not YAML": (b"a: [1, 2", "not YAML"),
     "a list": (b"- a\n- b\n", "holds no mapping"),
