@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from cove_dist.errors import ConfigError
 from cove_dist.torch_compat import all_gather, reduce_scatter
-from data_pipeline.streaming.transforms import row_block
+from data_pipeline.streaming.partition import row_block
 
 ProcessGroup = dist.ProcessGroup
 T = TypeVar("T")

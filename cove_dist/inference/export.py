@@ -45,7 +45,7 @@ from data_pipeline.json_files import to_json, write_json
 from data_pipeline.parquet_files import row_groups
 from data_pipeline.schema import Categorical, Schema
 from data_pipeline.streaming.order import slices
-from data_pipeline.streaming.transforms import row_block
+from data_pipeline.streaming.partition import row_block
 
 logger = logging.getLogger(__name__)
 

@@ -222,3 +222,9 @@ def _spread(lanes: int) -> np.ndarray:
 
 def _too_few(world_size: int) -> str:
     return f"too few for {world_size} ranks. Use fewer ranks, or more data"
+
+
+def row_block(rows: int, rank: int, world_size: int) -> tuple[int, int]:
+    """Return the first row of a rank's block and the row after the last: blocks have one size, except the last ones."""
+    size = -(-rows // world_size)
+    return min(rank * size, rows), min((rank + 1) * size, rows)

@@ -15,6 +15,7 @@ from data_pipeline.schema import ATTRIBUTES, Categorical, Schema
 from data_pipeline.streaming.blocks import Rows
 from data_pipeline.streaming.draws import Draws
 from data_pipeline.streaming.negatives import RowNegatives
+from data_pipeline.streaming.partition import row_block
 
 NEGATIVES = "negatives"
 EDGE_ITEM, EDGE_ATTRIBUTE, EDGE_NEGATIVE = "edge_item", "edge_attribute", "edge_negative"
@@ -101,12 +102,6 @@ class RowBlocks:
         lengths = np.zeros((2, len(rows.labels)), np.int64)
         lengths[:, 0] = [len(block) for block in self._blocks]
         return list(zip(self._blocks, lengths, strict=True))
-
-
-def row_block(rows: int, rank: int, world_size: int) -> tuple[int, int]:
-    """Return the first row of a rank's block and the row after the last: blocks have one size, except the last ones."""
-    size = -(-rows // world_size)
-    return min(rank * size, rows), min((rank + 1) * size, rows)
 
 
 def list_column(name: str, like: Categorical) -> Categorical:

@@ -9,8 +9,9 @@ import numpy as np
 from data_pipeline.schema import Categorical, Schema
 from data_pipeline.streaming.blocks import Rows
 from data_pipeline.streaming.draws import Draws
+from data_pipeline.streaming.partition import row_block
 from data_pipeline.streaming.row_groups import read_footers, read_split
-from data_pipeline.streaming.transforms import Lists, list_column, row_block
+from data_pipeline.streaming.transforms import Lists, list_column
 
 VOCABULARY = "vocabulary"
 

@@ -16,7 +16,7 @@ from cove_dist.evaluation import CTRMetrics
 from cove_dist.tasks.cf.evaluator import FullRanking, SampledRanking
 from data_pipeline.history import write_history
 from data_pipeline.schema import CANDIDATES
-from data_pipeline.streaming.transforms import row_block
+from data_pipeline.streaming.partition import row_block
 from tests.unit.evaluation.ties import METRICS, expected
 
 KS = (1, 3, 12)
