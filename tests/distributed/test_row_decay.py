@@ -98,7 +98,8 @@ def test_pooled_tables_decay_too(prepared: Path) -> None:
     """Those of click-through rates: the same on two ranks as on one, and not as without decay."""
     overrides = small_run(prepared, "unused", NO_DROPOUT, "embeddings.init_std=0.3", LARGE, *decay_of("adagrad"))
     one = run_ranks(1, Trained, overrides, 8)[0].losses
-    plain = run_ranks(1, Trained, [*overrides, "embeddings.optimizer.weight_decay=0"], 8)[0].losses
+    without = ("embeddings.optimizer.weight_decay=0", "embeddings.optimizer.weight_decay_rows=all")
+    plain = run_ranks(1, Trained, [*overrides, *without], 8)[0].losses
     assert all(rank.losses == pytest.approx(one, rel=2e-5) for rank in run_ranks(2, Trained, overrides, 8))
     assert one[0] == plain[0]
     assert all(a != pytest.approx(b, rel=1e-4) for a, b in zip(one[1:], plain[1:], strict=True))

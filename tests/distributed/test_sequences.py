@@ -8,7 +8,7 @@ from torch import nn
 from torchrec.distributed import DistributedModelParallel
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from cove_dist.config import EmbeddingsConfig, OptimizerConfig
+from cove_dist.config import EmbeddingsConfig, TableOptimizerConfig
 from cove_dist.distributed import process_group
 from cove_dist.embeddings.initialization import fill_normal_
 from cove_dist.embeddings.optimizers import fuse_optimizer
@@ -32,7 +32,7 @@ def look_up_a_history() -> tuple[list[int], bool]:
     config = EmbeddingsConfig(
         dim=DIM,
         init_std=0.1,
-        optimizer=OptimizerConfig("rowwise_adagrad", 0.1, 0.0),
+        optimizer=TableOptimizerConfig("rowwise_adagrad", 0.1, 0.0),
         sharding={"default": "row_wise"},
     )
     with process_group("cpu") as runtime:
