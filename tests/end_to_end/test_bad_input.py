@@ -92,8 +92,8 @@ def test_checkpoint_of_another_model(prepared: Path, tmp_path: Path) -> None:
     other = small_run(prepared, run, "trainer.checkpoint.resume=auto", "model.hidden_units=[4]")
     done = launch("train", *other, ranks=2)
     assert done.returncode != 0
-    assert "checkpoint of another model: model: " in done.stderr
-    assert "'hidden_units': [4]" in done.stderr
+    assert "cannot be resumed at step" in done.stderr
+    assert "model.hidden_units: [16, 8] there, [4] here" in done.stderr
 
 
 def test_data_that_is_not_there(tmp_path: Path) -> None:
