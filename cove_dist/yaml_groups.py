@@ -144,7 +144,7 @@ def _explain(name: str, overrides: Sequence[str], error: Exception) -> str:
 def _explain_syntax(override: str, message: str) -> str:
     if override.startswith("-") or not re.search(r"[=~]", override):
         return f"{override}: settings have the form key=value, without dashes"
-    return f"{override}: {message}. A text with = or spaces needs quotes of its own: 'common=[\"data=toys\"]'"
+    return f"{override}: {message}. Quote values that contain '=' or spaces: 'common=[\"data=toys\"]'"
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ class Batch(Pipelineable):
         labels: float32 ``[B]``, 0 or 1; ones where the data have no labels.
         users: int64 ``[B]``: encoded ids as stored, where unseen ids are distinct; for grouping and exporting. Of
             playlists, the playlist ids.
-        items: int64 ``[B]``, likewise; empty where rows are sequences.
+        items: int64 ``[B]``, in the same form; empty where rows are sequences.
         weight: float32 scalar ``B * world_size / (rows of this step over all ranks)``. A mean loss multiplied by it and
             averaged over ranks is the mean over the global batch, also where ranks have batches of different sizes.
 

@@ -48,7 +48,7 @@ class DataConfig:
 
 @settings
 class RunConfig:
-    """A run: of the sections ``negatives`` and ``sequential`` it has that of its own task, and no other."""
+    """Settings of a run. Of ``negatives`` and ``sequential`` it holds at most the section of its task."""
 
     data: DataConfig
     model: InstanceOf[ModelSpec]

@@ -12,7 +12,7 @@ from cove_dist.types import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitI
 
 @settings
 class NegativesConfig:
-    """What a positive of implicit feedback is told apart from."""
+    """Negative sampling of collaborative filtering."""
 
     count: PositiveInt
     source: Literal["uniform", "popularity", "in_batch"]

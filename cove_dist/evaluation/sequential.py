@@ -43,7 +43,7 @@ def first_occurrences(items: torch.Tensor, unseen: int) -> torch.Tensor:
 
     Args:
         items: int64 ``[B, S]``, `NOTHING` where there is none.
-        unseen: from this id on, each item is one of its own kind.
+        unseen: the first id of unseen items; each of them counts as a different item.
     """
     ordered, order = torch.sort(items, dim=1, stable=True)
     first = ordered != NOTHING

@@ -33,13 +33,13 @@ class Synthetic(Interactions):
 
     Attributes:
         users: the number of users. Ids that no row draws are absent from the data.
-        items: the number of items, likewise.
+        items: the number of items.
         rows: the number of rows.
         user_tree: categories of users per level, fine to coarse: (20, 4) is 20 categories nested in 4.
-        item_tree: categories of items per level, likewise.
+        item_tree: categories of items per level, in the same form.
         noise: 0 for labels that affinity decides; larger for labels closer to chance.
         user_skew: exponent s of the users' popularity ~ (position by popularity)^-s (Zipf); 0 is uniform.
-        item_skew: exponent of the items' popularity, likewise.
+        item_skew: exponent of the items' popularity.
         chunk_rows: rows generated at a time: it changes memory, not content.
 
     Raises:
