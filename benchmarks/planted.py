@@ -41,12 +41,14 @@ from sklearn.metrics import adjusted_mutual_info_score
 
 from cove_dist.composition import compose_yaml
 from cove_dist.config import RunConfig
+from cove_dist.inference.checkpoints import find_checkpoint
+from cove_dist.inference.evaluate import evaluate_run
 from cove_dist.quantization import perplexity
 from cove_dist.report.categories import load_categories
 from cove_dist.report.codes import EntityCodes, load_codes
 from cove_dist.report.run_folder import Run, load_run
 from cove_dist.runs import load_saved_run
-from cove_dist.training.program import evaluate_run, find_checkpoint, train
+from cove_dist.training.program import train
 from data_pipeline.datasets.synthetic import Synthetic
 from data_pipeline.errors import UserError
 from data_pipeline.id_tables import read_original_ids

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cove_dist.training.program import evaluate_run
+from cove_dist.inference.evaluate import evaluate_run
 from launch.cli import run
 from launch.tables import show_evaluation
 

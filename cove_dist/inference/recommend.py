@@ -24,6 +24,7 @@ from cove_dist.composition import load_settings
 from cove_dist.config import RunConfig, settings
 from cove_dist.distributed import DistributedContext, batches_of_block, process_group, world
 from cove_dist.errors import ConfigError
+from cove_dist.inference.checkpoints import find_checkpoint
 from cove_dist.models.cf.base import InnerProductRecommender
 from cove_dist.runs import load_saved_run
 from cove_dist.tasks.cf.faiss_retriever import FaissRetriever
@@ -34,7 +35,6 @@ from cove_dist.tasks.registry import task_of
 from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import load_model
 from cove_dist.training.folders import replaced_folder
-from cove_dist.training.program import find_checkpoint
 from cove_dist.types import PositiveInt, Text
 from data_pipeline.history import History
 from data_pipeline.id_tables import read_original_ids

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from cove_dist.composition import load_run_config
 from cove_dist.errors import ConfigError
+from cove_dist.inference.evaluate import evaluate_run
 from cove_dist.inference.export import export_codes
 from cove_dist.inference.recommend import recommend
 from cove_dist.tasks.registry import task_of
-from cove_dist.training.program import evaluate_run
 from data_pipeline.schema import SPLITS, Schema
 from tests.configurations import COVE
 from tests.end_to_end.programs import metrics_of, succeed

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from cove_dist.composition import compose_yaml, config_folder, load_run_config
 from cove_dist.errors import UserError
+from cove_dist.inference.evaluate import evaluate_run
 from cove_dist.model_spec import ModelSpec
 from cove_dist.overrides import flat
 from cove_dist.runs import LOG_FILE, read_records
@@ -281,7 +282,7 @@ def test_the_rankings_of_the_test_split_act_where_a_run_is_evaluated(folders: di
     for number, ranking in enumerate(("[sampled]", "[sampled,full]")):
         run = ("output=" + str(tmp_path / str(number)), f"evaluation.rank_test={ranking}", f"data.path={folders['cf']}")
         program.train([*RUNS["cf"], *SMALL, *run])
-        evaluated = program.evaluate_run([f"run={tmp_path / str(number)}", "device=cpu", "by_frequency=false"])
+        evaluated = evaluate_run([f"run={tmp_path / str(number)}", "device=cpu", "by_frequency=false"])
         names.append({name for name in evaluated.metrics if name.startswith("full_ndcg")})
     assert names[0] == set() and names[1] != set()
 

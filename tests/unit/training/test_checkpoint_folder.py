@@ -10,8 +10,8 @@ import pytest
 
 from cove_dist.composition import load_run_config
 from cove_dist.errors import CheckpointError
+from cove_dist.inference.checkpoints import find_checkpoint
 from cove_dist.training.checkpoint import CheckpointFolder, CheckpointMeta, check_same_model, read_meta
-from cove_dist.training.program import find_checkpoint
 from data_pipeline.json_files import write_json
 
 

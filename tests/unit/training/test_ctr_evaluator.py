@@ -18,9 +18,10 @@ from cove_dist.config import EvaluationConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import FrequencyGroups
+from cove_dist.inference.evaluate import evaluate_run
 from cove_dist.metrics_files import all_metrics
 from cove_dist.tasks.ctr.evaluator import Scored, ctr_loader, evaluate
-from cove_dist.training.program import evaluate_run, train
+from cove_dist.training.program import train
 from data_pipeline.errors import DataError
 from data_pipeline.schema import REQUEST, Schema
 from tests.configurations import small_run

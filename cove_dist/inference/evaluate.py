@@ -1,0 +1,101 @@
+"""Evaluating a checkpoint of a run: metrics of a split, and the score of every row where the task can save them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from cove_dist.composition import load_settings
+from cove_dist.config import RunConfig, settings
+from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.errors import ConfigError
+from cove_dist.inference.checkpoints import find_checkpoint
+from cove_dist.metrics_files import Evaluated, protocol_record
+from cove_dist.runs import load_saved_run
+from cove_dist.tasks.ctr.evaluator import PredictionWriter, ctr_loader, evaluate, score
+from cove_dist.tasks.frequency import frequency_groups
+from cove_dist.tasks.registry import task_of
+from cove_dist.training.build import build, describe_model
+from cove_dist.training.checkpoint import load_model, read_meta
+from cove_dist.training.folders import replaced_folder
+from cove_dist.types import PositiveInt, Text
+from data_pipeline.fingerprint import split_fingerprint
+from data_pipeline.schema import Schema
+
+
+@settings
+class EvaluateConfig:
+    run: Text
+    split: Literal["validation", "test"]
+    checkpoint: Literal["best", "newest"]
+    device: Literal["auto", "cpu", "cuda"]
+    batch_size: PositiveInt | None
+    by_frequency: bool
+    save_predictions: bool
+
+
+def evaluate_run(overrides: Sequence[str]) -> Evaluated | None:
+    """Evaluate a run's checkpoint and write ``metrics_<split>_<checkpoint>.json``. Every rank calls it.
+
+    Returns:
+        What the file holds, on rank 0; None on other ranks.
+    """
+    request = load_settings(EvaluateConfig, "evaluate", overrides)
+    config, folder = load_saved_run(request.run)
+    if request.batch_size is not None:
+        config = replace(config, trainer=replace(config.trainer, evaluation_batch_size=request.batch_size))
+    if request.save_predictions and not task_of(config).saves_predictions:
+        raise ConfigError("save_predictions = true: for CTR models; recommendations: python launch/recommend.py")
+    schema = Schema.load(config.data.path)
+    schema.require_split(request.split)
+    with process_group(request.device) as runtime:
+        metrics, checkpoint = evaluate_here(config, schema, runtime, folder, request)
+        if not runtime.is_main:
+            return None
+        evaluated = describe_evaluation(config, schema, request, checkpoint, metrics)
+        evaluated.save(folder)
+    return evaluated
+
+
+def describe_evaluation(
+    config: RunConfig, schema: Schema, request: EvaluateConfig, checkpoint: Path, metrics: dict[str, float]
+) -> Evaluated:
+    """Return the metrics with all that must agree between runs that are compared."""
+    task, evaluation, split = task_of(config).name, config.evaluation, request.split
+    protocol, rankings = evaluation.protocol(task, schema), evaluation.rankings(split)
+    return Evaluated(
+        split=split,
+        kind=request.checkpoint,
+        checkpoint=checkpoint.name,
+        step=read_meta(checkpoint).step,
+        best_by=config.trainer.early_stopping.metric if request.checkpoint == "best" else None,
+        protocol=protocol_record(task, protocol, evaluation.ndcg_at, evaluation.hit_rate_at, rankings),
+        data=split_fingerprint(config.data.path, schema, split),
+        metrics={name: value if math.isfinite(value) else None for name, value in metrics.items()},
+    )
+
+
+def evaluate_here(
+    config: RunConfig, schema: Schema, runtime: DistributedContext, folder: Path, request: EvaluateConfig
+) -> tuple[dict[str, float], Path]:
+    """Evaluate in a process group that stands. Collective."""
+    checkpoint = find_checkpoint(folder, config, request.checkpoint)
+    trainable = build(config, schema, runtime, config.trainer.rank_evaluation_batch_size(runtime.world_size))
+    load_model(checkpoint, trainable, describe_model(config, schema))
+    task, groups = task_of(config), {}
+    if request.by_frequency and task.by_frequency:
+        groups = frequency_groups(config, schema, runtime)
+    if not request.save_predictions:
+        return task.build_evaluator(config, schema, request.split, runtime, groups)(trainable.model), checkpoint
+    scored = score(trainable.model, ctr_loader(config, schema, request.split, runtime), runtime.device)
+    with replaced_folder(folder / predictions_folder(request), runtime) as target:
+        writer = PredictionWriter(target / f"part-{runtime.rank:05d}.parquet", Path(config.data.path), schema)
+        return evaluate(writer.write(scored), config.evaluation, runtime.device, groups), checkpoint
+
+
+def predictions_folder(request: EvaluateConfig) -> str:
+    """Return where predictions go; those of the newest checkpoint do not replace those of the best."""
+    return f"predictions_{request.split}" + ("_newest" if request.checkpoint == "newest" else "")
