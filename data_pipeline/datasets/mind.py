@@ -8,13 +8,14 @@ and ``dev``, each with two files, with tabs between fields and no header::
 
 Rows are
 
-- every item shown, with label 1 if it was clicked. Rows of ``train`` are in the training split; the users of ``dev``
-  are divided between validation and test by a seeded hash. (This division is a choice of this project: a user's
-  impressions stay together, and no user is in both validation and test.)
+- every item shown, with label 1 if it was clicked. With ``split=given`` rows of ``train`` are in training; the users of
+  ``dev`` are divided between validation and test by a seeded hash. (This division is a choice of this project: a user's
+  impressions stay together, and no user is in both validation and test.) With ``split=time`` the impressions are split
+  by their time, and ``dev`` may be missing.
 - every pair of a user and an item of the user's interaction histories, once, with label 1, in the training split
-  (paper, section 4.1). The histories of ``dev`` count as well: they are clicks before its impressions, and without them
-  training would contain few of its users. A pair that ``dev`` also shows is left out, so that no history reveals the
-  label of a row to be predicted.
+  (paper, section 4.1). The histories of validation and test count as well: they are clicks before these impressions,
+  and without them training would contain few of their users. A pair that validation or test also shows is left out, so
+  that no history reveals the label of a row to be predicted.
 
 Requests are the impressions, ``train-1``, …, ``dev-1``, …; the request of a row of a history is the line from which it
 is read, ``train-1-history``.
@@ -24,7 +25,7 @@ reczoo/MIND_small_x1); the additional ones are the histories.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -34,12 +35,15 @@ from data_pipeline.preparation.acquire import acquire
 from data_pipeline.preparation.columns import FILE, ITEM, Columns
 from data_pipeline.preparation.delimited import delimited_scan, malformed_lines
 from data_pipeline.preparation.read import Rule, Source, ingest
-from data_pipeline.preparation.split import seeded_hash
+from data_pipeline.preparation.report import Report
+from data_pipeline.preparation.split import SplitRule, seeded_hash, shares
 from data_pipeline.preparation.workspace import Workspace, literal
+from data_pipeline.schema import SPLITS, Schema
 
 PARTS = ("train", "dev")
 _BEHAVIORS = ("impression_id", "user_id", "time", "history", "impressions")
 _NEWS = ("news_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
+_SHOWN = "regexp_split_to_array(trim(coalesce(impressions, '')), ' +')"
 _RULES = (
     Rule(
         "impressions",
@@ -56,7 +60,7 @@ class MINDSmall(Interactions):
 
     Attributes:
         source: a folder with the releases, zipped or not: MINDsmall_train.zip and MINDsmall_dev.zip, or folders whose
-            names end in train and dev.
+            names end in train and dev. With ``split=time`` one of the two is enough, also as the folder itself.
         ratios: with the given split, only the last two are used: they divide the users of ``dev``.
     """
 
@@ -72,8 +76,18 @@ class MINDSmall(Interactions):
     def columns(self) -> Columns:
         return Columns(user="user_id", item="item_id", label="label", time="shown_at", request="request", split="split")
 
+    @property
+    def split_rule(self) -> SplitRule:
+        """Return the rule; by time, the reader itself splits, since only impressions have a time of their own."""
+        rule = super().split_rule
+        return replace(rule, by="given") if rule.by == "time" else rule
+
+    def prepare(self, workspace: Workspace, folder: Path, name: str) -> tuple[Schema, Report]:
+        schema, report = super().prepare(workspace, folder, name)
+        return schema, replace(report, split="time", validation="split") if self.split == "time" else report
+
     def read(self, workspace: Workspace) -> Source:
-        folders = {part: self._release(workspace, part) for part in PARTS}
+        folders = self._releases(workspace)
         self._ingest(workspace, folders, "behaviors", _BEHAVIORS)
         self._ingest(workspace, folders, "news", _NEWS)
         workspace.on_progress("reading the items shown and the interaction histories")
@@ -93,6 +107,16 @@ class MINDSmall(Interactions):
             categories={ITEM: news},
         )
 
+    def _releases(self, workspace: Workspace) -> dict[str, Path]:
+        """Find the folders with the files: of both releases or, to be split by time, of those that are there."""
+        root = Path(self.source)
+        if self.split != "time":
+            return {part: self._release(workspace, part) for part in PARTS}
+        if (root / "behaviors.tsv").is_file() and (root / "news.tsv").is_file():
+            return {"train": root}
+        there = [part for part in PARTS if root.is_dir() and _named(root, part)]
+        return {part: self._release(workspace, part) for part in there or PARTS}
+
     def _release(self, workspace: Workspace, part: str) -> Path:
         """Find the folder with the two files of a release; a folder is preferred to a zip."""
         root = Path(self.source)
@@ -101,10 +125,12 @@ class MINDSmall(Interactions):
                 f"{root}: no such folder. Download MINDsmall_train.zip and MINDsmall_dev.zip (https://msnews.github.io)"
                 f" and pass their folder: data.source=FOLDER; relative paths start at {Path.cwd()}"
             )
-        found = [path for path in root.iterdir() if path.stem.endswith(part)]
-        found = [path for path in found if path.is_dir() or path.suffix.lower() == ".zip"]
+        found = _named(root, part)
         if not found:
-            raise DataError(f"{root}: contains no MINDsmall_{part}.zip and no folder whose name ends in {part}. Add it")
+            raise DataError(
+                f"{root}: contains no MINDsmall_{part}.zip and no folder whose name ends in {part}. Add it, or"
+                " split the impressions of one release by their time: data.split=time"
+            )
         chosen = min(found, key=lambda path: (not path.is_dir(), path.name))
         unpacked, _ = acquire(str(chosen), (), workspace.scratch / part, workspace.on_progress)
         files = sorted(unpacked.rglob("behaviors.tsv"))
@@ -124,14 +150,33 @@ class MINDSmall(Interactions):
 
     def _type_lines(self, workspace: Workspace) -> None:
         """Create the view ``lines``: the impressions with their time, split and position among all impressions."""
-        _, validation, test = self.ratios
-        is_validation = f"{seeded_hash(workspace.seed, 'dev', 'user_id')} % {validation + test} < {validation}"
+        workspace.query(f"""
+            CREATE VIEW timed AS
+            SELECT * EXCLUDE (part), rowid AS position, part || '-' || impression_id AS request, part,
+                try_strptime(time, '%m/%d/%Y %I:%M:%S %p') AS shown_at,
+                CASE WHEN shown_at IS NULL THEN 0 ELSE len({_SHOWN}) END AS shown
+            FROM behaviors""")
         workspace.query(f"""
             CREATE VIEW lines AS
-            SELECT * EXCLUDE (part), rowid AS position, part || '-' || impression_id AS request,
-                try_strptime(time, '%m/%d/%Y %I:%M:%S %p') AS shown_at,
-                CASE WHEN part = 'train' THEN 'train' WHEN {is_validation} THEN 'validation' ELSE 'test' END AS split
-            FROM behaviors""")
+            SELECT * EXCLUDE (part, shown, __position, __count), {self._split(workspace.seed)} AS split
+            FROM (
+                SELECT *, sum(shown) OVER () AS __count,
+                    sum(shown) OVER (ORDER BY shown_at) - sum(shown) OVER (PARTITION BY shown_at) AS __position
+                FROM timed
+            )""")
+
+    def _split(self, seed: int) -> str:
+        """Return SQL for the name of an impression's split; by time, `SplitRule` says how positions are divided."""
+        if self.split == "time":
+            return f"{list(SPLITS)}[CASE {shares('time', self.ratios)} ELSE 0 END + 1]"
+        _, validation, test = self.ratios
+        is_validation = f"{seeded_hash(seed, 'dev', 'user_id')} % {validation + test} < {validation}"
+        return f"CASE WHEN part = 'train' THEN 'train' WHEN {is_validation} THEN 'validation' ELSE 'test' END"
+
+
+def _named(root: Path, part: str) -> list[Path]:
+    found = [path for path in root.iterdir() if path.stem.endswith(part)]
+    return [path for path in found if path.is_dir() or path.suffix.lower() == ".zip"]
 
 
 def _list_shown(workspace: Workspace) -> None:
@@ -141,9 +186,9 @@ def _list_shown(workspace: Workspace) -> None:
         SELECT user_id, left(impressions, -2) AS item_id, TRY_CAST(right(impressions, 1) AS TINYINT) AS label, shown_at,
             split, request, time, impressions, line, {FILE}
         FROM (
-            SELECT * REPLACE (unnest(regexp_split_to_array(trim(coalesce(impressions, '')), ' +')) AS impressions)
-            FROM lines
-        )""")
+            SELECT * REPLACE (unnest({_SHOWN}) AS impressions), generate_subscripts({_SHOWN}, 1) AS place FROM lines
+        )
+        ORDER BY position, place""")
 
 
 def _list_histories(workspace: Workspace) -> None:

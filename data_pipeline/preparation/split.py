@@ -83,7 +83,7 @@ def split_rows(workspace: Workspace, rule: SplitRule) -> str:
     workspace.query(f"CREATE VIEW moments AS SELECT *{timed} FROM valid")
     if rule.by != "given":
         _assign(
-            workspace, _position(workspace, rule, rule.by, sum(rule.ratios)), _share(rule.by, rule.ratios), "moments"
+            workspace, _position(workspace, rule, rule.by, sum(rule.ratios)), shares(rule.by, rule.ratios), "moments"
         )
         return "split"
     workspace.query(f"CREATE TABLE rows AS SELECT *, {GIVEN} AS {SPLIT} FROM moments")
@@ -125,8 +125,8 @@ def _assign(workspace: Workspace, position: tuple[str, str], cases: str, source:
         FROM (SELECT *, {count} AS __count FROM (SELECT *, {place} AS __position FROM {source}))""")
 
 
-def _share(by: SplitBy, ratios: tuple[int, int, int]) -> str:
-    """The cases of validation and test."""
+def shares(by: SplitBy, ratios: tuple[int, int, int]) -> str:
+    """Return SQL cases of validation and test by ``__position`` and ``__count``; every other row is in train."""
     if by == "leave_one_out":
         return "WHEN __position = 0 AND __count > 1 THEN 2 WHEN __position = 1 AND __count > 2 THEN 1"
     total, train, validation = sum(ratios), ratios[0], ratios[0] + ratios[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import zipfile
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -152,6 +153,32 @@ def test_categories_of_news_are_those_of_its_first_line(tmp_path, raw):
     assert pq.read_table(tmp_path / "out/categories/item_id.parquet").to_pylist() == expected
 
 
+def test_impressions_of_one_release_are_split_by_time(tmp_path, raw):
+    """The first 8 of 10 rows in time are training, by the rule of `SplitRule`; histories are training, whatever their
+    impression; the release may be the source itself."""
+    release = raw / "MINDsmall_train"
+    (raw / "MINDsmall_dev").rename(tmp_path / "elsewhere")
+    rows = prepared(raw, tmp_path / "out", split="time")
+    shown, histories = [], set()
+    for line in (release / "behaviors.tsv").read_text().splitlines():
+        _, user, time, history, impressions = line.split("\t")
+        histories |= {(user, item) for item in history.split()}
+        moment = datetime.strptime(time, "%m/%d/%Y %I:%M:%S %p")
+        shown += [(moment, user, *entry.split("-")) for entry in impressions.split()]
+    expected: dict[str, Counter] = {"train": Counter(), "validation": Counter(), "test": Counter()}
+    for moment, user, item, label in shown:
+        share = sum(other[0] < moment for other in shown) / len(shown)
+        split = "test" if share >= 0.9 else "validation" if share >= 0.8 else "train"
+        expected[split][user, item, float(label)] += 1
+    predicted = {(user, item) for split in ("validation", "test") for user, item, _ in expected[split]}
+    assert histories & predicted  # or the data would not show that they are left out
+    expected["train"] += Counter({(user, item, 1.0): 1 for user, item in histories - predicted})
+    assert {split: counted(of_split) for split, of_split in rows.items()} == expected
+    report = Report.load(tmp_path / "out")
+    assert (report.split, report.validation) == ("time", "split")
+    assert prepared(release, tmp_path / "itself", split="time") == rows
+
+
 def test_zips_give_the_same_rows_as_folders(tmp_path, raw):
     plain = prepared(raw, tmp_path / "plain")
     (tmp_path / "zipped").mkdir()
@@ -167,7 +194,9 @@ def test_a_missing_file_is_named(tmp_path, raw):
     (raw / "MINDsmall_dev" / "news.tsv").unlink()
     assert "MINDsmall_dev: contains no folder with behaviors.tsv and news.tsv" in error(raw)
     (raw / "MINDsmall_dev").rename(tmp_path / "elsewhere")
-    assert "contains no MINDsmall_dev.zip and no folder whose name ends in dev" in error(raw)
+    message = error(raw)
+    assert "contains no MINDsmall_dev.zip and no folder whose name ends in dev" in message
+    assert "data.split=time" in message
 
 
 def test_invalid_values_are_refused_by_line_or_dropped_and_counted(tmp_path, raw):
