@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from cove_dist.composition import load_run_config
+from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import process_group
 from cove_dist.training.build import build
 from cove_dist.training.memory import resident_mb

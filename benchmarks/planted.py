@@ -39,8 +39,8 @@ from planted_tables import show
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score
 
-from cove_dist.composition import compose_yaml
 from cove_dist.config import RunConfig
+from cove_dist.config.composition import compose_yaml
 from cove_dist.inference.checkpoints import find_checkpoint
 from cove_dist.inference.evaluate import evaluate_run
 from cove_dist.quantization import perplexity

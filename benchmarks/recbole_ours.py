@@ -15,8 +15,8 @@ from pathlib import Path
 import epochs
 import torch
 
-from cove_dist.composition import load_run_config
 from cove_dist.config import RunConfig
+from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.tasks.registry import task_of
 from cove_dist.training.trainer import Trainer

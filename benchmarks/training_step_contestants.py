@@ -13,7 +13,7 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 
-from cove_dist.composition import load_run_config
+from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import DistributedContext
 from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, Replicas, UpkeepSettings, quantizer
 from cove_dist.quantization.search import nearest_code

@@ -14,8 +14,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cove_dist.composition import check_run_config, read_yaml
 from cove_dist.config import RunConfig
+from cove_dist.config.composition import check_run_config, read_yaml
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import higher_is_better
 from data_pipeline.files import replaced_file

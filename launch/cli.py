@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from rich.logging import RichHandler
 
 from cove_dist import __version__
-from cove_dist.composition import compose_yaml, config_folder, options
+from cove_dist.config.composition import compose_yaml, config_folder, options
 from cove_dist.console import console
 from cove_dist.errors import ConfigError
 from data_pipeline.errors import UserError

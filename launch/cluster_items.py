@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from cove_dist.composition import load_settings
+from cove_dist.config.composition import load_settings
 from data_pipeline.item_clusters import ClusterSettings, write_item_clusters
 from launch.cli import run
 

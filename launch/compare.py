@@ -18,8 +18,8 @@ from typing import Literal
 
 from rich.console import Console
 
-from cove_dist.composition import load_settings
 from cove_dist.config import settings
+from cove_dist.config.composition import load_settings
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.comparison import compare_runs
 from cove_dist.types import Text

@@ -14,9 +14,9 @@ from typing import Any
 
 from rich.console import Console
 
-from cove_dist.checks import check_arguments, target
-from cove_dist.composition import load_settings
 from cove_dist.config import settings
+from cove_dist.config.checks import check_arguments, target
+from cove_dist.config.composition import load_settings
 from cove_dist.errors import ConfigError
 from cove_dist.types import NonNegativeInt, Text
 from data_pipeline.preparation.dataset import Dataset

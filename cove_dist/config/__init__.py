@@ -10,12 +10,12 @@ from pydantic import InstanceOf
 from cove_dist.config.base import settings
 from cove_dist.config.embeddings import EmbeddingsConfig, OptimizerConfig, TableOptimizerConfig
 from cove_dist.config.evaluation import RANKING_PREFIX, EvaluationConfig, Ranking
+from cove_dist.config.model_spec import ModelSpec
 from cove_dist.config.quantizer import QuantizerConfig
 from cove_dist.config.tasks import NegativesConfig, SequentialConfig
 from cove_dist.config.trainer import CheckpointConfig, EarlyStoppingConfig, TrainerConfig
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.protocol import check_protocol
-from cove_dist.model_spec import ModelSpec
 from cove_dist.types import NonNegativeInt, Text
 from data_pipeline.schema import Schema
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cove_dist.config.yaml_files import plain, read_yaml
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import is_metric
 from cove_dist.evaluation.frequency import is_grouped
@@ -17,7 +18,6 @@ from cove_dist.metrics_files import Evaluated, check_comparable, load_metrics
 from cove_dist.runs import CHECKPOINTS, CONFIG_FILE, SUMMARY_FILE, read_history, read_json
 from cove_dist.training.checkpoint import CheckpointFolder
 from cove_dist.training.resume import CHANGES_LEARNING
-from cove_dist.yaml_groups import plain, read_yaml
 
 
 @dataclass(frozen=True)

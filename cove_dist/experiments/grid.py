@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cove_dist.composition import load_settings
 from cove_dist.config import settings
+from cove_dist.config.composition import load_settings
+from cove_dist.config.yaml_files import plain, read_yaml
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import check_metrics
 from cove_dist.experiments.plan import Overrides, PlanConfig, merged
 from cove_dist.types import NonNegativeInt, Text, UnitInterval
-from cove_dist.yaml_groups import plain, read_yaml
 
 Printed = dict[str, dict[str, dict[str, float]]]  # model: {quantizer: {metric: value}}
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 from omegaconf import OmegaConf
 
-from cove_dist.composition import load_run_config
+from cove_dist.config.composition import load_run_config
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.grid import Cell, GridConfig
 from cove_dist.experiments.results import Results

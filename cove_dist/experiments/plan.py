@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from cove_dist.composition import config_folder, options, read_yaml
 from cove_dist.config import settings
+from cove_dist.config.composition import config_folder, options, read_yaml
+from cove_dist.config.yaml_files import FILE, did_you_mean
 from cove_dist.errors import ConfigError
 from cove_dist.types import PositiveInt, Text
-from cove_dist.yaml_groups import FILE, did_you_mean
 
 Overrides = tuple[str, ...]
 

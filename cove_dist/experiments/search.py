@@ -15,8 +15,8 @@ from optuna.distributions import (
 )
 from pydantic import Field
 
-from cove_dist.composition import load_settings
 from cove_dist.config import settings
+from cove_dist.config.composition import load_settings
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.plan import Overrides, PlanConfig, merged
 from cove_dist.types import NonNegativeInt, PositiveInt

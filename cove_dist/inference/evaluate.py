@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from cove_dist.composition import load_settings
 from cove_dist.config import RunConfig, settings
+from cove_dist.config.composition import load_settings
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import ConfigError
 from cove_dist.inference.checkpoints import find_checkpoint

@@ -26,8 +26,8 @@ import torch
 from rich.progress import track
 from safetensors.torch import save
 
-from cove_dist.composition import load_settings
 from cove_dist.config import RunConfig, settings
+from cove_dist.config.composition import load_settings
 from cove_dist.console import console
 from cove_dist.distributed import DistributedContext, process_group, sum_over_ranks
 from cove_dist.embeddings.lookup import single_ids

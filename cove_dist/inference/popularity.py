@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from omegaconf import OmegaConf
 
-from cove_dist.composition import check, compose_yaml
 from cove_dist.config import DataConfig, settings
+from cove_dist.config.composition import check, compose_yaml
 from cove_dist.evaluation.positions import Positions
 from cove_dist.evaluation.protocol import protocol_of
 from cove_dist.evaluation.sequential import NOTHING, ListCompletion, first_occurrences

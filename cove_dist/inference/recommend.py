@@ -20,8 +20,8 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import torch
 
-from cove_dist.composition import load_settings
 from cove_dist.config import RunConfig, settings
+from cove_dist.config.composition import load_settings
 from cove_dist.distributed import DistributedContext, batches_of_block, process_group, world
 from cove_dist.errors import ConfigError
 from cove_dist.inference.checkpoints import find_checkpoint

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from cove_dist.composition import load_settings
 from cove_dist.config import settings
+from cove_dist.config.composition import load_settings
 from cove_dist.report.agreement import Agreement, all_curves, compare, draw_coverage
 from cove_dist.report.categories import load_categories
 from cove_dist.report.codes import EntityCodes, draw_sizes, load_codes

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cove_dist.config.yaml_files import plain, read_yaml
 from cove_dist.errors import ConfigError
 from cove_dist.metrics_files import Evaluated, all_metrics
 from cove_dist.runs import (
@@ -20,7 +21,6 @@ from cove_dist.runs import (
     read_json,
     read_records,
 )
-from cove_dist.yaml_groups import plain, read_yaml
 from data_pipeline.schema import Entity
 
 

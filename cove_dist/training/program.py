@@ -14,8 +14,8 @@ from typing import Literal
 
 from omegaconf import DictConfig
 
-from cove_dist.composition import load_run_config
 from cove_dist.config import RunConfig
+from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import DistributedContext, barrier, process_group
 from cove_dist.errors import ConfigError
 from cove_dist.runs import (

@@ -13,8 +13,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from cove_dist.config import RunConfig
+from cove_dist.config.overrides import flat
 from cove_dist.errors import ConfigError
-from cove_dist.overrides import flat
 from cove_dist.runs import CONFIG_FILE, HISTORY_FILE, load_saved_run, read_history, save_config
 from cove_dist.training.checkpoint import CheckpointMeta
 from data_pipeline.files import replaced_file

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from cove_dist.composition import load_run_config
 from cove_dist.config import RunConfig
+from cove_dist.config.composition import load_run_config
 from cove_dist.embeddings.initialization import fill_normal_
 from cove_dist.models.cf.base import Recommender
 from cove_dist.tasks.quantizers import build_quantizers

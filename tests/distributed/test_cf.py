@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from cove_dist.composition import load_run_config
+from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import process_group
 from cove_dist.tasks.cf import vectors
 from cove_dist.tasks.cf.evaluator import build_cf_evaluator

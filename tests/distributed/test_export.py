@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from cove_dist.composition import compose_yaml
+from cove_dist.config.composition import compose_yaml
 from cove_dist.errors import ConfigError
 from cove_dist.inference.export import EntityExporter, export_codes, list_chunks
 from cove_dist.training.checkpoint import CheckpointFolder

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cove_dist.composition import load_run_config
+from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import process_group
 from cove_dist.evaluation import CTRMetrics, FrequencyGroups, FrequencyMetrics
 from cove_dist.tasks.frequency import frequency_groups

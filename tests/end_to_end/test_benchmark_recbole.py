@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cove_dist.composition import load_run_config
+from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import process_group
 from data_pipeline.history import History
 from data_pipeline.schema import SPLITS, Schema

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from cove_dist.composition import load_run_config
+from cove_dist.config.composition import load_run_config
 from cove_dist.errors import ConfigError
 from cove_dist.inference.evaluate import evaluate_run
 from cove_dist.inference.export import export_codes

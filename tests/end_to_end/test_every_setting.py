@@ -16,11 +16,11 @@ import torch
 import torch.distributed as dist
 from omegaconf import OmegaConf
 
-from cove_dist.composition import compose_yaml, config_folder, load_run_config
+from cove_dist.config.composition import compose_yaml, config_folder, load_run_config
+from cove_dist.config.model_spec import ModelSpec
+from cove_dist.config.overrides import flat
 from cove_dist.errors import UserError
 from cove_dist.inference.evaluate import evaluate_run
-from cove_dist.model_spec import ModelSpec
-from cove_dist.overrides import flat
 from cove_dist.runs import LOG_FILE, read_records
 from cove_dist.tasks import loaders
 from cove_dist.training import program

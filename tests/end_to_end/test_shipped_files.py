@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from optuna.storages import InMemoryStorage
 
-from cove_dist.composition import config_folder, load_run_config
+from cove_dist.config.composition import config_folder, load_run_config
 from cove_dist.experiments.grid import GridConfig, cells_of, load_grid
 from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.search import load_search, sampled

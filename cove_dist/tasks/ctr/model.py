@@ -13,8 +13,8 @@ from torch import nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
-from cove_dist.checks import refuse_unused
 from cove_dist.config import RunConfig
+from cove_dist.config.checks import refuse_unused
 from cove_dist.embeddings.tables import FieldReader, bag_columns, build_bags
 from cove_dist.models.ctr.base import CTRHead
 from cove_dist.quantization import CascadedQuantizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from cove_dist.composition import check_run_config, load_run_config
+from cove_dist.config.composition import check_run_config, load_run_config
 
 
 @pytest.mark.parametrize(

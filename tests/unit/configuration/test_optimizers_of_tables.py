@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cove_dist.composition import load_run_config
+from cove_dist.config.composition import load_run_config
 from cove_dist.embeddings.optimizers import fuse_optimizer
 from cove_dist.embeddings.sharding import table_sharding
 from cove_dist.errors import ConfigError

@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import cove_dist
-from cove_dist.composition import compose_yaml
+from cove_dist.config.composition import compose_yaml
 from launch import cli, cluster_items, compare, evaluate, experiment, export_codes, recommend, report, train, tune
 from tests.configurations import small_run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cove_dist.composition import load_run_config
+from cove_dist.config.composition import load_run_config
 from cove_dist.errors import ConfigError
 from tests.unit.configuration.schemas import build
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from cove_dist.checks import check_arguments, target
-from cove_dist.composition import compose_yaml, config_folder, load_run_config
+from cove_dist.config.checks import check_arguments, target
+from cove_dist.config.composition import compose_yaml, config_folder, load_run_config
+from cove_dist.config.model_spec import model_class
 from cove_dist.errors import ConfigError
-from cove_dist.model_spec import model_class
 from tests.unit.configuration.schemas import build, options
 
 

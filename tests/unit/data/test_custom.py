@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
-from cove_dist.composition import compose_yaml
+from cove_dist.config.composition import compose_yaml
 from data_pipeline.preparation.dataset import Dataset
 from data_pipeline.preparation.report import Report
 from tests.unit.data.prepare_helpers import (

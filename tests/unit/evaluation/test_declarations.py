@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchmetrics import Metric
 
-from cove_dist.composition import load_run_config
+from cove_dist.config.composition import load_run_config
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import BinnedAUC, Coverage, CTRMetrics, ListCompletion, LogLoss, TopK, UserRanking
 from cove_dist.evaluation.declarations import (

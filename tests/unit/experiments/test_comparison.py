@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from cove_dist.composition import load_run_config
+from cove_dist.config.composition import load_run_config
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.comparison import compare_runs
 from cove_dist.experiments.grid import cells_of

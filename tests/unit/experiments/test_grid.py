@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cove_dist.composition import load_run_config
+from cove_dist.config.composition import load_run_config
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.cells import is_stale
 from cove_dist.experiments.grid import cells_of, load_grid

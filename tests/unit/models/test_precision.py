@@ -6,8 +6,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from cove_dist.composition import config_folder, load_run_config
-from cove_dist.model_spec import model_class
+from cove_dist.config.composition import config_folder, load_run_config
+from cove_dist.config.model_spec import model_class
 from cove_dist.models.ctr.base import CTRHead
 
 from .reference import random_inputs

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
-from cove_dist.composition import compose_yaml
+from cove_dist.config.composition import compose_yaml
 from data_pipeline.schema import Categorical, Schema
 from tests.configurations import COVE, small_run
 

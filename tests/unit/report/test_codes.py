@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cove_dist.composition import compose_yaml
+from cove_dist.config.composition import compose_yaml
 from cove_dist.report import codes as module
 from cove_dist.report.codes import draw_sizes, load_codes
 from cove_dist.report.run_folder import Run, load_run

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
 
-from cove_dist.composition import check_run_config, load_run_config
+from cove_dist.config.composition import check_run_config, load_run_config
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import ConfigError
 from cove_dist.tasks.registry import task_of

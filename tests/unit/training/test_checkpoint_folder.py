@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cove_dist.composition import load_run_config
+from cove_dist.config.composition import load_run_config
 from cove_dist.errors import CheckpointError
 from cove_dist.inference.checkpoints import find_checkpoint
 from cove_dist.training.checkpoint import CheckpointFolder, CheckpointMeta, check_same_model, read_meta

@@ -13,8 +13,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from cove_dist.composition import load_run_config
 from cove_dist.config import EvaluationConfig
+from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import FrequencyGroups

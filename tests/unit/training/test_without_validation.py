@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cove_dist.composition import load_run_config
+from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import process_group
 from cove_dist.inference.checkpoints import find_checkpoint
 from cove_dist.inference.evaluate import evaluate_run

@@ -10,10 +10,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from cove_dist.config import RunConfig
+from cove_dist.config.overrides import flat
 from cove_dist.errors import ConfigError
 from cove_dist.models.base import Model
 from cove_dist.models.sequential.base import SequentialModel
-from cove_dist.overrides import flat
 
 LEVELS = ("quantizer.user_levels", "quantizer.item_levels")
 

@@ -14,15 +14,12 @@ from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from cove_dist.checks import check
 from cove_dist.config import DataConfig, RunConfig
-from cove_dist.errors import ConfigError
-from cove_dist.model_spec import ModelSpec, model_class
-from cove_dist.models.base import Model
-from cove_dist.overrides import key_of, prepared, quoted, value_of
-from cove_dist.rules import refuse_idle
-from cove_dist.tasks.registry import TASKS, task_of
-from cove_dist.yaml_groups import (
+from cove_dist.config.checks import check
+from cove_dist.config.model_spec import ModelSpec, model_class
+from cove_dist.config.overrides import key_of, prepared, quoted, value_of
+from cove_dist.config.rules import refuse_idle
+from cove_dist.config.yaml_files import (
     comment,
     compose_groups,
     config_folder,
@@ -33,6 +30,9 @@ from cove_dist.yaml_groups import (
     read_yaml,
     unknown_key,
 )
+from cove_dist.errors import ConfigError
+from cove_dist.models.base import Model
+from cove_dist.tasks.registry import TASKS, task_of
 
 __all__ = [
     "check", "check_run_config", "compose_yaml", "config_folder", "keys", "load_run_config",

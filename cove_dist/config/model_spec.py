@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from cove_dist.checks import check_arguments, construct, target
+from cove_dist.config.checks import check_arguments, construct, target
 from cove_dist.errors import ConfigError
 from cove_dist.models.base import Model
 

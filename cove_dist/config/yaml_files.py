@@ -1,4 +1,4 @@
-"""``configs/``: YAML files composed by Hydra's compose API, and what is said where that fails."""
+"""``configs/``: YAML files composed by Hydra's compose API, and the messages for what they do not have."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from cove_dist.config.overrides import key_of, quoted, text_of, value_of
 from cove_dist.errors import ConfigError
-from cove_dist.overrides import key_of, quoted, text_of, value_of
 from cove_dist.tasks.registry import TASKS
 
 FILE = "file"  # the key by which a program passes on a grid or search file, whose keys replace its defaults
@@ -28,9 +28,9 @@ _WITH_FILE = ("experiment", "tune")
 
 def config_folder() -> Path:
     """``configs/`` of the checkout, or the copy inside an installed package."""
-    here = Path(__file__).resolve().parent
-    checkout = here.parent / "configs"
-    return checkout if checkout.is_dir() else here / "configs"
+    package = Path(__file__).resolve().parent.parent
+    checkout = package.parent / "configs"
+    return checkout if checkout.is_dir() else package / "configs"
 
 
 def compose_groups(name: str, overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
