@@ -195,6 +195,38 @@ def close_group(group: ProcessGroup) -> None:
     dist.destroy_process_group(group)
 
 
+class DelayedMaximum:
+    """Element-wise maximum over the ranks of a few whole numbers, computed while the caller does something else.
+
+    Opening, `start`, `result` and `close` are collective calls, in the same order on every rank.
+    """
+
+    def __init__(self) -> None:
+        several = dist.is_initialized() and dist.get_world_size() > 1
+        self._group = open_host_group() if several else None
+        self._values: torch.Tensor | None = None
+        self._work: dist.Work | None = None
+
+    def start(self, values: list[int]) -> None:
+        """Send this rank's values, the same number on every rank."""
+        self._values = torch.tensor(values)
+        if self._group is not None:
+            self._work = dist.all_reduce(self._values, dist.ReduceOp.MAX, group=self._group, async_op=True)
+
+    def result(self) -> list[int] | None:
+        """Return the maxima of what all ranks sent last; None if nothing was sent since the result before."""
+        values, self._values = self._values, None
+        if self._work is not None:
+            self._work.wait()
+            self._work = None
+        return None if values is None else values.tolist()
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._group is not None:
+            close_group(self._group)
+
+
 def barrier(group: ProcessGroup | None = None) -> None:
     """Wait until all ranks of a group, or all ranks, have arrived."""
     dist.barrier(group=group)

@@ -15,6 +15,7 @@ from cove_dist.types import NonNegativeInt, PositiveFloat, PositiveInt
 @settings
 class CheckpointConfig:
     every_steps: PositiveInt | None
+    every_minutes: PositiveFloat | None
     keep: PositiveInt
     resume: Literal["no", "auto"]
 

@@ -122,6 +122,8 @@ def compute(cell: Cell, grid: GridConfig, stop: Event, *, replace: bool = False)
             if not (folder / SUMMARY_FILE).is_file():
                 arguments = [*cell.overrides, "trainer.checkpoint.resume=auto"]
                 _run("launch.train", arguments, folder, grid, lock, stop)
+                if not (folder / SUMMARY_FILE).is_file():  # SIGTERM from elsewhere ends a training with exit code 0
+                    raise CellFailed(tail(folder / LOG), reason(folder / LOG))
             for split in grid.splits:
                 if grid.reevaluate or not metrics_path(folder, split, grid.checkpoint).is_file():
                     _evaluate(folder, split, grid, lock, stop)

@@ -18,7 +18,7 @@ from cove_dist.experiments.plan import merged
 from cove_dist.experiments.process import exclusive, reason, run_program, size
 from cove_dist.experiments.search import sampled
 from cove_dist.experiments.studies import PairStudy
-from cove_dist.runs import LOG_FILE, read_records
+from cove_dist.runs import LOG_FILE, SUMMARY_FILE, read_records
 
 
 class Follower:
@@ -68,6 +68,8 @@ def run_trial(study: PairStudy, trial: Trial, stop: Event) -> str:
         log = folder / LOG
         start = size(log)
         code = run_program("launch.train", arguments, log, search, lock=lock, stop=stop, enough=follower.look)
+    if code == 0 and not (folder / SUMMARY_FILE).is_file():
+        code = 1  # SIGTERM ended the training before its end
     if code == 0:
         follower.look()
     facts = {"overrides": list(found), "epochs": len(follower.values), "seconds": time.monotonic() - started}

@@ -6,6 +6,7 @@ What a run folder holds is in `cove_dist.runs`.
 from __future__ import annotations
 
 import logging
+import signal
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -27,8 +28,10 @@ from cove_dist.runs import (
 )
 from cove_dist.training.checkpoint import CheckpointFolder
 from cove_dist.training.debug import debug_settings
+from cove_dist.training.progress import Progress
 from cove_dist.training.resume import record_configuration
-from cove_dist.training.trainer import Progress, Trainer
+from cove_dist.training.signals import Interrupted, named_signals
+from cove_dist.training.trainer import Trainer
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
 
@@ -40,20 +43,24 @@ def train(overrides: Sequence[str]) -> None:
 
     Raises:
         ConfigError, DataError, CheckpointError, TrainingError: see there.
+        Interrupted: on every rank, after SIGTERM or SIGINT on any of them; the state is saved.
     """
     config, composed = load_run_config(overrides)
     schema = Schema.load(config.data.path)
     folder = None if config.trainer.debug else Path(config.output)
     if folder is not None:
         refuse_existing_run(folder, config.trainer.checkpoint.resume)
-    with process_group(config.trainer.device) as runtime:
-        train_here(config, composed, schema, runtime, folder)
+    at_once = named_signals("stopped outside of training; nothing to save")
+    with at_once, process_group(config.trainer.device) as runtime:
+        interrupted = train_here(config, composed, schema, runtime, folder)
+    if interrupted is not None:  # raised once the process group is closed
+        raise interrupted
 
 
 def train_here(
     config: RunConfig, composed: DictConfig, schema: Schema, runtime: DistributedContext, folder: Path | None
-) -> None:
-    """Train in a process group that stands. Collective."""
+) -> Interrupted | None:
+    """Train in a process group that stands, to the end or to a signal, which is returned. Collective."""
     if config.trainer.debug:
         config = debug_settings(config, runtime)
     trainer = Trainer(config, schema, runtime)
@@ -65,8 +72,22 @@ def train_here(
             (folder / SUMMARY_FILE).unlink(missing_ok=True)  # of an earlier end of this run
     barrier()
     position = trainer.train(folder)
-    if folder is not None and runtime.is_main:
+    if folder is not None and runtime.is_main and trainer.finished():
         write_summary(folder, position, config, runtime)
+    return interruption(trainer, folder) if trainer.stopped_by else None
+
+
+def interruption(trainer: Trainer, folder: Path | None) -> Interrupted:
+    """Return by what, where and in which state training was stopped."""
+    name, step = signal.Signals(trainer.stopped_by).name, trainer.position.step
+    if folder is None:
+        what = f"stopped at step {step}; debug=true saves nothing"
+    elif trainer.finished():
+        what = f"the run was complete, at step {step}"
+    else:
+        newest = CheckpointFolder(folder / CHECKPOINTS).newest()
+        what = f"stopped at step {step}; saved {newest}. Go on with trainer.checkpoint.resume=auto"
+    return Interrupted(trainer.stopped_by, f"{name}: {what}")
 
 
 def refuse_existing_run(folder: Path, resume: Literal["no", "auto"]) -> None:

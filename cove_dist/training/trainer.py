@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -16,11 +15,11 @@ from cove_dist.config import RunConfig
 from cove_dist.console import console
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import TrainingError
-from cove_dist.evaluation.declarations import higher_is_better
 from cove_dist.runs import CHECKPOINTS
 from cove_dist.tasks.base import StepOutput
 from cove_dist.tasks.registry import task_of
 from cove_dist.tasks.task import Evaluator, Task
+from cove_dist.training.agreement import Agreement, Decision
 from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import (
     CheckpointFolder,
@@ -35,9 +34,11 @@ from cove_dist.training.debug import show_shapes_once
 from cove_dist.training.finite import LossCheck, check_state
 from cove_dist.training.metrics import IntervalMetrics
 from cove_dist.training.optimization import gradient_norm, learning_rates, replicated_state
+from cove_dist.training.progress import Progress
 from cove_dist.training.replicas import check_replicas
 from cove_dist.training.reporting import Reporter
 from cove_dist.training.resume import Change, changes_since
+from cove_dist.training.signals import deferred_signals
 from cove_dist.training.summary import describe_start, sharding_table
 from data_pipeline.batch import Batch
 from data_pipeline.fingerprint import data_fingerprint
@@ -45,17 +46,6 @@ from data_pipeline.schema import Schema
 from data_pipeline.streaming.loader import EpochIterator
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Progress:
-    """Training progress."""
-
-    step: int = 0
-    epoch: int = 0  # epochs completed
-    batches: int = 0  # trained in the current epoch
-    best: float | None = None  # value of the early-stopping metric, of the epochs completed
-    epochs_without_gain: int = 0
 
 
 class Trainer:
@@ -72,6 +62,7 @@ class Trainer:
         self.schema = schema
         self.runtime = runtime
         self.position = Progress()
+        self.stopped_by = 0  # the number of the signal that ended `train` before the run was done
         task = task_of(config)
         config.check_evaluation(task.name, schema)
         self.train_loader = task.build_training_loader(config, schema, runtime)
@@ -130,7 +121,7 @@ class Trainer:
         return changes
 
     def train(self, folder: Path | None) -> Progress:
-        """Train to the end: all epochs, ``max_steps``, or early stopping.
+        """Train to the end: all epochs, ``max_steps``, early stopping, or a signal (`stopped_by`), which saves first.
 
         Args:
             folder: the run folder to write to; `None` leaves nothing on disk (debug mode).
@@ -142,18 +133,18 @@ class Trainer:
         if self.runtime.is_main:
             self._describe_start()
         self.trainable.model.train()
-        with closing(self.reporter):
+        with closing(self.reporter), deferred_signals() as request:
+            self.agreement = Agreement(request, self.config.trainer.checkpoint.every_minutes)
             try:
-                while not self.finished():
+                while not (self.finished() or self.stopped_by):
                     self.train_loader.set_epoch(self.position.epoch)
                     with closing(iter(self.train_loader)) as batches:
                         self._train_epoch(batches)
-                if self.position.step > self._reported:
-                    self._report()
             except TrainingError:  # of all ranks together: a save that is not complete yet is still of a sound state
                 self._stop_writing()
                 raise
             self._stop_writing()
+            self.stopped_by = self.agreement.close() or self.stopped_by
         return self.position
 
     def _describe_start(self) -> None:
@@ -165,10 +156,11 @@ class Trainer:
     def _train_epoch(self, batches: EpochIterator) -> None:
         for output in self.steps(batches):
             self._after_step(output, batches)
-            if self._out_of_steps():
+            if self.stopped_by:
+                return
+            if self.position.out_of_steps(self.config.trainer):
                 break
-        with self.window.paused():
-            self._end_epoch(batches)
+        self._end_epoch(batches)
 
     def _start_writing(self, folder: Path | None) -> None:
         """Set up what writes to the folder; records and partial checkpoints after the current step are dropped."""
@@ -207,10 +199,18 @@ class Trainer:
             self._report()
         if self.runtime.world_size > 1 and step % settings.check_replicas_every == 0:
             check_replicas(replicated_state(self.trainable.model))
-        every = settings.checkpoint.every_steps
-        if every is not None and step % every == 0 and self.position.batches < len(self.train_loader):
+        self._save_within_epoch(batches, self.agreement.after_step(step))
+
+    def _save_within_epoch(self, batches: EpochIterator, agreed: Decision) -> None:
+        """Save at the interval of steps or minutes, and before a stop; epochs and the run save at their ends."""
+        every, step = self.config.trainer.checkpoint.every_steps, self.position.step
+        if self.position.out_of_steps(self.config.trainer):
+            return
+        due = agreed.save or (every is not None and step % every == 0)
+        if agreed.stop or (due and self.position.batches < len(self.train_loader)):
             self._check_finite()
             self._save(batches, {})
+        self.stopped_by = agreed.stop
 
     def _report(self) -> None:
         """Report the steps since the last report: at step 1, every ``log_every`` steps, and at the last step."""
@@ -232,32 +232,36 @@ class Trainer:
         check_state(trainable_state(self.trainable), self.position.step, self.runtime)
 
     def _end_epoch(self, batches: EpochIterator) -> None:
-        """Evaluate and save; a completed epoch counts for early stopping, one that ``max_steps`` cut short does not."""
+        """Evaluate and save; the last record of training steps comes before that of the validation."""
+        with self.window.paused():
+            metrics = self._close_epoch()
+        if self.finished() and self.position.step > self._reported:
+            self._report()
+        with self.window.paused():
+            if metrics:
+                self.reporter.record("validation", self.position.step, self.position.epoch, metrics)
+            self._save(batches, metrics)
+
+    def _close_epoch(self) -> dict[str, float]:
+        """Evaluate; a completed epoch counts for early stopping, one that ``max_steps`` cut short does not."""
         self._check_finite()
         completed = self.position.batches == len(self.train_loader)
         if completed:
             self.position.epoch += 1
             self.position.batches = 0
             self._report_codebooks()
-        metrics = {}
-        if self.evaluator is not None:
-            metrics = self.evaluate()
-            self.reporter.record("validation", self.position.step, self.position.epoch, metrics)
-            if completed:
-                self._note_gain(metrics[self.config.trainer.early_stopping.metric])
-        self._save(batches, metrics)
+        if self.evaluator is None:
+            return {}
+        metrics = self.evaluate()
+        if completed:
+            watched = self.config.trainer.early_stopping.metric
+            self.position.note_gain(watched, metrics[watched])
+        return metrics
 
     def _report_codebooks(self) -> None:
         figures = self.codebooks.close_epoch()
         if figures:
             self.reporter.record("codebooks", self.position.step, self.position.epoch, figures)
-
-    def _note_gain(self, value: float) -> None:
-        best, sign = self.position.best, 1 if higher_is_better(self.config.trainer.early_stopping.metric) else -1
-        if sign * value > (-math.inf if best is None else sign * best):  # nan is no gain
-            self.position.best, self.position.epochs_without_gain = value, 0
-        else:
-            self.position.epochs_without_gain += 1
 
     def evaluate(self) -> dict[str, float]:
         """Return the metrics of the validation split, which the data must have."""
@@ -274,6 +278,7 @@ class Trainer:
         world_size = self.runtime.world_size
         meta = CheckpointMeta(self.position.step, world_size, description, metrics, progress, self.data, loader)
         self.writer.save(self.trainable, own, meta)
+        self.agreement.note_saved(self.position.step)
 
     @cached_property
     def data(self) -> str:
@@ -284,13 +289,6 @@ class Trainer:
         settings = self.config.trainer
         return min(settings.epochs * len(self.train_loader), settings.max_steps or 2**62)
 
-    def _out_of_steps(self) -> bool:
-        limit = self.config.trainer.max_steps
-        return limit is not None and self.position.step >= limit
-
     def finished(self) -> bool:
-        """Whether all epochs or steps are done, or early stopping has run out of patience."""
-        settings = self.config.trainer
-        patience = settings.early_stopping.patience
-        stalled = patience is not None and self.position.epochs_without_gain >= patience
-        return stalled or self._out_of_steps() or self.position.epoch >= settings.epochs
+        """Return whether nothing is left to train."""
+        return self.position.finished(self.config.trainer)

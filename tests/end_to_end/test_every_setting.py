@@ -103,6 +103,7 @@ CHANGES = {
     "trainer.early_stopping.mode": Change("min"),
     "trainer.early_stopping.patience": Change("1", STILL),
     "trainer.checkpoint.every_steps": Change("1"),
+    "trainer.checkpoint.every_minutes": Change("1e-9"),
     "trainer.checkpoint.keep": Change("1", STILL),
     "trainer.debug": Change("true"),
     "negatives.count": Change("3"),

@@ -194,6 +194,7 @@ def test_pairs_take_turns_and_a_grid_takes_what_was_found(tmp_path: Path, monkey
         log.write_text("error: diverged\n")
         record = {"kind": "validation", "epoch": 1, "step": 1, "auc": float(values["trainer.optimizer.learning_rate"])}
         (log.parent / "log.jsonl").write_text(json.dumps(record) + "\n")
+        (log.parent / "summary.json").write_text("{}")
         assert module == "launch.train"
         return int(len(trained) == 3)
 
@@ -245,6 +246,8 @@ def search_of(
         records = [{"kind": "validation", "epoch": e, "step": e, "auc": v} for e, v in enumerate(values, 1)]
         (log.parent / "log.jsonl").write_text("".join(to_json(record) + "\n" for record in records))
         log.write_text(printed)
+        if code == 0:
+            (log.parent / "summary.json").write_text("{}")
         return code
 
     monkeypatch.setattr(trials_module, "run_program", train)

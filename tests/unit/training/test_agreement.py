@@ -1,0 +1,74 @@
+"""Saves by time, and what a step boundary decides."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from cove_dist.composition import load_run_config
+from cove_dist.distributed import process_group
+from cove_dist.training.agreement import Agreement, Decision
+from cove_dist.training.signals import Interrupted, StopRequest, deferred_signals, named_signals
+from cove_dist.training.trainer import Trainer
+from data_pipeline.schema import Schema
+from launch import cli
+from tests.configurations import small_run
+
+
+def test_a_save_is_due_by_time_and_the_wish_during_a_save_is_met_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    agreement = Agreement(StopRequest(), every_minutes=1.0)
+    assert agreement.after_step(1) == Decision()
+    now = 161.0
+    assert agreement.after_step(2) == Decision(), "the wish reaches the other ranks during the next step"
+    assert agreement.after_step(3) == Decision(save=True)
+    agreement.note_saved(3)
+    assert agreement.after_step(4) == Decision(), "what step 3 wanted"
+    assert agreement.after_step(5) == Decision()
+
+
+def test_a_run_without_intervals_saves_by_time(prepared: Path, tmp_path: Path) -> None:
+    config, _ = load_run_config(small_run(prepared, "unused", "trainer.checkpoint.every_minutes=1e-9"))
+    saved = []
+    with process_group("cpu") as runtime:
+        trainer = Trainer(config, Schema.load(prepared), runtime)
+        save = trainer._save
+        trainer._save = lambda batches, metrics: (saved.append(trainer.position.step), save(batches, metrics))
+        trainer.train(tmp_path)
+    assert saved == [2, 4, 6, 8, 10, 12, 14, 16, 18, 20], "10 and 20 are the ends of the epochs"
+
+
+def test_signals_are_noted_once_and_a_late_second_ctrl_c_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    with deferred_signals() as request:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)  # torchrun repeats what the terminal sent
+        assert request.number == signal.SIGINT
+        later = time.monotonic() + 10
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_program_says_one_line_and_ends_with_the_code_of_the_signal(
+    number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def action(_: object) -> None:
+        with named_signals("nothing to save"):
+            os.kill(os.getpid(), number)
+
+    def end(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(SystemExit) as ended:
+        cli.run("program", "", "train", action, [])
+    assert ended.value.code == code
+    assert capsys.readouterr().err.splitlines() == [f"{signal.Signals(number).name}: nothing to save"]
+    assert issubclass(Interrupted, KeyboardInterrupt), "no `except Exception` swallows it"
