@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cove_dist.composition import load_run_config
+from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import process_group
 from cove_dist.training.agreement import Agreement, Decision
 from cove_dist.training.signals import Interrupted, StopRequest, deferred_signals, named_signals
