@@ -91,6 +91,26 @@ RULES = (
         "acts with negatives.source=popularity",
     ),
     Rule(
+        ("negatives.hardest_share",),
+        lambda c, _: c.negatives.hardest_of > 1,
+        "acts with negatives.hardest_of above 1",
+    ),
+    Rule(
+        ("negatives.category_*",),
+        lambda c, _: c.negatives.category_share > 0,
+        "acts with negatives.category_share above 0",
+    ),
+    Rule(
+        ("negatives.category_level",),
+        lambda c, _: c.negatives.category_codes == "quantizer",
+        "acts with negatives.category_codes=quantizer",
+    ),
+    Rule(
+        ("negatives.category_count",),
+        lambda c, _: c.negatives.category_codes != "quantizer",
+        "acts with negatives.category_codes=kmeans or random",
+    ),
+    Rule(
         ("sequential.sampled", "sequential.sampled_power"),
         lambda c, _: c.sequential.softmax == "sampled",
         "acts with sequential.softmax=sampled",

@@ -17,6 +17,12 @@ class NegativesConfig:
     count: PositiveInt
     source: Literal["uniform", "popularity", "in_batch"]
     power: NonNegativeFloat
+    hardest_of: PositiveInt
+    hardest_share: UnitInterval
+    category_share: UnitInterval
+    category_codes: Literal["kmeans", "quantizer", "random"]
+    category_count: PositiveInt
+    category_level: int
 
 
 @settings

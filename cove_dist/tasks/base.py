@@ -42,6 +42,22 @@ class EntityLookup(NamedTuple):
     vectors: Callable[[Any, int], torch.Tensor]
 
 
+class EpochHook(Protocol):
+    """What a task does at the start of every epoch, and the state of it that checkpoints hold."""
+
+    def start_epoch(self, epoch: int) -> None:
+        """Prepare for epoch ``epoch``, from 0. Not called when training resumes within an epoch. Collective."""
+        ...
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return tensors of constant shapes, the same on every rank."""
+        ...
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Restore what `state_dict` returned."""
+        ...
+
+
 class TaskModel(Protocol):
     """A module whose forward reads its tables by an attribute of the batch, as the train pipeline's tracer needs.
 

@@ -15,7 +15,7 @@ from cove_dist.evaluation import Groups
 from data_pipeline.schema import Schema
 
 if TYPE_CHECKING:
-    from cove_dist.tasks.base import TaskModel
+    from cove_dist.tasks.base import EpochHook, TaskModel
     from data_pipeline.streaming.loader import StreamLoader
 
 Evaluator = Callable[[nn.Module], dict[str, float]]  # of one split; a collective call
@@ -53,6 +53,18 @@ class Task(ABC):
         self, config: RunConfig, schema: Schema, split: str, runtime: DistributedContext, groups: Groups
     ) -> Evaluator:
         """Build a pass over a split that returns the metrics; ``groups`` of ids are for tasks ``by_frequency``."""
+
+    def build_epoch_hook(
+        self, config: RunConfig, schema: Schema, runtime: DistributedContext, model: TaskModel, loader: StreamLoader
+    ) -> EpochHook | None:
+        """Build what happens at the start of every training epoch, if anything.
+
+        Args:
+            config, schema, runtime: Of the run.
+            model: Sharded and initialized.
+            loader: Of the training batches, from `build_training_loader`.
+        """
+        return None
 
     def signature(self, config: RunConfig) -> dict[str, Any]:
         """Return what must agree, besides the model, tables and codebooks, for a checkpoint to fit."""

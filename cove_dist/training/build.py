@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +20,14 @@ from cove_dist.embeddings.optimizers import SPARSE, fuse_optimizer
 from cove_dist.embeddings.replicated import look_up_unpooled
 from cove_dist.embeddings.sharding import plan_tables, sharders
 from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX, table_names
+from cove_dist.tasks.base import EpochHook
 from cove_dist.tasks.registry import task_of
+from cove_dist.tasks.task import Evaluator
 from cove_dist.torch_compat import ShardedTensor
 from cove_dist.training.optimization import build_optimizer, build_schedule
 from data_pipeline.schema import Schema
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -32,6 +37,7 @@ class TrainState:
     model: DistributedModelParallel
     optimizer: CombinedOptimizer
     schedule: LambdaLR
+    epoch_hook: EpochHook | None = None
 
     def create_optimizer_state(self) -> None:
         """Allocate the moments that the first step would, so that a checkpoint can be loaded into them.
@@ -95,6 +101,18 @@ def build(config: RunConfig, schema: Schema, runtime: DistributedContext, batch_
     optimizer = build_optimizer(sharded, config)
     torch.manual_seed(config.seed * 1_000_003 + runtime.rank)
     return TrainState(sharded, optimizer, build_schedule(optimizer, config.trainer.warmup_steps))
+
+
+def build_validation(config: RunConfig, schema: Schema, runtime: DistributedContext) -> Evaluator | None:
+    """Build a pass over the validation split, if the data have one."""
+    if schema.has_split("validation"):
+        return task_of(config).build_evaluator(config, schema, "validation", runtime, {})
+    logger.warning(
+        "The data %s have no validation split: training runs all %d epochs without early stopping, and its newest"
+        " checkpoint stands for the best",
+        schema.name, config.trainer.epochs,
+    )  # fmt: skip
+    return None
 
 
 def untrained(model: nn.Module) -> list[str]:

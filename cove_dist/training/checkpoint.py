@@ -162,10 +162,12 @@ def read_meta(path: Path) -> CheckpointMeta:
 
 
 def trainable_state(trainable: TrainState) -> dict[str, Any]:
+    hook = trainable.epoch_hook
     return {
         "model": trainable.model.state_dict(),
         "optimizer": trainable.optimizer.state_dict(),
         "schedule": trainable.schedule.state_dict(),
+        **({} if hook is None else {"epoch_hook": hook.state_dict()}),
     }
 
 
@@ -204,6 +206,8 @@ def load_trainable(
     trainable.model.load_state_dict(state["model"])
     trainable.optimizer.load_state_dict(state["optimizer"])
     trainable.set_schedule_step(state["schedule"]["last_epoch"])
+    if trainable.epoch_hook is not None:
+        trainable.epoch_hook.load_state_dict(state["epoch_hook"])
     if not same_ranks:
         return meta, None
     set_random_state(state[key]["random"], runtime.device)

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
+from torch import nn
 from torchrec.distributed.train_pipeline import TrainPipelineBase, TrainPipelineSparseDist
 
 from cove_dist.config import RunConfig
@@ -18,9 +19,8 @@ from cove_dist.errors import TrainingError
 from cove_dist.runs import CHECKPOINTS
 from cove_dist.tasks.base import StepOutput
 from cove_dist.tasks.registry import task_of
-from cove_dist.tasks.task import Evaluator, Task
 from cove_dist.training.agreement import Agreement, Decision
-from cove_dist.training.build import build, describe_model
+from cove_dist.training.build import build, build_validation, describe_model
 from cove_dist.training.checkpoint import (
     CheckpointFolder,
     CheckpointMeta,
@@ -66,8 +66,11 @@ class Trainer:
         task = task_of(config)
         config.check_evaluation(task.name, schema)
         self.train_loader = task.build_training_loader(config, schema, runtime)
-        self.evaluator = self._build_evaluator(task)
+        self.evaluator = build_validation(config, schema, runtime)
         self.trainable = build(config, schema, runtime, config.trainer.rank_batch_size(runtime.world_size))
+        self.trainable.epoch_hook = task.build_epoch_hook(
+            config, schema, runtime, self.trainable.model.module, self.train_loader
+        )
         pipeline = TrainPipelineBase if config.trainer.debug else TrainPipelineSparseDist
         self.pipeline = pipeline(self.trainable.model, self.trainable.optimizer, runtime.device)
         quantizers = dict(self.trainable.model.module.objective.quantizers.items())
@@ -76,17 +79,6 @@ class Trainer:
         self.losses = LossCheck(runtime)
         if config.trainer.debug:
             show_shapes_once(self.trainable.model.module)
-
-    def _build_evaluator(self, task: Task) -> Evaluator | None:
-        """Return a pass over the validation split, if the data have one."""
-        if self.schema.has_split("validation"):
-            return task.build_evaluator(self.config, self.schema, "validation", self.runtime, {})
-        logger.warning(
-            "The data %s have no validation split: training runs all %d epochs without early stopping, and its newest"
-            " checkpoint stands for the best",
-            self.schema.name, self.config.trainer.epochs,
-        )  # fmt: skip
-        return None
 
     def resume(self, folder: Path) -> list[Change]:
         """Go to the newest checkpoint of a run folder, if there is one, and return what changed since. Writes nothing.
@@ -137,7 +129,7 @@ class Trainer:
             self.agreement = Agreement(request, self.config.trainer.checkpoint.every_minutes)
             try:
                 while not (self.finished() or self.stopped_by):
-                    self.train_loader.set_epoch(self.position.epoch)
+                    self._start_epoch()
                     with closing(iter(self.train_loader)) as batches:
                         self._train_epoch(batches)
             except TrainingError:  # of all ranks together: a save that is not complete yet is still of a sound state
@@ -152,6 +144,12 @@ class Trainer:
         for line in describe_start(self.trainable.model, self.runtime, rows, steps):
             logger.info(line)
         console.print(sharding_table(self.trainable.model))
+
+    def _start_epoch(self) -> None:
+        self.train_loader.set_epoch(self.position.epoch)
+        if self.trainable.epoch_hook is not None and self.position.batches == 0:
+            self._detached_model()
+            self.trainable.epoch_hook.start_epoch(self.position.epoch)
 
     def _train_epoch(self, batches: EpochIterator) -> None:
         for output in self.steps(batches):
@@ -265,8 +263,11 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float]:
         """Return the metrics of the validation split, which the data must have."""
-        model = self.pipeline.detach() if isinstance(self.pipeline, TrainPipelineSparseDist) else self.trainable.model
-        return self.evaluator(model)
+        return self.evaluator(self._detached_model())
+
+    def _detached_model(self) -> nn.Module:
+        """Return the model, detached from the pipeline until the next training step."""
+        return self.pipeline.detach() if isinstance(self.pipeline, TrainPipelineSparseDist) else self.trainable.model
 
     def _save(self, batches: EpochIterator, metrics: dict[str, float]) -> None:
         if self.writer is None:

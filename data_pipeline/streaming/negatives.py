@@ -56,7 +56,7 @@ class RowNegatives:
         drawn = np.empty(len(cells), np.int64)
         for attempt in range(_ROUNDS):
             drawn[cells] = self._propose(draws.stream(attempt).of_cells(cells, count), pool)
-            cells = cells[self._has(users[cells // count], drawn[cells])]
+            cells = cells[self.has(users[cells // count], drawn[cells])]
             if len(cells) == 0:
                 return drawn.reshape(-1, count)
         uniform = draws.stream(_ROUNDS).of_cells(cells, count)
@@ -83,7 +83,7 @@ class RowNegatives:
         others = (uniform * left).astype(np.int64)
         return others + _count(begin, end, lambda at: self._items[at] - (at - begin) <= others)
 
-    def _has(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    def has(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Tell whether ``users [N]`` have ``items [N]``: bool ``[N]``."""
         begin, end = self._offsets[users], self._offsets[users + 1]
         up_to = _count(begin, end, lambda at: self._items[at] <= items)

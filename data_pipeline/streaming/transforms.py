@@ -13,6 +13,7 @@ import numpy as np
 from data_pipeline.history import History
 from data_pipeline.schema import ATTRIBUTES, Categorical, Schema
 from data_pipeline.streaming.blocks import Rows
+from data_pipeline.streaming.categories import ItemCategories
 from data_pipeline.streaming.draws import Draws
 from data_pipeline.streaming.negatives import RowNegatives
 from data_pipeline.streaming.partition import row_block
@@ -20,6 +21,10 @@ from data_pipeline.streaming.partition import row_block
 NEGATIVES = "negatives"
 EDGE_ITEM, EDGE_ATTRIBUTE, EDGE_NEGATIVE = "edge_item", "edge_attribute", "edge_negative"
 USER_BLOCK, ITEM_BLOCK = "user_block", "item_block"
+
+_CHOOSE, _WITHIN, _CHOOSE_ROWS = (
+    (1 << 16) + number for number in range(3)
+)  # streams of random numbers; those of `RowNegatives` are lower
 
 Lists = tuple[np.ndarray, np.ndarray]  # values, and int64 [n] lengths
 NegativeSource = Literal["uniform", "popularity", "in_batch"]
@@ -46,23 +51,61 @@ class DrawNegatives:
             items of this batch. It is a rank's part of the global batch, so in-batch negatives depend on the number of
             ranks.
         power: for "popularity".
+        category_share: With this probability an item of the category of the row's own item is drawn instead, all of
+            them equally likely, once `categories` are known. One in the user's history is rejected, and the item of
+            `source` stays.
+        hardest_of: Candidates for each negative, side by side, from which the model chooses.
+        hardest_share: The share of the rows that have several candidates; the others have one for each negative.
+
+    Attributes:
+        categories: Of the items. They may change between epochs only.
     """
 
     def __init__(
-        self, schema: Schema, history: History, count: int, source: NegativeSource, power: float = 1.0
+        self,
+        schema: Schema,
+        history: History,
+        count: int,
+        source: NegativeSource,
+        power: float = 1.0,
+        category_share: float = 0.0,
+        hardest_of: int = 1,
+        hardest_share: float = 1.0,
     ) -> None:
         plain = [column for column in schema.categorical if not column.sequence]
         item = schema.entity("item")
         self._user, self._item = plain.index(schema.entity("user")), plain.index(item)
-        self._count, self._source = count, source
+        self._width, self._source, self._category_share = count * hardest_of, source, category_share
+        self._hardest_of, self._hardest_share = hardest_of, hardest_share
+        self.categories: ItemCategories | None = None
         weights = occurrences(history, item.num_seen) ** power if source == "popularity" else None
         self._negatives = RowNegatives(history, item.num_seen, weights)
         self.columns = (list_column(NEGATIVES, item),)
 
     def __call__(self, rows: Rows, draws: Draws) -> list[Lists]:
         pool = rows.ids[self._item] if self._source == "in_batch" else None
-        drawn = self._negatives.draw(rows.ids[self._user], self._count, draws, pool=pool)
-        return [(drawn.ravel(), np.full(len(drawn), self._count))]
+        drawn = self._negatives.draw(rows.ids[self._user], self._width, draws, pool=pool).ravel()
+        if self.categories is not None:
+            self._replace_within_categories(drawn, rows, self.categories, draws)
+        lengths = np.full(len(rows.labels), self._width)
+        if self._hardest_of > 1 and self._hardest_share < 1:
+            several = draws.stream(_CHOOSE_ROWS).of_rows(len(lengths), 1)[:, 0] < self._hardest_share
+            first = np.arange(self._width) % self._hardest_of == 0
+            drawn = drawn[(several[:, np.newaxis] | first).ravel()]
+            lengths[~several] //= self._hardest_of
+        return [(drawn, lengths)]
+
+    def _replace_within_categories(
+        self, drawn: np.ndarray, rows: Rows, categories: ItemCategories, draws: Draws
+    ) -> None:
+        """Replace a share of the negatives ``[B * width]``, in place, by items of the categories of the rows' items."""
+        cells = np.arange(len(drawn))
+        cells = cells[draws.stream(_CHOOSE).of_cells(cells, self._width) < self._category_share]
+        proposed = categories.draw(
+            rows.ids[self._item][cells // self._width], draws.stream(_WITHIN).of_cells(cells, self._width)
+        )
+        accepted = ~self._negatives.has(rows.ids[self._user][cells // self._width], proposed)
+        drawn[cells[accepted]] = proposed[accepted]
 
 
 class DrawEdges:

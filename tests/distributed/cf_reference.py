@@ -57,6 +57,13 @@ class Reference:
             at = (users, items[0], items[1].view(*negative.shape, -1))
             loss = user_loss + item_loss
             raw = tables["item_id"]
+        of = self.config.negatives.hardest_of
+        if of > 1:
+            best = self.head(at[0], at[2]).detach().unflatten(1, (-1, of)).argmax(dim=2) + torch.arange(
+                0, at[2].shape[1], of
+            )
+            at = (at[0], at[1], at[2][torch.arange(len(who))[:, None], best])
+            negative = negative.gather(1, best)
         scores = torch.stack([self.head(at[0], item.unsqueeze(1))[:, 0] for item in (at[1], *at[2].unbind(1))], dim=1)
         loss = loss + self.head.loss(scores[:, 0], scores[:, 1:])
         if self.head.uses_attributes:

@@ -33,8 +33,16 @@ STEP = (
     "embeddings.optimizer.learning_rate=1.0",
 )
 WITH_COVE = (*COVE, "quantizer.omega_q=0.7")
+HARDEST = ("negatives.hardest_of=3",)
 MODELS = {
     "bprmf": ("model=bprmf", "model.regularization=0.1", "embeddings.sharding.default=row_wise"),
+    "hardest_bprmf": ("model=bprmf", "model.regularization=0.1", *HARDEST, "embeddings.sharding.default=row_wise"),
+    "hardest_lightgcn": (
+        "model=lightgcn",
+        "model.regularization=0.1",
+        *HARDEST,
+        "embeddings.sharding.default=row_wise",
+    ),
     "cove_neumf": ("model=neumf", *WITH_COVE, "embeddings.sharding.default=row_wise"),
     "cove_cfkg": ("model=cfkg", *WITH_COVE, "embeddings.sharding.default=table_wise"),
     "averaged_cove_bprmf": (

@@ -108,6 +108,14 @@ CHANGES = {
     "trainer.debug": Change("true"),
     "negatives.count": Change("3"),
     "negatives.source": Change("popularity"),
+    "negatives.hardest_of": Change("3"),
+    "negatives.hardest_share": Change("0.5", ("negatives.hardest_of=3",)),
+    "negatives.category_share": Change("0.5"),
+    "negatives.category_codes": Change("random", ("negatives.category_share=0.5",)),
+    "negatives.category_count": Change("3", ("negatives.category_share=0.5",)),
+    "negatives.category_level": Change(
+        "0", ("negatives.category_share=0.5", "negatives.category_codes=quantizer", "quantizer.item_levels=[7,2]")
+    ),
     "negatives.power": Change("0.1", ("negatives.source=popularity",)),
     "sequential.softmax": Change("sampled", also=("sequential.sampled=20",)),
     "sequential.sampled": Change("10", SAMPLED),

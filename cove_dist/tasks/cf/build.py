@@ -9,6 +9,7 @@ from cove_dist.embeddings.tables import build_unpooled
 from cove_dist.errors import ConfigError
 from cove_dist.models.cf.base import Recommender
 from cove_dist.tasks.cf.graph import GraphObjective
+from cove_dist.tasks.cf.hardest import HardestOf
 from cove_dist.tasks.cf.model import CFModel, CFObjective
 from cove_dist.tasks.quantizers import build_quantizers
 from data_pipeline.schema import ATTRIBUTES, Categorical, Schema
@@ -36,7 +37,9 @@ def build_cf_model(config: RunConfig, schema: Schema) -> CFModel:
     quantizers = build_quantizers(config, head_class.rows_per_id)
     looked_up = table_columns(head_class, schema)
     tables = build_unpooled(looked_up, head_class.rows_per_id * config.embeddings.dim)
-    arguments = (head, quantizers, config.quantizer.omega_q, schema)
+    negatives = config.negatives
+    hardest = HardestOf(negatives.count, negatives.hardest_of) if negatives.hardest_of > 1 else None
+    arguments = (head, quantizers, config.quantizer.omega_q, schema, hardest)
     objective = GraphObjective(*arguments, config.data.path) if head_class.propagates else CFObjective(*arguments)
     drawn_for = (schema.entity("user").name, schema.entity("item").name, NEGATIVES)
     columns = dict.fromkeys([*drawn_for, *(column.name for column in looked_up)])

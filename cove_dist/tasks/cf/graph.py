@@ -24,6 +24,7 @@ from cove_dist.embeddings.exchange import gather_rows
 from cove_dist.models.cf.base import Recommender
 from cove_dist.models.layers.neighbors import NeighborSum
 from cove_dist.quantization import CascadedQuantizer
+from cove_dist.tasks.cf.hardest import HardestOf
 from cove_dist.tasks.cf.model import CFObjective, CFStep
 from data_pipeline.batch import Batch
 from data_pipeline.history import History
@@ -38,7 +39,7 @@ class GraphObjective(CFObjective):
 
     Args:
         head: a model that propagates.
-        quantizers, omega_q, schema: as there.
+        quantizers, omega_q, schema, hardest: as there.
         folder: of the prepared data, whose training history is the graph.
     """
 
@@ -48,9 +49,10 @@ class GraphObjective(CFObjective):
         quantizers: dict[str, CascadedQuantizer],
         omega_q: float,
         schema: Schema,
+        hardest: HardestOf | None,
         folder: str,
     ) -> None:
-        super().__init__(head, quantizers, omega_q, schema)
+        super().__init__(head, quantizers, omega_q, schema, hardest)
         self.num_users, self.num_items = schema.entity("user").num_rows, schema.entity("item").num_rows
         self._folder = folder
 
@@ -64,6 +66,12 @@ class GraphObjective(CFObjective):
         own_users, own_items = (looked_up[name].values() for name in (USER_BLOCK, ITEM_BLOCK))
         users, items, quantization = self.propagated(own_users, own_items)
         who, rows = batch.ids[self.user].values(), [batch.ids[name].values() for name in (self.item, NEGATIVES)]
+        if self.hardest is not None:
+            candidates = items.index_select(0, rows[1])
+            chosen = self.hardest.choose(
+                self.head, users.index_select(0, who), candidates, self.negative_lengths(batch)
+            )
+            rows[1] = rows[1].index_select(0, chosen)
         which, counts = torch.cat(rows), [len(ids) for ids in rows]  # one selection: its backward fills a whole table
         parts = {"rank": self.rank_loss(users.index_select(0, who), *items.index_select(0, which).split(counts))}
         if self.head.regularization:

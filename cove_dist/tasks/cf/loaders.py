@@ -22,7 +22,18 @@ def cf_training_loader(config: RunConfig, schema: Schema, runtime: DistributedCo
     check_data(head_class, schema)
     schema, settings, folder = interactions(schema), config.negatives, config.data.path
     history = History.load(folder, "train")
-    transforms: list[RowTransform] = [DrawNegatives(schema, history, settings.count, settings.source, settings.power)]
+    transforms: list[RowTransform] = [
+        DrawNegatives(
+            schema,
+            history,
+            settings.count,
+            settings.source,
+            settings.power,
+            category_share=settings.category_share,
+            hardest_of=settings.hardest_of,
+            hardest_share=settings.hardest_share,
+        )
+    ]
     if head_class.uses_attributes:
         edges = History.load(folder, ATTRIBUTES)
         transforms.append(DrawEdges(schema.entity("item"), edges, sum(schema.attributes.values())))

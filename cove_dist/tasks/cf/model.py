@@ -15,6 +15,7 @@ from torchrec.sparse.jagged_tensor import JaggedTensor
 from cove_dist.models.cf.base import Recommender
 from cove_dist.quantization import CascadedQuantizer
 from cove_dist.tasks.base import EntityLookup
+from cove_dist.tasks.cf.hardest import HardestOf
 from data_pipeline.batch import Batch
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.transforms import (
@@ -71,15 +72,22 @@ class CFObjective(nn.Module):
         quantizers: by entity; each replaces the looked-up vectors by fused ones (Eq. 4).
         omega_q: weight of the quantization losses (Eq. 7 and 8).
         schema: of the data.
+        hardest: How negatives are chosen among candidates; None: every drawn item is one.
     """
 
     def __init__(
-        self, head: Recommender, quantizers: dict[str, CascadedQuantizer], omega_q: float, schema: Schema
+        self,
+        head: Recommender,
+        quantizers: dict[str, CascadedQuantizer],
+        omega_q: float,
+        schema: Schema,
+        hardest: HardestOf | None = None,
     ) -> None:
         super().__init__()
         self.head = head
         self.quantizers = nn.ModuleDict(quantizers)
         self.omega_q = omega_q
+        self.hardest = hardest
         self.user, self.item = schema.entity("user").name, schema.entity("item").name
         last = torch.tensor(list(schema.attributes.values()), dtype=torch.int64).cumsum(0) - 1
         self.register_buffer("last_of_kind", last, persistent=False)
@@ -93,6 +101,9 @@ class CFObjective(nn.Module):
         users, user_loss = self.fuse("user", raw_users, batch.ids[self.user].values())
         items, item_loss = self.fuse("item", raw_items, ids)
         positives, negatives, *heads = items.split([len(part) for part in rows])
+        if self.hardest is not None:
+            chosen = self.hardest.choose(self.head, users, negatives, self.negative_lengths(batch))
+            negatives, rows[1] = negatives.index_select(0, chosen), rows[1].index_select(0, chosen)
         parts = {"rank": self.rank_loss(users, positives, negatives)}
         if self.head.uses_attributes:
             edges = batch.ids[EDGE_ATTRIBUTE].values()
@@ -116,6 +127,10 @@ class CFObjective(nn.Module):
             return rows, {}
         output = self.quantizers[entity](rows, ids=ids)
         return output.fused, {f"quantization_{entity}": output.loss}
+
+    def negative_lengths(self, batch: Batch) -> torch.Tensor:
+        """Return the number of drawn items of every row, int64 ``[B]``."""
+        return batch.ids[NEGATIVES].lengths()[: len(batch)]
 
     def rank_loss(self, users: torch.Tensor, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
         """Of ``users [B, d]``, ``positives [B, d]`` and ``negatives [B * n, d]``."""

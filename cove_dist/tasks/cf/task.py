@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext
+from cove_dist.errors import ConfigError
 from cove_dist.evaluation import Groups
 from cove_dist.tasks.task import Evaluator, Task
 from data_pipeline.schema import Schema
 
 if TYPE_CHECKING:
+    from cove_dist.tasks.base import EpochHook, TaskModel
     from cove_dist.tasks.cf.model import CFModel
     from data_pipeline.streaming.loader import StreamLoader
 
@@ -23,6 +25,24 @@ class CFTask(Task):
     section = "negatives"
     recommends = True
 
+    def check(self, config: RunConfig) -> None:
+        """See `Task.check`; category negatives by the quantizer need one of items, with the level."""
+        super().check(config)
+        settings = config.negatives
+        if settings.category_share == 0 or settings.category_codes != "quantizer":
+            return
+        levels = config.quantizer.levels().get("item", ())
+        if not levels:
+            raise ConfigError(
+                "negatives.category_codes = quantizer: items are not quantized; choose quantizer=negatives or another"
+                " with item_levels, or negatives.category_codes=kmeans"
+            )
+        if not -len(levels) <= settings.category_level < len(levels):
+            raise ConfigError(
+                f"negatives.category_level = {settings.category_level}: allowed: {-len(levels)} to {len(levels) - 1},"
+                f" the indices of quantizer.item_levels = {list(levels)}"
+            )
+
     def build_model(self, config: RunConfig, schema: Schema) -> CFModel:
         from cove_dist.tasks.cf.build import build_cf_model
 
@@ -32,6 +52,13 @@ class CFTask(Task):
         from cove_dist.tasks.cf.loaders import cf_training_loader
 
         return cf_training_loader(config, schema, runtime)
+
+    def build_epoch_hook(
+        self, config: RunConfig, schema: Schema, runtime: DistributedContext, model: TaskModel, loader: StreamLoader
+    ) -> EpochHook | None:
+        from cove_dist.tasks.cf.categories import build_category_renewal
+
+        return build_category_renewal(config, schema, runtime, model, loader)
 
     def build_evaluator(
         self, config: RunConfig, schema: Schema, split: str, runtime: DistributedContext, groups: Groups

@@ -37,6 +37,12 @@ COVE, ITEMS = "quantizer=cove", "quantizer=cove_items"
         ([COVE, "quantizer.kmeans_step=3"], r"quantizer\.kmeans_step = 3: .*quantizer\.start=kmeans"),
         ([COVE, "quantizer.kmeans_batches=3"], r"quantizer\.kmeans_batches = 3: .*quantizer\.start=kmeans"),
         (["model=bprmf", "negatives.power=0.5"], r"negatives\.power = 0\.5: .*negatives\.source=popularity"),
+        (["model=bprmf", "negatives.hardest_share=0.5"], r"hardest_share = 0\.5: .*hardest_of above 1; allowed: 1\.0"),
+        (["model=bprmf", "negatives.category_count=5"], r"category_count = 5: .*category_share above 0; allowed: 8"),
+        (
+            ["model=bprmf", "negatives.category_share=0.2", "negatives.category_level=0"],
+            r"category_level = 0: .*category_codes=quantizer",
+        ),
         (["model=sasrec", "sequential.sampled=7"], r"sequential\.sampled = 7: .*softmax=sampled; allowed: 4096"),
         (["model=sasrec", "sequential.sampled_power=0.5"], r"sequential\.sampled_power = 0\.5: .*softmax=sampled"),
         (["model=sasrec", "sequential.fuse_output=false"], r"sequential\.fuse_output = False: .*without a quantizer"),

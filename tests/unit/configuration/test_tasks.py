@@ -36,6 +36,20 @@ def test_every_model_is_of_a_registered_task(model: str) -> None:
     ("overrides", "message"),
     [
         (["quantizer=cove", "quantizer.omega_c=0.5"], "not in the task ctr; allowed: 0"),
+        (
+            ["model=bprmf", "negatives.category_share=0.2", "negatives.category_codes=quantizer"],
+            "items are not quantized; choose quantizer=negatives",
+        ),
+        (
+            [
+                "model=bprmf",
+                "negatives.category_share=0.2",
+                "negatives.category_codes=quantizer",
+                "quantizer=cove",
+                "negatives.category_level=2",
+            ],
+            r"category_level = 2: allowed: -2 to 1",
+        ),
         (["model=sasrec", "quantizer=cove"], r"allowed: null \(quantizer=cove_items\)"),
     ],
 )

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from data_pipeline.batch import Batch
 from data_pipeline.history import History
 from data_pipeline.schema import Schema
+from data_pipeline.streaming.categories import ItemCategories
 from data_pipeline.streaming.loader import build_loader
 from data_pipeline.streaming.transforms import DrawNegatives, RowTransform
 from data_pipeline.streaming.vocabulary import VocabularySample
@@ -35,12 +36,15 @@ def written(folder: Path, rows: int, groups: list[int], files: int) -> Data:
 
 
 def drawing(schema: Schema, rows: int) -> list[RowTransform]:
-    """Return transforms that draw negatives of both kinds per row, and a sample per step."""
+    """Return transforms that draw negatives of every kind per row, and a sample per step."""
     rng = np.random.default_rng(0)
     lists = [np.sort(rng.choice(rows, rng.integers(0, rows), replace=False)) for _ in range(USERS)]
     history = History(np.cumsum([0, *map(len, lists)]), np.concatenate(lists))
     negatives = [DrawNegatives(schema, history, 2, source) for source in ("uniform", "popularity")]
     item = schema.entity("item")
+    within = DrawNegatives(schema, history, 2, "uniform", category_share=0.5)
+    within.categories = ItemCategories(rng.integers(0, 3, rows))
+    negatives.append(within)
     return [*negatives, VocabularySample(item, 3, np.full(item.num_seen, 1 / item.num_seen))]
 
 

@@ -1,0 +1,49 @@
+"""Dynamic negative sampling: of several candidates for a negative, train on the one that scores highest.
+
+W. Zhang et al., "Optimizing Top-N Collaborative Filtering via Dynamic Negative Item Sampling", SIGIR 2013.
+
+Shapes: ``B`` rows, ``n`` negatives a row, ``C`` candidates of all rows, ``d`` width of a vector.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from cove_dist.models.cf.base import Recommender
+
+
+class HardestOf(NamedTuple):
+    """How negatives are chosen among candidates.
+
+    Attributes:
+        count: ``n``.
+        candidates: For each negative, in the rows that have several.
+    """
+
+    count: int
+    candidates: int
+
+    @torch.no_grad()
+    def choose(
+        self, head: Recommender, users: torch.Tensor, candidates: torch.Tensor, lengths: torch.Tensor
+    ) -> torch.Tensor:
+        """Choose the candidate with the highest score for each negative; the first of equal ones. No host sync.
+
+        Args:
+            head: Scores.
+            users: ``[B, d]``.
+            candidates: ``[C, d]``, row by row.
+            lengths: ``[B]``, candidates of a row: n, or ``n * self.candidates``, those of a negative side by side.
+
+        Returns:
+            int64 ``[B * n]``, positions in ``candidates``.
+        """
+        owners = torch.repeat_interleave(lengths, output_size=len(candidates))
+        scores = head(users.index_select(0, owners), candidates.unsqueeze(1)).squeeze(1)
+        sizes = (lengths // self.count).repeat_interleave(self.count, output_size=len(lengths) * self.count)
+        first = (sizes.cumsum(0) - sizes).unsqueeze(1)
+        slots = torch.arange(self.candidates, device=lengths.device)
+        positions = first + torch.minimum(slots, sizes.unsqueeze(1) - 1)
+        return positions.gather(1, scores[positions].argmax(dim=1, keepdim=True)).squeeze(1)
