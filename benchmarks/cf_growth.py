@@ -26,6 +26,7 @@ from rich.table import Table
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from cove_dist.config.composition import load_run_config
+from cove_dist.console import quiet_libraries
 from cove_dist.distributed import process_group
 from cove_dist.training.build import build
 from cove_dist.training.memory import resident_mb
@@ -33,7 +34,6 @@ from data_pipeline.batch import Batch
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import Categorical, Schema
 from data_pipeline.streaming.transforms import NEGATIVES
-from launch.cli import quiet_libraries
 
 BATCH, DIM = 1024, 64
 # Of the table: itself, moments, a gradient

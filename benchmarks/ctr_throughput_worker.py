@@ -16,10 +16,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cove_dist.config.composition import load_run_config
+from cove_dist.console import quiet_libraries
 from cove_dist.distributed import process_group
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
-from launch.cli import quiet_libraries
 
 
 def time_epochs(trainer: Trainer, epochs: int) -> float:
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="prepared MovieLens-100K")
     parser.add_argument("--epochs", type=int, default=3, help="timed, after one of warm-up")
     parser.add_argument("--threads", type=int, required=True, help="of each rank")
-    parser.add_argument("overrides", nargs="+", help="of the configuration, as for launch/train.py")
+    parser.add_argument("overrides", nargs="+", help="of the configuration, as for cove train")
     arguments = parser.parse_args()
     quiet_libraries()
     torch.set_num_threads(arguments.threads)

@@ -31,7 +31,7 @@ def convert(data: Path, folder: Path) -> Prepared:
     """Read the Parquet shards that ``data/schema.json`` lists; write ``folder/<split>.npz``, unseen ids as one row."""
     path = data / "schema.json"
     if not path.is_file():
-        raise SystemExit(f"{path}: no such file. --data takes a folder written by launch/prepare.py.")
+        raise SystemExit(f"{path}: no such file. --data takes a folder written by cove prepare.")
     schema = json.loads(path.read_text())
     fields = {c["role"]: c for c in schema["categorical"] if c["role"] in ("user", "item") and not c["sequence"]}
     num_seen = {fields[role]["name"]: fields[role]["num_seen"] for role in ("user", "item")}

@@ -41,6 +41,7 @@ from sklearn.metrics import adjusted_mutual_info_score
 
 from cove_dist.config import RunConfig
 from cove_dist.config.composition import compose_yaml
+from cove_dist.console import quiet_libraries
 from cove_dist.inference.checkpoints import find_checkpoint
 from cove_dist.inference.evaluate import evaluate_run
 from cove_dist.quantization import perplexity
@@ -55,9 +56,8 @@ from data_pipeline.id_tables import read_original_ids
 from data_pipeline.json_files import to_json
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.schema import Schema
-from launch.cli import quiet_libraries
 
-logger = logging.getLogger("launch.planted")
+logger = logging.getLogger("cove_dist.planted")
 
 BASE, DEFAULT = "DeepFM", "COVE"
 ENTITIES = ("user", "item")

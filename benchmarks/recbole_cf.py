@@ -2,7 +2,7 @@
 
     python3 -m venv recbole && recbole/bin/pip install torch==2.13.0 && \\
         recbole/bin/pip install --no-deps -r benchmarks/requirements-recbole.txt
-    python launch/prepare.py data=toys source=raw/toys
+    cove prepare data=toys source=raw/toys
     python benchmarks/recbole_cf.py --data data/toys --recbole recbole/bin/python --json FILE \\
         --ours embeddings.optimizer.name=sparse_rmsprop
 

@@ -17,12 +17,12 @@ import torch
 
 from cove_dist.config import RunConfig
 from cove_dist.config.composition import load_run_config
+from cove_dist.console import quiet_libraries
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.tasks.registry import task_of
 from cove_dist.training.trainer import Trainer
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
-from launch.cli import quiet_libraries
 
 NAMES = {"full_ndcg@10": "ndcg@10", "full_recall@10": "recall@10", "full_hr@10": "hr@10"}  # of collaborative filtering
 NAMES |= {"ndcg@10": "ndcg@10", "hr@10": "hr@10"}  # of lists

@@ -2,7 +2,7 @@
 
     python3 -m venv recbole && recbole/bin/pip install torch==2.13.0 && \\
         recbole/bin/pip install --no-deps -r benchmarks/requirements-recbole.txt
-    python launch/prepare.py data=movielens_100k implicit=true core=5 split=leave_one_out sequences=50 \\
+    cove prepare data=movielens_100k implicit=true core=5 split=leave_one_out sequences=50 \\
         output=data/movielens_next
     python benchmarks/recbole_sequential.py --data data/movielens_next --recbole recbole/bin/python --json FILE
 

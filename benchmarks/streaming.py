@@ -1,6 +1,6 @@
 """Speed and memory of the data stream of one rank: rows per second and resident memory over whole epochs.
 
-    python launch/prepare.py data=synthetic output=data/synthetic
+    cove prepare data=synthetic output=data/synthetic
     python benchmarks/streaming.py data/synthetic --batch-size 4096 --json streaming.json
 
 Nothing is done with the batches, so the speed is an upper bound on what training can be fed. Resident memory is that of

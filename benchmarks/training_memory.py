@@ -1,6 +1,6 @@
 """Resident memory of training ranks over an epoch: it must not grow with the rows streamed.
 
-    python launch/prepare.py data=synthetic rows=10000000 users=1000000 items=1000000 output=data/synthetic_10m
+    cove prepare data=synthetic rows=10000000 users=1000000 items=1000000 output=data/synthetic_10m
     python benchmarks/training_memory.py --data data/synthetic_10m --ranks 2 --json FILE
 
 Trains DeepFM with a small head, tables sharded row-wise under row-wise Adagrad, for one epoch under torchrun. Every

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
+import warnings
 
 from rich.console import Console
+from rich.logging import RichHandler
 
 LOG_WIDTH = 200  # of lines in a file, which has no width of its own
 
 console = Console(stderr=True, width=None if sys.stderr.isatty() else LOG_WIDTH)
+
+
+def quiet_libraries() -> None:
+    """Log our own messages at INFO, and those of other libraries only when they are errors."""
+    import torch
+
+    handler = RichHandler(console=console, show_path=False, show_level=False, omit_repeated_times=False)
+    logging.basicConfig(level=logging.ERROR, format="%(message)s", datefmt="[%X]", handlers=[handler], force=True)
+    main = os.environ.get("RANK", "0") == "0"
+    logging.getLogger("hydra").setLevel(logging.CRITICAL)  # what it logs, it raises as well
+    for name in ("cove_dist", "data_pipeline"):
+        logging.getLogger(name).setLevel(logging.INFO if main else logging.ERROR)
+    torch._logging.set_logs(all=logging.ERROR)
+    warnings.filterwarnings("ignore", module="torch|torchrec|fbgemm_gpu")
+    warnings.filterwarnings("ignore", message=".*autograd kernel was not registered.*")

@@ -1,18 +1,46 @@
-"""Checks an installation: ``python -m cove_dist.doctor``."""
+"""Check an installation, or complete it.
+
+TorchRec's metadata asks for the CUDA build of fbgemm, so no ``pip install`` of this package can bring a CPU
+installation that works. ``--install`` runs the pip commands that do:
+
+cove doctor                     what is installed, and all that is missing
+cove doctor --install cpu       torch, fbgemm and torchrec for CPU, of versions that were tested together
+cove doctor --install cuda      the same for CUDA
+cove doctor --install cpu --dry-run
+
+pip's default index serves torch for Linux with CUDA libraries, which do no harm on a CPU but are large:
+``PIP_EXTRA_INDEX_URL`` set to PyTorch's index of CPU builds saves some gigabytes.
+"""
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import importlib.util
+import shlex
+import shutil
+import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, distribution, version
 
-TESTED = (  # the newest first; `make setup` installs it
+from cove_dist.errors import ConfigError
+
+TESTED = (  # the newest first; `make setup` and --install take it
     {"torch": "2.13.0", "fbgemm": "1.8.0", "torchrec": "1.8.0"},
     {"torch": "2.11.0", "fbgemm": "1.6.0", "torchrec": "1.6.1"},
 )
 FBGEMM_BUILDS = {"cpu": "fbgemm-gpu-cpu", "cuda": "fbgemm-gpu"}
-OTHERS = ("torchmetrics", "hydra-core", "pyarrow", "duckdb", "pydantic", "numpy")
+TORCHREC_NEEDS = ("pyre-extensions==0.0.32", "tensordict==0.15.3", "torchmetrics==1.0.3", "tqdm")  # beside fbgemm
+REQUIRED = ("annotated-types", "duckdb", "hydra-core", "numpy", "pyarrow", "pydantic", "rich", "safetensors", "scipy",
+            "tensorboard", "tensordict", "torchmetrics")  # fmt: skip
+EXTRAS = {  # of the package: what they bring, and which subcommands need it
+    "report": (("jinja2", "matplotlib", "scikit-learn"), "cove report, pictures of cove experiment"),
+    "tune": (("optuna",), "cove tune"),
+    "faiss": (("faiss-cpu",), "FAISS indices"),
+}
+INSTALL = "cove doctor --install cpu (or cuda)"
 
 
 @dataclass
@@ -22,10 +50,11 @@ class Diagnosis:
     versions: dict[str, str] = field(default_factory=dict)
     backend: str = "none"
     problems: list[str] = field(default_factory=list)
+    optional: list[str] = field(default_factory=list)
 
 
 def find_version(*names: str) -> str | None:
-    """The version of the first of these distributions that is installed."""
+    """Return the version of the first of these distributions that is installed."""
     for name in names:
         try:
             return version(name)
@@ -36,17 +65,21 @@ def find_version(*names: str) -> str | None:
 
 def examine() -> Diagnosis:
     """Look at the installed packages; imports torch and, if its versions fit, fbgemm_gpu and torchrec."""
-    found = {
+    triple = {
         "torch": find_version("torch"),
         "fbgemm": find_version(*FBGEMM_BUILDS.values()),
         "torchrec": find_version("torchrec"),
     }
-    others = {name: find_version(name) for name in OTHERS}
-    diagnosis = Diagnosis({name: number or "missing" for name, number in (found | others).items()})
-    missing = [name for name, number in (found | others).items() if number is None]
-    if missing:
-        diagnosis.problems.append(f"{', '.join(missing)}: not installed. Run `make setup`.")
-    diagnosis.problems += mismatches(found)
+    others = {name: find_version(name) for name in REQUIRED}
+    diagnosis = Diagnosis({name: number or "missing" for name, number in (triple | others).items()})
+    if missing := [name for name, number in triple.items() if number is None]:
+        diagnosis.problems.append(f"{', '.join(missing)}: not installed. Run {INSTALL}.")
+    if missing := [name for name, number in others.items() if number is None]:
+        diagnosis.problems.append(f"{', '.join(missing)}: not installed. Run pip install {' '.join(missing)}.")
+    diagnosis.problems += mismatches(triple)
+    for extra, (names, use) in EXTRAS.items():
+        if missing := [name for name in names if find_version(name) is None]:
+            diagnosis.optional.append(f"{', '.join(missing)}: for {use}: pip install 'cove-dist[{extra}]'")
     if not diagnosis.problems:
         diagnosis.backend, problems = examine_backend()
         diagnosis.problems += problems
@@ -69,8 +102,7 @@ def mismatches(found: dict[str, str | None]) -> list[str]:
     )
     allowed = "; or ".join(", ".join(f"{name} {number}" for name, number in tested.items()) for tested in TESTED)
     return [
-        f"{name} {found[name]}: not tested with the other versions; tested together are {allowed}. Run `make setup`, or"
-        " install one of these for your accelerator."
+        f"{name} {found[name]}: not tested with the other versions; tested together are {allowed}. Run {INSTALL}."
         for name in wrong
     ]
 
@@ -81,17 +113,20 @@ def _fits(number: str | None, tested: str) -> bool:
 
 
 def examine_backend() -> tuple[str, list[str]]:
-    """The device that training will use, and what keeps it from working."""
+    """Return the device that training will use, and what keeps it from working."""
+    builds = [build for build, name in FBGEMM_BUILDS.items() if _installed(name)]
+    if len(builds) > 1:
+        both = " and ".join(FBGEMM_BUILDS.values())
+        return "none", [f"{both}: both are installed, one over the other. Uninstall both, then run {INSTALL}."]
     torch = importlib.import_module("torch")
     backend = "cuda (nccl)" if torch.cuda.is_available() else "cpu (gloo)"
     try:
         importlib.import_module("fbgemm_gpu")
         importlib.import_module("torchrec")
     except (ImportError, OSError) as error:
-        return backend, [f"fbgemm_gpu or torchrec does not load with this torch: {error}. Run `make setup`."]
-    builds = [build for build, name in FBGEMM_BUILDS.items() if _installed(name)]
+        return backend, [f"fbgemm_gpu or torchrec does not load with this torch: {error}. Run {INSTALL}."]
     if torch.cuda.is_available() and builds == ["cpu"]:
-        return backend, ["fbgemm-gpu-cpu on a machine with a GPU: run `make setup ACCELERATOR=cuda`."]
+        return backend, ["fbgemm-gpu-cpu on a machine with a GPU: run cove doctor --install cuda."]
     return backend, []
 
 
@@ -102,11 +137,47 @@ def _installed(name: str) -> bool:
         return False
 
 
-def main() -> None:
-    diagnosis = examine()
+def commands(accelerator: str) -> list[list[str]]:
+    """Return the commands that install torch, fbgemm and torchrec into this environment.
+
+    Raises:
+        ConfigError: The environment has no pip, and there is no uv.
+    """
+    if importlib.util.find_spec("pip"):
+        install = [sys.executable, "-m", "pip", "install"]
+    elif uv := shutil.which("uv"):
+        install = [uv, "pip", "install", "--python", sys.executable]
+    else:
+        raise ConfigError(f"{sys.executable}: has no pip, and there is no uv; run python -m ensurepip")
+    numbers = TESTED[0]
+    first = [f"torch=={numbers['torch']}", f"{FBGEMM_BUILDS[accelerator]}=={numbers['fbgemm']}", *TORCHREC_NEEDS]
+    return [[*install, *first], [*install, "--no-deps", f"torchrec=={numbers['torchrec']}"]]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print a diagnosis, after an installation where one is asked for; exit with 1 if there are problems."""
+    parser = argparse.ArgumentParser("cove doctor", description=__doc__.partition("\n")[0])
+    parser.add_argument("--install", choices=tuple(FBGEMM_BUILDS), help="torch, fbgemm and torchrec")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands of --install only")
+    given = parser.parse_args(arguments)
+    if given.install:
+        for command in commands(given.install):
+            print(shlex.join(command), flush=True)
+            if not given.dry_run and subprocess.run(command).returncode:
+                sys.exit(1)
+        if given.dry_run:
+            return
+        importlib.invalidate_caches()
+    show(examine())
+
+
+def show(diagnosis: Diagnosis) -> None:
+    """Print a diagnosis; exit with 1 if there are problems, else with 0."""
     for name, number in diagnosis.versions.items():
-        print(f"{name:14}{number}")
-    print(f"{'backend':14}{diagnosis.backend}")
+        print(f"{name:17}{number}")
+    print(f"{'backend':17}{diagnosis.backend}")
+    for line in diagnosis.optional:
+        print(f"optional: {line}")
     for problem in diagnosis.problems:
         print(f"problem: {problem}", file=sys.stderr)
     sys.exit(1 if diagnosis.problems else 0)

@@ -99,7 +99,7 @@ def load_metrics(folder: Path, split: str, kind: str) -> Evaluated:
         if path.is_file():
             return read_metrics(path)
     raise ConfigError(
-        f"{metrics_path(folder, split, kind)}: no such file; evaluate the run first: python launch/evaluate.py"
+        f"{metrics_path(folder, split, kind)}: no such file; evaluate the run first: cove evaluate"
         f" run={folder} split={split} checkpoint={kind}"
     )
 

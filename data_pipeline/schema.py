@@ -171,9 +171,7 @@ class Schema:
         """
         path = Path(folder) / "schema.json"
         if not path.is_file():
-            raise DataError(
-                f"{path}: no such file. Prepare the data first: python launch/prepare.py data=NAME output={folder}"
-            )
+            raise DataError(f"{path}: no such file. Prepare the data first: cove prepare data=NAME output={folder}")
         try:
             schema = TypeAdapter(cls).validate_json(path.read_bytes())
         except ValidationError as error:

@@ -1,67 +1,8 @@
-"""Prepare a data set: raw files -> checked, encoded, split Parquet shards, in a folder that training streams from.
+"""``cove prepare`` as a file: ``torchrun --nproc_per_node=N launch/prepare.py``. Its help: ``--help``."""
 
-python launch/prepare.py data=movielens_100k
-python launch/prepare.py data=mind_small source=downloads/mind
-python launch/prepare.py data=custom source='logs/*.parquet' user=uid item=iid label=clicked time=ts
-"""
+import sys
 
-from __future__ import annotations
-
-import logging
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-
-from cove_dist.config import settings
-from cove_dist.config.checks import check_arguments, target
-from cove_dist.config.composition import load_settings
-from cove_dist.errors import ConfigError
-from cove_dist.types import NonNegativeInt, Text
-from data_pipeline.preparation.dataset import Dataset
-from data_pipeline.preparation.prepare import prepare
-from launch.cli import run
-from launch.tables import report_table
-
-logger = logging.getLogger("launch.prepare")
-
-OWN_KEYS = ("data", "output", "seed", "overwrite")
-
-
-@settings
-class PrepareConfig:
-    """Settings of the program; ``data`` is the section of the data set."""
-
-    data: dict[str, Any]
-    output: Text | None
-    overwrite: bool
-    seed: NonNegativeInt
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    run("python launch/prepare.py", __doc__, "prepare", prepare_data, arguments, adapt=data_keys)
-
-
-def data_keys(arguments: Sequence[str]) -> list[str]:
-    """Expand keys of the data set: ``source=…`` becomes ``data.source=…``; the keys of the program are unchanged."""
-    return [a if a.split("=")[0].split(".")[0] in OWN_KEYS else f"data.{a}" for a in arguments]
-
-
-def prepare_data(overrides: Sequence[str]) -> None:
-    request = load_settings(PrepareConfig, "prepare", overrides)
-    dataset_class, values = target(request.data, "data")
-    if not issubclass(dataset_class, Dataset):
-        raise ConfigError(
-            f"data._target_ = {request.data['_target_']}: not a data set; it must be a subclass of"
-            f" {Dataset.__module__}.{Dataset.__name__}"
-        )
-    name, path = values.pop("name"), values.pop("path")
-    dataset = dataset_class(**check_arguments(dataset_class, values, "data"))
-    output = Path(request.output or path)
-    prepare(dataset, output, name=name, seed=request.seed, overwrite=request.overwrite, on_progress=logger.info)
-    Console().print(report_table(output))
-
+from cove_dist.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["prepare", *sys.argv[1:]])

@@ -1,20 +1,8 @@
-"""Train a model on a prepared data set, on one device or, under torchrun, on many.
+"""``cove train`` as a file: ``torchrun --nproc_per_node=N launch/train.py``. Its help: ``--help``."""
 
-python launch/train.py experiment=movielens_cove_deepfm trainer.debug=true
-torchrun --nproc_per_node=4 launch/train.py data=movielens_100k model=deepfm quantizer=cove output=runs/mine
-"""
+import sys
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
-from cove_dist.training.program import train
-from launch.cli import run
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    run("[torchrun --nproc_per_node=N] launch/train.py", __doc__, "train", train, arguments)
-
+from cove_dist.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["train", *sys.argv[1:]])

@@ -40,7 +40,7 @@ __all__ = [
 
 @settings
 class DataConfig:
-    """Location of the prepared data. Other ``data.*`` keys are only used by ``launch/prepare.py``."""
+    """Location of the prepared data. Other ``data.*`` keys are only used by ``cove prepare``."""
 
     name: Text
     path: Text

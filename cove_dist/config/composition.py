@@ -22,14 +22,13 @@ from cove_dist.config.rules import refuse_idle
 from cove_dist.config.yaml_files import (
     comment,
     compose_groups,
-    config_folder,
     foreign_keys,
     keys,
     of_another_task,
-    options,
     read_yaml,
     unknown_key,
 )
+from cove_dist.config_files import config_folder, options
 from cove_dist.errors import ConfigError
 from cove_dist.models.base import Model
 from cove_dist.tasks.registry import TASKS, task_of
@@ -217,7 +216,7 @@ def _refuse_preparation(composed: DictConfig, defaults: Mapping[str, Any]) -> No
     for key in [key for key in data if key != "path" and data[key] != defaults["data"].get(key)]:
         raise ConfigError(
             f"data.{key} = {data[key]}: is read when data is prepared, not by training; use"
-            f" python launch/prepare.py {key}=…, and name the prepared folder by data.path"
+            f" cove prepare {key}=…, and name the prepared folder by data.path"
         )
     composed.data = {field.name: data[field.name] for field in fields(DataConfig) if field.name in data}
 

@@ -19,18 +19,12 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from cove_dist.config.overrides import key_of, quoted, text_of, value_of
+from cove_dist.config_files import config_folder, folders, own_folders
 from cove_dist.errors import ConfigError
 from cove_dist.tasks.registry import TASKS
 
 FILE = "file"  # the key by which a program passes on a grid or search file, whose keys replace its defaults
 _WITH_FILE = ("experiment", "tune")
-
-
-def config_folder() -> Path:
-    """``configs/`` of the checkout, or the copy inside an installed package."""
-    package = Path(__file__).resolve().parent.parent
-    checkout = package.parent / "configs"
-    return checkout if checkout.is_dir() else package / "configs"
 
 
 def compose_groups(name: str, overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
@@ -46,7 +40,7 @@ def compose_groups(name: str, overrides: Sequence[str], *, with_hydra: bool = Fa
     """
     try:
         with ExitStack() as stack:
-            given = _with_file(overrides, stack) if name in _WITH_FILE else list(overrides)
+            given = _with_folders(name, overrides, stack)
             stack.enter_context(initialize_config_dir(version_base="1.3", config_dir=str(config_folder())))
             composed = compose(name, overrides=given, return_hydra_config=with_hydra)
             if not with_hydra:
@@ -63,11 +57,6 @@ def keys(config: DictConfig, prefix: str = "") -> list[str]:
         path = prefix + str(name)
         found += [path, *keys(value, path + ".")] if OmegaConf.is_dict(value) else [path]
     return found
-
-
-def options(group: str) -> list[str]:
-    """The names of the shipped files of a group."""
-    return sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
 
 
 @cache
@@ -108,16 +97,22 @@ def comment(name: str, key: str) -> str:
     return found.group(1) if found else ""
 
 
-def _with_file(overrides: Sequence[str], stack: ExitStack) -> list[str]:
-    """Overrides by which Hydra lays a copy of the file over the primary: its own path may hold any character."""
-    given = [override for override in overrides if key_of(override) == FILE]
-    if not given:
-        return list(overrides)
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    (folder / FILE).mkdir()
-    shutil.copyfile(text_of(given[-1]), folder / FILE / "given.yaml")
-    rest = [override for override in overrides if key_of(override) != FILE]
-    return [f"hydra.searchpath=[{quoted(f'file://{folder}')}]", f"+{FILE}@_global_=given", *rest]
+def _with_folders(name: str, overrides: Sequence[str], stack: ExitStack) -> list[str]:
+    """Return overrides by which Hydra reads own folders, and lays a copy of a grid or search file over the primary.
+
+    It is a copy because the path of the file may hold any character.
+    """
+    given = [override for override in overrides if name in _WITH_FILE and key_of(override) == FILE]
+    rest, places = [override for override in overrides if override not in given], own_folders()
+    if given:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (folder / FILE).mkdir()
+        shutil.copyfile(text_of(given[-1]), folder / FILE / "given.yaml")
+        places.append(folder)
+        rest.insert(0, f"+{FILE}@_global_=given")
+    if not places:
+        return rest
+    return [f"hydra.searchpath=[{','.join(quoted(f'file://{place}') for place in places)}]", *rest]
 
 
 def _explain(name: str, overrides: Sequence[str], error: Exception) -> str:
@@ -137,7 +132,7 @@ def _explain(name: str, overrides: Sequence[str], error: Exception) -> str:
         owner = None if task is None else foreign_keys(task).get(key)
         if task is not None and owner is not None:
             return of_another_task(key, owner, task)
-    groups = [o for o in overrides if key_of(o) != key and (config_folder() / key_of(o)).is_dir()]
+    groups = [o for o in overrides if key_of(o) != key and any((folder / key_of(o)).is_dir() for folder in folders())]
     return unknown_key(key, keys(compose_groups(name, groups)))
 
 

@@ -121,7 +121,7 @@ def compute(cell: Cell, grid: GridConfig, stop: Event, *, replace: bool = False)
         with _recorded(folder):
             if not (folder / SUMMARY_FILE).is_file():
                 arguments = [*cell.overrides, "trainer.checkpoint.resume=auto"]
-                _run("launch.train", arguments, folder, grid, lock, stop)
+                _run("train", arguments, folder, grid, lock, stop)
                 if not (folder / SUMMARY_FILE).is_file():  # SIGTERM from elsewhere ends a training with exit code 0
                     raise CellFailed(tail(folder / LOG), reason(folder / LOG))
             for split in grid.splits:
@@ -134,13 +134,13 @@ def compute(cell: Cell, grid: GridConfig, stop: Event, *, replace: bool = False)
 def _evaluate(folder: Path, split: str, grid: GridConfig, lock: int, stop: Event) -> None:
     device = read_yaml(folder / CONFIG_FILE).trainer.device
     arguments = [f"run={folder}", f"split={split}", f"device={device}", *grid.evaluate]
-    _run("launch.evaluate", arguments, folder, grid, lock, stop)
+    _run("evaluate", arguments, folder, grid, lock, stop)
 
 
-def _run(module: str, arguments: list[str], folder: Path, grid: GridConfig, lock: int, stop: Event) -> None:
+def _run(name: str, arguments: list[str], folder: Path, grid: GridConfig, lock: int, stop: Event) -> None:
     log = folder / LOG
     start = size(log)
-    if run_program(module, arguments, log, grid, lock=lock, stop=stop):
+    if run_program(name, arguments, log, grid, lock=lock, stop=stop):
         raise CellFailed(tail(log), reason(log, start))
 
 

@@ -91,7 +91,7 @@ def check_current(folder: Path, evaluated: Evaluated) -> None:
     if evaluated.checkpoint is not None and current is not None and current.name != evaluated.checkpoint:
         raise ConfigError(
             f"{folder}: its metrics are of {evaluated.checkpoint}, but {current.name} is the {evaluated.kind}"
-            f" checkpoint now; evaluate it again: python launch/evaluate.py run={folder} split={evaluated.split}"
+            f" checkpoint now; evaluate it again: cove evaluate run={folder} split={evaluated.split}"
             f" checkpoint={evaluated.kind}"
         )
 

@@ -86,7 +86,7 @@ class Cell:
     """One run of the grid.
 
     Attributes:
-        overrides: of launch/train.py.
+        overrides: of ``cove train``.
     """
 
     model: str
@@ -147,7 +147,7 @@ def load_tuned(grid: GridConfig) -> dict[tuple[str, str], Overrides]:
     if grid.tuned is None:
         return {}
     if not Path(grid.tuned).is_file():
-        raise ConfigError(f"tuned = {grid.tuned}: no such file; make it by launch/tune.py, or give tuned=null")
+        raise ConfigError(f"tuned = {grid.tuned}: no such file; make it by cove tune, or give tuned=null")
     pairs: Any = plain(read_yaml(Path(grid.tuned)))
     found = {}
     for model, quantizer in grid.pairs():
@@ -156,7 +156,7 @@ def load_tuned(grid: GridConfig) -> dict[tuple[str, str], Overrides]:
             found[model, quantizer] = tuple(pairs["pairs"][model][name]["overrides"])
         except (KeyError, TypeError) as error:
             raise ConfigError(
-                f"tuned = {grid.tuned}: has no overrides for {model}/{name}; search for them by launch/tune.py,"
+                f"tuned = {grid.tuned}: has no overrides for {model}/{name}; search for them by cove tune,"
                 " name another pair in tuned_as, or give tuned=null"
             ) from error
     return found

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from cove_dist import config_files
 from cove_dist.config import settings
-from cove_dist.config.composition import config_folder, options, read_yaml
+from cove_dist.config.composition import options, read_yaml
 from cove_dist.config.yaml_files import FILE, did_you_mean
 from cove_dist.errors import ConfigError
 from cove_dist.types import PositiveInt, Text
@@ -74,8 +75,8 @@ def _names_a_file(argument: str) -> bool:
 
 def find_file(group: str, name: str) -> Path:
     """``name`` as a path, or else the shipped file of that name, wherever the program is installed."""
-    for path in (Path(name), config_folder() / group / f"{Path(name).stem}.yaml"):
-        if path.is_file():
+    for path in (Path(name), config_files.find_file(f"{group}/{Path(name).stem}")):
+        if path is not None and path.is_file():
             _check_syntax(path)
             return path.resolve()
     near = did_you_mean(Path(name).stem, options(group))

@@ -1,4 +1,4 @@
-"""A launch program as a subprocess: in its own process group, with its output in a file, stopped when asked."""
+"""A subcommand of ``cove`` as a subprocess: in its own process group, with its output in a file, stopped when asked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.25
 _GRACE_SECONDS = 20
 _TAIL_LINES = 15
-# As the launch programs print an error; that another rank is gone is never the cause.
+# As the programs print an error; that another rank is gone is never the cause.
 _ERROR = re.compile(r"^error(?: \(rank \d+\))?: (?!lost another rank)(.+)$", re.MULTILINE)
 
 
@@ -58,7 +58,7 @@ def exclusive(path: Path, stop: Event) -> Iterator[int]:
 
 
 def run_program(
-    module: str,
+    name: str,
     arguments: Sequence[str],
     log: Path,
     plan: PlanConfig,
@@ -67,10 +67,10 @@ def run_program(
     stop: Event,
     enough: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Run ``python -m module arguments``, under torchrun where the plan has several processes; returns its exit code.
+    """Run ``cove name arguments``, under torchrun where the plan has several processes; returns its exit code.
 
     Args:
-        module: with a ``main``.
+        name: of the subcommand.
         arguments: of the program.
         log: where its output is added.
         plan: its processes and threads.
@@ -79,7 +79,7 @@ def run_program(
         enough: asked every quarter of a second; true ends it, and the exit code is that of a killed program.
     """
     torchrun = ["torch.distributed.run", "--standalone", f"--nproc_per_node={plan.processes}", "-m"]
-    command = [sys.executable, "-m", *(torchrun if plan.processes > 1 else []), module, *arguments]
+    command = [sys.executable, "-m", *(torchrun if plan.processes > 1 else []), "cove_dist", name, *arguments]
     paths = [str(Path(cove_dist.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     threads = {name: str(plan.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     with log.open("a") as output:

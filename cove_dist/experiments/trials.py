@@ -67,7 +67,7 @@ def run_trial(study: PairStudy, trial: Trial, stop: Event) -> str:
     with exclusive(folder.parent / f".{folder.name}.lock", stop) as lock:
         log = folder / LOG
         start = size(log)
-        code = run_program("launch.train", arguments, log, search, lock=lock, stop=stop, enough=follower.look)
+        code = run_program("train", arguments, log, search, lock=lock, stop=stop, enough=follower.look)
     if code == 0 and not (folder / SUMMARY_FILE).is_file():
         code = 1  # SIGTERM ended the training before its end
     if code == 0:

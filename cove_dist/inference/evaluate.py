@@ -48,7 +48,7 @@ def evaluate_run(overrides: Sequence[str]) -> Evaluated | None:
     if request.batch_size is not None:
         config = replace(config, trainer=replace(config.trainer, evaluation_batch_size=request.batch_size))
     if request.save_predictions and not task_of(config).saves_predictions:
-        raise ConfigError("save_predictions = true: for CTR models; recommendations: python launch/recommend.py")
+        raise ConfigError("save_predictions = true: for CTR models; recommendations: cove recommend")
     schema = Schema.load(config.data.path)
     schema.require_split(request.split)
     with process_group(request.device) as runtime:

@@ -82,7 +82,7 @@ def export_codes(overrides: Sequence[str]) -> Path | None:
         ConfigError, DataError, CheckpointError: no such run, a run without quantizers, a folder that holds other
             things, no checkpoint, or files that are not what they should be.
     """
-    request = load_settings(ExportConfig, "export_codes", overrides)
+    request = load_settings(ExportConfig, "export", overrides)
     config, run = load_saved_run(request.run)
     if not config.quantizer.levels():
         raise ConfigError(f"run = {run}: has no quantizers, so there are no codes; train one with quantizer=cove")

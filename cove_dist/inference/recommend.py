@@ -83,9 +83,7 @@ def recommend(overrides: Sequence[str]) -> Path | None:
     users = find_users(request.users, Path(config.data.path), schema)
     with process_group(request.device) as runtime:
         if request.faiss and runtime.world_size > 1:
-            raise ConfigError(
-                f"faiss = true: for one process, not {runtime.world_size}; run python launch/recommend.py"
-            )
+            raise ConfigError(f"faiss = true: for one process, not {runtime.world_size}; run cove recommend")
         recommend_here(config, schema, runtime, checkpoint, folder, users, request)
     return folder if runtime.is_main else None
 

@@ -30,7 +30,7 @@ class Task(ABC):
         section: The section of the configuration that only this task has, if any.
         by_frequency: Whether metrics are computed for groups of ids by frequency as well.
         saves_predictions: Whether an evaluation can write the score of every row.
-        recommends: Whether ``launch/recommend.py`` serves the models of the task.
+        recommends: Whether ``cove recommend`` serves the models of the task.
     """
 
     name: ClassVar[str]

@@ -25,9 +25,7 @@ def debug_settings(config: RunConfig, runtime: DistributedContext) -> RunConfig:
         ConfigError: under more than one rank.
     """
     if runtime.world_size > 1:
-        raise ConfigError(
-            f"trainer.debug = true: for one process, not {runtime.world_size}; run python launch/train.py"
-        )
+        raise ConfigError(f"trainer.debug = true: for one process, not {runtime.world_size}; run cove train")
     torch.use_deterministic_algorithms(True)
     torch.autograd.set_detect_anomaly(True)
     trainer = replace(config.trainer, max_steps=min(STEPS, config.trainer.max_steps or STEPS), log_every=1)

@@ -185,7 +185,7 @@ def test_comparison_of_runs_over_seeds(data: Path, tmp_path: Path) -> None:
     assert "auc/item_q1" not in record["figures"]
     other = launch("compare", f"runs={tmp_path}/seed*", "checkpoint=newest")
     assert other.returncode == 2
-    assert re.search(r"seed0/metrics_test_newest\.json: no such file; .*launch/evaluate\.py run=", other.stderr)
+    assert re.search(r"seed0/metrics_test_newest\.json: no such file; .*cove evaluate run=", other.stderr)
 
 
 def test_debug_mode_is_short_shows_shapes_and_leaves_nothing(data: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cove_dist import doctor
@@ -9,7 +11,7 @@ from cove_dist import doctor
 
 def test_this_installation_is_sound(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        doctor.main()
+        doctor.main([])
     assert ended.value.code == 0
     out = capsys.readouterr().out
     assert "torchrec" in out
@@ -19,7 +21,7 @@ def test_this_installation_is_sound(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_triple_that_does_not_match_is_named_with_the_remedy() -> None:
     [problem] = doctor.mismatches({"torch": "2.13.0+cpu", "fbgemm": "1.7.0", "torchrec": "1.8.0"})
     assert "fbgemm 1.7.0" in problem
-    assert "make setup" in problem
+    assert "cove doctor --install cpu" in problem
 
 
 @pytest.mark.parametrize(
@@ -36,8 +38,38 @@ def test_packages_from_two_tested_sets_of_versions_are_refused() -> None:
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(doctor, "OTHERS", ("no-such-package",))
+    monkeypatch.setattr(doctor, "REQUIRED", ("no-such-package",))
     with pytest.raises(SystemExit) as ended:
-        doctor.main()
+        doctor.main([])
     assert ended.value.code == 1
     assert "no-such-package: not installed" in capsys.readouterr().err
+
+
+def test_all_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "find_version", lambda *names: None)
+    problems = doctor.examine().problems
+    assert problems[0] == "torch, fbgemm, torchrec: not installed. Run cove doctor --install cpu (or cuda)."
+    assert all(name in problems[1] for name in doctor.REQUIRED)
+    assert "cove-dist[tune]" in doctor.examine().optional[1]
+
+
+def test_two_builds_of_fbgemm_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_installed", lambda name: True)
+    [problem] = doctor.examine_backend()[1]
+    assert problem.startswith("fbgemm-gpu-cpu and fbgemm-gpu: both are installed")
+
+
+def test_an_installation_takes_torchrec_without_its_dependencies(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its metadata asks for the CUDA build of fbgemm."""
+    doctor.main(["--install", "cpu", "--dry-run"])
+    first, second = capsys.readouterr().out.splitlines()
+    assert "torch==2.13.0 fbgemm-gpu-cpu==1.8.0 " in first
+    assert second.endswith("install --no-deps torchrec==1.8.0")
+
+
+def test_what_an_installation_brings_is_what_was_locked() -> None:
+    locked = (Path(__file__).parents[2] / "requirements" / "cpu.txt").read_text().lower()
+    numbers = doctor.TESTED[0]
+    pins = [f"torch=={numbers['torch']}", f"fbgemm_gpu-cpu=={numbers['fbgemm']}", f"torchrec=={numbers['torchrec']}"]
+    for pin in (*pins, *doctor.TORCHREC_NEEDS):
+        assert f"\n{pin}" in locked, pin

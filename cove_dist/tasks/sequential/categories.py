@@ -47,7 +47,7 @@ def read_categories(folder: Path | str, schema: Schema, column: str) -> tuple[to
     """
     item = schema.entity("item")
     path = Path(folder) / "categories" / f"{item.table_name}.parquet"
-    hint = f"make it: python launch/cluster_items.py path={folder}"
+    hint = f"make it: cove cluster_items path={folder}"
     if not path.is_file():
         raise ConfigError(f"sequential.categories = {column}: {path}: no such file; {hint}")
     table = pq.read_table(path)

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from cove_dist.commands.prepare import overrides, run
 from cove_dist.errors import ConfigError
 from data_pipeline.schema import Schema
-from launch.prepare import data_keys, prepare_data
 from tests.unit.data.prepare_helpers import some_rows, write_csv
 
 
 def test_keys_of_the_data_set_need_no_prefix() -> None:
     arguments = ["data=custom", "source=a.csv", "data.user=u", "seed=3", "output=out", "overwrite=true"]
-    assert data_keys(arguments) == [
+    assert overrides(arguments) == [
         "data=custom",
         "data.source=a.csv",
         "data.user=u",
@@ -27,7 +27,7 @@ def test_keys_of_the_data_set_need_no_prefix() -> None:
 def test_a_data_set_is_prepared_from_overrides(tmp_path: Path) -> None:
     raw = write_csv(tmp_path / "raw.csv", some_rows())
     columns = ["user=user", "item=item", "time=time"]
-    prepare_data(data_keys(["data=custom", f"source={raw}", *columns, f"output={tmp_path / 'out'}"]))
+    run(["data=custom", f"source={raw}", *columns, f"output={tmp_path / 'out'}"])
     assert {name: split.rows for name, split in Schema.load(tmp_path / "out").splits.items()} == {
         "train": 80,
         "validation": 10,
@@ -37,10 +37,10 @@ def test_a_data_set_is_prepared_from_overrides(tmp_path: Path) -> None:
 
 def test_a_class_that_is_no_data_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\._target_ = pathlib\.Path: not a data set"):
-        prepare_data(["data=custom", "data._target_=pathlib.Path", f"output={tmp_path / 'out'}"])
+        run(["data=custom", "data._target_=pathlib.Path", f"output={tmp_path / 'out'}"])
 
 
 @pytest.mark.parametrize("value", ["true", "0", "1.5"])
 def test_a_setting_of_the_wrong_type_is_refused(tmp_path: Path, value: str) -> None:
     with pytest.raises(ConfigError, match=rf"data\.core = (?i:{value}): "):
-        prepare_data(["data=toys", f"data.core={value}", f"output={tmp_path / 'out'}"])
+        run(["data=toys", f"data.core={value}", f"output={tmp_path / 'out'}"])

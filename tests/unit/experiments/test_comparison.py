@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from cove_dist.commands.compare import run as compare
 from cove_dist.config.composition import load_run_config
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.comparison import compare_runs
@@ -17,7 +18,6 @@ from cove_dist.experiments.results import collect
 from cove_dist.metrics_files import all_metrics, load_metrics
 from cove_dist.runs import save_config
 from data_pipeline.json_files import to_json, write_json
-from launch.compare import compare
 from tests.configurations import ctr_protocol, evaluated, small_run
 from tests.unit.experiments.grids import small_grid, write_cell
 
@@ -96,7 +96,7 @@ def test_other_k_or_another_choice_of_the_best_are_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("split", "kind"), [("validation", "best"), ("test", "newest")])
 def test_only_the_split_and_checkpoint_asked_for_are_read(tmp_path: Path, split: str, kind: str) -> None:
     a = run_of(tmp_path / "a", 0.7)
-    command = rf"launch/evaluate\.py run={a} split={split} checkpoint={kind}"
+    command = rf"cove evaluate run={a} split={split} checkpoint={kind}"
     with pytest.raises(
         ConfigError, match=rf"metrics_{split}_{kind}\.json: no such file; evaluate the run first: .*{command}"
     ):

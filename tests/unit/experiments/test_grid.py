@@ -45,7 +45,7 @@ def test_tuned_overrides_come_between_the_models_and_the_quantizers(tmp_path: Pa
     assert "model.dropout=0.4" in cells_of(grid)[0].overrides
     with pytest.raises(ConfigError, match=r"best\.yaml: has no overrides for deepfm/none; search for them"):
         cells_of(small_grid(tmp_path, f"tuned={best}"))
-    with pytest.raises(ConfigError, match=r"tuned = nowhere\.yaml: no such file; make it by launch/tune.py"):
+    with pytest.raises(ConfigError, match=r"tuned = nowhere\.yaml: no such file; make it by cove tune"):
         cells_of(small_grid(tmp_path, "tuned=nowhere.yaml"))
 
 

@@ -188,21 +188,21 @@ def test_pairs_take_turns_and_a_grid_takes_what_was_found(tmp_path: Path, monkey
     """With a training that only writes its log: the value is the rate, and one trial fails."""
     trained: list[str] = []
 
-    def train(module: str, given: list[str], log: Path, *_: object, **__: object) -> int:
+    def train(name: str, given: list[str], log: Path, *_: object, **__: object) -> int:
         values = dict(argument.split("=", 1) for argument in given)
         trained.append(log.parent.parent.name)
         log.write_text("error: diverged\n")
         record = {"kind": "validation", "epoch": 1, "step": 1, "auc": float(values["trainer.optimizer.learning_rate"])}
         (log.parent / "log.jsonl").write_text(json.dumps(record) + "\n")
         (log.parent / "summary.json").write_text("{}")
-        assert module == "launch.train"
+        assert name == "train"
         return int(len(trained) == 3)
 
     monkeypatch.setattr(trials_module, "run_program", train)
-    _, table = run_search(arguments(tmp_path, "trials=1", 'only=["*/none"]'), "python launch/tune.py small")
+    _, table = run_search(arguments(tmp_path, "trials=1", 'only=["*/none"]'), "cove tune small")
     assert [row[:2] for row in table.rows] == [("deepfm", "none")]
     assert "same budget: 1 trial" in table.notes[0]
-    _, table = run_search(arguments(tmp_path, "trials=3"), "python launch/tune.py small")
+    _, table = run_search(arguments(tmp_path, "trials=3"), "cove tune small")
     assert trained == ["none", "cove"] * 3
     assert [row[3:5] for row in table.rows] == [("3 of 3", "2 complete, 1 failed"), ("3 of 3", "3 complete")]
     assert table.rows[0][5] == "0.0010"
@@ -223,7 +223,7 @@ def test_pairs_take_turns_and_a_grid_takes_what_was_found(tmp_path: Path, monkey
 
 
 def test_a_search_that_cannot_go_well_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def train(module: str, given: list[str], log: Path, *_: object, stop: Event, **__: object) -> int:
+    def train(name: str, given: list[str], log: Path, *_: object, stop: Event, **__: object) -> int:
         log.write_text("error: no such data\n")
         return 2
 
@@ -241,7 +241,7 @@ def search_of(
     """Trials of one pair whose trainings log these validation values, exit with these codes and print these texts."""
     left = iter(outcomes)
 
-    def train(module: str, given: list[str], log: Path, *_: object, **__: object) -> int:
+    def train(name: str, given: list[str], log: Path, *_: object, **__: object) -> int:
         values, code, printed = next(left)
         records = [{"kind": "validation", "epoch": e, "step": e, "auc": v} for e, v in enumerate(values, 1)]
         (log.parent / "log.jsonl").write_text("".join(to_json(record) + "\n" for record in records))

@@ -103,12 +103,12 @@ def test_further_comparisons_of_the_grid(tmp_path: Path) -> None:
 
 def test_files_of_an_unfinished_grid(tmp_path: Path) -> None:
     grid, _ = made(tmp_path, f"results={tmp_path}/results", "picture=bars")
-    outcome = write_everything(grid, cells_of(grid), "python launch/experiment.py small")
+    outcome = write_everything(grid, cells_of(grid), "cove experiment small")
     names = sorted(path.name for path in outcome.folder.iterdir())
     assert names == ["bars_test.png", "results.parquet", "tables.md", "tables.tex"]
     text = (outcome.folder / "tables.md").read_text()
     assert "## Small grid: test split, best checkpoints; ranking per user\n" in text
-    assert "Made by `python launch/experiment.py small`. Settings are those of the configuration files" in text
+    assert "Made by `cove experiment small`. Settings are those of the configuration files" in text
     assert "| deepfm | cove | 0.7210 ± 0.0105 | 0.2790 ± 0.0105 | 3 of 3 |" in text
     assert "| dlrm | cove | 0.7200 | 0.2800 | 1 of 3 |" in text
     assert "| deepfm | auc | cove / none | +1.55 % | +1.20 % to +1.90 % | 3 |" in text

@@ -110,7 +110,7 @@ def test_the_export_is_given_a_folder_of_any_name(tmp_path: Path, monkeypatch: p
     asked = []
 
     def export(overrides: list[str]) -> None:
-        asked.append(compose_yaml("export_codes", overrides).run)
+        asked.append(compose_yaml("export", overrides).run)
         write_both(run)
 
     monkeypatch.setattr("cove_dist.inference.export.export_codes", export)

@@ -198,7 +198,7 @@ def test_the_coarsest_codes_are_categories_where_none_are_ready_made(
 def test_categories_that_are_not_there_are_named(
     prepared_lists: Path, tmp_path: Path, runtime: DistributedContext
 ) -> None:
-    with pytest.raises(ConfigError, match=r"item_id\.parquet: no such file; make it: python launch/cluster_items\.py"):
+    with pytest.raises(ConfigError, match=r"item_id\.parquet: no such file; make it: cove cluster_items"):
         built(prepared_lists, runtime, "sequential.categories=kind")
     folder = with_categories(prepared_lists, tmp_path / "data")
     with pytest.raises(ConfigError, match=r"sequential\.categories = kinds: .* has kind; choose one"):

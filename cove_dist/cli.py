@@ -1,0 +1,179 @@
+"""The command ``cove``: its subcommands, flags, and errors as one message.
+
+The files in ``launch/`` call the same function, for torchrun. A subcommand is a module of `cove_dist.commands` with a
+function ``run(arguments)``. It is imported when it runs, so that help, version and completion do not import torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NamedTuple, NoReturn
+
+from cove_dist import __version__
+from cove_dist.config_files import add_own_folder, check_own_folders
+from cove_dist.console import quiet_libraries
+from cove_dist.errors import ConfigError
+from data_pipeline.errors import UserError
+
+
+class Command(NamedTuple):
+    """A subcommand.
+
+    Attributes:
+        about: What it does, in a line.
+        config: Its file in ``configs/``, without ``.yaml``; None for a command without settings.
+    """
+
+    about: str
+    config: str | None
+
+
+COMMANDS = {
+    "prepare": Command("raw files to checked, encoded and split Parquet shards", "prepare"),
+    "train": Command("train a model on prepared data; under torchrun on several processes", "train"),
+    "evaluate": Command("metrics of a run on a split", "evaluate"),
+    "recommend": Command("the best items of a run for users, as Parquet", "recommend"),
+    "export": Command("codes and codebooks of a run, as files for other tools", "export"),
+    "report": Command("pictures of a run, and one HTML page", "report"),
+    "compare": Command("one table of several evaluated runs", "compare"),
+    "experiment": Command("a grid of models, quantizers and seeds: runs, tables and pictures", "experiment"),
+    "tune": Command("a hyper-parameter search with equal trials for every model and quantizer", "tune"),
+    "popularity": Command("metrics of the most popular items: the baseline of sequential models", "popularity"),
+    "cluster_items": Command("categories of items from their neighbours in sequences", "cluster_items"),
+    "doctor": Command("check the installation, or complete it", None),
+    "completion": Command("completion of this command for a shell", None),
+}
+ALIASES = {"grid": "experiment"}
+
+FLAGS = ("-h", "--help", "--print-config", "--version")
+OWN_CONFIGS = "--config-dir"
+_SEVERAL = "Several runs: cove experiment or cove tune"
+_PRINTED = "The composed configuration: --print-config"
+INSTEAD = {"-m": _SEVERAL, "--multirun": _SEVERAL, "-c": _PRINTED, "--cfg": _PRINTED, "--info": _PRINTED}
+
+# What gloo and nccl say when a rank is gone: a consequence, which must not bury the cause.
+LOST_PEER = re.compile(r"closed by peer|reset by peer|remote process exited|Broken pipe", re.IGNORECASE)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a subcommand; on bad input print one message and exit with 2, at once, whatever other ranks do.
+
+    Args:
+        arguments: Of the command line, the subcommand first. None takes the process's own.
+    """
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where classes of one's own are, as with python -m
+    try:
+        dispatch(list(sys.argv[1:] if arguments is None else arguments))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}")
+    except (UserError, FloatingPointError) as error:
+        _fail(str(error))
+    except RuntimeError as error:
+        if "RANK" not in os.environ or not LOST_PEER.search(str(error)):
+            raise
+        _fail("lost another rank, which has stopped: its own message says why")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def dispatch(arguments: list[str]) -> None:
+    """Run a subcommand, or print help, the version or the composed configuration.
+
+    Raises:
+        ConfigError: There is no such subcommand or option.
+    """
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        return _print(overview())
+    if arguments[0] == "--version":
+        return _print(f"cove_dist {__version__}")
+    name = ALIASES.get(arguments[0], arguments[0].replace("-", "_"))
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise ConfigError(f"{arguments[0]}: no such command{hint} Commands: {', '.join(COMMANDS)}")
+    if COMMANDS[name].config is None:
+        flags, rest = {"-h", "--help"} & set(arguments), arguments[1:]
+    else:
+        flags, rest = parse_flags(arguments[1:])
+    if "--version" in flags:
+        _print(f"cove_dist {__version__}")
+    elif {"-h", "--help"} & flags:
+        from cove_dist.commands.help import help_of
+
+        _print(help_of(name, COMMANDS[name], rest))
+    elif "--print-config" in flags:
+        from cove_dist.commands.settings import printed
+
+        _print(printed(str(COMMANDS[name].config), getattr(_module(name), "overrides", list)(rest)))
+    else:
+        if COMMANDS[name].config is not None:
+            quiet_libraries()
+        _module(name).run(rest)
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"cove_dist.commands.{name}")
+
+
+def overview() -> str:
+    """Return the help text of ``cove`` itself."""
+    lines = [f"  {name:14}{command.about}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: cove COMMAND [key=value …]",
+            "       torchrun --nproc_per_node=N -m cove_dist COMMAND [key=value …]",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "cove COMMAND --help      its settings, with their defaults and comments",
+            "cove train --help model  the options of a group",
+            "cove --version",
+        ]
+    )
+
+
+def parse_flags(arguments: Sequence[str]) -> tuple[set[str], list[str]]:
+    """Take the flags out of a subcommand's arguments, and add the folders of ``--config-dir``.
+
+    Raises:
+        ConfigError: A flag that no subcommand has, those of Hydra's launcher among them, with what to write instead.
+    """
+    flags: set[str] = set()
+    rest, following = [], iter(arguments)
+    for argument in following:
+        if argument.partition("=")[0] == OWN_CONFIGS:
+            add_own_folder(argument.partition("=")[2] or next(following, ""))
+        elif argument in FLAGS:
+            flags.add(argument)
+        elif argument.startswith("-"):
+            instead = INSTEAD.get(argument.partition("=")[0], "settings have the form key=value, without dashes")
+            allowed = ", ".join((*FLAGS, f"{OWN_CONFIGS}=FOLDER"))
+            raise ConfigError(f"{argument}: no such option; allowed: {allowed}. {instead}")
+        else:
+            rest.append(argument)
+    check_own_folders()
+    return flags, rest
+
+
+def _print(text: str) -> None:
+    """Show a text once, however many ranks there are."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text)
+
+
+def _fail(message: str) -> NoReturn:
+    rank = os.environ.get("RANK")
+    where = f" (rank {rank})" if rank is not None else ""
+    print(f"error{where}: {message}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(2)  # not sys.exit: collectives that run in other threads would keep this rank, and so all ranks, waiting

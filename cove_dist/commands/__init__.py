@@ -1,0 +1,1 @@
+"""The subcommands of ``cove``: each module has ``run(arguments)``; its docstring is the text of ``--help``."""

@@ -1,0 +1,38 @@
+"""Run a grid of models x quantizers x seeds, and write its results as Parquet, Markdown, LaTeX and pictures.
+
+Started again, it goes on where it was: finished cells are not repeated, the one under way resumes from its checkpoint.
+Tables are written after every cell, pictures at the end.
+
+cove experiment table4_movielens
+cove experiment configs/grid/table4_movielens.yaml jobs=2 seeds=[0,1] '~models.finalmlp'
+cove experiment table4_movielens 'common=["data=movielens_100k","trainer.epochs=5"]' output=runs/short
+cove experiment table4_movielens tables_only=true results=results/so_far
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from cove_dist.commands.tables import rich_table
+from cove_dist.experiments.plan import file_arguments
+from cove_dist.experiments.program import run_experiment
+
+_HOW_NOT_WHAT = ("tables_only=", "jobs=", "reevaluate=", "changed=")  # arguments that do not belong to the results
+
+
+def overrides(arguments: Sequence[str]) -> list[str]:
+    """Turn the grid file among the arguments into Hydra overrides."""
+    return file_arguments("grid", arguments)
+
+
+def run(arguments: Sequence[str]) -> None:
+    command = shlex.join(["cove", "experiment", *(a for a in arguments if not a.startswith(_HOW_NOT_WHAT))])
+    outcome = run_experiment(overrides(arguments), command)
+    console = Console()
+    for table in outcome.tables:
+        console.print(rich_table(table))
+    console.print(outcome.unfinished, markup=False, highlight=False, end="")
+    console.print(f"results: {outcome.folder}", soft_wrap=True, markup=False, highlight=False)

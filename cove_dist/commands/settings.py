@@ -1,0 +1,18 @@
+"""``--print-config``: the composed configuration of a subcommand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from omegaconf import OmegaConf
+
+from cove_dist.config.composition import compose_yaml
+
+
+def printed(name: str, overrides: Sequence[str]) -> str:
+    """Return ``configs/<name>.yaml`` with its groups and the overrides, as YAML.
+
+    Raises:
+        ConfigError: An override is unknown or malformed.
+    """
+    return OmegaConf.to_yaml(compose_yaml(name, overrides)).rstrip()
