@@ -81,8 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "RANK" not in os.environ or not LOST_PEER.search(str(error)):
             raise
         _fail("lost another rank, which has stopped: its own message says why")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        if str(error) and os.environ.get("RANK", "0") == "0":
+            print(error, file=sys.stderr)
+        _exit(getattr(error, "exit_code", 130))
 
 
 def dispatch(arguments: list[str]) -> None:
@@ -175,5 +177,11 @@ def _fail(message: str) -> NoReturn:
     rank = os.environ.get("RANK")
     where = f" (rank {rank})" if rank is not None else ""
     print(f"error{where}: {message}", file=sys.stderr, flush=True)
+    _exit(2)
+
+
+def _exit(code: int) -> NoReturn:
+    """End at once: after ``sys.exit``, unfinished collectives of other threads would keep all ranks waiting."""
     sys.stdout.flush()
-    os._exit(2)  # not sys.exit: collectives that run in other threads would keep this rank, and so all ranks, waiting
+    sys.stderr.flush()
+    os._exit(code)
