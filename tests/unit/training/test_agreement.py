@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from cove_dist import cli
 from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import process_group
 from cove_dist.training.agreement import Agreement, Decision
 from cove_dist.training.signals import Interrupted, StopRequest, deferred_signals, named_signals
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
-from launch import cli
 from tests.configurations import small_run
 
 
@@ -67,8 +67,9 @@ def test_a_program_says_one_line_and_ends_with_the_code_of_the_signal(
         raise SystemExit(code)
 
     monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(cli, "dispatch", action)
     with pytest.raises(SystemExit) as ended:
-        cli.run("program", "", "train", action, [])
+        cli.main(["train"])
     assert ended.value.code == code
     assert capsys.readouterr().err.splitlines() == [f"{signal.Signals(number).name}: nothing to save"]
     assert issubclass(Interrupted, KeyboardInterrupt), "no `except Exception` swallows it"
