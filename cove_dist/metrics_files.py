@@ -15,7 +15,6 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from cove_dist.errors import ConfigError
-from cove_dist.evaluation.protocol import Protocol
 from data_pipeline.json_files import write_json
 
 logger = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ class Evaluated:
         checkpoint: folder name of the checkpoint, such as ``step_00000120``.
         step: optimizer steps of the checkpoint.
         best_by: the metric by which the checkpoint is the best; None if it is not chosen so.
-        protocol: how the split is ranked, by setting.
+        protocol: how the split is ranked, by setting: `cove_dist.evaluation.protocol.Protocol.record`.
         data: fingerprint of the split.
         metrics: None where undefined.
     """
@@ -67,21 +66,6 @@ class Evaluated:
         path = metrics_path(folder, self.split, self.kind)
         write_json(path, asdict(self))
         return path
-
-
-def protocol_record(
-    task: str, protocol: Protocol, ndcg_at: Sequence[int], hit_rate_at: Sequence[int], rankings: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Return the settings by which a split was ranked, as metrics files hold them.
-
-    Args:
-        task: ``ctr``, ``cf`` or ``lists``.
-        protocol: resolved for the task and the data.
-        ndcg_at, hit_rate_at: the k.
-        rankings: of collaborative filtering: ``sampled``, ``full`` or both.
-    """
-    record = {"task": task, **asdict(protocol), "ndcg_at": list(ndcg_at), "hit_rate_at": list(hit_rate_at)}
-    return record | ({"rankings": list(rankings)} if task == "cf" else {})
 
 
 def metrics_path(folder: Path, split: str, kind: str | None) -> Path:

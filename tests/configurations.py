@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cove_dist.evaluation.protocol import Protocol
-from cove_dist.metrics_files import Evaluated, protocol_record
+from cove_dist.metrics_files import Evaluated
 
 COVE = ("quantizer=cove", "quantizer.user_levels=[8,3]", "quantizer.item_levels=[12,4]")
 ROW_WISE = ("embeddings.optimizer.name=rowwise_adagrad", "embeddings.sharding.default=row_wise")
@@ -35,8 +35,7 @@ def small_run(prepared: Path, output: Path | str = "unused", *overrides: str) ->
 
 def ctr_protocol(ndcg_at: Sequence[int] = (1, 5, 10), **fields: Any) -> dict[str, Any]:
     """How an evaluation of a CTR model ranks."""
-    protocol = replace(Protocol("user_id", False, "ranking per user"), **fields)
-    return protocol_record("ctr", protocol, ndcg_at, [5])
+    return replace(Protocol("ctr", "ranking per user", tuple(ndcg_at), (5,)), **fields).record()
 
 
 def evaluated(metrics: Mapping[str, float | None], **fields: Any) -> Evaluated:

@@ -14,24 +14,23 @@ from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from cove_dist.config import DataConfig, RunConfig
 from cove_dist.config.checks import check
 from cove_dist.config.model_spec import ModelSpec, model_class
 from cove_dist.config.overrides import key_of, prepared, quoted, value_of
 from cove_dist.config.rules import refuse_idle
+from cove_dist.config.run import DataConfig, RunConfig
+from cove_dist.config.task_keys import explain_key, foreign_keys, without_foreign_keys
 from cove_dist.config.yaml_files import (
     comment,
     compose_groups,
-    foreign_keys,
     keys,
-    of_another_task,
     read_yaml,
     unknown_key,
 )
 from cove_dist.config_files import config_folder, options
 from cove_dist.errors import ConfigError
 from cove_dist.models.base import Model
-from cove_dist.tasks.registry import TASKS, task_of
+from cove_dist.tasks.registry import TASKS
 
 __all__ = [
     "check", "check_run_config", "compose_yaml", "config_folder", "keys", "load_run_config",
@@ -103,18 +102,17 @@ def load_run_config(overrides: Sequence[str]) -> tuple[RunConfig, DictConfig]:
             f"quantizer.{entity}_levels = {list(levels)}: not with quantizer=none, which quantizes nothing; choose"
             " quantizer=cove or quantizer=cove_items"
         )
-    refuse_idle(config, composed, _defaults(choices))
+    refuse_idle(config, composed, _defaults(choices), TASKS[choices.task].rules)
     return config, composed
 
 
 def _refuse_unknown(composed: DictConfig, choices: Choices) -> None:
     """Refuse what an experiment or ``+key=value`` adds: keys of other tasks, and keys that there are not."""
-    known, foreign = keys(OmegaConf.create(_defaults(choices))), foreign_keys(choices.task)
+    known = keys(OmegaConf.create(_defaults(choices)))
     for key in reversed(keys(composed)):  # sections come after what is in them
-        if key in foreign:
-            raise ConfigError(of_another_task(key, foreign[key], choices.task))
-        if key not in known and not key.startswith(("model.", "embeddings.sharding.")):
-            raise ConfigError(unknown_key(key, known))
+        free = key.startswith(("model.", "embeddings.sharding."))
+        if key in foreign_keys(choices.task) or (key not in known and not free):
+            raise ConfigError(explain_key(key, known, choices.task))
 
 
 def check_run_config(composed: DictConfig) -> RunConfig:
@@ -131,14 +129,12 @@ def check_run_config(composed: DictConfig) -> RunConfig:
             raise ConfigError(f"{section}: missing")
     values["data"] = {f.name: values["data"][f.name] for f in fields(DataConfig) if f.name in values["data"]}
     spec = ModelSpec.resolve(values["model"])
-    values["model"], task = spec, task_of_class(spec.kind)
-    if "lists" in values:  # the name of the section in run folders of earlier versions
-        values["sequential"] = values.pop("lists")
-    for key in foreign_keys(task):
-        _remove(values, key.split("."))
-    config = check(RunConfig, values)
-    task_of(config).check(config)
-    config.check_evaluation(task)
+    task = TASKS[task_of_class(spec.kind)]
+    for former, name in task.renamed.items():
+        if former in values:
+            values[name] = values.pop(former)
+    config = check(task.config, without_foreign_keys(values, task.name) | {"model": spec})
+    task.check(config)
     return config
 
 
@@ -189,7 +185,11 @@ def _chosen(overrides: tuple[str, ...]) -> Choices:
 def _compose_run(overrides: Sequence[str], choices: Choices) -> DictConfig:
     """Compose ``configs/train.yaml`` with the sections of the model's task; name ``output``."""
     trainer = [] if choices.options["trainer"] else [f"trainer={choices.task}"]
-    composed = compose_groups("train", [*overrides, *trainer, f"task={choices.task}"])
+    composed = compose_groups(
+        "train",
+        [*overrides, *trainer, f"task={choices.task}"],
+        explain=lambda key, known: explain_key(key, known, choices.task),
+    )
     _refuse_preparation(composed, _defaults(choices))
     if composed.get("output") is None:
         composed.output = _output_name(composed, choices, overrides)
@@ -236,10 +236,3 @@ def _quantizer_name(composed: DictConfig) -> list[str]:
     if users and items:
         return ["cove"]
     return ["cove_users"] if users else ["cove_items"] if items else []
-
-
-def _remove(values: dict[str, Any], path: Sequence[str]) -> None:
-    for part in path[:-1]:
-        values = values.get(part, {})
-    if isinstance(values, dict):
-        values.pop(path[-1], None)

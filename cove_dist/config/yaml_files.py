@@ -6,9 +6,8 @@ import difflib
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,22 +17,28 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cove_dist.config.overrides import key_of, quoted, text_of, value_of
+from cove_dist.config.overrides import key_of, quoted, text_of
 from cove_dist.config_files import config_folder, folders, own_folders
 from cove_dist.errors import ConfigError
-from cove_dist.tasks.registry import TASKS
 
 FILE = "file"  # the key by which a program passes on a grid or search file, whose keys replace its defaults
 _WITH_FILE = ("experiment", "tune")
 
 
-def compose_groups(name: str, overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
+def compose_groups(
+    name: str,
+    overrides: Sequence[str],
+    *,
+    with_hydra: bool = False,
+    explain: Callable[[str, Sequence[str]], str] | None = None,
+) -> DictConfig:
     """Compose ``configs/<name>.yaml`` with the groups and keys of the overrides.
 
     Args:
         name: of the primary file.
         overrides: in Hydra's grammar; ``file=PATH`` of an experiment or a search is a YAML file laid over the primary.
         with_hydra: keep Hydra's own section, which says what was chosen of each group.
+        explain: makes the message for an unknown key from the key and the known ones; None: `unknown_key`.
 
     Raises:
         ConfigError: an unknown key or group option (with the nearest known ones), or a malformed override.
@@ -47,7 +52,7 @@ def compose_groups(name: str, overrides: Sequence[str], *, with_hydra: bool = Fa
                 OmegaConf.resolve(composed)
             return composed
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise ConfigError(_explain(name, overrides, error)) from error
+        raise ConfigError(_explain(name, overrides, error, explain or unknown_key)) from error
 
 
 def keys(config: DictConfig, prefix: str = "") -> list[str]:
@@ -57,15 +62,6 @@ def keys(config: DictConfig, prefix: str = "") -> list[str]:
         path = prefix + str(name)
         found += [path, *keys(value, path + ".")] if OmegaConf.is_dict(value) else [path]
     return found
-
-
-@cache
-def foreign_keys(task: str) -> dict[str, str]:
-    """Of every key that runs of this task do not have: the task that it belongs to. Sections come after their keys."""
-    of_all = keys(read_yaml(config_folder() / "train.yaml"))
-    by_task = {name: keys(read_yaml(config_folder() / "task" / f"{name}.yaml")) for name in TASKS}
-    shared = {*of_all, *by_task.pop(task)}
-    return {key: name for name in by_task for key in reversed(by_task[name]) if key not in shared}
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -115,7 +111,9 @@ def _with_folders(name: str, overrides: Sequence[str], stack: ExitStack) -> list
     return [f"hydra.searchpath=[{','.join(quoted(f'file://{place}') for place in places)}]", *rest]
 
 
-def _explain(name: str, overrides: Sequence[str], error: Exception) -> str:
+def _explain(
+    name: str, overrides: Sequence[str], error: Exception, explain: Callable[[str, Sequence[str]], str]
+) -> str:
     """Hydra's message, and for an unknown key or option the nearest that there are."""
     message = str(error).strip().splitlines()[0]
     if isinstance(error, OverrideParseException):
@@ -127,13 +125,8 @@ def _explain(name: str, overrides: Sequence[str], error: Exception) -> str:
         near = did_you_mean(wanted.group(1).rpartition("/")[2], found) if wanted else "."
         return f"{message}{near} Allowed: {', '.join(found)}" if found else message
     key = unknown.group(1)
-    if name == "train":
-        task = value_of(overrides, "task")
-        owner = None if task is None else foreign_keys(task).get(key)
-        if task is not None and owner is not None:
-            return of_another_task(key, owner, task)
     groups = [o for o in overrides if key_of(o) != key and any((folder / key_of(o)).is_dir() for folder in folders())]
-    return unknown_key(key, keys(compose_groups(name, groups)))
+    return explain(key, keys(compose_groups(name, groups)))
 
 
 def _explain_syntax(override: str, message: str) -> str:
@@ -142,17 +135,24 @@ def _explain_syntax(override: str, message: str) -> str:
     return f"{override}: {message}. Quote values that contain '=' or spaces: 'common=[\"data=toys\"]'"
 
 
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """Return ``; did you mean A or B?``, or a full stop where no known name is near."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+def did_you_mean(name: str, known: Sequence[str], others: Sequence[str] = ()) -> str:
+    """Return ``; did you mean A or B?``, or a full stop where no known name is near.
+
+    Args:
+        name: what was given.
+        known: allowed names. A key of another section with the same last part is nearer than any misspelling.
+        others: names that are only suggested for their last part.
+    """
+    near = _same_last_part(name, known) or _same_last_part(name, others)
+    near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     return f"; did you mean {' or '.join(near)}?" if near else "."
 
 
-def unknown_key(key: str, known: Sequence[str]) -> str:
-    """The message for a key that there is not."""
-    return f"{key}: unknown key{did_you_mean(key, known)} All keys: --print-config"
+def _same_last_part(name: str, known: Sequence[str]) -> list[str]:
+    last = name.rpartition(".")[2]
+    return difflib.get_close_matches(name, [key for key in known if key.rpartition(".")[2] == last], n=3, cutoff=0.0)
 
 
-def of_another_task(key: str, owner: str, task: str) -> str:
-    """The message for a key that belongs to another task than the run's."""
-    return f"{key}: is a setting of {TASKS[owner].title} alone; the model of this run is one of {TASKS[task].title}"
+def unknown_key(key: str, known: Sequence[str], others: Sequence[str] = ()) -> str:
+    """Return the message for a key that does not exist; see `did_you_mean`."""
+    return f"{key}: unknown key{did_you_mean(key, known, others)} All keys: --print-config"

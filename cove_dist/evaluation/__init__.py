@@ -3,7 +3,6 @@
 from cove_dist.evaluation.classification import AUC, BinnedAUC, LogLoss
 from cove_dist.evaluation.ctr import CTRMetrics
 from cove_dist.evaluation.frequency import FrequencyGroups, FrequencyMetrics, Groups
-from cove_dist.evaluation.names import metric_names
 from cove_dist.evaluation.ranking import UserRanking
 from cove_dist.evaluation.sequential import ListCompletion
 from cove_dist.evaluation.top_k import Coverage, TopK
@@ -22,5 +21,4 @@ __all__ = [
     "TopK",
     "UserRanking",
     "WholeGroups",
-    "metric_names",
 ]

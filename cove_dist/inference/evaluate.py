@@ -13,9 +13,8 @@ from cove_dist.config.composition import load_settings
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import ConfigError
 from cove_dist.inference.checkpoints import find_checkpoint
-from cove_dist.metrics_files import Evaluated, protocol_record
+from cove_dist.metrics_files import Evaluated
 from cove_dist.runs import load_saved_run
-from cove_dist.tasks.ctr.evaluator import PredictionWriter, ctr_loader, evaluate, score
 from cove_dist.tasks.frequency import frequency_groups
 from cove_dist.tasks.registry import task_of
 from cove_dist.training.build import build, describe_model
@@ -33,7 +32,7 @@ class EvaluateConfig:
     checkpoint: Literal["best", "newest"]
     device: Literal["auto", "cpu", "cuda"]
     batch_size: PositiveInt | None
-    by_frequency: bool
+    by_frequency: bool | None
     save_predictions: bool
 
 
@@ -47,8 +46,11 @@ def evaluate_run(overrides: Sequence[str]) -> Evaluated | None:
     config, folder = load_saved_run(request.run)
     if request.batch_size is not None:
         config = replace(config, trainer=replace(config.trainer, evaluation_batch_size=request.batch_size))
-    if request.save_predictions and not task_of(config).saves_predictions:
+    task = task_of(config)
+    if request.save_predictions and not task.saves_predictions:
         raise ConfigError("save_predictions = true: for CTR models; recommendations: cove recommend")
+    if request.by_frequency and not task.by_frequency:
+        raise ConfigError(f"by_frequency = true: {task.title} have no metrics by frequency; allowed: null, false")
     schema = Schema.load(config.data.path)
     schema.require_split(request.split)
     with process_group(request.device) as runtime:
@@ -64,15 +66,14 @@ def describe_evaluation(
     config: RunConfig, schema: Schema, request: EvaluateConfig, checkpoint: Path, metrics: dict[str, float]
 ) -> Evaluated:
     """Return the metrics with all that must agree between runs that are compared."""
-    task, evaluation, split = task_of(config).name, config.evaluation, request.split
-    protocol, rankings = evaluation.protocol(task, schema), evaluation.rankings(split)
+    split = request.split
     return Evaluated(
         split=split,
         kind=request.checkpoint,
         checkpoint=checkpoint.name,
         step=read_meta(checkpoint).step,
         best_by=config.trainer.early_stopping.metric if request.checkpoint == "best" else None,
-        protocol=protocol_record(task, protocol, evaluation.ndcg_at, evaluation.hit_rate_at, rankings),
+        protocol=task_of(config).protocol(config, schema, split).record(),
         data=split_fingerprint(config.data.path, schema, split),
         metrics={name: value if math.isfinite(value) else None for name, value in metrics.items()},
     )
@@ -86,14 +87,13 @@ def evaluate_here(
     trainable = build(config, schema, runtime, config.trainer.rank_evaluation_batch_size(runtime.world_size))
     load_model(checkpoint, trainable, describe_model(config, schema))
     task, groups = task_of(config), {}
-    if request.by_frequency and task.by_frequency:
+    if request.by_frequency is not False and task.by_frequency:
         groups = frequency_groups(config, schema, runtime)
     if not request.save_predictions:
         return task.build_evaluator(config, schema, request.split, runtime, groups)(trainable.model), checkpoint
-    scored = score(trainable.model, ctr_loader(config, schema, request.split, runtime), runtime.device)
     with replaced_folder(folder / predictions_folder(request), runtime) as target:
-        writer = PredictionWriter(target / f"part-{runtime.rank:05d}.parquet", Path(config.data.path), schema)
-        return evaluate(writer.write(scored), config.evaluation, runtime.device, groups), checkpoint
+        evaluator = task.build_saving_evaluator(config, schema, request.split, runtime, groups, target)
+        return evaluator(trainable.model), checkpoint
 
 
 def predictions_folder(request: EvaluateConfig) -> str:

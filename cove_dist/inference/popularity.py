@@ -15,11 +15,11 @@ from omegaconf import OmegaConf
 from cove_dist.config import DataConfig, settings
 from cove_dist.config.composition import check, compose_yaml
 from cove_dist.evaluation.positions import Positions
-from cove_dist.evaluation.protocol import protocol_of
 from cove_dist.evaluation.sequential import NOTHING, ListCompletion, first_occurrences
-from cove_dist.metrics_files import Evaluated, protocol_record
+from cove_dist.metrics_files import Evaluated
 from cove_dist.runs import SUMMARY_FILE, save_config
 from cove_dist.tasks.sequential.build import halves_of
+from cove_dist.tasks.sequential.config import SequentialEvaluationConfig
 from cove_dist.tasks.sequential.padding import Slots
 from cove_dist.types import PositiveInt, Text
 from data_pipeline.fingerprint import split_fingerprint
@@ -42,6 +42,11 @@ class PopularityConfig:
     batch_size: PositiveInt
     output: Text | None
 
+    @property
+    def evaluation(self) -> SequentialEvaluationConfig:
+        """The settings of evaluation, as a run of the sequential task has them."""
+        return SequentialEvaluationConfig(self.ndcg_at, self.hit_rate_at, self.exclude_seen)
+
 
 def evaluate_popularity(overrides: Sequence[str]) -> Evaluated:
     """Rank the items of training by how often they occur, and write the metrics; returns what the file holds.
@@ -62,14 +67,13 @@ def evaluate_popularity(overrides: Sequence[str]) -> Evaluated:
     metrics = popularity_metrics(request, schema)
     folder = Path(request.output or f"runs/{request.data.name}_popularity")
     folder.mkdir(parents=True, exist_ok=True)
-    protocol = protocol_of("sequential", schema, exclude_seen=request.exclude_seen)
     evaluated = Evaluated(
         split=request.split,
         kind=None,
         checkpoint=None,
         step=None,
         best_by=None,
-        protocol=protocol_record("sequential", protocol, request.ndcg_at, request.hit_rate_at),
+        protocol=request.evaluation.protocol(schema).record(),
         data=split_fingerprint(request.data.path, schema, request.split),
         metrics=metrics,
     )
@@ -82,7 +86,7 @@ def evaluate_popularity(overrides: Sequence[str]) -> Evaluated:
 def popularity_metrics(request: PopularityConfig, schema: Schema) -> dict[str, float]:
     counts = torch.from_numpy(item_counts(request.data.path, schema))
     metrics = ListCompletion(request.ndcg_at, request.hit_rate_at, len(counts), schema.longest_target)
-    exclude_seen = protocol_of("sequential", schema, exclude_seen=request.exclude_seen).exclude_seen
+    exclude_seen = request.evaluation.protocol(schema).exclude_seen
     for batch in build_loader(request.data.path, schema, request.split, request.batch_size):
         targets = Slots.of(batch.ids[TARGET].lengths()).pad(batch.ids[TARGET].values(), fill=NOTHING)
         seen = Slots.of(batch.ids[INPUT].lengths()).pad(batch.ids[INPUT].values(), fill=NOTHING)

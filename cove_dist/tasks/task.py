@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from torch import nn
 
 from cove_dist.config import RunConfig
+from cove_dist.config.rules import Rule
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import Groups
+from cove_dist.evaluation.protocol import Protocol
 from data_pipeline.schema import Schema
 
 if TYPE_CHECKING:
@@ -19,43 +22,52 @@ if TYPE_CHECKING:
     from data_pipeline.streaming.loader import StreamLoader
 
 Evaluator = Callable[[nn.Module], dict[str, float]]  # of one split; a collective call
+C = TypeVar("C", bound=RunConfig)
 
 
-class Task(ABC):
-    """One task. Its methods import TorchRec when they are called, so that composing a configuration stays quick.
+class Task(ABC, Generic[C]):
+    """One task, for the configuration ``C`` of its runs.
+
+    Its methods import TorchRec when they are called, so that composing a configuration stays quick.
 
     Attributes:
         name: The name by which a model's class, ``configs/task`` and ``configs/trainer`` refer to the task.
         title: The name in messages.
-        section: The section of the configuration that only this task has, if any.
+        config: The class of its runs' configurations, which has the sections that only this task has.
+        rules: Conditions on which settings of these sections act.
+        renamed: Sections that saved configurations of earlier versions have, and their names now.
         by_frequency: Whether metrics are computed for groups of ids by frequency as well.
+        classifies_codes: Whether ``quantizer.omega_c`` applies.
         saves_predictions: Whether an evaluation can write the score of every row.
         recommends: Whether ``cove recommend`` serves the models of the task.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
-    section: ClassVar[str | None] = None
+    config: type[C]
+    rules: tuple[Rule[C], ...] = ()
+    renamed: ClassVar[Mapping[str, str]] = {}
     by_frequency: ClassVar[bool] = True
+    classifies_codes: ClassVar[bool] = False
     saves_predictions: ClassVar[bool] = False
     recommends: ClassVar[bool] = False
 
     @abstractmethod
-    def build_model(self, config: RunConfig, schema: Schema) -> TaskModel:
+    def build_model(self, config: C, schema: Schema) -> TaskModel:
         """Build the model, with tables on the meta device, from torch's global generator."""
 
     @abstractmethod
-    def build_training_loader(self, config: RunConfig, schema: Schema, runtime: DistributedContext) -> StreamLoader:
+    def build_training_loader(self, config: C, schema: Schema, runtime: DistributedContext) -> StreamLoader:
         """Build the loader of this rank's training batches."""
 
     @abstractmethod
     def build_evaluator(
-        self, config: RunConfig, schema: Schema, split: str, runtime: DistributedContext, groups: Groups
+        self, config: C, schema: Schema, split: str, runtime: DistributedContext, groups: Groups
     ) -> Evaluator:
         """Build a pass over a split that returns the metrics; ``groups`` of ids are for tasks ``by_frequency``."""
 
     def build_epoch_hook(
-        self, config: RunConfig, schema: Schema, runtime: DistributedContext, model: TaskModel, loader: StreamLoader
+        self, config: C, schema: Schema, runtime: DistributedContext, model: TaskModel, loader: StreamLoader
     ) -> EpochHook | None:
         """Build what happens at the start of every training epoch, if anything.
 
@@ -66,28 +78,54 @@ class Task(ABC):
         """
         return None
 
-    def signature(self, config: RunConfig) -> dict[str, Any]:
+    def build_saving_evaluator(
+        self, config: C, schema: Schema, split: str, runtime: DistributedContext, groups: Groups, folder: Path
+    ) -> Evaluator:
+        """Build an evaluator that also writes the score of every row into a folder; of tasks that save predictions."""
+        raise NotImplementedError(f"{self.name}: saves no predictions")
+
+    @abstractmethod
+    def metric_names(self, config: C, split: str, schema: Schema | None = None) -> list[str]:
+        """Return the names of a split's metrics, as metrics files have them.
+
+        Args:
+            config: Of a run.
+            split: ``validation`` or ``test``.
+            schema: Of the data; None: return the metrics that runs have with any data.
+        """
+
+    @abstractmethod
+    def protocol(self, config: C, schema: Schema, split: str) -> Protocol:
+        """Return how a split is ranked: what must agree between metrics that are compared.
+
+        Raises:
+            ConfigError: The data do not have what the settings of evaluation need.
+        """
+
+    def signature(self, config: C) -> dict[str, Any]:
         """Return what must agree, besides the model, tables and codebooks, for a checkpoint to fit."""
         return {}
 
-    def check(self, config: RunConfig) -> None:
+    def check(self, config: C) -> None:
         """Refuse settings that the task does not support.
 
         Raises:
-            ConfigError: The section of the task is missing, or a setting is not supported.
+            ConfigError: A setting is not supported, or early stopping watches a metric that the task does not have.
         """
-        if self.section is not None and getattr(config, self.section) is None:
-            raise ConfigError(f"{self.section}: missing")
-        self.check_quantizer(config)
+        omega_c = config.quantizer.omega_c
+        if omega_c and not self.classifies_codes:
+            raise ConfigError(
+                f"quantizer.omega_c = {omega_c}: codes are not classified in the task {self.name}; allowed: 0"
+            )
+        metrics = self.metric_names(config, "validation")
+        config.trainer.early_stopping.check(metrics, f"the task {self.name}")
 
-    def check_quantizer(self, config: RunConfig) -> None:
-        """Refuse quantizer settings that the task does not support.
+    def check_data(self, config: C, schema: Schema) -> None:
+        """Refuse settings of evaluation that do not fit the data, before training.
 
         Raises:
             ConfigError: The message names the key and what is allowed.
         """
-        if config.quantizer.omega_c:
-            raise ConfigError(
-                f"quantizer.omega_c = {config.quantizer.omega_c}: codes are classified where lists are continued, not"
-                f" in the task {self.name}; allowed: 0"
-            )
+        metrics = self.metric_names(config, "validation", schema)
+        config.trainer.early_stopping.check(metrics, f"the data {schema.name}")
+        self.protocol(config, schema, "validation")

@@ -64,7 +64,7 @@ class Trainer:
         self.position = Progress()
         self.stopped_by = 0  # the number of the signal that ended `train` before the run was done
         task = task_of(config)
-        config.check_evaluation(task.name, schema)
+        task.check_data(config, schema)
         self.train_loader = task.build_training_loader(config, schema, runtime)
         self.evaluator = build_validation(config, schema, runtime)
         self.trainable = build(config, schema, runtime, config.trainer.rank_batch_size(runtime.world_size))

@@ -13,6 +13,7 @@ from cove_dist.experiments.grid import GridConfig, cells_of, load_grid
 from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.search import load_search, sampled
 from cove_dist.experiments.studies import PairStudy
+from cove_dist.tasks.registry import task_of
 
 GRIDS = sorted(path.stem for path in (config_folder() / "grid").glob("*.yaml"))
 SEARCHES = sorted(path.stem for path in (config_folder() / "search").glob("*.yaml"))
@@ -32,10 +33,11 @@ def test_every_cell_of_every_shipped_grid_is_composed(name: str) -> None:
     for cell in cells:
         if cell.seed == grid.seeds[0]:  # the others differ in the seed alone
             config, _ = load_run_config(cell.overrides)
-            task = config.model.kind.task
             assert config.output == str(cell.folder)
             for split in grid.splits:
-                assert {metric.split("/")[0] for metric in grid.metrics} <= set(config.evaluation.metrics(task, split))
+                assert {metric.split("/")[0] for metric in grid.metrics} <= set(
+                    task_of(config).metric_names(config, split)
+                )
 
 
 @pytest.mark.parametrize("name", GRIDS)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cove_dist.config import RunConfig
 from cove_dist.embeddings.tables import build_unpooled
 from cove_dist.errors import ConfigError
 from cove_dist.models.cf.base import Recommender
+from cove_dist.tasks.cf.config import CFRunConfig
 from cove_dist.tasks.cf.graph import GraphObjective
 from cove_dist.tasks.cf.hardest import HardestOf
 from cove_dist.tasks.cf.model import CFModel, CFObjective
@@ -24,7 +24,7 @@ from data_pipeline.streaming.transforms import (
 )
 
 
-def build_cf_model(config: RunConfig, schema: Schema) -> CFModel:
+def build_cf_model(config: CFRunConfig, schema: Schema) -> CFModel:
     """The model of a configuration: tables on meta, everything else initialized from torch's global generator.
 
     Raises:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext, batches_of_block, world
 from cove_dist.embeddings.lookup import look_up
 from cove_dist.quantization import CascadedQuantizer
@@ -18,6 +17,7 @@ from cove_dist.quantization.kmeans import kmeans
 from cove_dist.quantization.replicas import ALONE, generator
 from cove_dist.quantization.search import nearest_code
 from cove_dist.tasks.base import TaskModel
+from cove_dist.tasks.cf.config import CFRunConfig
 from cove_dist.tasks.cf.model import CFModel
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.categories import ItemCategories
@@ -30,7 +30,7 @@ _KMEANS, _RANDOM = 1, 2  # second word of a seed
 
 
 def build_category_renewal(
-    config: RunConfig, schema: Schema, runtime: DistributedContext, model: TaskModel, loader: StreamLoader
+    config: CFRunConfig, schema: Schema, runtime: DistributedContext, model: TaskModel, loader: StreamLoader
 ) -> CategoryRenewal | None:
     """Build the renewal of a run, or None where ``negatives.category_share`` is 0."""
     settings = config.negatives

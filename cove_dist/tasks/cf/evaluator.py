@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from cove_dist.config import RANKING_PREFIX, EvaluationConfig, RunConfig
 from cove_dist.distributed import DistributedContext, batches_of_block, world
 from cove_dist.evaluation.checks import FiniteScores
 from cove_dist.evaluation.frequency import GROUPS, Groups
 from cove_dist.evaluation.positions import Positions
 from cove_dist.evaluation.top_k import Coverage, TopK, UserCount
 from cove_dist.models.cf.base import Recommender
+from cove_dist.tasks.cf.config import RANKING_PREFIX, CFEvaluationConfig, CFRunConfig
 from cove_dist.tasks.cf.loaders import candidate_loader
 from cove_dist.tasks.cf.retrieval import TopKRetriever
 from cove_dist.tasks.cf.vectors import Vectors, vectors_of
@@ -29,7 +29,7 @@ Evaluate = Callable[[Recommender, Vectors], dict[str, float]]
 
 
 def build_cf_evaluator(
-    config: RunConfig,
+    config: CFRunConfig,
     schema: Schema,
     split: str,
     runtime: DistributedContext,
@@ -76,7 +76,7 @@ class SampledRanking:
     def __init__(
         self,
         loader: StreamLoader,
-        config: EvaluationConfig,
+        config: CFEvaluationConfig,
         groups: Groups,
         runtime: DistributedContext,
     ) -> None:
@@ -121,7 +121,7 @@ class SampledRanking:
 class RowMetrics:
     """The metrics of rows that each rank one positive, and how many rows and users there are."""
 
-    def __init__(self, config: EvaluationConfig, device: torch.device) -> None:
+    def __init__(self, config: CFEvaluationConfig, device: torch.device) -> None:
         self._top_k = TopK(config.ndcg_at, config.hit_rate_at).to(device)
         self._users = UserCount().to(device)
 
@@ -152,7 +152,7 @@ class FullRanking:
     """
 
     def __init__(
-        self, config: RunConfig, schema: Schema, split: str, batch_size: int, runtime: DistributedContext
+        self, config: CFRunConfig, schema: Schema, split: str, batch_size: int, runtime: DistributedContext
     ) -> None:
         folder, self._runtime = config.data.path, runtime
         self._batch_size = batch_size

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.models.cf.base import Recommender
 from cove_dist.tasks.cf.build import check_data, interactions
+from cove_dist.tasks.cf.config import CFRunConfig
 from cove_dist.tasks.loaders import evaluation_loader, training_loader
 from data_pipeline.history import History
 from data_pipeline.schema import ATTRIBUTES, Schema
@@ -16,7 +16,7 @@ from data_pipeline.streaming.loader import StreamLoader
 from data_pipeline.streaming.transforms import DrawEdges, DrawNegatives, RowBlocks, RowTransform
 
 
-def cf_training_loader(config: RunConfig, schema: Schema, runtime: DistributedContext) -> StreamLoader:
+def cf_training_loader(config: CFRunConfig, schema: Schema, runtime: DistributedContext) -> StreamLoader:
     """Positives, with negatives drawn for each, and what else the model learns from."""
     head_class = config.model.kind_of(Recommender)
     check_data(head_class, schema)
@@ -42,7 +42,7 @@ def cf_training_loader(config: RunConfig, schema: Schema, runtime: DistributedCo
     return training_loader(config, schema, runtime, transforms)
 
 
-def candidate_loader(config: RunConfig, schema: Schema, split: str, runtime: DistributedContext) -> StreamLoader:
+def candidate_loader(config: CFRunConfig, schema: Schema, split: str, runtime: DistributedContext) -> StreamLoader:
     """Rows of validation or test with their candidates.
 
     Raises:

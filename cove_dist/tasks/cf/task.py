@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import Groups
+from cove_dist.evaluation.protocol import Protocol
+from cove_dist.models.cf.base import Recommender
+from cove_dist.tasks.cf.config import RULES, CFRunConfig
 from cove_dist.tasks.task import Evaluator, Task
 from data_pipeline.schema import Schema
 
@@ -17,15 +19,16 @@ if TYPE_CHECKING:
     from data_pipeline.streaming.loader import StreamLoader
 
 
-class CFTask(Task):
+class CFTask(Task[CFRunConfig]):
     """Positives of implicit feedback, ranked among candidates or all items."""
 
-    name = "cf"
+    name: ClassVar[str] = Recommender.task
     title = "collaborative filtering"
-    section = "negatives"
+    config = CFRunConfig
+    rules = RULES
     recommends = True
 
-    def check(self, config: RunConfig) -> None:
+    def check(self, config: CFRunConfig) -> None:
         """See `Task.check`; category negatives by the quantizer need one of items, with the level."""
         super().check(config)
         settings = config.negatives
@@ -43,26 +46,36 @@ class CFTask(Task):
                 f" the indices of quantizer.item_levels = {list(levels)}"
             )
 
-    def build_model(self, config: RunConfig, schema: Schema) -> CFModel:
+    def build_model(self, config: CFRunConfig, schema: Schema) -> CFModel:
         from cove_dist.tasks.cf.build import build_cf_model
 
         return build_cf_model(config, schema)
 
-    def build_training_loader(self, config: RunConfig, schema: Schema, runtime: DistributedContext) -> StreamLoader:
+    def build_training_loader(self, config: CFRunConfig, schema: Schema, runtime: DistributedContext) -> StreamLoader:
         from cove_dist.tasks.cf.loaders import cf_training_loader
 
         return cf_training_loader(config, schema, runtime)
 
     def build_epoch_hook(
-        self, config: RunConfig, schema: Schema, runtime: DistributedContext, model: TaskModel, loader: StreamLoader
+        self, config: CFRunConfig, schema: Schema, runtime: DistributedContext, model: TaskModel, loader: StreamLoader
     ) -> EpochHook | None:
         from cove_dist.tasks.cf.categories import build_category_renewal
 
         return build_category_renewal(config, schema, runtime, model, loader)
 
     def build_evaluator(
-        self, config: RunConfig, schema: Schema, split: str, runtime: DistributedContext, groups: Groups
+        self, config: CFRunConfig, schema: Schema, split: str, runtime: DistributedContext, groups: Groups
     ) -> Evaluator:
         from cove_dist.tasks.cf.evaluator import build_cf_evaluator
 
         return build_cf_evaluator(config, schema, split, runtime, groups)
+
+    def metric_names(self, config: CFRunConfig, split: str, schema: Schema | None = None) -> list[str]:
+        return config.evaluation.metric_names(split)
+
+    def protocol(self, config: CFRunConfig, schema: Schema, split: str) -> Protocol:
+        return config.evaluation.protocol(split)
+
+    def check_data(self, config: CFRunConfig, schema: Schema) -> None:
+        super().check_data(config, schema)
+        config.evaluation.check_candidates(schema)

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from cove_dist.config import EvaluationConfig, RunConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.evaluation import CTRMetrics, FrequencyMetrics, Groups
+from cove_dist.tasks.ctr.config import CTREvaluationConfig, CTRRunConfig
 from cove_dist.tasks.ctr.model import Predictions
 from cove_dist.tasks.loaders import evaluation_loader
 from data_pipeline.batch import Batch
@@ -57,29 +57,48 @@ def _without_requests(batch: Batch) -> tuple[Batch, torch.Tensor | None]:
     return replace(batch, ids=ids), requests.values()
 
 
-def ctr_loader(config: RunConfig, schema: Schema, split: str, runtime: DistributedContext) -> StreamLoader:
+def ctr_loader(config: CTRRunConfig, schema: Schema, split: str, runtime: DistributedContext) -> StreamLoader:
     """Load a split for evaluation: all rows of a user on one rank, with their requests where these are ranked.
 
     Raises:
         ConfigError: requests are to be ranked, and the data have none.
     """
-    if config.evaluation.protocol("ctr", schema).group_by == REQUEST:
+    if config.evaluation.protocol(schema).group_by == REQUEST:
         requests = Categorical(REQUEST, num_ids=schema.requests, num_seen=schema.requests)
         schema = replace(schema, categorical=(*schema.categorical, requests))
     return evaluation_loader(config, schema, split, runtime)
 
 
 def build_ctr_evaluator(
-    config: RunConfig, schema: Schema, split: str, runtime: DistributedContext, groups: Groups
+    config: CTRRunConfig,
+    schema: Schema,
+    split: str,
+    runtime: DistributedContext,
+    groups: Groups,
+    predictions: Path | None = None,
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """A pass over a split with a model, which returns the metrics. Building it and calling it are collective."""
+    """Build a pass over a split with a model, which returns the metrics. Building it and calling it are collective.
+
+    Args:
+        config, schema, split, runtime: of the run.
+        groups: of ids, for which the metrics are computed as well.
+        predictions: folder for the score of every row, one part per rank; None: write none.
+    """
     loader = ctr_loader(config, schema, split, runtime)
-    return lambda model: evaluate(score(model, loader, runtime.device), config.evaluation, runtime.device, groups)
+
+    def evaluate_model(model: nn.Module) -> dict[str, float]:
+        scored = score(model, loader, runtime.device)
+        if predictions is not None:
+            path = predictions / f"part-{runtime.rank:05d}.parquet"
+            scored = PredictionWriter(path, Path(config.data.path), schema).write(scored)
+        return evaluate(scored, config.evaluation, runtime.device, groups)
+
+    return evaluate_model
 
 
 def evaluate(
     scored: Iterable[Scored],
-    config: EvaluationConfig,
+    config: CTREvaluationConfig,
     device: torch.device,
     by_frequency: Groups,
 ) -> dict[str, float]:

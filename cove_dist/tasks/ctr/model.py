@@ -13,12 +13,12 @@ from torch import nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
-from cove_dist.config import RunConfig
 from cove_dist.config.checks import refuse_unused
 from cove_dist.embeddings.tables import FieldReader, bag_columns, build_bags
 from cove_dist.models.ctr.base import CTRHead
 from cove_dist.quantization import CascadedQuantizer
 from cove_dist.tasks.base import EntityLookup
+from cove_dist.tasks.ctr.config import CTRRunConfig
 from cove_dist.tasks.quantizers import build_quantizers
 from data_pipeline.batch import Batch
 from data_pipeline.schema import Schema
@@ -107,7 +107,7 @@ def entity_positions(schema: Schema) -> dict[str, int]:
     return {role: names.index(schema.entity(role).name) for role in ("user", "item")}
 
 
-def build_ctr_model(config: RunConfig, schema: Schema) -> CTRModel:
+def build_ctr_model(config: CTRRunConfig, schema: Schema) -> CTRModel:
     """The model of a configuration: tables on meta, everything else initialized from torch's global generator.
 
     Raises:

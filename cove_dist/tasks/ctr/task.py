@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
-from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.evaluation import Groups
+from cove_dist.evaluation.protocol import Protocol
+from cove_dist.models.ctr.base import CTRHead
+from cove_dist.tasks.ctr.config import CTRRunConfig
 from cove_dist.tasks.task import Evaluator, Task
 from data_pipeline.schema import Schema
 
@@ -15,26 +18,46 @@ if TYPE_CHECKING:
     from data_pipeline.streaming.loader import StreamLoader
 
 
-class CTRTask(Task):
+class CTRTask(Task[CTRRunConfig]):
     """Labelled examples, scored one by one."""
 
-    name = "ctr"
+    name: ClassVar[str] = CTRHead.task
     title = "click-through rate models"
+    config = CTRRunConfig
     saves_predictions = True
 
-    def build_model(self, config: RunConfig, schema: Schema) -> CTRModel:
+    def build_model(self, config: CTRRunConfig, schema: Schema) -> CTRModel:
         from cove_dist.tasks.ctr.model import build_ctr_model
 
         return build_ctr_model(config, schema)
 
-    def build_training_loader(self, config: RunConfig, schema: Schema, runtime: DistributedContext) -> StreamLoader:
+    def build_training_loader(self, config: CTRRunConfig, schema: Schema, runtime: DistributedContext) -> StreamLoader:
         from cove_dist.tasks.loaders import training_loader
 
         return training_loader(config, schema, runtime)
 
     def build_evaluator(
-        self, config: RunConfig, schema: Schema, split: str, runtime: DistributedContext, groups: Groups
+        self, config: CTRRunConfig, schema: Schema, split: str, runtime: DistributedContext, groups: Groups
     ) -> Evaluator:
         from cove_dist.tasks.ctr.evaluator import build_ctr_evaluator
 
         return build_ctr_evaluator(config, schema, split, runtime, groups)
+
+    def build_saving_evaluator(
+        self,
+        config: CTRRunConfig,
+        schema: Schema,
+        split: str,
+        runtime: DistributedContext,
+        groups: Groups,
+        folder: Path,
+    ) -> Evaluator:
+        from cove_dist.tasks.ctr.evaluator import build_ctr_evaluator
+
+        return build_ctr_evaluator(config, schema, split, runtime, groups, folder)
+
+    def metric_names(self, config: CTRRunConfig, split: str, schema: Schema | None = None) -> list[str]:
+        return config.evaluation.metric_names()
+
+    def protocol(self, config: CTRRunConfig, schema: Schema, split: str) -> Protocol:
+        return config.evaluation.protocol(schema)

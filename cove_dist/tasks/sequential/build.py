@@ -7,7 +7,6 @@ import logging
 import numpy as np
 import torch
 
-from cove_dist.config import RunConfig
 from cove_dist.embeddings.tables import build_unpooled
 from cove_dist.errors import ConfigError
 from cove_dist.models.layers.two_stage import TwoStageClassifier
@@ -15,6 +14,7 @@ from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.quantization import CodeClassifier
 from cove_dist.tasks.quantizers import build_quantizers
 from cove_dist.tasks.sequential.categories import ItemCategories, read_categories
+from cove_dist.tasks.sequential.config import SequentialRunConfig
 from cove_dist.tasks.sequential.model import ObjectiveSettings, SequentialObjective, SequentialRecommender
 from data_pipeline.schema import INPUT, OWNER, TARGET, Categorical, Schema
 from data_pipeline.streaming.transforms import RowTransform, list_column
@@ -29,7 +29,7 @@ from data_pipeline.streaming.vocabulary import (
 logger = logging.getLogger(__name__)
 
 
-def build_list_model(config: RunConfig, schema: Schema) -> SequentialRecommender:
+def build_list_model(config: SequentialRunConfig, schema: Schema) -> SequentialRecommender:
     """The model of a configuration: tables on meta, everything else initialized from torch's global generator.
 
     Raises:
@@ -66,7 +66,9 @@ def build_list_model(config: RunConfig, schema: Schema) -> SequentialRecommender
     return SequentialRecommender(tables, objective)
 
 
-def build_categories(config: RunConfig, schema: Schema) -> tuple[ItemCategories | None, TwoStageClassifier | None]:
+def build_categories(
+    config: SequentialRunConfig, schema: Schema
+) -> tuple[ItemCategories | None, TwoStageClassifier | None]:
     """Ready-made categories, and the classifier of them or of the coarsest codes; each None if not asked for."""
     dim, categories = config.embeddings.dim, None
     if config.sequential.categories is not None:
@@ -77,7 +79,7 @@ def build_categories(config: RunConfig, schema: Schema) -> tuple[ItemCategories 
     return categories, TwoStageClassifier(dim, count)
 
 
-def settings(config: RunConfig) -> ObjectiveSettings:
+def settings(config: SequentialRunConfig) -> ObjectiveSettings:
     return ObjectiveSettings(
         config.sequential.softmax,
         config.sequential.fuse_output,
@@ -86,15 +88,9 @@ def settings(config: RunConfig) -> ObjectiveSettings:
         config.sequential.curriculum_steps,
         config.quantizer.omega_q,
         config.quantizer.omega_c,
-        has_item_bias(config),
+        config.has_item_bias,
         getattr(torch, config.trainer.precision),
     )
-
-
-def has_item_bias(config: RunConfig) -> bool:
-    """Whether scores of items have a trained bias: what is asked for, or else what the model's paper has."""
-    asked = config.sequential.item_bias
-    return config.model.kind_of(SequentialModel).item_bias if asked is None else asked
 
 
 def halves_of(schema: Schema) -> tuple[Categorical, Categorical]:
@@ -112,7 +108,7 @@ def halves_of(schema: Schema) -> tuple[Categorical, Categorical]:
     return halves[INPUT], halves[TARGET]
 
 
-def vocabulary_of(config: RunConfig, schema: Schema, rank: int, world_size: int) -> RowTransform:
+def vocabulary_of(config: SequentialRunConfig, schema: Schema, rank: int, world_size: int) -> RowTransform:
     """What lays the vocabulary beside every batch of this rank."""
     item = halves_of(schema)[0]
     if config.sequential.softmax == "sampled":
@@ -122,6 +118,6 @@ def vocabulary_of(config: RunConfig, schema: Schema, rank: int, world_size: int)
     return VocabularyBlock(item, rank, world_size)
 
 
-def probabilities(config: RunConfig, schema: Schema) -> np.ndarray:
+def probabilities(config: SequentialRunConfig, schema: Schema) -> np.ndarray:
     """Of items of training in a sample: float64 ``[num_seen]``."""
     return sampling_probabilities(item_counts(config.data.path, schema), config.sequential.sampled_power)

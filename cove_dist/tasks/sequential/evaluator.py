@@ -7,12 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.evaluation.sequential import NOTHING, ListCompletion, merge_depth_first
 from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.tasks.loaders import evaluation_loader
 from cove_dist.tasks.sequential.catalogue import item_catalogue, owner_table
+from cove_dist.tasks.sequential.config import SequentialRunConfig
 from cove_dist.tasks.sequential.decoding import Request, continue_lists, rank_next
 from cove_dist.tasks.sequential.model import SequentialRecommender
 from cove_dist.tasks.sequential.padding import Slots
@@ -22,11 +22,11 @@ from data_pipeline.schema import INPUT, OWNER, TARGET, Schema
 
 
 def build_list_evaluator(
-    config: RunConfig, schema: Schema, split: str, runtime: DistributedContext
+    config: SequentialRunConfig, schema: Schema, split: str, runtime: DistributedContext
 ) -> Callable[[nn.Module], dict[str, float]]:
     """A pass over a split with a model, which returns the metrics. Building it and calling it are collective."""
     loader = evaluation_loader(config, schema, split, runtime)
-    exclude_seen = config.evaluation.protocol("sequential", schema).exclude_seen
+    exclude_seen = config.evaluation.protocol(schema).exclude_seen
 
     def evaluate(sharded: nn.Module) -> dict[str, float]:
         model: SequentialRecommender = sharded.module
@@ -66,7 +66,7 @@ def add_lists(
         metrics.update(merge_depth_first(ranked, metrics.depth), targets[~single])
 
 
-def list_metrics(config: RunConfig, schema: Schema) -> ListCompletion:
+def list_metrics(config: SequentialRunConfig, schema: Schema) -> ListCompletion:
     settings = config.evaluation
     return ListCompletion(settings.ndcg_at, settings.hit_rate_at, schema.entity("item").num_seen, schema.longest_target)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import Groups
+from cove_dist.evaluation.protocol import Protocol
+from cove_dist.models.sequential.base import SequentialModel
+from cove_dist.tasks.sequential.config import RULES, SequentialRunConfig
 from cove_dist.tasks.task import Evaluator, Task
 from data_pipeline.schema import Schema
 
@@ -16,45 +19,55 @@ if TYPE_CHECKING:
     from data_pipeline.streaming.loader import StreamLoader
 
 
-class SequentialTask(Task):
+class SequentialTask(Task[SequentialRunConfig]):
     """Lists of items, continued from their input halves."""
 
-    name = "sequential"
+    name: ClassVar[str] = SequentialModel.task
     title = "sequential models"
-    section = "sequential"
+    config = SequentialRunConfig
+    rules = RULES
+    renamed: ClassVar[Mapping[str, str]] = {"lists": "sequential"}
     by_frequency = False
+    classifies_codes = True
 
-    def build_model(self, config: RunConfig, schema: Schema) -> SequentialRecommender:
+    def build_model(self, config: SequentialRunConfig, schema: Schema) -> SequentialRecommender:
         from cove_dist.tasks.sequential.build import build_list_model
 
         return build_list_model(config, schema)
 
-    def build_training_loader(self, config: RunConfig, schema: Schema, runtime: DistributedContext) -> StreamLoader:
+    def build_training_loader(
+        self, config: SequentialRunConfig, schema: Schema, runtime: DistributedContext
+    ) -> StreamLoader:
         from cove_dist.tasks.sequential.loaders import list_training_loader
 
         return list_training_loader(config, schema, runtime)
 
     def build_evaluator(
-        self, config: RunConfig, schema: Schema, split: str, runtime: DistributedContext, groups: Groups
+        self, config: SequentialRunConfig, schema: Schema, split: str, runtime: DistributedContext, groups: Groups
     ) -> Evaluator:
         from cove_dist.tasks.sequential.evaluator import build_list_evaluator
 
         return build_list_evaluator(config, schema, split, runtime)
 
-    def signature(self, config: RunConfig) -> dict[str, Any]:
-        from cove_dist.tasks.sequential.build import has_item_bias
+    def metric_names(self, config: SequentialRunConfig, split: str, schema: Schema | None = None) -> list[str]:
+        return config.evaluation.metric_names(schema)
 
+    def protocol(self, config: SequentialRunConfig, schema: Schema, split: str) -> Protocol:
+        return config.evaluation.protocol(schema)
+
+    def signature(self, config: SequentialRunConfig) -> dict[str, Any]:
         return {
             "codebook classification": config.quantizer.omega_c > 0,
-            "bias of items": has_item_bias(config),
+            "bias of items": config.has_item_bias,
             "categories": (config.sequential.categories, config.sequential.two_stage),
         }
 
-    def check_quantizer(self, config: RunConfig) -> None:
+    def check(self, config: SequentialRunConfig) -> None:
+        super().check(config)
         quantizer, sequential = config.quantizer, config.sequential
         if quantizer.user_levels is not None:
             raise ConfigError(
-                f"quantizer.user_levels = {list(quantizer.user_levels)}: lists have items alone to be quantized;"
+                f"quantizer.user_levels = {list(quantizer.user_levels)}: sequential models quantize items only;"
                 " allowed: null (quantizer=cove_items)"
             )
         if sequential.two_stage and sequential.categories is None and quantizer.item_levels is None:

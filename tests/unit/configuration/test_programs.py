@@ -220,6 +220,9 @@ def test_other_flags_are_refused_in_a_line(
         (train, ["experiment=toys_bprfm"], "In 'train': Could not find 'experiment/toys_bprfm'; did you mean"),
         (train, ["model=deepfn"], "In 'train': Could not find 'model/deepfn'; did you mean deepfm"),
         (train, ["trainer.epoch=3"], "trainer.epoch: unknown key; did you mean trainer.epochs"),
+        (train, ["lists.softmax=full"], "lists.softmax: unknown key; did you mean sequential.softmax?"),
+        (train, ["model=sasrec", "+lists.softmax=full"], "lists.softmax: unknown key; did you mean sequential.soft"),
+        (train, ["omega_q=0.5"], "omega_q: unknown key; did you mean quantizer.omega_q?"),
         (train, ["+trainer.epoch=3"], "trainer.epoch: unknown key; did you mean trainer.epochs"),
     ],
 )  # fmt: skip

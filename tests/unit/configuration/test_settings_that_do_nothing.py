@@ -6,6 +6,7 @@ import pytest
 
 from cove_dist.config.composition import load_run_config
 from cove_dist.errors import ConfigError
+from cove_dist.tasks.registry import task_of
 from tests.unit.configuration.schemas import build
 
 COVE, ITEMS = "quantizer=cove", "quantizer=cove_items"
@@ -102,7 +103,8 @@ def test_a_run_has_the_section_of_its_own_task_alone(model: str) -> None:
     config, composed = load_run_config([f"model={model}"])
     own = {"deepfm": set(), "bprmf": {"negatives"}, "sasrec": {"sequential"}}[model]
     assert {"negatives", "sequential"} & set(composed) == own
-    assert {key for key in ("negatives", "sequential") if getattr(config, key) is not None} == own
+    assert {key for key in ("negatives", "sequential") if hasattr(config, key)} == own
+    assert type(config) is task_of(config).config
 
 
 @pytest.mark.parametrize("model", ["bprmf", "neumf", "cfkg"])

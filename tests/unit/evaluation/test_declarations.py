@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torchmetrics import Metric
@@ -23,8 +21,11 @@ from cove_dist.evaluation.declarations import (
     names_of,
     title,
 )
-from cove_dist.evaluation.names import metric_names
 from cove_dist.evaluation.positions import Positions
+from cove_dist.tasks.cf.config import CFEvaluationConfig
+from cove_dist.tasks.ctr.config import CTREvaluationConfig
+from cove_dist.tasks.registry import task_of
+from cove_dist.tasks.sequential.config import SequentialEvaluationConfig
 from data_pipeline.schema import TARGET, Categorical, Schema, Split
 
 KS = (2, 3)
@@ -96,14 +97,21 @@ def test_a_new_family_is_known_everywhere_by_its_declaration_alone() -> None:
 def test_what_evaluators_compute_is_what_is_declared() -> None:
     ctr = CTRMetrics(KS, KS)
     ctr.update(torch.tensor([0.1, 0.2]), torch.tensor([0.0, 1.0]), torch.tensor([0, 0]))
-    assert [name for name in ctr.compute() if is_metric(name)] == metric_names("ctr", KS, KS, ())
+    assert [name for name in ctr.compute() if is_metric(name)] == CTREvaluationConfig(KS, KS).metric_names()
     top_k, coverage = TopK(KS, KS), Coverage(9, KS)
     top_k.update(Positions.of_mask(torch.eye(3)[:1] > 0, 3), torch.tensor([1]))
     coverage.update(torch.tensor([[0, 1, 2]]))
     computed = [*top_k.compute(), *coverage.compute()]
+    of_all = CFEvaluationConfig(KS, KS, rank_validation=("sampled",), rank_test=("full",))
     named = [name for name in computed if is_metric(name)]
-    assert [f"full_{name}" for name in named] == metric_names("cf", KS, KS, ["full"])
-    assert metric_names("cf", KS, KS, ["sampled"]) == [name for name in named if "coverage" not in name]
+    assert [f"full_{name}" for name in named] == of_all.metric_names("test")
+    assert of_all.metric_names("validation") == [name for name in named if "coverage" not in name]
+
+
+def next_items(longest: int) -> Schema:
+    """Data whose longest target half has so many items."""
+    item = Categorical(TARGET, 9, 8, "item", sequence=True, max_length=longest)
+    return Schema(name="toys_next", label=None, categorical=(item,), dense=(), splits={})
 
 
 @pytest.mark.parametrize(("longest", "left_out"), [(1, ("paper", "recall")), (2, ("hr", "paper_ndcg@3", "paper_hr@3"))])
@@ -111,7 +119,9 @@ def test_metrics_that_no_list_of_the_data_can_have_are_not_computed(longest: int
     metrics = ListCompletion(KS, KS, 9, longest)
     metrics.update(torch.tensor([[1, 2, 3]]), torch.tensor([[2, 5][:longest]]))
     computed = metrics.compute()
-    assert [name for name in computed if is_metric(name)] == metric_names("sequential", KS, KS, (), longest)
+    assert [name for name in computed if is_metric(name)] == SequentialEvaluationConfig(KS, KS).metric_names(
+        next_items(longest)
+    )
     assert not any(name.startswith(left_out) for name in computed)
     assert not any(value.isnan() for value in computed.values())
     hits = computed["hr@2"] if longest == 1 else 2 * computed["recall@2"]
@@ -119,17 +129,14 @@ def test_metrics_that_no_list_of_the_data_can_have_are_not_computed(longest: int
 
 
 def test_early_stopping_may_watch_what_the_data_have() -> None:
-    item = Categorical(TARGET, 9, 8, "item", sequence=True, max_length=1)
-    next_item = Schema(name="toys_next", label=None, categorical=(item,), dense=(), splits={})
-    longer = replace(next_item, categorical=(replace(item, max_length=12),))
     lists = ["model=sasrec", "trainer=sequential"]
     config, _ = load_run_config(lists)  # the metric of trainer=sequential is defined for any lists
-    config.check_evaluation("sequential", next_item)
-    config.check_evaluation("sequential", longer)
+    task_of(config).check_data(config, next_items(1))
+    task_of(config).check_data(config, next_items(12))
     config, _ = load_run_config([*lists, "trainer.early_stopping.metric=paper_ndcg@5"])
-    config.check_evaluation("sequential", longer)
+    task_of(config).check_data(config, next_items(12))
     with pytest.raises(ConfigError, match=r"= paper_ndcg@5: allowed are ndcg@1, .* hr@5 \(the data toys_next"):
-        config.check_evaluation("sequential", next_item)
+        task_of(config).check_data(config, next_items(1))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +149,7 @@ def test_candidates_that_the_data_do_not_have_are_refused_before_training(given:
     metric = "trainer.early_stopping.metric=" + ("full_ndcg@10" if "rank_validation" in given else "ndcg@10")
     config, _ = load_run_config(["model=bprmf", metric, *(f"evaluation.{key}=[full]" for key in given)])
     with pytest.raises(ConfigError) as caught:
-        config.check_evaluation("cf", schema)
+        task_of(config).check_data(config, schema)
     lines = str(caught.value).splitlines()
     assert [line.partition(" = ")[0] for line in lines] == [f"evaluation.rank_{split}" for split in refused]
     assert all("toys was prepared without candidates; allowed: [full]" in line for line in lines)

@@ -17,7 +17,6 @@ from cove_dist.config.composition import check_run_config, load_run_config
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import ConfigError
 from cove_dist.tasks.registry import task_of
-from cove_dist.tasks.sequential.build import has_item_bias
 from cove_dist.tasks.sequential.catalogue import item_catalogue
 from cove_dist.tasks.sequential.positions import Embedded, predict_next
 from cove_dist.training.build import TrainState, build, describe_model
@@ -113,12 +112,12 @@ def test_every_item_may_have_a_bias(prepared_lists: Path, runtime: DistributedCo
 def test_the_bias_is_the_papers_unless_said_otherwise(model: str, published: bool) -> None:
     overrides = ["data=aotm", "trainer=sequential", f"model={model}"]
     config, composed = load_run_config(overrides)
-    assert has_item_bias(config) is published
-    assert has_item_bias(load_run_config([*overrides, f"sequential.item_bias={not published}"])[0]) is not published
+    assert config.has_item_bias is published
+    assert load_run_config([*overrides, f"sequential.item_bias={not published}"])[0].has_item_bias is not published
     of_before = OmegaConf.create(
         {**composed, "sequential": {k: v for k, v in composed.sequential.items() if k != "item_bias"}}
     )
-    assert has_item_bias(check_run_config(of_before)) is False
+    assert check_run_config(of_before).has_item_bias is False
 
 
 def test_a_checkpoint_says_whether_it_has_the_bias(prepared_lists: Path) -> None:

@@ -11,9 +11,9 @@ import torch
 from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import process_group
 from cove_dist.evaluation import ListCompletion
-from cove_dist.evaluation.protocol import protocol_of
 from cove_dist.evaluation.sequential import NOTHING
 from cove_dist.inference.popularity import evaluate_popularity, popular_positions
+from cove_dist.tasks.sequential.config import SequentialEvaluationConfig
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import INPUT, TARGET, Categorical, Schema
 from tests.unit.evaluation.ties import expected
@@ -31,7 +31,7 @@ def lists_of(longest: int) -> Schema:
     [(1, None, True), (2, None, False), (1, False, False), (2, True, True), (1, True, True), (12, False, False)],
 )
 def test_the_default_follows_from_the_data(longest: int, setting: bool | None, excluded: bool) -> None:
-    protocol = protocol_of("sequential", lists_of(longest), exclude_seen=setting)
+    protocol = SequentialEvaluationConfig((5,), (5,), setting).protocol(lists_of(longest))
     assert protocol.exclude_seen == excluded
     words = "items of the input are left out" if excluded else "items of the input may be ranked again"
     assert protocol.words == words

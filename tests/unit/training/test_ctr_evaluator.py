@@ -13,13 +13,13 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from cove_dist.config import EvaluationConfig
 from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import FrequencyGroups
 from cove_dist.inference.evaluate import evaluate_run
 from cove_dist.metrics_files import all_metrics
+from cove_dist.tasks.ctr.config import CTREvaluationConfig
 from cove_dist.tasks.ctr.evaluator import Scored, ctr_loader, evaluate
 from cove_dist.training.program import train
 from data_pipeline.errors import DataError
@@ -34,7 +34,7 @@ def test_what_is_undefined_is_named_once(caplog: pytest.LogCaptureFixture) -> No
     ids = torch.tensor([0, 0, 1])
     batch = SimpleNamespace(labels=torch.zeros(3), users=ids, items=ids)
     groups = {"item": FrequencyGroups.from_counts(torch.tensor([5, 6]), 2)}
-    settings = EvaluationConfig(ndcg_at=(3,), hit_rate_at=())
+    settings = CTREvaluationConfig(ndcg_at=(3,), hit_rate_at=())
     with caplog.at_level(logging.WARNING):
         metrics = evaluate([Scored(batch, torch.randn(3), None)], settings, torch.device("cpu"), groups)
     [record] = caplog.records

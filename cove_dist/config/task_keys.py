@@ -1,0 +1,45 @@
+"""Keys that only runs of one task have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from cove_dist.config.yaml_files import keys, read_yaml, unknown_key
+from cove_dist.config_files import config_folder, find_file
+from cove_dist.tasks.registry import TASKS
+
+
+@cache
+def foreign_keys(task: str) -> dict[str, str]:
+    """Return every key that runs of a task do not have, and the task that it belongs to. Sections follow their keys."""
+    of_all = keys(read_yaml(config_folder() / "train.yaml"))
+    files = {name: find_file(f"task/{name}") for name in TASKS}
+    by_task = {name: keys(read_yaml(path)) for name, path in files.items() if path is not None}
+    shared = {*of_all, *by_task.pop(task, [])}
+    return {key: name for name in by_task for key in reversed(by_task[name]) if key not in shared}
+
+
+def explain_key(key: str, known: Sequence[str], task: str) -> str:
+    """Return the message for a key that runs of a task do not have: one of another task, or an unknown one."""
+    foreign = foreign_keys(task)
+    if key not in foreign:
+        return unknown_key(key, known, list(foreign))
+    owner = foreign[key]
+    return f"{key}: is a setting of {TASKS[owner].title} alone; the model of this run is one of {TASKS[task].title}"
+
+
+def without_foreign_keys(values: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """Return nested settings without those of other tasks, which run folders of earlier versions hold."""
+    kept = dict(values)
+    for key in foreign_keys(task):
+        _remove(kept, key.split("."))
+    return kept
+
+
+def _remove(values: dict[str, Any], path: Sequence[str]) -> None:
+    for part in path[:-1]:
+        values = values.get(part, {})
+    if isinstance(values, dict):
+        values.pop(path[-1], None)

@@ -1,0 +1,108 @@
+"""The configuration of collaborative filtering."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cove_dist.config import EvaluationConfig, RunConfig, settings
+from cove_dist.config.rules import Rule
+from cove_dist.errors import ConfigError
+from cove_dist.evaluation.declarations import FULL_PREFIX
+from cove_dist.evaluation.protocol import Protocol
+from cove_dist.evaluation.top_k import Coverage, TopK
+from cove_dist.models.cf.base import Recommender
+from cove_dist.types import NonNegativeFloat, PositiveInt, UnitInterval
+from data_pipeline.schema import Schema
+
+Ranking = Literal["sampled", "full"]
+RANKING_PREFIX: dict[Ranking, str] = {"sampled": "", "full": FULL_PREFIX}
+_METRICS: dict[Ranking, tuple[type, ...]] = {"sampled": (TopK,), "full": (TopK, Coverage)}
+
+
+@settings
+class NegativesConfig:
+    """Negative sampling."""
+
+    count: PositiveInt
+    source: Literal["uniform", "popularity", "in_batch"]
+    power: NonNegativeFloat
+    hardest_of: PositiveInt
+    hardest_share: UnitInterval
+    category_share: UnitInterval
+    category_codes: Literal["kmeans", "quantizer", "random"]
+    category_count: PositiveInt
+    category_level: int
+
+
+@settings
+class CFEvaluationConfig(EvaluationConfig):
+    """What the positives of a split are ranked among: stored candidates, or all items."""
+
+    rank_validation: tuple[Ranking, ...] = ("sampled",)
+    rank_test: tuple[Ranking, ...] = ("sampled", "full")
+
+    def rankings(self, split: str) -> tuple[Ranking, ...]:
+        """Return the rankings of a split."""
+        return self.rank_validation if split == "validation" else self.rank_test
+
+    def metric_names(self, split: str) -> list[str]:
+        """Return the names of a split's metrics."""
+        rankings = self.rankings(split)
+        return [RANKING_PREFIX[ranking] + name for ranking in rankings for name in self.names_of(*_METRICS[ranking])]
+
+    def protocol(self, split: str) -> Protocol:
+        """Return how a split is ranked."""
+        words = "full ranking leaves out items of earlier splits"
+        return Protocol(Recommender.task, words, self.ndcg_at, self.hit_rate_at, rankings=self.rankings(split))
+
+    def check_candidates(self, schema: Schema) -> None:
+        """Refuse to rank candidates that the data do not have, those of the test split too: training comes first.
+
+        Raises:
+            ConfigError: One line per split, with what is allowed.
+        """
+        lines = [
+            f"evaluation.rank_{split} = {list(self.rankings(split))}: {schema.name} was prepared without"
+            " candidates; allowed: [full], or prepare it with candidates=99"
+            for split in ("validation", "test")
+            if schema.candidates is None and schema.has_split(split) and "sampled" in self.rankings(split)
+        ]
+        if lines:
+            raise ConfigError("\n".join(lines))
+
+
+@settings
+class CFRunConfig(RunConfig):
+    """The settings of a run of collaborative filtering."""
+
+    evaluation: CFEvaluationConfig
+    negatives: NegativesConfig
+
+
+RULES: tuple[Rule[CFRunConfig], ...] = (
+    Rule(
+        ("negatives.power",),
+        lambda config: config.negatives.source == "popularity",
+        "acts with negatives.source=popularity",
+    ),
+    Rule(
+        ("negatives.hardest_share",),
+        lambda config: config.negatives.hardest_of > 1,
+        "acts with negatives.hardest_of above 1",
+    ),
+    Rule(
+        ("negatives.category_*",),
+        lambda config: config.negatives.category_share > 0,
+        "acts with negatives.category_share above 0",
+    ),
+    Rule(
+        ("negatives.category_level",),
+        lambda config: config.negatives.category_codes == "quantizer",
+        "acts with negatives.category_codes=quantizer",
+    ),
+    Rule(
+        ("negatives.category_count",),
+        lambda config: config.negatives.category_codes != "quantizer",
+        "acts with negatives.category_codes=kmeans or random",
+    ),
+)

@@ -1,0 +1,97 @@
+"""The configuration of sequential recommendation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from annotated_types import Gt, Le
+
+from cove_dist.config import EvaluationConfig, RunConfig, settings
+from cove_dist.config.rules import Rule, is_quantized
+from cove_dist.evaluation.protocol import Protocol
+from cove_dist.evaluation.sequential import ListCompletion
+from cove_dist.models.sequential.base import SequentialModel
+from cove_dist.types import NonNegativeInt, PositiveInt, UnitInterval
+from data_pipeline.schema import Schema
+
+
+@settings
+class SequentialConfig:
+    """Sequential-model settings: the softmax over items, masking, categories of items."""
+
+    softmax: Literal["vocabulary_parallel", "full", "sampled"]
+    sampled: PositiveInt
+    sampled_power: UnitInterval
+    fuse_output: bool
+    mask_share: Annotated[float, Gt(0), Le(1)]
+    mask_last: UnitInterval
+    curriculum_steps: NonNegativeInt
+    categories: str | None
+    two_stage: bool
+    item_bias: bool | None = False  # default for configs saved before this key existed
+
+    def __post_init__(self) -> None:
+        if self.two_stage and self.softmax == "sampled":
+            raise ValueError("two_stage = true: not with softmax = sampled; allowed: vocabulary_parallel, full")
+
+
+@settings
+class SequentialEvaluationConfig(EvaluationConfig):
+    """Whether the items of a row's input are left out of the ranking; None: as the data suggest."""
+
+    exclude_seen: bool | None = None
+
+    def metric_names(self, schema: Schema | None = None) -> list[str]:
+        """Return the names of the metrics of every split, without those that no list of the data can have."""
+        if schema is None:
+            return self.names_of(ListCompletion)
+        return ListCompletion.defined(self.ndcg_at, self.hit_rate_at, schema.longest_target)
+
+    def protocol(self, schema: Schema) -> Protocol:
+        """Return how the lists of data are ranked.
+
+        By default the items of the input are left out where a row is continued by its next item, as S3-Rec's evaluation
+        does, and not where lists are completed, whose targets may repeat items of the input.
+        """
+        excluded = schema.longest_target == 1 if self.exclude_seen is None else self.exclude_seen
+        words = "items of the input are left out" if excluded else "items of the input may be ranked again"
+        return Protocol(SequentialModel.task, words, self.ndcg_at, self.hit_rate_at, exclude_seen=excluded)
+
+
+@settings
+class SequentialRunConfig(RunConfig):
+    """The settings of a run of sequential recommendation."""
+
+    evaluation: SequentialEvaluationConfig
+    sequential: SequentialConfig
+
+    @property
+    def model_class(self) -> type[SequentialModel]:
+        """The class of the model."""
+        return self.model.kind_of(SequentialModel)
+
+    @property
+    def has_item_bias(self) -> bool:
+        """Whether scores of items have a trained bias: as set, or else as in the model's paper."""
+        configured = self.sequential.item_bias
+        return self.model_class.item_bias if configured is None else configured
+
+
+RULES: tuple[Rule[SequentialRunConfig], ...] = (
+    Rule(
+        ("sequential.sampled", "sequential.sampled_power"),
+        lambda config: config.sequential.softmax == "sampled",
+        "acts with sequential.softmax=sampled",
+    ),
+    Rule(("sequential.fuse_output",), is_quantized, "there are no fused embeddings without a quantizer"),
+    Rule(
+        ("sequential.mask_share", "sequential.mask_last"),
+        lambda config: config.model_class.reads_masked_items,
+        "this model is not trained on masked items; acts with model=bert4rec",
+    ),
+    Rule(
+        ("sequential.curriculum_steps",),
+        lambda config: config.model_class.decoding == "parallel",
+        "this model does not predict all targets at once; acts with model=fans",
+    ),
+)
