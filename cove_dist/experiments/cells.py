@@ -21,6 +21,7 @@ from cove_dist.experiments.grid import Cell, GridConfig
 from cove_dist.experiments.process import exclusive, reason, run_program, size, tail
 from cove_dist.metrics_files import metrics_path
 from cove_dist.runs import CONFIG_FILE, SUMMARY_FILE, read_json
+from cove_dist.training.checkpoint_files import CheckpointFolder
 from data_pipeline.json_files import write_json
 
 LOG, RECORD = "cell.log", "cell.json"
@@ -165,4 +166,4 @@ def remove_checkpoints(folder: Path, keep: str) -> None:
     evaluated = {read_json(path).get("checkpoint") for path in folder.glob("metrics_*.json")}
     for path in (folder / "checkpoints").glob("step_*"):
         if keep == "none" or (keep == "best" and path.name not in evaluated):
-            shutil.rmtree(path)
+            CheckpointFolder(path.parent).remove(path)

@@ -16,7 +16,7 @@ from cove_dist.experiments.results import SPEED
 from cove_dist.experiments.text import MISSING, TextTable, mean_and_deviation_text
 from cove_dist.metrics_files import Evaluated, check_comparable, load_metrics
 from cove_dist.runs import CHECKPOINTS, CONFIG_FILE, SUMMARY_FILE, read_history, read_json
-from cove_dist.training.checkpoint import CheckpointFolder
+from cove_dist.training.checkpoint_files import CheckpointFolder
 from cove_dist.training.resume import CHANGES_LEARNING
 
 

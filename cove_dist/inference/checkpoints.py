@@ -9,7 +9,7 @@ from typing import Literal
 from cove_dist.config import RunConfig
 from cove_dist.errors import CheckpointError
 from cove_dist.runs import CHECKPOINTS
-from cove_dist.training.checkpoint import CheckpointFolder
+from cove_dist.training.checkpoint_files import CheckpointFolder
 from data_pipeline.schema import Schema
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from cove_dist.runs import load_saved_run
 from cove_dist.tasks.frequency import frequency_groups
 from cove_dist.tasks.registry import task_of
 from cove_dist.training.build import build, describe_model
-from cove_dist.training.checkpoint import load_model, read_meta
+from cove_dist.training.checkpoint import load_model
+from cove_dist.training.checkpoint_files import read_meta
 from cove_dist.training.folders import replaced_folder
 from cove_dist.types import PositiveInt, Text
 from data_pipeline.fingerprint import split_fingerprint

@@ -1,92 +1,25 @@
-"""Checkpoints by torch.distributed.checkpoint: written beside training, complete or absent, the best and newest kept.
-
-Layout: ``<run>/checkpoints/step_00000120/`` with the shards, ``.metadata`` and ``meta.json``. While it is written the
-folder is called ``step_00000120.partial``; the last act is the rename.
-"""
+"""Saving and loading checkpoints: written in the background while training goes on, complete or absent, verified."""
 
 from __future__ import annotations
 
 import json
-import math
-import pickle
-import re
-import shutil
+import logging
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
-from cove_dist.distributed import DistributedContext, barrier, close_group, open_host_group
+from cove_dist.distributed import DistributedContext, barrier, close_group, open_host_group, world
 from cove_dist.errors import CheckpointError
-from cove_dist.evaluation.declarations import higher_is_better
 from cove_dist.training.build import TrainState
-from data_pipeline.json_files import undefined_as_nan, write_json
+from cove_dist.training.checkpoint_files import PARTIAL, CheckpointFolder, CheckpointMeta, read_meta, step_name
+from cove_dist.training.checkpoint_storage import CheckpointStorageWriter, load_state
+from cove_dist.training.manifest import verify
+from cove_dist.training.rank_state import decode, encode, random_state, rank_file, set_random_state
 
-_PARTIAL, _META = ".partial", "meta.json"
-
-
-@dataclass(frozen=True)
-class CheckpointMeta:
-    """What a checkpoint is of, readable without loading it.
-
-    Attributes:
-        step: optimizer steps done.
-        world_size: of the ranks that wrote it.
-        model: what must agree for the weights to fit (`describe_model`).
-        metrics: of the validation split at this step; empty for a checkpoint within an epoch.
-        progress: the trainer's position.
-        data: fingerprint of the prepared data; empty in checkpoints saved before it was kept.
-        loader: position within an epoch, for any number of ranks; None at an epoch's end.
-    """
-
-    step: int
-    world_size: int
-    model: dict[str, Any]
-    metrics: dict[str, float] = field(default_factory=dict)
-    progress: dict[str, Any] = field(default_factory=dict)
-    data: str = ""
-    loader: dict[str, Any] | None = None
-
-
-class CheckpointFolder:
-    """The checkpoints of one run, as files."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def complete(self) -> list[Path]:
-        """Return the complete ones, oldest first. Without its ``meta.json`` a folder is no checkpoint."""
-        return [path for path in self._steps() if (path / _META).is_file()]
-
-    def newest(self) -> Path | None:
-        return next(reversed(self.complete()), None)
-
-    def best(self, metric: str) -> Path | None:
-        """The one with the best validation metric, the earliest among equals; `None` if none has it."""
-        sign = 1 if higher_is_better(metric) else -1
-        scored = [(sign * read_meta(path).metrics.get(metric, math.nan), path) for path in self.complete()]
-        scored = [(score, path) for score, path in scored if not math.isnan(score)]
-        return max(scored, key=lambda pair: pair[0])[1] if scored else None
-
-    def prune(self, keep: int, metric: str) -> None:
-        """Remove all but the newest ``keep`` and the best."""
-        kept = {*self.complete()[-keep:], self.best(metric)}
-        for path in self.complete():
-            if path not in kept:
-                (path / _META).unlink()  # first, so that a run killed in between leaves nothing that looks complete
-                shutil.rmtree(path)
-
-    def remove_partial(self) -> None:
-        """Remove what a killed run left half-written or half-removed."""
-        for path in [*self.folder.glob(f"*{_PARTIAL}"), *set(self._steps()).difference(self.complete())]:
-            shutil.rmtree(path)
-
-    def _steps(self) -> list[Path]:
-        return sorted(p for p in self.folder.glob("step_*") if re.fullmatch(r"step_\d+", p.name))
+logger = logging.getLogger(__name__)
 
 
 class CheckpointWriter:
@@ -96,9 +29,12 @@ class CheckpointWriter:
         folder: of the run's checkpoints.
         runtime: of this rank.
         keep, metric: see `CheckpointFolder.prune`.
+        step: at which the run goes on; later checkpoints and damaged ones are set aside.
     """
 
-    def __init__(self, folder: CheckpointFolder, runtime: DistributedContext, keep: int, metric: str) -> None:
+    def __init__(
+        self, folder: CheckpointFolder, runtime: DistributedContext, keep: int, metric: str, step: int = 0
+    ) -> None:
         self.files = folder
         self.runtime = runtime
         self.retention = (keep, metric)
@@ -108,34 +44,35 @@ class CheckpointWriter:
         if runtime.is_main:
             folder.folder.mkdir(parents=True, exist_ok=True)
             folder.remove_partial()
+            for path in folder.set_aside(step):
+                logger.warning("Kept as %s, which is not used: remove it when you do not need it", path)
 
-    def save(self, trainable: TrainState, own: dict[str, Any], meta: CheckpointMeta) -> None:
+    def save(self, trainable: TrainState, rank_state: dict[str, Any], meta: CheckpointMeta) -> None:
         """Copy the state now, write it while training goes on. Waits for the save before, if it still runs.
 
         Args:
-            trainable: model, optimizers, schedule.
-            own: what this rank keeps for itself.
+            trainable: model and optimizers.
+            rank_state: state of this rank besides its random generators: see `rank_state.encode`.
             meta: the same on every rank.
         """
         self.wait()
-        path = self.files.folder / f"step_{meta.step:08d}"
-        partial = path.with_name(path.name + _PARTIAL)
-        state = trainable_state(trainable) | {f"rank_{self.runtime.rank}": rank_state(own, self.runtime.device)}
+        path = self.files.folder / step_name(meta.step)
+        partial = path.with_name(path.name + PARTIAL)
+        state = encode({"state": rank_state, "random": random_state(self.runtime.device)})
         written = dcp.async_save(
-            state,
-            checkpoint_id=partial,
+            trainable_state(trainable),
+            storage_writer=CheckpointStorageWriter(partial, self.runtime.rank, state, meta),
             process_group=self._group,
             async_stager=BlockingAsyncStager(),  # the default one cannot copy a ShardedTensor
         )
-        self._pending = self._executor.submit(self._finish, written, partial, path, meta)
+        self._pending = self._executor.submit(self._finish, written, partial, path)
 
-    def _finish(self, written: Any, partial: Path, path: Path, meta: CheckpointMeta) -> None:
+    def _finish(self, written: Any, partial: Path, path: Path) -> None:
         written.result()  # on rank 0 it returns after all ranks have written
         if not self.runtime.is_main:
             return
-        write_json(partial / _META, asdict(meta))
         if path.exists():
-            shutil.rmtree(path)
+            self.files.remove(path)
         partial.rename(path)
         self.files.prune(*self.retention)
 
@@ -152,35 +89,52 @@ class CheckpointWriter:
         close_group(self._group)
 
 
-def read_meta(path: Path) -> CheckpointMeta:
-    """Raises CheckpointError when the checkpoint is not complete."""
-    try:
-        meta = CheckpointMeta(**json.loads((path / _META).read_text()))
-        return replace(meta, metrics=undefined_as_nan(meta.metrics))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: not a complete checkpoint ({error}). Choose another, or remove it.") from error
+def newest_sound(files: CheckpointFolder) -> Path | None:
+    """Return the newest checkpoint whose files all agree with its manifest; None if there is none. Collective.
+
+    Every rank returns the same one. A damaged one is passed over with a warning.
+
+    Raises:
+        CheckpointError: there are checkpoints, and all are damaged.
+    """
+    names = world().gather_objects([path.name for path in files.steps()])[0]
+    for name in reversed(names):
+        try:
+            verify(files.folder / name)
+            read_meta(files.folder / name)
+            return files.folder / name
+        except CheckpointError as error:
+            logger.warning("%s", error)
+            logger.warning("Checkpoint %s is damaged; trying the one before it", name)
+    if names:
+        raise CheckpointError(
+            f"{files.folder}: all {len(names)} checkpoints are damaged. Restore one, or remove the run folder and train"
+            " again"
+        )
+    return None
 
 
 def trainable_state(trainable: TrainState) -> dict[str, Any]:
+    """Return the tensors of a checkpoint; where the schedule is follows from its step."""
     hook = trainable.epoch_hook
     return {
         "model": trainable.model.state_dict(),
         "optimizer": trainable.optimizer.state_dict(),
-        "schedule": trainable.schedule.state_dict(),
         **({} if hook is None else {"epoch_hook": hook.state_dict()}),
     }
 
 
 def load_model(path: Path, trainable: TrainState, model: dict[str, Any]) -> CheckpointMeta:
-    """Load the weights alone, into any sharding and number of ranks. Collective.
+    """Verify a checkpoint and load the weights alone, into any sharding and number of ranks. Collective.
 
     Raises:
-        CheckpointError: the checkpoint is incomplete or holds another model.
+        CheckpointError: the checkpoint is incomplete or damaged, or holds another model.
     """
     meta = read_meta(path)
     check_same_model(path, meta, model)
+    verify(path)
     state = {"model": trainable.model.state_dict()}
-    dcp.load(state, checkpoint_id=path)
+    load_state(path, state)
     trainable.model.load_state_dict(state["model"])
     return meta
 
@@ -188,30 +142,30 @@ def load_model(path: Path, trainable: TrainState, model: dict[str, Any]) -> Chec
 def load_trainable(
     path: Path, trainable: TrainState, runtime: DistributedContext, model: dict[str, Any]
 ) -> tuple[CheckpointMeta, dict[str, Any] | None]:
-    """Load all that training needs to go on. Collective.
+    """Load all that training needs to go on from a verified checkpoint (`newest_sound`). Collective.
 
     Returns:
-        The checkpoint's meta, and what this rank kept for itself: `None` if another number of ranks wrote it (then the
-        random generators keep their state too).
+        The checkpoint's meta, and the state of this rank: None if another number of ranks wrote it (then the random
+        generators keep their state too).
+
+    Raises:
+        CheckpointError: the checkpoint holds another model, or something else.
     """
     meta = read_meta(path)
     check_same_model(path, meta, model)
     trainable.create_optimizer_state()
     state = trainable_state(trainable)
-    same_ranks = meta.world_size == runtime.world_size
-    key = f"rank_{runtime.rank}"
-    if same_ranks:
-        state[key] = rank_state(None, runtime.device)
-    dcp.load(state, checkpoint_id=path)
+    load_state(path, state)
     trainable.model.load_state_dict(state["model"])
     trainable.optimizer.load_state_dict(state["optimizer"])
-    trainable.set_schedule_step(state["schedule"]["last_epoch"])
+    trainable.set_schedule_step(meta.step)
     if trainable.epoch_hook is not None:
         trainable.epoch_hook.load_state_dict(state["epoch_hook"])
-    if not same_ranks:
+    if meta.world_size != runtime.world_size:
         return meta, None
-    set_random_state(state[key]["random"], runtime.device)
-    return meta, pickle.loads(state[key]["own"])
+    own = decode(path / rank_file(runtime.rank))
+    set_random_state(own["random"], runtime.device)
+    return meta, own["state"]
 
 
 def check_same_model(path: Path, meta: CheckpointMeta, model: dict[str, Any]) -> None:
@@ -228,20 +182,3 @@ def check_same_model(path: Path, meta: CheckpointMeta, model: dict[str, Any]) ->
             f"{path}: checkpoint of another model: {'; '.join(differences)}."
             " Use its configuration, or another output folder."
         )
-
-
-def rank_state(own: dict[str, Any] | None, device: torch.device) -> dict[str, Any]:
-    """What each rank keeps for itself. It is of no fixed form, so it goes as bytes."""
-    return {"own": pickle.dumps(own), "random": random_state(device)}
-
-
-def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """The generators that dropout draws from."""
-    state = {"cpu": torch.get_rng_state()}
-    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
-
-
-def set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)

@@ -26,7 +26,7 @@ from cove_dist.runs import (
     best_record,
     read_records,
 )
-from cove_dist.training.checkpoint import CheckpointFolder
+from cove_dist.training.checkpoint_files import CheckpointFolder
 from cove_dist.training.debug import debug_settings
 from cove_dist.training.progress import Progress
 from cove_dist.training.resume import record_configuration
@@ -96,7 +96,7 @@ def refuse_existing_run(folder: Path, resume: Literal["no", "auto"]) -> None:
     Raises:
         ConfigError: the folder has checkpoints and is not to be resumed, or was trained and has none left.
     """
-    if CheckpointFolder(folder / CHECKPOINTS).complete():
+    if CheckpointFolder(folder / CHECKPOINTS).steps():
         if resume == "no":
             raise ConfigError(
                 f"output = {folder}: holds a run already."

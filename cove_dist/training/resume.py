@@ -16,7 +16,7 @@ from cove_dist.config import RunConfig
 from cove_dist.config.overrides import flat
 from cove_dist.errors import ConfigError
 from cove_dist.runs import CONFIG_FILE, HISTORY_FILE, load_saved_run, read_history, save_config
-from cove_dist.training.checkpoint import CheckpointMeta
+from cove_dist.training.checkpoint_files import CheckpointMeta
 from data_pipeline.files import replaced_file
 from data_pipeline.json_files import to_json
 

@@ -21,14 +21,8 @@ from cove_dist.tasks.base import StepOutput
 from cove_dist.tasks.registry import task_of
 from cove_dist.training.agreement import Agreement, Decision
 from cove_dist.training.build import build, build_validation, describe_model
-from cove_dist.training.checkpoint import (
-    CheckpointFolder,
-    CheckpointMeta,
-    CheckpointWriter,
-    load_trainable,
-    read_meta,
-    trainable_state,
-)
+from cove_dist.training.checkpoint import CheckpointWriter, load_trainable, newest_sound, trainable_state
+from cove_dist.training.checkpoint_files import CheckpointFolder, CheckpointMeta, read_meta
 from cove_dist.training.codebooks import Codebooks
 from cove_dist.training.debug import show_shapes_once
 from cove_dist.training.finite import LossCheck, check_state
@@ -81,23 +75,23 @@ class Trainer:
             show_shapes_once(self.trainable.model.module)
 
     def resume(self, folder: Path) -> list[Change]:
-        """Go to the newest checkpoint of a run folder, if there is one, and return what changed since. Writes nothing.
+        """Go to the newest sound checkpoint of a run folder, if any, and return what changed since. Writes nothing.
 
         Raises:
             ConfigError: settings changed that must not.
-            CheckpointError, DataError: the checkpoint is of another model, or its place in the data means other rows.
+            CheckpointError, DataError: the checkpoint is of another model, or its place in the data means other rows;
+                all checkpoints are damaged.
         """
-        path = CheckpointFolder(folder / CHECKPOINTS).newest()
+        path = newest_sound(CheckpointFolder(folder / CHECKPOINTS))
         if path is None:
             logger.info("%s holds no complete checkpoint: starting at step 0", folder)
             return []
         changes = changes_since(folder, read_meta(path), self.config, self.data, self.runtime.world_size)
-        meta, own = load_trainable(path, self.trainable, self.runtime, describe_model(self.config, self.schema))
+        meta, state = load_trainable(path, self.trainable, self.runtime, describe_model(self.config, self.schema))
         self.position = Progress(**meta.progress)
-        if own is not None:
-            self.codebooks.load_state_dict(own["codebooks"])
-            if "window" in own:  # checkpoints have it since reports go on inside an interval
-                self.window.load_state_dict(own["window"])
+        if state is not None:
+            self.codebooks.load_state_dict(state["codebooks"])
+            self.window.load_state_dict(state["window"])
         else:
             logger.warning(
                 "Checkpoint %s was saved with world_size=%d but world_size is %d; the random generators of dropout and"
@@ -166,7 +160,7 @@ class Trainer:
         self.writer = None
         if folder is not None:
             files = CheckpointFolder(folder / CHECKPOINTS)
-            self.writer = CheckpointWriter(files, self.runtime, settings.keep, stopping.metric)
+            self.writer = CheckpointWriter(files, self.runtime, settings.keep, stopping.metric, self.position.step)
         main, self._reported = self.runtime.is_main, self.position.step
         epochs = self.config.trainer.epochs
         self.reporter = Reporter(folder if main else None, main, self.position.step, self._total_steps(), epochs)
@@ -273,12 +267,12 @@ class Trainer:
         if self.writer is None:
             return
         loader = batches.state_after(self.position.batches) if self.position.batches else None
-        own = {"codebooks": self.codebooks.state_dict(), "window": self.window.state_dict()}
+        state = {"codebooks": self.codebooks.state_dict(), "window": self.window.state_dict()}
         description = describe_model(self.config, self.schema)
         progress = asdict(self.position)
         world_size = self.runtime.world_size
         meta = CheckpointMeta(self.position.step, world_size, description, metrics, progress, self.data, loader)
-        self.writer.save(self.trainable, own, meta)
+        self.writer.save(self.trainable, state, meta)
         self.agreement.note_saved(self.position.step)
 
     @cached_property

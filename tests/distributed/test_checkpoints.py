@@ -13,7 +13,8 @@ from torch.distributed._shard.sharded_tensor import ShardedTensor
 from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.training.build import build, describe_model
-from cove_dist.training.checkpoint import CheckpointFolder, CheckpointMeta, CheckpointWriter, load_model
+from cove_dist.training.checkpoint import CheckpointWriter, load_model
+from cove_dist.training.checkpoint_files import CheckpointFolder, CheckpointMeta
 from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
@@ -60,11 +61,11 @@ def test_a_checkpoint_is_of_the_moment_it_was_asked_for(
 def die_while_saving(overrides: list[str]) -> None:
     """Rank 0 dies after the shards are written and before the checkpoint is complete."""
 
-    def dying(self: CheckpointWriter, written, partial: Path, path: Path, meta: CheckpointMeta) -> None:
+    def dying(self: CheckpointWriter, written, partial: Path, path: Path) -> None:
         written.result()
-        if meta.step > 3:
+        if path.name > "step_00000003":
             os._exit(1)
-        finish(self, written, partial, path, meta)
+        finish(self, written, partial, path)
 
     finish = CheckpointWriter._finish
     CheckpointWriter._finish = dying

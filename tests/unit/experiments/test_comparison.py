@@ -18,6 +18,7 @@ from cove_dist.experiments.results import collect
 from cove_dist.metrics_files import all_metrics, load_metrics
 from cove_dist.runs import save_config
 from data_pipeline.json_files import to_json, write_json
+from tests.checkpoints import write_checkpoint
 from tests.configurations import ctr_protocol, evaluated, small_run
 from tests.unit.experiments.grids import small_grid, write_cell
 
@@ -32,9 +33,7 @@ def run_of(folder: Path, auc: float, *overrides: str, speed: float | None = 1000
 
 
 def checkpoint(folder: Path, step: int, auc: float) -> None:
-    path = folder / "checkpoints" / f"step_{step:08d}"
-    path.mkdir(parents=True)
-    write_json(path / "meta.json", {"step": step, "world_size": 1, "model": {}, "metrics": {"auc": auc}})
+    write_checkpoint(folder / "checkpoints", step, {"auc": auc})
 
 
 def test_runs_that_differ_in_their_seed_share_a_column(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from cove_dist.report import codes as module
 from cove_dist.report.codes import draw_sizes, load_codes
 from cove_dist.report.run_folder import Run, load_run
 from data_pipeline.errors import DataError
+from tests.checkpoints import write_checkpoint
 from tests.unit.report.runs import log, random_codes, write_codes, write_run
 
 USERS, ITEMS = list(range(60)), [f"item {i}" for i in range(80)]
@@ -59,10 +60,7 @@ def test_a_picture_of_their_sizes(run: Path, tmp_path: Path) -> None:
 
 
 def complete_checkpoint(run: Path) -> Path:
-    path = run / "checkpoints" / "step_00000006"
-    path.mkdir(parents=True)
-    (path / "meta.json").write_text("{}")
-    return path
+    return write_checkpoint(run / "checkpoints", 6)
 
 
 def test_missing_codes_are_exported(run: Path, exports: list[Path]) -> None:

@@ -11,16 +11,13 @@ import pytest
 from cove_dist.config.composition import load_run_config
 from cove_dist.errors import CheckpointError
 from cove_dist.inference.checkpoints import find_checkpoint
-from cove_dist.training.checkpoint import CheckpointFolder, CheckpointMeta, check_same_model, read_meta
-from data_pipeline.json_files import write_json
+from cove_dist.training.checkpoint import check_same_model
+from cove_dist.training.checkpoint_files import CheckpointFolder, CheckpointMeta, read_meta
+from tests.checkpoints import write_checkpoint
 
 
 def write(folder: Path, step: int, auc: float | None) -> Path:
-    path = folder / f"step_{step:08d}"
-    path.mkdir(parents=True)
-    metrics = {} if auc is None else {"auc": auc, "logloss": auc}
-    write_json(path / "meta.json", {"step": step, "world_size": 1, "model": {}, "metrics": metrics})
-    return path
+    return write_checkpoint(folder, step, {} if auc is None else {"auc": auc, "logloss": auc})
 
 
 def steps(folder: Path) -> list[int]:
@@ -30,11 +27,35 @@ def steps(folder: Path) -> list[int]:
 def test_only_complete_checkpoints_count(tmp_path: Path) -> None:
     write(tmp_path, 10, 0.7)
     (tmp_path / "step_00000020.partial").mkdir()
-    write(tmp_path, 30, 0.8).joinpath("meta.json").unlink()  # a run killed while it removed this one
+    (tmp_path / "step_00000030.removed").mkdir()
     files = CheckpointFolder(tmp_path)
     assert files.newest() == tmp_path / "step_00000010"
     files.remove_partial()
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000010"]
+
+
+@pytest.mark.parametrize("file", ["meta.json", "manifest.json"])
+def test_a_damaged_one_is_named_to_readers_and_set_aside_by_the_run_that_goes_on(tmp_path: Path, file: str) -> None:
+    for step, auc in ((10, 0.7), (20, 0.8), (30, 0.9), (40, 0.6)):
+        write(tmp_path, step, auc)
+    damaged, files = tmp_path / "step_00000020" / file, CheckpointFolder(tmp_path)
+    damaged.unlink()
+    assert files.newest() == tmp_path / "step_00000040"
+    with pytest.raises(CheckpointError, match=rf"{damaged}: missing.* remove"):
+        files.best("auc")
+    files.prune(3, "auc")
+    assert steps(tmp_path) == [10, 30, 40]
+    assert [path.name for path in files.set_aside(30)] == ["step_00000020.damaged", "step_00000040.damaged"]
+    assert files.best("auc") == files.newest() == tmp_path / "step_00000030"
+    write(tmp_path, 40, 0.6)
+    files.set_aside(30)  # once more: the last one is kept
+    assert sorted(path.name for path in tmp_path.iterdir())[-1] == "step_00000040.damaged"
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, 10, 0.7).rename(tmp_path / "step_00000020")
+    with pytest.raises(CheckpointError, match=r"step_00000020: is a checkpoint of step 10\. Rename"):
+        CheckpointFolder(tmp_path).newest()
 
 
 def test_a_removal_cut_short_leaves_no_complete_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +103,7 @@ def test_a_metric_that_was_not_defined_is_null_in_the_file_and_never_the_best(tm
 
 def test_nothing_to_resume_from(tmp_path: Path) -> None:
     assert CheckpointFolder(tmp_path / "absent").newest() is None
-    with pytest.raises(CheckpointError, match="not a complete checkpoint"):
+    with pytest.raises(CheckpointError, match=r"manifest\.json: missing"):
         read_meta(tmp_path)
 
 

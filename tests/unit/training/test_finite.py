@@ -13,7 +13,8 @@ import torch
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import TrainingError
 from cove_dist.training import trainer as trainer_module
-from cove_dist.training.checkpoint import CheckpointFolder, trainable_state
+from cove_dist.training.checkpoint import trainable_state
+from cove_dist.training.checkpoint_files import CheckpointFolder
 from cove_dist.training.finite import LossCheck, check_state
 from cove_dist.training.trainer import Trainer
 from tests.configurations import COVE, ROW_WISE

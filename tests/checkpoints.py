@@ -1,0 +1,19 @@
+"""Checkpoints as files, without tensors."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from cove_dist.training.checkpoint_files import META, CheckpointMeta, step_name
+from cove_dist.training.manifest import describe_file, write_manifest
+from data_pipeline.json_files import write_json
+
+
+def write_checkpoint(folder: Path, step: int, metrics: dict[str, float] | None = None) -> Path:
+    """Write a checkpoint that holds what it is of, and its manifest."""
+    path = folder / step_name(step)
+    path.mkdir(parents=True)
+    write_json(path / META, asdict(CheckpointMeta(step, 1, {}, metrics or {})))
+    write_manifest(path, {META: describe_file(path / META)})
+    return path
