@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -64,7 +65,17 @@ def process_group(device: str = "auto", timeout: timedelta = timedelta(minutes=1
             )
         torch.cuda.set_device(local_rank)
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"  # gloo beside nccl carries the checkpoints
-    if "RANK" in os.environ:
+    launch = _launch_store()
+    if launch is not None:  # its attempts share one store, where the addresses of dead ranks stay
+        attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
+        dist.init_process_group(
+            backend,
+            timeout=timeout,
+            store=dist.PrefixStore(f"attempt_{attempt}", launch),
+            rank=int(os.environ["RANK"]),
+            world_size=int(os.environ["WORLD_SIZE"]),
+        )
+    elif "RANK" in os.environ:
         dist.init_process_group(backend, timeout=timeout)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
@@ -78,6 +89,30 @@ def process_group(device: str = "auto", timeout: timedelta = timedelta(minutes=1
     # and gloo's threads abort the interpreter if the group outlives this call.
     gc.collect()
     dist.destroy_process_group()
+
+
+def mark_begun(run: Path) -> None:
+    """Let later attempts of this torchrun know that the run of a folder was begun by it, not found there."""
+    launch = _launch_store()
+    if launch is not None:
+        launch.set(_begun(run), "yes")
+
+
+def was_begun(run: Path) -> bool:
+    """Return whether an earlier attempt of this torchrun (``--max-restarts``) began the run of a folder."""
+    launch = _launch_store()
+    return launch is not None and launch.check([_begun(run)])
+
+
+def _begun(run: Path) -> str:
+    return f"cove_dist/begun/{run.resolve()}"
+
+
+def _launch_store() -> dist.Store | None:
+    """Return the store that all attempts and ranks of one torchrun share; None without torchrun."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    return dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
 
 
 class Collectives:

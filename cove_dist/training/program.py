@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from cove_dist.config import RunConfig
 from cove_dist.config.composition import load_run_config
-from cove_dist.distributed import DistributedContext, barrier, process_group
+from cove_dist.distributed import DistributedContext, barrier, mark_begun, process_group, was_begun
 from cove_dist.errors import ConfigError
 from cove_dist.runs import (
     CHECKPOINTS,
@@ -48,25 +48,30 @@ def train(overrides: Sequence[str]) -> None:
     config, composed = load_run_config(overrides)
     schema = Schema.load(config.data.path)
     folder = None if config.trainer.debug else Path(config.output)
-    if folder is not None:
-        refuse_existing_run(folder, config.trainer.checkpoint.resume)
+    resumes = folder is not None and resumes_run(folder, config.trainer.checkpoint.resume)
     at_once = named_signals("stopped outside of training; nothing to save")
     with at_once, process_group(config.trainer.device) as runtime:
-        interrupted = train_here(config, composed, schema, runtime, folder)
+        interrupted = train_here(config, composed, schema, runtime, folder, resumes)
     if interrupted is not None:  # raised once the process group is closed
         raise interrupted
 
 
 def train_here(
-    config: RunConfig, composed: DictConfig, schema: Schema, runtime: DistributedContext, folder: Path | None
+    config: RunConfig,
+    composed: DictConfig,
+    schema: Schema,
+    runtime: DistributedContext,
+    folder: Path | None,
+    resumes: bool,
 ) -> Interrupted | None:
     """Train in a process group that stands, to the end or to a signal, which is returned. Collective."""
     if config.trainer.debug:
         config = debug_settings(config, runtime)
     trainer = Trainer(config, schema, runtime)
-    changes = trainer.resume(folder) if folder is not None and config.trainer.checkpoint.resume == "auto" else []
+    changes = trainer.resume(folder) if folder is not None and resumes else []
     barrier()  # on every rank the settings, the data and the checkpoint are sound: now files may appear
     if folder is not None and runtime.is_main:
+        mark_begun(folder)
         record_configuration(folder, composed, trainer.position.step, changes)
         if not trainer.finished():
             (folder / SUMMARY_FILE).unlink(missing_ok=True)  # of an earlier end of this run
@@ -90,20 +95,25 @@ def interruption(trainer: Trainer, folder: Path | None) -> Interrupted:
     return Interrupted(trainer.stopped_by, f"{name}: {what}")
 
 
-def refuse_existing_run(folder: Path, resume: Literal["no", "auto"]) -> None:
-    """Refuse to overwrite another run.
+def resumes_run(folder: Path, resume: Literal["no", "auto"]) -> bool:
+    """Return whether training goes on from the checkpoints of a folder, if it has any; refuse to overwrite another run.
+
+    When torchrun starts its ranks again (``--max-restarts``), they go on with the run that it began, even without
+    ``resume=auto``.
 
     Raises:
         ConfigError: the folder has checkpoints and is not to be resumed, or was trained and has none left.
     """
+    resumes = resume == "auto" or was_begun(folder)
     if CheckpointFolder(folder / CHECKPOINTS).steps():
-        if resume == "no":
+        if not resumes:
             raise ConfigError(
                 f"output = {folder}: holds a run already."
                 " Go on with it by trainer.checkpoint.resume=auto, or give another output."
             )
     elif (folder / SUMMARY_FILE).is_file():
         raise ConfigError(f"output = {folder}: holds a trained run without checkpoints to resume; give another output")
+    return resumes
 
 
 def write_summary(folder: Path, position: Progress, config: RunConfig, runtime: DistributedContext) -> None:

@@ -1,0 +1,23 @@
+"""``launch/train.py`` whose rank 1 is killed, by ``kill -9``, after the step KILL_AT of torchrun's first attempt."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from cove_dist.training.trainer import Trainer
+from launch.train import main
+
+after_step = Trainer._after_step
+
+
+def killed_after_step(self: Trainer, *arguments: object) -> None:
+    after_step(self, *arguments)
+    first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+    if first and self.runtime.rank == 1 and self.position.step == int(os.environ["KILL_AT"]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    Trainer._after_step = killed_after_step
+    main()
