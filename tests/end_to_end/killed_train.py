@@ -1,12 +1,13 @@
-"""``launch/train.py`` whose rank 1 is killed, by ``kill -9``, after the step KILL_AT of torchrun's first attempt."""
+"""``cove train`` whose rank 1 is killed, by ``kill -9``, after the step KILL_AT of torchrun's first attempt."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 
+from cove_dist.cli import main
 from cove_dist.training.trainer import Trainer
-from launch.train import main
 
 after_step = Trainer._after_step
 
@@ -20,4 +21,4 @@ def killed_after_step(self: Trainer, *arguments: object) -> None:
 
 if __name__ == "__main__":
     Trainer._after_step = killed_after_step
-    main()
+    main(["train", *sys.argv[1:]])
