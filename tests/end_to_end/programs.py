@@ -1,13 +1,13 @@
-"""Run the launch programs as a user does."""
+"""Run the launch programs as a user does, but by a Python that has imported everything (`tests.warm`)."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from cove_dist.metrics_files import load_metrics
+from tests.warm import executable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -17,8 +17,8 @@ def launch(
 ) -> subprocess.CompletedProcess[str]:
     """``python launch/<program>.py …``, or under torchrun with this number of ranks."""
     script = [str(ROOT / "launch" / f"{program}.py"), *arguments]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-    command = [*torchrun, *script] if ranks else [sys.executable, *script]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    command = [executable(), *(torchrun if ranks else []), *script]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=seconds, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,12 +19,13 @@ from omegaconf import OmegaConf
 from cove_dist.metrics_files import load_metrics
 from tests.end_to_end.programs import ROOT, launch, metrics_of, succeed
 from tests.unit.experiments.grids import write_grid, write_search
+from tests.warm import executable
 
 SMALL = ('only=["deepfm/*"]', "seeds=[0]")
 
 
 def begin(program: str, file: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, str(ROOT / "launch" / f"{program}.py"), str(file), *arguments]
+    command = [executable(), str(ROOT / "launch" / f"{program}.py"), str(file), *arguments]
     default = partial(
         signal.signal, signal.SIGINT, signal.SIG_DFL
     )  # a shell ignores it for what runs in the background

@@ -19,6 +19,7 @@ from tests.end_to_end.programs import ROOT
 from tests.interactions import CANDIDATES
 from tests.interactions import write_raw as write_interactions
 from tests.unit.data.playlist_files import raw_playlists, write_release
+from tests.warm import executable
 
 README = (ROOT / "README.md").read_text()
 SMALL_TRAINING = ("embeddings.dim=8", "trainer.batch_size=240", "trainer.max_steps=2", "trainer.device=cpu")
@@ -83,10 +84,14 @@ def workplace(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def reduced(command: list[str], workplace: Path) -> list[str]:
-    """The same command in this environment, with fewer rows and steps."""
-    runner, *rest = command
-    program = next(Path(word).stem for word in rest if word.startswith("launch/"))
+def started(command: list[str]) -> tuple[str, str]:
+    """The runner and the program of a command."""
+    return Path(command[0]).name, next(Path(word).stem for word in command if word.startswith("launch/"))
+
+
+def reduced(command: list[str], workplace: Path, python: str) -> list[str]:
+    """The same command by this Python, with fewer rows and steps."""
+    rest, (runner, program) = command[1:], started(command)
     rest = [str(ROOT / word) if word.startswith("launch/") else word for word in rest]
     if program == "prepare" and "data=movielens_100k" in rest:
         rest += [f"source={workplace}/u.data", "output=data/from_u_data", "overwrite=true"]
@@ -95,8 +100,7 @@ def reduced(command: list[str], workplace: Path) -> list[str]:
     )
     fewer = {"rows": "3000", "users": "60", "items": "80", "trials": "1"}
     small = [f"{key}={fewer[key]}" if (key := word.split("=")[0]) in fewer else word for word in rest]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    head = torchrun if runner.endswith("torchrun") else [sys.executable]
+    head = [python, "-m", "torch.distributed.run", "--standalone"] if runner == "torchrun" else [python]
     ctr = not any(word.startswith(("experiment=toys", "experiment=aotm", "model=sasrec")) for word in rest)
     head_units = ["model.hidden_units=[16]"] if program == "train" and ctr else []
     return [*head, *small, *FEWER[program], *head_units]
@@ -116,9 +120,11 @@ def test_the_two_commands_are_make_targets() -> None:
 def test_commands_of_the_quickstart_and_the_readme(workplace: Path) -> None:
     ran = [*quickstart(), *(command for command in commands() if not is_make(command))]
     assert len(ran) >= 28
-    for command in ran:
+    first = {started(command): i for i, command in reversed([*enumerate(ran)])}
+    for i, command in enumerate(ran):
+        python = sys.executable if first[started(command)] == i else executable()  # each once by an ordinary start
         done = subprocess.run(
-            reduced(command, workplace),
+            reduced(command, workplace, python),
             cwd=workplace,
             capture_output=True,
             text=True,

@@ -1,0 +1,175 @@
+"""Import modules, then fork a process for every client: ``python -m tests.warm.server DESCRIPTOR MODULE…``."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Request = dict[str, Any]
+ALLOCATOR = "jemalloc_bg_thd"  # of pyarrow; started again after a fork
+
+
+@dataclass
+class Served:
+    """A process that was forked for a client."""
+
+    client: socket.socket
+    process: int
+    ended: int  # a descriptor that can be read when the process has ended
+
+
+class Server:
+    """Forks processes until standard input ends, that is: until the process that started it does."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ, None)
+        self._selector.register(0, selectors.EVENT_READ, None)
+        self._served: list[Served] = []
+
+    def serve(self) -> Request | None:
+        """Serve clients.
+
+        Returns:
+            In a forked process, what it shall do; None in the server, at its end.
+        """
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj == 0:
+                    self._kill_all()
+                    return None
+                if key.fileobj is self._listener:
+                    request = self._accept()
+                    if request is not None:
+                        return request
+                elif key.data in self._served:
+                    self._attend(key.data, key.fileobj)
+
+    def _accept(self) -> Request | None:
+        client, _ = self._listener.accept()
+        header, streams, _, _ = socket.recv_fds(client, 8, 3)
+        text = client.recv(int.from_bytes(header, "big"), socket.MSG_WAITALL)
+        process = os.fork()
+        if process == 0:
+            self._leave(client)
+            for number, stream in enumerate(streams):
+                os.dup2(stream, number)
+                os.close(stream)
+            return json.loads(text)
+        for stream in streams:
+            os.close(stream)
+        client.sendall(process.to_bytes(8, "big", signed=True))
+        served = Served(client, process, os.pidfd_open(process))
+        self._served.append(served)
+        for watched in (served.ended, client):
+            self._selector.register(watched, selectors.EVENT_READ, served)
+        return None
+
+    def _attend(self, served: Served, watched: Any) -> None:
+        if watched is served.client:  # which was killed: so is the process that it stands for
+            os.kill(served.process, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(served.process, 0)[1])
+        for each in (served.ended, served.client):
+            self._selector.unregister(each)
+        try:
+            served.client.sendall(code.to_bytes(8, "big", signed=True))
+        except OSError:
+            pass
+        served.client.close()
+        os.close(served.ended)
+        self._served.remove(served)
+
+    def _kill_all(self) -> None:
+        for served in self._served:
+            os.kill(served.process, signal.SIGKILL)
+
+    def _leave(self, client: socket.socket) -> None:
+        """Close what belongs to the server, in a forked process."""
+        self._selector.close()
+        for each in (self._listener, client, *(served.client for served in self._served)):
+            each.close()
+        for served in self._served:
+            os.close(served.ended)
+
+
+def run(request: Request) -> None:
+    """Be the Python of a request."""
+    import torch
+
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.executable = request["executable"]
+    head, *rest = [argument for argument in request["arguments"] if argument != "-u"]
+    added = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    path = [*added, *sys.path[1:]]
+    if head in ("-m", "-c"):
+        what, *rest = rest
+        sys.path, sys.argv = [os.getcwd(), *path], [head, *rest]
+        if head == "-m":
+            sys.modules.pop(what, None)  # else runpy warns
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
+        else:
+            exec(compile(what, "<string>", "exec"), vars(sys.modules["__main__"]))
+    elif head.startswith("-"):
+        sys.exit(f"{head}: an option that a warm Python does not know")
+    else:
+        sys.path, sys.argv = [os.path.dirname(os.path.abspath(head)), *path], [head, *rest]
+        runpy.run_path(head, run_name="__main__")
+
+
+def exit_code(request: Request) -> int:
+    """Run a request and end as Python does, but leave it to the system to free what was imported: a second less."""
+    code = 0
+    try:
+        run(request)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        code = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
+def threads() -> set[str]:
+    """The names of the threads of this process, those of libraries included."""
+    main = str(os.getpid())
+    tasks = (path for path in Path("/proc/self/task").iterdir() if path.name != main)
+    return {(path / "comm").read_text().strip() for path in tasks}
+
+
+def main(descriptor: str, *modules: str) -> None:
+    """Serve, and in forked processes do what is requested."""
+    for module in modules:
+        importlib.import_module(module)
+    assert threads() <= {ALLOCATOR}, f"a fork would lose threads: {threads()}"
+    gc.collect()
+    gc.freeze()
+    request = Server(socket.socket(fileno=int(descriptor))).serve()
+    if request is not None:
+        os._exit(exit_code(request))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
