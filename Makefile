@@ -7,11 +7,15 @@ RANKS ?= 2
 # Threads of each process: one a core for the two ranks of the quickstart on two cores
 export OMP_NUM_THREADS ?= 1
 SEEDS ?= 0 1 2
+# Processes among which the tests are shared, each with its own ranks and programs and up to 2 GB of memory
+TEST_PROCESSES ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements/$(ACCELERATOR).txt
 READY := $(VENV)/.ready-$(ACCELERATOR)
+DEV_LOCK := requirements/dev-$(ACCELERATOR).txt
+DEV_READY := $(VENV)/.ready-dev-$(ACCELERATOR)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCHRUN := $(BIN)/torchrun --nproc_per_node=$(RANKS)
 
@@ -28,6 +32,11 @@ $(READY): $(LOCK) pyproject.toml
 	@$(PIP) --no-deps --requirement $(LOCK)
 	@$(PIP) --no-deps --editable .
 	@$(BIN)/python -m cove_dist.doctor
+	@touch $@
+
+$(DEV_READY): $(READY) $(DEV_LOCK) requirements/dev.txt
+	@echo "== installing $(DEV_LOCK)"
+	@$(PIP) --no-deps --requirement $(DEV_LOCK)
 	@touch $@
 
 quickstart: setup
@@ -52,10 +61,11 @@ seeds: setup
 	done; done
 	@$(BIN)/python launch/compare.py 'runs=runs/seeds/*' json=runs/seeds.json
 
-test: setup
-	@$(BIN)/python -m pytest
+# A file's tests run in one process, which shares their fixtures; in the order of the folders, so that short ones come last
+test: $(DEV_READY)
+	@$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile --no-loadscope-reorder
 
-lint: setup
+lint: $(DEV_READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 

@@ -1,9 +1,9 @@
 """A Python that has imported everything: it starts a program in 0.1 s, where the imports alone take 6 s of CPU.
 
-`executable` names a program that stands for ``python``. It hands its arguments, environment, folder and standard streams
-to a server (`tests.warm.server`), which forks a process for it; signals and the exit code are passed on. In this process
-``sys.executable`` is the same program, so whatever a program starts (torchrun its ranks, an experiment its cells) starts
-as fast.
+`executable` names a program that stands for ``python``. It hands its arguments, environment, folder and standard
+streams to a server (`tests.warm.server`), which forks a process for it; signals and the exit code are passed on. In
+this process ``sys.executable`` is the same program, so what a program starts (torchrun its ranks, an experiment its
+cells) starts as fast.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -26,16 +27,15 @@ def main(folder: str, executable: str, *arguments: str) -> None:
     process = receive(server, folder)
 
     def pass_on(number: int, frame: object) -> None:
-        try:
+        with suppress(ProcessLookupError):
             os.kill(process, number)
-        except ProcessLookupError:
-            pass
 
     for number in PASSED_ON:
         signal.signal(number, pass_on)
     code = receive(server, folder)
     if code < 0:  # killed by a signal: so is this one
-        signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
+        if -code in PASSED_ON:
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     sys.exit(code)
 

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,8 @@ class Server:
         code = os.waitstatus_to_exitcode(os.waitpid(served.process, 0)[1])
         for each in (served.ended, served.client):
             self._selector.unregister(each)
-        try:
+        with suppress(OSError):
             served.client.sendall(code.to_bytes(8, "big", signed=True))
-        except OSError:
-            pass
         served.client.close()
         os.close(served.ended)
         self._served.remove(served)
