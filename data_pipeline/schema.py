@@ -41,6 +41,7 @@ PLAYLIST, OWNER = "playlist_id", "owner_id"  # columns of playlists: the playlis
 
 Role = Literal["user", "item", "feature"]
 Entity = Literal["user", "item"]
+ENTITIES: tuple[Entity, ...] = ("user", "item")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from annotated_types import Gt, Lt
 
 from cove_dist.config.base import settings
 from cove_dist.types import PositiveFloat, PositiveInt, UnitInterval
+from data_pipeline.schema import Entity
 
 
 @settings
@@ -39,7 +40,7 @@ class QuantizerConfig:
                     f"{key} = {list(levels)}: allowed are strictly falling sizes, fine to coarse, such as [100, 10]"
                 )
 
-    def levels(self) -> dict[str, tuple[int, ...]]:
+    def levels(self) -> dict[Entity, tuple[int, ...]]:
         """The levels of every entity that is quantized."""
-        levels = {"user": self.user_levels, "item": self.item_levels}
+        levels: dict[Entity, tuple[int, ...] | None] = {"user": self.user_levels, "item": self.item_levels}
         return {entity: sizes for entity, sizes in levels.items() if sizes is not None}

@@ -25,7 +25,10 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
     "sparse_adam": torch.optim.Adam,  # of cuda's fused kernels, which change the rows that a step looks up alone
 }
-SPARSE: dict[str, type[SparseOptimizer]] = {"sparse_adam": SparseAdam, "sparse_rmsprop": SparseRMSprop}  # on CPU
+SPARSE: dict[str, Callable[..., SparseOptimizer]] = {
+    "sparse_adam": SparseAdam,
+    "sparse_rmsprop": SparseRMSprop,
+}  # on CPU
 
 
 def fuse_optimizer(tables: Tables, config: EmbeddingsConfig, device_type: str) -> None:
@@ -59,7 +62,7 @@ def optimizer_factory(config: OptimizerConfig) -> Callable[[Iterable[nn.Paramete
     Decay of the rows that a step looks up takes another pass over the gradient, to find them, and 8 bytes a row.
     """
     row_decay = _row_decay(config)
-    fused = {"fused": True} if config.name in ("adam", "adagrad") else {}
+    fused: dict[str, Any] = {"fused": True} if config.name in ("adam", "adagrad") else {}
 
     def build(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         if config.name in SPARSE:

@@ -8,8 +8,8 @@ that replicas stay alike.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, overload
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ Rows = tuple[torch.Tensor, torch.Tensor]  # ids [N] of rows of all tables, risin
 
 
 class LookUpRows(torch.autograd.Function):
-    """``weights [R * d], ids [N] -> rows [N, d]``. Its backward adds ``(ids, gradients)`` to ``weights.looked_up``."""
+    """``weights [R * d], ids [N] -> rows [N, d]``. Its backward keeps ``(ids, gradients)`` for the next step."""
 
     @staticmethod
     def forward(ctx, weights: torch.Tensor, ids: torch.Tensor, dim: int) -> torch.Tensor:
@@ -32,8 +32,7 @@ class LookUpRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> tuple[None, None, None]:
-        kept = getattr(ctx.weights, "looked_up", [])
-        ctx.weights.looked_up = [*kept, (ctx.ids, gradient)]
+        _kept(ctx.weights).append((ctx.ids, gradient))
         return None, None, None
 
 
@@ -58,8 +57,23 @@ class SparseOptimizer(torch.optim.Optimizer, ABC):
     def update(self, table: nn.Parameter, ids: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
         """Change the rows ``ids [N]`` of a table, each there once, by their gradient ``[N, d]``."""
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update the rows that were looked up since the last step; see `torch.optim.Optimizer.step`. Collective."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._update_tables()
+        return loss
+
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def _update_tables(self) -> None:
         wholes: dict[int, Rows] = {}
         for group in self.param_groups:
             for table in group["params"]:
@@ -83,8 +97,7 @@ class SparseOptimizer(torch.optim.Optimizer, ABC):
         super().zero_grad(set_to_none)
         for group in self.param_groups:
             for table in group["params"]:
-                whole, _ = whole_parameter(table)
-                whole.looked_up = []
+                _kept(whole_parameter(table)[0]).clear()
 
 
 class SparseAdam(SparseOptimizer):
@@ -157,13 +170,19 @@ def _add_rows(table: nn.Parameter, ids: torch.Tensor, change: torch.Tensor) -> N
     table.data.index_add_(0, ids, change)  # torch's own factor, ``alpha``, would take three times as long
 
 
+def _kept(whole: torch.Tensor) -> list[Rows]:
+    """The gradients that backward passes have left at a parameter since the last step, in the order of the look-ups."""
+    return vars(whole).setdefault("looked_up", [])
+
+
 def _averaged(whole: torch.Tensor, dim: int) -> Rows:
     """The mean over ranks of the gradients kept, by row; nothing is kept after. Collective."""
-    kept, whole.looked_up = getattr(whole, "looked_up", []), []
+    kept = _kept(whole)
     ids, gradients = _summed(
         torch.cat([ids for ids, _ in kept] or [whole.new_empty(0, dtype=torch.int64)]),
         torch.cat([gradient for _, gradient in kept] or [whole.new_empty(0, dim)]),
     )
+    kept.clear()
     ranks = world()
     if ranks.size == 1:
         return ids, gradients

@@ -6,6 +6,7 @@ A table has one row per id seen in training and one reserved row for all other i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig, PoolingType
@@ -18,7 +19,7 @@ from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from data_pipeline.schema import Categorical, Schema
 
-Tables = EmbeddingBagCollection | EmbeddingCollection
+Tables: TypeAlias = EmbeddingBagCollection | EmbeddingCollection
 META = torch.device("meta")
 FIRST_ORDER_DIM = 4  # fbgemm stores rows in multiples of four floats
 FIRST_ORDER_SUFFIX = "_first_order"

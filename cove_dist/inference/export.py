@@ -34,7 +34,7 @@ from cove_dist.embeddings.lookup import single_ids
 from cove_dist.errors import ConfigError
 from cove_dist.inference.checkpoints import find_checkpoint
 from cove_dist.runs import load_saved_run
-from cove_dist.tasks.base import TaskModel
+from cove_dist.tasks.base import TaskModel, inner_model
 from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import load_model
 from cove_dist.training.folders import replaced_folder
@@ -43,7 +43,7 @@ from data_pipeline.errors import DataError
 from data_pipeline.id_tables import id_table_path
 from data_pipeline.json_files import to_json, write_json
 from data_pipeline.parquet_files import row_groups
-from data_pipeline.schema import Categorical, Schema
+from data_pipeline.schema import Categorical, Entity, Schema
 from data_pipeline.streaming.order import slices
 from data_pipeline.streaming.partition import row_block
 
@@ -105,7 +105,7 @@ def export_here(
     trainable = build(config, schema, runtime, batch_size)
     load_model(checkpoint, trainable, describe_model(config, schema))
     trainable.model.eval()
-    model: TaskModel = trainable.model.module
+    model = inner_model(trainable.model, TaskModel)
     if runtime.is_main:
         folder.parent.mkdir(parents=True, exist_ok=True)
     with replaced_folder(folder, runtime) as target:
@@ -129,7 +129,7 @@ class EntityExporter:
         entity: user or item.
     """
 
-    def __init__(self, model: TaskModel, schema: Schema, entity: str, runtime: DistributedContext) -> None:
+    def __init__(self, model: TaskModel, schema: Schema, entity: Entity, runtime: DistributedContext) -> None:
         self.entity, self.column, self.runtime = entity, schema.entity(entity), runtime
         self._tables, self._quantizer = model.tables, model.objective.quantizers[entity]
         self._lookup = model.entity_lookup(entity, schema)

@@ -27,6 +27,7 @@ from cove_dist.errors import ConfigError
 from cove_dist.inference.checkpoints import find_checkpoint
 from cove_dist.models.cf.base import InnerProductRecommender
 from cove_dist.runs import load_saved_run
+from cove_dist.tasks.base import inner_model
 from cove_dist.tasks.cf.faiss_retriever import FaissRetriever
 from cove_dist.tasks.cf.model import CFModel
 from cove_dist.tasks.cf.retrieval import TopKRetriever
@@ -39,7 +40,7 @@ from cove_dist.types import PositiveInt, Text
 from data_pipeline.history import History
 from data_pipeline.id_tables import read_original_ids
 from data_pipeline.json_files import write_json
-from data_pipeline.schema import SPLITS, Schema
+from data_pipeline.schema import ENTITIES, SPLITS, Schema
 
 logger = logging.getLogger(__name__)
 
@@ -101,13 +102,10 @@ def recommend_here(
     batch_size = -(-request.batch_size // runtime.world_size)
     trainable = build(config, schema, runtime, batch_size)
     load_model(checkpoint, trainable, describe_model(config, schema))
-    model: CFModel = trainable.model.eval().module
+    model = inner_model(trainable.model.eval(), CFModel)
     histories = [History.load(config.data.path, split) for split in SPLITS]
     with torch.no_grad(), replaced_folder(folder, runtime) as part:
-        retriever_class = FaissRetriever if request.faiss else TopKRetriever
-        reserved = schema.entity("user").num_seen
-        vectors = vectors_of(model, schema, runtime.device)
-        retriever = retriever_class(model.objective.head, vectors, histories, reserved, request.k, runtime)
+        retriever = build_retriever(model, schema, histories, request, runtime)
         batches = ((each, *retriever(each)) for each in batches_of_block(users, batch_size, world()))
         write_lists(batches, Path(config.data.path), schema, part / f"part-{runtime.rank:05d}.parquet")
         retriever.finite.compute()
@@ -117,11 +115,23 @@ def recommend_here(
     logger.info("recommendations for %d users", len(users))
 
 
+def build_retriever(
+    model: CFModel, schema: Schema, histories: list[History], request: RecommendConfig, runtime: DistributedContext
+) -> TopKRetriever | FaissRetriever:
+    """Return what finds the best items of users. Collective."""
+    head, vectors = model.objective.head, vectors_of(model, schema, runtime.device)
+    reserved = schema.entity("user").num_seen
+    if not request.faiss:
+        return TopKRetriever(head, vectors, histories, reserved, request.k, runtime)
+    assert isinstance(head, InnerProductRecommender)  # `recommend` has checked its class
+    return FaissRetriever(head, vectors, histories, reserved, request.k, runtime)
+
+
 def write_lists(
     batches: Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]], data: Path, schema: Schema, path: Path
 ) -> None:
     """Write users ``[B]`` with scores and items ``[B, k]``, batch after batch; -1 stands for no item."""
-    user_ids, item_ids = (read_original_ids(data, schema.entity(role).table_name) for role in ("user", "item"))
+    user_ids, item_ids = (read_original_ids(data, schema.entity(role).table_name) for role in ENTITIES)
     form = pa.schema([("user", user_ids.type), ("rank", pa.int32()), ("item", item_ids.type), ("score", pa.float32())])
     with pq.ParquetWriter(path, form, compression="zstd") as writer:
         for users, scores, items in batches:

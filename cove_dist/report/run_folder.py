@@ -21,7 +21,7 @@ from cove_dist.runs import (
     read_json,
     read_records,
 )
-from data_pipeline.schema import Entity
+from data_pipeline.schema import ENTITIES, Entity
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ class Run:
     @property
     def levels(self) -> dict[Entity, tuple[int, ...]]:
         """Codebook sizes of every entity that is quantized."""
-        entities: tuple[Entity, ...] = ("user", "item")
-        sizes = {entity: self.config["quantizer"][f"{entity}_levels"] for entity in entities}
+        sizes = {entity: self.config["quantizer"][f"{entity}_levels"] for entity in ENTITIES}
         return {entity: tuple(levels) for entity, levels in sizes.items() if levels}
 
     @property

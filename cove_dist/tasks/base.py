@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import nn
 
 from cove_dist.embeddings.tables import Tables
+from cove_dist.tasks.quantizers import EntityQuantizers
 from data_pipeline.batch import Batch
-from data_pipeline.schema import Schema
+from data_pipeline.schema import Entity, Schema
 
 
 class StepOutput(Protocol):
@@ -58,21 +60,55 @@ class EpochHook(Protocol):
         ...
 
 
-class TaskModel(Protocol):
-    """A module whose forward reads its tables by an attribute of the batch, as the train pipeline's tracer needs.
+class Objective(nn.Module):
+    """Everything of a model after the look-up: replicated, and without a sharded module inside.
+
+    Its forward takes what the tables return and the batch, and returns the loss to differentiate, weighted for uneven
+    ranks, and a `StepOutput`.
 
     Attributes:
-        tables: sharded.
-        objective: everything else, replicated; its ``quantizers`` is an `nn.ModuleDict` by entity.
+        quantizers: by entity.
     """
 
-    tables: Tables
-    objective: nn.Module
+    quantizers: EntityQuantizers
 
-    def __call__(self, batch: Batch) -> tuple[torch.Tensor, StepOutput]:
-        """The loss to differentiate, weighted for uneven ranks, and what the step leaves behind."""
-        ...
 
-    def entity_lookup(self, entity: str, schema: Schema) -> EntityLookup:
-        """Of user or item."""
-        ...
+class TaskModel(nn.Module, ABC):
+    """The trained module. Its forward reads the tables by an attribute of the batch: the train pipeline traces it.
+
+    Args:
+        tables: of ids; sharded later.
+        objective: what follows.
+    """
+
+    def __init__(self, tables: Tables, objective: Objective) -> None:
+        super().__init__()
+        self.tables = tables
+        self.objective = objective
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, StepOutput]:
+        """Return the loss to differentiate, weighted for uneven ranks, and what the step leaves behind."""
+        return self.objective(self.tables(batch.ids), batch)
+
+    @abstractmethod
+    def entity_lookup(self, entity: Entity, schema: Schema) -> EntityLookup:
+        """Return how to look up the vectors of users or items."""
+
+
+M = TypeVar("M", bound=TaskModel)
+
+
+def inner_model(sharded: nn.Module, kind: type[M]) -> M:
+    """Return the model inside the wrapper that shards it.
+
+    Args:
+        sharded: a `DistributedModelParallel`.
+        kind: the class of the model.
+
+    Raises:
+        TypeError: the model is of another class.
+    """
+    inner = sharded.module
+    if not isinstance(inner, kind):
+        raise TypeError(f"expected a {kind.__name__}, not a {type(inner).__name__}")
+    return inner

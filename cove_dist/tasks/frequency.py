@@ -9,7 +9,7 @@ import torch
 from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext, sum_over_ranks
 from cove_dist.evaluation import FrequencyGroups
-from data_pipeline.schema import Schema
+from data_pipeline.schema import ENTITIES, Schema
 from data_pipeline.streaming.loader import build_loader
 
 _ROWS = 1 << 17  # of a step
@@ -20,12 +20,13 @@ def frequency_groups(config: RunConfig, schema: Schema, runtime: DistributedCont
 
     The ranks share the rows as in training. Each holds 8 bytes per id of the split while counting, 1 byte after.
     """
-    columns = {role: schema.entity(role) for role in ("user", "item")}
+    columns = {role: schema.entity(role) for role in ENTITIES}
     ids_alone = replace(schema, categorical=tuple(columns.values()), dense=())
     counts = {role: torch.zeros(column.num_rows, dtype=torch.int64) for role, column in columns.items()}
     for batch in build_loader(config.data.path, ids_alone, "train", _ROWS, runtime.rank, runtime.world_size):
-        for role, ids in (("user", batch.users), ("item", batch.items)):
-            rows = ids.clamp(max=columns[role].num_seen)  # as a look-up would
+        for role, column in columns.items():
+            ids = batch.users if role == "user" else batch.items
+            rows = ids.clamp(max=column.num_seen)  # as a look-up would
             counts[role].index_add_(0, rows, torch.ones_like(rows))
     return {
         role: FrequencyGroups.from_counts(sum_over_ranks(counts[role], runtime.device)[:-1], column.num_ids)

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import ItemsView, Mapping
+from typing import TYPE_CHECKING
+
+from torch import nn
+
 from cove_dist.config import RunConfig
 from cove_dist.quantization import CascadedQuantizer
+from data_pipeline.schema import Entity
 
 
-def build_quantizers(config: RunConfig, rows_per_id: int = 1) -> dict[str, CascadedQuantizer]:
+class EntityQuantizers(nn.ModuleDict):
+    """Quantizers by entity, ``user`` and ``item``: a `torch.nn.ModuleDict` that knows the type of its values."""
+
+    if TYPE_CHECKING:
+
+        def __init__(self, quantizers: Mapping[Entity, CascadedQuantizer]) -> None: ...
+
+        def __getitem__(self, key: str) -> CascadedQuantizer: ...
+
+        def items(self) -> ItemsView[Entity, CascadedQuantizer]: ...
+
+
+def build_quantizers(config: RunConfig, rows_per_id: int = 1) -> dict[Entity, CascadedQuantizer]:
     """By entity, ``user`` and ``item``, for table rows of ``rows_per_id * embeddings.dim`` numbers.
 
     Initialized from torch's global generator.

@@ -147,5 +147,6 @@ def initialize_tables(model: DistributedModelParallel, std: float, seed: int) ->
 
 def _local_parts(weight: torch.Tensor | ShardedTensor) -> list[tuple[torch.Tensor, tuple[int, int]]]:
     if isinstance(weight, ShardedTensor):
-        return [(shard.tensor, tuple(shard.metadata.shard_offsets)) for shard in weight.local_shards()]
+        shards = [(shard.tensor, shard.metadata.shard_offsets) for shard in weight.local_shards()]
+        return [(tensor, (row, column)) for tensor, (row, column) in shards]
     return [(weight, (0, 0))]

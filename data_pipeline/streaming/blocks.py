@@ -11,7 +11,7 @@ import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from data_pipeline.batch import Batch
-from data_pipeline.schema import Schema
+from data_pipeline.schema import ENTITIES, Schema
 from data_pipeline.streaming.columns import ColumnArrays
 
 
@@ -126,7 +126,7 @@ class BatchLayout:
         self._sequences = [index for index, column in enumerate(schema.categorical) if column.sequence]
         self._num_seen = np.array([column.num_seen for column in schema.categorical])
         self._plain = np.flatnonzero([not column.sequence for column in schema.categorical])
-        indices = (schema.categorical.index(schema.entity(role)) for role in ("user", "item"))
+        indices = (schema.categorical.index(schema.entity(role)) for role in ENTITIES)
         self._user, self._item = (None if index in self._sequences else self._plain_index(index) for index in indices)
 
     def _plain_index(self, index: int) -> int:

@@ -33,7 +33,8 @@ NegativeSource = Literal["uniform", "popularity", "in_batch"]
 class RowTransform(Protocol):
     """Appends columns of lists to the rows of a batch."""
 
-    columns: tuple[Categorical, ...]
+    @property
+    def columns(self) -> tuple[Categorical, ...]: ...
 
     def __call__(self, rows: Rows, draws: Draws) -> list[Lists]:
         """Return one list per row for each of `columns`."""

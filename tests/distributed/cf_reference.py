@@ -11,7 +11,7 @@ import torch
 from cove_dist.config import RunConfig
 from cove_dist.config.composition import load_run_config
 from cove_dist.embeddings.initialization import fill_normal_
-from cove_dist.models.cf.base import Recommender
+from cove_dist.models.cf.base import AttributeRecommender, GraphRecommender, Recommender
 from cove_dist.tasks.quantizers import build_quantizers
 from data_pipeline.history import History
 from data_pipeline.schema import Schema
@@ -29,12 +29,12 @@ class Reference:
         self.folder = Path(self.config.data.path)
         self.schema = Schema.load(self.folder)
         head_class = self.config.model.kind_of(Recommender)
-        sizes = (len(self.schema.attributes),) if head_class.uses_attributes else ()
+        sizes = (len(self.schema.attributes),) if issubclass(head_class, AttributeRecommender) else ()
         torch.manual_seed(self.config.seed)
         self.head = self.config.model.build(Recommender, self.config.embeddings.dim, *sizes)
         self.quantizers = build_quantizers(self.config, head_class.rows_per_id)
         rows = {name: self.schema.entity(name[:4]).num_rows for name in ("user_id", "item_id")}
-        if head_class.uses_attributes:
+        if issubclass(head_class, AttributeRecommender):
             rows["attributes"] = sum(self.schema.attributes.values()) + 1
         self.tables = {name: torch.empty(count, head_class.rows_per_id * 8) for name, count in rows.items()}
         for name, table in self.tables.items():
@@ -45,12 +45,14 @@ class Reference:
         """The loss of a global batch."""
         who, positive, negative = drawn["user_id"], drawn["item_id"], drawn["negatives"].view(len(drawn["user_id"]), -1)
         loss = torch.tensor(0.0)
-        if self.head.propagates:
+        if isinstance(self.head, GraphRecommender):
             users, items, loss = self._whole(tables)
             at = (users[who], items[positive], items[negative])
             raw = tables["item_id"]
         else:
-            ids = [positive, drawn["negatives"]] + ([drawn["edge_item"]] if self.head.uses_attributes else [])
+            ids = [positive, drawn["negatives"]] + (
+                [drawn["edge_item"]] if isinstance(self.head, AttributeRecommender) else []
+            )
             users, user_loss = self._fuse("user", tables["user_id"][who])
             items, item_loss = self._fuse("item", tables["item_id"][torch.cat(ids)])
             items = items.split([len(part) for part in ids])
@@ -66,7 +68,7 @@ class Reference:
             negative = negative.gather(1, best)
         scores = torch.stack([self.head(at[0], item.unsqueeze(1))[:, 0] for item in (at[1], *at[2].unbind(1))], dim=1)
         loss = loss + self.head.loss(scores[:, 0], scores[:, 1:])
-        if self.head.uses_attributes:
+        if isinstance(self.head, AttributeRecommender):
             tails = (tables["attributes"][drawn[name]] for name in ("edge_attribute", "edge_negative"))
             loss = loss + self.head.edge_loss(items[2], *tails, torch.zeros_like(who))
         squares = tables["user_id"][who].square().sum() + raw[positive].square().sum() + raw[negative].square().sum()
@@ -74,7 +76,7 @@ class Reference:
 
     def scores(self, tables: Tables) -> np.ndarray:
         """Of all users seen in training for all items: ``[users, items]``; those never seen are the last row."""
-        if self.head.propagates:
+        if isinstance(self.head, GraphRecommender):
             users, items, _ = self._whole(tables)
         else:
             users, items = self._fuse("user", tables["user_id"])[0], self._fuse("item", tables["item_id"])[0]

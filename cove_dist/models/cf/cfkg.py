@@ -9,11 +9,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cove_dist.models.cf.base import InnerProductRecommender
+from cove_dist.models.cf.base import AttributeRecommender, InnerProductRecommender
 from cove_dist.types import NonNegativeFloat, PositiveFloat
 
 
-class CFKG(InnerProductRecommender):
+class CFKG(AttributeRecommender, InnerProductRecommender):
     """``score = -||user + buy - item||²``; an edge likewise, ``-||item + kind - attribute||²``.
 
     The distance is squared Euclidean, one of those of TransE (Bordes et al., NIPS 2013). Tails are replaced by others,
@@ -28,8 +28,6 @@ class CFKG(InnerProductRecommender):
         regularization: of the embeddings of users and items.
         init_std: the relations start as ``N(0, init_std²)``.
     """
-
-    uses_attributes = True
 
     def __init__(
         self,
@@ -64,12 +62,7 @@ class CFKG(InnerProductRecommender):
     def edge_loss(
         self, items: torch.Tensor, attributes: torch.Tensor, others: torch.Tensor, kinds: torch.Tensor
     ) -> torch.Tensor:
-        """The margin loss of edges, times `edge_weight`.
-
-        Args:
-            items, attributes, others: ``[B, d]``: heads, true tails and false ones.
-            kinds: int64 ``[B]``: the relation.
-        """
+        """Return the margin loss of edges, times `edge_weight`."""
         heads = items + self.kinds[kinds]
         true, false = (-(heads - tails).square().sum(dim=1) for tails in (attributes, others))
         return self.edge_weight * self.loss(true, false.unsqueeze(1))

@@ -5,17 +5,13 @@ Shapes: ``U`` users, ``I`` items, ``d`` embedding dimension.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
-from cove_dist.models.cf.base import InnerProductRecommender
+from cove_dist.models.cf.base import GraphRecommender, InnerProductRecommender, Neighbors
 from cove_dist.types import NonNegativeFloat, PositiveInt
 
-Sum = Callable[[torch.Tensor], torch.Tensor]
 
-
-class LightGCN(InnerProductRecommender):
+class LightGCN(GraphRecommender, InnerProductRecommender):
     """``score = user · item``, of embeddings averaged over the layers of propagation (Eq. 4, 5 and 11 of its paper).
 
     The quantizers enter before propagation: layer 0 is the fused vectors (Figure 2b).
@@ -26,7 +22,6 @@ class LightGCN(InnerProductRecommender):
         regularization: of layer 0, before the quantizers.
     """
 
-    propagates = True
     has_parameters = False
 
     def __init__(self, embedding_dim: int, *, layers: PositiveInt = 3, regularization: NonNegativeFloat = 1e-4) -> None:
@@ -34,16 +29,9 @@ class LightGCN(InnerProductRecommender):
         self.layers, self.regularization = layers, regularization
 
     def propagate(
-        self, users: torch.Tensor, items: torch.Tensor, to_users: Sum, to_items: Sum
+        self, users: torch.Tensor, items: torch.Tensor, to_users: Neighbors, to_items: Neighbors
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Final embeddings ``[U, d]`` and ``[I, d]``: the mean over layers 0 to `layers`.
-
-        Args:
-            users, items: layer 0, ``[U, d]`` and ``[I, d]``; or the parts of them that a process holds.
-            to_users: ``[I, d] -> [U, d]``: the sum over neighbours, each by ``1 / sqrt(its degree * the user's)``, in
-                new memory. Its gradient is not asked for.
-            to_items: ``[U, d] -> [I, d]``: likewise, by the transpose.
-        """
+        """Return the mean over layers 0 to `layers`; see `GraphRecommender.propagate`."""
         return _MeanOfLayers.apply(users, items, to_users, to_items, self.layers)
 
 
@@ -51,7 +39,7 @@ class _MeanOfLayers(torch.autograd.Function):
     """``(e + A e + … + A^L e) / (L + 1)``. The adjacency A is symmetric, so this map is its own backward pass."""
 
     @staticmethod
-    def forward(ctx, users: torch.Tensor, items: torch.Tensor, to_users: Sum, to_items: Sum, layers: int):
+    def forward(ctx, users: torch.Tensor, items: torch.Tensor, to_users: Neighbors, to_items: Neighbors, layers: int):
         ctx.arguments = to_users, to_items, layers
         return _mean_of_layers(users, items, *ctx.arguments)
 
@@ -61,7 +49,7 @@ class _MeanOfLayers(torch.autograd.Function):
 
 
 def _mean_of_layers(
-    users: torch.Tensor, items: torch.Tensor, to_users: Sum, to_items: Sum, layers: int
+    users: torch.Tensor, items: torch.Tensor, to_users: Neighbors, to_items: Neighbors, layers: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     user_sum, item_sum = users, items
     for _ in range(layers):  # by Horner's rule: e + A (e + A (e + …))

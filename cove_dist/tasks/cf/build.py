@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from cove_dist.embeddings.tables import build_unpooled
 from cove_dist.errors import ConfigError
-from cove_dist.models.cf.base import Recommender
+from cove_dist.models.cf.base import AttributeRecommender, GraphRecommender, Recommender
 from cove_dist.tasks.cf.config import CFRunConfig
 from cove_dist.tasks.cf.graph import GraphObjective
 from cove_dist.tasks.cf.hardest import HardestOf
@@ -32,15 +32,17 @@ def build_cf_model(config: CFRunConfig, schema: Schema) -> CFModel:
     """
     head_class = config.model.kind_of(Recommender)
     check_data(head_class, schema)
-    sizes = (len(schema.attributes),) if head_class.uses_attributes else ()
+    sizes = (len(schema.attributes),) if issubclass(head_class, AttributeRecommender) else ()
     head = config.model.build(Recommender, config.embeddings.dim, *sizes)
     quantizers = build_quantizers(config, head_class.rows_per_id)
     looked_up = table_columns(head_class, schema)
     tables = build_unpooled(looked_up, head_class.rows_per_id * config.embeddings.dim)
-    negatives = config.negatives
+    omega_q, negatives = config.quantizer.omega_q, config.negatives
     hardest = HardestOf(negatives.count, negatives.hardest_of) if negatives.hardest_of > 1 else None
-    arguments = (head, quantizers, config.quantizer.omega_q, schema, hardest)
-    objective = GraphObjective(*arguments, config.data.path) if head_class.propagates else CFObjective(*arguments)
+    if isinstance(head, GraphRecommender):
+        objective: CFObjective = GraphObjective(head, quantizers, omega_q, schema, hardest, config.data.path)
+    else:
+        objective = CFObjective(head, quantizers, omega_q, schema, hardest)
     drawn_for = (schema.entity("user").name, schema.entity("item").name, NEGATIVES)
     columns = dict.fromkeys([*drawn_for, *(column.name for column in looked_up)])
     return CFModel(tables, objective, list(columns))
@@ -53,7 +55,7 @@ def check_data(head_class: type[Recommender], schema: Schema) -> None:
             f"model = {head_class.__name__}: learns from implicit feedback, and {schema.name} has labels."
             " Prepare it with implicit=true split=leave_one_out, or choose a CTR model"
         )
-    if head_class.uses_attributes and not schema.attributes:
+    if issubclass(head_class, AttributeRecommender) and not schema.attributes:
         raise ConfigError(
             f"model = {head_class.__name__}: needs attributes of items, and {schema.name} has none."
             " Choose another model, or data with attributes"
@@ -68,10 +70,10 @@ def interactions(schema: Schema) -> Schema:
 def table_columns(head_class: type[Recommender], schema: Schema) -> list[Categorical]:
     """The columns that a training step looks up."""
     user, item = schema.entity("user"), schema.entity("item")
-    if head_class.propagates:
+    if issubclass(head_class, GraphRecommender):
         return [list_column(USER_BLOCK, user), list_column(ITEM_BLOCK, item)]
     columns = [user, item, list_column(NEGATIVES, item)]
-    if head_class.uses_attributes:
+    if issubclass(head_class, AttributeRecommender):
         total = sum(schema.attributes.values())
         attribute = Categorical(ATTRIBUTES, total, total)
         columns.append(list_column(EDGE_ITEM, item))

@@ -17,8 +17,10 @@ from cove_dist.evaluation.frequency import GROUPS, Groups
 from cove_dist.evaluation.positions import Positions
 from cove_dist.evaluation.top_k import Coverage, TopK, UserCount
 from cove_dist.models.cf.base import Recommender
+from cove_dist.tasks.base import inner_model
 from cove_dist.tasks.cf.config import RANKING_PREFIX, CFEvaluationConfig, CFRunConfig
 from cove_dist.tasks.cf.loaders import candidate_loader
+from cove_dist.tasks.cf.model import CFModel
 from cove_dist.tasks.cf.retrieval import TopKRetriever
 from cove_dist.tasks.cf.vectors import Vectors, vectors_of
 from data_pipeline.history import History
@@ -52,7 +54,7 @@ def build_cf_evaluator(
     def evaluate(model: nn.Module) -> dict[str, float]:
         was_training = model.training
         model.eval()
-        inner = model.module
+        inner = inner_model(model, CFModel)
         vectors = vectors_of(inner, schema, runtime.device)
         metrics = {name: value for part in parts for name, value in part(inner.objective.head, vectors).items()}
         model.train(was_training)
@@ -90,8 +92,9 @@ class SampledRanking:
         self._grouped = {(entity, group): metrics() for entity in groups for group in GROUPS}
 
     def __call__(self, head: Recommender, vectors: Vectors) -> dict[str, float]:
-        for metric in (self._finite, self._metrics, *self._grouped.values()):
-            metric.reset()
+        self._finite.reset()
+        for metrics in (self._metrics, *self._grouped.values()):
+            metrics.reset()
         for batch in self._loader:
             batch = batch.to(self._device)
             user = batch.ids["user_id"].values()

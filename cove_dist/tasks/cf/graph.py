@@ -13,6 +13,7 @@ Shapes: ``U`` users, ``I`` items, ``B`` rows, ``d`` embedding dimension.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
@@ -21,14 +22,14 @@ from torchrec.sparse.jagged_tensor import JaggedTensor
 
 from cove_dist.distributed import Collectives, world
 from cove_dist.embeddings.exchange import gather_rows
-from cove_dist.models.cf.base import Recommender
+from cove_dist.models.cf.base import GraphRecommender
 from cove_dist.models.layers.neighbors import NeighborSum
 from cove_dist.quantization import CascadedQuantizer
 from cove_dist.tasks.cf.hardest import HardestOf
 from cove_dist.tasks.cf.model import CFObjective, CFStep
 from data_pipeline.batch import Batch
 from data_pipeline.history import History
-from data_pipeline.schema import Schema
+from data_pipeline.schema import Entity, Schema
 from data_pipeline.streaming.transforms import ITEM_BLOCK, NEGATIVES, USER_BLOCK, occurrences
 
 _USERS_AT_ONCE = 1 << 16
@@ -43,10 +44,12 @@ class GraphObjective(CFObjective):
         folder: of the prepared data, whose training history is the graph.
     """
 
+    head: GraphRecommender
+
     def __init__(
         self,
-        head: Recommender,
-        quantizers: dict[str, CascadedQuantizer],
+        head: GraphRecommender,
+        quantizers: Mapping[Entity, CascadedQuantizer],
         omega_q: float,
         schema: Schema,
         hardest: HardestOf | None,
@@ -139,7 +142,8 @@ def local_graph(
     weights = [(user_degrees[u] * item_degrees[i]) ** -0.5 for u, i in ((users, items), (their_users, own_items))]
     to_users = users - first_user, items, weights[0], last_user - first_user
     to_items = own_items - first_item, their_users, weights[1], last_item - first_item
-    return tuple(
-        NeighborSum(torch.from_numpy(rows), torch.from_numpy(columns), torch.from_numpy(each).float(), count)
-        for rows, columns, each, count in (to_users, to_items)
-    )
+    return _neighbor_sum(*to_users), _neighbor_sum(*to_items)
+
+
+def _neighbor_sum(rows: np.ndarray, columns: np.ndarray, weights: np.ndarray, num_rows: int) -> NeighborSum:
+    return NeighborSum(torch.from_numpy(rows), torch.from_numpy(columns), torch.from_numpy(weights).float(), num_rows)

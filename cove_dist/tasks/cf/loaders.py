@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
-from cove_dist.models.cf.base import Recommender
+from cove_dist.models.cf.base import AttributeRecommender, GraphRecommender, Recommender
 from cove_dist.tasks.cf.build import check_data, interactions
 from cove_dist.tasks.cf.config import CFRunConfig
 from cove_dist.tasks.loaders import evaluation_loader, training_loader
@@ -34,10 +34,10 @@ def cf_training_loader(config: CFRunConfig, schema: Schema, runtime: Distributed
             hardest_share=settings.hardest_share,
         )
     ]
-    if head_class.uses_attributes:
+    if issubclass(head_class, AttributeRecommender):
         edges = History.load(folder, ATTRIBUTES)
         transforms.append(DrawEdges(schema.entity("item"), edges, sum(schema.attributes.values())))
-    if head_class.propagates:
+    if issubclass(head_class, GraphRecommender):
         transforms.append(RowBlocks(schema, runtime.rank, runtime.world_size))
     return training_loader(config, schema, runtime, transforms)
 
@@ -48,12 +48,11 @@ def candidate_loader(config: CFRunConfig, schema: Schema, split: str, runtime: D
     Raises:
         ConfigError: the data was prepared without candidates.
     """
-    if schema.candidates is None:
+    candidates = schema.candidates
+    if candidates is None:
         raise ConfigError(
             f"evaluation.rank_{split}: {schema.name} was prepared without candidates; rank [full], or prepare it with"
             " candidates=99"
         )
     schema = interactions(schema)
-    return evaluation_loader(
-        config, replace(schema, categorical=(*schema.categorical, schema.candidates)), split, runtime
-    )
+    return evaluation_loader(config, replace(schema, categorical=(*schema.categorical, candidates)), split, runtime)

@@ -5,19 +5,22 @@ Shapes: ``B`` rows, ``n`` negatives a row, ``N`` items of a row and its negative
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 import torch
-from torch import nn
 from torchrec.modules.embedding_modules import EmbeddingCollection
 from torchrec.sparse.jagged_tensor import JaggedTensor
 
-from cove_dist.models.cf.base import Recommender
+from cove_dist.models.cf.base import AttributeRecommender, GraphRecommender, Recommender
 from cove_dist.quantization import CascadedQuantizer
-from cove_dist.tasks.base import EntityLookup
+from cove_dist.tasks.base import EntityLookup, Objective, TaskModel
 from cove_dist.tasks.cf.hardest import HardestOf
+from cove_dist.tasks.quantizers import EntityQuantizers
 from data_pipeline.batch import Batch
-from data_pipeline.schema import Schema
+from data_pipeline.schema import Entity, Schema
 from data_pipeline.streaming.transforms import (
     EDGE_ATTRIBUTE,
     EDGE_ITEM,
@@ -35,37 +38,33 @@ class CFStep(NamedTuple):
     losses: dict[str, torch.Tensor]
 
 
-class CFModel(nn.Module):
-    """The trained module, in the form the train pipeline traces: the tables read an attribute of the batch directly.
+class CFModel(TaskModel):
+    """Collaborative filtering.
 
     Args:
-        tables: of ids.
-        objective: what follows.
+        tables, objective: see there.
         columns: of a batch, in order; a sharded collection remembers their places from its first look-up.
     """
 
+    objective: CFObjective
+
     def __init__(self, tables: EmbeddingCollection, objective: CFObjective, columns: list[str]) -> None:
-        super().__init__()
+        super().__init__(tables, objective)
         self.columns = columns
-        self.tables = tables
-        self.objective = objective
 
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, CFStep]:
-        return self.objective(self.tables(batch.ids), batch)
-
-    def column_of(self, entity: str) -> str:
+    def column_of(self, entity: Entity) -> str:
         """The column by which rows of an entity, user or item, can be looked up."""
-        if self.objective.head.propagates:
+        if isinstance(self.objective.head, GraphRecommender):
             return USER_BLOCK if entity == "user" else ITEM_BLOCK
         return self.objective.user if entity == "user" else self.objective.item
 
-    def entity_lookup(self, entity: str, schema: Schema) -> EntityLookup:
+    def entity_lookup(self, entity: Entity, schema: Schema) -> EntityLookup:
         name = self.column_of(entity)
         return EntityLookup(self.columns, self.columns.index(name), lambda looked_up, _: looked_up[name].values())
 
 
-class CFObjective(nn.Module):
-    """Everything after the look-up: replicated, and without a sharded module inside.
+class CFObjective(Objective):
+    """The loss of positives and negatives, of quantizers, and what else a model learns from.
 
     Args:
         head: the model.
@@ -75,17 +74,19 @@ class CFObjective(nn.Module):
         hardest: How negatives are chosen among candidates; None: every drawn item is one.
     """
 
+    last_of_kind: torch.Tensor
+
     def __init__(
         self,
         head: Recommender,
-        quantizers: dict[str, CascadedQuantizer],
+        quantizers: Mapping[Entity, CascadedQuantizer],
         omega_q: float,
         schema: Schema,
         hardest: HardestOf | None = None,
     ) -> None:
         super().__init__()
         self.head = head
-        self.quantizers = nn.ModuleDict(quantizers)
+        self.quantizers = EntityQuantizers(quantizers)
         self.omega_q = omega_q
         self.hardest = hardest
         self.user, self.item = schema.entity("user").name, schema.entity("item").name
@@ -94,23 +95,24 @@ class CFObjective(nn.Module):
 
     def forward(self, looked_up: dict[str, JaggedTensor], batch: Batch) -> tuple[torch.Tensor, CFStep]:
         """The loss to differentiate, weighted for uneven ranks, and what the step leaves behind."""
-        names = [self.item, NEGATIVES, *([EDGE_ITEM] if self.head.uses_attributes else [])]
+        head = self.head
+        names = [self.item, NEGATIVES, *([EDGE_ITEM] if isinstance(head, AttributeRecommender) else [])]
         rows = [looked_up[name].values() for name in names]
         ids = torch.cat([batch.ids[name].values() for name in names])
         raw_users, raw_items = looked_up[self.user].values(), torch.cat(rows)
         users, user_loss = self.fuse("user", raw_users, batch.ids[self.user].values())
         items, item_loss = self.fuse("item", raw_items, ids)
-        positives, negatives, *heads = items.split([len(part) for part in rows])
+        positives, negatives, *edge_items = items.split([len(part) for part in rows])
         if self.hardest is not None:
-            chosen = self.hardest.choose(self.head, users, negatives, self.negative_lengths(batch))
+            chosen = self.hardest.choose(head, users, negatives, self.negative_lengths(batch))
             negatives, rows[1] = negatives.index_select(0, chosen), rows[1].index_select(0, chosen)
         parts = {"rank": self.rank_loss(users, positives, negatives)}
-        if self.head.uses_attributes:
+        if isinstance(head, AttributeRecommender):
             edges = batch.ids[EDGE_ATTRIBUTE].values()
             kinds = torch.searchsorted(self.last_of_kind, edges)
-            tails = (looked_up[name].values() for name in (EDGE_ATTRIBUTE, EDGE_NEGATIVE))
-            parts["edges"] = self.head.edge_loss(heads[0], *tails, kinds)
-        if self.head.regularization:
+            attributes, others = (looked_up[name].values() for name in (EDGE_ATTRIBUTE, EDGE_NEGATIVE))
+            parts["edges"] = head.edge_loss(edge_items[0], attributes, others, kinds)
+        if head.regularization:
             parts["regularization"] = self.penalty(raw_users, *rows[:2])
         return self.total(parts, user_loss | item_loss, batch)
 
@@ -140,12 +142,14 @@ class CFObjective(nn.Module):
 
     def penalty(self, users: torch.Tensor, *items: torch.Tensor) -> torch.Tensor:
         """``regularization / 2`` times the squared norms of the rows' embeddings, mean over the ``B`` rows."""
-        squares = sum(part.square().sum() for part in (users, *items))
+        squares = reduce(add, (part.square().sum() for part in (users, *items)))
         return self.head.regularization / 2 * squares / len(users)
 
     def total(
         self, parts: dict[str, torch.Tensor], quantization: dict[str, torch.Tensor], batch: Batch
     ) -> tuple[torch.Tensor, CFStep]:
-        loss = sum(parts.values()) + self.omega_q * sum(quantization.values())
+        loss = reduce(add, parts.values())
+        if quantization:
+            loss = loss + self.omega_q * reduce(add, quantization.values())
         losses = {"loss": loss, **parts, **quantization}
         return batch.weight * loss, CFStep(len(batch), {name: part.detach() for name, part in losses.items()})

@@ -60,7 +60,8 @@ class TopKRetriever:
         step = _Step(users, self._vectors, self._reserved, self._runtime)
         excluded = step.pairs(self._excluded)
         found = best_items(self._scores_of(step), self._items, self._first, len(step.queries), self._k, excluded)
-        return merge(*(torch.cat(step.to_owners(each), dim=1) for each in found), self._k)
+        scores, items = (torch.cat(step.to_owners(each), dim=1) for each in found)
+        return merge(scores, items, self._k)
 
     def rank(self, users: np.ndarray, relevant: History) -> tuple[torch.Tensor, Positions]:
         """Rank all items for this rank's users. Collective.

@@ -15,7 +15,7 @@ from cove_dist.distributed import world
 from cove_dist.embeddings.lookup import look_up
 from cove_dist.tasks.cf.graph import GraphObjective
 from cove_dist.tasks.cf.model import CFModel
-from data_pipeline.schema import Schema
+from data_pipeline.schema import ENTITIES, Entity, Schema
 from data_pipeline.streaming.transforms import ITEM_BLOCK, USER_BLOCK
 
 _AT_ONCE = 1 << 17  # ids of a look-up; a table of no more rows is looked up once, whole
@@ -38,7 +38,7 @@ class Vectors(Protocol):
 def vectors_of(model: CFModel, schema: Schema, device: torch.device) -> Vectors:
     """Compute the vectors of a model in eval mode, on this rank's device. Collective."""
     if isinstance(model.objective, GraphObjective):
-        return _Propagated(model, schema, device)
+        return _Propagated(model, model.objective, schema, device)
     return _LookedUp(model, schema, device)
 
 
@@ -48,7 +48,7 @@ class _LookedUp:
         self._device = device
         self._whole = {
             entity: self._fused(entity, torch.arange(rows, device=self._device))
-            for entity in ("user", "item")
+            for entity in ENTITIES
             if (rows := schema.entity(entity).num_rows) <= _AT_ONCE
         }
 
@@ -58,10 +58,10 @@ class _LookedUp:
     def items(self, ids: torch.Tensor) -> torch.Tensor:
         return self._rows("item", ids)
 
-    def _rows(self, entity: str, ids: torch.Tensor) -> torch.Tensor:
+    def _rows(self, entity: Entity, ids: torch.Tensor) -> torch.Tensor:
         return F.embedding(ids, self._whole[entity]) if entity in self._whole else self._fused(entity, ids)
 
-    def _fused(self, entity: str, ids: torch.Tensor) -> torch.Tensor:
+    def _fused(self, entity: Entity, ids: torch.Tensor) -> torch.Tensor:
         column = self._model.column_of(entity)
         looked_up = look_up(self._model.tables, self._model.columns, {column: ids})[column]
         return self._model.objective.fuse(entity, looked_up, ids)[0]
@@ -76,12 +76,12 @@ class _LookedUp:
 
 
 class _Propagated:
-    def __init__(self, model: CFModel, schema: Schema, device: torch.device) -> None:
+    def __init__(self, model: CFModel, objective: GraphObjective, schema: Schema, device: torch.device) -> None:
         ranks = world()
         names = {USER_BLOCK: schema.entity("user"), ITEM_BLOCK: schema.entity("item")}
         blocks = {name: torch.arange(*ranks.block_of(column.num_rows), device=device) for name, column in names.items()}
         own = look_up(model.tables, model.columns, blocks)
-        self._users, self._items, _ = model.objective.propagated(own[USER_BLOCK], own[ITEM_BLOCK])
+        self._users, self._items, _ = objective.propagated(own[USER_BLOCK], own[ITEM_BLOCK])
         self._seen = names[ITEM_BLOCK].num_seen
 
     def users(self, ids: torch.Tensor) -> torch.Tensor:

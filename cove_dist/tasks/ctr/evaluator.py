@@ -22,7 +22,7 @@ from cove_dist.tasks.ctr.model import Predictions
 from cove_dist.tasks.loaders import evaluation_loader
 from data_pipeline.batch import Batch
 from data_pipeline.id_tables import read_original_ids
-from data_pipeline.schema import REQUEST, Categorical, Schema
+from data_pipeline.schema import ENTITIES, REQUEST, Categorical, Entity, Schema
 from data_pipeline.streaming.loader import StreamLoader
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class PredictionWriter:
 
     def __init__(self, path: Path, data: Path, schema: Schema) -> None:
         self.path = path
-        entities = {role: schema.entity(role).table_name for role in ("user", "item")}
+        entities = {role: schema.entity(role).table_name for role in ENTITIES}
         self._original = {role: read_original_ids(data, table) for role, table in entities.items()}
 
     def write(self, scored: Iterable[Scored]) -> Iterator[Scored]:
@@ -146,7 +146,7 @@ class PredictionWriter:
                 writer.write_batch(pa.record_batch(columns, schema=schema))
                 yield each
 
-    def _ids(self, role: str, encoded: torch.Tensor) -> pa.Array:
+    def _ids(self, role: Entity, encoded: torch.Tensor) -> pa.Array:
         return self._original[role].take(_array(encoded))
 
 

@@ -5,11 +5,13 @@ Shapes: ``B`` batch, ``F`` id fields, ``d`` embedding dimension, ``D`` dense col
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
@@ -17,11 +19,11 @@ from cove_dist.config.checks import refuse_unused
 from cove_dist.embeddings.tables import FieldReader, bag_columns, build_bags
 from cove_dist.models.ctr.base import CTRHead
 from cove_dist.quantization import CascadedQuantizer
-from cove_dist.tasks.base import EntityLookup
+from cove_dist.tasks.base import EntityLookup, Objective, TaskModel
 from cove_dist.tasks.ctr.config import CTRRunConfig
-from cove_dist.tasks.quantizers import build_quantizers
+from cove_dist.tasks.quantizers import EntityQuantizers, build_quantizers
 from data_pipeline.batch import Batch
-from data_pipeline.schema import Schema
+from data_pipeline.schema import ENTITIES, Entity, Schema
 
 
 class Predictions(NamedTuple):
@@ -35,8 +37,8 @@ class Predictions(NamedTuple):
         return len(self.logits)
 
 
-class CTRObjective(nn.Module):
-    """Everything after the look-up: replicated, and without a sharded module inside.
+class CTRObjective(Objective):
+    """The losses of a head's logits and of the quantizers.
 
     Args:
         head: ``(fields [B, F, d], dense [B, D]) -> logits [B]``; also ``first_order [B, F]`` if it uses it.
@@ -50,14 +52,14 @@ class CTRObjective(nn.Module):
         self,
         head: CTRHead,
         reader: FieldReader,
-        quantizers: dict[str, tuple[int, CascadedQuantizer]],
+        quantizers: Mapping[Entity, tuple[int, CascadedQuantizer]],
         omega_q: float,
         precision: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.head = head
         self.reader = reader
-        self.quantizers = nn.ModuleDict({entity: quantizer for entity, (_, quantizer) in quantizers.items()})
+        self.quantizers = EntityQuantizers({entity: quantizer for entity, (_, quantizer) in quantizers.items()})
         self.positions = {entity: position for entity, (position, _) in quantizers.items()}
         self.omega_q = omega_q
         self.precision = precision
@@ -74,7 +76,7 @@ class CTRObjective(nn.Module):
         first_order = (self.reader.first_order(pooled, len(batch)),) if self.reader.first_order_keys else ()
         logits = self._score(torch.stack(fields, dim=1), batch.dense, *first_order)
         task = F.binary_cross_entropy_with_logits(logits, batch.labels)
-        loss = task + self.omega_q * sum(quantization.values()) if quantization else task
+        loss = task + self.omega_q * reduce(add, quantization.values()) if quantization else task
         losses = {"loss": loss, "task": task, **quantization}
         return batch.weight * loss, Predictions(logits.detach(), {name: x.detach() for name, x in losses.items()})
 
@@ -83,18 +85,13 @@ class CTRObjective(nn.Module):
             return self.head(*inputs).float()
 
 
-class CTRModel(nn.Module):
-    """The trained module, in the form the train pipeline traces: the tables read an attribute of the batch directly."""
+class CTRModel(TaskModel):
+    """Click-through rate prediction."""
 
-    def __init__(self, tables: EmbeddingBagCollection, objective: CTRObjective) -> None:
-        super().__init__()
-        self.tables = tables
-        self.objective = objective
+    tables: EmbeddingBagCollection
+    objective: CTRObjective
 
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, Predictions]:
-        return self.objective(self.tables(batch.ids), batch)
-
-    def entity_lookup(self, entity: str, schema: Schema) -> EntityLookup:
+    def entity_lookup(self, entity: Entity, schema: Schema) -> EntityLookup:
         columns, position = [column.name for column in bag_columns(schema)], self.objective.positions[entity]
         return EntityLookup(
             columns, position, lambda pooled, rows: self.objective.reader.fields(pooled, rows)[position]
@@ -104,7 +101,7 @@ class CTRModel(nn.Module):
 def entity_positions(schema: Schema) -> dict[str, int]:
     """The field positions of the user and of the item."""
     names = [column.name for column in bag_columns(schema)]
-    return {role: names.index(schema.entity(role).name) for role in ("user", "item")}
+    return {role: names.index(schema.entity(role).name) for role in ENTITIES}
 
 
 def build_ctr_model(config: CTRRunConfig, schema: Schema) -> CTRModel:

@@ -46,7 +46,7 @@ def build_list_model(config: SequentialRunConfig, schema: Schema) -> SequentialR
     owners = owners if model.reads_owner else []
     tables = build_unpooled([*halves, list_column(VOCABULARY, halves[0]), *owners], config.embeddings.dim)
     quantizer, classifier = build_quantizers(config).get("item"), None
-    if config.quantizer.omega_c:
+    if quantizer is not None and config.quantizer.omega_c:
         classifier = CodeClassifier(config.embeddings.dim, quantizer.levels)
     log_expected = None
     if config.sequential.softmax == "sampled":
@@ -75,7 +75,7 @@ def build_categories(
         categories = ItemCategories(*read_categories(config.data.path, schema, config.sequential.categories), dim)
     if not config.sequential.two_stage:
         return categories, None
-    count = config.quantizer.item_levels[-1] if categories is None else categories.count
+    count = config.quantizer.levels()["item"][-1] if categories is None else categories.count
     return categories, TwoStageClassifier(dim, count)
 
 

@@ -26,6 +26,8 @@ class ItemCategories(nn.Module):
         dim: d.
     """
 
+    numbers: torch.Tensor
+
     def __init__(self, numbers: torch.Tensor, count: int, dim: int) -> None:
         super().__init__()
         self.count = count

@@ -33,7 +33,8 @@ class Request(NamedTuple):
 
     def of(self, lists: torch.Tensor) -> Request:
         """Return the request of some lists, bool ``[B]``."""
-        return Request(*(None if rows is None else rows[lists] for rows in self))
+        owner, seen = (None if rows is None else rows[lists] for rows in (self.owner, self.seen))
+        return Request(self.items[lists], self.lengths[lists], self.targets[lists], owner, seen)
 
 
 @torch.no_grad()

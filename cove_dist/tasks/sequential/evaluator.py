@@ -10,6 +10,7 @@ from torch import nn
 from cove_dist.distributed import DistributedContext
 from cove_dist.evaluation.sequential import NOTHING, ListCompletion, merge_depth_first
 from cove_dist.models.sequential.base import SequentialModel
+from cove_dist.tasks.base import inner_model
 from cove_dist.tasks.loaders import evaluation_loader
 from cove_dist.tasks.sequential.catalogue import item_catalogue, owner_table
 from cove_dist.tasks.sequential.config import SequentialRunConfig
@@ -29,7 +30,7 @@ def build_list_evaluator(
     exclude_seen = config.evaluation.protocol(schema).exclude_seen
 
     def evaluate(sharded: nn.Module) -> dict[str, float]:
-        model: SequentialRecommender = sharded.module
+        model = inner_model(sharded, SequentialRecommender)
         was_training = model.training
         model.eval()
         metrics = list_metrics(config, schema).to(runtime.device)

@@ -7,12 +7,13 @@ lists, ``V`` rows of this rank's vocabulary, ``d`` embedding dimension, ``H`` le
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchrec.modules.embedding_modules import EmbeddingCollection
 from torchrec.sparse.jagged_tensor import JaggedTensor
 
 from cove_dist.distributed import Collectives, world
@@ -20,7 +21,8 @@ from cove_dist.losses import Vocabulary, sampled_cross_entropy, vocabulary_cross
 from cove_dist.models.layers.two_stage import TwoStageClassifier
 from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.quantization import CascadedQuantizer, CodeClassifier
-from cove_dist.tasks.base import EntityLookup
+from cove_dist.tasks.base import EntityLookup, Objective, TaskModel
+from cove_dist.tasks.quantizers import EntityQuantizers
 from cove_dist.tasks.sequential.categories import ItemCategories
 from cove_dist.tasks.sequential.positions import (
     Embedded,
@@ -30,7 +32,7 @@ from cove_dist.tasks.sequential.positions import (
     predict_targets,
 )
 from data_pipeline.batch import Batch
-from data_pipeline.schema import INPUT, OWNER, TARGET, Schema
+from data_pipeline.schema import INPUT, OWNER, TARGET, Entity, Schema
 from data_pipeline.streaming.vocabulary import VOCABULARY, batch_keys
 
 
@@ -72,9 +74,21 @@ class Items(NamedTuple):
     codes: torch.Tensor | None
     categories: torch.Tensor | None
 
+    def codes_of(self, which: torch.Tensor) -> torch.Tensor:
+        """Return the codes ``[P, H]`` of items at ``which [P]``. Raises ValueError without a quantizer."""
+        if self.codes is None:
+            raise ValueError("codes are classified, and there is no quantizer of items")
+        return self.codes[which]
 
-class SequentialObjective(nn.Module):
-    """Everything after the look-up: replicated, and without a sharded module inside.
+    def categories_of(self, which: torch.Tensor | slice) -> torch.Tensor:
+        """Return the categories of items at ``which``. Raises ValueError where items have none."""
+        if self.categories is None:
+            raise ValueError("the two-stage classifier needs categories: ready-made ones, or those of a quantizer")
+        return self.categories[which]
+
+
+class SequentialObjective(Objective):
+    """The loss of a softmax over items, and those of quantizer and classifiers.
 
     Losses are means over the positions, or vectors, of all ranks, however unevenly these fall to them.
 
@@ -91,6 +105,9 @@ class SequentialObjective(nn.Module):
             it; or None.
     """
 
+    log_expected: torch.Tensor | None
+    steps: torch.Tensor
+
     def __init__(
         self,
         model: SequentialModel,
@@ -105,7 +122,7 @@ class SequentialObjective(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self.quantizers = nn.ModuleDict({} if quantizer is None else {"item": quantizer})
+        self.quantizers = EntityQuantizers({} if quantizer is None else {"item": quantizer})
         self.classifier = classifier
         self.settings = settings
         self.categories = categories
@@ -118,9 +135,9 @@ class SequentialObjective(nn.Module):
     def forward(self, looked_up: Mapping[str, JaggedTensor], batch: Batch) -> tuple[torch.Tensor, SequentialStep]:
         """The loss to differentiate, weighted for uneven ranks, and what the step leaves behind. Collective."""
         items, quantization = self.embed(looked_up, batch)
-        lengths = [batch.ids[half].lengths()[: len(batch)] for half in (INPUT, TARGET)]
+        inputs, targets = (batch.ids[half].lengths()[: len(batch)] for half in (INPUT, TARGET))
         owner = looked_up[OWNER].values() if self.uses_owner else None
-        predicted = self.predict(Embedded(items.fed, *lengths, owner))
+        predicted = self.predict(Embedded(items.fed, inputs, targets, owner))
         # A rank's mean times its share, averaged over ranks, is the mean over all ranks.
         counts = torch.tensor([len(predicted.which), len(items.fed)], device=items.ids.device)
         positions, vectors = counts * world().size / world().sum(counts.clone())
@@ -128,13 +145,12 @@ class SequentialObjective(nn.Module):
         weights = {"quantization_item": self.settings.omega_q, "classification": self.settings.omega_c}
         if self.two_stage is not None:
             logits = self.two_stage.head(predicted.hidden)
-            parts["category"] = positions * mean_cross_entropy(logits, items.categories[predicted.which])
+            parts["category"] = positions * mean_cross_entropy(logits, items.categories_of(predicted.which))
         if quantization is not None:
             parts["quantization_item"] = vectors * quantization
         if self.classifier is not None:
-            codes = items.codes[predicted.which]
-            parts["classification"] = positions * self.classifier(predicted.hidden, codes)
-        loss = sum(weights.get(name, 1.0) * part for name, part in parts.items())
+            parts["classification"] = positions * self.classifier(predicted.hidden, items.codes_of(predicted.which))
+        loss = reduce(add, (weights.get(name, 1.0) * part for name, part in parts.items()))
         reported = {name: part.detach() / batch.weight for name, part in {"loss": loss, **parts}.items()}
         return loss, SequentialStep(len(batch), reported)
 
@@ -142,15 +158,15 @@ class SequentialObjective(nn.Module):
         """The items, equal ids quantized once, and the quantization loss, in which the vocabulary has no part."""
         names = (INPUT, TARGET, VOCABULARY)
         raw = torch.cat([looked_up[name].values() for name in names])
-        ids = [batch.ids[name].values() for name in names]
-        count, ids = len(ids[0]) + len(ids[1]), torch.cat(ids)
+        inputs, targets, vocabulary = (batch.ids[name].values() for name in names)
+        count, ids = len(inputs) + len(targets), torch.cat([inputs, targets, vocabulary])
         given = None if self.categories is None else self.categories.numbers[ids]
         if not self.quantizers:
             return Items(ids, self.with_categories(raw[:count], ids), raw, None, given), None
         by_code = self.two_stage is not None and given is None
         quantized = len(ids) if self.settings.fuse_output or by_code else count
-        vocabulary = torch.arange(quantized, device=ids.device) >= count
-        output = self.quantizers["item"](raw[:quantized], ids=ids[:quantized], fuse_only=vocabulary)
+        fuse_only = torch.arange(quantized, device=ids.device) >= count
+        output = self.quantizers["item"](raw[:quantized], ids=ids[:quantized], fuse_only=fuse_only)
         scored = output.fused if self.settings.fuse_output else raw
         fed = self.with_categories(output.fused[:count], ids)
         return Items(ids, fed, scored, output.codes, output.codes[:, -1] if by_code else given), output.loss
@@ -184,30 +200,24 @@ class SequentialObjective(nn.Module):
         weights = (share / max(1, len(targets))).float().expand(len(targets))  # of a position: the same on all ranks
         ids = items.ids[len(items.fed) :]
         rows = with_bias(items.scored[len(items.fed) :], self.item_bias, ids)
-        if self.settings.softmax == "sampled":
+        if self.log_expected is not None:
             true = with_bias(items.scored[predicted.which], self.item_bias, targets)
             return sampled_cross_entropy(hidden, true, targets, weights, rows, ids, self.log_expected[ids])
         ranks = world() if self.settings.softmax == "vocabulary_parallel" else Collectives()
         first = int(ids[0]) if len(ids) else 0
         groups = of_rows = None
         if self.two_stage is not None:
-            groups, of_rows = items.categories[predicted.which], items.categories[len(items.fed) :]
+            groups, of_rows = items.categories_of(predicted.which), items.categories_of(slice(len(items.fed), None))
         vocabulary, precision = Vocabulary(rows, first, of_rows), self.settings.precision
         return vocabulary_cross_entropy(hidden, targets, weights, vocabulary, ranks, groups=groups, precision=precision)
 
 
-class SequentialRecommender(nn.Module):
-    """The trained module, in the form the train pipeline traces: the tables read an attribute of the batch directly."""
+class SequentialRecommender(TaskModel):
+    """Sequential recommendation."""
 
-    def __init__(self, tables: EmbeddingCollection, objective: SequentialObjective) -> None:
-        super().__init__()
-        self.tables = tables
-        self.objective = objective
+    objective: SequentialObjective
 
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, SequentialStep]:
-        return self.objective(self.tables(batch.ids), batch)
-
-    def entity_lookup(self, entity: str, schema: Schema) -> EntityLookup:
+    def entity_lookup(self, entity: Entity, schema: Schema) -> EntityLookup:
         """Of items, which alone are quantized here."""
         keys = batch_keys(schema)
         return EntityLookup(keys, keys.index(VOCABULARY), lambda looked_up, _: looked_up[VOCABULARY].values())

@@ -108,22 +108,17 @@ class Catalogue:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]]:
         """Rows of ``hidden``, the items that are ranked for them, their vectors and biases."""
         vectors, bias = self._shuffled
-        if self.two_stage is None:
+        if self._first_stage is None:
             rows = torch.arange(len(hidden), device=hidden.device)
             for part in rows.split(max(1, _WORKSPACE // len(self._order))):
                 yield part, self._order, vectors, bias
             return
-        categories = self.categories[self._order]
-        for category, rows in rows_by_category(self._likeliest(hidden)):
+        categories = self._first_stage.categories[self._order]
+        likeliest, probabilities = self._first_stage.likeliest(hidden)
+        self.finite.update(probabilities)
+        for category, rows in rows_by_category(likeliest):
             members = (categories == category).nonzero().squeeze(1)
             yield rows, self._order[members], vectors[members], None if bias is None else bias[members]
-
-    def _likeliest(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The most probable category of each state: int64 ``[n]``."""
-        filled = self._filled_categories
-        probabilities = self.two_stage.category_log_probabilities(hidden, self.categories)[:, filled]
-        self.finite.update(probabilities)
-        return filled[probabilities.argmax(dim=1)]
 
     def _columns(self, ids: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """The columns of ids among ``items [C]``, which are in tie order; -1 where they are not among them."""
@@ -137,10 +132,12 @@ class Catalogue:
         return tie_order(len(self.scored), self.scored.device)
 
     @cached_property
-    def _filled_categories(self) -> torch.Tensor:
-        """Categories that have items, in tie order."""
-        categories = self.categories.unique()
-        return categories[tie_order(len(categories), categories.device)]
+    def _first_stage(self) -> FirstStage | None:
+        if self.two_stage is None:
+            return None
+        if self.categories is None:
+            raise ValueError("two_stage needs the categories of all items")
+        return FirstStage(self.two_stage, self.categories)
 
     @cached_property
     def _places(self) -> torch.Tensor:
@@ -151,6 +148,30 @@ class Catalogue:
     def _shuffled(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Vectors and biases in tie order."""
         return self.scored[self._order], None if self.bias is None else self.bias[self._order]
+
+
+@dataclass(frozen=True, eq=False)
+class FirstStage:
+    """The first stage of a two-stage classifier: the category, among those that have items.
+
+    Attributes:
+        classifier: of categories.
+        categories: int64 ``[V]``, of all items.
+    """
+
+    classifier: TwoStageClassifier
+    categories: torch.Tensor
+
+    def likeliest(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the most probable category of each state, int64 ``[n]``, and the log-probabilities it is chosen by."""
+        probabilities = self.classifier.category_log_probabilities(hidden, self.categories)[:, self._filled]
+        return self._filled[probabilities.argmax(dim=1)], probabilities
+
+    @cached_property
+    def _filled(self) -> torch.Tensor:
+        """Categories that have items, in tie order."""
+        categories = self.categories.unique()
+        return categories[tie_order(len(categories), categories.device)]
 
 
 def leave_out(scores: torch.Tensor, columns: torch.Tensor) -> None:
