@@ -14,6 +14,7 @@ import pytest
 
 from data_pipeline.datasets.amazon_book import AmazonBook
 from data_pipeline.datasets.amazon_reviews import AmazonReviews
+from data_pipeline.datasets.per_user import PerUser
 from data_pipeline.datasets.toys import Toys
 from data_pipeline.errors import DataError
 from data_pipeline.history import History
@@ -199,6 +200,21 @@ def test_amazon_book_keeps_its_split_and_takes_validation_rows_by_rule(tmp_path:
     prepare(given, tmp_path / "none", name="amazon_book")
     assert sorted(pairs(read_decoded(tmp_path / "none")["train"])) == training
     assert Report.load(tmp_path / "none").rows == {"train": 7, "test": 3}
+
+
+def test_files_with_a_line_per_user_are_read_as_one(tmp_path: Path) -> None:
+    """In order, the last item of a line is left out for test; without an order, a drawn one."""
+    (tmp_path / "a.txt").write_text("".join(f"u{u} 1 2 3 4 5 6\n" for u in range(30)))
+    (tmp_path / "b.txt").write_text("v 5 4 3\nw 2 1 6\n")
+    for ordered in (True, False):
+        source = PerUser(source=str(tmp_path / "*.txt"), ordered=ordered, candidates=0)
+        prepare(source, tmp_path / f"out_{ordered}", name="per_user")
+    decoded = {ordered: read_decoded(tmp_path / f"out_{ordered}") for ordered in (True, False)}
+    last = dict(pairs(decoded[True]["test"]))
+    assert last == {f"u{u}": 6 for u in range(30)} | {"v": 3, "w": 6}
+    assert len({item for _, item in pairs(decoded[False]["test"])}) > 3
+    everything = [sorted(pair for split in rows.values() for pair in pairs(split)) for rows in decoded.values()]
+    assert everything[0] == everything[1] and len(everything[0]) == 186
 
 
 def write_reviews(folder: Path, meta: str) -> Path:
