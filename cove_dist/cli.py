@@ -44,6 +44,7 @@ COMMANDS = {
     "compare": Command("one table of several evaluated runs", "compare"),
     "experiment": Command("a grid of models, quantizers and seeds: runs, tables and pictures", "experiment"),
     "tune": Command("a hyper-parameter search with equal trials for every model and quantizer", "tune"),
+    "paper": Command("every claim of the paper next to what was measured, in one table", "paper"),
     "popularity": Command("metrics of the most popular items: the baseline of sequential models", "popularity"),
     "cluster_items": Command("categories of items from their neighbours in sequences", "cluster_items"),
     "doctor": Command("check the installation, or complete it", None),

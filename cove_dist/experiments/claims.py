@@ -96,7 +96,7 @@ def claims_of(grid: GridConfig, results: Results, split: str) -> list[Claim]:
     return [
         Claim(
             model, metric, new, old, comparison, p,
-            printed=grid.paper.gain(model, new, old, metric) if old == grid.base else None,
+            printed=grid.paper.gain(model, new, old, metric, over_base=old == grid.base),
             lower_is_better=not higher_is_better(metric),
             significance=grid.significance,
         )

@@ -29,10 +29,10 @@ class PaperConfig:
     def value(self, model: str, quantizer: str, metric: str) -> float | None:
         return self.values.get(model, {}).get(quantizer, {}).get(metric)
 
-    def gain(self, model: str, quantizer: str, base: str, metric: str) -> float | None:
-        """In percent: as printed, or else from the printed values."""
-        printed = self.gains.get(model, {}).get(quantizer, {}).get(metric)
-        new, old = self.value(model, quantizer, metric), self.value(model, base, metric)
+    def gain(self, model: str, quantizer: str, other: str, metric: str, *, over_base: bool) -> float | None:
+        """In percent: as printed, where `other` is the base, or else from the printed values."""
+        printed = self.gains.get(model, {}).get(quantizer, {}).get(metric) if over_base else None
+        new, old = self.value(model, quantizer, metric), self.value(model, other, metric)
         if printed is not None or new is None or old is None:
             return printed
         return 100 * (new - old) / old

@@ -1,0 +1,203 @@
+"""The claims of the paper in one table: published gain, measured gain, verdict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cove_dist.config.base import settings
+from cove_dist.config.composition import load_settings
+from cove_dist.errors import ConfigError
+from cove_dist.experiments.claims import Claim, claims_of, tally
+from cove_dist.experiments.grid import GridConfig, load_grid
+from cove_dist.experiments.plan import file_arguments
+from cove_dist.experiments.results import RESULTS_FILE, SCHEMA, Results
+from cove_dist.experiments.text import TextTable, percent
+from cove_dist.types import PositiveInt, Text
+from data_pipeline.files import replaced_file
+
+BEGIN, END = "<!-- claims: made by cove paper -->", "<!-- end of claims -->"
+TITLE = "Every claim of the paper"
+HEADER = ("paper", "claim", "data here", "published", "here (95 % interval)", "seeds", "verdict")
+NEARLY_ALL = 0.95
+_NOT_MEASURED = "not measured"
+_NOTE = (
+    "Made by `cove paper` from the results below. Gains are relative, over paired seeds. A gain *holds* if"
+    " it is significant at 0.05 after Holm's correction over all comparisons of its grid; it *does not hold* if a loss"
+    " is, or if no gain is found and the published one lies beyond the interval; else it is *not decided*."
+)
+
+Row = tuple[str, ...]
+
+
+@settings
+class GainClaim:
+    """That quantizers of a grid are better than others.
+
+    Attributes:
+        paper: the table or figure.
+        claim: in words; of every model.
+        data: what the grid is measured on.
+        grid: a shipped grid, or a path of one; its results are in the folder of the same name.
+        metric: of the row.
+        compared: pairs of quantizers, the better one first.
+        published: in words, where the grid has no published gain.
+        models: a row each; all of the grid if none is named.
+    """
+
+    paper: Text
+    claim: Text
+    data: Text
+    grid: Text
+    metric: Text
+    compared: tuple[tuple[str, str], ...]
+    published: str = "a picture"
+    models: tuple[str, ...] | None = None
+
+
+@settings
+class CoverageClaim:
+    """That the codes which cover most of a category cover nearly all of it.
+
+    Attributes:
+        paper, claim, data: as of `GainClaim`.
+        curves: a folder with the curves of a report per model, ``<model>.parquet`` (see `cove_dist.report.agreement`).
+        published: by model, the number of codes said to cover nearly all of a category.
+        column: of the categories.
+        categories: over which the mean is taken; all that the report has if none is named.
+    """
+
+    paper: Text
+    claim: Text
+    data: Text
+    curves: Text
+    published: dict[str, PositiveInt]
+    column: Text
+    categories: tuple[str, ...] = ()
+
+
+@settings
+class PaperTableConfig:
+    folder: Text
+    readme: Text | None
+    split: Literal["validation", "test"]
+    gains: tuple[GainClaim, ...]
+    coverage: tuple[CoverageClaim, ...]
+
+
+def paper_table(overrides: Sequence[str]) -> TextTable:
+    """Return the table of ``configs/paper.yaml``; write it into the README that the settings name.
+
+    Raises:
+        ConfigError: a wrong setting; a grid that lacks the metric or comparison of a claim; curves without the
+            categories of a claim; a README without the markers.
+    """
+    config = load_settings(PaperTableConfig, "paper", overrides)
+    folder = Path(config.folder)
+    rows: list[Row] = []
+    tallies: dict[str, str] = {}
+    for claim in config.gains:
+        grid = load_grid(file_arguments("grid", [claim.grid]))
+        measured = claims_of(grid, _results(folder / Path(claim.grid).stem / RESULTS_FILE), config.split)
+        rows += gain_rows(claim, grid, measured)
+        if made := [each for each in measured if each.measured.pairs]:
+            tallies[claim.grid] = f"- `{claim.grid}`, all metrics and comparisons: {tally(made)}\n"
+    rows += [row for coverage in config.coverage for row in coverage_rows(coverage, folder)]
+    table = TextTable(TITLE, HEADER, tuple(rows), (_NOTE, _counted(rows)))
+    if config.readme is not None:
+        write_between_markers(Path(config.readme), "\n".join([table.markdown(), "".join(tallies.values())]))
+    return table
+
+
+def _counted(rows: Sequence[Row]) -> str:
+    counts = Counter(row[-1] for row in rows)
+    found = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+    return f"Rows by verdict: {found}."
+
+
+def _results(path: Path) -> Results:
+    """Return the results of a grid; none where it was not run."""
+    return Results.of(pq.read_table(path) if path.is_file() else SCHEMA.empty_table())
+
+
+def gain_rows(claim: GainClaim, grid: GridConfig, measured: Sequence[Claim]) -> list[Row]:
+    """Return a row per model and pair of quantizers that are compared."""
+    known = {(each.model, each.new, each.old): each for each in measured if each.metric == claim.metric}
+    models = claim.models or tuple(dict.fromkeys(each.model for each in measured))
+    wanted = [(model, *pair) for model in models for pair in claim.compared]
+    found = [key for key in wanted if key in known]
+    if not found or {(new, old) for _, new, old in found} != set(claim.compared):
+        raise ConfigError(
+            f"{claim.paper}, {claim.claim}: grid {claim.grid} compares no {claim.metric} of {list(claim.compared)};"
+            f" it has the metrics {', '.join(grid.metrics)} and the comparisons {grid.comparisons()}"
+        )
+    return [_gain_row(claim, known[key]) for key in found]
+
+
+def _gain_row(claim: GainClaim, measured: Claim) -> Row:
+    published = claim.published if measured.printed is None else percent(measured.printed)
+    words = f"{claim.claim}: {measured.model}, {measured.metric}"
+    begin = (claim.paper, words, claim.data, published)
+    ours = measured.measured
+    if ours.pairs == 0:
+        return *begin, "", "", _NOT_MEASURED
+    interval = f" ({100 * ours.low:+.2f} to {100 * ours.high:+.2f})" if ours.pairs > 1 else ""
+    return *begin, percent(100 * ours.gain) + interval, str(ours.pairs), measured.verdict
+
+
+def coverage_rows(claim: CoverageClaim, folder: Path) -> list[Row]:
+    """Return a row per model: the share of the categories that the codes cover, beside that of shuffled codes."""
+    rows: list[Row] = []
+    for model, count in claim.published.items():
+        words, published = f"{claim.claim}: {model}", f"nearly 100 % by {count} codes"
+        path = folder / claim.curves / f"{model}.parquet"
+        if not path.is_file():
+            rows.append((claim.paper, words, claim.data, published, "", "", _NOT_MEASURED))
+            continue
+        covered, shuffled = _covered(claim, path, count)
+        ours = f"{100 * covered:.0f} %; shuffled codes {100 * shuffled:.0f} %"
+        rows.append((claim.paper, words, claim.data, published, ours, "1", _coverage_verdict(covered, shuffled)))
+    return rows
+
+
+def _covered(claim: CoverageClaim, path: Path, count: int) -> tuple[float, float]:
+    """Return the mean over the categories of what ``count`` codes of the first level cover, and shuffled codes."""
+    curves = pq.read_table(path)
+    wanted = {"entity": "item", "level": 1, "category_column": claim.column, "codes_taken": count}
+    for column, value in wanted.items():
+        curves = curves.filter(pc.equal(curves[column], value))
+    found = curves["category"].to_pylist()
+    if missing := [name for name in claim.categories if name not in found]:
+        raise ConfigError(
+            f"{path}: no curve of {', '.join(missing)} in {claim.column}; make it with more top_categories"
+        )
+    if claim.categories:
+        curves = curves.filter(pc.is_in(curves["category"], pa.array(claim.categories)))
+    covered, shuffled = (float(pc.mean(curves[name]).as_py()) for name in ("covered", "covered_shuffled_mean"))
+    return covered, shuffled
+
+
+def _coverage_verdict(covered: float, shuffled: float) -> str:
+    if covered < NEARLY_ALL:
+        return "does not hold"
+    return "holds, by chance alone" if shuffled >= NEARLY_ALL else "holds"
+
+
+def write_between_markers(readme: Path, text: str) -> None:
+    """Replace what a file has between `BEGIN` and `END`.
+
+    Raises:
+        ConfigError: the file lacks one of the markers.
+    """
+    before, begin, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ConfigError(f"{readme}: needs the lines {BEGIN} and {END}, between which the table is written")
+    with replaced_file(readme) as file:
+        file.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")

@@ -1,0 +1,126 @@
+"""The table of the paper's claims, from results and curves written by hand and from those of the repository."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy import stats
+
+from cove_dist.errors import ConfigError
+from cove_dist.experiments.claims import claims_of
+from cove_dist.experiments.paper import (
+    BEGIN,
+    END,
+    CoverageClaim,
+    GainClaim,
+    coverage_rows,
+    gain_rows,
+    paper_table,
+    write_between_markers,
+)
+from cove_dist.experiments.results import Results
+from tests.unit.experiments.grids import small_grid
+
+REPOSITORY = Path(__file__).parents[3]
+BASE, COVE = [0.70, 0.71, 0.72], [0.71, 0.722, 0.731]
+GAIN = {"paper": "Table 9", "claim": "COVE helps", "data": "small", "grid": "small", "metric": "auc"}
+
+
+def results(**by_quantizer: list[float]) -> Results:
+    return Results({("test", "deepfm", name, "auc"): dict(enumerate(v)) for name, v in by_quantizer.items()})
+
+
+def test_a_row_has_the_published_gain_ours_with_its_interval_and_the_verdict(tmp_path: Path) -> None:
+    grid = small_grid(tmp_path)
+    claim = GainClaim(**GAIN, compared=(("cove", "none"),), models=("deepfm",))
+    [row] = gain_rows(claim, grid, claims_of(grid, results(none=BASE, cove=COVE), "test"))
+    gains = 100 * (np.array(COVE) - BASE) / np.mean(BASE)
+    half = stats.t.ppf(0.975, 2) * gains.std(ddof=1) / np.sqrt(3)
+    ours = f"{gains.mean():+.2f} % ({gains.mean() - half:+.2f} to {gains.mean() + half:+.2f})"
+    assert row == ("Table 9", "COVE helps: deepfm, auc", "small", "+19.50 %", ours, "3", "holds")
+
+
+def test_what_has_no_results_is_not_measured_and_one_seed_has_no_interval(tmp_path: Path) -> None:
+    grid = small_grid(tmp_path)
+    claim = GainClaim(**GAIN, compared=(("cove", "none"),))
+    rows = gain_rows(claim, grid, claims_of(grid, results(none=BASE, cove=COVE[:1]), "test"))
+    assert [row[1:] for row in rows] == [
+        ("COVE helps: deepfm, auc", "small", "+19.50 %", "+1.43 %", "1", "not decided"),
+        ("COVE helps: dlrm, auc", "small", "a picture", "", "", "not measured"),
+    ]
+
+
+def test_a_claim_that_its_grid_cannot_answer_is_refused(tmp_path: Path) -> None:
+    grid = small_grid(tmp_path)
+    claims = claims_of(grid, results(none=BASE, cove=COVE), "test")
+    for wrong in ({"metric": "ndcg@1"}, {"compared": (("none", "cove"),)}, {"models": ("dcn",)}):
+        claim = GainClaim(**(GAIN | {"compared": (("cove", "none"),)} | wrong))
+        with pytest.raises(ConfigError, match=r"grid small compares no .* it has the metrics auc, logloss"):
+            gain_rows(claim, grid, claims)
+
+
+def write_curves(path: Path, covered: dict[str, list[float]], shuffled: float) -> None:
+    rows = [
+        {"entity": "item", "level": 1, "category_column": "category", "category": name, "codes_taken": i + 1,
+         "covered": value, "covered_shuffled_mean": shuffled}
+        for name, values in covered.items() for i, value in enumerate(values)
+    ]  # fmt: skip
+    others = [rows[0] | {"entity": "user", "covered": 0.0}, rows[0] | {"level": 2, "covered": 0.0}]
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(others + rows), path)
+
+
+@pytest.mark.parametrize(
+    ("covered", "shuffled", "verdict"),
+    [(0.94, 0.5, "does not hold"), (0.99, 0.6, "holds"), (0.99, 0.97, "holds, by chance alone")],
+)
+def test_coverage_is_that_of_the_named_categories_beside_shuffled_codes(
+    tmp_path: Path, covered: float, shuffled: float, verdict: str
+) -> None:
+    curves = {"travel": [0.1, covered - 0.01], "weather": [0.2, covered + 0.01], "news": [0.1, 0.2]}
+    write_curves(tmp_path / "curves" / "deepfm.parquet", curves, shuffled)
+    claim = CoverageClaim(
+        paper="Figure 9", claim="few codes", data="small", curves="curves", published={"deepfm": 2, "dcn": 2},
+        column="category", categories=("travel", "weather"),
+    )  # fmt: skip
+    deepfm, dcn = coverage_rows(claim, tmp_path)
+    ours = f"{100 * covered:.0f} %; shuffled codes {100 * shuffled:.0f} %"
+    assert deepfm[3:] == ("nearly 100 % by 2 codes", ours, "1", verdict)
+    assert dcn[4:] == ("", "", "not measured")
+
+
+def test_categories_that_the_report_did_not_draw_are_refused(tmp_path: Path) -> None:
+    write_curves(tmp_path / "curves" / "deepfm.parquet", {"travel": [0.5]}, 0.5)
+    claim = CoverageClaim(
+        paper="Figure 9", claim="few codes", data="small", curves="curves", published={"deepfm": 1},
+        column="category", categories=("travel", "weather"),
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"deepfm\.parquet: no curve of weather in category; .*top_categories"):
+        coverage_rows(claim, tmp_path)
+
+
+def test_only_what_is_between_the_markers_is_replaced(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    write_between_markers(readme, "new\n")
+    assert readme.read_text() == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
+    readme.write_text("no markers\n")
+    with pytest.raises(ConfigError, match=r"README\.md: needs the lines"):
+        write_between_markers(readme, "new\n")
+    assert readme.read_text() == "no markers\n"
+
+
+def test_the_table_of_the_repository_is_what_its_results_give(tmp_path: Path) -> None:
+    """If not: cove paper."""
+    shipped = REPOSITORY / "results" / "README.md"
+    readme = shutil.copy(shipped, tmp_path)
+    table = paper_table([f"folder={REPOSITORY / 'results'}", f"readme={readme}"])
+    assert Path(readme).read_text() == shipped.read_text()
+    assert [*dict.fromkeys(row[0] for row in table.rows)] == [
+        *("Table 2", "Table 3", "Table 4", "Table 5", "Figure 3", "Figure 4", "Figure 5")
+    ]
