@@ -68,6 +68,7 @@ test: $(DEV_READY)
 lint: $(DEV_READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
 
 clean:
 	rm -rf $(VENV) data runs

@@ -42,7 +42,8 @@ def check_arguments(function: Callable[..., Any], arguments: dict[str, Any], key
     parameters = inspect.signature(function).parameters.values()
     hints = get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
     keyword = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    known = {p.name: (hints[p.name], ... if p.default is inspect.Parameter.empty else p.default) for p in keyword}
+    defaults = {p.name: ... if p.default is inspect.Parameter.empty else p.default for p in keyword}
+    known: dict[str, Any] = {name: (hints[name], default) for name, default in defaults.items()}
     model = create_model(
         function.__name__, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **known
     )

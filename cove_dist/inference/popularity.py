@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from cove_dist.config import DataConfig, settings
 from cove_dist.config.composition import check, compose_yaml
+from cove_dist.config.yaml_files import plain
 from cove_dist.evaluation.positions import Positions
 from cove_dist.evaluation.sequential import NOTHING, ListCompletion, first_occurrences
 from cove_dist.metrics_files import Evaluated
@@ -58,7 +59,7 @@ def evaluate_popularity(overrides: Sequence[str]) -> Evaluated:
         ConfigError, DataError: a wrong setting, or data that is not of prepared lists.
     """
     composed = compose_yaml("popularity", overrides)
-    values = OmegaConf.to_container(composed)
+    values = plain(composed)
     values["data"] = {key: values["data"][key] for key in ("name", "path")}
     request = check(PopularityConfig, values)
     schema = Schema.load(request.data.path)
@@ -75,11 +76,11 @@ def evaluate_popularity(overrides: Sequence[str]) -> Evaluated:
         best_by=None,
         protocol=request.evaluation.protocol(schema).record(),
         data=split_fingerprint(request.data.path, schema, request.split),
-        metrics=metrics,
+        metrics={**metrics},
     )
     evaluated.save(folder)
     write_json(folder / SUMMARY_FILE, {"samples_per_second": None})
-    save_config(OmegaConf.create(OmegaConf.to_container(composed) | _NAMED), folder)
+    save_config(OmegaConf.create(plain(composed) | _NAMED), folder)
     return evaluated
 
 

@@ -35,6 +35,7 @@ from cove_dist.training.resume import Change, changes_since
 from cove_dist.training.signals import deferred_signals
 from cove_dist.training.summary import describe_start, sharding_table
 from data_pipeline.batch import Batch
+from data_pipeline.errors import DataError
 from data_pipeline.fingerprint import data_fingerprint
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.loader import EpochIterator
@@ -256,7 +257,13 @@ class Trainer:
             self.reporter.record("codebooks", self.position.step, self.position.epoch, figures)
 
     def evaluate(self) -> dict[str, float]:
-        """Return the metrics of the validation split, which the data must have."""
+        """Return the metrics of the validation split.
+
+        Raises:
+            DataError: the data have no such split.
+        """
+        if self.evaluator is None:
+            raise DataError(f"{self.schema.name} has no validation split to evaluate")
         return self.evaluator(self._detached_model())
 
     def _detached_model(self) -> nn.Module:

@@ -5,7 +5,7 @@ Shapes: ``I`` items seen in training, ``n`` items of one look-up, ``d`` width of
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -42,7 +42,8 @@ def build_category_renewal(
     return CategoryRenewal(source, model, draw, schema.entity("item").num_seen, runtime.device)
 
 
-class CategorySource(NamedTuple):
+@dataclass(frozen=True)
+class CategorySource:
     """How items are coded.
 
     Attributes:
@@ -116,9 +117,7 @@ class CategoryRenewal:
 
     @property
     def _quantizer(self) -> CascadedQuantizer:
-        quantizer = self._model.objective.quantizers["item"]
-        assert isinstance(quantizer, CascadedQuantizer)
-        return quantizer
+        return self._model.objective.quantizers["item"]
 
     def _coded(self, epoch: int) -> torch.Tensor:
         """Return the codes of all items ``[I]``, on the CPU. Collective."""

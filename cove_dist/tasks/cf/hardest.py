@@ -7,14 +7,15 @@ Shapes: ``B`` rows, ``n`` negatives a row, ``C`` candidates of all rows, ``d`` w
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 
 from cove_dist.models.cf.base import Recommender
 
 
-class HardestOf(NamedTuple):
+@dataclass(frozen=True)
+class HardestOf:
     """How negatives are chosen among candidates.
 
     Attributes:
