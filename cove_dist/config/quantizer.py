@@ -16,6 +16,7 @@ from data_pipeline.schema import Entity
 class QuantizerConfig:
     user_levels: tuple[PositiveInt, ...] | None
     item_levels: tuple[PositiveInt, ...] | None
+    cascade: Literal["codes", "residual"]
     alpha: UnitInterval
     beta: UnitInterval
     omega_q: UnitInterval
@@ -35,9 +36,14 @@ class QuantizerConfig:
     def __post_init__(self) -> None:
         for key in ("user_levels", "item_levels"):
             levels = getattr(self, key)
-            if levels is not None and (not levels or any(a <= b for a, b in pairwise(levels))):
+            if levels is None:
+                continue
+            if not levels:
+                raise ValueError(f"{key} = []: allowed are strictly falling sizes such as [100, 10], or null")
+            if self.cascade == "codes" and any(a <= b for a, b in pairwise(levels)):
                 raise ValueError(
-                    f"{key} = {list(levels)}: allowed are strictly falling sizes, fine to coarse, such as [100, 10]"
+                    f"{key} = {list(levels)}: allowed are strictly falling sizes, fine to coarse, such as [100, 10],"
+                    " or any sizes with quantizer.cascade=residual"
                 )
 
     def levels(self) -> dict[Entity, tuple[int, ...]]:

@@ -10,11 +10,21 @@ from typing import get_args
 import torch
 
 
-def check_shape(dim: int, levels: Sequence[int], alpha: float, beta: float, ema_decay: float, init_std: float) -> None:
-    """Refuse numbers out of their range, with a `ValueError`."""
+def check_shape(
+    dim: int,
+    levels: Sequence[int],
+    alpha: float,
+    beta: float,
+    ema_decay: float,
+    init_std: float,
+    falling: bool = True,
+) -> None:
+    """Refuse numbers out of their range, with a `ValueError`; ``falling``: levels must have ever fewer codes."""
     if dim < 1:
         raise ValueError(f"dim = {dim}: must be at least 1")
-    if not levels or min(levels) < 1 or any(fine <= coarse for fine, coarse in pairwise(levels)):
+    if not levels or min(levels) < 1:
+        raise ValueError(f"levels = {list(levels)}: must be sizes of at least 1, such as (100, 10)")
+    if falling and any(fine <= coarse for fine, coarse in pairwise(levels)):
         raise ValueError(
             f"levels = {list(levels)}: must be sizes of at least 1 that fall strictly from fine to coarse, such as"
             " (100, 10)"

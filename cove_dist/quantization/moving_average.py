@@ -16,6 +16,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from cove_dist.quantization.assignment import Cascade
 from cove_dist.quantization.search import nearest_code
 from cove_dist.quantization.statistics import code_statistics, sums_and_mass
 
@@ -29,6 +30,7 @@ class MovingAverages(nn.Module):
         levels: ``v_1 > ... > v_H``.
         dim: d.
         decay: the share of the averages that stays at each step.
+        cascade: see `assignment`.
         dtype: of the statistics, float32 or float64.
 
     Attributes:
@@ -38,26 +40,48 @@ class MovingAverages(nn.Module):
     counts: torch.Tensor
     step_statistics: torch.Tensor
 
-    def __init__(self, levels: Sequence[int], dim: int, decay: float, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        levels: Sequence[int],
+        dim: int,
+        decay: float,
+        cascade: Cascade = "codes",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         self.levels, self.decay, self.frozen = list(levels), decay, [False] * len(levels)
+        self._observed = list(levels) if cascade == "residual" else [levels[0]]
         self.register_buffer("counts", torch.ones(sum(levels), dtype=dtype))
-        self.register_buffer("step_statistics", torch.zeros(levels[0] * (dim + 1), dtype=dtype), persistent=False)
+        self.register_buffer(
+            "step_statistics", torch.zeros(sum(self._observed) * (dim + 1), dtype=dtype), persistent=False
+        )
 
-    def observe(self, z: torch.Tensor, counts: torch.Tensor | None, codes: torch.Tensor) -> None:
-        """Add vectors ``z [N, d]`` with their level-1 codes ``[N]`` to the step under way."""
-        self.step_statistics += code_statistics(z, counts, codes, self.levels[0])
+    def observe(
+        self,
+        z: torch.Tensor,
+        counts: torch.Tensor | None,
+        codebooks: Sequence[torch.Tensor],
+        assignment: Sequence[torch.Tensor],
+    ) -> None:
+        """Add vectors ``z [N, d]`` to the current step: to level 1, or to every level of a residual cascade."""
+        statistics = []
+        for level, size in enumerate(self._observed):
+            if level > 0:
+                z = z - codebooks[level - 1].index_select(0, assignment[level - 1])
+            statistics.append(code_statistics(z, counts, assignment[level], size))
+        self.step_statistics += torch.cat(statistics)
 
     @torch.no_grad()
     def take_statistics(self, codebooks: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Counts and sums of all levels in the step under way, ``[sum of v_i (d + 1)]``, and the next step begun.
+        """Return counts and sums of all levels in the current step, ``[sum of v_i (d + 1)]``, and reset them.
 
-        The inputs of a level i >= 2 are rows of the codebook before it: its statistics follow from the counts there.
+        Where the cascade is not residual, the inputs of a level i >= 2 are rows of the codebook before it: its
+        statistics follow from the counts there.
         Each replica takes its own, and `update` gets their sum. Upper levels, too, are added up rather than computed
         from the sum on every replica: on CUDA that would depend on the order of atomic additions.
         """
         statistics = [self.step_statistics.clone()]
-        for fine, coarse in pairwise(codebooks):
+        for fine, coarse in pairwise(codebooks[: 1 + len(self.levels) - len(self._observed)]):
             _, chosen = sums_and_mass(statistics[-1], len(fine))
             statistics.append(code_statistics(fine, chosen, nearest_code(fine, coarse), len(coarse)))
         self.step_statistics.zero_()

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
-from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
 
 from cove_dist.quantization.arguments import check_choice, check_input, check_shape
+from cove_dist.quantization.assignment import Cascade, assign, codes_of, count_codes
 from cove_dist.quantization.moving_average import MovingAverages
 from cove_dist.quantization.observation import Observation
 from cove_dist.quantization.precision import Convert, at_least_float32, keep_precision, load_precise
-from cove_dist.quantization.search import Search, nearest_code
+from cove_dist.quantization.search import Search
 from cove_dist.quantization.statistics import occurrences, shares
 from cove_dist.quantization.straight_through import CascadeSettings, StraightThroughCascade
 from cove_dist.torch_compat import inside_backward
@@ -29,17 +28,15 @@ LossReduction = Literal["mean", "sum"]
 CodebookGradient = Literal["task_and_quantization", "quantization"]
 Learning = Literal["gradient", "ema"]
 
-# Searching repeats once pays up to about this share of distinct ids; above it, gathering and spreading cost more.
-_REPEATS_PAY_TO = 0.75
-
 
 class QuantizerOutput(NamedTuple):
     """What `CascadedQuantizer` returns.
 
     Attributes:
-        fused: ``[..., d]``, dtype of the input: ``z + alpha * mean_i z_q^(i)`` (Eq. 3 and 4). Of padding the input
-            as it is, detached.
-        codes: int64 ``[..., H]``, level 1 (the finest) first. Of padding: those of code 0 of level 1.
+        fused: ``[..., d]``, dtype of the input: ``z + alpha * mean_i z_q^(i)`` (Eq. 3 and 4), or their sum in a
+            residual cascade. Of padding the input as it is, detached.
+        codes: int64 ``[..., H]``, level 1 (the finest, if not residual) first. Of padding: those of code 0 of level 1,
+            or 0 at every level of a residual cascade.
         loss: scalar, the quantization loss of Eq. 6, a mean over vectors.
     """
 
@@ -78,7 +75,7 @@ class CascadedQuantizer(nn.Module):
 
     Args:
         dim: d.
-        levels: ``v_1 > v_2 > ... > v_H``.
+        levels: ``v_1 > v_2 > ... > v_H``; of any sizes in a residual cascade.
         alpha: weight of the quantized vectors in the fused one (Eq. 4), >= 0; 0 leaves ``fused`` equal to the input.
         beta: weight of the commitment term (Eq. 6), >= 0.
         loss_reduction: over the d components: "sum" as Eq. 6 is printed, or "mean".
@@ -88,6 +85,10 @@ class CascadedQuantizer(nn.Module):
         ema_decay: the share of the moving averages that stays at each step, in (0, 1).
         search: how level 1 is searched (see `nearest_code`).
         init_std: standard deviation of a component of the random start. Best that of the embeddings' own start.
+        cascade: what level i >= 2 quantizes: the "codes" of the level before, as the paper does, or the "residual" that
+            the levels before leave. A residual cascade fuses ``z + alpha * sum_i z_q^(i)``: its code vectors add up to
+            an approximation of z, while each of the other kind is one. Its levels may have any sizes, level 1 is the
+            coarsest partition, and its code tuples tell apart far more vectors: they serve as semantic ids.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -107,20 +108,22 @@ class CascadedQuantizer(nn.Module):
         ema_decay: float = 0.99,
         search: Search = "auto",
         init_std: float = 0.01,
+        cascade: Cascade = "codes",
     ) -> None:
         super().__init__()
-        check_shape(dim, levels, alpha, beta, ema_decay, init_std)
+        check_choice("cascade", cascade, Cascade)
+        check_shape(dim, levels, alpha, beta, ema_decay, init_std, falling=cascade == "codes")
         check_choice("loss_reduction", loss_reduction, LossReduction)
         check_choice("codebook_gradient", codebook_gradient, CodebookGradient)
         check_choice("learning", learning, Learning)
         check_choice("search", search, Search)
         self.dim, self.levels, self.init_std, self.search = dim, tuple(levels), init_std, search
-        self.settings = CascadeSettings(alpha, beta, loss_reduction, codebook_gradient)
+        self.settings = CascadeSettings(alpha, beta, loss_reduction, codebook_gradient, cascade)
         by_gradient, dtype = learning == "gradient", torch.get_default_dtype()
         dtype = dtype if by_gradient else at_least_float32(dtype)
         shapes = [torch.empty(size, dim, dtype=dtype) for size in self.levels]
         self.codebooks = nn.ParameterList(nn.Parameter(e, requires_grad=by_gradient) for e in shapes)
-        self.moving_averages = None if by_gradient else MovingAverages(self.levels, dim, ema_decay, dtype)
+        self.moving_averages = None if by_gradient else MovingAverages(self.levels, dim, ema_decay, cascade, dtype)
         if self.moving_averages is not None:
             self.register_load_state_dict_pre_hook(load_precise)
         self.keep_observation = False
@@ -191,21 +194,23 @@ class CascadedQuantizer(nn.Module):
         weights = occurrences(len(rows), counts, fuse_only, rows.device)
         present = None if counts is None else counts.nonzero().flatten()
         if present is None or len(present) == len(rows):
-            fused, first, parents, loss = self._quantize(rows, weights, ids)
+            fused, assignment, loss = self._quantize(rows, weights, ids)
         else:  # leave padding out altogether: to weigh it by 0 would keep its NaN
             taken = [None if x is None else x.index_select(0, present) for x in (weights, ids)]
-            found, chosen, parents, loss = self._quantize(rows.index_select(0, present), *taken)
+            found, assignment, loss = self._quantize(rows.index_select(0, present), *taken)
             fused = rows.detach().index_copy(0, present, found)
-            first = chosen.new_zeros(len(rows)).index_copy_(0, present, chosen)
-        codes = [first]
-        for parent in parents:
-            codes.append(parent.index_select(0, codes[-1]))
+            by_row = len(self.levels) if self.settings.cascade == "residual" else 1
+            for level in range(by_row):
+                codes_of_present = assignment[level]
+                padded = codes_of_present.new_zeros(len(rows))
+                assignment[level] = padded.index_copy_(0, present, codes_of_present)
+        codes = codes_of(assignment, self.settings.cascade)
         return QuantizerOutput(fused.view(z.shape), torch.stack(codes, dim=-1).view(*shape, len(codes)), loss)
 
     def _quantize(
         self, rows: torch.Tensor, weights: torch.Tensor | None, ids: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor], torch.Tensor]:
-        """Fused vectors ``[N, d]``, level-1 codes ``[N]``, parents ``[v_{i-1}]`` of each further level, and the loss.
+    ) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
+        """Return fused vectors ``[N, d]``, the codes of each level's inputs (see `assign`), and the loss.
 
         Args:
             rows: ``[N, d]``.
@@ -218,17 +223,15 @@ class CascadedQuantizer(nn.Module):
             codebooks = [codebook.to(dtype) for codebook in self.codebooks]
             if self.moving_averages is not None:
                 codebooks = [codebook.detach() for codebook in codebooks]
-            first = self._search(flat, codebooks[0], ids)
-            # Level i >= 2 quantizes rows of the codebook before it: a table of parents, whatever the batch.
-            parents = [nearest_code(fine, coarse) for fine, coarse in pairwise(codebooks)]
-            assignment = [first, *parents]
-            every = torch.ones_like(first) if weights is None else weights
-            chosen = self._count(assignment, every)
+            cascade = self.settings.cascade
+            assignment = assign(flat, codebooks, cascade, self.search, ids)
+            every = torch.ones_like(assignment[0]) if weights is None else weights
+            chosen, of_inputs = count_codes(assignment, self.levels, every, cascade)
             if self.training and not inside_backward():
-                self._gather(flat, weights, ids, first, chosen)
-            mass = [shares(weight, dtype) for weight in (every, *chosen[:-1])]
+                self._gather(flat, weights, ids, codebooks, assignment, chosen)
+            mass = [shares(weight, dtype) for weight in of_inputs]
             fused, loss = StraightThroughCascade.apply(flat, assignment, mass, self.settings, *codebooks)
-        return fused.to(rows.dtype), first, parents, loss
+        return fused.to(rows.dtype), assignment, loss
 
     def usage(self) -> tuple[torch.Tensor, ...]:
         """How often this process has chosen each code in training mode (see `CodeUsage`): int64 ``[v_i]`` a level."""
@@ -238,39 +241,19 @@ class CascadedQuantizer(nn.Module):
         return f"dim={self.dim}, levels={self.levels}, {self.settings}"
 
     @torch.no_grad()
-    def _search(self, flat: torch.Tensor, codebook: torch.Tensor, ids: torch.Tensor | None) -> torch.Tensor:
-        search = partial(nearest_code, codebook=codebook, backend=self.search)
-        if ids is None:
-            return search(flat)
-        distinct, inverse = torch.unique(ids.reshape(-1), return_inverse=True)
-        if len(distinct) > _REPEATS_PAY_TO * len(inverse):
-            return search(flat)
-        occurrence = torch.empty_like(inverse[: len(distinct)])
-        occurrence.scatter_(0, inverse, torch.arange(len(inverse), device=inverse.device))
-        return search(flat.index_select(0, occurrence)).index_select(0, inverse)
-
-    @torch.no_grad()
-    def _count(self, assignment: list[torch.Tensor], weight: torch.Tensor) -> list[torch.Tensor]:
-        """How many vectors chose each code: int64 ``[v_i]`` a level."""
-        chosen = []
-        for codes, size in zip(assignment, self.levels, strict=True):
-            weight = weight.new_zeros(size).index_add_(0, codes, weight)
-            chosen.append(weight)
-        return chosen
-
-    @torch.no_grad()
     def _gather(
         self,
         flat: torch.Tensor,
         weights: torch.Tensor | None,
         ids: torch.Tensor | None,
-        codes: torch.Tensor,
+        codebooks: list[torch.Tensor],
+        assignment: list[torch.Tensor],
         chosen: list[torch.Tensor],
     ) -> None:
         """Add a training pass to usage, and to what `CodebookMaintenance` will need."""
         self._usage += torch.cat(chosen)
         if self.moving_averages is not None:
-            self.moving_averages.observe(flat, weights, codes)
+            self.moving_averages.observe(flat, weights, codebooks, assignment)
         self.observation = None
         if self.keep_observation:  # a copy: a slice of all looked-up fields would keep them all
             copies = (None if x is None else x.clone() for x in (weights, ids))

@@ -1,9 +1,11 @@
 """Forward and backward of the cascade, given the level-1 codes (Eq. 3 to 6).
 
-Shapes: ``N`` vectors, ``d`` components, ``H`` levels, ``v_i`` codes at level i, and ``v_0 = N``.
+Shapes: ``N`` vectors, ``d`` components, ``H`` levels, ``v_i`` codes at level i, and ``v_0 = N``. In a residual cascade
+the inputs of every level are as many as the vectors: N in place of ``v_{i-1}``.
 
-The code at level i >= 2 depends on the code at level i-1 alone. All of a vector's codes, its fused offset and its share
-of the upper levels' losses are therefore functions of its level-1 code, and only level 1 is as long as the batch.
+Where it is not residual, the code at level i >= 2 depends on the code at level i-1 alone. All of a vector's codes, its
+fused offset and its share of the upper levels' losses are therefore functions of its level-1 code, and only level 1 is
+as long as the batch.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ class CascadeSettings:
     beta: float
     loss_reduction: str
     codebook_gradient: str
+    cascade: str = "codes"  # or "residual"; see `assignment`
 
 
 class StraightThroughCascade(torch.autograd.Function):
@@ -48,16 +51,24 @@ class StraightThroughCascade(torch.autograd.Function):
         settings: CascadeSettings,
         *codebooks: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        # What is left of each level's input: z^(i-1) - z_q^(i), [v_{i-1}, d].
-        inputs = (z, *codebooks[:-1])
-        chosen = [e.index_select(0, codes) for e, codes in zip(codebooks, assignment, strict=True)]
-        residuals = [torch.sub(x, e, out=e) for x, e in zip(inputs, chosen, strict=True)]  # fresh memory would be slow
+        # What is left of each level's input, [N, d] or [v_{i-1}, d]; in a residual cascade the next level's input.
+        residual = settings.cascade == "residual"
+        residuals: list[torch.Tensor] = []
+        for level, (codebook, codes) in enumerate(zip(codebooks, assignment, strict=True)):
+            chosen = codebook.index_select(0, codes)
+            before = z if level == 0 else residuals[-1] if residual else codebooks[level - 1]
+            residuals.append(torch.sub(before, chosen, out=chosen))  # fresh memory would be slow
         per_component = z.shape[1] if settings.loss_reduction == "mean" else 1
         squares = [torch.linalg.vecdot(r, r).dot(m) for r, m in zip(residuals, mass, strict=True)]
         loss = torch.stack(squares).sum() * ((1 + settings.beta) / per_component)
 
         if settings.alpha == 0:  # adding a zero would turn -0.0 into 0.0
             fused = z.clone()
+        elif residual:
+            fused = codebooks[0].index_select(0, assignment[0])
+            for codebook, codes in zip(codebooks[1:], assignment[1:], strict=True):
+                fused.add_(codebook.index_select(0, codes))
+            fused.mul_(settings.alpha).add_(z)
         else:
             offsets = codebooks[-1]  # sum of the code vectors from level i up, for each code of level i
             for codebook, codes in zip(codebooks[-2::-1], assignment[:0:-1], strict=True):
@@ -77,6 +88,8 @@ class StraightThroughCascade(torch.autograd.Function):
         levels, saved = len(ctx.sizes), ctx.saved_tensors
         residuals, assignment, mass = saved[:levels], saved[levels : 2 * levels], saved[2 * levels :]
         learns = ctx.needs_input_grad[-levels:]
+        if settings.cascade == "residual":
+            return _residual_backward(ctx, residuals, assignment, mass, learns, grad_fused, grad_loss)
         depth = max((level + 1 for level in range(levels) if learns[level]), default=0)  # no coarser one learns
         grad_codebooks = [residuals[0].new_zeros(size, residuals[0].shape[1]) for size in ctx.sizes[:depth]]
         grad_z = None
@@ -112,3 +125,35 @@ class StraightThroughCascade(torch.autograd.Function):
                 grad_z = grad_fused if settings.alpha == 0 else grad_fused * straight
         kept = (grad_codebooks[level] if learns[level] else None for level in range(levels))
         return grad_z, None, None, None, *kept
+
+
+def _residual_backward(
+    ctx: Any,
+    residuals: tuple[torch.Tensor, ...],
+    assignment: tuple[torch.Tensor, ...],
+    mass: tuple[torch.Tensor, ...],
+    learns: tuple[bool, ...],
+    grad_fused: torch.Tensor | None,
+    grad_loss: torch.Tensor | None,
+) -> tuple[Any, ...]:
+    """The gradients of a residual cascade: every level has the N vectors as its inputs, and commits z itself."""
+    settings: CascadeSettings = ctx.settings
+    like = residuals[0]
+    grads = [
+        like.new_zeros(size, like.shape[1]) if wanted else None for size, wanted in zip(ctx.sizes, learns, strict=True)
+    ]
+    grad_z = None if grad_fused is None else grad_fused * (1 + settings.alpha) if settings.alpha else grad_fused
+    if grad_fused is not None and settings.codebook_gradient == "task_and_quantization" and settings.alpha:
+        for grad, codes in zip(grads, assignment, strict=True):
+            if grad is not None:
+                add_rows(grad, codes, grad_fused, alpha=settings.alpha)
+    if grad_loss is not None:
+        scale = grad_loss * (2 / ctx.per_component)
+        committed = torch.zeros_like(like)
+        for grad, codes, residual, weight in zip(grads, assignment, residuals, mass, strict=True):
+            pull = residual * (weight * scale).unsqueeze(1)
+            if grad is not None:
+                add_rows(grad, codes, pull, alpha=-1)
+            committed.add_(pull, alpha=settings.beta)
+        grad_z = committed if grad_z is None else committed.add_(grad_z)
+    return grad_z, None, None, None, *grads

@@ -5,7 +5,7 @@ Shapes: ``v_i`` codes at level i, ``d`` components.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -18,7 +18,7 @@ from cove_dist.quantization.precision import at_least_float32
 from cove_dist.quantization.quantizer import CascadedQuantizer
 from cove_dist.quantization.replicas import ALONE, Replicas, generator
 from cove_dist.quantization.sampling import draw_vectors
-from cove_dist.quantization.search import nearest_with_distance
+from cove_dist.quantization.search import nearest_code, nearest_with_distance
 from cove_dist.quantization.usage import CodeUsage
 
 Start = Literal["random", "kmeans"]
@@ -163,16 +163,31 @@ class CodebookMaintenance:
                 continue
             quantizer = training[name]
             vectors, weights = distinct_vectors(self._collected.pop(name))
-            for level, frozen in enumerate(quantizer.frozen):
-                vectors, weights = _precise(vectors, self._offered(weights, level), quantizer.codebooks[level])
-                if frozen:
-                    codebook = quantizer.codebooks[level].to(vectors.dtype)
-                    vectors, weights = codebook, mass_of_centres(vectors, weights, codebook, self._replicas)
-                    continue
+            for level in range(len(quantizer.levels)):
+                inputs = _precise(vectors, self._offered(quantizer, weights, level), quantizer.codebooks[level])
                 random = self._random(vectors.device, self._settings.kmeans_step, number, level)
-                vectors, weights = kmeans(vectors, weights, quantizer.levels[level], self._replicas, random)
-                self._place(quantizer, level, torch.arange(len(vectors), device=vectors.device), vectors)
+                centres = self._start_level(quantizer, level, *inputs, random)
+                if quantizer.settings.cascade == "codes":
+                    vectors, weights = centres
+                else:
+                    vectors = left_over(inputs[0], quantizer.codebooks[level])
         self._usage.restart(training.values())
+
+    def _start_level(
+        self,
+        quantizer: CascadedQuantizer,
+        level: int,
+        vectors: torch.Tensor,
+        weights: torch.Tensor,
+        random: torch.Generator,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Place the centres of a level's inputs, if it is not frozen, and return its codes with their weights."""
+        if quantizer.frozen[level]:
+            codebook = quantizer.codebooks[level].to(vectors.dtype)
+            return codebook, mass_of_centres(vectors, weights, codebook, self._replicas)
+        centres, mass = kmeans(vectors, weights, quantizer.levels[level], self._replicas, random)
+        self._place(quantizer, level, torch.arange(len(centres), device=centres.device), centres)
+        return centres, mass
 
     def _revive(self, step: int, training: Mapping[str, CascadedQuantizer]) -> dict[str, int]:
         counts = self._usage.counts()
@@ -183,12 +198,12 @@ class CodebookMaintenance:
             if name not in training:
                 continue
             quantizer = training[name]
-            # What each level quantizes, with its weight: the vectors of the latest step, then the codebook before.
-            inputs = [distinct_vectors([self._observed(name, step)]), *zip(quantizer.codebooks, usage, strict=True)]
-            for level, (vectors, weights) in enumerate(inputs[: len(usage)]):
+            vectors, weights = distinct_vectors([self._observed(name, step)])
+            inputs = level_inputs(quantizer, vectors, weights, usage)
+            for level, (vectors, weights) in enumerate(inputs):
                 random = self._random(counts.device, step, number, level)
                 dead = (usage[level] == 0).nonzero().flatten()
-                offered = _precise(vectors, self._offered(weights, level), quantizer.codebooks[level])
+                offered = _precise(vectors, self._offered(quantizer, weights, level), quantizer.codebooks[level])
                 revived[f"{name}_{level + 1}"] = self._revive_level(quantizer, level, dead, *offered, random)
         return revived
 
@@ -219,14 +234,42 @@ class CodebookMaintenance:
             quantizer.moving_averages.restart(level, rows)
         reset_moments(self._optimizer_state(codebook), codebook.shape, rows)
 
-    def _offered(self, weights: torch.Tensor, level: int) -> torch.Tensor:
-        """Weights of a level's inputs on this replica. Above level 1 all have the same inputs, and rank 0 offers them:
-        what each computed by itself might differ in the last bit.
+    def _offered(self, quantizer: CascadedQuantizer, weights: torch.Tensor, level: int) -> torch.Tensor:
+        """Return the weights of a level's inputs on this replica.
+
+        Where the inputs are code vectors, all replicas have the same, and rank 0 offers them: what each computed by
+        itself might differ in the last bit.
         """
-        return weights if level == 0 or self._replicas.rank == 0 else torch.zeros_like(weights)
+        own = level == 0 or quantizer.settings.cascade == "residual"
+        return weights if own or self._replicas.rank == 0 else torch.zeros_like(weights)
 
     def _random(self, device: torch.device, *key: int) -> torch.Generator:
         return generator(device, self._settings.seed, *key, self._replicas.rank)
+
+
+def level_inputs(
+    quantizer: CascadedQuantizer, vectors: torch.Tensor, weights: torch.Tensor, usage: Sequence[torch.Tensor]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return what each level quantizes, with its weights, from the inputs ``[n, d]`` and ``[n]`` of level 1.
+
+    Args:
+        quantizer: Whose levels these are.
+        vectors, weights: Inputs of level 1.
+        usage: How often each code was chosen, ``[v_i]`` a level.
+    """
+    if quantizer.settings.cascade == "codes":
+        return [(vectors, weights), *zip(list(quantizer.codebooks)[:-1], usage[:-1], strict=True)]
+    inputs = [(vectors, weights)]
+    for codebook in list(quantizer.codebooks)[:-1]:
+        vectors = left_over(vectors, codebook)
+        inputs.append((vectors, weights))
+    return inputs
+
+
+def left_over(vectors: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+    """Return ``vectors [n, d]`` less the nearest rows of a codebook: what the next level of a residual cascade gets."""
+    codebook = codebook.to(vectors.dtype)
+    return vectors - codebook.index_select(0, nearest_code(vectors, codebook))
 
 
 def _precise(vectors: torch.Tensor, weights: torch.Tensor, codebook: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

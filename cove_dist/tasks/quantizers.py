@@ -34,6 +34,7 @@ def build_quantizers(config: RunConfig, rows_per_id: int = 1) -> dict[Entity, Ca
         entity: CascadedQuantizer(
             dim=rows_per_id * config.embeddings.dim,
             levels=levels,
+            cascade=settings.cascade,
             alpha=settings.alpha,
             beta=settings.beta,
             loss_reduction=settings.loss_reduction,

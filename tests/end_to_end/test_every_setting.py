@@ -70,6 +70,7 @@ CHANGES = {
     "output": Change("elsewhere"),
     "quantizer.user_levels": Change("[5]"),
     "quantizer.item_levels": Change("[7,2]"),
+    "quantizer.cascade": Change("residual"),
     "quantizer.alpha": Change("0.5"),
     "quantizer.beta": Change("0.9"),
     "quantizer.omega_q": Change("0.1"),

@@ -75,6 +75,11 @@ class SequentialTask(Task[SequentialRunConfig]):
                 "sequential.two_stage = true: needs categories of items: set sequential.categories=COLUMN of ready-made"
                 " ones, or quantizer=cove_items, whose coarsest codes then are the categories"
             )
+        if sequential.two_stage and sequential.categories is None and quantizer.cascade == "residual":
+            raise ConfigError(
+                "quantizer.cascade = residual: the last level's codes are no categories of items; with"
+                " sequential.two_stage=true allowed: codes, or ready-made sequential.categories"
+            )
         if quantizer.omega_c and quantizer.item_levels is None:
             raise ConfigError(
                 f"quantizer.omega_c = {quantizer.omega_c}: without codes nothing is classified; set"

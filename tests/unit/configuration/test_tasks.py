@@ -52,6 +52,10 @@ def test_every_model_is_of_a_registered_task(model: str) -> None:
             ],
             r"category_level = 2: allowed: -2 to 1",
         ),
+        (
+            ["model=sasrec", "quantizer=cove_items", "quantizer.cascade=residual", "sequential.two_stage=true"],
+            "cascade = residual: the last level's codes are no categories",
+        ),
         (["model=sasrec", "quantizer=cove"], r"allowed: null \(quantizer=cove_items\)"),
     ],
 )

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, Replicas, UpkeepSettings
+from cove_dist.quantization.assignment import Cascade
 
 DIM = 6
 
@@ -26,10 +27,11 @@ class Loop:
         replicas: Replicas | None = None,
         optimizer: type[torch.optim.Optimizer] = torch.optim.Adam,
         scale: float = 1.0,
+        cascade: Cascade = "codes",
     ) -> None:
         random = torch.Generator().manual_seed(0)
         self.table = nn.Embedding.from_pretrained(torch.randn(60, DIM, generator=random), freeze=False)
-        self.quantizer = CascadedQuantizer(DIM, (20, 4), learning=learning)
+        self.quantizer = CascadedQuantizer(DIM, (20, 4), learning=learning, cascade=cascade)
         with torch.no_grad():
             for codebook in self.quantizer.codebooks:
                 codebook.copy_(torch.randn(codebook.shape, generator=random) * scale)

@@ -35,6 +35,7 @@ def problems(draw: st.DrawFn) -> dict:
             "alpha": draw(st.sampled_from([0.0, 0.6, 1.0])),
             "beta": draw(st.sampled_from([0.0, 0.25, 1.0])),
             "loss_reduction": draw(st.sampled_from(["mean", "sum"])),
+            "cascade": draw(st.sampled_from(["codes", "residual"])),
             "codebook_gradient": draw(st.sampled_from(["task_and_quantization", "quantization"])),
         },
     }

@@ -1,4 +1,4 @@
-"""Eq. 1 to 6 written out with autograd and ``detach``: what the quantizer must equal."""
+"""Eq. 1 to 6, and a residual cascade, written out with autograd and ``detach``: what the quantizer must equal."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ def quantize(
     beta: float,
     loss_reduction: str,
     codebook_gradient: str,
+    cascade: str = "codes",
     counts: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """``z [N, d] -> fused [N, d], codes [N, H], loss``."""
@@ -26,7 +27,11 @@ def quantize(
         task_path = chosen if codebook_gradient == "task_and_quantization" else chosen.detach()
         quantized.append(task_path + (z - z.detach()))
         codes.append(nearest)
-        level_input = chosen
-    fused = z + alpha * sum(quantized) / len(quantized)
+        level_input = chosen if cascade == "codes" else level_input - chosen.detach()
+    if cascade == "residual":  # code vectors add up to the vector, which is passed through once
+        added = sum(each - (z - z.detach()) for each in quantized) + (z - z.detach())
+        fused = z + alpha * added
+    else:
+        fused = z + alpha * sum(quantized) / len(quantized)
     loss = (sum(losses) * weight).sum() / weight.sum()
     return fused, torch.stack(codes, dim=1), loss

@@ -18,26 +18,29 @@ def average_a_step(
     codebooks: list[torch.Tensor],
     averages: list[torch.Tensor],
     decay: float,
+    cascade: str = "codes",
 ) -> None:
     """Counts and sums of every level, averaged and divided; smoothing is this much weight of where a code stands."""
     inputs, moved = vectors, []
     for codebook, average in zip(codebooks, averages, strict=True):
-        chosen, sums = torch.zeros_like(average), torch.zeros_like(codebook)
+        chosen, sums, left = torch.zeros_like(average), torch.zeros_like(codebook), []
         for x, weight in zip(inputs, weights, strict=True):
             code = (codebook - x).square().sum(dim=1).argmin()
             chosen[code] += weight
             sums[code] += weight * x
+            left.append(x - codebook[code])
         summed = decay * average.unsqueeze(1) * codebook + (1 - decay) * sums
         average.copy_(decay * average + (1 - decay) * chosen)
         moved.append((summed + SMOOTHING * codebook) / (average + SMOOTHING).unsqueeze(1))
-        inputs, weights = codebook, chosen
+        inputs, weights = (codebook, chosen) if cascade == "codes" else (left, weights)
     codebooks[:] = moved
 
 
 @given(problems(), st.sampled_from([0.5, 0.9, 0.99]), st.data())
 @settings(max_examples=30, deadline=None)
 def test_counts_and_codebooks_of_all_levels(problem: dict, decay: float, data: st.DataObject) -> None:
-    quantizer = build(problem["codebooks"], learning="ema", ema_decay=decay)
+    cascade = problem["arguments"]["cascade"]
+    quantizer = build(problem["codebooks"], learning="ema", ema_decay=decay, cascade=cascade)
     upkeep = CodebookMaintenance({"item": quantizer})
     codebooks = [codebook.clone() for codebook in problem["codebooks"]]
     averages = [torch.ones(len(codebook), dtype=torch.float64) for codebook in codebooks]
@@ -48,7 +51,7 @@ def test_counts_and_codebooks_of_all_levels(problem: dict, decay: float, data: s
         z = problem["z"] * step
         quantizer(z, counts=counts)
         upkeep.after_step(step)
-        average_a_step(z, counts, codebooks, averages, decay)
+        average_a_step(z, counts, codebooks, averages, decay, cascade)
         torch.testing.assert_close([e.data for e in quantizer.codebooks], codebooks)
         torch.testing.assert_close(quantizer.moving_averages.counts, torch.cat(averages))
         assert not quantizer.moving_averages.step_statistics.any()
@@ -63,7 +66,7 @@ def test_distinct_ids_with_counts_move_codebooks_as_every_occurrence_does(proble
     passes = {"every": (problem["z"][ids], None), "distinct": (problem["z"][distinct], counts)}
     moved = {}
     for name, (z, weights) in passes.items():
-        quantizer = build(problem["codebooks"], learning="ema")
+        quantizer = build(problem["codebooks"], learning="ema", cascade=problem["arguments"]["cascade"])
         quantizer(z, counts=weights)
         CodebookMaintenance({"item": quantizer}).after_step(1)
         moved[name] = [e.data for e in quantizer.codebooks]
@@ -83,7 +86,11 @@ def test_gradients_reach_the_input_alone(problem: dict) -> None:
         gradients[learning] = z.grad
     alpha, beta = problem["arguments"]["alpha"], problem["arguments"]["beta"]
     over = z.numel() if problem["arguments"]["loss_reduction"] == "mean" else len(z)
-    commitment = 2 * beta * (problem["z"] - problem["codebooks"][0][codes[:, 0]]) / over
+    left, commitment = problem["z"], torch.zeros_like(problem["z"])
+    levels = len(problem["codebooks"]) if problem["arguments"]["cascade"] == "residual" else 1  # that commit the input
+    for level in range(levels):
+        left = left - problem["codebooks"][level][codes[:, level]]
+        commitment += 2 * beta * left / over
     expected = (1 + alpha) * problem["task_gradient"] + problem["omega"] * commitment
     torch.testing.assert_close(gradients["ema"], expected)
     torch.testing.assert_close(gradients["ema"], gradients["gradient"])

@@ -37,7 +37,7 @@ def test_a_quantizer_uses_its_backend(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(backend)
         return nearest_code(x, codebook)
 
-    monkeypatch.setattr("cove_dist.quantization.quantizer.nearest_code", searching)
+    monkeypatch.setattr("cove_dist.quantization.assignment.nearest_code", searching)
     for backend in BACKENDS:
         CascadedQuantizer(4, (5,), search=backend)(torch.randn(3, 4))
     assert asked == list(BACKENDS)

@@ -6,8 +6,10 @@ import pickle
 
 import pytest
 import torch
+from sklearn.cluster import KMeans
 
 from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, Replicas, UpkeepSettings, search
+from cove_dist.quantization.assignment import Cascade
 from tests.unit.quantization.loops import DIM, Loop, is_row_of, same
 from tests.unit.quantization.simulated import on_replicas
 from tests.unit.quantization.test_quantizer import LargestTensor
@@ -38,6 +40,38 @@ def test_kmeans_starts_every_level_at_its_step_from_the_batches_before_it(learni
     parents = torch.cdist(fine, coarse).argmin(dim=1)
     upper = torch.zeros(4, DIM).index_add_(0, parents, fine * mass)
     torch.testing.assert_close(coarse, upper / torch.zeros(4, 1).index_add_(0, parents, mass), rtol=0, atol=0.15)
+
+
+@pytest.mark.parametrize("learning", LEARNING)
+def test_kmeans_starts_a_residual_cascade_on_what_the_level_before_leaves(learning: str) -> None:
+    loop = Loop(UpkeepSettings("kmeans", kmeans_step=4, kmeans_batches=4), learning, scale=100.0, cascade="residual")
+    for step in range(1, 4):
+        loop.step(step)
+    vectors = loop.table.weight.detach().clone()[loop.batches[1:5].unique()]  # step 4 moves them a little further
+    loop.step(4)
+    coarse, fine = loop.codebooks()
+    left = vectors - coarse[torch.cdist(vectors, coarse).argmin(dim=1)]
+    codes = torch.cdist(left, fine).argmin(dim=1)
+    within = (left - fine[codes]).square().sum()
+    reference = KMeans(4, n_init=20, random_state=0).fit(left.numpy())
+    assert len(codes.unique()) == 4
+    assert within < 1.15 * reference.inertia_ < left.square().sum()
+
+
+@pytest.mark.parametrize("learning", LEARNING)
+def test_a_residual_cascade_revives_codes_on_what_the_level_before_leaves(learning: str) -> None:
+    loop = Loop(UpkeepSettings(revive_every=1), learning, scale=5.0, cascade="residual")
+    without = Loop(UpkeepSettings(), learning, scale=5.0, cascade="residual")
+    revived = loop.step(1)
+    without.step(1)
+    coarse, fine = without.codebooks()
+    placed = loop.codebooks()[1]
+    placed = placed[(placed != fine).any(dim=1)]
+    assert len(placed) == revived["item_2"] > 0
+    vectors = loop.table.weight.detach()[loop.batches[1].unique()]
+    left = vectors - coarse[torch.cdist(vectors, coarse).argmin(dim=1)]
+    distances = torch.cdist(placed, left).amin(dim=1)
+    assert distances.max() < 0.2  # an optimizer step moves a component by 0.01
 
 
 @pytest.mark.parametrize("learning", LEARNING)
@@ -152,11 +186,12 @@ def test_counts_of_revived_rows_alone_are_reset() -> None:
     assert torch.equal(ours[~moved], theirs[~moved])
 
 
+@pytest.mark.parametrize("cascade", ["codes", "residual"])
 @pytest.mark.parametrize("learning", LEARNING)
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_replicas_hold_the_same_to_the_bit(learning: str, world_size: int) -> None:
+def test_replicas_hold_the_same_to_the_bit(learning: str, world_size: int, cascade: Cascade) -> None:
     def train(replicas: Replicas) -> tuple[list[torch.Tensor], int]:
-        loop = Loop(UpkeepSettings("kmeans", 5, 3, revive_every=4), learning, replicas, scale=3.0)
+        loop = Loop(UpkeepSettings("kmeans", 5, 3, revive_every=4), learning, replicas, scale=3.0, cascade=cascade)
         revived = sum(sum(loop.step(step).values()) for step in range(1, 25))
         return [*loop.codebooks(), *loop.quantizer.buffers()][:3], revived
 
@@ -168,12 +203,13 @@ def test_replicas_hold_the_same_to_the_bit(learning: str, world_size: int) -> No
         assert same(other[:2], first[:2])
 
 
+@pytest.mark.parametrize("cascade", ["codes", "residual"])
 @pytest.mark.parametrize("learning", LEARNING)
 @pytest.mark.parametrize("stop", [3, 5, 6, 9])
-def test_a_loop_goes_on_from_its_state_exactly(learning: str, stop: int) -> None:
+def test_a_loop_goes_on_from_its_state_exactly(learning: str, stop: int, cascade: Cascade) -> None:
     """Stopped while vectors are gathered, at the k-means step, and between revivals."""
     settings = UpkeepSettings("kmeans", kmeans_step=6, kmeans_batches=4, revive_every=4)
-    whole, stopped, resumed = (Loop(settings, learning, scale=3.0) for _ in range(3))
+    whole, stopped, resumed = (Loop(settings, learning, scale=3.0, cascade=cascade) for _ in range(3))
     expected = [whole.step(step) for step in range(1, 15)]
     before = [stopped.step(step) for step in range(1, stop + 1)]
     states = [part.state_dict() for part in (stopped.table, stopped.quantizer, stopped.optimizer, stopped.upkeep)]
