@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NamedTuple, NoReturn
 
-from cove_dist import __version__
+from cove_dist import __version__, targets
 from cove_dist.config_files import add_own_folder, check_own_folders
 from cove_dist.console import quiet_libraries
 from cove_dist.errors import ConfigError
@@ -146,7 +146,7 @@ def overview() -> str:
 
 
 def parse_flags(arguments: Sequence[str]) -> tuple[set[str], list[str]]:
-    """Take the flags out of a subcommand's arguments, and add the folders of ``--config-dir``.
+    """Take out of a subcommand's arguments the flags, the folders of ``--config-dir`` and the packages of `targets`.
 
     Raises:
         ConfigError: A flag that no subcommand has, those of Hydra's launcher among them, with what to write instead.
@@ -156,6 +156,8 @@ def parse_flags(arguments: Sequence[str]) -> tuple[set[str], list[str]]:
     for argument in following:
         if argument.partition("=")[0] == OWN_CONFIGS:
             add_own_folder(argument.partition("=")[2] or next(following, ""))
+        elif argument.partition("=")[0] == targets.KEY:
+            targets.allow_from_argument(argument.partition("=")[2])
         elif argument in FLAGS:
             flags.add(argument)
         elif argument.startswith("-"):

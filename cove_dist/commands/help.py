@@ -16,6 +16,7 @@ import yaml
 from cove_dist.cli import Command
 from cove_dist.config_files import find_file, options
 from cove_dist.errors import ConfigError
+from cove_dist.targets import KEY
 
 SHIPPED = {"experiment": "grid", "tune": "search"}  # subcommands that take a file, by name where it is shipped
 _SUFFIX = "@_here_"
@@ -49,6 +50,7 @@ def help_of(name: str, command: Command, arguments: Sequence[str]) -> str:
         [
             f"usage: cove {name}{f' {file.upper()}' if file else ''} [key=value …]",
             f"       cove {name} [--help [GROUP] | --print-config] [--config-dir=FOLDER] [key=value …]",
+            f"       with classes of your own: {KEY}=[my_package]",
             "",
             _about(name),
             *(["", f"files of {file}/: {', '.join(options(file))}"] if file else []),

@@ -10,6 +10,7 @@ from hydra.utils import get_class
 from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
 from cove_dist.errors import ConfigError
+from cove_dist.targets import is_allowed, refuse_target
 
 T = TypeVar("T")
 
@@ -23,14 +24,23 @@ def check(kind: type[T], values: dict[str, Any]) -> T:
 
 
 def target(section: dict[str, Any], key: str) -> tuple[type, dict[str, Any]]:
-    """The class a section's ``_target_`` names, and the section's other keys."""
+    """Import the class that a section's ``_target_`` names; return it and the section's other keys.
+
+    Raises:
+        ConfigError: the name is not in an allowed package (then nothing is imported), or is not that of a class there.
+    """
     arguments = {name: value for name, value in section.items() if name != "_target_"}
-    name = section.get("_target_")
+    name = str(section.get("_target_"))
+    if not is_allowed(name):
+        raise refuse_target(name, key)
     try:
-        return get_class(str(name)), arguments
+        kind = get_class(name)
     except Exception as error:  # Hydra raises ImportError, ValueError or its own, by the way the path is wrong
         reason = " ".join(str(error).split())
         raise ConfigError(f"{key}._target_ = {name}: not a class that can be imported: {reason}") from error
+    if not is_allowed(f"{kind.__module__}.{kind.__name__}"):  # what an allowed module imports from elsewhere
+        raise refuse_target(name, key)
+    return kind, arguments
 
 
 def check_arguments(function: Callable[..., Any], arguments: dict[str, Any], key: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from cove_dist.config.overrides import key_of, quoted, text_of
+from cove_dist.config.yaml_size import check_yaml_size
 from cove_dist.config_files import config_folder, folders, own_folders
 from cove_dist.errors import ConfigError
 
@@ -73,9 +74,10 @@ def read_yaml(path: Path) -> DictConfig:
     """A YAML file that holds a mapping; an empty file is an empty one.
 
     Raises:
-        ConfigError: it cannot be read, is not YAML, or holds something else.
+        ConfigError: it cannot be read, is not YAML, is too large, or holds something else.
     """
     try:
+        check_yaml_size(path)
         config = OmegaConf.load(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
@@ -106,6 +108,9 @@ def _with_folders(name: str, overrides: Sequence[str], stack: ExitStack) -> list
         shutil.copyfile(text_of(given[-1]), folder / FILE / "given.yaml")
         places.append(folder)
         rest.insert(0, f"+{FILE}@_global_=given")
+    for place in places:
+        for path in sorted(place.rglob("*.yaml")):
+            check_yaml_size(path)
     if not places:
         return rest
     return [f"hydra.searchpath=[{','.join(quoted(f'file://{place}') for place in places)}]", *rest]

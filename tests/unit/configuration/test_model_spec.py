@@ -46,7 +46,7 @@ def test_a_head_outside_the_package_is_built_from_its_path_and_arguments() -> No
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"_target_": "torch.nn.Linear"}, r"model\._target_ = torch\.nn\.Linear: is not a model; allowed are subclass"),
+        ({"_target_": "torch.nn.Linear"}, r"model\._target_ = torch\.nn\.Linear: is not imported; allowed are"),
         ({"_target_": f"{__name__}.Head", "width": "wide"}, r"model\.width = wide"),
         ({"_target_": f"{__name__}.Head", "depth": 2}, r"model\.depth: unknown key; allowed: width"),
     ],

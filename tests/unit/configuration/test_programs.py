@@ -153,14 +153,14 @@ class Mine(CTRHead):
 
 
 def test_a_model_of_ones_own_outside_the_package(prepared: Path, tmp_path: Path) -> None:
-    """The class is in the current folder, its YAML in another; the run is evaluated without either flag."""
+    """The class is in the current folder, its YAML in another; the run is evaluated without that folder."""
     (tmp_path / "mine_head.py").write_text(MINE)
     (tmp_path / "groups" / "model").mkdir(parents=True)
     (tmp_path / "groups" / "model" / "mine.yaml").write_text("_target_: mine_head.Mine\nscale: 2.0\n")
     settings = [o for o in small_run(prepared, Path("run"), "trainer.max_steps=2") if not o.startswith("model")]
     for arguments in (
-        ["train", "--config-dir=groups", "model=mine", *settings],
-        ["evaluate", "run=run", "device=cpu"],
+        ["train", "--config-dir=groups", "model=mine", "allow_targets=[mine_head]", *settings],
+        ["evaluate", "run=run", "device=cpu", "allow_targets=mine_head"],
     ):
         subprocess.run([sys.executable, "-m", "cove_dist", *arguments], check=True, cwd=tmp_path)
     assert json.loads((tmp_path / "run" / "metrics_test_best.json").read_text())["metrics"]["auc"] is not None
@@ -242,6 +242,14 @@ def test_a_key_of_a_grid_file_that_is_misspelt(tmp_path: Path, capsys: pytest.Ca
     )
 
 
+def test_a_grid_file_with_more_aliases_than_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "grid.yaml").write_bytes(BILLIONS)
+    assert "its aliases stand for 1,709,671" in error_of(experiment, [f"{tmp_path}/grid.yaml"], capsys)
+
+
+BILLIONS = b"a0: &a0 x\n" + b"".join(
+    b"a%d: &a%d [%s]\n" % (n, n, b", ".join([b"*a%d" % (n - 1)] * 9)) for n in range(1, 20)
+)
 BROKEN = {
     "not YAML": (b"a: [1, 2", "not YAML"),
     "a list": (b"- a\n- b\n", "holds no mapping"),
@@ -250,7 +258,11 @@ BROKEN = {
     "empty": (b"", "data: missing"),
     "without a section": (DATA + b"model: {_target_: cove_dist.models.ctr.dcn.DCN}\n", "embeddings: missing"),
     "without a model": (DATA, "model: missing"),
-    "of another class": (DATA + b"model: {_target_: no.such.Class}\n", "model._target_ = no.such.Class"),
+    "of another class": (DATA + b"model: {_target_: no.such.Class}\n", "_target_ = no.such.Class: is not imported"),
+    "with more aliases than memory": (BILLIONS, "its aliases stand for 1,709,671,705,179,880,631 values"),
+    "that contains itself": (b"a: &a [*a]\n", "contain themselves"),
+    "nested deeply": (b"a: " + b"[" * 5000 + b"]" * 5000, "nested too deeply"),
+    "of a megabyte": (b"a: " + b"x" * 2**20, "bytes; a configuration has at most"),
 }  # fmt: skip
 
 

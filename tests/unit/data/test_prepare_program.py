@@ -36,8 +36,8 @@ def test_a_data_set_is_prepared_from_overrides(tmp_path: Path) -> None:
 
 
 def test_a_class_that_is_no_data_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\._target_ = pathlib\.Path: not a data set"):
-        run(["data=custom", "data._target_=pathlib.Path", f"output={tmp_path / 'out'}"])
+    with pytest.raises(ConfigError, match=r"data\._target_ = cove_dist\.models\.ctr\.dcn\.DCN: not a data set"):
+        run(["data=custom", "data._target_=cove_dist.models.ctr.dcn.DCN", f"output={tmp_path / 'out'}"])
 
 
 @pytest.mark.parametrize("value", ["true", "0", "1.5"])
