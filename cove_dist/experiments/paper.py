@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -18,6 +19,7 @@ from cove_dist.experiments.claims import Claim, claims_of, tally
 from cove_dist.experiments.grid import GridConfig, load_grid
 from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.results import RESULTS_FILE, SCHEMA, Results
+from cove_dist.experiments.statistics import interval_of_mean
 from cove_dist.experiments.text import TextTable, percent
 from cove_dist.types import PositiveInt, Text
 from data_pipeline.files import replaced_file
@@ -67,7 +69,8 @@ class CoverageClaim:
 
     Attributes:
         paper, claim, data: as of `GainClaim`.
-        curves: a folder with the curves of a report per model, ``<model>.parquet`` (see `cove_dist.report.agreement`).
+        curves: a folder with the curves of reports (see `cove_dist.report.agreement`), ``<model>.parquet`` or, of
+            several seeds, ``<model>_<seed>.parquet``.
         published: by model, the number of codes said to cover nearly all of a category.
         column: of the categories.
         categories: over which the mean is taken; all that the report has if none is named.
@@ -152,17 +155,20 @@ def _gain_row(claim: GainClaim, measured: Claim) -> Row:
 
 
 def coverage_rows(claim: CoverageClaim, folder: Path) -> list[Row]:
-    """Return a row per model: the share of the categories that the codes cover, beside that of shuffled codes."""
+    """Return a row per model: the share of the categories that the codes cover, and that of shuffled codes."""
     rows: list[Row] = []
     for model, count in claim.published.items():
-        words, published = f"{claim.claim}: {model}", f"nearly 100 % by {count} codes"
-        path = folder / claim.curves / f"{model}.parquet"
-        if not path.is_file():
-            rows.append((claim.paper, words, claim.data, published, "", "", _NOT_MEASURED))
+        begin = (claim.paper, f"{claim.claim}: {model}", claim.data, f"nearly 100 % by {count} codes")
+        paths = [*(folder / claim.curves).glob(f"{model}.parquet"), *(folder / claim.curves).glob(f"{model}_*.parquet")]
+        if not paths:
+            rows.append((*begin, "", "", _NOT_MEASURED))
             continue
-        covered, shuffled = _covered(claim, path, count)
-        ours = f"{100 * covered:.0f} %; shuffled codes {100 * shuffled:.0f} %"
-        rows.append((claim.paper, words, claim.data, published, ours, "1", _coverage_verdict(covered, shuffled)))
+        covered, shuffled = zip(*(_covered(claim, path, count) for path in paths), strict=True)
+        mean, chance = float(np.mean(covered)), float(np.mean(shuffled))
+        low, high = interval_of_mean(covered)
+        interval = f" ({100 * low:.0f} to {100 * high:.0f})" if len(paths) > 1 else ""
+        ours = f"{100 * mean:.0f} %{interval}; shuffled codes {100 * chance:.0f} %"
+        rows.append((*begin, ours, str(len(paths)), _coverage_verdict(mean, chance)))
     return rows
 
 

@@ -37,6 +37,13 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     return mean, float(array.std(ddof=1)) if array.size > 1 else math.nan
 
 
+def interval_of_mean(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % confidence interval of the mean by Student's t; nan of fewer than two values."""
+    mean, deviation = mean_and_deviation(values)
+    half = float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
+    return mean - half, mean + half
+
+
 def compare(new: Mapping[int, float], old: Mapping[int, float]) -> Comparison:
     """A paired comparison of values by seed: seeds shared by both, since one seed starts both alike."""
     seeds = sorted(new.keys() & old.keys())

@@ -94,6 +94,18 @@ def test_coverage_is_that_of_the_named_categories_beside_shuffled_codes(
     assert dcn[4:] == ("", "", "not measured")
 
 
+def test_coverage_of_several_seeds_has_an_interval(tmp_path: Path) -> None:
+    values = [0.5, 0.6, 0.8]
+    for seed, value in enumerate(values):
+        write_curves(tmp_path / "curves" / f"deepfm_{seed}.parquet", {"travel": [value]}, 0.3)
+    claim = CoverageClaim(
+        paper="Figure 9", claim="few codes", data="small", curves="curves", published={"deepfm": 1}, column="category"
+    )
+    [row] = coverage_rows(claim, tmp_path)
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert row[4:] == (f"63 % ({100 * low:.0f} to {100 * high:.0f}); shuffled codes 30 %", "3", "does not hold")
+
+
 def test_categories_that_the_report_did_not_draw_are_refused(tmp_path: Path) -> None:
     write_curves(tmp_path / "curves" / "deepfm.parquet", {"travel": [0.5]}, 0.5)
     claim = CoverageClaim(
