@@ -1,7 +1,8 @@
 """A run folder: the names of its files, and the files that every program reads or writes.
 
-``config.yaml`` (composed), ``config_history.jsonl`` (what a resumed run changed), ``log.jsonl``, ``tensorboard/`` and
-``checkpoints/``; ``summary.json`` once it is trained; ``metrics_<split>_<checkpoint>.json`` once it is evaluated.
+``config.yaml`` (composed), ``config_history.jsonl`` (what a resumed run changed), ``data.json`` (digests of the prepared
+data), ``log.jsonl``, ``tensorboard/`` and ``checkpoints/``; ``summary.json`` once it is trained;
+``metrics_<split>_<checkpoint>.json`` once it is evaluated.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from data_pipeline.files import replaced_file
 from data_pipeline.json_files import read_record
 
 CONFIG_FILE, HISTORY_FILE, LOG_FILE = "config.yaml", "config_history.jsonl", "log.jsonl"
+DATA_FILE = "data.json"
 SUMMARY_FILE, CHECKPOINTS = "summary.json", "checkpoints"
 
 Record = dict[str, Any]

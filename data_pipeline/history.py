@@ -15,7 +15,10 @@ import numpy as np
 
 from data_pipeline.errors import DataError
 from data_pipeline.id_tables import read_original_id
+from data_pipeline.integrity import checked_file
 from data_pipeline.schema import ATTRIBUTES
+
+_ARRAYS = "offsets", "items"
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,11 @@ class History:
         """Map the histories of a split of a prepared folder.
 
         Raises:
-            DataError: the folder has no histories: it was not prepared as implicit feedback.
+            DataError: the folder has no histories: it was not prepared as implicit feedback; or they were altered.
         """
         try:
+            for array in _ARRAYS:
+                checked_file(folder, f"history/{split}/{array}.npy")
             return MappedHistory(history_path(folder, split))
         except FileNotFoundError as error:
             raise DataError(
@@ -91,7 +96,7 @@ class MappedHistory(History):
     path: Path
 
     def __init__(self, path: Path) -> None:
-        super().__init__(*(np.load(path / f"{name}.npy", mmap_mode="r") for name in ("offsets", "items")))
+        super().__init__(*(np.load(path / f"{name}.npy", mmap_mode="r") for name in _ARRAYS))
         object.__setattr__(self, "path", path)
 
     def owner(self, user: int) -> str:
@@ -119,11 +124,10 @@ def write_history(pairs: Iterable[tuple[np.ndarray, np.ndarray]], users: int, ro
     """
     path.mkdir(parents=True)
     counts = np.zeros(users + 1, dtype=np.int64)
-    items = np.lib.format.open_memmap(path / "items.npy", mode="w+", dtype=np.int64, shape=(rows,))
-    start = 0
-    for user, item in pairs:
-        counts[1:] += np.bincount(user, minlength=users)
-        items[start : start + len(item)] = item
-        start += len(item)
-    items.flush()
+    header = {"descr": "<i8", "fortran_order": False, "shape": (rows,)}
+    with (path / "items.npy").open("wb") as file:  # not a mapped file: on a full disk, writing to one kills the process
+        np.lib.format.write_array_header_1_0(file, header)
+        for user, item in pairs:
+            counts[1:] += np.bincount(user, minlength=users)
+            file.write(np.ascontiguousarray(item, "<i8"))
     np.save(path / "offsets.npy", np.cumsum(counts))

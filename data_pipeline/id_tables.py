@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_pipeline.integrity import checked_file
+
 FOLDER = "ids"
 ORIGINAL_ID = "original_id"
 
@@ -27,7 +29,8 @@ def id_table_path(folder: Path | str, table: str) -> Path:
 
 def read_original_ids(folder: Path | str, table: str) -> pa.Array:
     """Read all original ids of a table, in order of the encoded ids: entry ``i`` is the original id of ``i``."""
-    return pq.read_table(id_table_path(folder, table), columns=[ORIGINAL_ID])[ORIGINAL_ID].combine_chunks()
+    path = checked_file(folder, f"{FOLDER}/{table}.parquet")
+    return pq.read_table(path, columns=[ORIGINAL_ID])[ORIGINAL_ID].combine_chunks()
 
 
 def read_original_id(folder: Path | str, table: str, encoded: int) -> Any:

@@ -9,7 +9,7 @@ Shapes: ``n`` entries of all sequences, ``S`` sequences, ``V`` items, ``d`` comp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,11 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import svds
 from sklearn.cluster import KMeans
 
+from data_pipeline.digests import digest_file
 from data_pipeline.errors import DataError
+from data_pipeline.files import replaced_file
 from data_pipeline.id_tables import read_original_ids
+from data_pipeline.integrity import checked_file
 from data_pipeline.parquet_files import write_parquet
 from data_pipeline.schema import INPUT, TARGET, Schema
 from data_pipeline.streaming.row_groups import read_footers, read_split
@@ -77,10 +80,14 @@ def write_item_clusters(settings: ClusterSettings) -> tuple[Path, list[int]]:
     ids = pa.table({"id": np.arange(len(originals)), "original_id": originals})
     table = ids.slice(0, item.num_seen).append_column(COLUMN, pa.array(groups))
     if path.exists():
-        known = pq.read_table(path)
+        known = pq.read_table(checked_file(folder, f"categories/{path.name}"))
         known = known.drop_columns([name for name in ("original_id", COLUMN) if name in known.column_names])
         table = ids.join(table.drop_columns("original_id"), "id").join(known, "id").sort_by("id")
-    write_parquet(table, path)
+    with replaced_file(path) as file:
+        write_parquet(table, file)
+    if schema.digests:
+        name = path.relative_to(folder).as_posix()
+        replace(schema, digests=dict(sorted({**schema.digests, name: digest_file(path)}.items()))).save(folder)
     return path, sorted(np.bincount(groups, minlength=settings.clusters).tolist())
 
 

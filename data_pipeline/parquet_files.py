@@ -1,12 +1,16 @@
-"""Write Parquet files, a row group at a time."""
+"""Read and write the Parquet files of a prepared folder: pages have checksums, and row groups have digests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from data_pipeline.digests import ROW_GROUPS
 
 BATCH_ROWS = 65_536  # rows in memory at a time
 
@@ -14,9 +18,25 @@ BATCH_ROWS = 65_536  # rows in memory at a time
 def write_parquet(rows: pa.Table | pa.RecordBatchReader, path: Path) -> None:
     """Write ``rows``, in order, as one Parquet file with row groups of `BATCH_ROWS` rows."""
     reader = rows.to_reader() if isinstance(rows, pa.Table) else rows
-    with pq.ParquetWriter(path, reader.schema, compression="zstd") as writer:
-        for group in row_groups(reader, BATCH_ROWS):
-            writer.write_table(group)
+    write_row_groups(row_groups(reader, BATCH_ROWS), reader.schema, path)
+
+
+def write_row_groups(groups: Iterable[pa.Table], schema: pa.Schema, path: Path) -> None:
+    """Write a Parquet file with a row group per table, checksums of the pages, and digests of the row groups."""
+    digests: list[tuple[int, str]] = []
+    with path.open("wb+") as file, pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as out:
+        for group in groups:
+            start = digests[-1][0] if digests else 0
+            out.write_table(group, row_group_size=max(len(group), 1))
+            end = file.tell()
+            file.seek(start)
+            digests.append((end, hashlib.sha256(file.read(end - start)).hexdigest()))
+        out.add_key_value_metadata({ROW_GROUPS.decode(): json.dumps(digests, separators=(",", ":"))})
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Open a Parquet file whose pages are compared with their checksums, where they have some, when they are read."""
+    return pq.ParquetFile(path, page_checksum_verification=True)
 
 
 def row_groups(batches: pa.RecordBatchReader, size: int) -> Iterator[pa.Table]:

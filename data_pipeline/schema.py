@@ -23,11 +23,12 @@ The rows of some data sets are *sequences*: an ``input`` and a ``target``, both 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from data_pipeline.digests import FileDigest
 from data_pipeline.errors import DataError
 from data_pipeline.json_files import write_json
 
@@ -112,6 +113,8 @@ class Schema:
         candidates: a list of items per row of validation and test: the row's item, then others; None without.
         attributes: the number of attributes of items of each kind, for graphs.
         requests: distinct values of the column `REQUEST` over all splits; 0 without such a column.
+        digests: of every other file of the folder but report.json, by name; empty in folders prepared before they were
+            kept, whose files are not checked.
         format_version: of the prepared folder.
 
     Example:
@@ -128,6 +131,7 @@ class Schema:
     candidates: Categorical | None = None
     attributes: dict[str, int] = field(default_factory=dict)
     requests: int = 0
+    digests: dict[str, FileDigest] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def entity(self, role: Entity) -> Categorical:
@@ -168,13 +172,16 @@ class Schema:
         """Read ``folder/schema.json``.
 
         Raises:
-            DataError: the file is missing, is not a schema, or has another format version.
+            DataError: the file is missing, is not a schema, has another format version, or names a file outside the
+                folder.
         """
         path = Path(folder) / "schema.json"
         if not path.is_file():
             raise DataError(f"{path}: no such file. Prepare the data first: cove prepare data=NAME output={folder}")
         try:
-            schema = TypeAdapter(cls).validate_json(path.read_bytes())
+            schema = TypeAdapter(cls).validate_json(path.read_bytes().decode())
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not a valid schema: {error}. Prepare the data again") from error
         except ValidationError as error:
             faults = (": ".join([*map(str, fault["loc"]), fault["msg"]]) for fault in error.errors())
             raise DataError(f"{path}: not a valid schema: {'; '.join(faults)}. Prepare the data again") from error
@@ -183,4 +190,17 @@ class Schema:
                 f"{path}: format_version = {schema.format_version}, but only {FORMAT_VERSION} can be read."
                 " Prepare the data again"
             )
+        for name in [*schema.digests, *(file for split in schema.splits.values() for file in split.files)]:
+            _require_inside(path, name)
         return schema
+
+
+def _require_inside(path: Path, name: str) -> None:
+    """Refuse the name of a file that is not in the folder of ``schema.json``, also by way of a symbolic link.
+
+    Raises:
+        DataError: the name is absolute, has ``..``, or the file is elsewhere.
+    """
+    parts, folder = PurePosixPath(name), path.parent.resolve()
+    if parts.is_absolute() or ".." in parts.parts or not (folder / name).resolve().is_relative_to(folder):
+        raise DataError(f"{path}: names the file {name!r}, which is outside its folder. Prepare the data again")

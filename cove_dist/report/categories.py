@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from cove_dist.report.codes import EntityCodes
 from cove_dist.report.run_folder import Run
 from data_pipeline.errors import DataError
+from data_pipeline.integrity import checked_file
 from data_pipeline.schema import Entity, Schema
 
 _ID_COLUMNS = ("id", "original_id")
@@ -57,7 +58,7 @@ def load_categories(run: Run, entity: EntityCodes) -> list[Labelled]:
     path = data / "categories" / f"{Schema.load(data).entity(entity.entity).table_name}.parquet"
     if not path.is_file():
         return []
-    table = pq.read_table(path)
+    table = pq.read_table(checked_file(data, f"categories/{path.name}"))
     if "original_id" not in table.column_names:
         raise DataError(f"{path}: no column original_id. Prepare the data again.")
     original = table["original_id"].combine_chunks()

@@ -29,7 +29,7 @@ from cove_dist.runs import (
 from cove_dist.training.checkpoint_files import CheckpointFolder
 from cove_dist.training.debug import debug_settings
 from cove_dist.training.progress import Progress
-from cove_dist.training.resume import record_configuration
+from cove_dist.training.resume import record_configuration, record_data
 from cove_dist.training.signals import Interrupted, named_signals
 from cove_dist.training.trainer import Trainer
 from data_pipeline.json_files import write_json
@@ -73,6 +73,7 @@ def train_here(
     if folder is not None and runtime.is_main:
         mark_begun(folder)
         record_configuration(folder, composed, trainer.position.step, changes)
+        record_data(folder, schema)
         if not trainer.finished():
             (folder / SUMMARY_FILE).unlink(missing_ok=True)  # of an earlier end of this run
     barrier()

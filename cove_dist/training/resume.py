@@ -15,10 +15,12 @@ from omegaconf import DictConfig
 from cove_dist.config import RunConfig
 from cove_dist.config.overrides import flat
 from cove_dist.errors import ConfigError
-from cove_dist.runs import CONFIG_FILE, HISTORY_FILE, load_saved_run, read_history, save_config
+from cove_dist.runs import CONFIG_FILE, DATA_FILE, HISTORY_FILE, load_saved_run, read_history, read_json, save_config
 from cove_dist.training.checkpoint_files import CheckpointMeta
+from data_pipeline.digests import FileDigest, differing_files
 from data_pipeline.files import replaced_file
-from data_pipeline.json_files import to_json
+from data_pipeline.json_files import to_json, write_json
+from data_pipeline.schema import Schema
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +90,13 @@ def changes_since(folder: Path, meta: CheckpointMeta, config: RunConfig, data: s
     changes = differences(saved.plain(), config.plain())
     refused = [change for change in changes if not _may_change(change.key, same_data=same_data)]
     if meta.data and not same_data and not any(change.key == "data.path" for change in refused):
-        refused.append(Change(f"content of data.path = {config.data.path}", meta.data[:12], data[:12]))
+        content = f"content of data.path = {config.data.path}"
+        if not refused:
+            raise ConfigError(
+                f"output = {folder}: cannot be resumed at step {meta.step}: {content} is not that of the run"
+                f"{_changed_files(folder, config.data.path)}. Restore the run's data, or give another output"
+            )
+        refused.append(Change(content, meta.data[:12], data[:12]))
     if refused:
         lines = "\n".join(f"  {change.key}: {change.old} there, {change.new} here" for change in refused)
         raise ConfigError(
@@ -126,6 +134,24 @@ def record_configuration(folder: Path, composed: DictConfig, step: int, changes:
         with replaced_file(folder / HISTORY_FILE) as file:
             file.write_text("".join(to_json(record) + "\n" for record in records))
     save_config(composed, folder)
+
+
+def record_data(folder: Path, schema: Schema) -> None:
+    """Write ``data.json``: the digest of every file of the prepared data, so that a resumed run can name what changed.
+
+    Args:
+        folder: the run folder.
+        schema: of the data.
+    """
+    write_json(folder / DATA_FILE, {name: asdict(digest) for name, digest in schema.digests.items()})
+
+
+def _changed_files(folder: Path, data: str) -> str:
+    """Name the first file of prepared data that is not as in ``data.json``; empty where that does not tell."""
+    recorded = {name: FileDigest(**digest) for name, digest in read_json(folder / DATA_FILE).items()}
+    changed = differing_files(recorded, Schema.load(data).digests) if recorded else []
+    others = f", and {len(changed) - 1} more" if len(changed) > 1 else ""
+    return f": {changed[0]} differs{others}" if changed else ""
 
 
 def _may_change(key: str, *, same_data: bool) -> bool:

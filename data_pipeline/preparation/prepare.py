@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from data_pipeline.digests import digest_folder
 from data_pipeline.errors import DataError
 from data_pipeline.files import replaced_folder
 from data_pipeline.preparation.dataset import Dataset
@@ -47,13 +48,12 @@ def prepare(
     """
     output = Path(output)
     _check_output(output, overwrite)
-    with (
-        replaced_folder(output) as folder,
-        open_workspace(
+    with replaced_folder(output) as folder:
+        with open_workspace(
             folder / "scratch", memory_gb=dataset.memory_gb, seed=seed, on_progress=on_progress
-        ) as workspace,
-    ):
-        schema, report = dataset.prepare(workspace, folder, name)
+        ) as workspace:
+            schema, report = dataset.prepare(workspace, folder, name)
+        schema = replace(schema, digests=digest_folder(folder))
         schema.save(folder)
         replace(report, warnings=workspace.warnings).save(folder)
     on_progress(f"{name}: {sum(report.rows.values()):,} rows in {output}")

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from data_pipeline.parquet_files import row_groups
+from data_pipeline.parquet_files import open_parquet, row_groups, write_row_groups
 from data_pipeline.schema import Dense
 
 ROW_GROUPS_PER_FILE = 16
@@ -35,9 +34,7 @@ def write_split(rows: pa.RecordBatchReader, num_rows: int, folder: Path, row_gro
     files: list[str] = []
     while (first := next(groups, None)) is not None:
         path = folder / f"part-{len(files):05d}.parquet"
-        with pq.ParquetWriter(path, rows.schema, compression="zstd") as writer:
-            for group in chain([first], islice(groups, ROW_GROUPS_PER_FILE - 1)):
-                writer.write_table(group, row_group_size=len(group))
+        write_row_groups(chain([first], islice(groups, ROW_GROUPS_PER_FILE - 1)), rows.schema, path)
         files.append(f"{folder.name}/{path.name}")
     return tuple(files)
 
@@ -50,7 +47,7 @@ def dense_statistics(files: Sequence[Path], column: str) -> Dense:
     """
     count, mean, squares = 0, 0.0, 0.0
     for file in files:
-        parquet = pq.ParquetFile(file)
+        parquet = open_parquet(file)
         for number in range(parquet.num_row_groups):
             values = parquet.read_row_group(number, columns=[column])[column].to_numpy().astype(np.float64)
             delta, total = values.mean() - mean, count + len(values)

@@ -11,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_pipeline.digests import FileDigest, check_digest, check_row_group, digest_footer, row_group_digests
 from data_pipeline.errors import DataError
+from data_pipeline.parquet_files import open_parquet
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.columns import REMEDY, ColumnArrays, Where, check_columns, column_names
 from data_pipeline.streaming.order import Slice
@@ -26,12 +28,14 @@ class RowGroups:
         file: int64 ``[G]``, the file of every row group.
         index: int64 ``[G]``, the index of every row group in its file.
         rows: int64 ``[G]``, rows of every row group.
+        digests: of the files: those of the schema or, without any, of the footers as they were found.
     """
 
     paths: tuple[Path, ...]
     file: np.ndarray
     index: np.ndarray
     rows: np.ndarray
+    digests: tuple[FileDigest, ...]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -41,17 +45,20 @@ def read_footers(folder: Path, schema: Schema, split: str) -> RowGroups:
     """Read the footers of the files of a split and compare them with the schema.
 
     Raises:
-        DataError: the split is unknown, a file is missing or damaged, a column is missing or has the wrong type, or the
-            number of rows is not that of the schema.
+        DataError: the split is unknown, a file is missing, damaged or altered, a column is missing or has the wrong
+            type, or the number of rows is not that of the schema.
     """
     if split not in schema.splits:
         raise DataError(f"{folder}: no split {split!r}; schema.json has: {', '.join(schema.splits)}. {REMEDY}")
-    paths = tuple(folder / name for name in schema.splits[split].files)
-    index, rows = [], []
-    for path in paths:
-        with _reading(path), pq.ParquetFile(path) as file:
+    names = schema.splits[split].files
+    paths = tuple(folder / name for name in names)
+    index, rows, digests = [], [], []
+    for name, path in zip(names, paths, strict=True):
+        with _reading(path), open_parquet(path) as file:
             footer, arrow_schema = file.metadata, file.schema_arrow
         _check_types(path, arrow_schema, schema)
+        digests.append(schema.digests.get(name) or digest_footer(path))
+        _check_digest(path, digests[-1], schema)
         index.append(np.arange(footer.num_row_groups))
         rows.append([footer.row_group(i).num_rows for i in range(footer.num_row_groups)])
     groups = RowGroups(
@@ -59,6 +66,7 @@ def read_footers(folder: Path, schema: Schema, split: str) -> RowGroups:
         file=np.repeat(np.arange(len(paths)), [len(file_rows) for file_rows in rows]),
         index=np.concatenate([*index, np.empty(0, np.int64)]).astype(np.int64),
         rows=np.concatenate([*rows, np.empty(0, np.int64)]).astype(np.int64),
+        digests=tuple(digests),
     )
     found, declared = int(groups.rows.sum()), schema.splits[split].rows
     if found != declared:
@@ -86,6 +94,7 @@ class RowReader:
         self._names = column_names(schema)
         self._path: Path | None = None
         self._file: pq.ParquetFile | None = None
+        self._digests: list[tuple[int, int, str]] = []  # of the row groups of the file
         self._decoded = self._decode(parts)
         self._left: tuple[Where, pa.RecordBatch] | None = None  # decoded, and not yet read
 
@@ -113,11 +122,13 @@ class RowReader:
 
     def _decode(self, parts: Iterable[Slice]) -> Generator[tuple[Where, pa.RecordBatch], None, None]:
         for group, start, stop in parts:
-            path, index = self._groups.paths[self._groups.file[group]], int(self._groups.index[group])
+            number, index = int(self._groups.file[group]), int(self._groups.index[group])
+            path = self._groups.paths[number]
             with _reading(path):
-                batches = self._open(path).iter_batches(
-                    self.AT_ONCE, row_groups=[index], columns=self._names, use_threads=False
-                )
+                file = self._open(number)
+                if self._digests:
+                    check_row_group(path, index, *self._digests[index])
+                batches = file.iter_batches(self.AT_ONCE, row_groups=[index], columns=self._names, use_threads=False)
             row = 0
             while row < stop:
                 with _reading(path):
@@ -127,11 +138,14 @@ class RowReader:
                 if begin < end:
                     yield Where(path, index, first + begin), batch.slice(begin, end - begin)
 
-    def _open(self, path: Path) -> pq.ParquetFile:
-        if path != self._path:
+    def _open(self, number: int) -> pq.ParquetFile:
+        path = self._groups.paths[number]
+        if self._file is None or path != self._path:
             if self._file is not None:
                 self._file.close()
-            self._path, self._file = path, pq.ParquetFile(path)
+            check_digest(path, self._groups.digests[number])
+            self._path, self._file = path, open_parquet(path)
+            self._digests = row_group_digests(self._file.metadata)
         return self._file
 
 
@@ -178,6 +192,18 @@ def _reading(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: no such file. {REMEDY}") from error
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read as Parquet: {error}. {REMEDY}") from error
+
+
+def _check_digest(path: Path, expected: FileDigest, schema: Schema) -> None:
+    """Compare a file with its digest; of an altered one, report what is wrong with its values where something is."""
+    try:
+        check_digest(path, expected)
+    except DataError:
+        with _reading(path), open_parquet(path) as file:
+            for group in range(file.num_row_groups):
+                for batch in file.read_row_group(group, column_names(schema)).to_batches():
+                    check_columns(batch, schema, Where(path, group, 0))
+        raise
 
 
 def _check_types(path: Path, found: pa.Schema, schema: Schema) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from cove_dist.errors import ConfigError
+from data_pipeline.integrity import checked_file
 from data_pipeline.schema import Schema
 
 
@@ -52,7 +53,7 @@ def read_categories(folder: Path | str, schema: Schema, column: str) -> tuple[to
     hint = f"make it: cove cluster_items path={folder}"
     if not path.is_file():
         raise ConfigError(f"sequential.categories = {column}: {path}: no such file; {hint}")
-    table = pq.read_table(path)
+    table = pq.read_table(checked_file(folder, f"categories/{path.name}"))
     kinds = [name for name in table.column_names if name not in ("id", "original_id")]
     if column not in kinds:
         raise ConfigError(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_pipeline.datasets.synthetic import Synthetic
+from data_pipeline.errors import DataError
 from data_pipeline.fingerprint import data_fingerprint, split_fingerprint
+from data_pipeline.preparation.prepare import prepare
 from data_pipeline.schema import Schema
 
 
@@ -46,18 +50,46 @@ def test_a_copy_has_the_same_fingerprint_elsewhere_and_with_another_report(prepa
     assert split_fingerprint(copy, schema, "test") == split_fingerprint(prepared, schema, "test")
 
 
+def without_digests(prepared: Path, folder: Path) -> Path:
+    """Copy a prepared folder as it was before digests were kept."""
+    copy = shutil.copytree(prepared, folder)
+    replace(Schema.load(copy), digests={}).save(copy)
+    return copy
+
+
 @pytest.mark.parametrize("change", [swap_labels, rename_an_id, change_the_schema])
 def test_other_content_has_another_fingerprint(prepared: Path, tmp_path: Path, change: Callable[[Path], None]) -> None:
+    copy = without_digests(prepared, tmp_path / "copy")
+    before = data_fingerprint(copy)
+    change(copy)
+    assert data_fingerprint(copy) != before
+
+
+@pytest.mark.parametrize(
+    ("change", "file"), [(swap_labels, "train/part-00000.parquet"), (rename_an_id, "ids/user_id.parquet")]
+)
+def test_files_that_are_not_as_prepared_have_no_fingerprint(
+    prepared: Path, tmp_path: Path, change: Callable[[Path], None], file: str
+) -> None:
     copy = shutil.copytree(prepared, tmp_path / "copy")
     change(copy)
-    assert data_fingerprint(copy) != data_fingerprint(prepared)
+    with pytest.raises(DataError, match=f"{file}: .* when it was prepared. Restore it, or prepare the data again"):
+        data_fingerprint(copy)
+
+
+def test_another_schema_and_another_preparation_have_other_fingerprints(prepared: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(prepared, tmp_path / "copy")
+    change_the_schema(copy)
+    prepare(Synthetic(users=60, items=80, rows=3002), tmp_path / "other", name="synthetic")
+    assert len({data_fingerprint(folder) for folder in (prepared, copy, tmp_path / "other")}) == 3
 
 
 def test_the_fingerprint_of_a_split_depends_only_on_its_files(prepared: Path, tmp_path: Path) -> None:
-    schema = Schema.load(prepared)
-    copy = shutil.copytree(prepared, tmp_path / "copy")
+    copy = without_digests(prepared, tmp_path / "copy")
+    schema = Schema.load(copy)
+    of = {split: split_fingerprint(copy, schema, split) for split in ("train", "validation", "test")}
     swap_labels(copy)
-    of = {split: split_fingerprint(prepared, schema, split) for split in ("train", "validation", "test")}
     assert len(set(of.values())) == 3
     changed = {split: split_fingerprint(copy, schema, split) for split in of}
     assert {split for split in of if of[split] != changed[split]} == {"train"}
+    assert len({split_fingerprint(prepared, Schema.load(prepared), split) for split in of}) == 3

@@ -20,6 +20,9 @@ from cove_dist.errors import ConfigError
 from cove_dist.runs import CONFIG_FILE, HISTORY_FILE, LOG_FILE, SUMMARY_FILE, read_json, read_records
 from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
+from data_pipeline.datasets.synthetic import Synthetic
+from data_pipeline.errors import DataError
+from data_pipeline.preparation.prepare import prepare
 from data_pipeline.schema import Schema
 from tests.configurations import COVE, ROW_WISE, small_run
 
@@ -205,8 +208,15 @@ def test_moved_data_with_the_same_content_is_allowed_and_other_content_is_not(
     assert (14, "data.path", str(prepared), str(moved)) in history(run)
     before = content(run)
     shutil.copytree(prepared / "validation", moved / "test", dirs_exist_ok=True)
-    with refused(match=rf"content of data.path = {moved}"):
+    with pytest.raises(DataError, match=rf"{moved}/test/part-00000\.parquet: .* when it was prepared"):
         train(resumed(moved, run, "trainer.max_steps=16"))
+    shutil.rmtree(moved)
+    synthetic = Synthetic(users=60, items=80, rows=3001, user_tree=(6, 2), item_tree=(8, 2))
+    prepare(synthetic, moved, name="synthetic", seed=1)
+    content_is = rf"content of data\.path = {moved} is not that of the run: \w+/[\w.-]+ differs, and \d+ more\. "
+    with refused(match=content_is) as raised:
+        train(resumed(moved, run, "trainer.max_steps=16"))
+    assert "\n" not in str(raised.value)
     other = shutil.copytree(moved, tmp_path / "other")
     with refused(match=rf"data.path: {moved} there, {other} here"):
         train(resumed(other, run, "trainer.max_steps=16"))
