@@ -1,7 +1,7 @@
 """A run folder: the names of its files, and the files that every program reads or writes.
 
-``config.yaml`` (composed), ``config_history.jsonl`` (what a resumed run changed), ``data.json`` (digests of the prepared
-data), ``log.jsonl``, ``tensorboard/`` and ``checkpoints/``; ``summary.json`` once it is trained;
+``config.yaml`` (composed), ``config_history.jsonl`` (what a resumed run changed), ``data.json`` (digests of the data),
+``log.jsonl``, ``tensorboard/`` and ``checkpoints/``; ``summary.json`` once it is trained;
 ``metrics_<split>_<checkpoint>.json`` once it is evaluated.
 """
 

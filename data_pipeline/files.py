@@ -27,21 +27,6 @@ def replaced_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-@contextmanager
-def replaced_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder to write to, and rename it to ``folder`` when the block ends.
-
-    After an error ``folder`` is unchanged. The temporary name contains the process id.
-    """
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        replace_folder(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def replace_folder(complete: Path, folder: Path) -> None:
     """Rename ``complete`` to ``folder``, and remove the folder that was there before."""
     before = folder.with_name(f"{folder.name}.{os.getpid()}.replaced")

@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_pipeline.digests import digest_folder
-from data_pipeline.errors import DataError
-from data_pipeline.files import replaced_folder
 from data_pipeline.preparation.dataset import Dataset
+from data_pipeline.preparation.output import check_output, prepared_folder
 from data_pipeline.preparation.workspace import open_workspace
 from data_pipeline.schema import Schema
 
@@ -37,18 +36,18 @@ def prepare(
         output: the folder to write (see `data_pipeline.schema` for its layout).
         name: of the data set, kept in the schema.
         seed: of the shuffle, of a random split, and of synthetic data.
-        overwrite: replace a prepared folder that exists.
+        overwrite: replace a prepared folder that exists, if all its files are those that preparation wrote.
         on_progress: receives one line of progress at a time.
 
     Returns:
         The schema of the prepared folder.
 
     Raises:
-        DataError: ``output`` exists, or the raw data are missing or invalid.
+        DataError: ``output`` exists or cannot be written, the disk is full, or the raw data are missing or invalid.
     """
     output = Path(output)
-    _check_output(output, overwrite)
-    with replaced_folder(output) as folder:
+    check_output(output, overwrite)
+    with prepared_folder(output) as folder:
         with open_workspace(
             folder / "scratch", memory_gb=dataset.memory_gb, seed=seed, on_progress=on_progress
         ) as workspace:
@@ -60,13 +59,3 @@ def prepare(
     if differences := report.differences():
         logger.warning("%s: counts differ from the published ones: %s", name, ", ".join(differences))
     return schema
-
-
-def _check_output(output: Path, overwrite: bool) -> None:
-    if output.exists() and not overwrite:
-        raise DataError(f"{output}: already exists. Pass overwrite=true to replace it, or another output folder")
-    if output.exists() and not (output / "schema.json").is_file():
-        raise DataError(
-            f"{output}: not a prepared data set (it has no schema.json), so it is not overwritten."
-            " Pass another output folder"
-        )
