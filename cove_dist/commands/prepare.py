@@ -8,6 +8,7 @@ cove prepare data=custom source='logs/*.parquet' user=uid item=iid label=clicked
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from cove_dist.config import settings
 from cove_dist.config.checks import check_arguments, target
 from cove_dist.config.composition import load_settings
 from cove_dist.errors import ConfigError
+from cove_dist.training.signals import Interrupted, named_signals
 from cove_dist.types import NonNegativeInt, Text
 from data_pipeline.preparation.dataset import Dataset
 from data_pipeline.preparation.prepare import prepare
@@ -54,5 +56,10 @@ def run(arguments: Sequence[str]) -> None:
     name, path = values.pop("name"), values.pop("path")
     dataset = dataset_class(**check_arguments(dataset_class, values, "data"))
     output = Path(request.output or path)
-    prepare(dataset, output, name=name, seed=request.seed, overwrite=request.overwrite, on_progress=logger.info)
+    try:
+        with named_signals(f"stopped; {output} is not written, and what was begun is removed"):
+            prepare(dataset, output, name=name, seed=request.seed, overwrite=request.overwrite, on_progress=logger.info)
+    except Interrupted as stop:
+        stop.exit_code = stop.exit_code or 128 + signal.SIGTERM  # without the data, what follows must not go on
+        raise
     Console().print(report_table(output))

@@ -41,6 +41,7 @@ from cove_dist.training.folders import replaced_folder
 from cove_dist.types import PositiveInt, Text
 from data_pipeline.errors import DataError
 from data_pipeline.id_tables import id_table_path
+from data_pipeline.integrity import checked_file
 from data_pipeline.json_files import to_json, write_json
 from data_pipeline.parquet_files import row_groups
 from data_pipeline.schema import Categorical, Entity, Schema
@@ -218,7 +219,7 @@ def _read(file: pq.ParquetFile, first: int, last: int) -> Iterator[pa.RecordBatc
 
 
 def check_ids(path: Path, column: Categorical) -> None:
-    """Raises DataError when the table of ids is missing or is not the schema's."""
+    """Raise `DataError` when the table of ids is missing or altered, or is not the schema's."""
     if not path.is_file():
         raise DataError(f"{path}: no such file. Prepare the data again.")
     rows = pq.read_metadata(path).num_rows
@@ -227,6 +228,7 @@ def check_ids(path: Path, column: Categorical) -> None:
             f"{path}: {rows} rows, while schema.json has num_ids = {column.num_ids} for {column.name}."
             " Prepare the data again."
         )
+    checked_file(path.parents[1], f"{path.parent.name}/{path.name}")
 
 
 def write_codebooks(model: TaskModel, config: RunConfig, schema: Schema, checkpoint: Path, path: Path) -> None:

@@ -66,11 +66,20 @@ def named_signals(what: str) -> Iterator[None]:
         what: the consequence, after the name of the signal.
     """
 
+    stop: Interrupted | None = None
+
     def interrupt(number: int, _: FrameType | None) -> None:
-        raise Interrupted(number, f"{signal.Signals(number).name}: {what}")
+        nonlocal stop
+        stop = Interrupted(number, f"{signal.Signals(number).name}: {what}")
+        raise stop
 
     with _handlers(interrupt):
-        yield
+        try:
+            yield
+        except Exception as error:
+            if stop is not None:  # a library, such as DuckDB, reports the interruption by an error of its own
+                raise stop from error
+            raise
 
 
 @contextmanager

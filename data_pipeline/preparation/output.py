@@ -162,6 +162,6 @@ def _is_full(error: BaseException | None) -> bool:
 def _space(output: Path) -> str:
     free = shutil.disk_usage(output.parent)
     return (
-        f"no space left on the disk of {output.parent} ({free.total / 1e9:.1f} GB, {free.free / 1e9:.1f} GB free now"
-        " that what was written is removed). Free space there, or pass an output folder on another disk"
+        f"no space left on the disk of {output.parent}: {free.free / 1e9:.3g} of its {free.total / 1e9:.3g} GB are free"
+        " now that what was written is removed. Free space there, or pass an output folder on another disk"
     )

@@ -63,6 +63,7 @@ def open_workspace(
             connection.execute("SET preserve_insertion_order = true")
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute("SET enable_progress_bar = false")
+            connection.execute("PRAGMA disable_checkpoint_on_shutdown")  # the database is removed
             yield Workspace(connection, scratch, seed, on_progress)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -21,7 +21,7 @@ from cove_dist.runs import CONFIG_FILE, HISTORY_FILE, LOG_FILE, SUMMARY_FILE, re
 from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
 from data_pipeline.datasets.synthetic import Synthetic
-from data_pipeline.errors import DataError
+from data_pipeline.errors import DataError, UserError
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.schema import Schema
 from tests.configurations import COVE, ROW_WISE, small_run
@@ -48,9 +48,9 @@ def resumed(prepared: Path, run: Path, *overrides: str) -> list[str]:
 
 
 @contextmanager
-def refused(match: str) -> Iterator[pytest.ExceptionInfo[ConfigError]]:
+def refused(match: str, kind: type[UserError] = ConfigError) -> Iterator[pytest.ExceptionInfo[UserError]]:
     """Expect a refusal, and close the process group that the program leaves to the end of its process."""
-    with pytest.raises(ConfigError, match=match) as raised:
+    with pytest.raises(kind, match=match) as raised:
         yield raised
     if dist.is_initialized():
         gc.collect()
@@ -208,7 +208,7 @@ def test_moved_data_with_the_same_content_is_allowed_and_other_content_is_not(
     assert (14, "data.path", str(prepared), str(moved)) in history(run)
     before = content(run)
     shutil.copytree(prepared / "validation", moved / "test", dirs_exist_ok=True)
-    with pytest.raises(DataError, match=rf"{moved}/test/part-00000\.parquet: .* when it was prepared"):
+    with refused(kind=DataError, match=rf"{moved}/test/part-00000\.parquet: .* when it was prepared"):
         train(resumed(moved, run, "trainer.max_steps=16"))
     shutil.rmtree(moved)
     synthetic = Synthetic(users=60, items=80, rows=3001, user_tree=(6, 2), item_tree=(8, 2))
