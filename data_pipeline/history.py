@@ -129,5 +129,5 @@ def write_history(pairs: Iterable[tuple[np.ndarray, np.ndarray]], users: int, ro
         np.lib.format.write_array_header_1_0(file, header)
         for user, item in pairs:
             counts[1:] += np.bincount(user, minlength=users)
-            file.write(np.ascontiguousarray(item, "<i8"))
+            file.write(np.ascontiguousarray(item, "<i8").data)
     np.save(path / "offsets.npy", np.cumsum(counts))
