@@ -103,30 +103,33 @@ def paper_table(overrides: Sequence[str]) -> TextTable:
     """
     config = load_settings(PaperTableConfig, "paper", overrides)
     folder = Path(config.folder)
-    rows: list[Row] = []
-    tallies: dict[str, str] = {}
-    for claim in config.gains:
-        grid = load_grid(file_arguments("grid", [claim.grid]))
-        measured = claims_of(grid, _results(folder / Path(claim.grid).stem / RESULTS_FILE), config.split)
-        rows += gain_rows(claim, grid, measured)
-        if made := [each for each in measured if each.measured.pairs]:
-            tallies[claim.grid] = f"- `{claim.grid}`, all metrics and comparisons: {tally(made)}\n"
+    measured = {name: _measured(name, folder, config.split) for name in dict.fromkeys(c.grid for c in config.gains)}
+    rows = [row for claim in config.gains for row in gain_rows(claim, *measured[claim.grid])]
     rows += [row for coverage in config.coverage for row in coverage_rows(coverage, folder)]
     table = TextTable(TITLE, HEADER, tuple(rows), (_NOTE, _counted(rows)))
     if config.readme is not None:
-        write_between_markers(Path(config.readme), "\n".join([table.markdown(), "".join(tallies.values())]))
+        tallies = "".join(_tally(name, claims) for name, (_, claims) in measured.items())
+        write_between_markers(Path(config.readme), "\n".join([table.markdown(), tallies]))
     return table
+
+
+def _measured(name: str, folder: Path, split: str) -> tuple[GridConfig, list[Claim]]:
+    """Return a grid, and all its claims with what was measured; where the grid was not run, nothing was."""
+    grid = load_grid(file_arguments("grid", [name]))
+    path = folder / Path(name).stem / RESULTS_FILE
+    results = Results.of(pq.read_table(path) if path.is_file() else SCHEMA.empty_table())
+    return grid, claims_of(grid, results, split)
+
+
+def _tally(name: str, claims: Sequence[Claim]) -> str:
+    made = [claim for claim in claims if claim.measured.pairs]
+    return f"- `{name}`, all metrics and comparisons: {tally(made)}\n" if made else ""
 
 
 def _counted(rows: Sequence[Row]) -> str:
     counts = Counter(row[-1] for row in rows)
     found = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
     return f"Rows by verdict: {found}."
-
-
-def _results(path: Path) -> Results:
-    """Return the results of a grid; none where it was not run."""
-    return Results.of(pq.read_table(path) if path.is_file() else SCHEMA.empty_table())
 
 
 def gain_rows(claim: GainClaim, grid: GridConfig, measured: Sequence[Claim]) -> list[Row]:
