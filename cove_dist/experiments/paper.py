@@ -98,11 +98,13 @@ def paper_table(overrides: Sequence[str]) -> TextTable:
     """Return the table of ``configs/paper.yaml``; write it into the README that the settings name.
 
     Raises:
-        ConfigError: a wrong setting; a grid that lacks the metric or comparison of a claim; curves without the
-            categories of a claim; a README without the markers.
+        ConfigError: a wrong setting; no such folder; a grid that lacks the metric or comparison of a claim; curves
+            without the categories of a claim; a README without the markers.
     """
     config = load_settings(PaperTableConfig, "paper", overrides)
     folder = Path(config.folder)
+    if not folder.is_dir():
+        raise ConfigError(f"folder = {folder}: no such folder; give the folder that holds the results of the grids")
     measured = {name: _measured(name, folder, config.split) for name in dict.fromkeys(c.grid for c in config.gains)}
     rows = [row for claim in config.gains for row in gain_rows(claim, *measured[claim.grid])]
     rows += [row for coverage in config.coverage for row in coverage_rows(coverage, folder)]

@@ -127,6 +127,11 @@ def test_only_what_is_between_the_markers_is_replaced(tmp_path: Path) -> None:
     assert readme.read_text() == "no markers\n"
 
 
+def test_a_folder_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"folder = .*missing: no such folder"):
+        paper_table([f"folder={tmp_path / 'missing'}", "readme=null"])
+
+
 def test_the_table_of_the_repository_is_what_its_results_give(tmp_path: Path) -> None:
     """If not: cove paper."""
     shipped = REPOSITORY / "results" / "README.md"
