@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Gt, Lt
 
 from cove_dist.config.base import settings
 from cove_dist.types import PositiveFloat, PositiveInt, UnitInterval
 from data_pipeline.schema import Entity
+
+MAY_CHANGE = ("quantizer.search", "quantizer.warn_perplexity")  # keys that a resumed run may change
 
 
 @settings
@@ -45,6 +47,15 @@ class QuantizerConfig:
                     f"{key} = {list(levels)}: allowed are strictly falling sizes, fine to coarse, such as [100, 10],"
                     " or any sizes with quantizer.cascade=residual"
                 )
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of `CascadedQuantizer` that are settings, the same for users and items."""
+        names = ("cascade", "alpha", "beta", "loss_reduction", "codebook_gradient", "learning", "ema_decay", "search")
+        return {name: getattr(self, name) for name in names}
+
+    def upkeep(self) -> dict[str, Any]:
+        """Return the arguments of `UpkeepSettings` that are settings."""
+        return {name: getattr(self, name) for name in ("start", "kmeans_step", "kmeans_batches", "revive_every")}
 
     def levels(self) -> dict[Entity, tuple[int, ...]]:
         """The levels of every entity that is quantized."""

@@ -11,6 +11,23 @@ from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import direction
 from cove_dist.types import NonNegativeInt, PositiveFloat, PositiveInt
 
+# Keys that a resumed run may change, as patterns. All act from the resumed step on; none changes what the steps so far
+# mean, or which values of the early-stopping metric are compared. The first ones change what is learned.
+CHANGES_LEARNING = ("trainer.optimizer.learning_rate", "trainer.warmup_steps", "trainer.gradient_clip_norm")
+MAY_CHANGE = (
+    *CHANGES_LEARNING,
+    "trainer.epochs",
+    "trainer.max_steps",
+    "trainer.early_stopping.patience",
+    "trainer.early_stopping.mode",  # the metric's own, given or not
+    "trainer.log_every",
+    "trainer.check_replicas_every",
+    "trainer.checkpoint.*",
+    "trainer.device",
+    "trainer.workers",
+    "trainer.evaluation_batch_size",
+)
+
 
 @settings
 class CheckpointConfig:

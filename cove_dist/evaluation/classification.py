@@ -1,9 +1,9 @@
-"""AUC and logarithmic loss over all samples."""
+"""AUC, and metrics that are means over all samples."""
 
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch.nn import functional as F
@@ -139,6 +139,20 @@ def _bit_length(values: torch.Tensor) -> torch.Tensor:
     return bits.long() + 32 * (high > 0)
 
 
+SAMPLE_METRICS: list[type[CheckedMetric]] = []
+M = TypeVar("M", bound=type[CheckedMetric])
+
+
+def over_samples(metric: M) -> M:
+    """Add a metric class to those by which click-through rate models are evaluated, overall and by frequency.
+
+    The class declares one family, is updated with logits and labels ``[B]``, and computes a scalar.
+    """
+    SAMPLE_METRICS.append(metric)
+    return metric
+
+
+@over_samples
 @declares(Family("logloss", "log loss", higher_is_better=False))
 class LogLoss(CheckedMetric):
     """Mean binary cross-entropy of logits, in nats, summed in float64."""

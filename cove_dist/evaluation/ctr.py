@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from cove_dist.evaluation.classification import BinnedAUC, LogLoss
+from cove_dist.evaluation.classification import SAMPLE_METRICS, BinnedAUC
+from cove_dist.evaluation.declarations import families_of
 from cove_dist.evaluation.protocol import Group
 from cove_dist.evaluation.ranking import UserRanking
 from cove_dist.evaluation.whole_groups import WholeGroups
@@ -14,7 +15,7 @@ from data_pipeline.schema import REQUEST
 
 
 class CTRMetrics:
-    """AUC and log loss over samples; GAUC, mean AUC, MRR, NDCG@k and HR@k over users, or over requests.
+    """AUC and `SAMPLE_METRICS` over samples; GAUC, mean AUC, MRR, NDCG@k and HR@k over users, or over requests.
 
     Every rank sees its part of the rows, sorted by user, all rows of a user on one rank; batches may cut users.
 
@@ -32,13 +33,13 @@ class CTRMetrics:
     ) -> None:
         self._by_request = group_by == REQUEST
         self._auc = BinnedAUC()
-        self._log_loss = LogLoss()
+        self._over_samples = [metric() for metric in SAMPLE_METRICS]
         self._ranking = UserRanking(ndcg_at, hit_rate_at)
         self._whole_users = WholeGroups()
 
     def to(self, device: torch.device | str) -> CTRMetrics:
         """Move the states to the device of the batches."""
-        for metric in (self._auc, self._log_loss, self._ranking):
+        for metric in (self._auc, *self._over_samples, self._ranking):
             metric.to(device)
         return self
 
@@ -67,7 +68,8 @@ class CTRMetrics:
             shapes = [None if ids is None else list(ids.shape) for ids in (users, groups)]
             raise ValueError(f"users and requests {shapes}: must be [B] like the logits, {list(logits.shape)}")
         self._auc.update(logits, labels)
-        self._log_loss.update(logits, labels)
+        for metric in self._over_samples:
+            metric.update(logits, labels)
         whole = self._whole_users.push(users, logits, labels, groups)
         # An update without rows where none are whole: torchmetrics warns of metrics that never had an update.
         self._rank((users[:0], logits[:0], labels[:0], groups[:0]) if whole is None else whole)
@@ -76,7 +78,7 @@ class CTRMetrics:
         """The metrics over all ranks, the same on each; a collective call. It ends the stream: the last user is whole.
 
         Returns:
-            ``auc``; ``auc_error``, the bound of its error; ``logloss``; what `UserRanking` computes; ``users`` or
+            ``auc``; ``auc_error``, the bound of its error; `SAMPLE_METRICS`; what `UserRanking` computes; ``users`` or
             ``requests``, those with a positive, over whom MRR, NDCG and HR are means; ``samples``. What is undefined is
             nan: ``auc`` without positives or without negatives, ``gauc`` and ``mean_auc`` without a user who has both,
             MRR, NDCG and HR without ``users``.
@@ -90,15 +92,15 @@ class CTRMetrics:
         return {
             "auc": float(auc),
             "auc_error": float(error_bound),
-            "logloss": float(self._log_loss.compute()),
+            **{families_of(type(metric))[0].name: float(metric.compute()) for metric in self._over_samples},
             **{name: float(value) for name, value in ranking.items()},
             "requests" if self._by_request else "users": int(users),
             "samples": int(samples),
         }
 
     def reset(self) -> None:
-        """Begin anew."""
-        for metric in (self._auc, self._log_loss, self._ranking):
+        """Forget all rows."""
+        for metric in (self._auc, *self._over_samples, self._ranking):
             metric.reset()
         self._whole_users = WholeGroups()
 

@@ -34,15 +34,8 @@ def build_quantizers(config: RunConfig, rows_per_id: int = 1) -> dict[Entity, Ca
         entity: CascadedQuantizer(
             dim=rows_per_id * config.embeddings.dim,
             levels=levels,
-            cascade=settings.cascade,
-            alpha=settings.alpha,
-            beta=settings.beta,
-            loss_reduction=settings.loss_reduction,
-            codebook_gradient=settings.codebook_gradient,
-            learning=settings.learning,
-            ema_decay=settings.ema_decay,
-            search=settings.search,
             init_std=settings.init_std or config.embeddings.init_std,
+            **settings.arguments(),
         )
         for entity, levels in settings.levels().items()
     }

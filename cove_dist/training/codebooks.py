@@ -48,7 +48,7 @@ class Codebooks:
         self._quantizers = quantizers
         self._config = config
         self._runtime = runtime
-        settings = UpkeepSettings(config.start, config.kmeans_step, config.kmeans_batches, config.revive_every, seed)
+        settings = UpkeepSettings(seed=seed, **config.upkeep())
         replicas = Replicas(runtime.rank, runtime.world_size, world().sum)
         self._upkeep = CodebookMaintenance(quantizers, settings, replicas, lambda p: optimizer.state.get(p, {}))
         self._epoch = CodeUsage(quantizers.values())

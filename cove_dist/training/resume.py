@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from cove_dist.config import RunConfig
+from cove_dist.config import RunConfig, quantizer, trainer
 from cove_dist.config.overrides import flat
 from cove_dist.errors import ConfigError
 from cove_dist.runs import CONFIG_FILE, DATA_FILE, HISTORY_FILE, load_saved_run, read_history, read_json, save_config
@@ -24,32 +24,16 @@ from data_pipeline.schema import Schema
 
 logger = logging.getLogger(__name__)
 
-# Keys that a resumed run may change, as patterns. All act from the resumed step on; none changes what the steps so far
-# mean, or which values of the early-stopping metric are compared. The first ones change what is learned.
-CHANGES_LEARNING = (
-    "trainer.optimizer.learning_rate",
-    "embeddings.optimizer.learning_rate",
-    "trainer.warmup_steps",
-    "trainer.gradient_clip_norm",
-)
+# Keys that a resumed run may change, as patterns; see `cove_dist.config.trainer.MAY_CHANGE`.
+CHANGES_LEARNING = (*trainer.CHANGES_LEARNING, "embeddings.optimizer.learning_rate")
 MAY_CHANGE = (
-    *CHANGES_LEARNING,
+    *trainer.MAY_CHANGE,
+    "embeddings.optimizer.learning_rate",
     "output",  # a run folder may be moved
-    "trainer.epochs",
-    "trainer.max_steps",
-    "trainer.early_stopping.patience",
-    "trainer.early_stopping.mode",  # the metric's own, given or not
-    "trainer.log_every",
-    "trainer.check_replicas_every",
-    "trainer.checkpoint.*",
-    "trainer.device",
-    "trainer.workers",
-    "trainer.evaluation_batch_size",
     "evaluation.ndcg_at",
     "evaluation.hit_rate_at",
     "evaluation.rank_*",
-    "quantizer.search",  # how the nearest codes are found
-    "quantizer.warn_perplexity",
+    *quantizer.MAY_CHANGE,
 )
 _SAME_DATA = ("data.path", "data.name")  # may change where the content is the same
 _NO_SETTING = ("trainer.checkpoint.resume",)  # says how this start was asked for

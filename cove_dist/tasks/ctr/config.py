@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cove_dist.config import EvaluationConfig, RunConfig, settings
 from cove_dist.errors import ConfigError
-from cove_dist.evaluation.classification import BinnedAUC, LogLoss
+from cove_dist.evaluation.classification import SAMPLE_METRICS, BinnedAUC
 from cove_dist.evaluation.protocol import Group, Protocol
 from cove_dist.evaluation.ranking import UserRanking
 from cove_dist.models.ctr.base import CTRHead
@@ -19,7 +19,7 @@ class CTREvaluationConfig(EvaluationConfig):
 
     def metric_names(self) -> list[str]:
         """Return the names of the metrics of every split."""
-        return self.names_of(BinnedAUC, LogLoss, UserRanking)
+        return self.names_of(BinnedAUC, *SAMPLE_METRICS, UserRanking)
 
     def protocol(self, schema: Schema) -> Protocol:
         """Return how the rows of data are ranked.
