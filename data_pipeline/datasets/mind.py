@@ -36,7 +36,7 @@ from data_pipeline.preparation.columns import FILE, ITEM, Columns
 from data_pipeline.preparation.delimited import delimited_scan, malformed_lines
 from data_pipeline.preparation.read import Rule, Source, ingest
 from data_pipeline.preparation.report import Report
-from data_pipeline.preparation.split import SplitRule, seeded_hash, shares
+from data_pipeline.preparation.split import SplitBy, SplitRule, seeded_hash, shares
 from data_pipeline.preparation.workspace import Workspace, literal
 from data_pipeline.schema import SPLITS, Schema
 
@@ -75,6 +75,17 @@ class MINDSmall(Interactions):
     @property
     def columns(self) -> Columns:
         return Columns(user="user_id", item="item_id", label="label", time="shown_at", request="request", split="split")
+
+    @property
+    def split_by(self) -> SplitBy:
+        """Raises `DataError` for a split that would put positives of the histories among labelled rows to predict."""
+        by = super().split_by
+        if by not in ("given", "time") and not self.is_implicit:
+            raise DataError(
+                f"data.split = {by}: the pairs of the interaction histories, all of them positive, belong to training."
+                " Set data.split=given or time"
+            )
+        return by
 
     @property
     def split_rule(self) -> SplitRule:

@@ -179,6 +179,12 @@ def test_impressions_of_one_release_are_split_by_time(tmp_path, raw):
     assert prepared(release, tmp_path / "itself", split="time") == rows
 
 
+@pytest.mark.parametrize("split", ["user_time", "random", "leave_one_out"])
+def test_splits_that_would_predict_histories_are_refused(raw, split):
+    message = error(raw, split=split)
+    assert message.startswith(f"data.split = {split}: the pairs of the interaction histories")
+
+
 def test_zips_give_the_same_rows_as_folders(tmp_path, raw):
     plain = prepared(raw, tmp_path / "plain")
     (tmp_path / "zipped").mkdir()
