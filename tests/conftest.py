@@ -11,7 +11,6 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from cove_dist.targets import ALLOWED
 from data_pipeline.datasets.playlists import Playlists
 from data_pipeline.datasets.synthetic import Synthetic
 from data_pipeline.preparation.prepare import prepare
@@ -19,9 +18,6 @@ from tests.unit.data.playlist_files import raw_playlists, write_release
 
 if not torch.cuda.is_available():  # before anything imports Triton: without a GPU, its interpreter runs the kernels
     os.environ["TRITON_INTERPRET"] = "1"
-
-
-os.environ[ALLOWED] = "tests"  # models of the tests' own
 
 
 def pytest_collection_finish() -> None:

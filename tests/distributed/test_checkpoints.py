@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,15 @@ from torch.distributed._shard.sharded_tensor import ShardedTensor
 from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.training.build import build, describe_model
-from cove_dist.training.checkpoint import CheckpointWriter, load_model
+from cove_dist.training.checkpoint import CheckpointWriter, load_model, newest_sound
 from cove_dist.training.checkpoint_files import CheckpointFolder, CheckpointMeta
+from cove_dist.training.manifest import MANIFEST, describe_file, write_manifest
 from cove_dist.training.program import train
+from cove_dist.training.rank_state import encode
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.loader import build_loader
+from tests.checkpoints import write_checkpoint
 from tests.configurations import COVE, ROW_WISE, small_run
 from tests.distributed.ranks import run_ranks
 
@@ -84,6 +88,22 @@ def test_a_save_cut_short_is_absent_and_the_next_run_starts_before_it(prepared: 
     assert not list(files.folder.glob("*.partial"))
     steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
     assert steps == [*range(1, 11), 10]
+
+
+def newest_sound_name(folder: Path) -> str:
+    with process_group("cpu"):
+        return newest_sound(CheckpointFolder(folder)).name
+
+
+def test_ranks_agree_on_the_checkpoint_although_each_verifies_other_files(tmp_path: Path) -> None:
+    """Of meta.json and rank_0.safetensors, rank 1 reads the second."""
+    for step in (10, 20, 30):
+        path = write_checkpoint(tmp_path, step)
+        (path / "rank_0.safetensors").write_bytes(encode({"step": step}))
+        write_manifest(path, {file.name: describe_file(file) for file in path.iterdir() if file.name != MANIFEST})
+    shutil.copy(tmp_path / "step_00000010" / "rank_0.safetensors", tmp_path / "step_00000030")
+    (tmp_path / "step_00000020" / "meta.json").write_text("{}")
+    assert run_ranks(2, newest_sound_name, tmp_path) == ["step_00000010"] * 2
 
 
 def fields_of_first_batch(overrides: list[str], checkpoint: Path) -> tuple[list[str], list[float]]:
