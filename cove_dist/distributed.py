@@ -244,7 +244,7 @@ class DelayedMaximum:
 
     def start(self, values: list[int]) -> None:
         """Send this rank's values, the same number on every rank."""
-        self._values = torch.tensor(values)
+        self._values = torch.tensor(values, device="cpu")  # whose group is of the hosts
         if self._group is not None:
             self._work = dist.all_reduce(self._values, dist.ReduceOp.MAX, group=self._group, async_op=True)
 

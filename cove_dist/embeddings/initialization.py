@@ -35,13 +35,13 @@ def fill_normal_(
         table: the table's name; tables of one run differ.
         row_offset, column_offset: where the shard begins in the whole table.
     """
-    stream = _mix(torch.tensor(zlib.crc32(table.encode()) + (seed << 32), dtype=torch.int64))
+    stream = _mix(torch.tensor(zlib.crc32(table.encode()) + (seed << 32), dtype=torch.int64, device=shard.device))
     columns = torch.arange(column_offset, column_offset + shard.shape[1], dtype=torch.int64, device=shard.device)
     for start in range(0, shard.shape[0], _CHUNK_ROWS):
         part = shard[start : start + _CHUNK_ROWS]
         rows = torch.arange(start, start + len(part), dtype=torch.int64, device=shard.device) + row_offset
         position = (rows[:, None] << 20) + columns  # at most 2**20 columns
-        part.copy_(_normal(_mix(position * _GAMMA + stream.to(shard.device))) * std)
+        part.copy_(_normal(_mix(position * _GAMMA + stream)) * std)
 
 
 def _mix(x: torch.Tensor) -> torch.Tensor:

@@ -119,7 +119,7 @@ class SparseAdam(SparseOptimizer):
 
     def new_state(self, table: nn.Parameter) -> dict[str, Any]:
         first, second = (torch.zeros_like(table.data) for _ in range(2))
-        return {"step": torch.tensor(0.0), "exp_avg": first, "exp_avg_sq": second}
+        return {"step": torch.tensor(0.0, device="cpu"), "exp_avg": first, "exp_avg_sq": second}
 
     def update(self, table: nn.Parameter, ids: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
         state = self.state[table]
@@ -152,7 +152,7 @@ class SparseRMSprop(SparseOptimizer):
     def new_state(self, table: nn.Parameter) -> dict[str, Any]:
         second = torch.zeros_like(table.data)
         updated = table.data.new_zeros(len(table), dtype=torch.int32)  # the step that a second moment is of
-        return {"step": torch.tensor(0.0), "exp_avg_sq": second, "updated": updated}
+        return {"step": torch.tensor(0.0, device="cpu"), "exp_avg_sq": second, "updated": updated}
 
     def update(self, table: nn.Parameter, ids: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
         state = self.state[table]

@@ -89,5 +89,5 @@ def count_not_finite(scores: torch.Tensor) -> torch.Tensor:
     """Count NaN and infinite scores: int64 scalar on their device."""
     # On CPU a sum costs a twentieth of `isfinite`; it is finite only if every score is.
     if scores.device.type == "cpu" and bool(scores.sum().isfinite()):
-        return torch.zeros((), dtype=torch.int64)
+        return scores.new_zeros((), dtype=torch.int64)
     return (~scores.isfinite()).sum()

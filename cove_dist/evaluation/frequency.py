@@ -45,7 +45,7 @@ class FrequencyGroups:
         ordered = counts[counts > 0].sort().values
         places = [math.ceil(k * len(ordered) / 4) - 1 for k in (1, 2, 3)]
         quartiles = ordered[places] if len(ordered) else counts.new_zeros(3)
-        of_id = torch.full((len(counts) + 1,), _NEVER, dtype=torch.uint8)
+        of_id = counts.new_full((len(counts) + 1,), _NEVER, dtype=torch.uint8)
         of_id[:-1] = torch.where(counts > 0, torch.searchsorted(quartiles, counts), _NEVER)
         parts = ordered.tensor_split(torch.searchsorted(ordered, quartiles, right=True))
         never = counts.new_zeros(num_ids - len(ordered))

@@ -119,7 +119,7 @@ def top_scores(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor
 
 def tie_order(count: int, device: torch.device) -> torch.Tensor:
     """Return ``0 … count-1`` in a fixed pseudo-random order: int64 ``[count]``, the same on every rank and device."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(_TIES)).to(device)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(_TIES), device="cpu").to(device)
 
 
 def merge(scores: torch.Tensor, ids: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

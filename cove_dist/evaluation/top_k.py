@@ -103,8 +103,8 @@ class Coverage(Metric):
     def __init__(self, num_items: int, at: Sequence[int] = (5, 10)) -> None:
         super().__init__(compute_with_cache=False)
         self.at = tuple(at)
-        never = torch.full((num_items,), torch.iinfo(torch.int32).max, dtype=torch.int32)
-        self.add_state("best", never, dist_reduce_fx="min")
+        never = torch.iinfo(torch.int32).max
+        self.add_state("best", torch.full((num_items,), never, dtype=torch.int32), dist_reduce_fx="min")
 
     def update(self, items: torch.Tensor) -> None:
         """Add lists: int64 ``[B, K]``, best first, -1 where a list is shorter."""

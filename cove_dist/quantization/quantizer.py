@@ -121,8 +121,9 @@ class CascadedQuantizer(nn.Module):
         self.settings = CascadeSettings(alpha, beta, loss_reduction, codebook_gradient, cascade)
         by_gradient, dtype = learning == "gradient", torch.get_default_dtype()
         dtype = dtype if by_gradient else at_least_float32(dtype)
-        shapes = [torch.empty(size, dim, dtype=dtype) for size in self.levels]
-        self.codebooks = nn.ParameterList(nn.Parameter(e, requires_grad=by_gradient) for e in shapes)
+        self.codebooks = nn.ParameterList(
+            nn.Parameter(torch.empty(size, dim, dtype=dtype), requires_grad=by_gradient) for size in self.levels
+        )
         self.moving_averages = None if by_gradient else MovingAverages(self.levels, dim, ema_decay, cascade, dtype)
         if self.moving_averages is not None:
             self.register_load_state_dict_pre_hook(load_precise)

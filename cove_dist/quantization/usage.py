@@ -63,4 +63,4 @@ class CodeUsage:
 
     def _total(self) -> torch.Tensor:
         levels = [level for q in self._quantizers for level in q.usage()]
-        return torch.cat(levels) if levels else torch.zeros(0, dtype=torch.int64)
+        return torch.cat(levels) if levels else torch.zeros(0, dtype=torch.int64, device="cpu")

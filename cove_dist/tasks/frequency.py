@@ -22,7 +22,7 @@ def frequency_groups(config: RunConfig, schema: Schema, runtime: DistributedCont
     """
     columns = {role: schema.entity(role) for role in ENTITIES}
     ids_alone = replace(schema, categorical=tuple(columns.values()), dense=())
-    counts = {role: torch.zeros(column.num_rows, dtype=torch.int64) for role, column in columns.items()}
+    counts = {role: torch.zeros(column.num_rows, dtype=torch.int64, device="cpu") for role, column in columns.items()}
     for batch in build_loader(config.data.path, ids_alone, "train", _ROWS, runtime.rank, runtime.world_size):
         for role, column in columns.items():
             ids = batch.users if role == "user" else batch.items

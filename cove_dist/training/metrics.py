@@ -68,9 +68,10 @@ class IntervalMetrics:
             whole: whether the interval has all its steps; then a new one starts. A part of one has a speed only if none
                 was reported before.
         """
-        counts = torch.tensor([float(self._rows), float(self._timed_rows)])
-        local = torch.cat([counts.double(), *(x.cpu().reshape(1) for x in self._sums.values())])
-        total = sum_over_ranks(torch.cat([local, self._usage.counts().double().cpu()]), self._runtime.device)
+        device = self._runtime.device
+        counts = torch.tensor([self._rows, self._timed_rows], dtype=torch.float64, device=device)
+        local = torch.cat([counts, *(x.reshape(1) for x in self._sums.values())])
+        total = sum_over_ranks(torch.cat([local, self._usage.counts().to(device).double()]), device)
         seconds = time.perf_counter() - self._since
         rows, timed_rows = total[:2].tolist()
         figures = {name: value.item() / rows for name, value in zip(self._sums, total[2 : len(local)], strict=True)}
@@ -78,9 +79,9 @@ class IntervalMetrics:
         if timed_rows and (whole or not self._has_speed):
             figures["samples_per_second"] = timed_rows / seconds
             self._has_speed = True
-        figures["resident_mb"] = max_over_ranks(resident_mb(), self._runtime.device)
-        if self._runtime.device.type == "cuda":
-            figures["device_mb"] = max_over_ranks(device_mb(self._runtime.device), self._runtime.device)
+        figures["resident_mb"] = max_over_ranks(resident_mb(), device)
+        if device.type == "cuda":
+            figures["device_mb"] = max_over_ranks(device_mb(device), device)
         if whole:
             self.restart()
         return figures

@@ -83,7 +83,7 @@ def gradient_norm(model: DistributedModelParallel) -> torch.Tensor:
     """
     gradients = (parameter.grad for parameter in replicated_parameters(model).values())
     present = [each.coalesce().values() if each.is_sparse else each for each in gradients if each is not None]
-    return nn.utils.get_total_norm(present) if present else torch.zeros(())
+    return nn.utils.get_total_norm(present) if present else torch.zeros((), device="cpu")
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, warmup_steps: int) -> LambdaLR:

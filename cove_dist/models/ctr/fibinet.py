@@ -112,11 +112,11 @@ class BilinearInteraction(nn.Module):
         super().__init__()
         left, right = torch.triu_indices(num_fields, num_fields, offset=1)
         by_pair = kind == "interaction"
-        transformed = left if by_pair else torch.arange(num_fields - 1)
-        self.register_buffer("transformed", transformed, persistent=False)  # the fields to multiply by a matrix
+        # The fields to multiply by a matrix.
+        self.register_buffer("transformed", left if by_pair else torch.arange(num_fields - 1), persistent=False)
         self.register_buffer("left", torch.arange(len(left)) if by_pair else left, persistent=False)  # which of those
         self.register_buffer("right", right, persistent=False)
-        self.weight = nn.Parameter(torch.empty(1 if kind == "all" else len(transformed), dim, dim))
+        self.weight = nn.Parameter(torch.empty(1 if kind == "all" else len(self.transformed), dim, dim))
         nn.init.uniform_(self.weight, -1 / math.sqrt(dim), 1 / math.sqrt(dim))  # as a linear layer
 
     def forward(self, fields: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,7 @@ class Buckets:
         lists_per_bucket: fewer mean less padding and more calls.
 
     Attributes:
+        longest: places of the longest list, at least 1.
         shapes: ``(b, t)`` of every bucket; its ``b * t`` rows follow those of the bucket before.
         masks: ``[b, t]`` of every bucket, true at items; None where the bucket has no padding.
         positions: ``[R]``, the place of a row in its list, from 0.
@@ -45,6 +46,7 @@ class Buckets:
             lists.append(chosen.unsqueeze(1).expand(shape).flatten())
             places.append(slots[chosen, :longest].flatten())
             positions.append(position.flatten())
+        self.longest = max(longest for _, longest in self.shapes)
         self.positions = torch.cat(positions)
         self.lists = torch.cat(lists)
         self._sources = self.lists * mask.shape[1] + torch.cat(places)  # of every row, in the flattened batch

@@ -20,7 +20,7 @@ class Dropout(nn.Dropout):
         dropped = round(self.p * _LEVELS)
         if not self.training or x.device.type != "cpu" or not 0 < dropped < _LEVELS:
             return super().forward(x)
-        words = torch.empty(-(-x.numel() // _PER_WORD), dtype=torch.int64).random_(-(2**63), None)
+        words = torch.empty(-(-x.numel() // _PER_WORD), dtype=torch.int64, device=x.device).random_(-(2**63), None)
         bits = words.view(torch.int16)[: x.numel()].view(x.shape)
         keep = bits >= dropped - _LEVELS // 2
         return x * keep.to(x.dtype).mul_(_LEVELS / (_LEVELS - dropped))

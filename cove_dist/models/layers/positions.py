@@ -19,15 +19,19 @@ class PositionalEmbedding(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(max_length, dim).normal_(std=0.02))
 
-    def forward(self, positions: torch.Tensor) -> torch.Tensor:
-        """Places ``[R]``, from 0 -> ``[R, d]``.
+    def forward(self, positions: torch.Tensor, longest: int) -> torch.Tensor:
+        """Places ``[R]``, from 0 -> ``[R, d]``. The host does not wait for the device.
+
+        Args:
+            positions: below ``longest``.
+            longest: places of the longest list.
 
         Raises:
             ValueError: a list is longer than ``max_length``.
         """
-        if positions.numel() and (last := int(positions.max())) >= len(self.weight):
+        if longest > len(self.weight):
             raise ValueError(
-                f"a list has {last + 1} places and the model {len(self.weight)}: raise the lengths it is built for, "
+                f"a list has {longest} places and the model {len(self.weight)}: raise the lengths it is built for, "
                 "or shorten the lists"
             )
         return F.embedding(positions, self.weight)

@@ -81,7 +81,7 @@ class CausalAttentionModel(SequentialModel):
 
     def hidden_states(self, items: torch.Tensor, buckets: Buckets, **context: Any) -> torch.Tensor:
         """Items ``[B, T, d]``, right-padded -> hidden ``[B, T, d]``, zeros at padding; every block gets ``context``."""
-        rows = self.dropout(buckets.flatten(items) * self.scale + self.positions(buckets.positions))
+        rows = self.dropout(buckets.flatten(items) * self.scale + self.positions(buckets.positions, buckets.longest))
         for block in self.blocks:
             rows = block(rows, buckets, **context)
         return buckets.unflatten(self.norm(rows))

@@ -66,4 +66,4 @@ class BERT4Rec(SequentialModel):
         """
         buckets = Buckets(mask)
         rows = torch.where(buckets.flatten(masked).unsqueeze(1), self.mask_vector, buckets.flatten(items))
-        return buckets.unflatten(self.encoder(rows + self.positions(buckets.positions), buckets))
+        return buckets.unflatten(self.encoder(rows + self.positions(buckets.positions, buckets.longest), buckets))

@@ -92,6 +92,7 @@ class FANS(SequentialModel):
         buckets = Buckets(torch.cat([always, mask, always, target_mask, always], dim=1))
         first_target = num_items + 2
         segment = (torch.arange(tokens.shape[1], device=mask.device) >= first_target).long().expand(batch, -1)
-        rows = buckets.flatten(tokens) + self.positions(buckets.positions) + self.segments(buckets.flatten(segment))
+        rows = buckets.flatten(tokens) + self.positions(buckets.positions, buckets.longest)
+        rows = rows + self.segments(buckets.flatten(segment), 2)
         hidden = buckets.unflatten(self.encoder(rows, buckets))
         return hidden[:, first_target : first_target + num_targets]

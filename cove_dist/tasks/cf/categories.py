@@ -81,8 +81,8 @@ class CategoryRenewal:
     ) -> None:
         self._source, self._model, self._draw, self._device = source, model, draw, device
         count = source.count if source.codes != "quantizer" else self._quantizer.levels[source.level]
-        self._codes = torch.zeros(num_items, dtype=torch.uint8 if count <= 256 else torch.int32)
-        self._known = torch.zeros((), dtype=torch.bool)
+        self._codes = torch.zeros(num_items, dtype=torch.uint8 if count <= 256 else torch.int32, device="cpu")
+        self._known = torch.zeros((), dtype=torch.bool, device="cpu")
 
     @torch.no_grad()
     def start_epoch(self, epoch: int) -> None:
@@ -108,7 +108,7 @@ class CategoryRenewal:
             self._set(state["codes"])
 
     def _set(self, codes: torch.Tensor) -> None:
-        self._codes, self._known = codes, torch.ones((), dtype=torch.bool)
+        self._codes, self._known = codes, torch.ones((), dtype=torch.bool, device="cpu")
         self._draw.categories = ItemCategories(codes.numpy())
 
     @property

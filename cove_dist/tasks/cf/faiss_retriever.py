@@ -54,13 +54,13 @@ class FaissRetriever:
         self._index.add(keys.cpu().numpy())
 
     def __call__(self, users: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return scores and items ``[B, k]`` of ``users [B]``, best first; -inf and -1 where fewer are left."""
+        """Return scores and items ``[B, k]`` of ``users [B]``, on the CPU; -inf and -1 where fewer are left."""
         rows = torch.from_numpy(users).to(self._device).clamp(max=self._reserved)
         vectors = self._head.query(self._vectors.users(rows))
         self.finite.update((vectors.double().norm(dim=1) * self._longest_key).float())  # Cauchy-Schwarz
         queries = vectors.cpu().numpy()
-        scores = torch.full((len(users), self._k), -torch.inf)
-        items = torch.full((len(users), self._k), -1)
+        scores = torch.full((len(users), self._k), -torch.inf, device="cpu")  # where FAISS searches
+        items = torch.full((len(users), self._k), -1, device="cpu")
         longest = sum(int(np.diff(history.offsets)[users].max(initial=0)) for history in self._excluded)
         found, unfinished = self._k + longest, np.arange(len(users))
         while len(unfinished):

@@ -90,8 +90,8 @@ class CFObjective(Objective):
         self.omega_q = omega_q
         self.hardest = hardest
         self.user, self.item = schema.entity("user").name, schema.entity("item").name
-        last = torch.tensor(list(schema.attributes.values()), dtype=torch.int64).cumsum(0) - 1
-        self.register_buffer("last_of_kind", last, persistent=False)
+        sizes = list(schema.attributes.values())
+        self.register_buffer("last_of_kind", torch.tensor(sizes, dtype=torch.int64).cumsum(0) - 1, persistent=False)
 
     def forward(self, looked_up: dict[str, JaggedTensor], batch: Batch) -> tuple[torch.Tensor, CFStep]:
         """The loss to differentiate, weighted for uneven ranks, and what the step leaves behind."""

@@ -32,7 +32,7 @@ class ItemCategories(nn.Module):
     def __init__(self, numbers: torch.Tensor, count: int, dim: int) -> None:
         super().__init__()
         self.count = count
-        unseen = torch.tensor([count])  # items that training never saw share a vector of their own
+        unseen = numbers.new_tensor([count])  # items that training never saw share a vector of their own
         self.register_buffer("numbers", torch.cat([numbers, unseen]), persistent=False)
         self.vectors = nn.Embedding(count + 1, dim)
         nn.init.normal_(self.vectors.weight, std=0.02)

@@ -142,7 +142,9 @@ class Catalogue:
     @cached_property
     def _places(self) -> torch.Tensor:
         """The place of each item in the tie order."""
-        return torch.empty_like(self._order).index_copy(0, self._order, torch.arange(len(self._order)).to(self._order))
+        return torch.empty_like(self._order).index_copy(
+            0, self._order, torch.arange(len(self._order), device=self._order.device)
+        )
 
     @cached_property
     def _shuffled(self) -> tuple[torch.Tensor, torch.Tensor | None]:
