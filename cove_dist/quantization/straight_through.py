@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from cove_dist.quantization.assignment import Cascade
 from cove_dist.quantization.scatter import add_rows
 
 
@@ -25,7 +26,7 @@ class CascadeSettings:
     beta: float
     loss_reduction: str
     codebook_gradient: str
-    cascade: str = "codes"  # or "residual"; see `assignment`
+    cascade: Cascade = "codes"
 
 
 class StraightThroughCascade(torch.autograd.Function):
