@@ -1,20 +1,25 @@
-"""Any interactions in CSV or Parquet files."""
+"""Any interactions in CSV, JSON lines, Parquet or Arrow files."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from data_pipeline.datasets.interactions import Interactions
+from data_pipeline.errors import DataError
 from data_pipeline.preparation.columns import Columns
-from data_pipeline.preparation.read import Source, find_files, read_files
+from data_pipeline.preparation.inputs import Sources, described, find_files, with_addresses
+from data_pipeline.preparation.read import Source, read_files
+from data_pipeline.preparation.report import Report
 from data_pipeline.preparation.times import TimeUnit
 from data_pipeline.preparation.workspace import Workspace
+from data_pipeline.schema import Schema
 
 
 @dataclass(frozen=True, kw_only=True)
 class Custom(Interactions):
-    """CSV files with a header line (delimited by comma, tab, semicolon or bar; plain or .gz), or Parquet files.
+    """Files of one kind: CSV with a header line, JSON lines, Parquet, or Arrow.
 
     Attributes:
-        source: a path or a glob.
+        source: paths, globs, folders and addresses; see `data_pipeline.preparation.inputs`.
         user: the column of users.
         item: the column of items.
         label: the column of labels, 0 or 1.
@@ -31,7 +36,7 @@ class Custom(Interactions):
         DataError: columns that contradict each other.
     """
 
-    source: str
+    source: Sources
     user: str
     item: str
     label: str | None = None
@@ -64,4 +69,11 @@ class Custom(Interactions):
         )
 
     def read(self, workspace: Workspace) -> Source:
-        return read_files(workspace, find_files(self.source), self.columns.raw(), self.on_invalid, self.source)
+        files = find_files(self.source, workspace)
+        return read_files(workspace, files, self.columns.raw(), self.on_invalid, described(self.source))
+
+    def prepare(self, workspace: Workspace, folder: Path, name: str) -> tuple[Schema, Report]:
+        try:
+            return super().prepare(workspace, folder, name)
+        except DataError as error:
+            raise DataError(with_addresses(str(error), workspace)) from error

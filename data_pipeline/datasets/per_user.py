@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from data_pipeline.datasets.interactions import Interactions
 from data_pipeline.datasets.user_lines import read_user_lines
 from data_pipeline.preparation.columns import Columns
-from data_pipeline.preparation.read import Source, find_files
+from data_pipeline.preparation.inputs import Sources, described, find_files
+from data_pipeline.preparation.read import Source
 from data_pipeline.preparation.workspace import Workspace
 
 
@@ -14,12 +15,12 @@ class PerUser(Interactions):
     """Files that are read as one, whatever split they had.
 
     Attributes:
-        source: a path or a glob.
+        source: paths, globs, folders and addresses; see `data_pipeline.preparation.inputs`.
         ordered: whether the items of a line are in order of time, oldest first. If not, the data have no times, and
             ``leave_one_out`` draws the row that it leaves out.
     """
 
-    source: str
+    source: Sources
     ordered: bool
 
     @property
@@ -27,5 +28,5 @@ class PerUser(Interactions):
         return Columns(user="user_id", item="item_id", time="position" if self.ordered else None)
 
     def read(self, workspace: Workspace) -> Source:
-        files = {str(path): path for path in find_files(self.source)}
-        return read_user_lines(workspace, files, self.source)
+        files = {str(path): path for path in find_files(self.source, workspace)}
+        return read_user_lines(workspace, files, described(self.source))

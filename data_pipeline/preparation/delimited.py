@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import gzip
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as pc
 
 from data_pipeline.errors import DataError
-from data_pipeline.preparation.formats import explain, refuse_other_formats
+from data_pipeline.preparation.formats import explain, open_binary, refuse_other_formats
 from data_pipeline.preparation.parquet import require_columns
 from data_pipeline.preparation.workspace import Workspace, literal, quoted, scan_path
 
@@ -34,13 +34,12 @@ def read_header(file: Path, columns: Sequence[str]) -> tuple[list[str], str]:
         DataError: the file is not text in UTF-8, or lacks one of ``columns``.
     """
     refuse_other_formats(file)
-    opener = gzip.open if file.suffix.lower() == ".gz" else open
     try:
-        with opener(file, "rt", encoding="utf-8-sig", newline="") as stream:
+        with open_binary(file) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as stream:
             header = stream.readline().rstrip("\r\n")
     except (OSError, UnicodeDecodeError, EOFError) as error:
         raise DataError(
-            f"{file}: cannot be read as text: {error}. CSV must be UTF-8, plain or .gz; convert it, for example:"
+            f"{file}: cannot be read as text: {error}. CSV must be UTF-8, plain, .gz or .zst; convert it, for example:"
             " iconv -f LATIN1 -t UTF-8"
         ) from error
     names, delimiter = max(
@@ -74,7 +73,7 @@ def count_lines(file: Path, columns: Sequence[str]) -> int:
     converting = pc.ConvertOptions(check_utf8=False, include_columns=fields[:1], column_types={"c0": pa.binary()})
     try:
         with (
-            pa.input_stream(file) as stream,
+            open_binary(file) as stream,
             pc.open_csv(stream, read_options=reading, parse_options=parsing, convert_options=converting) as batches,
         ):
             return sum(batch.num_rows for batch in batches) + malformed

@@ -5,16 +5,33 @@ from __future__ import annotations
 import gzip
 import re
 from pathlib import Path
+from typing import BinaryIO, cast
+
+import pyarrow as pa
 
 from data_pipeline.errors import DataError
 
+# Kinds of files by the endings of their names; any other name is that of a CSV file.
+KINDS = {
+    "Parquet": (".parquet", ".pq"),
+    "Arrow": (".arrow", ".feather", ".ipc"),
+    "JSON lines": (".jsonl", ".ndjson", ".json"),
+}
+_COMPRESSED = (".gz", ".zst", ".zstd")
+_EXPECTED = {  # by the ending of the name: the format, and its first bytes
+    **dict.fromkeys((".parquet", ".pq"), ("Parquet", b"PAR1")),
+    **dict.fromkeys((".arrow", ".feather", ".ipc"), ("Arrow", b"ARROW1")),
+    **dict.fromkeys((".zst", ".zstd"), ("zstd", b"(\xb5/\xfd")),
+    ".gz": ("gzip", b"\x1f\x8b"),
+}
 # The first bytes of files of other formats: the format, and what to do.
 _UTF16 = "text in UTF-16", "Convert it to UTF-8: iconv -f UTF-16 -t UTF-8"
 _SIGNATURES = {
     b"PAR1": ("a Parquet file", "Give it a name that ends in .parquet"),
     b"\x1f\x8b": ("compressed by gzip", "Give it a name that ends in .gz"),
     b"PK\x03\x04": ("a zip archive (or a spreadsheet)", "Unpack it, or save it as CSV"),
-    b"(\xb5/\xfd": ("compressed by zstd", "Unpack it"),
+    b"(\xb5/\xfd": ("compressed by zstd", "Give it a name that ends in .zst"),
+    b"ARROW1": ("an Arrow file", "Give it a name that ends in .arrow"),
     b"BZh": ("compressed by bzip2", "Unpack it"),
     b"\xfd7zXZ": ("compressed by xz", "Unpack it"),
     b"\xff\xfe": _UTF16,
@@ -38,9 +55,23 @@ _HINTS = (
 )
 
 
+def kind_of(file: Path) -> str:
+    """Tell the kind of a file by the ending of its name, without that of its compression: one of `KINDS`."""
+    endings = [ending.lower() for ending in file.suffixes[-2:]]
+    ending = endings[0] if endings[-1:] and endings[-1] in _COMPRESSED else (endings[-1:] or [""])[0]
+    return next((kind for kind, known in KINDS.items() if ending in known), "CSV")
+
+
 def is_parquet(file: Path) -> bool:
     """Tell by the ending of its name whether a file is a Parquet file."""
-    return file.suffix.lower() in (".parquet", ".pq")
+    return kind_of(file) == "Parquet"
+
+
+def open_binary(file: Path) -> BinaryIO:
+    """Open a file that may be compressed, by the ending of its name: .gz or .zst."""
+    if file.suffix.lower() in (".zst", ".zstd"):
+        return pa.input_stream(str(file), compression="zstd")
+    return cast(BinaryIO, gzip.open(file, "rb")) if file.suffix.lower() == ".gz" else file.open("rb")
 
 
 def refuse_other_formats(file: Path) -> None:
@@ -50,14 +81,13 @@ def refuse_other_formats(file: Path) -> None:
             first = stream.read(6)
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}. Make the file readable") from error
-    expected = {".parquet": b"PAR1", ".pq": b"PAR1", ".gz": b"\x1f\x8b"}.get(file.suffix.lower())
+    name, expected = _EXPECTED.get(file.suffix.lower(), ("", None))
     for signature, (kind, remedy) in _SIGNATURES.items():
         if first.startswith(signature) and signature != expected:
             raise DataError(f"{file}: by its first bytes this is {kind}. {remedy}")
     if expected is not None and not first.startswith(expected):
-        format_ = "Parquet" if expected == b"PAR1" else "gzip"
         raise DataError(
-            f"{file}: cannot be read as {format_}: its first bytes are {first!r}. {_CORRUPT}, or give it the ending of"
+            f"{file}: cannot be read as {name}: its first bytes are {first!r}. {_CORRUPT}, or give it the ending of"
             " its format"
         )
 
@@ -91,7 +121,7 @@ def _mixed_line_ends(file: Path) -> str:
 def line_ends(file: Path) -> dict[str, int]:
     """Count the line ends of each kind of a text file, including those within quotes."""
     counts = {"CR LF (Windows)": 0, "LF": 0, "CR": 0}
-    with (gzip.open if file.suffix.lower() == ".gz" else open)(file, "rb") as stream:
+    with open_binary(file) as stream:
         before = b""
         while part := stream.read(1 << 20):
             both = part.count(b"\r\n") + (before == b"\r" and part.startswith(b"\n"))

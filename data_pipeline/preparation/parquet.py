@@ -1,4 +1,7 @@
-"""Parquet files -> one type per column that represents the values of every file without loss, or an error."""
+"""Parquet and Arrow files -> one type per column that represents the values of every file without loss, or an error.
+
+A column may be in the names of folders instead (`data_pipeline.preparation.partitions`).
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from data_pipeline.errors import DataError
-from data_pipeline.preparation.formats import refuse_other_formats
-from data_pipeline.preparation.workspace import Workspace, quoted, scan_path
+from data_pipeline.preparation.formats import is_parquet, kind_of, refuse_other_formats
+from data_pipeline.preparation.partitions import partitions
+from data_pipeline.preparation.workspace import Workspace, literal, quoted, scan_path
 
 _SIGNED, _UNSIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT"), ("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 _WHOLE = (*_SIGNED, *_UNSIGNED, "HUGEINT", "UHUGEINT")
@@ -34,7 +39,27 @@ def parquet_scans(workspace: Workspace, files: Sequence[Path], columns: Sequence
     found = {file: _types(workspace, file, columns) for file in files}
     common = {column: _common_type(workspace, found, column) for column in columns}
     casts = ", ".join(f"{quoted(column)}::{kind} AS {quoted(column)}" for column, kind in common.items())
-    return [(file, f"SELECT {casts} FROM read_parquet({scan_path(file)})") for file in files]
+    return [(file, f"SELECT {casts} FROM {_relation(workspace, file, columns)}") for file in files]
+
+
+def _relation(workspace: Workspace, file: Path, columns: Sequence[str]) -> str:
+    """Return the SQL of a file's rows, with the columns that are in the names of its folders."""
+    if is_parquet(file):
+        rows = f"read_parquet({scan_path(file)}, hive_partitioning = false)"
+    else:
+        rows = f"{file}"
+        workspace.connection.register(rows, ds.dataset(file, format="ipc"))
+        rows = quoted(rows)
+    names = _names(file)
+    found = {name: value for name, value in partitions(file).items() if name in columns and name not in names}
+    if not found:
+        return rows
+    values = (f"{'NULL' if value is None else literal(value)} AS {quoted(name)}" for name, value in found.items())
+    return f"(SELECT *, {', '.join(values)} FROM {rows})"
+
+
+def _names(file: Path) -> list[str]:
+    return (pq.read_schema(file) if is_parquet(file) else ds.dataset(file, format="ipc").schema).names
 
 
 def require_columns(file: Path, columns: Sequence[str], names: Sequence[str]) -> None:
@@ -49,14 +74,15 @@ def require_columns(file: Path, columns: Sequence[str], names: Sequence[str]) ->
 def _types(workspace: Workspace, file: Path, columns: Sequence[str]) -> Types:
     refuse_other_formats(file)
     try:
-        names = pq.read_schema(file).names
+        names = _names(file)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: cannot be read as Parquet: {error} It may be truncated; write it again") from error
-    require_columns(file, columns, names)
+        kind = kind_of(file)
+        raise DataError(f"{file}: cannot be read as {kind}: {error} It may be truncated; write it again") from error
+    require_columns(file, columns, [*names, *(name for name in partitions(file) if name not in names)])
     described = workspace.query(
-        f"DESCRIBE SELECT {', '.join(map(quoted, columns))} FROM read_parquet({scan_path(file)})"
+        f"DESCRIBE SELECT {', '.join(map(quoted, columns))} FROM {_relation(workspace, file, columns)}"
     )
-    return {name: kind for name, kind, *_ in described}
+    return {name: "VARCHAR" if kind.startswith("ENUM") else kind for name, kind, *_ in described}
 
 
 def _common_type(workspace: Workspace, found: dict[Path, Types], column: str) -> str:
@@ -135,7 +161,7 @@ def _require_exact(workspace: Workspace, found: dict[Path, Types], column: str, 
         if types[column] not in _WHOLE:
             continue
         rounded = workspace.query(
-            f"SELECT {quoted(column)} FROM read_parquet({scan_path(file)})"
+            f"SELECT {quoted(column)} FROM {_relation(workspace, file, [column])}"
             f" WHERE abs({quoted(column)}::HUGEINT) > {_EXACT[common]} LIMIT 1"
         )
         if rounded:

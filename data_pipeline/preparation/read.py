@@ -1,8 +1,7 @@
-"""CSV and Parquet files -> the table ``raw``: the named columns, rows in order, and the file of each row."""
+"""Files of interactions -> the table ``raw``: the named columns, rows in order, and the file of each row."""
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,9 @@ import pyarrow as pa
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.columns import FILE
 from data_pipeline.preparation.delimited import OnInvalid, count_lines, csv_scan
-from data_pipeline.preparation.formats import explain, explain_lost_lines, is_parquet
+from data_pipeline.preparation.formats import explain, explain_lost_lines, kind_of, open_binary, refuse_other_formats
 from data_pipeline.preparation.parquet import parquet_scans
-from data_pipeline.preparation.workspace import Workspace, literal, quoted
+from data_pipeline.preparation.workspace import Workspace, literal, quoted, scan_path
 
 _POSITION = f"rowid - (SELECT min(rowid) FROM raw AS other WHERE other.{FILE} = raw.{FILE}) + 1"
 
@@ -70,36 +69,16 @@ class Source:
         return f"{value!r} in data row {position} of {file}"
 
 
-def find_files(source: str) -> list[Path]:
-    """Find the files of a path or a glob, sorted by name.
-
-    Raises:
-        DataError: there is no file, a file is empty, or some are Parquet files and some are not.
-    """
-    if Path(source).is_dir():
-        raise DataError(f"{source}: this is a folder. Name its files with a glob: data.source='{source}/*.parquet'")
-    is_glob = not Path(source).exists() and any(character in source for character in "*?[")
-    files = sorted(map(Path, glob.glob(source, recursive=True))) if is_glob else [Path(source)]
-    files = [file for file in files if file.is_file()]
-    if not files:
-        reason = "no file matches this pattern" if is_glob else "no such file"
-        raise DataError(f"{source}: {reason}. Correct data.source; relative paths start at {Path.cwd()}")
-    for file in files:
-        if file.stat().st_size == 0:
-            raise DataError(f"{file}: the file is empty (0 bytes). Write it again, or leave it out of data.source")
-    if len({is_parquet(file) for file in files}) > 1:
-        raise DataError(f"{source}: matches Parquet files and others. Narrow data.source to one kind")
-    return files
-
-
 def read_files(
     workspace: Workspace, files: Sequence[Path], columns: Sequence[str], on_invalid: OnInvalid, description: str
 ) -> Source:
-    """Read CSV files with a header line, or Parquet files, into ``raw``. Delimiters: comma, tab, semicolon or bar.
+    """Read files of one kind into ``raw``: CSV with a header line, JSON lines, Parquet or Arrow.
+
+    The delimiter of CSV is a comma, tab, semicolon or bar.
 
     Args:
         workspace: holds the table.
-        files: all CSV or all Parquet.
+        files: all of one kind.
         columns: to read.
         on_invalid: "error" refuses lines that cannot be read, "drop" leaves them out and counts them.
         description: where the files come from, for messages.
@@ -109,12 +88,35 @@ def read_files(
             contains a CSV line with the wrong number of fields (unless ``on_invalid`` is "drop"), or has another type
             for a column than the files before it, where no type represents both without loss.
     """
-    if is_parquet(files[0]):
+    kind = kind_of(files[0])
+    if kind == "JSON lines":
+        ingest(workspace, ((file, _json_scan(file, columns, on_invalid)) for file in files))
+        _require_values(workspace, files[0], columns)
+        return Source(description, text=True)
+    if kind in ("Parquet", "Arrow"):
         ingest(workspace, parquet_scans(workspace, files, columns))
         return Source(description, text=False)
     ingest(workspace, ((file, csv_scan(file, columns, on_invalid)) for file in files))
     lost = _refuse_lost_lines(workspace, files, columns, on_invalid)
     return Source(description, text=True, dropped={"malformed CSV line": lost} if lost else {})
+
+
+def _json_scan(file: Path, columns: Sequence[str], on_invalid: OnInvalid) -> str:
+    """Return a SELECT of ``columns``, as text, over a file with a JSON object per line; absent keys are null."""
+    refuse_other_formats(file)
+    types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in columns)
+    ignore = ", ignore_errors = true" if on_invalid == "drop" else ""  # lines that are not JSON become rows of nulls
+    return f"SELECT * FROM read_json({scan_path(file)}, format = 'newline_delimited', columns = {{{types}}}{ignore})"
+
+
+def _require_values(workspace: Workspace, first: Path, columns: Sequence[str]) -> None:
+    """Refuse a column without any value in JSON lines: no line has its key."""
+    counts = workspace.query(f"SELECT {', '.join(f'count({quoted(name)})' for name in columns)} FROM raw")[0]
+    for column, count in zip(columns, counts, strict=True):
+        if not count:
+            with open_binary(first) as stream:
+                line = stream.readline(1 << 20).decode(errors="replace").strip()
+            raise DataError(f"{first}: no line has a value for {column!r}. The first line is: {line[:200]}")
 
 
 def _refuse_lost_lines(

@@ -114,7 +114,7 @@ def test_a_missing_file_and_a_pattern_without_a_match(tmp_path):
     assert error(tmp_path / "nowhere.csv").startswith(f"{tmp_path}/nowhere.csv: no such file. Correct data.source")
     assert "*.parquet: no file matches this pattern" in error(tmp_path / "*.parquet")
     (tmp_path / "folder").mkdir()
-    assert "is a folder. Name its files with a glob" in error(tmp_path / "folder")
+    assert "the folder contains no files" in error(tmp_path / "folder")
 
 
 def test_the_error_of_a_wrong_column_lists_the_columns(tmp_path):

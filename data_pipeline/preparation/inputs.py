@@ -1,0 +1,150 @@
+"""Find the raw files that ``data.source`` names: paths, globs, folders, lists of them, and addresses.
+
+An address (``https://…``, ``s3://…``, ``gs://…``, or any other that fsspec knows) is downloaded into the scratch folder
+of the preparation. It may be a folder or a glob where the storage lists files: ``s3://bucket/day=*/*.parquet``.
+"""
+
+from __future__ import annotations
+
+import glob
+import shutil
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from data_pipeline.errors import DataError
+from data_pipeline.preparation.formats import kind_of
+from data_pipeline.preparation.workspace import Workspace
+
+_TIMEOUT = 20  # seconds without an answer
+_EXTRAS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs", "hdfs": "pyarrow"}
+
+Sources = str | tuple[str, ...]
+
+
+def described(source: Sources) -> str:
+    """Return the text by which messages and reports name a source."""
+    return source if isinstance(source, str) else ", ".join(source)
+
+
+def find_files(source: Sources, workspace: Workspace | None = None) -> list[Path]:
+    """Find the files of a source; those of a folder or a glob are sorted by name.
+
+    In a folder, files are looked for in all its subfolders; names that begin with a dot or an underscore are left out.
+
+    Args:
+        source: a path, a glob, a folder or an address, or several of them.
+        workspace: for what is downloaded.
+
+    Raises:
+        DataError: there is no file, a file is empty or cannot be downloaded, or the files are of several kinds.
+    """
+    sources = [source] if isinstance(source, str) else list(source)
+    files = [file for each in sources for file in _found(each, workspace)]
+    if not files:
+        raise DataError("data.source = []: names no file. Give a path, a glob, a folder or an address")
+    for file in files:
+        if file.stat().st_size == 0:
+            raise DataError(f"{file}: the file is empty (0 bytes). Write it again, or leave it out of data.source")
+    kinds = {kind_of(file): file for file in reversed(files)}
+    if len(kinds) > 1:
+        examples = " and ".join(f"{kind} ({file.name})" for kind, file in kinds.items())
+        raise DataError(f"{described(source)}: files of several kinds: {examples}. Narrow data.source to one kind")
+    return files
+
+
+def _found(source: str, workspace: Workspace | None) -> Iterator[Path]:
+    if "://" in source:
+        if workspace is None:
+            raise DataError(f"{source}: an address cannot be read here. Download it, and give the path")
+        return _download(source, workspace)
+    return iter(_local(source))
+
+
+def _local(source: str) -> list[Path]:
+    path = Path(source)
+    if path.is_dir():
+        files = [file for file in sorted(path.rglob("*")) if file.is_file() and not _hidden(file.relative_to(path))]
+        if not files:
+            raise DataError(f"{source}: the folder contains no files. Correct data.source")
+        return files
+    is_glob = not path.exists() and any(character in source for character in "*?[")
+    files = sorted(map(Path, glob.glob(source, recursive=True))) if is_glob else [path]
+    files = [file for file in files if file.is_file()]
+    if not files:
+        reason = "no file matches this pattern" if is_glob else "no such file"
+        raise DataError(f"{source}: {reason}. Correct data.source; relative paths start at {Path.cwd()}")
+    return files
+
+
+def _hidden(name: Path) -> bool:
+    return any(part.startswith((".", "_")) and "=" not in part for part in name.parts)
+
+
+def remote_folder(workspace: Workspace) -> Path:
+    """Return the folder that addresses are downloaded to: ``scheme/host/path`` in it is ``scheme://host/path``."""
+    return workspace.scratch / "remote"
+
+
+def with_addresses(message: str, workspace: Workspace) -> str:
+    """Return a message with the addresses of downloaded files instead of their paths."""
+    before, *parts = message.split(f"{remote_folder(workspace)}/")
+    return before + "".join(part.replace("/", "://", 1) for part in parts)
+
+
+def _download(source: str, workspace: Workspace) -> Iterator[Path]:
+    scheme, rest = source.split("://", 1)
+    if scheme in ("http", "https"):
+        yield _download_one(workspace, scheme, urlsplit(source).netloc + urlsplit(source).path, source, _open_http)
+        return
+    system = _file_system(scheme, source)
+    try:
+        if any(character in rest for character in "*?["):
+            names = sorted(system.glob(source))
+        elif system.isdir(source):
+            names = [name for name in sorted(system.find(source)) if not _hidden(Path(name.split(rest, 1)[-1]))]
+        else:
+            names = [source]
+    except Exception as error:
+        raise _unreachable(source, error) from error
+    if not names:
+        raise DataError(f"{source}: no file matches. Correct data.source")
+    for name in names:
+        path = name.split("://", 1)[-1].lstrip("/")
+        yield _download_one(workspace, scheme, path, name, lambda address: system.open(address, "rb"))
+
+
+def _download_one(workspace: Workspace, scheme: str, path: str, address: str, opened: Callable[[str], Any]) -> Path:
+    target = remote_folder(workspace) / scheme / path
+    workspace.on_progress(f"downloading {scheme}://{path}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with opened(address) as stream, target.open("wb") as file:
+            shutil.copyfileobj(stream, file, 1 << 20)
+    except DataError:
+        raise
+    except Exception as error:  # every storage has errors of its own
+        raise _unreachable(f"{scheme}://{path}", error) from error
+    return target
+
+
+def _open_http(address: str) -> Any:
+    return urllib.request.urlopen(address, timeout=_TIMEOUT)
+
+
+def _file_system(scheme: str, source: str) -> Any:
+    import fsspec
+
+    try:
+        return fsspec.filesystem(scheme)
+    except (ImportError, ValueError) as error:
+        package = _EXTRAS.get(scheme)
+        remedy = f"Install it: pip install {package}" if package else "Give a path, or https://, s3:// or gs://"
+        raise DataError(f"{source}: addresses of {scheme}:// cannot be read: {error}. {remedy}") from error
+
+
+def _unreachable(address: str, error: Exception) -> DataError:
+    reason = str(error) or type(error).__name__
+    return DataError(f"{address}: cannot be downloaded: {reason}. Correct data.source, or check access and connection")
