@@ -57,6 +57,12 @@ class QuantizerConfig:
         """Return the arguments of `UpkeepSettings` that are settings."""
         return {name: getattr(self, name) for name in ("start", "kmeans_step", "kmeans_batches", "revive_every")}
 
+    def signature(self) -> dict[str, Any]:
+        """Return what must agree for the codebooks of a checkpoint to fit; None where nothing is quantized."""
+        signed = {f"quantizer.{name}": getattr(self, name) for name in ("cascade", "learning")}
+        levels = self.levels()
+        return {"quantizer levels": levels} | (signed if levels else dict.fromkeys(signed))
+
     def levels(self) -> dict[Entity, tuple[int, ...]]:
         """The levels of every entity that is quantized."""
         levels: dict[Entity, tuple[int, ...] | None] = {"user": self.user_levels, "item": self.item_levels}

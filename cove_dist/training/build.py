@@ -125,9 +125,7 @@ def describe_model(config: RunConfig, schema: Schema) -> dict[str, Any]:
     return {
         "model": config.model.section,
         "embeddings.dim": config.embeddings.dim,
-        "quantizer levels": config.quantizer.levels(),
-        "quantizer.cascade": config.quantizer.cascade if config.quantizer.levels() else None,
-        "quantizer.learning": config.quantizer.learning if config.quantizer.levels() else None,
+        **config.quantizer.signature(),
         "tables": {column.table_name: column.num_rows for column in schema.categorical},
         "dense columns": [column.name for column in schema.dense],
         **task_of(config).signature(config),

@@ -141,6 +141,5 @@ def test_a_setting_of_the_trainer_is_declared_by_its_section_and_its_yaml_file()
             found[name] = listed
     assert found == {
         "experiments/cells.py": {"trainer.early_stopping.mode"},  # changes nothing that a run computes
-        "training/build.py": {"quantizer.learning"},  # belongs to the signature of a checkpoint
         "training/resume.py": {"trainer.checkpoint.resume"},  # says how this start was asked for
     }
