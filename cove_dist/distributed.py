@@ -20,7 +20,8 @@ import torch
 import torch.distributed as dist
 
 from cove_dist.errors import ConfigError
-from cove_dist.torch_compat import all_gather, reduce_scatter
+from cove_dist.liveness import watched_parent, watched_ranks
+from cove_dist.torch_compat import all_gather, reduce_scatter, second_connection
 from data_pipeline.streaming.partition import row_block
 
 ProcessGroup = dist.ProcessGroup
@@ -65,30 +66,27 @@ def process_group(device: str = "auto", timeout: timedelta = timedelta(minutes=1
             )
         torch.cuda.set_device(local_rank)
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"  # gloo beside nccl carries the checkpoints
-    launch = _launch_store()
-    if launch is not None:  # its attempts share one store, where the addresses of dead ranks stay
-        attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
-        dist.init_process_group(
-            backend,
-            timeout=timeout,
-            store=dist.PrefixStore(f"attempt_{attempt}", launch),
-            rank=int(os.environ["RANK"]),
-            world_size=int(os.environ["WORLD_SIZE"]),
-        )
-    elif "RANK" in os.environ:
-        dist.init_process_group(backend, timeout=timeout)
-    else:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-    yield DistributedContext(
-        rank=dist.get_rank(),
-        world_size=dist.get_world_size(),
-        local_world_size=local_world_size,
-        device=torch.device(kind, local_rank) if kind == "cuda" else torch.device("cpu"),
-    )
+    store, rank, world_size = _rendezvous(timeout)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
+    with watched_parent(), watched_ranks(store, second_connection, rank, world_size, timeout):
+        here = torch.device(kind, local_rank) if kind == "cuda" else torch.device("cpu")
+        yield DistributedContext(rank, world_size, local_world_size, here)
     # Not after an error: the other ranks may be inside a collective. DDP's reducers hold the group in reference cycles,
     # and gloo's threads abort the interpreter if the group outlives this call.
     gc.collect()
     dist.destroy_process_group()
+
+
+def _rendezvous(timeout: timedelta) -> tuple[dist.Store, int, int]:
+    """Return the store of all ranks, this rank and their number."""
+    if "RANK" not in os.environ:
+        return dist.HashStore(), 0, 1
+    launch = _launch_store()
+    if launch is None:
+        return next(dist.rendezvous("env://", timeout=timeout))
+    # The attempts of a launch share one store, where the addresses of dead ranks stay
+    store = dist.PrefixStore(f"attempt_{os.environ['TORCHELASTIC_RESTART_COUNT']}", launch)
+    return store, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
 def mark_begun(run: Path) -> None:
@@ -237,24 +235,24 @@ class DelayedMaximum:
     """
 
     def __init__(self) -> None:
-        several = dist.is_initialized() and dist.get_world_size() > 1
-        self._group = open_host_group() if several else None
-        self._values: torch.Tensor | None = None
-        self._work: dist.Work | None = None
+        self._group = open_host_group() if world().size > 1 else None
+        self._sent: tuple[torch.Tensor, dist.Work | None] | None = None
 
     def start(self, values: list[int]) -> None:
         """Send this rank's values, the same number on every rank."""
-        self._values = torch.tensor(values, device="cpu")  # whose group is of the hosts
+        sent, work = torch.tensor(values, device="cpu"), None  # the group is of the hosts
         if self._group is not None:
-            self._work = dist.all_reduce(self._values, dist.ReduceOp.MAX, group=self._group, async_op=True)
+            work = dist.all_reduce(sent, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        self._sent = (sent, work)
 
     def result(self) -> list[int] | None:
         """Return the maxima of what all ranks sent last; None if nothing was sent since the result before."""
-        values, self._values = self._values, None
-        if self._work is not None:
-            self._work.wait()
-            self._work = None
-        return None if values is None else values.tolist()
+        if self._sent is None:
+            return None
+        (values, work), self._sent = self._sent, None
+        if work is not None:
+            work.wait()
+        return values.tolist()
 
     def close(self) -> None:
         """Close the connections."""

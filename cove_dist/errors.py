@@ -13,3 +13,7 @@ class CheckpointError(UserError):
 
 class TrainingError(UserError):
     """Training cannot go on: a loss that is not finite, or replicas that drifted apart."""
+
+
+class LostRankError(UserError):
+    """Another rank did not take part in a collective in time."""

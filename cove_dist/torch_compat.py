@@ -31,6 +31,7 @@ __all__ = [
     "inside_backward",
     "lookups_of",
     "reduce_scatter",
+    "second_connection",
     "topology",
     "whole_parameter",
 ]
@@ -97,3 +98,11 @@ def whole_parameter(table: nn.Parameter) -> tuple[torch.Tensor, int]:
 def inside_backward() -> bool:
     """Return whether a backward pass is running; torch 2.11 and 2.13 have no public call for it."""
     return torch._C._current_graph_task_id() != -1  # `torch.utils.checkpoint` makes the same call
+
+
+def second_connection(store: Any) -> dist.Store:
+    """Return the same store by a connection of its own, so that a thread need not wait for another one's request.
+
+    The type stubs do not have ``clone`` yet.
+    """
+    return store.clone()

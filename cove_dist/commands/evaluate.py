@@ -13,10 +13,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cove_dist.commands.tables import show_evaluation
-from cove_dist.inference.evaluate import evaluate_run
+from cove_dist.inference.evaluate import NotSavedError, evaluate_run
 
 
 def run(arguments: Sequence[str]) -> None:
-    evaluated = evaluate_run(arguments)
+    try:
+        evaluated = evaluate_run(arguments)
+    except NotSavedError as error:
+        show_evaluation(error.evaluated)
+        raise
     if evaluated is not None:
         show_evaluation(evaluated)

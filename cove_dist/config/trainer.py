@@ -23,6 +23,7 @@ MAY_CHANGE = (
     "trainer.log_every",
     "trainer.check_replicas_every",
     "trainer.checkpoint.*",
+    "trainer.timeout_seconds",
     "trainer.device",
     "trainer.workers",
     "trainer.evaluation_batch_size",
@@ -32,9 +33,9 @@ MAY_CHANGE = (
 @settings
 class CheckpointConfig:
     every_steps: PositiveInt | None
-    every_minutes: PositiveFloat | None
     keep: PositiveInt
     resume: Literal["no", "auto"]
+    every_minutes: PositiveFloat | None = 30  # default for configs saved before this key existed
 
 
 @settings
@@ -84,6 +85,7 @@ class TrainerConfig:
     early_stopping: EarlyStoppingConfig
     checkpoint: CheckpointConfig
     debug: bool
+    timeout_seconds: PositiveFloat = 600  # default for configs saved before this key existed
 
     def __post_init__(self) -> None:
         if self.optimizer.name not in ("adam", "adagrad", "sgd"):

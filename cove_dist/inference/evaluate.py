@@ -14,6 +14,7 @@ from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import ConfigError
 from cove_dist.inference.checkpoints import find_checkpoint
 from cove_dist.metrics_files import Evaluated
+from cove_dist.run_lock import check_writable
 from cove_dist.runs import load_saved_run
 from cove_dist.tasks.frequency import frequency_groups
 from cove_dist.tasks.registry import task_of
@@ -22,6 +23,7 @@ from cove_dist.training.checkpoint import load_model
 from cove_dist.training.checkpoint_files import read_meta
 from cove_dist.training.folders import replaced_folder
 from cove_dist.types import PositiveInt, Text
+from data_pipeline.errors import UserError
 from data_pipeline.fingerprint import split_fingerprint
 from data_pipeline.schema import Schema
 
@@ -37,11 +39,26 @@ class EvaluateConfig:
     save_predictions: bool
 
 
+class NotSavedError(UserError):
+    """Metrics were computed and could not be saved.
+
+    Attributes:
+        evaluated: the metrics.
+    """
+
+    def __init__(self, message: str, evaluated: Evaluated) -> None:
+        super().__init__(message)
+        self.evaluated = evaluated
+
+
 def evaluate_run(overrides: Sequence[str]) -> Evaluated | None:
     """Evaluate a run's checkpoint and write ``metrics_<split>_<checkpoint>.json``. Every rank calls it.
 
     Returns:
         What the file holds, on rank 0; None on other ranks.
+
+    Raises:
+        NotSavedError: with what the file would hold.
     """
     request = load_settings(EvaluateConfig, "evaluate", overrides)
     config, folder = load_saved_run(request.run)
@@ -54,12 +71,17 @@ def evaluate_run(overrides: Sequence[str]) -> Evaluated | None:
         raise ConfigError(f"by_frequency = true: {task.title} have no metrics by frequency; allowed: null, false")
     schema = Schema.load(config.data.path)
     schema.require_split(request.split)
+    if request.save_predictions:
+        check_writable(folder, "run")
     with process_group(request.device) as runtime:
         metrics, checkpoint = evaluate_here(config, schema, runtime, folder, request)
         if not runtime.is_main:
             return None
         evaluated = describe_evaluation(config, schema, request, checkpoint, metrics)
+    try:
         evaluated.save(folder)
+    except OSError as error:
+        raise NotSavedError(f"{folder}: the metrics could not be saved: {error.strerror}", evaluated) from error
     return evaluated
 
 

@@ -9,7 +9,9 @@ import logging
 import signal
 import statistics
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +21,7 @@ from cove_dist.config import RunConfig
 from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import DistributedContext, barrier, mark_begun, process_group, was_begun
 from cove_dist.errors import ConfigError
+from cove_dist.run_lock import check_writable, locked
 from cove_dist.runs import (
     CHECKPOINTS,
     LOG_FILE,
@@ -48,10 +51,15 @@ def train(overrides: Sequence[str]) -> None:
     config, composed = load_run_config(overrides)
     schema = Schema.load(config.data.path)
     folder = None if config.trainer.debug else Path(config.output)
+    if folder is not None:
+        check_writable(folder)
     resumes = folder is not None and resumes_run(folder, config.trainer.checkpoint.resume)
     at_once = named_signals("stopped outside of training; nothing to save")
-    with at_once, process_group(config.trainer.device) as runtime:
-        interrupted = train_here(config, composed, schema, runtime, folder, resumes)
+    timeout = timedelta(seconds=config.trainer.timeout_seconds)
+    with at_once, process_group(config.trainer.device, timeout) as runtime:
+        lock = locked(folder) if folder is not None and runtime.is_main else nullcontext()
+        with lock:
+            interrupted = train_here(config, composed, schema, runtime, folder, resumes)
     if interrupted is not None:  # raised once the process group is closed
         raise interrupted
 

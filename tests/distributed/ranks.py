@@ -38,7 +38,7 @@ def run_ranks(world_size: int, function: Callable[..., Any], *arguments: Any, se
         return _gather(results, ranks, seconds)
     finally:
         for process in ranks:
-            process.terminate()
+            process.kill()  # training saves and goes on for a few steps after SIGTERM
             process.join()
 
 

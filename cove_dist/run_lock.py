@@ -1,0 +1,143 @@
+"""One training per run folder at a time, and folders that can be written to, both found out before any work."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from cove_dist.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+LOCK_FILE = "run.lock"
+_LONGEST_NAME = 64  # bytes of the names of files and folders in a run folder, with what is added while they are written
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run folder for this process. The lock is let go with the process, however that ends.
+
+    The file says who holds it. Its lock is the kernel's, so what a dead process of this host left is recognized by
+    itself; a file of another host is believed, because file systems differ in what they lock across hosts.
+
+    Raises:
+        ConfigError: another process trains there, or another host did and did not end in good order.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK_FILE
+    with _acquired(path) as file:
+        before = _owner(file)
+        if before and not _is_ours(before):
+            raise ConfigError(
+                f"output = {folder}: {_described(before)} trains there, or was lost. If nothing runs there any more,"
+                f" remove {path}"
+            )
+        if before:
+            logger.info("%s ended without a word; taking over %s", _described(before), folder)
+        file.truncate(0)
+        json.dump(_this_process(), file)
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            if made and not any(folder.iterdir()):  # the run was refused before it wrote anything
+                folder.rmdir()
+
+
+def check_writable(folder: Path, key: str = "output") -> None:
+    """Refuse a run folder that cannot be made or written to. Makes nothing.
+
+    Args:
+        folder: the run folder.
+        key: the setting that names it.
+
+    Raises:
+        ConfigError: with the reason.
+    """
+    try:
+        if not str(folder).strip():
+            raise OSError(errno.EINVAL, "the name is blank")
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        names = folder.absolute().relative_to(there.absolute()).parts
+        limits = (os.pathconf(there, "PC_NAME_MAX"), os.pathconf(there, "PC_PATH_MAX"))
+        long = [name for name in names if len(os.fsencode(name)) > limits[0]]
+        if long or len(os.fsencode(folder.absolute())) + 3 * _LONGEST_NAME > limits[1]:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        if not there.is_dir():
+            raise OSError(errno.ENOTDIR, f"{there} is a file")
+        if not os.access(there, os.W_OK | os.X_OK):
+            read_only = os.statvfs(there).f_flag & os.ST_RDONLY
+            raise OSError(errno.EACCES, f"{there} is {'on a read-only file system' if read_only else 'not writable'}")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        shown = str(folder) if len(str(folder)) < 200 else f"{str(folder)[:100]}…"
+        raise ConfigError(f"{key} = {shown}: {reason}; give a folder that can be written to") from error
+
+
+def _acquired(path: Path) -> IO[str]:
+    """Open and lock a file that still has its name: its last holder may have removed it meanwhile."""
+    while True:
+        file = path.open("a+")
+        try:
+            _acquire(file, path.parent)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _acquire(file: IO[str], folder: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = _described(_owner(file))
+        raise ConfigError(
+            f"output = {folder}: {owner} trains there at this moment; wait for it, or give another output"
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL):
+            raise
+        logger.warning("%s: the file system has no locks (%s); do not train there twice", folder, error.strerror)
+
+
+def _owner(file: IO[str]) -> dict[str, Any]:
+    file.seek(0)
+    try:
+        owner = json.loads(file.read() or "{}")
+    except ValueError:  # killed while it was written
+        return {}
+    return owner if isinstance(owner, dict) else {}
+
+
+def _this_process() -> dict[str, Any]:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"host": socket.gethostname(), "pid": os.getpid(), "since": since, "job": _job()}
+
+
+def _job() -> str | None:
+    """Return the name of torchrun's job, by which an attempt on another host knows the one before; None without one."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID")
+    return None if name in (None, "none") else name
+
+
+def _is_ours(owner: dict[str, Any]) -> bool:
+    return owner.get("host") == socket.gethostname() or (owner.get("job") is not None and owner.get("job") == _job())
+
+
+def _described(owner: dict[str, Any]) -> str:
+    if not owner:
+        return "another process"
+    return f"process {owner.get('pid')} on {owner.get('host')} (since {owner.get('since')})"
