@@ -71,8 +71,7 @@ def process_group(device: str = "auto", timeout: timedelta = timedelta(minutes=1
     with watched_parent(), watched_ranks(store, second_connection, rank, world_size, timeout):
         here = torch.device(kind, local_rank) if kind == "cuda" else torch.device("cpu")
         yield DistributedContext(rank, world_size, local_world_size, here)
-    # Not after an error: the other ranks may be inside a collective. DDP's reducers hold the group in reference cycles,
-    # and gloo's threads abort the interpreter if the group outlives this call.
+    # Not after an error: the other ranks may be inside a collective. DDP's reference cycles must not outlive the group
     gc.collect()
     dist.destroy_process_group()
 
@@ -84,9 +83,8 @@ def _rendezvous(timeout: timedelta) -> tuple[dist.Store, int, int]:
     launch = _launch_store()
     if launch is None:
         return next(dist.rendezvous("env://", timeout=timeout))
-    # The attempts of a launch share one store, where the addresses of dead ranks stay
-    store = dist.PrefixStore(f"attempt_{os.environ['TORCHELASTIC_RESTART_COUNT']}", launch)
-    return store, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    attempt = f"attempt_{os.environ['TORCHELASTIC_RESTART_COUNT']}"  # the addresses of the dead ranks before it stay
+    return dist.PrefixStore(attempt, launch), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
 def mark_begun(run: Path) -> None:
@@ -219,12 +217,12 @@ def world_group() -> ProcessGroup:
 
 
 def open_host_group() -> ProcessGroup:
-    """Open a second group of all ranks, on the CPU, for collectives that run beside those of training. Collective."""
+    """Open another group of all ranks, on the CPU, for collectives that run beside those of training. Collective."""
     return dist.new_group(backend="gloo")
 
 
 def close_group(group: ProcessGroup) -> None:
-    """Close a group that `open_host_group` opened. Collective."""
+    """Close a group of `open_host_group`. Collective."""
     dist.destroy_process_group(group)
 
 
@@ -249,10 +247,10 @@ class DelayedMaximum:
         """Return the maxima of what all ranks sent last; None if nothing was sent since the result before."""
         if self._sent is None:
             return None
-        (values, work), self._sent = self._sent, None
+        (sent, work), self._sent = self._sent, None
         if work is not None:
             work.wait()
-        return values.tolist()
+        return sent.tolist()
 
     def close(self) -> None:
         """Close the connections."""

@@ -65,7 +65,7 @@ def job(prepared: Path, tmp_path: Path) -> Iterator[Job]:
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             start_new_session=True,
         )
-    wait_until(lambda: len(read_records(tmp_path / "run" / LOG_FILE)) > 3, 120, "training")
+    wait_until(lambda: len(read_records(tmp_path / "run" / LOG_FILE)) > 3, 300, "training")
     ranks = children(agent.pid)
     assert len(ranks) == 2
     yield Job(agent, ranks, tmp_path / "run", printed)
