@@ -19,11 +19,13 @@ from cove_dist.commands.tables import report_table
 from cove_dist.config import settings
 from cove_dist.config.checks import check_arguments, target
 from cove_dist.config.composition import load_settings
+from cove_dist.console import console
 from cove_dist.errors import ConfigError
 from cove_dist.training.signals import Interrupted, named_signals
 from cove_dist.types import NonNegativeInt, Text
 from data_pipeline.preparation.dataset import Dataset
 from data_pipeline.preparation.prepare import prepare
+from data_pipeline.preparation.progress import shown
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +59,19 @@ def run(arguments: Sequence[str]) -> None:
     dataset = dataset_class(**check_arguments(dataset_class, values, "data"))
     output = Path(request.output or path)
     try:
-        with named_signals(f"stopped; {output} is not written, and what was begun is removed"):
-            prepare(dataset, output, name=name, seed=request.seed, overwrite=request.overwrite, on_progress=logger.info)
+        with (
+            named_signals(f"stopped; {output} is not written, and what was begun is removed"),
+            shown(console, logger.info) as stages,
+        ):
+            prepare(
+                dataset,
+                output,
+                name=name,
+                seed=request.seed,
+                overwrite=request.overwrite,
+                on_progress=stages.begin,
+                on_percent=stages.advance,
+            )
     except Interrupted as stop:
         stop.exit_code = stop.exit_code or 128 + signal.SIGTERM  # without the data, what follows must not go on
         raise

@@ -65,7 +65,7 @@ class Playlists(Dataset):
 
     def prepare(self, workspace: Workspace, folder: Path, name: str) -> tuple[Schema, Report]:
         source = self.read(workspace)
-        workspace.on_progress("checking rows")
+        workspace.on_progress(f"checking {workspace.count('raw'):,} rows")
         dropped = source.dropped | validate(workspace, source, self.columns, self.on_invalid)
         dropped |= filter_playlists(workspace, PlaylistRules(self.min_length, self.max_length, self.min_occurrences))
         counts = split_playlists(workspace, self.ratios)

@@ -146,5 +146,5 @@ def _file_system(scheme: str, source: str) -> Any:
 
 
 def _unreachable(address: str, error: Exception) -> DataError:
-    reason = str(error) or type(error).__name__
+    reason = "no such file" if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
     return DataError(f"{address}: cannot be downloaded: {reason}. Correct data.source, or check access and connection")

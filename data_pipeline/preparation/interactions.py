@@ -74,11 +74,12 @@ class SplitCounts:
 
 def split_interactions(workspace: Workspace, source: Source, rules: InteractionRules) -> SplitCounts:
     """Create the table ``rows`` from ``raw``: valid rows, with their split."""
-    workspace.on_progress("checking rows")
+    workspace.on_progress(f"checking {workspace.count('raw'):,} rows")
     dropped = source.dropped | validate(workspace, source, rules.columns, rules.on_invalid)
     if rules.implicit:
+        workspace.on_progress("keeping positives" + (f" of the {rules.core}-core" if rules.core else ""))
         dropped |= keep_positives(workspace, rules.core, rules.split.timed)
-    workspace.on_progress(f"splitting by {rules.split.by}")
+    workspace.on_progress(f"splitting {workspace.count('valid'):,} rows by {rules.split.by}")
     validation = split_rows(workspace, rules.split)
     if rules.saturated_users is not None:
         dropped |= leave_out_saturated(workspace, rules.candidates, rules.saturated_users)

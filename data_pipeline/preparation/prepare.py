@@ -24,6 +24,7 @@ def prepare(
     seed: int = 0,
     overwrite: bool = False,
     on_progress: Callable[[str], None] = logger.info,
+    on_percent: Callable[[float], None] = lambda _: None,
 ) -> Schema:
     """Prepare ``dataset`` into the folder ``output``, which is complete or absent.
 
@@ -38,6 +39,7 @@ def prepare(
         seed: of the shuffle, of a random split, and of synthetic data.
         overwrite: replace a prepared folder that exists, if all its files are those that preparation wrote.
         on_progress: receives one line of progress at a time.
+        on_percent: receives, from another thread, how much of the running query is done.
 
     Returns:
         The schema of the prepared folder.
@@ -49,7 +51,11 @@ def prepare(
     check_output(output, overwrite)
     with prepared_folder(output) as folder:
         with open_workspace(
-            folder / "scratch", memory_gb=dataset.memory_gb, seed=seed, on_progress=on_progress
+            folder / "scratch",
+            memory_gb=dataset.memory_gb,
+            seed=seed,
+            on_progress=on_progress,
+            on_percent=on_percent,
         ) as workspace:
             schema, report = dataset.prepare(workspace, folder, name)
         schema = replace(schema, digests=digest_folder(folder))

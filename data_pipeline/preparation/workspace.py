@@ -12,6 +12,8 @@ from pathlib import Path
 
 import duckdb
 
+from data_pipeline.preparation.progress import watched
+
 logger = logging.getLogger(__name__)
 
 
@@ -42,10 +44,20 @@ class Workspace:
         """Run one statement and fetch every row of its result."""
         return self.connection.execute(sql).fetchall()
 
+    def count(self, table: str) -> int:
+        """Count the rows of a table or view."""
+        [(rows,)] = self.query(f"SELECT count(*) FROM {table}")
+        return rows
+
 
 @contextmanager
 def open_workspace(
-    scratch: Path, *, memory_gb: float, seed: int, on_progress: Callable[[str], None]
+    scratch: Path,
+    *,
+    memory_gb: float,
+    seed: int,
+    on_progress: Callable[[str], None],
+    on_percent: Callable[[float], None] = lambda _: None,
 ) -> Iterator[Workspace]:
     """Open a workspace, and close it and remove its scratch folder at the end.
 
@@ -54,6 +66,7 @@ def open_workspace(
         memory_gb: memory for DuckDB, in GB.
         seed: of every random choice.
         on_progress: receives one line of progress at a time.
+        on_percent: receives, from another thread, how much of the running query is done.
     """
     scratch.mkdir(parents=True)
     try:
@@ -62,9 +75,9 @@ def open_workspace(
             connection.execute(f"SET temp_directory = {literal(str(scratch / 'spill'))}")
             connection.execute("SET preserve_insertion_order = true")
             connection.execute("SET TimeZone = 'UTC'")
-            connection.execute("SET enable_progress_bar = false")
             connection.execute("PRAGMA disable_checkpoint_on_shutdown")  # the database is removed
-            yield Workspace(connection, scratch, seed, on_progress)
+            with watched(connection, on_percent):
+                yield Workspace(connection, scratch, seed, on_progress)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

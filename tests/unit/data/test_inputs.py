@@ -163,3 +163,23 @@ def test_what_is_wrong_with_files_is_named(tmp_path: Path) -> None:
     pa.feather.write_feather(TABLE, tmp_path / "cut.arrow")
     (tmp_path / "cut.arrow").write_bytes((tmp_path / "cut.arrow").read_bytes()[:-30])
     assert "cut.arrow: cannot be read as Arrow" in error(tmp_path / "cut.arrow")
+
+
+def test_files_of_an_s3_store_are_read(tmp_path: Path, expected: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Needs the extra ``remote`` and moto's server."""
+    s3fs, server = pytest.importorskip("s3fs"), pytest.importorskip("moto.server")
+    store = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    store.start()
+    settings = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in {**settings, "AWS_ENDPOINT_URL": "http://{}:{}".format(*store.get_host_and_port())}.items():
+        monkeypatch.setenv(name, value)
+    bucket = s3fs.S3FileSystem()
+    bucket.mkdir("bucket")
+    for path in write_parts(tmp_path / "raw"):
+        bucket.put(str(path), f"bucket/{path.relative_to(tmp_path / 'raw')}")
+    for number, source in enumerate(("s3://bucket", "s3://bucket/**/*.csv")):
+        prepare_custom(source, tmp_path / f"out{number}")
+        assert read_decoded(tmp_path / f"out{number}") == expected
+    with pytest.raises(DataError, match=r"s3://bucket/none\.csv: cannot be downloaded: no such file"):
+        prepare_custom("s3://bucket/none.csv", tmp_path / "other")
+    store.stop()
