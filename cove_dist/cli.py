@@ -38,6 +38,7 @@ COMMANDS = {
     "prepare": Command("raw files to checked, encoded and split Parquet shards", "prepare"),
     "train": Command("train a model on prepared data; under torchrun on several processes", "train"),
     "evaluate": Command("metrics of a run on a split", "evaluate"),
+    "predict": Command("scores of new rows", "predict"),
     "recommend": Command("the best items of a run for users, as Parquet", "recommend"),
     "export": Command("codes and codebooks of a run, as files for other tools", "export"),
     "report": Command("pictures of a run, and one HTML page", "report"),

@@ -48,6 +48,15 @@ def overrides(arguments: Sequence[str]) -> list[str]:
 
 
 def run(arguments: Sequence[str]) -> None:
+    Console().print(report_table(prepare_data(arguments)))
+
+
+def prepare_data(arguments: Sequence[str]) -> Path:
+    """Prepare a data set, and return the folder that was written.
+
+    Raises:
+        ConfigError, DataError: A setting or the raw data are wrong.
+    """
     request = load_settings(PrepareConfig, "prepare", overrides(arguments))
     dataset_class, values = target(request.data, "data")
     if not issubclass(dataset_class, Dataset):
@@ -75,4 +84,4 @@ def run(arguments: Sequence[str]) -> None:
     except Interrupted as stop:
         stop.exit_code = stop.exit_code or 128 + signal.SIGTERM  # without the data, what follows must not go on
         raise
-    Console().print(report_table(output))
+    return output

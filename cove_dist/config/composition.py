@@ -42,7 +42,8 @@ T = TypeVar("T")
 GROUPS = ("data", "model", "quantizer", "trainer", "experiment")
 _NAMING = ("data", "data.path", "model", "model._target_", "quantizer", "quantizer.user_levels",
            "quantizer.item_levels", "seed")  # fmt: skip
-_EXAMPLES = {"run": "run=runs/movielens_deepfm", "runs": "'runs=runs/*'", "path": "path=data/aotm"}
+_EXAMPLES = {"run": "run=runs/movielens_deepfm", "runs": "'runs=runs/*'", "path": "path=data/aotm",
+             "rows": "rows=new.parquet"}  # fmt: skip
 
 
 def compose_yaml(name: str, overrides: Sequence[str]) -> DictConfig:

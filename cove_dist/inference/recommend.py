@@ -1,21 +1,21 @@
-"""The best items of a run for every user, as Parquet.
+"""The best items of a run for users, as Parquet.
 
-``part-00000.parquet`` …, one a rank, in order of the users' encoded ids: user, rank (from 1), item, score; ids are
-original ones. Of equal scores the item of the lower encoded id is first, on any number of ranks. Items that the user
-has in any split are left out, and so are items that training never saw. A user whom training never saw gets the list of
-the reserved row, the same for all such users but for what they had.
+``part-00000.parquet`` …: user, rank (from 1), item, score; ids are original ones. Collaborative filtering writes one a
+rank, in order of the users' encoded ids; of equal scores the item of the lower encoded id is first, on any number of
+ranks. Items that training never saw are not listed. Users whom training never saw are refused, left out, or get the
+most frequent items of training, with null scores: ``part-unknown.parquet``.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import torch
@@ -25,6 +25,9 @@ from cove_dist.config.composition import load_settings
 from cove_dist.distributed import DistributedContext, batches_of_block, process_group, world
 from cove_dist.errors import ConfigError
 from cove_dist.inference.checkpoints import find_checkpoint
+from cove_dist.inference.ids import IdTable
+from cove_dist.inference.popular import most_frequent
+from cove_dist.inference.session import Session
 from cove_dist.models.cf.base import InnerProductRecommender
 from cove_dist.runs import load_saved_run
 from cove_dist.tasks.base import inner_model
@@ -37,6 +40,7 @@ from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import load_model
 from cove_dist.training.folders import replaced_folder
 from cove_dist.types import PositiveInt, Text
+from data_pipeline.files import replaced_folder as replaced_local_folder
 from data_pipeline.history import History
 from data_pipeline.id_tables import read_original_ids
 from data_pipeline.json_files import write_json
@@ -54,26 +58,39 @@ class RecommendConfig:
     device: Literal["auto", "cpu", "cuda"]
     users: str | list[int | str]
     k: PositiveInt
+    history: Literal["remove", "keep"]
+    unknown: Literal["error", "skip", "popular"]
+    columns: dict[str, Any] | None
     batch_size: PositiveInt
     faiss: bool
     output: Text | None
+
+
+class Users(NamedTuple):
+    """The users asked for.
+
+    Attributes:
+        known: Encoded ids of those that training saw, rising, each once.
+        original: Their original ids.
+        unknown: Original ids of the others.
+    """
+
+    known: np.ndarray
+    original: pa.Array
+    unknown: pa.Array
 
 
 def recommend(overrides: Sequence[str]) -> Path | None:
     """Write the lists of a run's checkpoint. Every rank calls it; rank 0 gets the folder, which is complete or absent.
 
     Raises:
-        ConfigError, DataError, CheckpointError: no such run, not one of collaborative filtering, unknown users, a
-            folder that holds other things, or no checkpoint.
+        ConfigError, DataError, CheckpointError: no such run, unknown users, a folder that holds other things, or no
+            checkpoint.
         FloatingPointError: the model has diverged: scores are not finite.
     """
     request = load_settings(RecommendConfig, "recommend", overrides)
     config, run = load_saved_run(request.run)
     head_class = config.model.kind
-    if not task_of(config).recommends:
-        raise ConfigError(
-            f"run = {run}: {head_class.__name__} recommends nothing; give a run of collaborative filtering"
-        )
     if request.faiss and not issubclass(head_class, InnerProductRecommender):
         raise ConfigError(f"faiss = true: the score of {head_class.__name__} is no inner product; set faiss=false")
     folder = run / "recommendations" if request.output is None else Path(request.output)
@@ -81,12 +98,45 @@ def recommend(overrides: Sequence[str]) -> Path | None:
         raise ConfigError(f"output = {folder}: exists and holds no recommendations; remove it, or give another output")
     checkpoint = find_checkpoint(run, config, request.checkpoint)
     schema = Schema.load(config.data.path)
-    users = find_users(request.users, Path(config.data.path), schema)
+    users = find_users(request, config, schema)
+    if not task_of(config).recommends_on_ranks:
+        recommend_alone(request, users, folder)
+        return folder
+    if request.columns:
+        raise ConfigError(
+            f"columns = {request.columns}: {head_class.__name__} reads users and items alone; remove them"
+        )
     with process_group(request.device) as runtime:
         if request.faiss and runtime.world_size > 1:
             raise ConfigError(f"faiss = true: for one process, not {runtime.world_size}; run cove recommend")
         recommend_here(config, schema, runtime, checkpoint, folder, users, request)
     return folder if runtime.is_main else None
+
+
+def recommend_alone(request: RecommendConfig, users: Users, folder: Path) -> None:
+    """Recommend in this process, by a model of any task.
+
+    Raises:
+        ConfigError: There are several processes.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ConfigError("cove recommend: models of this task recommend in one process; run it without torchrun")
+    session = Session(request.run, request.checkpoint, request.device)
+    asked = pa.concat_arrays([users.original, users.unknown.cast(users.original.type)])
+    table = session.recommend(
+        asked, request.k, unknown=request.unknown, history=request.history, columns=request.columns
+    )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with replaced_local_folder(folder) as part:
+        pq.write_table(table, part / "part-00000.parquet", compression="zstd")
+        write_json(part / ABOUT_FILE, about(request, session.checkpoint, users))
+
+
+def about(request: RecommendConfig, checkpoint: Path, users: Users) -> dict[str, Any]:
+    """Return what the lists are of."""
+    counts = {"users": len(users.known), "unknown": len(users.unknown)}
+    settings = {"k": request.k, "faiss": request.faiss, "history": request.history, "unknown_users": request.unknown}
+    return {"checkpoint": checkpoint.name, **counts, **settings}
 
 
 def recommend_here(
@@ -95,24 +145,43 @@ def recommend_here(
     runtime: DistributedContext,
     checkpoint: Path,
     folder: Path,
-    users: np.ndarray,
+    users: Users,
     request: RecommendConfig,
 ) -> None:
-    """Recommend to ``users`` (encoded) in a process group that stands. Collective."""
+    """Recommend to ``users`` in a process group that stands. Collective."""
     batch_size = -(-request.batch_size // runtime.world_size)
     trainable = build(config, schema, runtime, batch_size)
     load_model(checkpoint, trainable, describe_model(config, schema))
     model = inner_model(trainable.model.eval(), CFModel)
-    histories = [History.load(config.data.path, split) for split in SPLITS]
+    splits = [split for split in SPLITS if schema.has_split(split)] if request.history == "remove" else []
+    histories = [History.load(config.data.path, split) for split in splits]
     with torch.no_grad(), replaced_folder(folder, runtime) as part:
         retriever = build_retriever(model, schema, histories, request, runtime)
-        batches = ((each, *retriever(each)) for each in batches_of_block(users, batch_size, world()))
+        batches = ((each, *retriever(each)) for each in batches_of_block(users.known, batch_size, world()))
         write_lists(batches, Path(config.data.path), schema, part / f"part-{runtime.rank:05d}.parquet")
         retriever.finite.compute()
         if runtime.is_main:
-            about = {"checkpoint": checkpoint.name, "users": len(users), "k": request.k, "faiss": request.faiss}
-            write_json(part / ABOUT_FILE, about)
-    logger.info("recommendations for %d users", len(users))
+            write_unknown(request, config, schema, users.unknown, part / "part-unknown.parquet")
+            write_json(part / ABOUT_FILE, about(request, checkpoint, users))
+    logger.info("Recommendations for %d users; %d users unknown to training", len(users.known), len(users.unknown))
+
+
+def write_unknown(request: RecommendConfig, config: RunConfig, schema: Schema, users: pa.Array, path: Path) -> None:
+    """Write the most frequent items of training for users of whom a model knows nothing, where they are asked for."""
+    if request.unknown != "popular" or len(users) == 0:
+        return
+    items = IdTable(config.data.path, schema.entity("item"))
+    listed = items.decode(most_frequent(config.data.path, schema, request.k))
+    known = read_original_ids(config.data.path, schema.entity("user").table_name).type
+    table = pa.table(
+        {
+            "user": users.cast(known).take(pa.array(np.repeat(np.arange(len(users)), len(listed)))),
+            "rank": pa.array(np.tile(np.arange(1, len(listed) + 1), len(users)), pa.int32()),
+            "item": listed.take(pa.array(np.tile(np.arange(len(listed)), len(users)))),
+            "score": pa.nulls(len(users) * len(listed), pa.float32()),
+        }
+    )
+    pq.write_table(table, path, compression="zstd")
 
 
 def build_retriever(
@@ -146,26 +215,25 @@ def write_lists(
             writer.write_batch(pa.record_batch(columns, schema=form))
 
 
-def find_users(asked: str | list[int | str], data: Path, schema: Schema) -> np.ndarray:
-    """Encoded ids, rising, each once.
-
-    Args:
-        asked: ``all``, original ids, or a file whose first column has them.
+def find_users(request: RecommendConfig, config: RunConfig, schema: Schema) -> Users:
+    """Find the users of ``all``, of a list of original ids, or of a file whose first column has them.
 
     Raises:
-        ConfigError: a file that cannot be read, no users, or users that the data has not.
+        ConfigError: a file that cannot be read, no users, or users that training did not see, unless they are allowed.
     """
-    known = read_original_ids(data, schema.entity("user").table_name)
+    table, asked = IdTable(config.data.path, schema.entity("user")), request.users
     if asked == "all":
-        return np.arange(len(known))
+        known = np.arange(table.column.num_seen)
+        return Users(known, table.decode(known), table.original[:0])
     wanted = read_column(Path(asked)) if isinstance(asked, str) else pa.array(list(map(str, asked)))
-    found = pc.index_in(wanted.cast(pa.string()), known.cast(pa.string()))
-    if found.null_count or len(found) == 0:
-        unknown = wanted.filter(pc.is_null(found))[:3].to_pylist()
-        raise ConfigError(
-            f"users = {asked}: " + (f"{found.null_count} are not in the data: {unknown}" if unknown else "none")
-        )
-    return np.unique(found.to_numpy().astype(np.int64))
+    if len(wanted) == 0:
+        raise ConfigError(f"users = {asked}: none")
+    encoded = table.encode(wanted)
+    if request.unknown == "error":
+        table.require_known(encoded, wanted, "users", "unknown=skip or unknown=popular")
+    seen = table.known(encoded)
+    known = np.unique(encoded[seen])
+    return Users(known, table.decode(known), wanted.filter(pa.array(~seen)).unique())
 
 
 def read_column(path: Path) -> pa.Array:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+import torch
 from torch import nn
 
 from cove_dist.config import RunConfig
@@ -19,6 +20,7 @@ from data_pipeline.schema import Schema
 
 if TYPE_CHECKING:
     from cove_dist.tasks.base import EpochHook, TaskModel
+    from cove_dist.tasks.inference import Inference
     from data_pipeline.streaming.loader import StreamLoader
 
 Evaluator = Callable[[nn.Module], dict[str, float]]  # of one split; a collective call
@@ -39,7 +41,7 @@ class Task(ABC, Generic[C]):
         by_frequency: Whether metrics are computed for groups of ids by frequency as well.
         classifies_codes: Whether ``quantizer.omega_c`` applies.
         saves_predictions: Whether an evaluation can write the score of every row.
-        recommends: Whether ``cove recommend`` serves the models of the task.
+        recommends_on_ranks: Whether ``cove recommend`` shares the users of the task's models among ranks.
     """
 
     name: ClassVar[str]
@@ -50,7 +52,7 @@ class Task(ABC, Generic[C]):
     by_frequency: ClassVar[bool] = True
     classifies_codes: ClassVar[bool] = False
     saves_predictions: ClassVar[bool] = False
-    recommends: ClassVar[bool] = False
+    recommends_on_ranks: ClassVar[bool] = False
 
     @abstractmethod
     def build_model(self, config: C, schema: Schema) -> TaskModel:
@@ -65,6 +67,16 @@ class Task(ABC, Generic[C]):
         self, config: C, schema: Schema, split: str, runtime: DistributedContext, groups: Groups
     ) -> Evaluator:
         """Build a pass over a split that returns the metrics; ``groups`` of ids are for tasks ``by_frequency``."""
+
+    @abstractmethod
+    def build_inference(self, config: C, schema: Schema, model: TaskModel, device: torch.device) -> Inference[Any]:
+        """Build the answers of a trained model in one process: scores, recommendations, embeddings and codes.
+
+        Args:
+            config, schema: Of the run.
+            model: Whole, in eval mode.
+            device: Of the model.
+        """
 
     def build_epoch_hook(
         self, config: C, schema: Schema, runtime: DistributedContext, model: TaskModel, loader: StreamLoader

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed.checkpoint as dcp
+from torch import nn
 from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
 from cove_dist.distributed import DistributedContext, barrier, close_group, open_host_group, world
@@ -130,12 +131,28 @@ def load_model(path: Path, trainable: TrainState, model: dict[str, Any]) -> Chec
     Raises:
         CheckpointError: the checkpoint is incomplete or damaged, or holds another model.
     """
+    return load_weights(path, trainable.model, model)
+
+
+def load_weights(path: Path, module: nn.Module, model: dict[str, Any]) -> CheckpointMeta:
+    """Verify a checkpoint and load the weights alone, into a module with or without shards.
+
+    Collective where there is a process group.
+
+    Args:
+        path: The checkpoint.
+        module: A task's model, sharded or whole.
+        model: See `check_same_model`.
+
+    Raises:
+        CheckpointError: The checkpoint is incomplete or damaged, or holds another model.
+    """
     meta = read_meta(path)
     check_same_model(path, meta, model)
     verify(path)
-    state = {"model": trainable.model.state_dict()}
+    state = {"model": module.state_dict()}
     load_state(path, state)
-    trainable.model.load_state_dict(state["model"])
+    module.load_state_dict(state["model"])
     return meta
 
 

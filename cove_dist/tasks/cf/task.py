@@ -14,8 +14,11 @@ from cove_dist.tasks.task import Evaluator, Task
 from data_pipeline.schema import Schema
 
 if TYPE_CHECKING:
+    import torch
+
     from cove_dist.tasks.base import EpochHook, TaskModel
     from cove_dist.tasks.cf.model import CFModel
+    from cove_dist.tasks.inference import Inference
     from data_pipeline.streaming.loader import StreamLoader
 
 
@@ -26,7 +29,7 @@ class CFTask(Task[CFRunConfig]):
     title = "collaborative filtering"
     config = CFRunConfig
     rules = RULES
-    recommends = True
+    recommends_on_ranks = True
 
     def check(self, config: CFRunConfig) -> None:
         """See `Task.check`; category negatives by the quantizer need one of items, with the level."""
@@ -62,6 +65,15 @@ class CFTask(Task[CFRunConfig]):
         from cove_dist.tasks.cf.categories import build_category_renewal
 
         return build_category_renewal(config, schema, runtime, model, loader)
+
+    def build_inference(
+        self, config: CFRunConfig, schema: Schema, model: TaskModel, device: torch.device
+    ) -> Inference[CFModel]:
+        from cove_dist.tasks.cf.inference import CFInference
+        from cove_dist.tasks.cf.model import CFModel
+
+        assert isinstance(model, CFModel)
+        return CFInference(config, schema, model, device)
 
     def build_evaluator(
         self, config: CFRunConfig, schema: Schema, split: str, runtime: DistributedContext, groups: Groups

@@ -92,7 +92,7 @@ class CTRModel(TaskModel):
     objective: CTRObjective
 
     def entity_lookup(self, entity: Entity, schema: Schema) -> EntityLookup:
-        columns, position = [column.name for column in bag_columns(schema)], self.objective.positions[entity]
+        columns, position = [column.name for column in bag_columns(schema)], entity_positions(schema)[entity]
         return EntityLookup(
             columns, position, lambda pooled, rows: self.objective.reader.fields(pooled, rows)[position]
         )

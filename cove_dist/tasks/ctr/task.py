@@ -14,7 +14,11 @@ from cove_dist.tasks.task import Evaluator, Task
 from data_pipeline.schema import Schema
 
 if TYPE_CHECKING:
+    import torch
+
+    from cove_dist.tasks.base import TaskModel
     from cove_dist.tasks.ctr.model import CTRModel
+    from cove_dist.tasks.inference import Inference
     from data_pipeline.streaming.loader import StreamLoader
 
 
@@ -35,6 +39,15 @@ class CTRTask(Task[CTRRunConfig]):
         from cove_dist.tasks.loaders import training_loader
 
         return training_loader(config, schema, runtime)
+
+    def build_inference(
+        self, config: CTRRunConfig, schema: Schema, model: TaskModel, device: torch.device
+    ) -> Inference[CTRModel]:
+        from cove_dist.tasks.ctr.inference import CTRInference
+        from cove_dist.tasks.ctr.model import CTRModel
+
+        assert isinstance(model, CTRModel)
+        return CTRInference(config, schema, model, device)
 
     def build_evaluator(
         self, config: CTRRunConfig, schema: Schema, split: str, runtime: DistributedContext, groups: Groups

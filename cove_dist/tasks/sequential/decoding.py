@@ -49,12 +49,22 @@ def rank_next(
         targets: int64 ``[B]``, the true items.
         depth: up to which position it matters.
     """
-    if model.decoding == "parallel":
-        one = torch.ones(len(targets), 1, dtype=torch.bool, device=targets.device)
-        hidden = _parallel_states(model, catalogue, request, one)[:, 0].float()
-    else:
-        hidden = _state_of_next(model, catalogue, request.items, request.lengths, request.owner)
+    hidden = next_states(model, catalogue, request)
     return catalogue.positions(hidden, targets, depth, request.seen)
+
+
+@torch.no_grad()
+def next_states(model: SequentialModel, catalogue: Catalogue, request: Request) -> torch.Tensor:
+    """Return the states float32 ``[B, d]`` that rank the next item of each list.
+
+    Args:
+        model, catalogue: as of `continue_lists`.
+        request: lists that are to be continued by one item.
+    """
+    if model.decoding == "parallel":
+        one = torch.ones(len(request.lengths), 1, dtype=torch.bool, device=request.lengths.device)
+        return _parallel_states(model, catalogue, request, one)[:, 0].float()
+    return _state_of_next(model, catalogue, request.items, request.lengths, request.owner)
 
 
 @torch.no_grad()

@@ -63,11 +63,22 @@ class Catalogue:
         Raises:
             FloatingPointError: scores that are not finite (on a GPU: at ``finite.compute``).
         """
+        return self.best(hidden, depth, seen)[1]
+
+    def best(
+        self, hidden: torch.Tensor, depth: int, seen: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rank items for each hidden state, as `rank`; return their scores ``[n, depth]`` as well, and the items.
+
+        Scores of a two-stage model are inside the likeliest category; they do not compare with other categories.
+        """
         ranked = torch.full((len(hidden), depth), -1, device=hidden.device)
+        best = hidden.new_full((len(hidden), depth), -torch.inf)
         for rows, items, scores in self._scores(hidden, seen):
             top, at = top_scores(scores, min(depth, len(items)))
+            best[rows, : at.shape[1]] = top
             ranked[rows, : at.shape[1]] = items[at].where(top > -torch.inf, -1)
-        return ranked
+        return best, ranked
 
     def positions(
         self, hidden: torch.Tensor, targets: torch.Tensor, depth: int, seen: torch.Tensor | None = None

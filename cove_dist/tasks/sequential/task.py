@@ -15,6 +15,10 @@ from cove_dist.tasks.task import Evaluator, Task
 from data_pipeline.schema import Schema
 
 if TYPE_CHECKING:
+    import torch
+
+    from cove_dist.tasks.base import TaskModel
+    from cove_dist.tasks.inference import Inference
     from cove_dist.tasks.sequential.model import SequentialRecommender
     from data_pipeline.streaming.loader import StreamLoader
 
@@ -41,6 +45,15 @@ class SequentialTask(Task[SequentialRunConfig]):
         from cove_dist.tasks.sequential.loaders import list_training_loader
 
         return list_training_loader(config, schema, runtime)
+
+    def build_inference(
+        self, config: SequentialRunConfig, schema: Schema, model: TaskModel, device: torch.device
+    ) -> Inference[SequentialRecommender]:
+        from cove_dist.tasks.sequential.inference import SequentialInference
+        from cove_dist.tasks.sequential.model import SequentialRecommender
+
+        assert isinstance(model, SequentialRecommender)
+        return SequentialInference(config, schema, model, device)
 
     def build_evaluator(
         self, config: SequentialRunConfig, schema: Schema, split: str, runtime: DistributedContext, groups: Groups

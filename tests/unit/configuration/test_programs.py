@@ -205,7 +205,7 @@ def test_other_flags_are_refused_in_a_line(
     [
         (evaluate, [], "run: not set: the run folder, as in run=runs/movielens_deepfm"),
         (export, [], "run: not set: the run folder, as in run="),
-        (recommend, [], "run: not set: the run folder, of a model of collaborative filtering, as in run="),
+        (recommend, [], "run: not set: the run folder, as in run="),
         (report, [], "run: not set: the run folder, as in run="),
         (compare, [], "runs: not set: a list of run folders, or a pattern, as in 'runs=runs/*'"),
         (cluster_items, [], "path: not set: the prepared folder, as in path=data/aotm"),

@@ -1,0 +1,287 @@
+"""The Python API: train a run, load it, and ask it in original ids.
+
+Example::
+
+    import cove_dist as cove
+
+    run = cove.train(data="data/mine", model="deepfm", quantizer="cove", output="runs/a")
+    run.metrics, run.evaluate("test")
+    run.score(users=[17, 23], items=[4, 8])
+    run.recommend(users=[17], k=20)
+    run.embeddings("item"), run.codes("item")
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cove_dist.config_files import options
+from cove_dist.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from cove_dist.inference.session import Session
+
+Settings = Mapping[str, Any]
+
+
+def prepare(source: str | Path, output: str | Path, data: str = "custom", settings: Settings | None = None) -> Path:
+    """Prepare a data set for training; see ``cove prepare --help``.
+
+    Args:
+        source: Raw files: a path or a pattern.
+        output: The folder to write.
+        data: The data set; ``custom`` is your own.
+        settings: Further keys, such as ``{"user": "uid", "item": "iid", "label": "clicked"}``.
+
+    Returns:
+        The prepared folder.
+
+    Raises:
+        ConfigError, DataError: A setting or a file is wrong.
+
+    Example:
+        >>> prepare("ratings.csv", "data/mine", settings={"rating": "stars", "threshold": 4, "label": None})
+    """
+    from cove_dist.commands.prepare import prepare_data
+
+    overrides = [f"data={data}", override("source", str(source)), override("output", str(output))]
+    return prepare_data([*overrides, *overrides_of(settings)])
+
+
+def train(
+    data: str | Path,
+    model: str = "deepfm",
+    quantizer: str = "none",
+    output: str | Path | None = None,
+    settings: Settings | None = None,
+    processes: int = 1,
+) -> Run:
+    """Train a model, and return its run; see ``cove train --help``.
+
+    Args:
+        data: A prepared folder, or the name of a data set that is prepared in its usual folder.
+        model, quantizer: Options of these groups.
+        output: The run folder; None names it by data, quantizer, model and seed.
+        settings: Further keys, such as ``{"trainer.epochs": 5, "embeddings.dim": 32}``.
+        processes: Ranks, by torchrun; 1 trains in this process.
+
+    Raises:
+        ConfigError, DataError, TrainingError: A setting or the data are wrong, or training failed.
+    """
+    from cove_dist.config.composition import load_run_config
+    from cove_dist.training import program
+
+    overrides = [*_data(data), f"model={model}", f"quantizer={quantizer}", *overrides_of(settings)]
+    if output is not None:
+        overrides.append(override("output", str(output)))
+    config, _ = load_run_config(overrides)
+    if processes == 1:
+        program.train(overrides)
+    else:
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        command = [sys.executable, *torchrun, "-m", "cove_dist", "train", *overrides]
+        if subprocess.run(command).returncode:
+            raise ConfigError(f"training on {processes} processes failed; its messages are above")
+    return Run(config.output)
+
+
+def load(run: str | Path, checkpoint: Literal["best", "newest"] = "best", device: str = "auto") -> Run:
+    """Load a finished run.
+
+    Args:
+        run: Its folder.
+        checkpoint: ``best``, by the metric of early stopping, or ``newest``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        ConfigError, CheckpointError: There is no such run or checkpoint.
+    """
+    loaded = Run(run, checkpoint, device)
+    loaded.session  # noqa: B018 - a folder that holds no run is refused now
+    return loaded
+
+
+class Run:
+    """A finished run. The model is loaded into this process when it is first asked.
+
+    Args:
+        folder: The run folder.
+        checkpoint: ``best`` or ``newest``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    def __init__(
+        self, folder: str | Path, checkpoint: Literal["best", "newest"] = "best", device: str = "auto"
+    ) -> None:
+        self.folder, self.checkpoint, self.device = Path(folder), checkpoint, device
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, checkpoint={self.checkpoint!r})"
+
+    @cached_property
+    def session(self) -> Session:
+        """What answers: the configuration, the schema of the data, the id tables and the model."""
+        from cove_dist.inference.session import Session
+
+        return Session(self.folder, self.checkpoint, self.device)
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """The metrics of this checkpoint, by split: of training's own validation, and of `evaluate`."""
+        from cove_dist.training.checkpoint_files import read_meta
+
+        found = {"validation": dict(read_meta(self.session.checkpoint).metrics)}
+        for split in ("validation", "test"):
+            path = self.folder / f"metrics_{split}_{self.checkpoint}.json"
+            if path.is_file():
+                found[split] = json.loads(path.read_text())["metrics"]
+        return {split: metrics for split, metrics in found.items() if metrics}
+
+    def evaluate(self, split: Literal["validation", "test"] = "test") -> dict[str, float | None]:
+        """Compute the metrics of a split, and write them into the run folder; None is an undefined metric."""
+        from cove_dist.inference.evaluate import evaluate_run
+
+        words = {"run": str(self.folder), "split": split, "checkpoint": self.checkpoint, "device": self.device}
+        evaluated = evaluate_run(overrides_of(words))
+        assert evaluated is not None, "evaluate: for one process; under torchrun use cove evaluate"
+        return evaluated.metrics
+
+    def score(
+        self,
+        users: Iterable[Any] | None = None,
+        items: Iterable[Any] = (),
+        *,
+        sequences: Sequence[Sequence[Any]] | None = None,
+        columns: Mapping[str, Iterable[Any]] | None = None,
+        unknown: Literal["error", "skip"] = "error",
+    ) -> np.ndarray:
+        """Score pairs of original ids: float32 ``[n]``.
+
+        A click-through rate model gives probabilities; others give the scores that they rank by.
+
+        Args:
+            users: ``[n]``.
+            items: ``[n]``.
+            sequences: Of items, instead of users, for sequential models: the item is scored as the next one.
+            columns: ``[n]`` values of every further column that the model reads.
+            unknown: What to do about ids that training did not see: refuse them, or give them nan.
+
+        Raises:
+            ConfigError: Unknown ids, or columns that are missing.
+        """
+        return self.session.score(users, items, sequences, columns, unknown)
+
+    def predict(
+        self,
+        rows: str | Path | pa.Table,
+        *,
+        user: str | None = None,
+        item: str | None = None,
+        unknown: Literal["error", "skip"] = "error",
+    ) -> pa.Table:
+        """Score the rows of a Parquet or CSV file, or of a table; see ``cove predict --help``.
+
+        Args:
+            rows: With the columns that the model reads, in original ids; others are passed on.
+            user, item: The names of these columns; None: as in the prepared data.
+            unknown: What to do about rows with users or items that training did not see: refuse them or leave them out.
+
+        Returns:
+            The rows, with a column ``score``.
+
+        Raises:
+            ConfigError: A column is missing, or ids are unknown.
+        """
+        from cove_dist.inference.predict import predict_table
+
+        return predict_table(self.session, rows, user=user, item=item, unknown=unknown)
+
+    def recommend(
+        self,
+        users: Iterable[Any] | Literal["all"] | None = None,
+        k: int = 10,
+        *,
+        sequences: Sequence[Sequence[Any]] | None = None,
+        unknown: Literal["error", "skip", "popular"] = "error",
+        history: Literal["remove", "keep"] = "remove",
+        columns: Mapping[str, Any] | None = None,
+    ) -> pa.Table:
+        """List the best k items for users, or the best next items of sequences.
+
+        Args:
+            users: Original ids, or "all": those that training saw.
+            k: Items of each list.
+            sequences: Of original item ids, instead of users, for sequential models.
+            unknown: What to do about ids that training did not see: refuse them, leave them out (the log has their
+                number), or list the most frequent items of training, with null scores.
+            history: Whether to remove items that the user has in any split, or that are in the sequence.
+            columns: A value of every further column that the model reads, the same for all pairs.
+
+        Returns:
+            ``user`` (or ``sequence``, an index), ``rank`` from 1, ``item`` and ``score``.
+
+        Raises:
+            ConfigError: Unknown ids, or the model cannot be asked in this way.
+        """
+        return self.session.recommend(users, k, sequences=sequences, unknown=unknown, history=history, columns=columns)
+
+    def embeddings(self, entity: Literal["user", "item"]) -> pa.Table:
+        """Return ``original_id`` and ``embedding`` of every id that training saw.
+
+        These are the vectors that the model works with: fused with their codes where it quantizes, and propagated over
+        the graph where it does that.
+        """
+        return self.session.embeddings(entity)
+
+    def codes(self, entity: Literal["user", "item"]) -> pa.Table:
+        """Return ``original_id`` and ``code_1 … code_H``, fine to coarse, of every id that training saw."""
+        return self.session.codes(entity)
+
+
+def _data(data: str | Path) -> list[str]:
+    """Return the overrides that name the data.
+
+    Raises:
+        ConfigError: There is neither such a folder nor such a data set.
+    """
+    if (Path(data) / "schema.json").is_file():
+        return ["data=custom", override("data.path", str(data))]
+    if str(data) in options("data"):
+        return [f"data={data}"]
+    raise ConfigError(f"data = {data}: neither a prepared folder nor one of {', '.join(options('data'))}")
+
+
+def overrides_of(settings: Settings | None) -> list[str]:
+    """Return settings as ``key=value``; text is quoted."""
+    return [override(key, value) for key, value in (settings or {}).items()]
+
+
+def override(key: str, value: Any) -> str:
+    """Return one setting as ``key=value``.
+
+    Example:
+        >>> override("trainer.epochs", 5), override("user", "u id"), override("label", None)
+        ('trainer.epochs=5', "user='u id'", 'label=null')
+    """
+    return f"{key}={_text(value)}"
+
+
+def _text(value: Any) -> str:
+    from cove_dist.config.overrides import quoted
+
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_text(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_text, value)) + "]"
+    return quoted(str(value)) if isinstance(value, str | Path) else repr(value)

@@ -1,0 +1,102 @@
+"""Original ids and the encoded ids of a prepared folder.
+
+Shapes: ``n`` ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cove_dist.errors import ConfigError
+from data_pipeline.id_tables import read_original_ids
+from data_pipeline.schema import Categorical
+
+_SHOWN = 5  # unknown ids in a message
+
+
+class IdTable:
+    """The ids of one column.
+
+    Args:
+        folder: The prepared folder.
+        column: The column.
+
+    Attributes:
+        original: ``[num_ids]``, the original id of every encoded id.
+
+    Example:
+        >>> table = IdTable("data/movielens_100k", schema.entity("user"))
+        >>> table.encode([17, "no such user"])
+        array([16, -1])
+    """
+
+    def __init__(self, folder: Path | str, column: Categorical) -> None:
+        self.column = column
+        self.original: pa.Array = read_original_ids(folder, column.table_name)
+
+    def encode(self, values: Iterable[Any] | pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """Return the encoded ids int64 ``[n]`` of original ids; -1 for those that the data do not have.
+
+        Ids are compared as text where their types differ: 17 and "17" are the same id.
+        """
+        wanted = _array(values)
+        if len(wanted) == 0:
+            return np.empty(0, np.int64)
+        if wanted.type == self.original.type:
+            found = pc.index_in(wanted, self.original)
+        else:
+            found = pc.index_in(wanted.cast(pa.string()), self._text)
+        return found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+    def known(self, encoded: np.ndarray) -> np.ndarray:
+        """Tell which encoded ids ``[n]`` training saw: bool ``[n]``."""
+        return (encoded >= 0) & (encoded < self.column.num_seen)
+
+    def require_known(self, encoded: np.ndarray, values: Any, what: str, allowed: str) -> None:
+        """Refuse ids that training did not see.
+
+        Args:
+            encoded: As returned by `encode`.
+            values: The same ids as given.
+            what: The argument or column, for the message.
+            allowed: What else the caller may do about unknown ids.
+
+        Raises:
+            ConfigError: An id is unknown.
+        """
+        unknown = ~self.known(encoded)
+        if unknown.any():
+            first = _array(values).filter(pa.array(unknown))[:_SHOWN].to_pylist()
+            raise ConfigError(
+                f"{what}: {int(unknown.sum())} of {len(encoded)} ids were not in the training split, such as"
+                f" {', '.join(map(repr, first))}; a model knows nothing of them. Allowed: {allowed}"
+            )
+
+    def decode(self, encoded: np.ndarray) -> pa.Array:
+        """Return the original ids of encoded ids ``[n]``."""
+        return self.original.take(pa.array(encoded))
+
+    @cached_property
+    def _text(self) -> pa.Array:
+        return self.original.cast(pa.string())
+
+
+def _array(values: Iterable[Any] | pa.Array | pa.ChunkedArray) -> pa.Array:
+    if isinstance(values, pa.ChunkedArray):
+        return values.combine_chunks()
+    if isinstance(values, pa.Array):
+        return values
+    if isinstance(values, np.ndarray):
+        return pa.array(values)
+    given = list(values)
+    try:
+        return pa.array(given)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # numbers and text
+        return pa.array([None if value is None else str(value) for value in given])

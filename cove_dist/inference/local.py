@@ -1,0 +1,34 @@
+"""A trained model in one process: whole tables, without shards, planner or process group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from cove_dist.config import RunConfig
+from cove_dist.tasks.base import TaskModel
+from cove_dist.tasks.registry import task_of
+from cove_dist.training.build import describe_model
+from cove_dist.training.checkpoint import load_weights
+from data_pipeline.schema import Schema
+
+
+def load_local(config: RunConfig, schema: Schema, checkpoint: Path, device: torch.device) -> TaskModel:
+    """Load a checkpoint of any sharding and number of ranks into this process; the model is in eval mode.
+
+    Raises:
+        CheckpointError: The checkpoint is incomplete or of another model.
+        ConfigError: The configuration does not fit the data.
+    """
+    with torch.random.fork_rng(devices=[]):  # of a session of Python, whose generator is not ours
+        model = task_of(config).build_model(config, schema)
+    model.tables.to_empty(device=device)
+    model.objective.to(device)
+    load_weights(checkpoint, model, describe_model(config, schema))
+    return model.eval()
+
+
+def pick_device(device: str) -> torch.device:
+    """Return the device of ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)

@@ -1,0 +1,28 @@
+"""The items that occur most often in training: what is listed for ids of which a model knows nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.dataset as ds
+
+from data_pipeline.schema import Schema
+from data_pipeline.streaming.vocabulary import item_counts
+
+
+def most_frequent(folder: Path | str, schema: Schema, k: int) -> np.ndarray:
+    """Return the k items with the most rows of training, encoded; of equal counts the lower id.
+
+    Of labelled rows those with label 1 count.
+    """
+    item = schema.entity("item")
+    if item.sequence:
+        counts = item_counts(folder, schema)
+    else:
+        files = [str(Path(folder) / name) for name in schema.splits["train"].files]
+        positive = None if schema.label is None else ds.field(schema.label) == 1
+        counts = np.zeros(item.num_seen, np.int64)
+        for batch in ds.dataset(files).to_batches(columns=[item.name], filter=positive):
+            counts += np.bincount(batch.column(0).to_numpy(), minlength=len(counts))
+    return np.argsort(-counts, kind="stable")[:k]

@@ -1,0 +1,117 @@
+"""Scores of new rows, from files or tables with the columns that training read, in original ids."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
+
+from cove_dist.config import settings
+from cove_dist.config.composition import load_settings
+from cove_dist.errors import ConfigError
+from cove_dist.inference.session import Session
+from cove_dist.types import Text
+from data_pipeline.files import replaced_file
+
+logger = logging.getLogger(__name__)
+
+SCORE = "score"
+_ROWS = 65_536  # of a file at a time
+
+
+@settings
+class PredictConfig:
+    run: Text
+    rows: Text
+    user: Text | None
+    item: Text | None
+    unknown: Literal["error", "skip"]
+    checkpoint: Literal["best", "newest"]
+    device: Literal["auto", "cpu", "cuda"]
+    output: Text | None
+
+
+def predict(overrides: list[str]) -> tuple[Path, int, int]:
+    """Score the rows of a file, a part at a time; the output is complete or absent.
+
+    Returns:
+        The file, the rows written, and the rows left out.
+
+    Raises:
+        ConfigError, CheckpointError: No such run or file, a column is missing, or ids are unknown.
+    """
+    request = load_settings(PredictConfig, "predict", overrides)
+    session = Session(request.run, request.checkpoint, request.device)
+    path = session.folder / "scored.parquet" if request.output is None else Path(request.output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    read = written = 0
+    writer = None
+    with replaced_file(path) as partial:
+        for rows in read_rows(Path(request.rows)):
+            scored = score_rows(session, rows, request.user, request.item, request.unknown)
+            writer = writer or pq.ParquetWriter(partial, scored.schema, compression="zstd")
+            writer.write_table(scored)
+            read, written = read + len(rows), written + len(scored)
+        if writer is None:
+            raise ConfigError(f"rows = {request.rows}: has no rows")
+        writer.close()
+    return path, written, read - written
+
+
+def predict_table(
+    session: Session, rows: str | Path | pa.Table, *, user: str | None, item: str | None, unknown: str
+) -> pa.Table:
+    """Score the rows of a file or of a table; see `cove_dist.api.Run.predict`."""
+    parts = [rows] if isinstance(rows, pa.Table) else read_rows(Path(rows))
+    return pa.concat_tables([score_rows(session, part, user, item, unknown) for part in parts])
+
+
+def score_rows(session: Session, rows: pa.Table, user: str | None, item: str | None, unknown: str) -> pa.Table:
+    """Return the rows with their scores, less those that are left out.
+
+    Raises:
+        ConfigError: A column is missing, is taken, or has unknown ids.
+    """
+    names = {"user": user or session.schema.entity("user").name, "item": item or "item_id"}
+    required = session.inference.required_context()
+    if missing := [name for name in (*names.values(), *required) if name not in rows.column_names]:
+        roles = [f"{role}=COLUMN" for role, name in names.items() if name in missing]
+        hint = f"; name them by {' '.join(roles)}" if roles else ""
+        raise ConfigError(f"rows: no column {', '.join(missing)}; there are {', '.join(rows.column_names)}{hint}")
+    if SCORE in rows.column_names:
+        raise ConfigError(f"rows: there is a column {SCORE} already; rename it")
+    scores = session.score(
+        rows[names["user"]].combine_chunks(),
+        rows[names["item"]].combine_chunks(),
+        columns={name: rows[name].combine_chunks() for name in required},
+        unknown="error" if unknown == "error" else "skip",
+    )
+    known = ~np.isnan(scores)
+    if not known.all():
+        logger.info("Left out %d of %d rows whose user or item is unknown to training", int((~known).sum()), len(rows))
+    return rows.append_column(SCORE, pa.array(scores)).filter(pa.array(known))
+
+
+def read_rows(path: Path) -> Iterator[pa.Table]:
+    """Read a Parquet or CSV file, a part at a time.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(_ROWS):
+                    yield pa.Table.from_batches([batch])
+        else:
+            with csv.open_csv(path) as reader:
+                for batch in reader:
+                    yield pa.Table.from_batches([batch])
+    except (OSError, pa.ArrowException) as error:
+        raise ConfigError(f"rows = {path}: neither Parquet nor CSV with a header line: {error}") from error

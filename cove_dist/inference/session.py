@@ -1,0 +1,230 @@
+"""A finished run that answers in original ids, in one process.
+
+Shapes: ``n`` rows or pairs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from cove_dist.errors import ConfigError
+from cove_dist.inference.checkpoints import find_checkpoint
+from cove_dist.inference.ids import IdTable
+from cove_dist.inference.local import load_local, pick_device
+from cove_dist.inference.popular import most_frequent
+from cove_dist.runs import load_saved_run
+from cove_dist.tasks.inference import NO_CONTEXT, Context, Inference, Lists
+from cove_dist.tasks.registry import task_of
+from data_pipeline.schema import Entity, Schema
+
+logger = logging.getLogger(__name__)
+
+Unknown = Literal["error", "skip", "popular"]
+_USERS = 1024  # lists at a time
+
+
+class Session:
+    """A checkpoint of a run, loaded when it is first needed.
+
+    Args:
+        run: The run folder.
+        checkpoint: ``best`` or ``newest``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        ConfigError, CheckpointError, DataError: There is no such run or checkpoint, or the data are gone.
+    """
+
+    def __init__(self, run: Path | str, checkpoint: Literal["best", "newest"] = "best", device: str = "auto") -> None:
+        self.config, self.folder = load_saved_run(str(run))
+        self.checkpoint = find_checkpoint(self.folder, self.config, checkpoint)
+        self.data = Path(self.config.data.path)
+        self.schema = Schema.load(self.data)
+        self._device = pick_device(device)
+
+    @cached_property
+    def inference(self) -> Inference[Any]:
+        model = load_local(self.config, self.schema, self.checkpoint, self._device)
+        return task_of(self.config).build_inference(self.config, self.schema, model, self._device)
+
+    @cached_property
+    def users(self) -> IdTable:
+        return IdTable(self.data, self.schema.entity("user"))
+
+    @cached_property
+    def items(self) -> IdTable:
+        return IdTable(self.data, self.schema.entity("item"))
+
+    def score(
+        self,
+        users: Iterable[Any] | None,
+        items: Iterable[Any],
+        sequences: Sequence[Sequence[Any]] | None = None,
+        columns: Mapping[str, Iterable[Any]] | None = None,
+        unknown: Literal["error", "skip"] = "error",
+    ) -> np.ndarray:
+        """Score pairs ``[n]``; see `cove_dist.api.Run.score`."""
+        if (users is None) == (sequences is None):
+            raise ConfigError("score: give either users or sequences, and items, as many of them")
+        items = list(items)
+        of_items = self._encoded("items", self.items, items, unknown)
+        known = of_items >= 0
+        if sequences is not None:
+            _same_length("sequences", sequences, items)
+            given = self._sequences(sequences, unknown)
+            known &= np.array([len(each) > 0 for each in given], dtype=bool)
+            rows = np.flatnonzero(known)
+            found = self.inference.score_after([given[row] for row in rows], of_items[known])
+        else:
+            users = list(users or ())
+            _same_length("users", users, items)
+            of_users = self._encoded("users", self.users, users, unknown)
+            known &= of_users >= 0
+            context = self.context(columns or {}, len(items), known)
+            found = self.inference.score(of_users[known], of_items[known], context)
+        scores = np.full(len(items), np.nan, np.float32)
+        scores[known] = found
+        return scores
+
+    def recommend(
+        self,
+        users: Iterable[Any] | Literal["all"] | None = None,
+        k: int = 10,
+        *,
+        sequences: Sequence[Sequence[Any]] | None = None,
+        unknown: Unknown = "error",
+        history: Literal["remove", "keep"] = "remove",
+        columns: Mapping[str, Any] | None = None,
+    ) -> pa.Table:
+        """List items; see `cove_dist.api.Run.recommend`."""
+        if (users is None) == (sequences is None):
+            raise ConfigError("recommend: give either users or sequences")
+        repeat, tables = history == "keep", []
+        if sequences is not None:
+            given = self._sequences(sequences, unknown)
+            keys, known = pa.array(range(len(given))), np.array([len(each) > 0 for each in given], dtype=bool)
+        else:
+            keys = self.users.decode(np.arange(self.users.column.num_seen)) if _is_all(users) else _keys(users)
+            encoded = self._encoded("users", self.users, keys, unknown, "popular")
+            known = encoded >= 0
+            context = self.context({name: [value] for name, value in (columns or {}).items()}, 1, np.ones(1, bool))
+        for rows in np.array_split(np.flatnonzero(known), max(1, -(-int(known.sum()) // _USERS))):
+            if len(rows) == 0:
+                continue
+            if sequences is not None:
+                lists = self.inference.recommend_after([given[row] for row in rows], k, repeat=repeat)
+            else:
+                lists = self.inference.recommend(encoded[rows], k, repeat=repeat, context=context)
+            tables.append(self._table(keys.take(pa.array(rows)), lists, "user" if sequences is None else "sequence"))
+        rest = np.flatnonzero(~known)
+        name = "user" if sequences is None else "sequence"
+        if len(rest) and unknown == "popular":
+            items = np.tile(most_frequent(self.data, self.schema, k), (len(rest), 1))
+            tables.append(self._table(keys.take(pa.array(rest)), Lists(np.full(items.shape, np.nan), items), name))
+        elif len(rest):
+            logger.info("Left out %d of %d %ss unknown to training", len(rest), len(known), name)
+        none = self._table(keys[:0], Lists(np.empty((0, k)), np.empty((0, k), np.int64)), name)
+        return pa.concat_tables([none, *tables])
+
+    def context(self, columns: Mapping[str, Any], rows: int, known: np.ndarray) -> Context:
+        """Encode the further columns of some rows; values that training did not see have the out-of-vocabulary row.
+
+        Raises:
+            ConfigError: A column is missing, has another length, or is not one that the model reads.
+        """
+        required = self.inference.required_context()
+        if unused := [name for name in columns if name not in required]:
+            allowed = ", ".join(required) or "no further columns"
+            raise ConfigError(f"columns: the model does not read {', '.join(unused)}; it reads {allowed}")
+        if missing := [name for name in required if name not in columns]:
+            raise ConfigError(f"columns: the model also reads {', '.join(missing)}; give them")
+        if not required:
+            return NO_CONTEXT
+        categorical = {column.name: column for column in self.schema.categorical}
+        ids, dense = {}, {}
+        for name in required:
+            values = columns[name]
+            if len(values) != rows:
+                raise ConfigError(f"columns: {name} has {len(values)} values, for {rows} rows")
+            if name in categorical:
+                table = IdTable(self.data, categorical[name])
+                encoded = table.encode(values)
+                unseen = ~table.known(encoded)
+                if unseen.any():
+                    logger.info("%s: %d values unknown to training", name, int(unseen.sum()))
+                ids[name] = np.where(unseen, table.column.num_seen, encoded)[known]
+            else:
+                dense[name] = np.asarray(values, dtype=np.float32)[known]
+                if not np.isfinite(dense[name]).all():
+                    raise ConfigError(f"columns: {name}: a value is missing or not finite")
+        return Context(ids, dense)
+
+    def embeddings(self, entity: Entity) -> pa.Table:
+        """Return ``original_id`` and ``embedding``, a list of d float32; see `cove_dist.api.Run.embeddings`."""
+        vectors = self.inference.vectors(entity)
+        values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+        return pa.table({"original_id": self._seen(entity), "embedding": values})
+
+    def codes(self, entity: Entity) -> pa.Table:
+        """Return ``original_id`` and ``code_1 … code_H``; see `cove_dist.api.Run.codes`."""
+        codes = self.inference.codes(entity).astype(np.int32)
+        levels = {f"code_{level}": pa.array(column) for level, column in enumerate(codes.T, start=1)}
+        return pa.table({"original_id": self._seen(entity), **levels})
+
+    def _seen(self, entity: Entity) -> pa.Array:
+        if entity not in ("user", "item"):
+            raise ConfigError(f"entity = {entity!r}: allowed: user, item")
+        table = self.users if entity == "user" else self.items
+        return table.original[: table.column.num_seen]
+
+    def _encoded(self, what: str, table: IdTable, values: Any, unknown: str, *further: str) -> np.ndarray:
+        """Return encoded ids, -1 for those that training did not see, if the policy allows them."""
+        encoded = table.encode(values)
+        if unknown == "error":
+            table.require_known(encoded, values, what, " or ".join(f"unknown={each}" for each in ("skip", *further)))
+        return np.where(table.known(encoded), encoded, -1)
+
+    def _sequences(self, sequences: Sequence[Sequence[Any]], unknown: str) -> list[np.ndarray]:
+        """Return sequences of encoded items; unknown items are left out, if the policy allows them."""
+        lengths = [len(each) for each in sequences]
+        flat = [item for each in sequences for item in each]
+        encoded = self._encoded("sequences", self.items, flat, unknown, "popular")
+        parts = np.split(encoded, np.cumsum(lengths)[:-1])
+        return [part[part >= 0] for part in parts]
+
+    def _table(self, keys: pa.Array, lists: Lists, name: str) -> pa.Table:
+        """Return a row for every listed item; the score of the most frequent items is null."""
+        rows, places = np.nonzero(lists.items >= 0)
+        scores = lists.scores[rows, places].astype(np.float32)
+        return pa.table(
+            {
+                name: keys.take(pa.array(rows)),
+                "rank": pa.array(places + 1, pa.int32()),
+                "item": self.items.decode(lists.items[rows, places]),
+                "score": pa.array(scores, mask=np.isnan(scores)),
+            }
+        )
+
+
+def _is_all(users: Any) -> bool:
+    return isinstance(users, str) and users == "all"
+
+
+def _keys(users: Any) -> pa.Array:
+    if isinstance(users, str):
+        raise ConfigError(f"users = {users!r}: give a list of ids, or 'all'")
+    if isinstance(users, pa.ChunkedArray):
+        return users.combine_chunks()
+    return users if isinstance(users, pa.Array) else pa.array(list(users))
+
+
+def _same_length(what: str, given: Sequence[Any], items: Sequence[Any]) -> None:
+    if len(given) != len(items):
+        raise ConfigError(f"score: {len(given)} {what} and {len(items)} items; give an item for each")

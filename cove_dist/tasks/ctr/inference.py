@@ -1,0 +1,93 @@
+"""What a trained model of click-through rates answers: the probability of a click of single rows.
+
+Shapes: ``n`` rows, ``B`` users, ``F`` id fields, ``D`` dense columns.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import torch
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from cove_dist.embeddings.tables import bag_columns
+from cove_dist.errors import ConfigError
+from cove_dist.evaluation.search import top_scores
+from cove_dist.tasks.ctr.model import CTRModel, Predictions
+from cove_dist.tasks.inference import NO_CONTEXT, Context, Inference, Lists
+from data_pipeline.batch import Batch
+
+
+class CTRInference(Inference[CTRModel]):
+    """Rows are scored as in an evaluation: every column that training read is needed."""
+
+    def required_context(self) -> list[str]:
+        entities = {self.schema.entity("user").name, self.schema.entity("item").name}
+        fields = [column.name for column in bag_columns(self.schema) if column.name not in entities]
+        return [*fields, *(column.name for column in self.schema.dense)]
+
+    @torch.no_grad()
+    def score(self, users: np.ndarray, items: np.ndarray, context: Context = NO_CONTEXT) -> np.ndarray:
+        self._require(context)
+        size = self.config.trainer.evaluation_batch_size
+        starts = range(0, len(users), size)
+        parts = [self._score(slice(start, start + size), users, items, context) for start in starts]
+        return np.concatenate([np.empty(0, np.float32), *parts])
+
+    @torch.no_grad()
+    def recommend(self, users: np.ndarray, k: int, *, repeat: bool, context: Context = NO_CONTEXT) -> Lists:
+        self._require(context)
+        count = self.schema.entity("item").num_seen
+        items = np.arange(count)
+        constant = Context(
+            {name: np.repeat(value, count) for name, value in context.ids.items()},
+            {name: np.repeat(value, count) for name, value in context.dense.items()},
+        )
+        scores = np.stack([self.score(np.full(count, user), items, constant) for user in users])
+        if not repeat:
+            scores[self._pairs(users)] = -np.inf
+        top, at = top_scores(torch.from_numpy(scores), min(k, count))
+        return Lists(top.numpy(), at.where(top > -torch.inf, -1).numpy())
+
+    def _require(self, context: Context) -> None:
+        missing = [name for name in self.required_context() if name not in {*context.ids, *context.dense}]
+        if missing:
+            raise ConfigError(f"context: the model also reads {', '.join(missing)}; give a value of each")
+
+    def _score(self, rows: slice, users: np.ndarray, items: np.ndarray, context: Context) -> np.ndarray:
+        users, items = users[rows], items[rows]
+        columns = bag_columns(self.schema)
+        by_role = {"user": users, "item": items}
+        ids = [by_role[c.role] if c.role in by_role else context.ids[c.name][rows] for c in columns]
+        dense = [(context.dense[c.name][rows] - c.mean) / c.std for c in self.schema.dense]
+        of_rows = [torch.from_numpy(np.ascontiguousarray(each, np.int64)) for each in (*ids, users, items)]
+        values = torch.cat([each.clamp(max=c.num_seen) for each, c in zip(of_rows, columns, strict=False)])
+        batch = Batch(
+            ids=KeyedJaggedTensor(
+                [c.name for c in columns], values, lengths=torch.ones(len(values), dtype=torch.int64)
+            ),
+            dense=torch.from_numpy(np.stack(dense, 1).astype(np.float32)) if dense else torch.empty(len(users), 0),
+            labels=torch.zeros(len(users)),
+            users=of_rows[-2],
+            items=of_rows[-1],
+            weight=torch.ones(()),
+        )
+        output = self.model(batch.to(self.device))[1]
+        assert isinstance(output, Predictions)
+        return torch.sigmoid(output.logits.double()).float().cpu().numpy()
+
+    def _pairs(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the indices into ``users`` and the items of all rows of these users, in any split."""
+        user, item = self.schema.entity("user"), self.schema.entity("item")
+        folder = Path(self.config.data.path)
+        files = [str(folder / name) for split in self.schema.splits.values() for name in split.files]
+        wanted = ds.field(user.name).isin(pa.array(users))
+        rows = ds.dataset(files).to_table(columns=[user.name, item.name], filter=wanted)
+        order = np.argsort(users)
+        indices = order[np.searchsorted(users, rows[user.name].to_numpy(), sorter=order)]
+        items = rows[item.name].to_numpy()
+        seen = items < item.num_seen
+        return indices[seen], items[seen]

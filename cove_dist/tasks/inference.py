@@ -1,0 +1,132 @@
+"""What a trained model answers about encoded ids, in one process. Every task has its own answers.
+
+Shapes: ``n`` rows, ``B`` users or sequences, ``k`` items of a list, ``d`` width of a vector, ``H`` levels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+
+from cove_dist.config import RunConfig
+from cove_dist.embeddings.lookup import single_ids
+from cove_dist.errors import ConfigError
+from cove_dist.quantization.quantizer import QuantizerOutput
+from cove_dist.tasks.base import TaskModel
+from data_pipeline.schema import Entity, Schema
+
+M = TypeVar("M", bound=TaskModel)
+
+AT_ONCE = 65_536  # ids of a look-up
+
+
+class Lists(NamedTuple):
+    """The best items of each user or sequence, best first.
+
+    Attributes:
+        scores: ``[B, k]``, -inf where fewer than k items are left.
+        items: int64 ``[B, k]``, encoded; -1 where fewer are left.
+    """
+
+    scores: np.ndarray
+    items: np.ndarray
+
+
+@dataclass(frozen=True)
+class Context:
+    """The columns of rows beside user and item.
+
+    Attributes:
+        ids: int64 ``[n]`` by categorical column: rows of its table.
+        dense: float32 ``[n]`` by dense column, as in the raw data.
+    """
+
+    ids: Mapping[str, np.ndarray]
+    dense: Mapping[str, np.ndarray]
+
+
+NO_CONTEXT = Context({}, {})
+
+
+class Inference(ABC, Generic[M]):
+    """The answers of one model.
+
+    Args:
+        config, schema: Of the run.
+        model: Whole, in eval mode.
+        device: Of the model.
+    """
+
+    def __init__(self, config: RunConfig, schema: Schema, model: M, device: torch.device) -> None:
+        self.config, self.schema, self.model, self.device = config, schema, model, device
+
+    @abstractmethod
+    def score(self, users: np.ndarray, items: np.ndarray, context: Context = NO_CONTEXT) -> np.ndarray:
+        """Score pairs of table rows of users and items, int64 ``[n]`` each: float32 ``[n]``."""
+
+    @abstractmethod
+    def recommend(self, users: np.ndarray, k: int, *, repeat: bool, context: Context = NO_CONTEXT) -> Lists:
+        """List the best items for users whom training saw.
+
+        Args:
+            users: int64 ``[B]``, encoded.
+            k: Items of each.
+            repeat: Whether items that a user has may be listed.
+            context: One row, the same for every pair.
+        """
+
+    def recommend_after(self, sequences: Sequence[np.ndarray], k: int, *, repeat: bool) -> Lists:
+        """List the best next items of sequences of table rows.
+
+        Raises:
+            ConfigError: The model does not read sequences.
+        """
+        raise ConfigError(f"sequences: {self.config.model.name} does not read sequences of items; give users")
+
+    def score_after(self, sequences: Sequence[np.ndarray], items: np.ndarray) -> np.ndarray:
+        """Score an item int64 ``[n]`` as the next of each sequence: float32 ``[n]``.
+
+        Raises:
+            ConfigError: The model does not read sequences.
+        """
+        raise ConfigError(f"sequences: {self.config.model.name} does not read sequences of items; give users")
+
+    def required_context(self) -> list[str]:
+        """Return the columns that `score` needs in its context."""
+        return []
+
+    @torch.no_grad()
+    def vectors(self, entity: Entity) -> np.ndarray:
+        """Return the vectors of all ids that training saw, fused with their codes: ``[num_seen, d]``."""
+        return (
+            torch.cat([quantized.fused if quantized else raw for raw, quantized in self._parts(entity)]).cpu().numpy()
+        )
+
+    @torch.no_grad()
+    def codes(self, entity: Entity) -> np.ndarray:
+        """Return the codes of all ids that training saw: int64 ``[num_seen, H]``, level 1, the finest, first.
+
+        Raises:
+            ConfigError: The model has no quantizer of the entity.
+        """
+        quantizers = self.model.objective.quantizers
+        if entity not in quantizers:
+            having = ", ".join(quantizers) or "none; train a run with quantizer=cove"
+            raise ConfigError(f"codes of {entity}s: the run has no quantizer of {entity}s; it has: {having}")
+        return (
+            torch.cat([quantized.codes for _, quantized in self._parts(entity) if quantized is not None]).cpu().numpy()
+        )
+
+    def _parts(self, entity: Entity) -> Iterator[tuple[torch.Tensor, QuantizerOutput | None]]:
+        """Yield the looked-up vectors of the ids in order, a part at a time, and what the quantizer makes of them."""
+        quantizer = dict(self.model.objective.quantizers.items()).get(entity)
+        columns, position, vectors = self.model.entity_lookup(entity, self.schema)
+        for ids in torch.arange(self.schema.entity(entity).num_seen, device=self.device).split(AT_ONCE):
+            looked_up = self.model.tables(single_ids(columns, columns[position], ids, len(ids)))
+            raw = vectors(looked_up, len(ids))
+            yield raw, None if quantizer is None else quantizer(raw)

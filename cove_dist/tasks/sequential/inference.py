@@ -1,0 +1,147 @@
+"""What a trained sequential model answers: the next items of a sequence, given or a user's.
+
+Shapes: ``B`` sequences, ``n`` rows, ``k`` items of a list, ``d`` embedding dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import torch
+
+from cove_dist.errors import ConfigError
+from cove_dist.tasks.inference import NO_CONTEXT, Context, Inference, Lists
+from cove_dist.tasks.sequential.build import halves_of
+from cove_dist.tasks.sequential.catalogue import item_catalogue, owner_table
+from cove_dist.tasks.sequential.decoding import Request, next_states
+from cove_dist.tasks.sequential.model import SequentialRecommender
+from cove_dist.tasks.sequential.ranking import Catalogue
+from data_pipeline.schema import INPUT, OWNER, SPLITS, TARGET, Entity
+
+
+class SequentialInference(Inference[SequentialRecommender]):
+    """The sequence of a user is the newest that the data have: its input, then its target."""
+
+    @cached_property
+    def _catalogue(self) -> Catalogue:
+        return item_catalogue(self.model, self.schema, self.device)
+
+    @cached_property
+    def _owners(self) -> torch.Tensor | None:
+        return owner_table(self.model, self.schema, self.device)
+
+    def score(self, users: np.ndarray, items: np.ndarray, context: Context = NO_CONTEXT) -> np.ndarray:
+        return self._score(*self._of_users(users), items)
+
+    def recommend(self, users: np.ndarray, k: int, *, repeat: bool, context: Context = NO_CONTEXT) -> Lists:
+        return self._recommend(*self._of_users(users), k, repeat)
+
+    def recommend_after(self, sequences: Sequence[np.ndarray], k: int, *, repeat: bool) -> Lists:
+        return self._recommend(sequences, None, k, repeat)
+
+    def score_after(self, sequences: Sequence[np.ndarray], items: np.ndarray) -> np.ndarray:
+        return self._score(sequences, None, items)
+
+    def vectors(self, entity: Entity) -> np.ndarray:
+        """Return what hidden states are scored against; there are vectors of items alone.
+
+        Raises:
+            ConfigError: The entity is the user.
+        """
+        self._items_alone(entity)
+        return self._catalogue.scored.cpu().numpy()
+
+    def codes(self, entity: Entity) -> np.ndarray:
+        self._items_alone(entity)
+        return super().codes(entity)
+
+    def _items_alone(self, entity: Entity) -> None:
+        if entity != "item":
+            raise ConfigError(f"entity = {entity}: sequential models have embeddings of items alone; allowed: item")
+
+    @torch.no_grad()
+    def _recommend(self, sequences: Sequence[np.ndarray], owners: np.ndarray | None, k: int, repeat: bool) -> Lists:
+        scores, items = [np.empty((0, k), np.float32)], [np.empty((0, k), np.int64)]
+        for rows in self._batches(len(sequences)):
+            request = self._request(sequences[rows], None if owners is None else owners[rows], repeat)
+            hidden = next_states(self.model.objective.model, self._catalogue, request)
+            best, listed = self._catalogue.best(hidden, k, request.seen)
+            scores.append(best.cpu().numpy())
+            items.append(listed.cpu().numpy())
+        self._catalogue.finite.compute()
+        return Lists(np.concatenate(scores), np.concatenate(items))
+
+    @torch.no_grad()
+    def _score(self, sequences: Sequence[np.ndarray], owners: np.ndarray | None, items: np.ndarray) -> np.ndarray:
+        if self._catalogue.two_stage is not None:
+            raise ConfigError("score: a two-stage model ranks items inside the likeliest category only; use recommend")
+        found = [np.empty(0, np.float32)]
+        for rows in self._batches(len(sequences)):
+            request = self._request(sequences[rows], None if owners is None else owners[rows], repeat=True)
+            hidden = next_states(self.model.objective.model, self._catalogue, request)
+            wanted = torch.from_numpy(items[rows]).to(self.device)
+            scores = (hidden * self._catalogue.scored[wanted]).sum(dim=1)
+            bias = self._catalogue.bias
+            found.append((scores if bias is None else scores + bias[wanted]).cpu().numpy())
+        return np.concatenate(found)
+
+    def _batches(self, count: int) -> list[slice]:
+        size = self.config.trainer.evaluation_batch_size
+        return [slice(start, start + size) for start in range(0, count, size)]
+
+    def _request(self, sequences: Sequence[np.ndarray], owners: np.ndarray | None, repeat: bool) -> Request:
+        """Pad the last items of sequences, as many as the model was trained to read."""
+        if not all(map(len, sequences)):
+            raise ConfigError("sequences: one of them is empty; a model continues sequences of one item or more")
+        longest = halves_of(self.schema)[0].max_length
+        cut = [np.asarray(each[-longest:], np.int64) for each in sequences]
+        lengths = np.array([len(each) for each in cut])
+        items = np.zeros((len(cut), int(lengths.max(initial=1))), np.int64)
+        present = np.arange(items.shape[1]) < lengths[:, None]
+        items[present] = np.concatenate(cut)
+        device = self.device
+        of_lengths = torch.from_numpy(lengths).to(device)
+        owner = None
+        if owners is not None and self._owners is not None:
+            owner = self._owners[torch.from_numpy(owners).to(device)]
+        seen = None if repeat else _padded(sequences).to(device)
+        return Request(torch.from_numpy(items).to(device), of_lengths, torch.ones_like(of_lengths), owner, seen)
+
+    def _of_users(self, users: np.ndarray) -> tuple[list[np.ndarray], np.ndarray | None]:
+        """Return the sequences of users, and the table rows of their owners where the model reads these.
+
+        Raises:
+            ConfigError: The data have no sequence of a user.
+        """
+        user, item = self.schema.entity("user").name, self.schema.entity("item")
+        owners = self.model.objective.uses_owner
+        found: dict[int, tuple[np.ndarray, int]] = {}
+        for split in (name for name in SPLITS if self.schema.has_split(name)):  # the later split has the newer items
+            files = [str(Path(self.config.data.path) / name) for name in self.schema.splits[split].files]
+            columns = [user, INPUT, TARGET, *([OWNER] if owners else [])]
+            wanted = ds.field(user).isin(pa.array(users))
+            rows = ds.dataset(files).to_table(columns=columns, filter=wanted).to_pydict()
+            for row, who in enumerate(rows[user]):
+                items = np.minimum([*rows[INPUT][row], *rows[TARGET][row]], item.num_seen)
+                found[who] = items, rows[OWNER][row] if owners else 0
+        missing = [who for who in users.tolist() if who not in found]
+        if missing:
+            raise ConfigError(f"users: the data have no sequence of {len(missing)} of them; give sequences")
+        sequences = [found[who][0] for who in users.tolist()]
+        if not owners:
+            return sequences, None
+        [column] = [column for column in self.schema.categorical if column.name == OWNER]
+        return sequences, np.minimum([found[who][1] for who in users.tolist()], column.num_seen)
+
+
+def _padded(sequences: Sequence[np.ndarray]) -> torch.Tensor:
+    """Return int64 ``[B, longest]``, -1 behind the last item of each."""
+    lengths = np.array([len(each) for each in sequences])
+    padded = np.full((len(sequences), int(lengths.max(initial=0))), -1, np.int64)
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate(sequences)
+    return torch.from_numpy(padded)
