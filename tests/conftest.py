@@ -14,6 +14,7 @@ import torch.distributed as dist
 from data_pipeline.datasets.playlists import Playlists
 from data_pipeline.datasets.synthetic import Synthetic
 from data_pipeline.preparation.prepare import prepare
+from tests.composing import remember_compositions
 from tests.unit.data.playlist_files import raw_playlists, write_release
 
 if not torch.cuda.is_available():  # before anything imports Triton: without a GPU, its interpreter runs the kernels
@@ -33,6 +34,13 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compositions() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        remember_compositions(patch)
+        yield
 
 
 @pytest.fixture(autouse=True)

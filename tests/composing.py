@@ -1,0 +1,55 @@
+"""Compositions for tests: the shipped YAML files are read and merged once per process, which Hydra does every time."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
+from omegaconf import DictConfig
+
+from cove_dist.config.composition import config_folder
+
+_read = ConfigRepository.load_config
+_merge = ConfigLoaderImpl._compose_config_from_defaults_list
+
+
+def remember_compositions(patch: pytest.MonkeyPatch) -> None:
+    """Keep what is read from ``configs/``, and what is merged for each choice of groups; overrides are applied as ever.
+
+    Only where nothing but the shipped folder is searched: files that a test writes may change.
+    """
+    read: dict[str, Any] = {}
+    merged: dict[str, bytes] = {}
+    changes = False  # whether the reader changes what it reads
+
+    def load_config(repository: ConfigRepository, config_path: str) -> Any:
+        if not _of_shipped_files(repository):
+            return _read(repository, config_path)
+        if config_path not in read:
+            read[config_path] = _read(repository, config_path)
+        return copy.deepcopy(read[config_path]) if changes else read[config_path]
+
+    def merge(loader: ConfigLoaderImpl, defaults: list[Any], repo: CachingConfigRepository) -> DictConfig:
+        nonlocal changes
+        if not _of_shipped_files(repo):
+            return _merge(loader, defaults, repo)
+        choice = repr(defaults)
+        if choice not in merged:
+            repo.cache.clear()
+            changes = True
+            try:
+                merged[choice] = pickle.dumps(_merge(loader, defaults, repo))
+            finally:
+                changes = False
+        return pickle.loads(merged[choice])
+
+    patch.setattr(ConfigRepository, "load_config", load_config)
+    patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merge)
+
+
+def _of_shipped_files(repository: Any) -> bool:
+    return [source.path for source in repository.get_sources() if source.scheme() == "file"] == [str(config_folder())]
