@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,11 @@ from tests.checkpoints import write_checkpoint
 from tests.configurations import COVE, ROW_WISE, small_run
 from tests.distributed.ranks import run_ranks
 from tests.end_to_end.programs import ROOT
+from tests.warm import executable
 
 
 def torchrun(kill_at: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1"]
+    command = [executable(), "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1"]
     return subprocess.run(
         [*command, str(ROOT / "tests" / "end_to_end" / "killed_train.py"), *arguments],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "KILL_AT": str(kill_at)},

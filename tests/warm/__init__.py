@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = (
     "torch.distributed.run", "torch.utils.tensorboard", "cove_dist.training.program",
-    *(f"launch.{path.stem}" for path in sorted((ROOT / "launch").glob("[a-z]*.py"))),
+    *(f"cove_dist.commands.{path.stem}" for path in sorted((ROOT / "cove_dist" / "commands").glob("[a-z]*.py"))),
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from cove_dist import cli
 from cove_dist.config.composition import compose_yaml, keys
 from cove_dist.config_files import OWN_FOLDERS, config_folder
 from tests.configurations import small_run
+from tests.warm import executable
 
 Main = Callable[[list[str]], None]
 
@@ -162,7 +163,7 @@ def test_a_model_of_ones_own_outside_the_package(prepared: Path, tmp_path: Path)
         ["train", "--config-dir=groups", "model=mine", "allow_targets=[mine_head]", *settings],
         ["evaluate", "run=run", "device=cpu", "allow_targets=mine_head"],
     ):
-        subprocess.run([sys.executable, "-m", "cove_dist", *arguments], check=True, cwd=tmp_path)
+        subprocess.run([executable(), "-m", "cove_dist", *arguments], check=True, cwd=tmp_path)
     assert json.loads((tmp_path / "run" / "metrics_test_best.json").read_text())["metrics"]["auc"] is not None
 
 
