@@ -40,7 +40,6 @@ from cove_dist.training.build import build, describe_model
 from cove_dist.training.checkpoint import load_model
 from cove_dist.training.folders import replaced_folder
 from cove_dist.types import PositiveInt, Text
-from data_pipeline.files import replaced_folder as replaced_local_folder
 from data_pipeline.history import History
 from data_pipeline.id_tables import read_original_ids
 from data_pipeline.json_files import write_json
@@ -127,7 +126,7 @@ def recommend_alone(request: RecommendConfig, users: Users, folder: Path) -> Non
         asked, request.k, unknown=request.unknown, history=request.history, columns=request.columns
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with replaced_local_folder(folder) as part:
+    with process_group(request.device) as alone, replaced_folder(folder, alone) as part:
         pq.write_table(table, part / "part-00000.parquet", compression="zstd")
         write_json(part / ABOUT_FILE, about(request, session.checkpoint, users))
 
