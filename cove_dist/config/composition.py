@@ -131,9 +131,9 @@ def check_run_config(composed: DictConfig) -> RunConfig:
     values["data"] = {f.name: values["data"][f.name] for f in fields(DataConfig) if f.name in values["data"]}
     spec = ModelSpec.resolve(values["model"])
     task = TASKS[task_of_class(spec.kind)]
-    for former, name in task.renamed.items():
-        if former in values:
-            values[name] = values.pop(former)
+    for each in TASKS.values():  # sections of other tasks are left out under their names of now
+        for former in values.keys() & each.renamed.keys():
+            values[each.renamed[former]] = values.pop(former)
     config = check(task.config, without_foreign_keys(values, task.name) | {"model": spec})
     task.check(config)
     return config
