@@ -17,3 +17,7 @@ class TrainingError(UserError):
 
 class LostRankError(UserError):
     """Another rank did not take part in a collective in time."""
+
+
+class DiskFullError(UserError):
+    """A file of a run could not be written: its disk is full."""

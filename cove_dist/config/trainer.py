@@ -24,6 +24,7 @@ MAY_CHANGE = (
     "trainer.check_replicas_every",
     "trainer.checkpoint.*",
     "trainer.timeout_seconds",
+    "trainer.on_disk_full",
     "trainer.device",
     "trainer.workers",
     "trainer.evaluation_batch_size",
@@ -86,6 +87,7 @@ class TrainerConfig:
     checkpoint: CheckpointConfig
     debug: bool
     timeout_seconds: PositiveFloat = 600  # default for configs saved before this key existed
+    on_disk_full: Literal["stop", "warn"] = "stop"  # likewise
 
     def __post_init__(self) -> None:
         if self.optimizer.name not in ("adam", "adagrad", "sgd"):

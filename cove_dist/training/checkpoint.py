@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from concurrent.futures import Future, ThreadPoolExecutor
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from torch import nn
 from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
 from cove_dist.distributed import DistributedContext, barrier, close_group, open_host_group, world
-from cove_dist.errors import CheckpointError
+from cove_dist.errors import CheckpointError, DiskFullError
 from cove_dist.training.build import TrainState
 from cove_dist.training.checkpoint_files import PARTIAL, CheckpointFolder, CheckpointMeta, read_meta, step_name
 from cove_dist.training.checkpoint_storage import CheckpointStorageWriter, load_state
+from cove_dist.training.full_disk import FullDiskPolicy, describe, is_full
 from cove_dist.training.manifest import verify
 from cove_dist.training.rank_state import decode, encode, random_state, rank_file, set_random_state
 
@@ -31,12 +33,21 @@ class CheckpointWriter:
         runtime: of this rank.
         keep, metric: see `CheckpointFolder.prune`.
         step: at which the run goes on; later checkpoints and damaged ones are set aside.
+        policy: for a full disk; the checkpoints before stay in any case.
     """
 
     def __init__(
-        self, folder: CheckpointFolder, runtime: DistributedContext, keep: int, metric: str, step: int = 0
+        self,
+        folder: CheckpointFolder,
+        runtime: DistributedContext,
+        keep: int,
+        metric: str,
+        step: int = 0,
+        policy: FullDiskPolicy | None = None,
     ) -> None:
         self.files = folder
+        self._policy = policy or FullDiskPolicy()
+        self._failed: BaseException | None = None  # why the last save is not complete
         self.runtime = runtime
         self.retention = (keep, metric)
         self._group = open_host_group()
@@ -57,6 +68,7 @@ class CheckpointWriter:
             meta: the same on every rank.
         """
         self.wait()
+        self._failed = None
         path = self.files.folder / step_name(meta.step)
         partial = path.with_name(path.name + PARTIAL)
         state = encode({"state": rank_state, "random": random_state(self.runtime.device)})
@@ -69,7 +81,15 @@ class CheckpointWriter:
         self._pending = self._executor.submit(self._finish, written, partial, path)
 
     def _finish(self, written: Any, partial: Path, path: Path) -> None:
-        written.result()  # on rank 0 it returns after all ranks have written
+        try:
+            written.result()  # on rank 0 it returns after all ranks have written
+        except (Exception, dcp.CheckpointException) as error:  # the latter is none of the former
+            full = is_full(error, partial)
+            if self.runtime.is_main:
+                shutil.rmtree(partial, ignore_errors=True)
+            if full:
+                raise DiskFullError(str(partial)) from error
+            raise CheckpointError(f"{path}: could not be saved: {str(error).splitlines()[-1]}") from error
         if not self.runtime.is_main:
             return
         if path.exists():
@@ -77,17 +97,39 @@ class CheckpointWriter:
         partial.rename(path)
         self.files.prune(*self.retention)
 
+    def poll(self) -> None:
+        """Find out without waiting whether the save under way failed.
+
+        Raises:
+            DiskFullError: the disk is full, and the run chose to stop.
+            CheckpointError: it failed for another reason.
+        """
+        if self._pending is not None and self._pending.done() and self._failed is None:
+            self._failed = self._pending.exception()
+            if isinstance(self._failed, DiskFullError):
+                self._policy.handle(self.files.folder, "training goes on without this checkpoint", self._failed)
+            elif self._failed is not None:
+                raise self._failed
+
     def wait(self) -> None:
-        """Until the save under way is complete on all ranks; raises what it raised."""
+        """Until the save under way has ended on all ranks; raises as `poll`."""
         if self._pending is not None:
-            self._pending.result()
+            wait([self._pending])
+            self.poll()
             self._pending = None
             barrier(self._group)
 
     def close(self) -> None:
+        """Wait for the last save.
+
+        Raises:
+            DiskFullError: the last save is not complete.
+        """
         self.wait()
         self._executor.shutdown()
         close_group(self._group)
+        if self._failed is not None:
+            raise DiskFullError(f"{describe(self.files.folder)}: the last checkpoint is missing") from self._failed
 
 
 def newest_sound(files: CheckpointFolder) -> Path | None:

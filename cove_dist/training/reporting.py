@@ -13,9 +13,9 @@ from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
 from cove_dist.console import console
-from cove_dist.runs import LOG_FILE, read_records
-from data_pipeline.files import replaced_file
-from data_pipeline.json_files import to_json
+from cove_dist.runs import LOG_FILE
+from cove_dist.training.full_disk import FullDiskPolicy
+from cove_dist.training.record_log import RecordLog, drop_records_after
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +31,25 @@ class Reporter:
         first_step: steps already done; records after it, left by a run that was killed, are dropped.
         total_steps: of the whole run, for the bar.
         epochs: of the whole run.
+        policy: for a full disk.
     """
 
-    def __init__(self, folder: Path | None, visible: bool, first_step: int, total_steps: int, epochs: int) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        visible: bool,
+        first_step: int,
+        total_steps: int,
+        epochs: int,
+        policy: FullDiskPolicy | None = None,
+    ) -> None:
         self._epochs = epochs
-        self._file = None
-        self._board = None
+        self._policy = policy or FullDiskPolicy()
+        self._log: RecordLog | None = None
+        self._board: SummaryWriter | None = None
         if folder is not None:
             drop_records_after(folder / LOG_FILE, first_step)
-            self._file = (folder / LOG_FILE).open("a", buffering=1)
+            self._log = RecordLog(folder / LOG_FILE, self._policy)
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
         self._visible = visible
         self._progress: StepProgress | None = None
@@ -64,11 +74,9 @@ class Reporter:
             metrics: by name.
             shown: further values for the progress line, such as the best validation metric.
         """
-        if self._file is not None:
-            self._file.write(to_json({"kind": kind, "step": step, "epoch": epoch, **metrics}) + "\n")
-        if self._board is not None:
-            for name, value in metrics.items():
-                self._board.add_scalar(board_tag(kind, name), value, step)
+        if self._log is not None:
+            self._log.add({"kind": kind, "step": step, "epoch": epoch, **metrics})
+        self._draw(kind, step, metrics)
         if not self._visible:
             return
         current = min(epoch + 1, self._epochs) if kind == "train" else epoch
@@ -81,10 +89,20 @@ class Reporter:
     def close(self) -> None:
         if self._progress is not None:
             self._progress.stop()
-        if self._file is not None:
-            self._file.close()
+        if self._log is not None:
+            self._log.close()
         if self._board is not None:
-            self._board.close()
+            with self._policy.guarding(Path(self._board.log_dir), "TensorBoard lacks the last metrics"):
+                self._board.close()
+
+    def _draw(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Add metrics to TensorBoard, until its disk is full."""
+        board, self._board = self._board, None
+        if board is not None:
+            with self._policy.guarding(Path(board.log_dir), "no more metrics for TensorBoard; log.jsonl has them"):
+                for name, value in metrics.items():
+                    board.add_scalar(board_tag(kind, name), value, step)
+                self._board = board
 
 
 class StepProgress(Progress):
@@ -129,16 +147,6 @@ def board_tag(kind: str, name: str) -> str:
         "gradient_norm": "gradients",
     }
     return f"{groups.get(name, 'loss')}/{name}"
-
-
-def drop_records_after(path: Path, step: int) -> None:
-    """Keep the records up to ``step``: a run resumed there will write the others again."""
-    text = path.read_bytes() if path.is_file() else b""
-    if text and not text.endswith(b"\n"):
-        logger.warning("%s: dropping its last line, which is incomplete", path)
-    kept = [record for record in read_records(path) if record["step"] <= step]
-    with replaced_file(path) as file:
-        file.write_text("".join(to_json(record) + "\n" for record in kept))
 
 
 def _short(value: float) -> str:

@@ -26,6 +26,7 @@ from cove_dist.training.checkpoint_files import CheckpointFolder, CheckpointMeta
 from cove_dist.training.codebooks import Codebooks
 from cove_dist.training.debug import show_shapes_once
 from cove_dist.training.finite import LossCheck, check_state
+from cove_dist.training.full_disk import FullDiskPolicy
 from cove_dist.training.metrics import IntervalMetrics
 from cove_dist.training.optimization import gradient_norm, learning_rates, replicated_state
 from cove_dist.training.progress import Progress
@@ -130,8 +131,8 @@ class Trainer:
             except TrainingError:  # of all ranks together: a save that is not complete yet is still of a sound state
                 self._stop_writing()
                 raise
-            self._stop_writing()
             self.stopped_by = self.agreement.close() or self.stopped_by
+            self._stop_writing()
         return self.position
 
     def _describe_start(self) -> None:
@@ -157,14 +158,14 @@ class Trainer:
 
     def _start_writing(self, folder: Path | None) -> None:
         """Set up what writes to the folder; records and partial checkpoints after the current step are dropped."""
-        settings, stopping = self.config.trainer.checkpoint, self.config.trainer.early_stopping
-        self.writer = None
+        settings, step, main = self.config.trainer, self.position.step, self.runtime.is_main
+        policy, self.writer = FullDiskPolicy(settings.on_disk_full), None
         if folder is not None:
-            files = CheckpointFolder(folder / CHECKPOINTS)
-            self.writer = CheckpointWriter(files, self.runtime, settings.keep, stopping.metric, self.position.step)
-        main, self._reported = self.runtime.is_main, self.position.step
-        epochs = self.config.trainer.epochs
-        self.reporter = Reporter(folder if main else None, main, self.position.step, self._total_steps(), epochs)
+            files, keep = CheckpointFolder(folder / CHECKPOINTS), settings.checkpoint.keep
+            self.writer = CheckpointWriter(files, self.runtime, keep, settings.early_stopping.metric, step, policy)
+        self._reported = step
+        shown = folder if main else None
+        self.reporter = Reporter(shown, main, step, self._total_steps(), settings.epochs, policy)
 
     def _stop_writing(self) -> None:
         if self.writer is not None:
@@ -192,6 +193,8 @@ class Trainer:
             self._report()
         if self.runtime.world_size > 1 and step % settings.check_replicas_every == 0:
             check_replicas(replicated_state(self.trainable.model))
+        if self.writer is not None:
+            self.writer.poll()
         self._save_within_epoch(batches, self.agreement.after_step(step))
 
     def _save_within_epoch(self, batches: EpochIterator, agreed: Decision) -> None:
