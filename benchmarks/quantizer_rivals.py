@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch.nn import functional
 
 from cove_dist.quantization import CascadedQuantizer
-from cove_dist.quantization.search import BACKENDS, nearest_code
+from cove_dist.quantization.search import Search, nearest_code
 
 DIM = 64
 ALPHA = BETA = 1.0  # as in Table 5 of the paper; vector-quantize-pytorch has no other beta
@@ -185,7 +185,7 @@ SEARCHES = {
     f"search_{backend}": Contestant(
         f"{backend}, search alone", partial(build_search, backend=backend), "faiss" if backend == "faiss" else None
     )
-    for backend in BACKENDS
+    for backend in get_args(Search)[1:]
     if not backend.startswith("triton")  # takes no CPU tensors
 }
 CONTESTANTS = {

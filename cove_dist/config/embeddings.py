@@ -22,7 +22,7 @@ class OptimizerConfig:
 
 @settings
 class TableOptimizerConfig(OptimizerConfig):
-    weight_decay_rows: Literal["all", "looked_up"] = "all"  # default for configs saved before this key existed
+    weight_decay_rows: Literal["all", "looked_up"]
 
     def __post_init__(self) -> None:
         if self.is_sparse and self.weight_decay and self.weight_decay_rows == "all":

@@ -53,11 +53,6 @@ def build_bags(schema: Schema, dim: int, first_order: bool) -> EmbeddingBagColle
     return EmbeddingBagCollection(tables=tables, device=META)
 
 
-def build_sequences(schema: Schema, dim: int) -> EmbeddingCollection:
-    """The unpooled twin: tables ``[num_rows, dim]`` for the sequence columns (histories)."""
-    return build_unpooled([column for column in schema.categorical if column.sequence], dim)
-
-
 def build_unpooled(columns: Sequence[Categorical], dim: int) -> EmbeddingCollection:
     """Tables ``[num_rows, dim]`` whose look-up gives every id's own row, a column after the other."""
     tables = [

@@ -12,14 +12,12 @@ from cove_dist.config import RunConfig, settings
 from cove_dist.config.composition import load_settings
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import ConfigError
-from cove_dist.inference.checkpoints import find_checkpoint
+from cove_dist.inference.checkpoints import find_checkpoint, load_trained
 from cove_dist.metrics_files import Evaluated
 from cove_dist.run_lock import check_writable
 from cove_dist.runs import load_saved_run
 from cove_dist.tasks.frequency import frequency_groups
 from cove_dist.tasks.registry import task_of
-from cove_dist.training.build import build, describe_model
-from cove_dist.training.checkpoint import load_model
 from cove_dist.training.checkpoint_files import read_meta
 from cove_dist.training.folders import replaced_folder
 from cove_dist.types import PositiveInt, Text
@@ -107,16 +105,16 @@ def evaluate_here(
 ) -> tuple[dict[str, float], Path]:
     """Evaluate in a process group that stands. Collective."""
     checkpoint = find_checkpoint(folder, config, request.checkpoint)
-    trainable = build(config, schema, runtime, config.trainer.rank_evaluation_batch_size(runtime.world_size))
-    load_model(checkpoint, trainable, describe_model(config, schema))
+    batch_size = config.trainer.rank_evaluation_batch_size(runtime.world_size)
+    model = load_trained(config, schema, runtime, checkpoint, batch_size)
     task, groups = task_of(config), {}
     if request.by_frequency is not False and task.by_frequency:
         groups = frequency_groups(config, schema, runtime)
     if not request.save_predictions:
-        return task.build_evaluator(config, schema, request.split, runtime, groups)(trainable.model), checkpoint
+        return task.build_evaluator(config, schema, request.split, runtime, groups)(model), checkpoint
     with replaced_folder(folder / predictions_folder(request), runtime) as target:
         evaluator = task.build_saving_evaluator(config, schema, request.split, runtime, groups, target)
-        return evaluator(trainable.model), checkpoint
+        return evaluator(model), checkpoint
 
 
 def predictions_folder(request: EvaluateConfig) -> str:

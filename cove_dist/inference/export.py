@@ -32,11 +32,9 @@ from cove_dist.console import console
 from cove_dist.distributed import DistributedContext, process_group, sum_over_ranks
 from cove_dist.embeddings.lookup import single_ids
 from cove_dist.errors import ConfigError
-from cove_dist.inference.checkpoints import find_checkpoint
+from cove_dist.inference.checkpoints import find_checkpoint, load_trained, output_folder
 from cove_dist.runs import load_saved_run
 from cove_dist.tasks.base import TaskModel, inner_model
-from cove_dist.training.build import build, describe_model
-from cove_dist.training.checkpoint import load_model
 from cove_dist.training.folders import replaced_folder
 from cove_dist.types import PositiveInt, Text
 from data_pipeline.errors import DataError
@@ -87,9 +85,7 @@ def export_codes(overrides: Sequence[str]) -> Path | None:
     config, run = load_saved_run(request.run)
     if not config.quantizer.levels():
         raise ConfigError(f"run = {run}: has no quantizers, so there are no codes; train one with quantizer=cove")
-    folder = run / "codes" if request.output is None else Path(request.output)
-    if folder.exists() and not (folder / CODES_FILE).is_file():
-        raise ConfigError(f"output = {folder}: exists and is no earlier export; remove it, or give another output")
+    folder = output_folder(run / "codes", request.output, CODES_FILE, "exported codes")
     checkpoint = find_checkpoint(run, config, request.checkpoint)
     schema = Schema.load(config.data.path)
     for entity in config.quantizer.levels():
@@ -103,10 +99,7 @@ def export_here(
     config: RunConfig, schema: Schema, runtime: DistributedContext, checkpoint: Path, folder: Path, batch_size: int
 ) -> None:
     """Export in a process group that stands; ``batch_size`` is this rank's. Collective."""
-    trainable = build(config, schema, runtime, batch_size)
-    load_model(checkpoint, trainable, describe_model(config, schema))
-    trainable.model.eval()
-    model = inner_model(trainable.model, TaskModel)
+    model = inner_model(load_trained(config, schema, runtime, checkpoint, batch_size).eval(), TaskModel)
     if runtime.is_main:
         folder.parent.mkdir(parents=True, exist_ok=True)
     with replaced_folder(folder, runtime) as target:

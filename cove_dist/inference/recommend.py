@@ -24,7 +24,7 @@ from cove_dist.config import RunConfig, settings
 from cove_dist.config.composition import load_settings
 from cove_dist.distributed import DistributedContext, batches_of_block, process_group, world
 from cove_dist.errors import ConfigError
-from cove_dist.inference.checkpoints import find_checkpoint
+from cove_dist.inference.checkpoints import find_checkpoint, load_trained, output_folder
 from cove_dist.inference.ids import IdTable
 from cove_dist.inference.popular import most_frequent
 from cove_dist.inference.session import Session
@@ -36,8 +36,6 @@ from cove_dist.tasks.cf.model import CFModel
 from cove_dist.tasks.cf.retrieval import TopKRetriever
 from cove_dist.tasks.cf.vectors import vectors_of
 from cove_dist.tasks.registry import task_of
-from cove_dist.training.build import build, describe_model
-from cove_dist.training.checkpoint import load_model
 from cove_dist.training.folders import replaced_folder
 from cove_dist.types import PositiveInt, Text
 from data_pipeline.history import History
@@ -92,9 +90,7 @@ def recommend(overrides: Sequence[str]) -> Path | None:
     head_class = config.model.kind
     if request.faiss and not issubclass(head_class, InnerProductRecommender):
         raise ConfigError(f"faiss = true: the score of {head_class.__name__} is no inner product; set faiss=false")
-    folder = run / "recommendations" if request.output is None else Path(request.output)
-    if folder.exists() and not (folder / ABOUT_FILE).is_file():
-        raise ConfigError(f"output = {folder}: exists and holds no recommendations; remove it, or give another output")
+    folder = output_folder(run / "recommendations", request.output, ABOUT_FILE, "recommendations")
     checkpoint = find_checkpoint(run, config, request.checkpoint)
     schema = Schema.load(config.data.path)
     users = find_users(request, config, schema)
@@ -149,9 +145,7 @@ def recommend_here(
 ) -> None:
     """Recommend to ``users`` in a process group that stands. Collective."""
     batch_size = -(-request.batch_size // runtime.world_size)
-    trainable = build(config, schema, runtime, batch_size)
-    load_model(checkpoint, trainable, describe_model(config, schema))
-    model = inner_model(trainable.model.eval(), CFModel)
+    model = inner_model(load_trained(config, schema, runtime, checkpoint, batch_size).eval(), CFModel)
     splits = [split for split in SPLITS if schema.has_split(split)] if request.history == "remove" else []
     histories = [History.load(config.data.path, split) for split in splits]
     with torch.no_grad(), replaced_folder(folder, runtime) as part:

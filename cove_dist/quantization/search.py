@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 
 from cove_dist.quantization import triton_support
 
 Search = Literal["auto", "chunked", "compiled", "faiss", "triton", "triton_tf32x3"]
-BACKENDS = get_args(Search)[1:]
 
 # A block's minimum comes from a vectorized `amin`, about ten times faster than `argmin` over the same scores. A narrow
 # codebook is one block, a multiple of the tile of x86 matrix kernels wide: at a ragged edge these round otherwise, and

@@ -205,7 +205,7 @@ def test_a_run_without_quantizers_has_no_codes(prepared: Path, tmp_path: Path) -
 
 
 def test_a_folder_of_other_things_is_left_alone(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"output = .*: exists and is no earlier export"):
+    with pytest.raises(ConfigError, match=r"output = .*: exists and holds no exported codes"):
         export_codes(arguments(run, f"output={run}"))
     assert (run / "config.yaml").is_file()
 

@@ -13,8 +13,8 @@ from cove_dist.distributed import process_group
 from cove_dist.embeddings.initialization import fill_normal_
 from cove_dist.embeddings.optimizers import fuse_optimizer
 from cove_dist.embeddings.sharding import plan_tables, sharders
-from cove_dist.embeddings.tables import build_sequences
-from data_pipeline.schema import Categorical, Schema
+from cove_dist.embeddings.tables import build_unpooled
+from data_pipeline.schema import Categorical
 from tests.distributed.ranks import run_ranks
 
 DIM, ITEMS = 8, 41
@@ -24,7 +24,7 @@ HISTORY = Categorical("history", ITEMS, ITEMS - 1, "item", sequence=True, table=
 class Histories(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.sequences = build_sequences(Schema("x", "label", (HISTORY,), (), {}), DIM)
+        self.sequences = build_unpooled([HISTORY], DIM)
 
 
 def look_up_a_history() -> tuple[list[int], bool]:
@@ -32,7 +32,7 @@ def look_up_a_history() -> tuple[list[int], bool]:
     config = EmbeddingsConfig(
         dim=DIM,
         init_std=0.1,
-        optimizer=TableOptimizerConfig("rowwise_adagrad", 0.1, 0.0),
+        optimizer=TableOptimizerConfig("rowwise_adagrad", 0.1, 0.0, "all"),
         sharding={"default": "row_wise"},
     )
     with process_group("cpu") as runtime:

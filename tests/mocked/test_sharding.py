@@ -11,7 +11,7 @@ from cove_dist.config import EmbeddingsConfig, TableOptimizerConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.embeddings.optimizers import fuse_optimizer
 from cove_dist.embeddings.sharding import plan_tables, sharders
-from cove_dist.embeddings.tables import FIRST_ORDER_DIM, build_bags, build_sequences
+from cove_dist.embeddings.tables import FIRST_ORDER_DIM, build_bags, build_unpooled
 from cove_dist.errors import ConfigError
 from data_pipeline.schema import Categorical, Schema
 from tests.mocked.conftest import RANK, WORLD_SIZE
@@ -34,14 +34,14 @@ class Tables(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.bags = build_bags(SCHEMA, DIM, first_order=True)
-        self.sequences = build_sequences(SCHEMA, DIM)
+        self.sequences = build_unpooled([column for column in SCHEMA.categorical if column.sequence], DIM)
 
 
 def embeddings(optimizer: str = "rowwise_adagrad", **sharding: str) -> EmbeddingsConfig:
     return EmbeddingsConfig(
         dim=DIM,
         init_std=0.1,
-        optimizer=TableOptimizerConfig(optimizer, 0.1, 0.0),
+        optimizer=TableOptimizerConfig(optimizer, 0.1, 0.0, "all"),
         sharding={"default": "auto", **sharding},
     )
 

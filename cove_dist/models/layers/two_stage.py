@@ -50,20 +50,6 @@ class TwoStageClassifier(nn.Module):
         totals = torch.zeros_like(largest).scatter_add(1, columns, scores.exp())
         return self.category_log_probabilities(hidden, categories)[:, categories] + scores - totals.log()[:, categories]
 
-    def target_log_probabilities(
-        self, hidden: torch.Tensor, items: torch.Tensor, categories: torch.Tensor, targets: torch.Tensor
-    ) -> torch.Tensor:
-        """Of each row's item in ``targets [N]`` alone: ``[N]``. Only items of its category are scored, not all V."""
-        chosen = categories[targets]
-        result = self.category_log_probabilities(hidden, categories).gather(1, chosen.unsqueeze(1)).squeeze(1)
-        within = torch.zeros_like(result)
-        for category, rows in rows_by_category(chosen):
-            members = (categories == category).nonzero().squeeze(1)
-            scores = hidden[rows] @ items[members].T
-            places = torch.searchsorted(members, targets[rows])
-            within = within.index_copy(0, rows, -F.cross_entropy(scores, places, reduction="none"))
-        return result + within
-
     def category_log_probabilities(self, hidden: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
         """``[N, d]`` -> ``[N, C]``."""
         empty = torch.bincount(categories, minlength=self.num_categories) == 0

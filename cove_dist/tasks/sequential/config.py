@@ -28,7 +28,7 @@ class SequentialConfig:
     curriculum_steps: NonNegativeInt
     categories: str | None
     two_stage: bool
-    item_bias: bool | None = False  # default for configs saved before this key existed
+    item_bias: bool | None
 
     def __post_init__(self) -> None:
         if self.two_stage and self.softmax == "sampled":

@@ -46,8 +46,8 @@ class ObjectiveSettings(NamedTuple):
     curriculum_steps: int
     omega_q: float
     omega_c: float
-    item_bias: bool = False
-    precision: torch.dtype = torch.float32
+    item_bias: bool
+    precision: torch.dtype
 
 
 class SequentialStep(NamedTuple):

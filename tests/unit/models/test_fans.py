@@ -77,18 +77,3 @@ def test_an_items_probability_is_its_categorys_times_its_own_inside() -> None:
     result = classifier(hidden, items, categories)
     torch.testing.assert_close(result, expected)
     torch.testing.assert_close(result.exp().sum(dim=1), torch.ones(6, dtype=torch.float64))
-
-
-def test_targets_alone_have_the_same_probabilities_and_gradients() -> None:
-    classifier, hidden, items, expected = scored()
-    targets = torch.tensor([8, 0, 5, 3, 1, 2])
-    hidden.requires_grad_()
-    items.requires_grad_()
-    inputs = (hidden, items, *classifier.parameters())
-    some = classifier.target_log_probabilities(hidden, items, categories, targets)
-    torch.testing.assert_close(some, expected[torch.arange(6), targets])
-    all_of_them = classifier(hidden, items, categories)[torch.arange(6), targets]
-    for mine, full in zip(
-        torch.autograd.grad(some.sum(), inputs), torch.autograd.grad(all_of_them.sum(), inputs), strict=True
-    ):
-        torch.testing.assert_close(mine, full)
