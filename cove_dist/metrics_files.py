@@ -1,7 +1,7 @@
 """What an evaluation found: ``metrics_<split>_<checkpoint>.json`` in a run folder, and which of them may share a table.
 
-A file holds, beside the metrics, what they are of: split, checkpoint, protocol and data. Metrics of two files may stand
-side by side only where these agree.
+In addition to the metrics a file holds what they describe: split, checkpoint, protocol and data. Metrics of two files
+may share a table only where these agree.
 """
 
 from __future__ import annotations

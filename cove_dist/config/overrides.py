@@ -46,7 +46,7 @@ def literal(override: str) -> str:
     """Quote a value that is meant as text: every path, and what Hydra would refuse or take for several values.
 
     Lists, mappings and values that are quoted already stay as they are. A path that begins with ``~/`` is in the home
-    folder: shells leave the tilde alone behind ``key=``.
+    folder: shells do not expand the tilde after ``key=``.
     """
     key, separator, value = override.partition("=")
     if not separator or value in ("", "null") or _is_quoted(value):
@@ -57,7 +57,7 @@ def literal(override: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Text in Hydra's quotes: backslashes count before a quote alone."""
+    """Text in Hydra's quotes: backslashes only count before a quote."""
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
     return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
 

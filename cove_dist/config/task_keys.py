@@ -27,7 +27,7 @@ def explain_key(key: str, known: Sequence[str], task: str) -> str:
     if key not in foreign:
         return unknown_key(key, known, list(foreign))
     owner = foreign[key]
-    return f"{key}: is a setting of {TASKS[owner].title} alone; the model of this run is one of {TASKS[task].title}"
+    return f"{key}: is a setting of {TASKS[owner].title} only; the model of this run is one of {TASKS[task].title}"
 
 
 def without_foreign_keys(values: Mapping[str, Any], task: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ Group = Literal["user_id", "request_id"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """What stands beside the metrics wherever they are shown. A task with further settings derives its own class.
+    """How a split is ranked, as shown with its metrics. A task with further settings derives its own class.
 
     Attributes:
         task: name of the task.

@@ -1,4 +1,4 @@
-"""A cell on disk: what is done, whether it is what the grid asks for, and the doing of the rest.
+"""A cell on disk: its state, whether its run matches the grid, and the computation of what is missing.
 
 Beside what training leaves in a run folder there are ``cell.log`` (all that its programs printed), ``cell.json``
 (state, seconds, error); a cell is finished when it has the metrics of all its splits.
@@ -62,7 +62,7 @@ def failure(cell: Cell) -> str:
 def changes(cell: Cell) -> list[str]:
     """Settings that differ between the run in the cell's folder and the grid, as ``key: there, here``.
 
-    A key that the run's configuration lacks, because the program has learned it since, counts only where the grid
+    A key that the run's configuration lacks, because it did not exist then, counts only where the grid
     sets it.
 
     Raises:
@@ -95,7 +95,7 @@ def is_stale(cell: Cell, grid: GridConfig) -> bool:
     if changed and grid.changed == "error":
         raise ConfigError(
             f"{cell.folder}: holds a run of another configuration: {'; '.join(changed)}."
-            " Give another output, changed=retrain to replace it, or mend the grid."
+            " Give another output, changed=retrain to replace it, or fix the grid file."
         )
     return bool(changed)
 

@@ -81,7 +81,7 @@ def compare_runs(folders: Sequence[str], split: str, checkpoint: str) -> Compari
 
 
 def check_current(folder: Path, evaluated: Evaluated) -> None:
-    """Refuse metrics of a checkpoint that training has left behind since. Without checkpoints nothing can be told.
+    """Refuse metrics of a checkpoint that is no longer the best or newest. Without checkpoints this is not checked.
 
     Raises:
         ConfigError: another checkpoint is the best, or the newest, now.

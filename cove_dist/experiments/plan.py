@@ -44,7 +44,7 @@ class PlanConfig:
         return [(model, quantizer) for model in self.models for quantizer in self.quantizers]
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Those that are asked for."""
+        """Return the selected pairs."""
         return [pair for pair in self.all_pairs() if any(fnmatchcase("/".join(pair), p) for p in self.only or ("*",))]
 
 

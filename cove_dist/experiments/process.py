@@ -1,4 +1,4 @@
-"""A subcommand of ``cove`` as a subprocess: in its own process group, with its output in a file, stopped when asked."""
+"""A subcommand of ``cove`` as a subprocess: in its own process group, with its output in a file, stopped on request."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def exclusive(path: Path, stop: Event) -> Iterator[int]:
     """Hold a lock file; wait for whoever holds it. Yields its descriptor.
 
     A child that inherits the descriptor holds the lock too: if this process is killed and started again, it waits for
-    the child that it left behind rather than train the same run beside it.
+    the child that it left behind rather than train the same run at the same time.
 
     Raises:
         Interrupted: while waiting.
@@ -90,7 +90,7 @@ def run_program(
             stderr=subprocess.STDOUT,
             env=os.environ | threads | {"PYTHONPATH": os.pathsep.join(paths)},
             pass_fds=(lock,),
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then stops the others in order
+            start_new_session=True,  # Ctrl-C reaches only this process, which then stops the others in order
         )
         try:
             while process.poll() is None and not enough():

@@ -80,7 +80,7 @@ def run_experiment(overrides: Sequence[str], command: str) -> Outcome:
 
 
 def write_everything(grid: GridConfig, cells: Sequence[Cell], command: str, *, pictures: bool = True) -> Outcome:
-    """Write results, tables and, if wanted, pictures of the cells that are finished."""
+    """Write results, tables and, where the grid has any, pictures of the finished cells."""
     folder = Path(grid.results or grid.output)
     folder.mkdir(parents=True, exist_ok=True)
     table = collect(cells, grid)

@@ -21,7 +21,7 @@ class Estimate:
     Args:
         left: the kind of every job not yet done.
         seconds: of jobs done before, by kind.
-        at_once: jobs that run beside each other.
+        at_once: jobs that run at the same time.
     """
 
     def __init__(self, left: Sequence[str], seconds: Mapping[str, Sequence[float]], at_once: int) -> None:
@@ -73,7 +73,7 @@ class JobProgress:
     def begin(self, name: str) -> None:
         self._running[name] = time.monotonic()
         if not console.is_terminal:
-            logger.info("%s begins", name)
+            logger.info("Starting %s", name)
 
     def finish(self, name: str, kind: str, text: str, *, counts: bool = True) -> None:
         """A job ended.

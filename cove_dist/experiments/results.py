@@ -18,7 +18,7 @@ from cove_dist.runs import read_json
 from data_pipeline.files import replaced_file
 
 RESULTS_FILE = "results.parquet"
-SPEED = "samples/s"  # of training, beside the metrics of a run
+SPEED = "samples/s"  # of training, in addition to the metrics of a run
 SCHEMA = pa.schema(
     [
         ("model", pa.string()),

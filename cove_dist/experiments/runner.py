@@ -36,7 +36,7 @@ def stopping() -> Iterator[Event]:
 def in_parallel(jobs: Sequence[Callable[[], None]], at_once: int, stop: Event, on_wait: Callable[[], None]) -> None:
     """Run the jobs on threads; call ``on_wait`` twice a second meanwhile.
 
-    The first error of a job, or Ctrl-C, sets ``stop``, and is raised when all jobs under way have ended.
+    The first error of a job, or Ctrl-C, sets ``stop``, and is raised when all running jobs have ended.
     """
     executor = ThreadPoolExecutor(max_workers=at_once)
     left: set[Future[None]] = {executor.submit(job) for job in jobs}

@@ -1,7 +1,7 @@
 """Optuna studies, one a pair, in one SQLite file: what is done, what was interrupted, what to try next.
 
 A training is known by its folder: a trial that was interrupted is queued again with its parameters and its folder, so
-that it goes on from its checkpoint, and counts once.
+that it resumes from its checkpoint, and counts once.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class PairStudy:
         return MedianPruner(n_startup_trials=self.search.startup_trials, n_warmup_steps=self.search.prune_after)
 
     def _check_definition(self) -> None:
-        """A study goes on with the settings it began with; a new one begins with the defaults."""
+        """Refuse to continue a study with other settings; let a new one start with the defaults."""
         space = {name: asdict(cast(Any, parameter)) for name, parameter in self.parameters.items()}
         given = {"overrides": self.search.fixed(self.model, self.quantizer), "space": space, "metric": self.metric}
         here = json.loads(json.dumps(given))

@@ -1,4 +1,4 @@
-"""The tables of a grid: means, comparisons beside the paper's, and the claims, as Markdown and LaTeX."""
+"""The tables of a grid: means, comparisons next to the paper's, and the claims, as Markdown and LaTeX."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def latex_escape(text: str) -> str:
 
 
 def mean_and_deviation_text(values: Sequence[float]) -> str:
-    """Such as ``0.7561 ± 0.0042``; a single value alone."""
+    """Return text such as ``0.7561 ± 0.0042``, or a single value without a deviation."""
     mean, deviation = mean_and_deviation(values)
     if math.isnan(mean):
         return MISSING

@@ -69,13 +69,13 @@ def run_search(overrides: Sequence[str], command: str) -> tuple[Path, TextTable]
 
 
 def run_trials(search: SearchConfig, studies: Sequence[PairStudy], stop: Event, command: str) -> None:
-    """Run what is left of the trials of the pairs asked for; write the results of all after each."""
-    asked = [study for study in studies if (study.model, study.quantizer) in search.pairs()]
-    done = {study.name: len(study.ended()) for study in asked}
-    turns = [(number, study) for number in range(search.trials) for study in asked if number >= done[study.name]]
+    """Run the remaining trials of the selected pairs; write the results of all pairs after each."""
+    selected = [study for study in studies if (study.model, study.quantizer) in search.pairs()]
+    done = {study.name: len(study.ended()) for study in selected}
+    turns = [(number, study) for number in range(search.trials) for study in selected if number >= done[study.name]]
     seconds = {s.model: [t.user_attrs["seconds"] for t in s.ended() if t.state == TrialState.COMPLETE] for s in studies}
     estimate = Estimate([study.model for _, study in turns], seconds, search.jobs)
-    total = search.trials * len(asked)
+    total = search.trials * len(selected)
     with JobProgress(search.title, total, total - len(turns), estimate) as progress:
 
         def job(number: int, study: PairStudy) -> None:
@@ -87,7 +87,7 @@ def run_trials(search: SearchConfig, studies: Sequence[PairStudy], stop: Event, 
             _give_up_if_hopeless(study)
 
         in_parallel([partial(job, *turn) for turn in turns], search.jobs, stop, progress.refresh)
-    for study in asked:
+    for study in selected:
         _give_up_if_hopeless(study)
 
 
@@ -109,7 +109,7 @@ def failures(study: PairStudy) -> list[FrozenTrial]:
 def write_search(search: SearchConfig, studies: Sequence[PairStudy], command: str) -> TextTable:
     """Write the best overrides, the trials and the summary, as far as they have come; returns the summary's table.
 
-    Of the pairs that are asked for, and of those that were asked for before.
+    Of the selected pairs, and of those selected earlier.
     """
     with PairStudy.writing:
         studies = [study for study in studies if (study.model, study.quantizer) in search.pairs() or study.ended()]
@@ -156,7 +156,7 @@ def summary_table(search: SearchConfig, studies: Sequence[PairStudy]) -> TextTab
         first = [t for t in ended if DEFAULTS in t.user_attrs and t.state == TrialState.COMPLETE]
         before = number(first[0].value or 0.0) if first else MISSING
         found = (MISSING, "") if best is None else (number(best.value or 0.0), _words(best))
-        tried = f"{len(ended)} of {max(len(ended), search.trials)}"  # an earlier call may have asked for more
+        tried = f"{len(ended)} of {max(len(ended), search.trials)}"  # an earlier call may have had more trials
         rows.append((study.model, study.quantizer, study.metric, tried, ", ".join(counts), before, *found))
     header = ("model", "quantizer", "metric", "trials", "ended", "defaults", "best", "with")
     note = (
@@ -173,7 +173,7 @@ def _budgets(studies: Sequence[PairStudy]) -> str:
     for study in studies:
         counts.setdefault(study.model, set()).add(len(study.ended()))
     if any(len(of_model) > 1 for of_model in counts.values()):
-        return "The search is under way: the pairs of a model do not have the same number of trials yet."
+        return "The search is not finished: the pairs of a model do not have the same number of trials yet."
     trials = {model: min(of_model) for model, of_model in counts.items()}
     if len(set(trials.values())) == 1:
         return f"Every pair, base and quantized alike, has the same budget: {min(trials.values())} trials."

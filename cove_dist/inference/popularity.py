@@ -1,4 +1,4 @@
-"""What the most frequent items of training score on lists: the floor under every model.
+"""The popularity baseline of sequential models: items ranked by their occurrences in the training split.
 
 The folder has the files of an evaluated run that comparison reads: configuration, metrics and summary.
 """

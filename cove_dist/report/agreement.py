@@ -1,4 +1,4 @@
-"""Codes against known categories: the curves of the paper's Figure 5, their table of figures, and their pictures."""
+"""Codes against known categories: the curves of the paper's Figure 5, their table, and their pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Known categories of the entities, put beside their codes."""
+"""Known categories of the entities, joined with their codes."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _match(entity: EntityCodes, column: str, values: pa.Array, rows: pa.Array) -> Labelled:
-    """Put a column's values (one or a list an id, nulls left out) beside the codes.
+    """Put a column's values (one value or a list per id, nulls left out) next to the codes.
 
     Args:
         entity, column: see `Labelled`.

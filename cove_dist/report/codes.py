@@ -23,7 +23,7 @@ from data_pipeline.schema import Entity
 
 logger = logging.getLogger(__name__)
 
-_FEW_CODES = 60  # up to which bars are drawn apart
+_FEW_CODES = 60  # largest codebook whose bars are drawn separately
 _WIDE_RANGE = 100  # a ratio of the largest code to the median from which a logarithmic scale reads better
 
 
@@ -61,9 +61,7 @@ def load_codes(run: Run) -> list[EntityCodes]:
     newest = CheckpointFolder(run.folder / "checkpoints").newest()
     if not _current(run, newest):
         if newest is None:
-            logger.warning(
-                "%s: neither codes nor a checkpoint to take them from: their figures are left out", run.folder
-            )
+            logger.warning("%s: no exported codes and no checkpoint; leaving out the pictures of codes", run.folder)
             return []
         logger.info("%s: no codes as new as %s; exporting them", run.folder / "codes", newest.name)
         _export(run)

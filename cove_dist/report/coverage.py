@@ -37,7 +37,7 @@ def shuffled_coverage(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`coverage` when codes have nothing to do with categories: mean and deviation over permutations of the codes.
 
-    Codes keep their sizes and categories keep theirs, so the curve also shows what these two alone give.
+    The sizes of codes and of categories are kept, so the curve shows what these sizes contribute.
 
     Args:
         codes, ids, categories, shape: see `code_counts`.

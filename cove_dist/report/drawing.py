@@ -1,4 +1,4 @@
-"""One style for all pictures: matplotlib without global state, in colours that colour-blind eyes tell apart."""
+"""One style for all pictures: matplotlib without global state, in colours that colour-blind readers can distinguish."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def canvas(path: Path, rows: int, columns: int, *, width: float = 4.4, height: f
 
 
 def label(axes: Axes, title: str, x: str, y: str) -> None:
-    """Title and axis labels; whole numbers, few enough to stand apart, along x."""
+    """Set the title and axis labels; use few whole numbers along x, so that they do not overlap."""
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
 def from_zero(axes: Axes) -> None:
-    """The scale from 0, with whole numbers and thousands apart."""
+    """Start the scale at 0; use whole numbers with thousands separators."""
     axes.set_ylim(0, 1.1 * axes.dataLim.y1)
     axes.yaxis.set_major_formatter("{x:,.0f}")
 

@@ -52,7 +52,7 @@ def _overall(evaluated: Evaluated) -> dict[str, float | int | None]:
 
 
 def figure(value: Any) -> str:
-    """A number to read: whole ones with thousands apart, others to four digits; a dash for none."""
+    """Format a number: whole ones with thousands separators, others to four digits; None as a dash."""
     if value is None:
         return "-"
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -31,7 +31,7 @@ class Run:
     Attributes:
         config: as composed when the run began.
         records: of the log, in order.
-        summary: empty while the run is under way.
+        summary: empty until the run has finished.
         evaluated: empty until the run is evaluated.
     """
 
@@ -81,7 +81,7 @@ def load_run(folder: Path) -> Run:
 
 
 def series(records: Sequence[Record], x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
-    """Two figures of the records that have both, as float64 arrays of one length."""
+    """Return two values of the records that have both, as float64 arrays of one length."""
     points = [(record[x], record[y]) for record in records if x in record and y in record]
     first, second = np.array(points, dtype=np.float64).reshape(-1, 2).T
     return first, second

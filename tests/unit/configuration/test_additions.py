@@ -102,11 +102,11 @@ def test_a_task_is_two_modules_two_yaml_files_and_a_line_in_the_registry(added: 
         (
             "model=rating_dot",
             "negatives.count=3",
-        ): "negatives.count: is a setting of collaborative filtering alone; the mo",
+        ): "negatives.count: is a setting of collaborative filtering only; the mo",
         (
             "model=deepfm",
             "rating.scale=2",
-        ): "rating.scale: is a setting of rating prediction alone; the model of this run",
+        ): "rating.scale: is a setting of rating prediction only; the model of this run",
         ("model=rating_dot", "trainer.early_stopping.metric=auc"): r"metric = auc: allowed are mse \(the task rating\)",
         ("model=rating_dot", "quantizer=cove", "quantizer.omega_c=1"): "codes are not classified in the task rating",
     }
