@@ -113,6 +113,8 @@ class Schema:
         candidates: a list of items per row of validation and test: the row's item, then others; None without.
         attributes: the number of attributes of items of each kind, for graphs.
         requests: distinct values of the column `REQUEST` over all splits; 0 without such a column.
+        stored: the Arrow type of columns that are stored otherwise than ids (int64) and real numbers (float32) are.
+        described: whether only this schema was written for files that are somebody else's; they are never removed.
         digests: of every other file of the folder but report.json, by name; empty in folders prepared before they were
             kept, whose files are not checked.
         format_version: of the prepared folder.
@@ -131,6 +133,8 @@ class Schema:
     candidates: Categorical | None = None
     attributes: dict[str, int] = field(default_factory=dict)
     requests: int = 0
+    stored: dict[str, str] = field(default_factory=dict)
+    described: bool = False
     digests: dict[str, FileDigest] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -66,7 +65,7 @@ def prepare_data(arguments: Sequence[str]) -> Path:
         )
     name, path = values.pop("name"), values.pop("path")
     dataset = dataset_class(**check_arguments(dataset_class, values, "data"))
-    output = Path(request.output or path)
+    output = dataset.output(request.output, path)
     try:
         with (
             named_signals(f"stopped; {output} is not written, and what was begun is removed"),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline.errors import DataError
-from data_pipeline.preparation.dataset import Dataset
+from data_pipeline.preparation.dataset import RawDataset
 from data_pipeline.preparation.interactions import InteractionRules, prepare_interactions
 from data_pipeline.preparation.report import Report
 from data_pipeline.preparation.saturation import SaturatedUsers
@@ -16,7 +16,7 @@ from data_pipeline.types import NonNegativeInt, PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interactions(Dataset):
+class Interactions(RawDataset):
     """One raw row per interaction; a prepared row is an interaction or, with `sequences`, a sequence of items.
 
     Attributes:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.acquire import acquire
 from data_pipeline.preparation.columns import Columns
-from data_pipeline.preparation.dataset import Dataset
+from data_pipeline.preparation.dataset import RawDataset
 from data_pipeline.preparation.delimited import delimited_scan, malformed_lines
 from data_pipeline.preparation.playlists import PlaylistRules, filter_playlists, split_playlists, write_playlists
 from data_pipeline.preparation.read import Source, ingest
@@ -30,7 +30,7 @@ from data_pipeline.types import PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
-class Playlists(Dataset):
+class Playlists(RawDataset):
     """Playlists, filtered until nothing changes, split whole and at random, each cut in an input and a target half.
 
     Attributes:

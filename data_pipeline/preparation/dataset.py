@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations` here and in the data sets: their keys are checked against the annotations.
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -16,8 +17,31 @@ from data_pipeline.types import PositiveFloat, PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dataset(ABC):
-    """Raw files of one data set. Its fields are the keys of ``configs/data/<name>.yaml``.
+class Dataset(ABC):  # noqa: B024  (abstract by what its two subclasses require)
+    """What ``cove prepare`` makes a prepared folder of. Its fields are the keys of ``configs/data/<name>.yaml``."""
+
+    def output(self, requested: str | None, default: str) -> Path:
+        """Return the folder to write.
+
+        Args:
+            requested: the setting ``output``.
+            default: the setting ``data.path``.
+        """
+        return Path(requested or default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedDataset(Dataset):
+    """Files that are prepared already, but for ``schema.json``."""
+
+    @abstractmethod
+    def describe(self, output: Path, name: str, overwrite: bool, on_progress: Callable[[str], None]) -> Schema:
+        """Check the files and write what is missing of the prepared folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawDataset(Dataset):
+    """Raw files of one data set.
 
     Attributes:
         ratios: train : validation : test, for the splits that use ratios.

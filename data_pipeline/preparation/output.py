@@ -55,9 +55,12 @@ def _foreign(output: Path) -> str:
     if not (output / "schema.json").is_file():
         return "not a prepared data set (it has no schema.json)"
     try:
-        written = {*Schema.load(output).digests, *_OWN}
+        schema = Schema.load(output)
     except DataError as error:
         return f"not a prepared data set ({error})"
+    if schema.described:
+        return "its files are described by schema.json, but preparation did not write them"
+    written = {*schema.digests, *_OWN}
     if len(written) == len(_OWN):
         return "its schema.json does not list the files that preparation wrote (it is of an earlier version)"
     found = (path for path in sorted(output.rglob("*")) if path.is_symlink() or not path.is_dir())

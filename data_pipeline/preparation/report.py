@@ -22,11 +22,11 @@ class Report:
         split: the rule by which rows were split.
         rows_read: raw rows, including the dropped ones.
         rows_dropped: rows left out, by reason.
-        duplicate_pairs: rows beyond the first of the same user and item. They are kept.
+        duplicate_pairs: rows beyond the first of the same user and item. They are kept. None where not counted.
         rows: rows of every split.
         users: users or, of playlists, their owners where they are known.
         items: items of all splits.
-        interactions: rows with label 1 or, where rows are sequences, their entries.
+        interactions: rows with label 1 or, where rows are sequences, their entries; None where not counted.
         samples: rows of all splits.
         density: samples / (users * items), as in the paper's Table 1; of sequences, entries / (rows * items).
         published: counts that the publisher states, by name.
@@ -43,11 +43,11 @@ class Report:
     split: str
     rows_read: int
     rows_dropped: dict[str, int]
-    duplicate_pairs: int
+    duplicate_pairs: int | None
     rows: dict[str, int]
     users: int
     items: int
-    interactions: int
+    interactions: int | None
     samples: int
     density: float
     published: dict[str, int] = field(default_factory=dict)
@@ -97,7 +97,7 @@ class Report:
                 "interactions": self._count("interactions"),
                 "users": self._count("users"),
                 "density": f"{self.density:.4%}",
-                "repeats within sequences (kept)": f"{self.duplicate_pairs:,}",
+                "repeats within sequences (kept)": _number(self.duplicate_pairs),
             }
         return table | {
             "users": self._count("users"),
@@ -105,11 +105,15 @@ class Report:
             "interactions (label 1)": self._count("interactions"),
             "samples": self._count("samples"),
             "density": f"{self.density:.4%}",
-            "repeated user-item pairs (kept)": f"{self.duplicate_pairs:,}",
+            "repeated user-item pairs (kept)": _number(self.duplicate_pairs),
         }
 
     def _count(self, name: str) -> str:
         count, published = getattr(self, name), self.published.get(name)
         if published is None:
-            return f"{count:,}"
+            return _number(count)
         return f"{count:,}, as published" if count == published else f"{count:,}; published: {published:,}"
+
+
+def _number(count: int | None) -> str:
+    return "not counted" if count is None else f"{count:,}"

@@ -50,6 +50,8 @@ def dense_statistics(files: Sequence[Path], column: str) -> Dense:
         parquet = open_parquet(file)
         for number in range(parquet.num_row_groups):
             values = parquet.read_row_group(number, columns=[column])[column].to_numpy().astype(np.float64)
+            if not len(values):
+                continue
             delta, total = values.mean() - mean, count + len(values)
             squares += len(values) * values.var() + delta**2 * count * len(values) / total
             mean += delta * len(values) / total

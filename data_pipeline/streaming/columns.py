@@ -73,8 +73,16 @@ def check_columns(rows: pa.RecordBatch, schema: Schema, where: Where) -> ColumnA
     return columns
 
 
-def _array(rows: pa.RecordBatch, name: str, where: Where) -> pa.Array:
+_ID, _IDS, _REAL = pa.int64(), pa.list_(pa.int64()), pa.float32()
+
+
+def _array(rows: pa.RecordBatch, name: str, where: Where, kind: pa.DataType) -> pa.Array:
     column = rows.column(name)
+    same = column.type == kind or (
+        pa.types.is_list(column.type) and pa.types.is_list(kind) and column.type.value_type == kind.value_type
+    )
+    if not same:  # only files that others wrote: see `Schema.stored`
+        column = column.cast(kind, safe=False)
     if column.null_count:
         row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
         raise where.error(row, name, "null", "a value in every row")
@@ -87,13 +95,13 @@ def _numpy(array: pa.Array) -> np.ndarray:
 
 
 def _ids(rows: pa.RecordBatch, column: Categorical, where: Where) -> np.ndarray:
-    ids = _numpy(_array(rows, column.name, where))
+    ids = _numpy(_array(rows, column.name, where, _ID))
     _check_ids(ids, column, where)
     return ids
 
 
 def _sequence(rows: pa.RecordBatch, column: Categorical, where: Where) -> tuple[np.ndarray, np.ndarray]:
-    lists = _array(rows, column.name, where)
+    lists = _array(rows, column.name, where, _IDS)
     offsets = _numpy(lists.offsets)
     values = lists.values.slice(offsets[0], offsets[-1] - offsets[0])
     offsets = (offsets - offsets[0]).astype(np.int64)
@@ -118,7 +126,7 @@ def _row_of(position: int, offsets: np.ndarray) -> int:
 
 
 def _dense(rows: pa.RecordBatch, name: str, where: Where) -> np.ndarray:
-    values = _numpy(_array(rows, name, where))
+    values = _numpy(_array(rows, name, where, _REAL))
     finite = np.isfinite(values)
     if not finite.all():
         row = int(np.argmin(finite))
@@ -129,7 +137,7 @@ def _dense(rows: pa.RecordBatch, name: str, where: Where) -> np.ndarray:
 def _labels(rows: pa.RecordBatch, name: str | None, where: Where) -> np.ndarray:
     if name is None:
         return np.ones(len(rows), np.float32)
-    labels = _numpy(_array(rows, name, where))
+    labels = _numpy(_array(rows, name, where, _REAL))
     valid = (labels == 0) | (labels == 1)
     if not valid.all():
         row = int(np.argmin(valid))

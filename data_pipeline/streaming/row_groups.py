@@ -210,6 +210,7 @@ def _check_types(path: Path, found: pa.Schema, schema: Schema) -> None:
     expected = {c.name: "list<int64>" if c.sequence else "int64" for c in schema.categorical}
     expected |= {c.name: "float" for c in schema.dense}
     expected |= {} if schema.label is None else {schema.label: "float"}
+    expected |= {name: kind for name, kind in schema.stored.items() if name in expected}
     for name, type_name in expected.items():
         if name not in found.names:
             raise DataError(f"{path}: no column {name!r}; the columns are {', '.join(found.names)}. {REMEDY}")

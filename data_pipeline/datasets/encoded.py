@@ -1,0 +1,257 @@
+"""Parquet files of ids that somebody else's pipeline has encoded already: they are described, never copied or changed.
+
+In a folder with the files of every split, ``schema.json``, ``report.json`` and the tables of ids are written. What
+Parquet's footers and statistics tell is read from them; a column without statistics is streamed once. Rows of
+validation and test must be sorted by user, since evaluation groups them by user.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_pipeline.digests import digest_file, digest_footer
+from data_pipeline.errors import DataError
+from data_pipeline.id_tables import FOLDER, id_table_path
+from data_pipeline.parquet_files import BATCH_ROWS, open_parquet, write_parquet
+from data_pipeline.preparation.dataset import EncodedDataset
+from data_pipeline.preparation.names import check_roles
+from data_pipeline.preparation.report import Report
+from data_pipeline.preparation.writer import dense_statistics
+from data_pipeline.schema import Categorical, Dense, Role, Schema, Split
+from data_pipeline.streaming.row_groups import read_footers, read_user_ends
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded(EncodedDataset):
+    """Labelled rows of encoded ids: whole numbers from 0, of any integer type.
+
+    Attributes:
+        source: the folder of the files.
+        train: a glob of the training files, relative to the folder.
+        validation: likewise; it may match nothing.
+        test: likewise.
+        user: the column of users.
+        item: the column of items.
+        label: the column of labels, 0 or 1.
+        categorical: further columns of ids, one per row.
+        dense: columns of real numbers; they are read once, for their means and deviations.
+    """
+
+    source: str
+    train: str = "train/**/*.parquet"
+    validation: str = "validation/**/*.parquet"
+    test: str = "test/**/*.parquet"
+    user: str = "user_id"
+    item: str = "item_id"
+    label: str = "label"
+    categorical: tuple[str, ...] = ()
+    dense: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        named = [("user", self.user), ("item", self.item), ("label", self.label)]
+        named += [(role, name) for role in ("categorical", "dense") for name in getattr(self, role)]
+        check_roles(named)
+
+    def output(self, requested: str | None, default: str) -> Path:
+        """Return the folder of the files: what describes them is written beside them."""
+        if requested is not None and Path(requested).resolve() != Path(self.source).resolve():
+            raise DataError(
+                f"output = {requested}: encoded data stay where they are, and schema.json is written to data.source ="
+                f" {self.source}. Leave output out"
+            )
+        return Path(self.source)
+
+    def describe(self, output: Path, name: str, overwrite: bool, on_progress: Callable[[str], None]) -> Schema:
+        """Write ``schema.json``, ``report.json`` and the tables of ids.
+
+        Raises:
+            DataError: files are missing or do not fit each other, or a value is null or negative.
+        """
+        _refuse_existing(output, overwrite)
+        files = {split: _files(output, split, getattr(self, split)) for split in ("train", "validation", "test")}
+        files = {split: found for split, found in files.items() if found}
+        on_progress(f"reading the footers of {sum(map(len, files.values())):,} files")
+        stored = self._types([file for found in files.values() for file in found])
+        rows = {split: sum(pq.read_metadata(file).num_rows for file in found) for split, found in files.items()}
+        roles: dict[str, Role] = {self.user: "user", self.item: "item"}
+        columns = []
+        for column in (self.user, self.item, *self.categorical):
+            seen = _largest(files["train"], column, on_progress) + 1
+            others = [_largest(files[split], column, on_progress) + 1 for split in files if split != "train"]
+            columns.append(Categorical(column, max([seen, *others]), seen, roles.get(column, "feature")))
+        schema = Schema(
+            name,
+            self.label,
+            tuple(columns),
+            (),
+            {
+                split: Split(rows[split], tuple(file.relative_to(output).as_posix() for file in found))
+                for split, found in files.items()
+            },
+            stored=stored,
+            described=True,
+        )
+        for split in ("validation", "test"):
+            if split in files:
+                on_progress(f"checking that {split} is sorted by user")
+                read_user_ends(read_footers(output, schema, split), schema)
+        schema = replace(schema, dense=tuple(self._dense(files["train"], column) for column in self.dense))
+        tables = _write_ids(output, schema, on_progress)
+        shards = {file.relative_to(output).as_posix(): digest_footer(file) for each in files.values() for file in each}
+        written = {path.relative_to(output).as_posix(): digest_file(path) for path in tables}
+        schema = replace(schema, digests=dict(sorted((shards | written).items())))
+        schema.save(output)
+        self._report(schema, rows).save(output)
+        return schema
+
+    def _dense(self, files: list[Path], column: str) -> Dense:
+        statistics = dense_statistics(files, column)
+        if not np.isfinite(statistics.mean):
+            raise DataError(
+                f"{files[0].parent}: column {column!r} has nulls or values that are not finite. Replace them"
+            )
+        return statistics
+
+    def _types(self, files: list[Path]) -> dict[str, str]:
+        """Return the type of every column, the same in all files."""
+        found: dict[str, str] = {}
+        for file in files:
+            try:
+                schema = pq.read_schema(file)
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"{file}: cannot be read as Parquet: {error}. Write it again") from error
+            for column in (self.user, self.item, self.label, *self.categorical, *self.dense):
+                if column not in schema.names:
+                    raise DataError(f"{file}: no column {column!r}. The columns are: {', '.join(schema.names)}")
+                kind = self._type(file, column, schema.field(column).type)
+                if found.setdefault(column, kind) != kind:
+                    raise DataError(
+                        f"{file}: column {column!r} has the type {kind}, but {found[column]} in {files[0]}. Write all"
+                        " files with one type"
+                    )
+        return found
+
+    def _type(self, file: Path, column: str, kind: pa.DataType) -> str:
+        is_id = column not in (self.label, *self.dense)
+        allowed = pa.types.is_integer(kind) and kind != pa.uint64()
+        if not is_id:
+            allowed = allowed or pa.types.is_floating(kind) or (column == self.label and pa.types.is_boolean(kind))
+        if not allowed:
+            meaning = "encoded ids: integers, one per row" if is_id else "numbers"
+            raise DataError(f"{file}: column {column!r} has the type {kind}, but it must be of {meaning}. Convert it")
+        return str(kind)
+
+    def _report(self, schema: Schema, rows: dict[str, int]) -> Report:
+        users, items = (schema.entity(role).num_ids for role in ("user", "item"))
+        samples = sum(rows.values())
+        return Report(
+            name=schema.name,
+            source=self.source,
+            seed=0,
+            split="given",
+            rows_read=samples,
+            rows_dropped={},
+            duplicate_pairs=None,
+            rows=rows,
+            users=users,
+            items=items,
+            interactions=None,
+            samples=samples,
+            density=samples / (users * items),
+            validation="given" if "validation" in rows else "none",
+        )
+
+
+def _refuse_existing(output: Path, overwrite: bool) -> None:
+    if not output.is_dir():
+        raise DataError(f"{output}: no such folder. Set data.source; relative paths start at {Path.cwd()}")
+    if not (output / "schema.json").exists():
+        if (output / FOLDER).exists():
+            raise DataError(f"{output / FOLDER}: exists, but the tables of ids are written there. Rename it")
+        return
+    if not overwrite:
+        raise DataError(f"{output}: has a schema.json already. Pass overwrite=true to write it again")
+    if not Schema.load(output).described:
+        raise DataError(f"{output}: was written by preparation, so it needs no description. Set another data.source")
+
+
+def _files(output: Path, split: str, pattern: str) -> list[Path]:
+    try:
+        files = sorted(path for path in output.glob(pattern) if path.is_file())
+    except (ValueError, NotImplementedError) as error:
+        raise DataError(f"data.{split} = {pattern}: not a glob relative to data.source: {error}") from error
+    if not files and split != "validation":
+        raise DataError(f"data.{split} = {pattern}: no such file in {output}. Correct data.{split}, or data.source")
+    return files
+
+
+def _largest(files: list[Path], column: str, on_progress: Callable[[str], None]) -> int:
+    """Return the largest id of a column, from the statistics of row groups that have some, else from the values.
+
+    Raises:
+        DataError: a value is null or negative.
+    """
+    largest = -1
+    for file in files:
+        footer = pq.read_metadata(file)
+        with open_parquet(file) as parquet:
+            for number in range(footer.num_row_groups):
+                low, high, nulls = _extremes(footer.row_group(number), column) or _counted(parquet, number, column)
+                if nulls or (low is not None and low < 0):
+                    fault = f"{nulls} null values" if nulls else f"the value {low}"
+                    raise DataError(
+                        f"{file}, row group {number}: column {column!r} has {fault}; ids are whole numbers from 0."
+                        " Encode them so"
+                    )
+                largest = max(largest, -1 if high is None else high)
+    if largest < 0:
+        on_progress(f"column {column!r}: no values in {files[0].parent}")
+    return largest
+
+
+def _extremes(group: Any, column: str) -> tuple[Any, Any, int] | None:
+    """Return minimum, maximum and nulls by the statistics of a row group, or None where it has none of them."""
+    for number in range(group.num_columns):
+        chunk = group.column(number)
+        if chunk.path_in_schema == column and chunk.is_stats_set:
+            statistics = chunk.statistics
+            if statistics.has_min_max and statistics.has_null_count:
+                return statistics.min, statistics.max, statistics.null_count
+    return None
+
+
+def _counted(parquet: pq.ParquetFile, number: int, column: str) -> tuple[Any, Any, int]:
+    low = high = None
+    nulls = 0
+    for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[number], columns=[column]):
+        values = batch.column(0)
+        nulls += values.null_count
+        extremes = pc.min_max(values).as_py()
+        if extremes["min"] is not None:
+            low = extremes["min"] if low is None else min(low, extremes["min"])
+            high = extremes["max"] if high is None else max(high, extremes["max"])
+    return low, high, nulls
+
+
+def _write_ids(output: Path, schema: Schema, on_progress: Callable[[str], None]) -> list[Path]:
+    """Write the tables of ids, in which every id is its own original id."""
+    form = pa.schema([("id", pa.int64()), ("original_id", pa.int64())])
+    (output / FOLDER).mkdir(exist_ok=True)
+    paths = []
+    for column in schema.categorical:
+        on_progress(f"writing {column.num_ids:,} ids of {column.name}")
+        paths.append(id_table_path(output, column.table_name))
+        write_parquet(pa.RecordBatchReader.from_batches(form, _own_ids(column.num_ids, form)), paths[-1])
+    return paths
+
+
+def _own_ids(count: int, form: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for start in range(0, count, BATCH_ROWS):
+        ids = pa.array(np.arange(start, min(start + BATCH_ROWS, count)))
+        yield pa.record_batch([ids, ids], schema=form)

@@ -1,0 +1,143 @@
+"""Ids that somebody else encoded: described in place, streamed as they are, and refused where they are no ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cove_dist.commands import prepare as command
+from data_pipeline.datasets.encoded import Encoded
+from data_pipeline.datasets.synthetic import Synthetic
+from data_pipeline.errors import DataError
+from data_pipeline.id_tables import read_original_ids
+from data_pipeline.preparation.prepare import prepare
+from data_pipeline.preparation.report import Report
+from data_pipeline.schema import Schema
+from data_pipeline.streaming.loader import build_loader
+
+SIZES = {"train": (60, 40), "validation": (20,), "test": (30,)}
+
+
+def table(split: str, rows: int, seed: int, **columns: Any) -> pa.Table:
+    """Rows sorted by user; the types are those of another pipeline."""
+    rng = np.random.default_rng([seed, len(split)])
+    return pa.table(
+        {
+            "uid": pa.array(np.sort(rng.integers(0, 12, rows)), pa.int32()),
+            "iid": pa.array(rng.integers(0, 25 if split == "train" else 30, rows), pa.uint16()),
+            "genre": pa.array(rng.integers(0, 9, rows), pa.int64()),
+            "price": pa.array(rng.normal(5, 2, rows), pa.float64()),
+            "clicked": pa.array(rng.integers(0, 2, rows).astype(bool)),
+            "unused": ["x"] * rows,
+        }
+        | columns
+    )
+
+
+@pytest.fixture(params=[True, False], ids=["statistics", "no statistics"])
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    for split, sizes in SIZES.items():
+        (tmp_path / "mine" / split).mkdir(parents=True)
+        for number, rows in enumerate(sizes):
+            path = tmp_path / "mine" / split / f"{number}.parquet"
+            pq.write_table(table(split, rows, number), path, write_statistics=request.param, row_group_size=17)
+    return tmp_path / "mine"
+
+
+def encoded(folder: Path, **settings: Any) -> Encoded:
+    columns = {"user": "uid", "item": "iid", "label": "clicked", "categorical": ("genre",), "dense": ("price",)}
+    return Encoded(source=str(folder), **columns | settings)
+
+
+def describe(folder: Path, overwrite: bool = False, **settings: Any) -> Schema:
+    return prepare(encoded(folder, **settings), folder, name="mine", overwrite=overwrite)
+
+
+def read(folder: Path, split: str) -> pa.Table:
+    return pa.concat_tables([pq.read_table(file) for file in sorted((folder / split).glob("*.parquet"))])
+
+
+def test_files_are_described_and_streamed_without_a_change(folder: Path) -> None:
+    before = {path: path.read_bytes() for path in folder.rglob("*.parquet")}
+    schema = describe(folder)
+    assert {path: path.read_bytes() for path in before} == before
+    tables = {split: read(folder, split) for split in SIZES}
+    for column, ids in (("uid", "user"), ("iid", "item")):
+        assert schema.entity(ids).num_ids == 1 + max(max(each[column].to_pylist()) for each in tables.values())
+        assert schema.entity(ids).num_seen == 1 + max(tables["train"][column].to_pylist())
+    assert schema.dense[0].mean == pytest.approx(np.mean(tables["train"]["price"].to_pylist()))
+    assert read_original_ids(folder, "iid").to_pylist() == list(range(schema.entity("item").num_ids))
+    for split, rows in tables.items():
+        batches = list(build_loader(folder, Schema.load(folder), split, 8, group_by_user=split != "train"))
+        assert [user for batch in batches for user in batch.users.tolist()] == rows["uid"].to_pylist()
+        assert [item for batch in batches for item in batch.items.tolist()] == rows["iid"].to_pylist()
+        assert [bool(label) for batch in batches for label in batch.labels] == rows["clicked"].to_pylist()
+        genres = [id for batch in batches for id in batch.ids["genre"].values().tolist()]
+        assert genres == np.minimum(rows["genre"].to_pylist(), schema.categorical[2].num_seen).tolist()
+        price = np.concatenate([batch.dense[:, 0].numpy() for batch in batches])
+        standardized = (np.array(rows["price"].to_pylist()) - schema.dense[0].mean) / schema.dense[0].std
+        np.testing.assert_allclose(price, standardized, rtol=1e-5, atol=1e-6)
+    report = Report.load(folder)
+    assert report.rows == {"train": 100, "validation": 20, "test": 30}
+    assert report.summary()["interactions (label 1)"] == "not counted"
+
+
+def test_the_command_writes_into_the_folder_of_the_files(folder: Path, tmp_path: Path) -> None:
+    columns = ["user=uid", "item=iid", "label=clicked", "categorical=[genre]"]
+    command.run(["data=encoded", f"source={folder}", *columns])
+    assert Schema.load(folder).described
+    with pytest.raises(DataError, match=r"output = .*other: encoded data stay where they are"):
+        command.run(["data=encoded", f"source={folder}", *columns, f"output={tmp_path / 'other'}"])
+
+
+def test_a_description_is_written_again_but_never_replaced_by_other_data(folder: Path) -> None:
+    describe(folder)
+    with pytest.raises(DataError, match=r"has a schema\.json already\. Pass overwrite=true"):
+        describe(folder)
+    assert describe(folder, overwrite=True, dense=()).dense == ()
+    files = sorted(folder.rglob("*"))
+    with pytest.raises(DataError, match="preparation did not write them, so it is not overwritten"):
+        prepare(Synthetic(users=9, items=9, rows=200), folder, name="small", overwrite=True)
+    assert sorted(folder.rglob("*")) == files
+
+
+def test_a_file_altered_after_its_description_is_refused(folder: Path) -> None:
+    describe(folder)
+    pq.write_table(table("train", 60, 7), folder / "train" / "0.parquet")
+    with pytest.raises(DataError, match=r"train/0\.parquet: "):
+        build_loader(folder, Schema.load(folder), "train", 8)
+
+
+BAD = {
+    "null id": ({"uid": pa.array([None] + [1] * 29, pa.int32())}, r"column 'uid' has 1 null values"),
+    "negative id": ({"iid": pa.array([-4] + [1] * 29, pa.int32())}, r"column 'iid' has the type int32, but uint16 in"),
+    "negative id of the same type": ({"uid": pa.array([-4] + [1] * 29, pa.int32())}, "column 'uid' has the value -4"),
+    "lists": ({"genre": [[1]] * 30}, "column 'genre' has the type list<.*>, but it must be of encoded ids"),
+    "text": ({"uid": ["a"] * 30}, "column 'uid' has the type string, but it must be of encoded ids"),
+    "unsorted": ({"uid": pa.array([5] + [1] * 29, pa.int32())}, "expected rows sorted by user"),
+    "real label": ({"clicked": ["yes"] * 30}, "column 'clicked' has the type string, but it must be of numbers"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_not_an_encoded_file_is_named(folder: Path, case: str) -> None:
+    columns, message = BAD[case]
+    path = folder / "test" / "0.parquet"
+    statistics = pq.read_metadata(path).row_group(0).column(0).is_stats_set
+    pq.write_table(table("test", 30, 0, **columns), path, write_statistics=statistics)
+    with pytest.raises(DataError, match=rf"test/0\.parquet.*{message}"):
+        describe(folder)
+    assert not (folder / "schema.json").exists()
+
+
+def test_missing_files_and_columns_are_named(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.test = x/\*: no such file in .*Correct data\.test"):
+        describe(folder, test="x/*")
+    with pytest.raises(DataError, match=r"no column 'who'\. The columns are: uid, iid"):
+        describe(folder, user="who")
+    assert set(describe(folder, validation="none/*").splits) == {"train", "test"}
