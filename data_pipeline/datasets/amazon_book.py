@@ -33,5 +33,5 @@ class AmazonBook(Interactions):
         return Columns(user="user_id", item="item_id", split="part")
 
     def read(self, workspace: Workspace) -> Source:
-        files = {part: existing_file(Path(self.source), f"{part}.txt") for part in _PARTS}
+        files = [(part, existing_file(Path(self.source), f"{part}.txt")) for part in _PARTS]
         return read_user_lines(workspace, files, self.source)

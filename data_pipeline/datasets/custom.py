@@ -5,13 +5,17 @@ from pathlib import Path
 
 from data_pipeline.datasets.interactions import Interactions
 from data_pipeline.errors import DataError
-from data_pipeline.preparation.columns import Columns
-from data_pipeline.preparation.inputs import Sources, described, find_files, with_addresses
+from data_pipeline.preparation.columns import FILE, ITEM, Columns
+from data_pipeline.preparation.formats import kind_of
+from data_pipeline.preparation.inputs import Parts, Sources, check_parts, described_parts, find_parts, with_addresses
+from data_pipeline.preparation.item_categories import read_item_categories
 from data_pipeline.preparation.read import Source, read_files
 from data_pipeline.preparation.report import Report
 from data_pipeline.preparation.times import TimeUnit
-from data_pipeline.preparation.workspace import Workspace
+from data_pipeline.preparation.workspace import Workspace, literal, quoted
 from data_pipeline.schema import Schema
+
+_PART = "part of a ready-made split"  # the name of a column that no file has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +23,11 @@ class Custom(Interactions):
     """Files of one kind: CSV with a header line, JSON lines, Parquet, or Arrow.
 
     Attributes:
-        source: paths, globs, folders and addresses; see `data_pipeline.preparation.inputs`.
+        source: paths, globs, folders and addresses; see `data_pipeline.preparation.inputs`. None: the next three name
+            the files.
+        train: the files of a ready-made split.
+        validation_file: likewise; may be None.
+        test: likewise.
         user: the column of users.
         item: the column of items.
         label: the column of labels, 0 or 1.
@@ -31,12 +39,16 @@ class Custom(Interactions):
         split_column: the column of splits: train, validation or test.
         categorical: columns of categorical features.
         dense: columns of dense features.
+        categories: a file of items and their categories; see `data_pipeline.preparation.item_categories`.
 
     Raises:
-        DataError: columns that contradict each other.
+        DataError: columns, or files, that contradict each other.
     """
 
-    source: Sources
+    source: Sources | None
+    train: Sources | None = None
+    validation_file: Sources | None = None
+    test: Sources | None = None
     user: str
     item: str
     label: str | None = None
@@ -48,9 +60,20 @@ class Custom(Interactions):
     split_column: str | None = None
     categorical: tuple[str, ...] = ()
     dense: tuple[str, ...] = ()
+    categories: str | None = None
 
     def __post_init__(self) -> None:
+        check_parts("source", self.source, self._parts)
+        if self.source is None and self.split_column is not None:
+            raise DataError(
+                f"data.split_column = {self.split_column}: the files of a ready-made split are given by data.train and"
+                " data.test. Set data.split_column=null"
+            )
         self.columns  # noqa: B018  refuses columns that contradict each other before any file is read
+
+    @property
+    def _parts(self) -> Parts:
+        return {"train": self.train, "validation": self.validation_file, "test": self.test}
 
     @property
     def columns(self) -> Columns:
@@ -63,17 +86,36 @@ class Custom(Interactions):
             time=self.time,
             time_unit=self.time_unit,
             request=self.request,
-            split=self.split_column,
+            split=_PART if self.source is None else self.split_column,
             categorical=tuple(self.categorical),
             dense=tuple(self.dense),
         )
 
     def read(self, workspace: Workspace) -> Source:
-        files = find_files(self.source, workspace)
-        return read_files(workspace, files, self.columns.raw(), self.on_invalid, described(self.source))
+        parts = find_parts("source", self.source, self._parts, workspace)
+        files = [file for each in parts.values() for file in each]
+        if len({kind_of(file) for file in files}) > 1:
+            raise DataError("data.train, data.validation_file and data.test: files of several kinds. Use one kind")
+        columns = [name for name in self.columns.raw() if name != _PART]
+        source = read_files(workspace, files, columns, self.on_invalid, described_parts(self.source, self._parts))
+        if self.source is None:
+            _add_parts(workspace, parts)
+        if self.categories is not None:
+            source.categories[ITEM] = read_item_categories(workspace, self.categories, self.item, self.on_invalid)
+        return source
 
     def prepare(self, workspace: Workspace, folder: Path, name: str) -> tuple[Schema, Report]:
         try:
             return super().prepare(workspace, folder, name)
         except DataError as error:
             raise DataError(with_addresses(str(error), workspace)) from error
+
+
+def _add_parts(workspace: Workspace, parts: dict[str, list[Path]]) -> None:
+    """Add to ``raw`` the split of each row, which is that of its file."""
+    files = ", ".join(f"({literal(str(file))}, {literal(part)})" for part, each in parts.items() for file in each)
+    workspace.query(f"ALTER TABLE raw ADD COLUMN {quoted(_PART)} VARCHAR")
+    workspace.query(
+        f"UPDATE raw SET {quoted(_PART)} = parts.part FROM (VALUES {files}) AS parts(file, part)"
+        f" WHERE raw.{FILE} = parts.file"
+    )

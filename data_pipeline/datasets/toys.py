@@ -40,7 +40,7 @@ class Toys(Interactions):
 
     def read(self, workspace: Workspace) -> Source:
         lines = existing_file(Path(self.source), _LINES)
-        source = read_user_lines(workspace, {"all": lines}, self.source)
+        source = read_user_lines(workspace, [("all", lines)], self.source)
         attributes = lines.with_name(_ATTRIBUTES)
         if attributes.is_file():
             workspace.connection.register("item_attributes", read_attributes(attributes))

@@ -22,11 +22,51 @@ _TIMEOUT = 20  # seconds without an answer
 _EXTRAS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs", "hdfs": "pyarrow"}
 
 Sources = str | tuple[str, ...]
+Parts = dict[str, Sources | None]  # the files of a ready-made split
 
 
 def described(source: Sources) -> str:
     """Return the text by which messages and reports name a source."""
     return source if isinstance(source, str) else ", ".join(source)
+
+
+def described_parts(source: Sources | None, parts: Parts) -> str:
+    """Return the text by which reports name a source, or the files of a split."""
+    if source is not None:
+        return described(source)
+    return "; ".join(f"{name}: {described(files)}" for name, files in parts.items() if files is not None)
+
+
+def check_parts(key: str, source: Sources | None, parts: Parts) -> None:
+    """Refuse a source together with the files of a ready-made split, and a split without training or test files.
+
+    Raises:
+        DataError: with the keys to set.
+    """
+    given = [name for name, files in parts.items() if files is not None]
+    if source is not None and given:
+        raise DataError(
+            f"data.{key} = {described(source)}, and files of {', '.join(given)}: set data.{key}=null, or them"
+        )
+    if source is None and not {"train", "test"} <= set(given):
+        raise DataError(f"data.{key} = null: set it, or data.train and data.test (data.validation_file may be null)")
+
+
+def find_parts(key: str, source: Sources | None, parts: Parts, workspace: Workspace) -> dict[str, list[Path]]:
+    """Find the files of a source (part "all"), or of a ready-made split.
+
+    Raises:
+        DataError: see `find_files`; or a file is in two parts.
+    """
+    if source is not None:
+        return {"all": find_files(source, workspace)}
+    found = {name: find_files(files, workspace) for name, files in parts.items() if files is not None}
+    seen: dict[Path, str] = {}
+    for name, files in found.items():
+        for file in files:
+            if (other := seen.setdefault(file.resolve(), name)) != name:
+                raise DataError(f"{file}: is in data.{other} and in {name}. A file belongs to one split")
+    return found
 
 
 def find_files(source: Sources, workspace: Workspace | None = None) -> list[Path]:

@@ -14,8 +14,8 @@ import pytest
 
 from data_pipeline.datasets.amazon_book import AmazonBook
 from data_pipeline.datasets.amazon_reviews import AmazonReviews
-from data_pipeline.datasets.per_user import PerUser
 from data_pipeline.datasets.toys import Toys
+from data_pipeline.datasets.user_lines import UserLines
 from data_pipeline.errors import DataError
 from data_pipeline.history import History
 from data_pipeline.preparation.prepare import prepare
@@ -207,8 +207,8 @@ def test_files_with_a_line_per_user_are_read_as_one(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("".join(f"u{u} 1 2 3 4 5 6\n" for u in range(30)))
     (tmp_path / "b.txt").write_text("v 5 4 3\nw 2 1 6\n")
     for ordered in (True, False):
-        source = PerUser(source=str(tmp_path / "*.txt"), ordered=ordered, candidates=0)
-        prepare(source, tmp_path / f"out_{ordered}", name="per_user")
+        source = UserLines(file=str(tmp_path / "*.txt"), ordered=ordered, candidates=0)
+        prepare(source, tmp_path / f"out_{ordered}", name="user_lines")
     decoded = {ordered: read_decoded(tmp_path / f"out_{ordered}") for ordered in (True, False)}
     last = dict(pairs(decoded[True]["test"]))
     assert last == {f"u{u}": 6 for u in range(30)} | {"v": 3, "w": 6}
