@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cove_dist.config.yaml_files import plain, read_yaml
-from cove_dist.errors import ConfigError
+from cove_dist.errors import CheckpointError, ConfigError
 from cove_dist.evaluation.declarations import is_metric
 from cove_dist.evaluation.frequency import is_grouped
 from cove_dist.experiments.results import SPEED
@@ -18,6 +19,8 @@ from cove_dist.metrics_files import Evaluated, check_comparable, load_metrics
 from cove_dist.runs import CHECKPOINTS, CONFIG_FILE, SUMMARY_FILE, read_history, read_json
 from cove_dist.training.checkpoint_files import CheckpointFolder
 from cove_dist.training.resume import CHANGES_LEARNING
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,17 @@ def compare_runs(folders: Sequence[str], split: str, checkpoint: str) -> Compari
 def check_current(folder: Path, evaluated: Evaluated) -> None:
     """Refuse metrics of a checkpoint that is no longer the best or newest. Without checkpoints this is not checked.
 
+    Where a checkpoint is damaged it cannot be checked, which is a warning: metrics do not need it.
+
     Raises:
         ConfigError: another checkpoint is the best, or the newest, now.
     """
     files = CheckpointFolder(folder / CHECKPOINTS)
-    current = files.newest() if evaluated.best_by is None else files.best(evaluated.best_by) or files.newest()
+    try:
+        current = files.newest() if evaluated.best_by is None else files.best(evaluated.best_by) or files.newest()
+    except CheckpointError as error:
+        logger.warning("Cannot check that metrics are of the %s checkpoint: %s", evaluated.kind, error)
+        return
     if evaluated.checkpoint is not None and current is not None and current.name != evaluated.checkpoint:
         raise ConfigError(
             f"{folder}: its metrics are of {evaluated.checkpoint}, but {current.name} is the {evaluated.kind}"

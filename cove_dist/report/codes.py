@@ -58,7 +58,7 @@ def load_codes(run: Run) -> list[EntityCodes]:
     """
     if not run.levels:
         return []
-    newest = CheckpointFolder(run.folder / "checkpoints").newest()
+    newest = next(reversed(CheckpointFolder(run.folder / "checkpoints").steps()), None)
     if not _current(run, newest):
         if newest is None:
             logger.warning("%s: no exported codes and no checkpoint; leaving out the pictures of codes", run.folder)

@@ -126,6 +126,16 @@ def test_a_run_whose_learning_rate_changed_is_none_of_the_seeds_of_another(tmp_p
     ]
 
 
+def test_metrics_next_to_a_damaged_checkpoint_are_compared_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_of(tmp_path / "a", 0.7)
+    checkpoint(tmp_path / "a", 2, 0.7)
+    (tmp_path / "a" / "checkpoints" / "step_00000002" / "manifest.json").unlink()
+    assert compare_runs([str(tmp_path / "a")], "test", "best").records
+    assert "Cannot check that metrics are of the best checkpoint" in caplog.text
+
+
 def test_a_baseline_without_checkpoints_stands_beside_runs(tmp_path: Path) -> None:
     a = run_of(tmp_path / "a", 0.7)
     floor = run_of(tmp_path / "floor", 0.5, "model=dcn", kind=None, checkpoint=None, step=None, best_by=None)
