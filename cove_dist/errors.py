@@ -15,6 +15,18 @@ class TrainingError(UserError):
     """Training cannot go on: a loss that is not finite, or replicas that drifted apart."""
 
 
+class DivergedError(TrainingError):
+    """A loss or a state is not finite.
+
+    Attributes:
+        step: at which it was first seen.
+    """
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
 class LostRankError(UserError):
     """Another rank did not take part in a collective in time."""
 

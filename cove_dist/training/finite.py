@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cove_dist.distributed import DistributedContext, world
-from cove_dist.errors import TrainingError
+from cove_dist.errors import DivergedError
 from cove_dist.torch_compat import ShardedTensor
 
 _NEVER = torch.iinfo(torch.int64).max
@@ -50,7 +50,7 @@ class LossCheck:
         """Compare what all ranks noted since the run began. A collective call.
 
         Raises:
-            TrainingError: on every rank, naming the first step at which a loss was not finite on any of them.
+            DivergedError: on every rank, naming the first step at which a loss was not finite on any of them.
         """
         if not self._names:
             return
@@ -58,7 +58,7 @@ class LossCheck:
         step = min(steps)
         if step != _NEVER:
             names = ", ".join(name for name, at in zip(self._names, steps, strict=True) if at == step)
-            raise TrainingError(f"loss not finite at step {step} ({names}): training diverged. {_ADVICE}")
+            raise DivergedError(f"loss not finite at step {step} ({names}): training diverged. {_ADVICE}", step)
 
 
 def check_state(state: Mapping[str, Any], step: int, runtime: DistributedContext) -> None:
@@ -74,11 +74,12 @@ def check_state(state: Mapping[str, Any], step: int, runtime: DistributedContext
         runtime: of this rank.
 
     Raises:
-        TrainingError: on every rank, naming a tensor that is not finite and a rank that holds it.
+        DivergedError: on every rank, naming a tensor that is not finite and a rank that holds it.
     """
     for rank, name in enumerate(world().gather_objects(_first_not_finite(state))):
         if name is not None:
-            raise TrainingError(f"{name} not finite after step {step} on rank {rank}: training diverged. {_ADVICE}")
+            text = f"{name} not finite after step {step} on rank {rank}: training diverged. {_ADVICE}"
+            raise DivergedError(text, step)
 
 
 def _first_not_finite(state: Mapping[str, Any]) -> str | None:

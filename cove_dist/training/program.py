@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from cove_dist.config import RunConfig
 from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import DistributedContext, barrier, mark_begun, process_group, was_begun
-from cove_dist.errors import ConfigError
+from cove_dist.errors import ConfigError, DivergedError
 from cove_dist.run_lock import check_writable, locked
 from cove_dist.runs import (
     CHECKPOINTS,
@@ -31,6 +31,7 @@ from cove_dist.runs import (
 )
 from cove_dist.training.checkpoint_files import CheckpointFolder
 from cove_dist.training.debug import debug_settings
+from cove_dist.training.diverged import explained
 from cove_dist.training.progress import Progress
 from cove_dist.training.resume import record_configuration, record_data
 from cove_dist.training.signals import Interrupted, named_signals
@@ -85,7 +86,11 @@ def train_here(
         if not trainer.finished():
             (folder / SUMMARY_FILE).unlink(missing_ok=True)  # of an earlier end of this run
     barrier()
-    position = trainer.train(folder)
+    try:
+        position = trainer.train(folder)
+    except DivergedError as error:
+        data, at = Path(config.data.path), trainer.position
+        raise explained(error, trainer.train_loader, at, runtime.rank, data, schema, folder) from error
     if folder is not None and runtime.is_main and trainer.finished():
         write_summary(folder, position, config, runtime)
     return interruption(trainer, folder) if trainer.stopped_by else None

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -16,8 +17,12 @@ from cove_dist.training import trainer as trainer_module
 from cove_dist.training.checkpoint import trainable_state
 from cove_dist.training.checkpoint_files import CheckpointFolder
 from cove_dist.training.finite import LossCheck, check_state
+from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
-from tests.configurations import COVE, ROW_WISE
+from data_pipeline.batch import Batch
+from data_pipeline.id_tables import read_original_id
+from data_pipeline.streaming.loader import EpochIterator
+from tests.configurations import COVE, ROW_WISE, small_run
 from tests.unit.training.test_trainer import trainer
 
 
@@ -125,3 +130,32 @@ def test_the_check_of_a_step_does_not_wait_for_the_device(
     for method in ("item", "tolist", "__bool__", "__float__", "cpu", "numpy"):
         monkeypatch.setattr(torch.Tensor, method, lambda *_, method=method: pytest.fail(f"{method} waits"))
     check.note(2, {"loss": torch.tensor(math.nan)})
+
+
+def test_the_batch_that_diverged_is_saved_with_original_ids(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noticed at the report after step 14, of the second epoch: the batch of step 12 is read again."""
+    read: dict[tuple[int, int], Batch] = {}
+    take, steps = EpochIterator.__next__, Trainer.steps
+
+    def reading(self: EpochIterator) -> Batch:
+        batch = take(self)
+        read[self._epoch, self.yielded] = batch
+        return batch
+
+    def broken_loss(self: Trainer, batches):
+        for output in steps(self, batches):
+            if self.position.step == 12:
+                self.losses.note(12, {name: value * math.nan for name, value in output.losses.items()})
+            yield output
+
+    monkeypatch.setattr(EpochIterator, "__next__", reading)
+    monkeypatch.setattr(Trainer, "steps", broken_loss)
+    with pytest.raises(TrainingError, match=r"loss not finite at step 12 .*Last good checkpoint: .*step_00000010"):
+        train(small_run(prepared, tmp_path / "run", "trainer.log_every=7"))
+    saved = pq.read_table(tmp_path / "run" / "not_finite" / "step_00000012" / "rank_0.parquet")
+    trained = read[1, 2]
+    assert saved["label"].to_pylist() == trained.labels.tolist()
+    for name, ids in (("user_id", trained.users), ("item_id", trained.items)):
+        assert saved[name].to_pylist()[:20] == [[read_original_id(prepared, name, i)] for i in ids[:20].tolist()]
