@@ -4,7 +4,7 @@
 
 At the paper's settings: d = 64, three layers, eight heads; as many given items as are to be found, 5 or 10; the ten
 best items ranked at every position. Catalogues of 6,264 items (Art of the Mix) and of 60,000. Weights and lists are
-random: neither model's work depends on their values. Decoding alone is timed (`continue_lists`), not the merging of
+random: neither model's work depends on their values. Decoding alone is timed (`continue_sequences`), not the merging of
 positions nor the metrics. In a round the models take turns; medians over rounds, and the ratio is taken round by round.
 
 "ranking alone" is the part that both do alike, scoring all items at every position, which is why the ratio is not the
@@ -26,7 +26,7 @@ from torch import nn
 
 from cove_dist.models.sequential.bert4rec import BERT4Rec
 from cove_dist.models.sequential.fans import FANS
-from cove_dist.tasks.sequential.decoding import Request, continue_lists
+from cove_dist.tasks.sequential.decoding import Request, continue_sequences
 from cove_dist.tasks.sequential.ranking import Catalogue
 from data_pipeline.json_files import write_json
 
@@ -53,7 +53,7 @@ def decode_seconds(model: nn.Module, catalogue: Catalogue, targets: int, lists: 
         lengths = torch.full((size,), targets)
         request = Request(items, lengths.clone(), lengths, None)
         start = time.perf_counter()
-        continue_lists(model, catalogue, request, DEPTH)
+        continue_sequences(model, catalogue, request, DEPTH)
         seconds += time.perf_counter() - start
     return seconds
 

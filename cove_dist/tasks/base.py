@@ -1,4 +1,4 @@
-"""What the trainer asks of every task's model."""
+"""Interfaces between the trainer and the models of all tasks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from data_pipeline.schema import Entity, Schema
 
 
 class StepOutput(Protocol):
-    """What a step leaves behind, detached.
+    """Outputs of one training step, detached.
 
     Attributes:
-        rows: of this rank, over which the losses are means.
-        losses: scalars: the total, ``loss``, and its parts.
+        rows: Number of this rank's rows, over which the losses are means.
+        losses: Scalars: the total, ``loss``, and its parts.
     """
 
     @property
@@ -31,12 +31,12 @@ class StepOutput(Protocol):
 
 
 class EntityLookup(NamedTuple):
-    """How the vectors of one entity's ids are had from a task's tables.
+    """How to look up the embeddings of one entity.
 
     Attributes:
-        columns: the keys of a look-up, in the order that every look-up must keep.
-        position: of the one that takes the entity's ids.
-        vectors: of what the tables return for n ids, and n: what is quantized, ``[n, d]``.
+        columns: Keys of a look-up, in the order that every look-up must keep.
+        position: Index into ``columns`` of the key that takes the entity's ids.
+        vectors: Function of the tables' output for n ids, and n; returns the vectors to quantize, ``[n, d]``.
     """
 
     columns: list[str]
@@ -45,7 +45,7 @@ class EntityLookup(NamedTuple):
 
 
 class EpochHook(Protocol):
-    """What a task does at the start of every epoch, and the state of it that checkpoints hold."""
+    """Work of a task at the start of every epoch, with state that checkpoints hold."""
 
     def start_epoch(self, epoch: int) -> None:
         """Prepare for epoch ``epoch``, from 0. Not called when training resumes within an epoch. Collective."""
@@ -61,24 +61,24 @@ class EpochHook(Protocol):
 
 
 class Objective(nn.Module):
-    """Everything of a model after the look-up: replicated, and without a sharded module inside.
+    """The part of a model after the look-up: data-parallel, without sharded modules.
 
     Its forward takes what the tables return and the batch, and returns the loss to differentiate, weighted for uneven
     ranks, and a `StepOutput`.
 
     Attributes:
-        quantizers: by entity.
+        quantizers: Quantizers by entity.
     """
 
     quantizers: EntityQuantizers
 
 
 class TaskModel(nn.Module, ABC):
-    """The trained module. Its forward reads the tables by an attribute of the batch: the train pipeline traces it.
+    """The trained module. The train pipeline traces its forward, so it reads ids as an attribute of the batch.
 
     Args:
-        tables: of ids; sharded later.
-        objective: what follows.
+        tables: Embedding tables; sharded later.
+        objective: The part after the look-up.
     """
 
     def __init__(self, tables: Tables, objective: Objective) -> None:
@@ -87,12 +87,12 @@ class TaskModel(nn.Module, ABC):
         self.objective = objective
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, StepOutput]:
-        """Return the loss to differentiate, weighted for uneven ranks, and what the step leaves behind."""
+        """Return the loss to differentiate, weighted for uneven ranks, and the outputs of the step."""
         return self.objective(self.tables(batch.ids), batch)
 
     @abstractmethod
     def entity_lookup(self, entity: Entity, schema: Schema) -> EntityLookup:
-        """Return how to look up the vectors of users or items."""
+        """Return how to look up the embeddings of users or items."""
 
 
 M = TypeVar("M", bound=TaskModel)
@@ -102,11 +102,11 @@ def inner_model(sharded: nn.Module, kind: type[M]) -> M:
     """Return the model inside the wrapper that shards it.
 
     Args:
-        sharded: a `DistributedModelParallel`.
-        kind: the class of the model.
+        sharded: A `DistributedModelParallel`.
+        kind: Class of the model.
 
     Raises:
-        TypeError: the model is of another class.
+        TypeError: The model is of another class.
     """
     inner = sharded.module
     if not isinstance(inner, kind):

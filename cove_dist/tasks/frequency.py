@@ -1,4 +1,4 @@
-"""How often users and items occur in training."""
+"""Groups of users and items by their frequency in training."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cove_dist.evaluation import FrequencyGroups
 from data_pipeline.schema import ENTITIES, Schema
 from data_pipeline.streaming.loader import build_loader
 
-_ROWS = 1 << 17  # of a step
+_ROWS = 1 << 17  # per step
 
 
 def frequency_groups(config: RunConfig, schema: Schema, runtime: DistributedContext) -> dict[str, FrequencyGroups]:
-    """The groups of users and items, from one pass over these two columns of the training split. Collective.
+    """Return the frequency groups of users and items, from one pass over the training split. Collective.
 
     The ranks share the rows as in training. Each holds 8 bytes per id of the split while counting, 1 byte after.
     """
@@ -26,7 +26,7 @@ def frequency_groups(config: RunConfig, schema: Schema, runtime: DistributedCont
     for batch in build_loader(config.data.path, ids_alone, "train", _ROWS, runtime.rank, runtime.world_size):
         for role, column in columns.items():
             ids = batch.users if role == "user" else batch.items
-            rows = ids.clamp(max=column.num_seen)  # as a look-up would
+            rows = ids.clamp(max=column.num_seen)  # as in a look-up
             counts[role].index_add_(0, rows, torch.ones_like(rows))
     return {
         role: FrequencyGroups.from_counts(sum_over_ranks(counts[role], runtime.device)[:-1], column.num_ids)

@@ -1,4 +1,4 @@
-"""What a trained model answers about encoded ids, in one process. Every task has its own answers.
+"""Inference with a trained model on encoded ids, in one process; each task has a subclass.
 
 Shapes: ``n`` rows, ``B`` users or sequences, ``k`` items of a list, ``d`` width of a vector, ``H`` levels.
 """
@@ -22,7 +22,7 @@ from data_pipeline.schema import Entity, Schema
 
 M = TypeVar("M", bound=TaskModel)
 
-AT_ONCE = 65_536  # ids of a look-up
+AT_ONCE = 65_536  # ids per look-up
 
 
 class Lists(NamedTuple):
@@ -39,7 +39,7 @@ class Lists(NamedTuple):
 
 @dataclass(frozen=True)
 class Context:
-    """The columns of rows beside user and item.
+    """The columns of rows other than user and item.
 
     Attributes:
         ids: int64 ``[n]`` by categorical column: rows of its table.
@@ -54,12 +54,12 @@ NO_CONTEXT = Context({}, {})
 
 
 class Inference(ABC, Generic[M]):
-    """The answers of one model.
+    """Scores, recommendations, embeddings and codes of one model.
 
     Args:
-        config, schema: Of the run.
-        model: Whole, in eval mode.
-        device: Of the model.
+        config, schema: Configuration and data of the run.
+        model: Unsharded model in eval mode.
+        device: Device of the model.
     """
 
     def __init__(self, config: RunConfig, schema: Schema, model: M, device: torch.device) -> None:
@@ -71,13 +71,13 @@ class Inference(ABC, Generic[M]):
 
     @abstractmethod
     def recommend(self, users: np.ndarray, k: int, *, repeat: bool, context: Context = NO_CONTEXT) -> Lists:
-        """List the best items for users whom training saw.
+        """List the best items for users seen in training.
 
         Args:
-            users: int64 ``[B]``, encoded.
-            k: Items of each.
-            repeat: Whether items that a user has may be listed.
-            context: One row, the same for every pair.
+            users: Encoded users, int64 ``[B]``.
+            k: Number of items per user.
+            repeat: Whether items of the user's interaction history may be listed.
+            context: One row of further columns, the same for every pair.
         """
 
     def recommend_after(self, sequences: Sequence[np.ndarray], k: int, *, repeat: bool) -> Lists:
@@ -102,14 +102,14 @@ class Inference(ABC, Generic[M]):
 
     @torch.no_grad()
     def vectors(self, entity: Entity) -> np.ndarray:
-        """Return the vectors of all ids that training saw, fused with their codes: ``[num_seen, d]``."""
+        """Return the vectors of all ids seen in training, fused with their codes: ``[num_seen, d]``."""
         return (
             torch.cat([quantized.fused if quantized else raw for raw, quantized in self._parts(entity)]).cpu().numpy()
         )
 
     @torch.no_grad()
     def codes(self, entity: Entity) -> np.ndarray:
-        """Return the codes of all ids that training saw: int64 ``[num_seen, H]``, level 1, the finest, first.
+        """Return the codes of all ids seen in training: int64 ``[num_seen, H]``, level 1, the finest, first.
 
         Raises:
             ConfigError: The model has no quantizer of the entity.
@@ -123,7 +123,7 @@ class Inference(ABC, Generic[M]):
         )
 
     def _parts(self, entity: Entity) -> Iterator[tuple[torch.Tensor, QuantizerOutput | None]]:
-        """Yield the looked-up vectors of the ids in order, a part at a time, and what the quantizer makes of them."""
+        """Yield the looked-up vectors of the ids in order, a part at a time, with the quantizer's output."""
         quantizer = dict(self.model.objective.quantizers.items()).get(entity)
         columns, position, vectors = self.model.entity_lookup(entity, self.schema)
         for ids in torch.arange(self.schema.entity(entity).num_seen, device=self.device).split(AT_ONCE):

@@ -1,4 +1,4 @@
-"""The loaders of a run."""
+"""Loaders shared by the tasks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data_pipeline.streaming.transforms import RowTransform
 def training_loader(
     config: RunConfig, schema: Schema, runtime: DistributedContext, transforms: Sequence[RowTransform] = ()
 ) -> StreamLoader:
-    """Shuffled anew each epoch, the same number of steps on every rank."""
+    """Build a training loader: reshuffled each epoch, the same number of steps on every rank."""
     settings = config.trainer
     return build_loader(
         config.data.path,
@@ -33,7 +33,7 @@ def training_loader(
 
 
 def evaluation_loader(config: RunConfig, schema: Schema, split: str, runtime: DistributedContext) -> StreamLoader:
-    """In file order, all rows of a user on one rank."""
+    """Build an evaluation loader: file order, all rows of a user on one rank."""
     return build_loader(
         config.data.path,
         schema,

@@ -1,4 +1,4 @@
-"""The quantizers of a configuration."""
+"""Builds the quantizers of a configuration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class EntityQuantizers(nn.ModuleDict):
 
 
 def build_quantizers(config: RunConfig, rows_per_id: int = 1) -> dict[Entity, CascadedQuantizer]:
-    """By entity, ``user`` and ``item``, for table rows of ``rows_per_id * embeddings.dim`` numbers.
+    """Build quantizers by entity, ``user`` and ``item``, for table rows of ``rows_per_id * embeddings.dim`` numbers.
 
     Initialized from torch's global generator.
     """

@@ -1,4 +1,4 @@
-"""The tasks that can be trained. The base class of a task's models names it, so a model implies its task."""
+"""The tasks that can be trained. The base class of a model names its task."""
 
 from __future__ import annotations
 

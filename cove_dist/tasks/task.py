@@ -1,4 +1,4 @@
-"""What every task offers to the configuration, the trainer and the programs."""
+"""The interface of tasks to the configuration, the trainer and the programs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cove_dist.tasks.inference import Inference
     from data_pipeline.streaming.loader import StreamLoader
 
-Evaluator = Callable[[nn.Module], dict[str, float]]  # of one split; a collective call
+Evaluator = Callable[[nn.Module], dict[str, float]]  # evaluates one split; a collective call
 C = TypeVar("C", bound=RunConfig)
 
 
@@ -33,11 +33,11 @@ class Task(ABC, Generic[C]):
     Its methods import TorchRec when they are called, so that composing a configuration stays quick.
 
     Attributes:
-        name: The name by which a model's class, ``configs/task`` and ``configs/trainer`` refer to the task.
-        title: The name in messages.
-        config: The class of its runs' configurations, which has the sections that only this task has.
-        rules: Conditions on which settings of these sections act.
-        renamed: Sections that saved configurations of earlier versions have, and their names now.
+        name: Name of the task in models' classes, ``configs/task`` and ``configs/trainer``.
+        title: Name in messages.
+        config: Class of the task's run configurations, with the sections specific to this task.
+        rules: Conditions under which settings of these sections have an effect.
+        renamed: Section names of earlier versions' saved configurations, mapped to current names.
         by_frequency: Whether metrics are computed for groups of ids by frequency as well.
         classifies_codes: Whether ``quantizer.omega_c`` applies.
         saves_predictions: Whether an evaluation can write the score of every row.
@@ -66,34 +66,34 @@ class Task(ABC, Generic[C]):
     def build_evaluator(
         self, config: C, schema: Schema, split: str, runtime: DistributedContext, groups: Groups
     ) -> Evaluator:
-        """Build a pass over a split that returns the metrics; ``groups`` of ids are for tasks ``by_frequency``."""
+        """Build the evaluator of a split; ``groups`` of ids are for tasks with ``by_frequency``."""
 
     @abstractmethod
     def build_inference(self, config: C, schema: Schema, model: TaskModel, device: torch.device) -> Inference[Any]:
-        """Build the answers of a trained model in one process: scores, recommendations, embeddings and codes.
+        """Build the inference of a trained model in one process: scores, recommendations, embeddings and codes.
 
         Args:
-            config, schema: Of the run.
-            model: Whole, in eval mode.
-            device: Of the model.
+            config, schema: Configuration and data of the run.
+            model: Unsharded model in eval mode.
+            device: Device of the model.
         """
 
     def build_epoch_hook(
         self, config: C, schema: Schema, runtime: DistributedContext, model: TaskModel, loader: StreamLoader
     ) -> EpochHook | None:
-        """Build what happens at the start of every training epoch, if anything.
+        """Build the task's work at the start of every training epoch; None if there is none.
 
         Args:
-            config, schema, runtime: Of the run.
-            model: Sharded and initialized.
-            loader: Of the training batches, from `build_training_loader`.
+            config, schema, runtime: Configuration, data and context of the run.
+            model: Sharded and initialized model.
+            loader: Loader of the training batches, from `build_training_loader`.
         """
         return None
 
     def build_saving_evaluator(
         self, config: C, schema: Schema, split: str, runtime: DistributedContext, groups: Groups, folder: Path
     ) -> Evaluator:
-        """Build an evaluator that also writes the score of every row into a folder; of tasks that save predictions."""
+        """Build an evaluator that also writes the score of every row into a folder; for tasks that save predictions."""
         raise NotImplementedError(f"{self.name}: saves no predictions")
 
     @abstractmethod
@@ -101,21 +101,21 @@ class Task(ABC, Generic[C]):
         """Return the names of a split's metrics, as metrics files have them.
 
         Args:
-            config: Of a run.
+            config: Configuration of the run.
             split: ``validation`` or ``test``.
-            schema: Of the data; None: return the metrics that runs have with any data.
+            schema: Schema of the data; None: return the metrics available with any data.
         """
 
     @abstractmethod
     def protocol(self, config: C, schema: Schema, split: str) -> Protocol:
-        """Return how a split is ranked: what must agree between metrics that are compared.
+        """Return the ranking protocol of a split, which must agree between compared metrics.
 
         Raises:
-            ConfigError: The data do not have what the settings of evaluation need.
+            ConfigError: The data lack columns that the evaluation settings require.
         """
 
     def signature(self, config: C) -> dict[str, Any]:
-        """Return what must agree, besides the model, tables and codebooks, for a checkpoint to fit."""
+        """Return further settings that must agree for a checkpoint to fit, besides model, tables and codebooks."""
         return {}
 
     def check(self, config: C) -> None:
@@ -136,7 +136,7 @@ class Task(ABC, Generic[C]):
         """Refuse settings of evaluation that do not fit the data, before training.
 
         Raises:
-            ConfigError: The message names the key and what is allowed.
+            ConfigError: A setting does not fit the data; the message names the key and the allowed values.
         """
         metrics = self.metric_names(config, "validation", schema)
         config.trainer.early_stopping.check(metrics, f"the data {schema.name}")

@@ -21,7 +21,7 @@ def test_every_list_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert request.targets.tolist() == request.lengths.tolist() == [3] * len(request.items)
         sizes.setdefault(type(model).__name__, []).append(len(request.items))
 
-    monkeypatch.setattr(benchmark, "continue_lists", counted)
+    monkeypatch.setattr(benchmark, "continue_sequences", counted)
     benchmark.measure_round((20, 3), lists=7, batch=4)
     assert sizes == {"FANS": [4, 4, 3], "BERT4Rec": [4, 4, 3]}  # the first is the warm-up
 

@@ -93,7 +93,10 @@ def test_what_does_not_fit_is_refused(prepared: Path, tmp_path: Path) -> None:
     for overrides, message in (
         ((*data, "model=deepfm", "quantizer=cove", "quantizer.omega_c=0.5"), "quantizer.omega_c = 0.5"),
         ((*data, "model=sasrec", *SMALL, "quantizer=cove"), "quantizer.user_levels = [100, 10]"),
-        ((*data, "model=sasrec", *SMALL, "quantizer.omega_c=1.0"), "without codes nothing is classified"),
+        (
+            (*data, "model=sasrec", *SMALL, "quantizer.omega_c=1.0"),
+            "there are no codes to classify",
+        ),
         ((*data, "model=sasrec", *SMALL, "trainer.early_stopping.metric=auc"), "allowed are paper_ndcg@3"),
     ):
         done = launch("train", *overrides)

@@ -233,7 +233,7 @@ def test_the_command_predict_scores_a_file_and_counts_what_it_leaves_out(
 def test_what_cannot_be_asked_is_refused(ctr: cove.Run, sequential: cove.Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not read sequences"):
         ctr.recommend(sequences=[[1, 2]])
-    with pytest.raises(ConfigError, match="embeddings of items alone"):
+    with pytest.raises(ConfigError, match="embeddings of items only"):
         sequential.embeddings("user")
     with pytest.raises(ConfigError, match=r"config\.yaml there"):
         cove.load(tmp_path)

@@ -1,4 +1,4 @@
-"""From a configuration and a schema to the model of collaborative filtering."""
+"""Builds collaborative filtering models from a configuration and a schema."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from data_pipeline.streaming.transforms import (
 
 
 def build_cf_model(config: CFRunConfig, schema: Schema) -> CFModel:
-    """The model of a configuration: tables on meta, everything else initialized from torch's global generator.
+    """Build the model: tables on the meta device, other parameters initialized from torch's global generator.
 
     Raises:
-        ConfigError: the model's arguments do not fit its signature, or it needs what the data has not.
+        ConfigError: The model's arguments do not fit its signature, or it requires columns the dataset does not have.
     """
     head_class = config.model.kind_of(Recommender)
     check_data(head_class, schema)
@@ -49,7 +49,7 @@ def build_cf_model(config: CFRunConfig, schema: Schema) -> CFModel:
 
 
 def check_data(head_class: type[Recommender], schema: Schema) -> None:
-    """Raises ConfigError when the data is not of implicit feedback, or lacks attributes that the model needs."""
+    """Raise ConfigError if the data are not implicit feedback, or lack attributes that the model needs."""
     if not schema.implicit:
         raise ConfigError(
             f"model = {head_class.__name__}: learns from implicit feedback, and {schema.name} has labels."
@@ -63,12 +63,12 @@ def check_data(head_class: type[Recommender], schema: Schema) -> None:
 
 
 def interactions(schema: Schema) -> Schema:
-    """The schema with the two columns that collaborative filtering reads."""
+    """Return the schema with the two columns that collaborative filtering reads."""
     return replace(schema, categorical=(schema.entity("user"), schema.entity("item")), dense=())
 
 
 def table_columns(head_class: type[Recommender], schema: Schema) -> list[Categorical]:
-    """The columns that a training step looks up."""
+    """Return the columns that a training step looks up."""
     user, item = schema.entity("user"), schema.entity("item")
     if issubclass(head_class, GraphRecommender):
         return [list_column(USER_BLOCK, user), list_column(ITEM_BLOCK, item)]

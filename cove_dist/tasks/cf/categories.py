@@ -1,4 +1,4 @@
-"""The categories from which category negatives are drawn: codes of the items, renewed before every epoch.
+"""Categories for sampling category negatives: codes of the items, recomputed before every epoch.
 
 Shapes: ``I`` items seen in training, ``n`` items of one look-up, ``d`` width of a table row.
 """
@@ -24,15 +24,15 @@ from data_pipeline.streaming.categories import ItemCategories
 from data_pipeline.streaming.loader import StreamLoader
 from data_pipeline.streaming.transforms import DrawNegatives
 
-_AT_ONCE = 1 << 17  # items of a look-up
-_CLUSTERED = 1 << 16  # items at most from which k-means learns its centres
+_AT_ONCE = 1 << 17  # items per look-up
+_CLUSTERED = 1 << 16  # maximum number of items for fitting k-means
 _KMEANS, _RANDOM = 1, 2  # second word of a seed
 
 
 def build_category_renewal(
     config: CFRunConfig, schema: Schema, runtime: DistributedContext, model: TaskModel, loader: StreamLoader
 ) -> CategoryRenewal | None:
-    """Build the renewal of a run, or None where ``negatives.category_share`` is 0."""
+    """Build the run's category renewal; None if ``negatives.category_share`` is 0."""
     settings = config.negatives
     if settings.category_share == 0:
         return None
@@ -44,14 +44,14 @@ def build_category_renewal(
 
 @dataclass(frozen=True)
 class CategorySource:
-    """How items are coded.
+    """Settings of the item codes.
 
     Attributes:
-        codes: "kmeans" of the rows of the item table; "quantizer", the codes of the run's item quantizer; or "random",
-            a fixed random code an item, as a control.
-        count: Number of codes, of "kmeans" and "random".
-        level: Of the quantizer's codes, an index into its levels.
-        seed: Of k-means and of random codes.
+        codes: "kmeans": k-means over the item table's rows; "quantizer": the codes of the run's item quantizer;
+            "random": a fixed random code per item, as a control.
+        count: Number of codes of "kmeans" and "random".
+        level: Index into the quantizer's levels whose codes are used.
+        seed: Seed of k-means and of random codes.
     """
 
     codes: str
@@ -61,19 +61,19 @@ class CategorySource:
 
 
 class CategoryRenewal:
-    """Codes the items before every epoch but the first, in which tables are random, and hands the codes to the loader.
+    """Recomputes item codes before every epoch but the first, when tables are random, and passes them to the loader.
 
-    Every rank codes a block of the items, and one byte an item (four from 257 codes on) is gathered. Centres of k-means
-    are computed by every rank from the same rows, so that they don't depend on the number of ranks.
+    Every rank codes a block of the items, and one byte per item (four from 257 codes on) is gathered. Every rank
+    computes the centres of k-means from the same rows, so they do not depend on the number of ranks.
 
-    The state, which belongs in a checkpoint, holds the codes: an epoch that is resumed draws as it would have.
+    The codes are part of the checkpoint, so a resumed epoch draws the same negatives.
 
     Args:
-        source: Of the codes.
-        model: Of the run, sharded.
-        draw: The transform that draws negatives.
-        num_items: ``I``.
-        device: Of the tables.
+        source: Settings of the codes.
+        model: The run's sharded model.
+        draw: Transform that samples negatives.
+        num_items: Number of items ``I``.
+        device: Device of the tables.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class CategoryRenewal:
 
     @torch.no_grad()
     def start_epoch(self, epoch: int) -> None:
-        """Renew the codes from the tables as they are. Collective."""
+        """Recompute the codes from the current tables. Collective."""
         if epoch == 0:
             return
         if self._source.codes == "random":
@@ -99,7 +99,7 @@ class CategoryRenewal:
         model.train(was_training)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the codes ``[I]``, and whether there are any yet; the same on every rank."""
+        """Return the codes ``[I]``, and whether they exist yet; the same on every rank."""
         return {"codes": self._codes, "known": self._known}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:

@@ -36,7 +36,7 @@ class NegativesConfig:
 
 @settings
 class CFEvaluationConfig(EvaluationConfig):
-    """What the positives of a split are ranked among: stored candidates, or all items."""
+    """Evaluation settings: whether positives are ranked among stored candidates or all items."""
 
     rank_validation: tuple[Ranking, ...] = ("sampled",)
     rank_test: tuple[Ranking, ...] = ("sampled", "full")
@@ -51,15 +51,15 @@ class CFEvaluationConfig(EvaluationConfig):
         return [RANKING_PREFIX[ranking] + name for ranking in rankings for name in self.names_of(*_METRICS[ranking])]
 
     def protocol(self, split: str) -> Protocol:
-        """Return how a split is ranked."""
+        """Return the ranking protocol of a split."""
         words = "full ranking leaves out items of earlier splits"
         return Protocol(Recommender.task, words, self.ndcg_at, self.hit_rate_at, rankings=self.rankings(split))
 
     def check_candidates(self, schema: Schema) -> None:
-        """Refuse to rank candidates that the data do not have, those of the test split too: training comes first.
+        """Check, before training, that the data have the candidates that validation and test rank.
 
         Raises:
-            ConfigError: One line per split, with what is allowed.
+            ConfigError: A split has no candidates; one line per split, with the allowed values.
         """
         lines = [
             f"evaluation.rank_{split} = {list(self.rankings(split))}: {schema.name} was prepared without"

@@ -1,4 +1,4 @@
-"""Ranking metrics of collaborative filtering: over stored candidates, and over all items. On all ranks.
+"""Ranking metrics of collaborative filtering over stored candidates and over all items, on all ranks.
 
 Shapes: ``B`` users, ``n`` candidates, ``k`` the length of a list, ``W`` ranks, ``d`` width of a vector.
 """
@@ -37,9 +37,9 @@ def build_cf_evaluator(
     runtime: DistributedContext,
     groups: Groups,
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """A pass over a split with a model, which returns the metrics. Building it and calling it are collective.
+    """Build the evaluator of a split. Building and calling it are collective.
 
-    With `groups` of users and items the metrics over stored candidates are computed for the rows of each group as well.
+    With `groups` of users and items, the metrics over stored candidates are computed for each group as well.
     """
     parts: list[Evaluate] = []
     for ranking in config.evaluation.rankings(split):
@@ -64,15 +64,15 @@ def build_cf_evaluator(
 
 
 class SampledRanking:
-    """Each positive among its stored candidates, averaged over rows: a user with several positives has several rows.
+    """Ranks each positive among its stored candidates; averages over rows (a user with several positives has several).
 
-    Candidates that score as the positive does are ranked in all orders, equally likely; see `Positions`.
+    Candidates with the same score as the positive count in expectation over all orders; see `Positions`.
 
     Args:
-        loader: rows with candidates, the row's own item first; all rows of a user on one rank, sorted by user.
-        config: the k.
-        groups: of users and items, by entity, whose rows count apart as well; a row's item is its positive.
-        runtime: of this rank.
+        loader: Rows with candidates, the positive first; all rows of a user on one rank, sorted by user.
+        config: Cutoffs k of the metrics.
+        groups: Groups of users and items, by entity, with separate metrics; a row's item is its positive.
+        runtime: Context of this rank.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class SampledRanking:
             batch = batch.to(self._device)
             user = batch.ids["user_id"].values()
             candidates = batch.ids[CANDIDATES].values()
-            width = len(candidates) // max(1, len(user))  # a rank with fewer rows than others ends in empty batches
+            width = len(candidates) // max(1, len(user))  # a rank with fewer rows ends with empty batches
             items = vectors.items(candidates).unflatten(0, (len(user), width))
             scores = head(vectors.users(user), items)
             self._finite.update(scores)
@@ -122,19 +122,19 @@ class SampledRanking:
 
 
 class RowMetrics:
-    """The metrics of rows that each rank one positive, and how many rows and users there are."""
+    """Metrics of rows with one positive each, and the numbers of rows and users."""
 
     def __init__(self, config: CFEvaluationConfig, device: torch.device) -> None:
         self._top_k = TopK(config.ndcg_at, config.hit_rate_at).to(device)
         self._users = UserCount().to(device)
 
     def reset(self) -> None:
-        """Forget all rows."""
+        """Reset the metrics."""
         self._top_k.reset()
         self._users.reset()
 
     def update(self, above: torch.Tensor, tied: torch.Tensor, users: torch.Tensor) -> None:
-        """Add rows ``[B]``: candidates that score higher, those that score the same (with the positive), users."""
+        """Add rows ``[B]``: number of candidates scored higher, number scored equal (with the positive), users."""
         rows = torch.arange(len(above), device=above.device)
         self._top_k.update(Positions(rows, above, tied, len(rows), self._top_k.depth), torch.ones_like(above))
         self._users.update(users)
@@ -147,11 +147,11 @@ class RowMetrics:
 
 
 class FullRanking:
-    """Each user's positives of a split among all items seen in training, but for the user's items of earlier splits.
+    """Ranks a user's positives of a split among all items seen in training, except the user's items of earlier splits.
 
-    Items that training never saw are not ranked; a positive among them is a miss, and so is one that the user has in an
-    earlier split as well. Items of equal score are ranked in all orders, equally likely, see `Positions`, however many
-    they are and whatever ranks hold them; coverage is of the lists that `recommend` would write.
+    Unseen items are not ranked; an unseen positive is a miss, and so is one that the user also has in an earlier split.
+    Items of equal score count in expectation over all orders (see `Positions`), whichever ranks hold them; coverage is
+    computed from the lists that `recommend` would write.
     """
 
     def __init__(

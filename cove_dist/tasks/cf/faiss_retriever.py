@@ -1,4 +1,4 @@
-"""The best items of users through a FAISS index of inner products, for models whose score is one."""
+"""Top-k retrieval with a FAISS index, for models whose score is an inner product."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from data_pipeline.history import History
 
 
 class FaissRetriever:
-    """As `TopKRetriever`, in one process: the index finds k items more than a user's histories have.
+    """Finds the top k items with FAISS, in one process; a drop-in for `TopKRetriever`.
 
-    The index is flat, so the lists are exact. Where scores tie across the end of what it found, it is searched again
-    for more, so that of equal scores the lower items are listed. The arguments are those of `TopKRetriever`.
+    The index is flat, so the lists are exact. It is searched for k items plus the number of excluded ones. If scores
+    tie at the end of the result, it is searched again for more: of equal scores, lower items come first. The
+    arguments are those of `TopKRetriever`.
 
     Attributes:
-        finite: the check of scores, by a bound of them: the index would not show one that is not finite.
+        finite: Check for non-finite scores, by an upper bound: the index does not return non-finite ones.
 
     Raises:
         ConfigError: FAISS is not installed.
@@ -74,7 +75,7 @@ class FaissRetriever:
     def _search(
         self, queries: np.ndarray, users: np.ndarray, found: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The best k of the ``found`` best, and the lowest score ``[B]`` that was found."""
+        """Return the best k of the ``found`` best, and the lowest score found ``[B]``."""
         scores, items = self._index.search(queries, found)
         last_found = torch.from_numpy(scores[:, -1].copy())
         for history in self._excluded:

@@ -1,4 +1,4 @@
-"""Collaborative filtering over the graph of interactions, cut by rows among ranks.
+"""Collaborative filtering over the interaction graph, partitioned by rows among ranks.
 
 Each rank looks up its own block of users and of items, quantizes and propagates them; before every layer the ranks
 exchange what they hold. With ``N`` users and items, ``E`` interactions, ``W`` ranks and ``K`` layers, a rank per step
@@ -36,12 +36,12 @@ _USERS_AT_ONCE = 1 << 16
 
 
 class GraphObjective(CFObjective):
-    """As `CFObjective`, with the embeddings of all users and items, propagated.
+    """A `CFObjective` with the embeddings of all users and items, propagated over the graph.
 
     Args:
-        head: a model that propagates.
-        quantizers, omega_q, schema, hardest: as there.
-        folder: of the prepared data, whose training history is the graph.
+        head: Model that propagates embeddings.
+        quantizers, omega_q, schema, hardest: As in `CFObjective`.
+        folder: Folder of the prepared data, whose training interactions are the graph.
     """
 
     head: GraphRecommender
@@ -61,7 +61,7 @@ class GraphObjective(CFObjective):
 
     @cached_property
     def graph(self) -> tuple[NeighborSum, NeighborSum]:
-        """Sums to this rank's users and to its items, read when they are first needed."""
+        """Neighbour sums of this rank's users and of its items, read at first use."""
         history = History.load(self._folder, "train")
         return local_graph(history, self.num_users, self.num_items, world())
 
@@ -76,21 +76,21 @@ class GraphObjective(CFObjective):
             )
             rows[1] = rows[1].index_select(0, chosen)
         which, counts = torch.cat(rows), [len(ids) for ids in rows]  # one selection: its backward fills a whole table
-        parts = {"rank": self.rank_loss(users.index_select(0, who), *items.index_select(0, which).split(counts))}
+        parts = {"rank": self.ranking_loss(users.index_select(0, who), *items.index_select(0, which).split(counts))}
         if self.head.regularization:
             raw_users, raw_items = self.whole(own_users, own_items)
             parts["regularization"] = self.penalty(raw_users.index_select(0, who), raw_items.index_select(0, which))
-        # `total` weighs by this rank's share of the batch; a mean over a block is to weigh by its share of the table.
+        # `total` weights by this rank's share of the batch; a mean over a block needs its share of the table.
         quantization = {name: loss / batch.weight for name, loss in quantization.items()}
         return self.total(parts, quantization, batch)
 
     def propagated(
         self, own_users: torch.Tensor, own_items: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-        """Final embeddings of all users ``[U, d]`` and items ``[I, d]``, and quantization losses. Collective.
+        """Return final embeddings of all users ``[U, d]`` and items ``[I, d]``, and quantization losses. Collective.
 
         Args:
-            own_users, own_items: the rows that this rank holds, as looked up.
+            own_users, own_items: Rows that this rank holds, as looked up.
         """
         to_users, to_items = self.graph
         users, user_loss = self.fuse("user", own_users)
@@ -115,15 +115,15 @@ class GraphObjective(CFObjective):
 def local_graph(
     history: History, num_users: int, num_items: int, ranks: Collectives
 ) -> tuple[NeighborSum, NeighborSum]:
-    """This rank's rows of the normalized adjacency: sums over the items of its users, and over the users of its items.
+    """Return this rank's rows of the normalized adjacency: sums over the items of its users, and vice versa.
 
     Args:
-        history: of the training split.
-        num_users, num_items: rows of the tables; those without interactions get sums of zero.
-        ranks: that share the rows.
+        history: Interactions of the training split.
+        num_users, num_items: Rows of the tables; rows without interactions get sums of zero.
+        ranks: Ranks that share the rows.
     """
     user_degrees = np.zeros(num_users)
-    known = min(num_users, len(history))  # users that training never saw have no rows, and no items either
+    known = min(num_users, len(history))  # unseen users have no interactions
     user_degrees[:known] = np.diff(history.offsets)[:known]
     item_degrees = occurrences(history, num_items).astype(np.float64)
     first_user, last_user = ranks.block_of(num_users)

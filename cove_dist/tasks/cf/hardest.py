@@ -1,4 +1,4 @@
-"""Dynamic negative sampling: of several candidates for a negative, train on the one that scores highest.
+"""Dynamic negative sampling: train on the highest-scoring of several candidates per negative.
 
 W. Zhang et al., "Optimizing Top-N Collaborative Filtering via Dynamic Negative Item Sampling", SIGIR 2013.
 
@@ -16,11 +16,11 @@ from cove_dist.models.cf.base import Recommender
 
 @dataclass(frozen=True)
 class HardestOf:
-    """How negatives are chosen among candidates.
+    """Chooses negatives among candidates.
 
     Attributes:
-        count: ``n``.
-        candidates: For each negative, in the rows that have several.
+        count: Number of negatives per row, ``n``.
+        candidates: Number of candidates per negative, in rows that have several.
     """
 
     count: int
@@ -33,10 +33,10 @@ class HardestOf:
         """Choose the candidate with the highest score for each negative; the first of equal ones. No host sync.
 
         Args:
-            head: Scores.
-            users: ``[B, d]``.
-            candidates: ``[C, d]``, row by row.
-            lengths: ``[B]``, candidates of a row: n, or ``n * self.candidates``, those of a negative side by side.
+            head: Model that scores the candidates.
+            users: Embeddings of users ``[B, d]``.
+            candidates: Embeddings of candidates ``[C, d]``, row by row.
+            lengths: Number of candidates per row ``[B]``: n, or ``n * self.candidates``, grouped by negative.
 
         Returns:
             int64 ``[B * n]``, positions in ``candidates``.

@@ -1,4 +1,4 @@
-"""What a trained model of collaborative filtering answers, by the vectors that evaluation ranks with."""
+"""Inference with a trained collaborative filtering model, from the vectors that evaluation ranks with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from data_pipeline.schema import SPLITS, Entity
 
 
 class CFInference(Inference[CFModel]):
-    """Scores are those of the model: inner products, or NeuMF's logits."""
+    """Inference for collaborative filtering. Scores are inner products, or NeuMF's logits."""
 
     @cached_property
     def _vectors(self) -> Vectors:

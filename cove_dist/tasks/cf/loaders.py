@@ -1,4 +1,4 @@
-"""The loaders of collaborative filtering."""
+"""Loaders of collaborative filtering."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from data_pipeline.streaming.transforms import DrawEdges, DrawNegatives, RowBloc
 
 
 def cf_training_loader(config: CFRunConfig, schema: Schema, runtime: DistributedContext) -> StreamLoader:
-    """Positives, with negatives drawn for each, and what else the model learns from."""
+    """Build the loader of positives with sampled negatives, and the model's further training inputs."""
     head_class = config.model.kind_of(Recommender)
     check_data(head_class, schema)
     schema, settings, folder = interactions(schema), config.negatives, config.data.path
@@ -43,10 +43,10 @@ def cf_training_loader(config: CFRunConfig, schema: Schema, runtime: Distributed
 
 
 def candidate_loader(config: CFRunConfig, schema: Schema, split: str, runtime: DistributedContext) -> StreamLoader:
-    """Rows of validation or test with their candidates.
+    """Build the loader of validation or test rows with their candidates.
 
     Raises:
-        ConfigError: the data was prepared without candidates.
+        ConfigError: The data were prepared without candidates.
     """
     candidates = schema.candidates
     if candidates is None:

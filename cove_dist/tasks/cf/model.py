@@ -32,18 +32,18 @@ from data_pipeline.streaming.transforms import (
 
 
 class CFStep(NamedTuple):
-    """What a step leaves behind, detached."""
+    """Outputs of one training step, detached."""
 
     rows: int
     losses: dict[str, torch.Tensor]
 
 
 class CFModel(TaskModel):
-    """Collaborative filtering.
+    """A collaborative filtering model.
 
     Args:
-        tables, objective: see there.
-        columns: of a batch, in order; a sharded collection remembers their places from its first look-up.
+        tables, objective: As in `TaskModel`.
+        columns: Columns of a batch, in order; a sharded collection keeps the order of its first look-up.
     """
 
     objective: CFObjective
@@ -53,7 +53,7 @@ class CFModel(TaskModel):
         self.columns = columns
 
     def column_of(self, entity: Entity) -> str:
-        """The column by which rows of an entity, user or item, can be looked up."""
+        """Return the column for looking up rows of users or items."""
         if isinstance(self.objective.head, GraphRecommender):
             return USER_BLOCK if entity == "user" else ITEM_BLOCK
         return self.objective.user if entity == "user" else self.objective.item
@@ -64,14 +64,14 @@ class CFModel(TaskModel):
 
 
 class CFObjective(Objective):
-    """The loss of positives and negatives, of quantizers, and what else a model learns from.
+    """Losses of positives and negatives, of quantizers, and of the model's further training inputs.
 
     Args:
-        head: the model.
-        quantizers: by entity; each replaces the looked-up vectors by fused ones (Eq. 4).
-        omega_q: weight of the quantization losses (Eq. 7 and 8).
-        schema: of the data.
-        hardest: How negatives are chosen among candidates; None: every drawn item is one.
+        head: The model.
+        quantizers: Quantizers by entity; each replaces the looked-up vectors by fused ones (Eq. 4).
+        omega_q: Weight of the quantization losses (Eq. 7 and 8).
+        schema: Schema of the data.
+        hardest: Choice of negatives among candidates; None: every sampled item is a negative.
     """
 
     last_of_kind: torch.Tensor
@@ -94,7 +94,7 @@ class CFObjective(Objective):
         self.register_buffer("last_of_kind", torch.tensor(sizes, dtype=torch.int64).cumsum(0) - 1, persistent=False)
 
     def forward(self, looked_up: dict[str, JaggedTensor], batch: Batch) -> tuple[torch.Tensor, CFStep]:
-        """The loss to differentiate, weighted for uneven ranks, and what the step leaves behind."""
+        """Return the loss to differentiate, weighted for uneven ranks, and the outputs of the step."""
         head = self.head
         names = [self.item, NEGATIVES, *([EDGE_ITEM] if isinstance(head, AttributeRecommender) else [])]
         rows = [looked_up[name].values() for name in names]
@@ -106,7 +106,7 @@ class CFObjective(Objective):
         if self.hardest is not None:
             chosen = self.hardest.choose(head, users, negatives, self.negative_lengths(batch))
             negatives, rows[1] = negatives.index_select(0, chosen), rows[1].index_select(0, chosen)
-        parts = {"rank": self.rank_loss(users, positives, negatives)}
+        parts = {"rank": self.ranking_loss(users, positives, negatives)}
         if isinstance(head, AttributeRecommender):
             edges = batch.ids[EDGE_ATTRIBUTE].values()
             kinds = torch.searchsorted(self.last_of_kind, edges)
@@ -119,11 +119,11 @@ class CFObjective(Objective):
     def fuse(
         self, entity: str, rows: torch.Tensor, ids: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Fused vectors ``[N, d]``, and the quantization loss; the rows themselves where there is no quantizer.
+        """Return fused vectors ``[N, d]`` and the quantization loss; ``rows`` unchanged if there is no quantizer.
 
         Args:
-            rows: ``[N, d]`` as looked up.
-            ids: ``[N]``, where they may repeat.
+            rows: Looked-up vectors ``[N, d]``.
+            ids: Ids ``[N]`` of the rows, if they may repeat.
         """
         if entity not in self.quantizers:
             return rows, {}
@@ -131,17 +131,17 @@ class CFObjective(Objective):
         return output.fused, {f"quantization_{entity}": output.loss}
 
     def negative_lengths(self, batch: Batch) -> torch.Tensor:
-        """Return the number of drawn items of every row, int64 ``[B]``."""
+        """Return the number of sampled items per row, int64 ``[B]``."""
         return batch.ids[NEGATIVES].lengths()[: len(batch)]
 
-    def rank_loss(self, users: torch.Tensor, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-        """Of ``users [B, d]``, ``positives [B, d]`` and ``negatives [B * n, d]``."""
+    def ranking_loss(self, users: torch.Tensor, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
+        """Compute the ranking loss of ``users [B, d]``, ``positives [B, d]`` and ``negatives [B * n, d]``."""
         negatives = negatives.view(len(users), -1, negatives.shape[1])
         scores = self.head(users, torch.cat([positives.unsqueeze(1), negatives], dim=1))
         return self.head.loss(scores[:, 0], scores[:, 1:])
 
     def penalty(self, users: torch.Tensor, *items: torch.Tensor) -> torch.Tensor:
-        """``regularization / 2`` times the squared norms of the rows' embeddings, mean over the ``B`` rows."""
+        """Return ``regularization / 2`` times the squared norms of the rows' embeddings, averaged over the rows."""
         squares = reduce(add, (part.square().sum() for part in (users, *items)))
         return self.head.regularization / 2 * squares / len(users)
 

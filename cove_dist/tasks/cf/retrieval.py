@@ -1,4 +1,4 @@
-"""The best items of users, over item vectors that the ranks hold block by block.
+"""Top-k retrieval over item vectors partitioned among ranks.
 
 Shapes: ``B`` users of this rank, ``W`` ranks, ``k`` the length of a list, ``d`` width of a vector.
 """
@@ -20,22 +20,22 @@ from data_pipeline.history import History
 
 
 class TopKRetriever:
-    """Scores users against all items and keeps the best k; of equal scores the lower item.
+    """Scores users against all items and keeps the best k; of equal scores, lower items come first.
 
     A step takes the users of all ranks to every rank, which scores them against its own block, a chunk at a time; the
     lists of k go back to the user's rank and are merged there. Memory beyond the block: ``W B`` user vectors, one chunk
     of their scores, ``W B k`` list entries.
 
     Args:
-        head: the model.
-        vectors: of it.
-        excluded: items of these histories are not listed.
-        reserved: the table row of users that training never saw.
-        k: length of a list.
-        runtime: of this rank.
+        head: The model.
+        vectors: Vectors of the model.
+        excluded: Interaction histories whose items are not listed.
+        reserved: Table row of unseen users (the out-of-vocabulary row).
+        k: Length of a list.
+        runtime: Context of this rank.
 
     Attributes:
-        finite: the check of all scores; its `compute` must be called before the lists are used.
+        finite: Check for non-finite scores; call its `compute` before using the lists.
     """
 
     def __init__(
@@ -68,24 +68,24 @@ class TopKRetriever:
 
         Args:
             users: int64 ``[B]``, ids as stored.
-            relevant: the items of each whose positions are wanted.
+            relevant: Items of each user whose positions are computed.
 
         Returns:
-            The items ``[B, k]``, best first, as of a call; and the positions of the relevant items. Those that are
-            excluded, or that training never saw, are not ranked.
+            The items ``[B, k]``, best first, as from a call; and the positions of the relevant items. Excluded and
+            unseen items are not ranked.
         """
         step = _Step(users, self._vectors, self._reserved, self._runtime)
-        excluded, wanted = step.pairs(self._excluded), step.pairs([relevant])
+        excluded, pairs = step.pairs(self._excluded), step.pairs([relevant])
         best = TopItems.none(len(step.queries), self._k, step.queries)
-        scores_of_wanted = step.queries.new_full((len(wanted[0]),), -torch.inf)
+        scores_of_relevant = step.queries.new_full((len(pairs[0]),), -torch.inf)
         for start, scores in scored_chunks(self._scores_of(step), self._items, self._first, len(step.queries)):
             mask_pairs(scores, start, excluded)
-            pick_pairs(scores, start, wanted, scores_of_wanted)
+            pick_pairs(scores, start, pairs, scores_of_relevant)
             best = best.with_chunk(scores, start)
         own = merge_lists([TopItems(*part) for part in zip(*map(step.to_owners, best), strict=True)], self._k)
-        world().max(scores_of_wanted)  # from the rank that holds the item
-        rows, theirs = step.own_rows(wanted[0])
-        return own.ids, own.positions(rows, scores_of_wanted[theirs])
+        world().max(scores_of_relevant)  # from the rank that holds the item
+        rows, theirs = step.own_rows(pairs[0])
+        return own.ids, own.positions(rows, scores_of_relevant[theirs])
 
     def _scores_of(self, step: _Step) -> Callable[[torch.Tensor], torch.Tensor]:
         def score(chunk: torch.Tensor) -> torch.Tensor:
@@ -97,10 +97,10 @@ class TopKRetriever:
 
 
 class _Step:
-    """The users of all ranks at once, those of each filled up to the longest.
+    """The users of all ranks, padded to the longest rank.
 
     Attributes:
-        queries: their vectors ``[W B', d]``, where B' is the greatest B.
+        queries: Vectors of the users ``[W B', d]``, where B' is the largest B.
     """
 
     def __init__(self, users: np.ndarray, vectors: Vectors, reserved: int, runtime: DistributedContext) -> None:
@@ -126,7 +126,7 @@ class _Step:
         return list(world().exchange(lists).unflatten(0, (self._runtime.world_size, -1))[:, : self._count])
 
     def own_rows(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of rows of `queries` ``[m]``: the users ``0 … B-1`` of this rank's, and which those are, bool ``[m]``."""
+        """Return the users ``0 … B-1`` of this rank among rows of `queries` ``[m]``, and their mask, bool ``[m]``."""
         longest = len(self._users) // self._runtime.world_size
         own = rows // longest == self._runtime.rank
         return rows[own] % longest, own

@@ -1,4 +1,4 @@
-"""Collaborative filtering as a task."""
+"""The collaborative filtering task."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class CFTask(Task[CFRunConfig]):
-    """Positives of implicit feedback, ranked among candidates or all items."""
+    """Collaborative filtering: positives of implicit feedback, ranked among candidates or all items."""
 
     name: ClassVar[str] = Recommender.task
     title = "collaborative filtering"
@@ -32,7 +32,7 @@ class CFTask(Task[CFRunConfig]):
     recommends_on_ranks = True
 
     def check(self, config: CFRunConfig) -> None:
-        """See `Task.check`; category negatives by the quantizer need one of items, with the level."""
+        """Check settings; category negatives by quantizer codes need an item quantizer with that level."""
         super().check(config)
         settings = config.negatives
         if settings.category_share == 0 or settings.category_codes != "quantizer":

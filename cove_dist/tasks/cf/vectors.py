@@ -1,4 +1,4 @@
-"""The vectors by which a trained model of collaborative filtering ranks: fused, and propagated where it propagates.
+"""The vectors that a trained collaborative filtering model ranks with: fused, and propagated over the graph if any.
 
 Shapes: ``m`` ids, ``d`` width of a vector.
 """
@@ -18,20 +18,20 @@ from cove_dist.tasks.cf.model import CFModel
 from data_pipeline.schema import ENTITIES, Entity, Schema
 from data_pipeline.streaming.transforms import ITEM_BLOCK, USER_BLOCK
 
-_AT_ONCE = 1 << 17  # ids of a look-up; a table of no more rows is looked up once, whole
+_AT_ONCE = 1 << 17  # ids per look-up; a table of at most this many rows is looked up once
 
 
 class Vectors(Protocol):
-    """Every call is collective; ranks may ask for different ids, in different numbers."""
+    """Vectors of users and items. Every call is collective; ranks may request different ids in different numbers."""
 
     def users(self, ids: torch.Tensor) -> torch.Tensor:
-        """Of table rows int64 ``[m]``: ``[m, d]``."""
+        """Return the vectors ``[m, d]`` of table rows int64 ``[m]``."""
         ...
 
     def items(self, ids: torch.Tensor) -> torch.Tensor: ...
 
     def item_block(self) -> tuple[int, torch.Tensor]:
-        """The first item of this rank's share of the items seen in training, and their vectors."""
+        """Return the first item of this rank's share of the items seen in training, and the share's vectors."""
         ...
 
 

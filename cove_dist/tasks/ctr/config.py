@@ -13,7 +13,7 @@ from data_pipeline.schema import REQUEST, Schema
 
 @settings
 class CTREvaluationConfig(EvaluationConfig):
-    """Whose rows are ranked among themselves: those of a user (also if None), or of a request."""
+    """Evaluation settings: whether rows are ranked within their user (also if None) or within their request."""
 
     group_by: Group | None = None
 
@@ -22,7 +22,7 @@ class CTREvaluationConfig(EvaluationConfig):
         return self.names_of(BinnedAUC, *SAMPLE_METRICS, UserRanking)
 
     def protocol(self, schema: Schema) -> Protocol:
-        """Return how the rows of data are ranked.
+        """Return the ranking protocol.
 
         Raises:
             ConfigError: The data have no requests to group rows by.

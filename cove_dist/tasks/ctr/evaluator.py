@@ -1,4 +1,4 @@
-"""Click-through rate models: one pass over a split, on all ranks."""
+"""Evaluation of click-through rate models: one pass over a split, on all ranks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class Scored(NamedTuple):
-    """A batch on the device, its logits float ``[B]``, and the requests of its rows, int64 ``[B]`` where asked for."""
+    """A batch on the device, its logits float ``[B]``, and its rows' requests, int64 ``[B]`` if grouped by request."""
 
     batch: Batch
     logits: torch.Tensor
@@ -49,7 +49,7 @@ def score(model: nn.Module, batches: Iterable[Batch], device: torch.device) -> I
 
 
 def _without_requests(batch: Batch) -> tuple[Batch, torch.Tensor | None]:
-    """Take the requests out of the ids: the keys of a look-up must be those that training had."""
+    """Take the requests out of the ids: the keys of a look-up must be those of training."""
     keys = batch.ids.keys()
     if REQUEST not in keys:
         return batch, None
@@ -58,10 +58,10 @@ def _without_requests(batch: Batch) -> tuple[Batch, torch.Tensor | None]:
 
 
 def ctr_loader(config: CTRRunConfig, schema: Schema, split: str, runtime: DistributedContext) -> StreamLoader:
-    """Load a split for evaluation: all rows of a user on one rank, with their requests where these are ranked.
+    """Load a split for evaluation: all rows of a user on one rank, with their requests if metrics are per request.
 
     Raises:
-        ConfigError: requests are to be ranked, and the data have none.
+        ConfigError: Metrics are per request and the data have no requests.
     """
     if config.evaluation.protocol(schema).group_by == REQUEST:
         requests = Categorical(REQUEST, num_ids=schema.requests, num_seen=schema.requests)
@@ -77,12 +77,12 @@ def build_ctr_evaluator(
     groups: Groups,
     predictions: Path | None = None,
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """Build a pass over a split with a model, which returns the metrics. Building it and calling it are collective.
+    """Build the evaluator of a split. Building and calling it are collective.
 
     Args:
-        config, schema, split, runtime: of the run.
-        groups: of ids, for which the metrics are computed as well.
-        predictions: folder for the score of every row, one part per rank; None: write none.
+        config, schema, split, runtime: Configuration, data, split and context of the run.
+        groups: Groups of ids for which the metrics are computed as well.
+        predictions: Folder for the score of every row, one part per rank; None: write none.
     """
     loader = ctr_loader(config, schema, split, runtime)
 
@@ -102,13 +102,13 @@ def evaluate(
     device: torch.device,
     by_frequency: Groups,
 ) -> dict[str, float]:
-    """The metrics over all ranks, the same on each: nan where undefined, with a warning logged.
+    """Compute the metrics over all ranks, the same on each; undefined ones are nan and logged as a warning.
 
     Args:
-        scored: every user's rows on one rank, in order of user id.
-        config: the k of the ranking metrics, and whether they are of users or of requests.
-        device: of the batches.
-        by_frequency: groups of ids, by entity, for which the metrics are computed apart as well.
+        scored: Scored batches; every user's rows on one rank, in order of user id.
+        config: Cutoffs k of the ranking metrics, and whether these are per user or per request.
+        device: Device of the batches.
+        by_frequency: Groups of ids, by entity, with separate metrics.
     """
     settings = (config.ndcg_at, config.hit_rate_at, config.group_by or "user_id")
     overall = CTRMetrics(*settings).to(device)
@@ -117,16 +117,16 @@ def evaluate(
         overall.update(logits, batch.labels, batch.users, requests)
         grouped.update(logits, batch.labels, batch.users, batch.items, requests)
     metrics = overall.compute()
-    loose = not math.isnan(metrics["auc_error"])  # then an undefined AUC has been warned of
+    loose = not math.isnan(metrics["auc_error"])  # then the undefined AUC was already warned about
     if undefined := [name for name, value in metrics.items() if math.isnan(value) and not (name == "auc" and loose)]:
         logger.warning(
-            "undefined, for want of positives, of negatives, or of users with both: %s", ", ".join(undefined)
+            "Skipping %s: the split has no positives, no negatives, or no users with both", ", ".join(undefined)
         )
     return metrics | grouped.compute()
 
 
 class PredictionWriter:
-    """Passes scored batches on and writes them as Parquet: user, item (original ids), label, score (a probability)."""
+    """Writes scored batches as Parquet and passes them on: user, item (original ids), label, score (a probability)."""
 
     def __init__(self, path: Path, data: Path, schema: Schema) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""What a trained model of click-through rates answers: the probability of a click of single rows.
+"""Inference with a trained click-through rate model: the probability of a click for single rows.
 
 Shapes: ``n`` rows, ``B`` users, ``F`` id fields, ``D`` dense columns.
 """
@@ -22,7 +22,7 @@ from data_pipeline.batch import Batch
 
 
 class CTRInference(Inference[CTRModel]):
-    """Rows are scored as in an evaluation: every column that training read is needed."""
+    """Inference for click-through rate models. Rows are scored as in evaluation and need every column of training."""
 
     def required_context(self) -> list[str]:
         entities = {self.schema.entity("user").name, self.schema.entity("item").name}

@@ -27,7 +27,7 @@ from data_pipeline.schema import ENTITIES, Entity, Schema
 
 
 class Predictions(NamedTuple):
-    """What a step leaves behind, detached."""
+    """Outputs of one training step, detached."""
 
     logits: torch.Tensor  # [B]
     losses: dict[str, torch.Tensor]  # scalars: the total and its parts, each a mean over this rank's rows
@@ -38,14 +38,14 @@ class Predictions(NamedTuple):
 
 
 class CTRObjective(Objective):
-    """The losses of a head's logits and of the quantizers.
+    """Losses of a head's logits and of the quantizers.
 
     Args:
-        head: ``(fields [B, F, d], dense [B, D]) -> logits [B]``; also ``first_order [B, F]`` if it uses it.
-        reader: takes the fields out of the looked-up embeddings.
-        quantizers: by field position; each replaces the field's embedding by its fused vector (Eq. 4).
-        omega_q: weight of the quantization losses (Eq. 7 and 8).
-        precision: the head runs under autocast to this type, unless it is float32.
+        head: Module ``(fields [B, F, d], dense [B, D]) -> logits [B]``; also ``first_order [B, F]`` if it uses it.
+        reader: Reads the fields from the looked-up embeddings.
+        quantizers: Quantizers by field position; each replaces the field's embedding by its fused vector (Eq. 4).
+        omega_q: Weight of the quantization losses (Eq. 7 and 8).
+        precision: Type for autocast of the head; float32: no autocast.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class CTRObjective(Objective):
         self.precision = precision
 
     def forward(self, pooled: KeyedTensor, batch: Batch) -> tuple[torch.Tensor, Predictions]:
-        """The loss to differentiate, weighted for uneven ranks, and the predictions."""
+        """Return the loss to differentiate, weighted for uneven ranks, and the predictions."""
         fields = self.reader.fields(pooled, len(batch))
         quantization = {}
         for entity, quantizer in self.quantizers.items():
@@ -86,7 +86,7 @@ class CTRObjective(Objective):
 
 
 class CTRModel(TaskModel):
-    """Click-through rate prediction."""
+    """A click-through rate model."""
 
     tables: EmbeddingBagCollection
     objective: CTRObjective
@@ -99,16 +99,16 @@ class CTRModel(TaskModel):
 
 
 def entity_positions(schema: Schema) -> dict[str, int]:
-    """The field positions of the user and of the item."""
+    """Return the field positions of the user and of the item."""
     names = [column.name for column in bag_columns(schema)]
     return {role: names.index(schema.entity(role).name) for role in ENTITIES}
 
 
 def build_ctr_model(config: CTRRunConfig, schema: Schema) -> CTRModel:
-    """The model of a configuration: tables on meta, everything else initialized from torch's global generator.
+    """Build the model: tables on the meta device, other parameters initialized from torch's global generator.
 
     Raises:
-        ConfigError: the model's arguments do not fit its signature, or do nothing with these data.
+        ConfigError: The model's arguments do not fit its signature, or have no effect with these data.
     """
     head_class = config.model.kind_of(CTRHead)
     columns = bag_columns(schema)

@@ -1,4 +1,4 @@
-"""Click-through rate prediction as a task."""
+"""The click-through rate task."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class CTRTask(Task[CTRRunConfig]):
-    """Labelled examples, scored one by one."""
+    """Click-through rate prediction: labelled examples, scored one by one."""
 
     name: ClassVar[str] = CTRHead.task
     title = "click-through rate models"

@@ -1,1 +1,1 @@
-"""Continuation of lists: sequence models on the items of a list, scored against all items (paper, section 4.2)."""
+"""Sequential recommendation: continuing sequences of items by scoring all items (paper, section 4.2)."""

@@ -1,4 +1,4 @@
-"""From a configuration and a schema to the model of lists."""
+"""Builds sequential models from a configuration and a schema."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from data_pipeline.streaming.vocabulary import (
 logger = logging.getLogger(__name__)
 
 
-def build_list_model(config: SequentialRunConfig, schema: Schema) -> SequentialRecommender:
-    """The model of a configuration: tables on meta, everything else initialized from torch's global generator.
+def build_sequential_model(config: SequentialRunConfig, schema: Schema) -> SequentialRecommender:
+    """Build the model: tables on the meta device, other parameters initialized from torch's global generator.
 
     Raises:
-        ConfigError: the model's arguments do not fit its signature, or the data is not of lists.
+        ConfigError: The model's arguments do not fit its signature, or the data have no sequences.
     """
     halves = halves_of(schema)
     lengths = (half.max_length for half in halves)
@@ -69,7 +69,7 @@ def build_list_model(config: SequentialRunConfig, schema: Schema) -> SequentialR
 def build_categories(
     config: SequentialRunConfig, schema: Schema
 ) -> tuple[ItemCategories | None, TwoStageClassifier | None]:
-    """Ready-made categories, and the classifier of them or of the coarsest codes; each None if not asked for."""
+    """Build ready-made categories, and the classifier of these or of the coarsest codes; None if not configured."""
     dim, categories = config.embeddings.dim, None
     if config.sequential.categories is not None:
         categories = ItemCategories(*read_categories(config.data.path, schema, config.sequential.categories), dim)
@@ -94,22 +94,22 @@ def settings(config: SequentialRunConfig) -> ObjectiveSettings:
 
 
 def halves_of(schema: Schema) -> tuple[Categorical, Categorical]:
-    """The columns of input and target halves.
+    """Return the columns of input and target halves.
 
     Raises:
-        ConfigError: the data is not of lists.
+        ConfigError: The data have no sequences.
     """
     halves = {column.name: column for column in schema.categorical if column.name in (INPUT, TARGET)}
     if len(halves) < 2 or not all(column.sequence and column.max_length for column in halves.values()):
         raise ConfigError(
-            f"data = {schema.name}: holds no lists to be continued; choose such data (aotm, zhihu, spotify, goodreads),"
+            f"data = {schema.name}: has no sequences; choose sequential data (aotm, zhihu, spotify, goodreads),"
             " or a model of another task"
         )
     return halves[INPUT], halves[TARGET]
 
 
 def vocabulary_of(config: SequentialRunConfig, schema: Schema, rank: int, world_size: int) -> RowTransform:
-    """What lays the vocabulary beside every batch of this rank."""
+    """Build the transform that adds the vocabulary to every batch of this rank."""
     item = halves_of(schema)[0]
     if config.sequential.softmax == "sampled":
         return VocabularySample(item, config.sequential.sampled, probabilities(config, schema))
@@ -119,5 +119,5 @@ def vocabulary_of(config: SequentialRunConfig, schema: Schema, rank: int, world_
 
 
 def probabilities(config: SequentialRunConfig, schema: Schema) -> np.ndarray:
-    """Of items of training in a sample: float64 ``[num_seen]``."""
+    """Return the sampling probabilities of the items seen in training: float64 ``[num_seen]``."""
     return sampling_probabilities(item_counts(config.data.path, schema), config.sequential.sampled_power)

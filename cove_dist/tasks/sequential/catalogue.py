@@ -1,6 +1,6 @@
-"""Tables brought whole to every rank, for continuing lists: items as the model reads and scores them, and owners.
+"""Unsharded item and owner tables on every rank, for decoding.
 
-Memory is that of the tables, twice where there is a quantizer: 27 MB for the 104,695 items of Spotify at d = 64.
+Memory is that of the tables, or twice that with a quantizer: 27 MB for the 104,695 items of Spotify at d = 64.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CHUNK = 65_536  # rows quantized at a time
 
 @torch.no_grad()
 def item_catalogue(model: SequentialRecommender, schema: Schema, device: torch.device) -> Catalogue:
-    """All items, fused where the model has a quantizer. Collective."""
+    """Return the catalogue of all items, fused if the model has a quantizer. Collective."""
     raw = whole_table(model.tables, batch_keys(schema), VOCABULARY, schema.entity("item").num_rows, device)
     objective, fed, seen = model.objective, raw, schema.entity("item").num_seen
     categories = None if objective.categories is None else objective.categories.numbers[:seen]
@@ -35,7 +35,7 @@ def item_catalogue(model: SequentialRecommender, schema: Schema, device: torch.d
 
 @torch.no_grad()
 def owner_table(model: SequentialRecommender, schema: Schema, device: torch.device) -> torch.Tensor | None:
-    """All owners ``[num_rows, d]``, or None where the model has no use for them. Collective."""
+    """Return the embeddings of all owners ``[num_rows, d]``, or None if the model does not use them. Collective."""
     if not model.objective.uses_owner:
         return None
     [owner] = [column for column in schema.categorical if column.name == OWNER]

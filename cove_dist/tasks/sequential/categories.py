@@ -1,6 +1,6 @@
-"""Ready-made categories of items, from a file beside the prepared data: as features, and for the two-stage classifier.
+"""Ready-made item categories from a file next to the prepared data: as features, and for the two-stage classifier.
 
-Shapes: ``V`` items of training, ``C`` categories, ``d`` embedding dimension.
+Shapes: ``V`` items seen in training, ``C`` categories, ``d`` embedding dimension.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from data_pipeline.schema import Schema
 
 
 class ItemCategories(nn.Module):
-    """The category of every item, and a vector of every category, added to what a sequence model reads.
+    """The category of every item, and an embedding per category that is added to the model's input.
 
     Args:
-        numbers: int64 ``[V]``, below C.
-        count: C.
-        dim: d.
+        numbers: Category of each item, int64 ``[V]``, below C.
+        count: Number of categories C.
+        dim: Embedding dimension d.
     """
 
     numbers: torch.Tensor
@@ -32,21 +32,21 @@ class ItemCategories(nn.Module):
     def __init__(self, numbers: torch.Tensor, count: int, dim: int) -> None:
         super().__init__()
         self.count = count
-        unseen = numbers.new_tensor([count])  # items that training never saw share a vector of their own
+        unseen = numbers.new_tensor([count])  # unseen items share one vector
         self.register_buffer("numbers", torch.cat([numbers, unseen]), persistent=False)
         self.vectors = nn.Embedding(count + 1, dim)
         nn.init.normal_(self.vectors.weight, std=0.02)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """Vectors ``[..., d]`` for items int64 ``[...]``."""
+        """Return the category vectors ``[..., d]`` of items int64 ``[...]``."""
         return self.vectors(self.numbers[ids])
 
 
 def read_categories(folder: Path | str, schema: Schema, column: str) -> tuple[torch.Tensor, int]:
-    """The category of every item of training, int64 ``[V]``, and how many there are. Items without one share one.
+    """Read the category of every item seen in training, int64 ``[V]``, and their number. Items without one share one.
 
     Raises:
-        ConfigError: there is no such file or column, or it holds lists.
+        ConfigError: The file or column does not exist, or an item has several categories.
     """
     item = schema.entity("item")
     path = Path(folder) / "categories" / f"{item.table_name}.parquet"

@@ -37,21 +37,21 @@ class SequentialConfig:
 
 @settings
 class SequentialEvaluationConfig(EvaluationConfig):
-    """Whether the items of a row's input are left out of the ranking; None: as the data suggest."""
+    """Evaluation settings: whether items of a row's input are excluded from its ranking; None: depends on the data."""
 
     exclude_seen: bool | None = None
 
     def metric_names(self, schema: Schema | None = None) -> list[str]:
-        """Return the names of the metrics of every split, without those that no list of the data can have."""
+        """Return the names of the metrics of every split, except those undefined for the data's sequence lengths."""
         if schema is None:
             return self.names_of(ListCompletion)
         return ListCompletion.defined(self.ndcg_at, self.hit_rate_at, schema.longest_target)
 
     def protocol(self, schema: Schema) -> Protocol:
-        """Return how the lists of data are ranked.
+        """Return the ranking protocol of the data.
 
-        By default the items of the input are left out where a row is continued by its next item, as S3-Rec's evaluation
-        does, and not where lists are completed, whose targets may repeat items of the input.
+        By default, items of the input are excluded for next-item targets, as in S3-Rec's evaluation, and ranked for
+        targets of several items, which may repeat items of the input.
         """
         excluded = schema.longest_target == 1 if self.exclude_seen is None else self.exclude_seen
         words = "items of the input are left out" if excluded else "items of the input may be ranked again"
@@ -72,7 +72,7 @@ class SequentialRunConfig(RunConfig):
 
     @property
     def has_item_bias(self) -> bool:
-        """Whether scores of items have a trained bias: as set, or else as in the model's paper."""
+        """Whether item scores have a trained bias: as configured, or by default as in the model's paper."""
         configured = self.sequential.item_bias
         return self.model_class.item_bias if configured is None else configured
 

@@ -1,6 +1,6 @@
-"""Continuing lists: the ranked items of every target position, left to right or all at once, for a whole batch.
+"""Decoding: rank items for every target position of a batch, left to right or all at once.
 
-Shapes: ``B`` lists, ``T`` slots, ``S`` target positions, ``K`` ranked items of a position, ``d`` embedding dimension.
+Shapes: ``B`` sequences, ``T`` slots, ``S`` target positions, ``K`` ranked items per position, ``d`` dimension.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from cove_dist.tasks.sequential.ranking import Catalogue
 
 
 class Request(NamedTuple):
-    """Lists to be continued.
+    """Sequences to continue.
 
     Attributes:
-        items: int64 ``[B, T]``, from the left.
-        lengths: int64 ``[B]``, items of each.
-        targets: int64 ``[B]``, how many items each is to be continued by.
-        owner: ``[B, d]`` or None.
-        seen: int64 ``[B, m]``, items that must not be ranked (see `Catalogue.rank`), or None.
+        items: Input items int64 ``[B, T]``, left-aligned.
+        lengths: Number of input items int64 ``[B]``.
+        targets: Number of items to predict for each sequence, int64 ``[B]``.
+        owner: Embeddings of the owners ``[B, d]``, or None.
+        seen: Items to exclude from the ranking, int64 ``[B, m]`` (see `Catalogue.rank`), or None.
     """
 
     items: torch.Tensor
@@ -31,23 +31,23 @@ class Request(NamedTuple):
     owner: torch.Tensor | None
     seen: torch.Tensor | None = None
 
-    def of(self, lists: torch.Tensor) -> Request:
-        """Return the request of some lists, bool ``[B]``."""
-        owner, seen = (None if rows is None else rows[lists] for rows in (self.owner, self.seen))
-        return Request(self.items[lists], self.lengths[lists], self.targets[lists], owner, seen)
+    def of(self, sequences: torch.Tensor) -> Request:
+        """Return the request of the sequences selected by a mask, bool ``[B]``."""
+        owner, seen = (None if rows is None else rows[sequences] for rows in (self.owner, self.seen))
+        return Request(self.items[sequences], self.lengths[sequences], self.targets[sequences], owner, seen)
 
 
 @torch.no_grad()
 def rank_next(
     model: SequentialModel, catalogue: Catalogue, request: Request, targets: torch.Tensor, depth: int
 ) -> Positions:
-    """Find the position of the true next item of each list, ties included.
+    """Find the position of the true next item of each sequence, ties included.
 
     Args:
-        model, catalogue: as of `continue_lists`.
-        request: lists that are to be continued by one item.
-        targets: int64 ``[B]``, the true items.
-        depth: up to which position it matters.
+        model, catalogue: As in `continue_sequences`.
+        request: Sequences to continue by one item.
+        targets: True items, int64 ``[B]``.
+        depth: Largest position that matters.
     """
     hidden = next_states(model, catalogue, request)
     return catalogue.positions(hidden, targets, depth, request.seen)
@@ -55,11 +55,11 @@ def rank_next(
 
 @torch.no_grad()
 def next_states(model: SequentialModel, catalogue: Catalogue, request: Request) -> torch.Tensor:
-    """Return the states float32 ``[B, d]`` that rank the next item of each list.
+    """Return the states float32 ``[B, d]`` that rank the next item of each sequence.
 
     Args:
-        model, catalogue: as of `continue_lists`.
-        request: lists that are to be continued by one item.
+        model, catalogue: As in `continue_sequences`.
+        request: Sequences to continue by one item.
     """
     if model.decoding == "parallel":
         one = torch.ones(len(request.lengths), 1, dtype=torch.bool, device=request.lengths.device)
@@ -68,11 +68,11 @@ def next_states(model: SequentialModel, catalogue: Catalogue, request: Request) 
 
 
 @torch.no_grad()
-def continue_lists(model: SequentialModel, catalogue: Catalogue, request: Request, depth: int) -> torch.Tensor:
-    """Rank the ``depth`` best items at every target position: int64 ``[B, S, K]``, -1 past a list's ``targets``.
+def continue_sequences(model: SequentialModel, catalogue: Catalogue, request: Request, depth: int) -> torch.Tensor:
+    """Rank the ``depth`` best items at every target position: int64 ``[B, S, K]``, -1 past a sequence's ``targets``.
 
-    Ties are listed in a fixed pseudo-random order, see `Catalogue`: what their expected value is, cannot be said of
-    lists whose later items depend on the first.
+    Ties are listed in a fixed pseudo-random order (see `Catalogue`); expected values over ties are not available,
+    because later items depend on earlier ones.
     """
     decode = _all_at_once if model.decoding == "parallel" else _left_to_right
     return decode(model, catalogue, request, min(depth, len(catalogue.scored)))
@@ -80,25 +80,25 @@ def continue_lists(model: SequentialModel, catalogue: Catalogue, request: Reques
 
 def _all_at_once(model: SequentialModel, catalogue: Catalogue, request: Request, depth: int) -> torch.Tensor:
     positions = int(request.targets.max())
-    wanted = torch.arange(positions, device=request.targets.device) < request.targets[:, None]
-    hidden = _parallel_states(model, catalogue, request, wanted)
-    ranked = request.items.new_full((*wanted.shape, depth), -1)
-    seen = None if request.seen is None else request.seen[wanted.nonzero()[:, 0]]
-    ranked[wanted] = catalogue.rank(hidden[wanted].float(), depth, seen)
+    predicted = torch.arange(positions, device=request.targets.device) < request.targets[:, None]
+    hidden = _parallel_states(model, catalogue, request, predicted)
+    ranked = request.items.new_full((*predicted.shape, depth), -1)
+    seen = None if request.seen is None else request.seen[predicted.nonzero()[:, 0]]
+    ranked[predicted] = catalogue.rank(hidden[predicted].float(), depth, seen)
     return ranked
 
 
 def _parallel_states(
-    model: SequentialModel, catalogue: Catalogue, request: Request, wanted: torch.Tensor
+    model: SequentialModel, catalogue: Catalogue, request: Request, predicted: torch.Tensor
 ) -> torch.Tensor:
-    """The states ``[B, S, d]`` of all target positions; ``wanted [B, S]``: which each list has."""
+    """Return the states ``[B, S, d]`` of all target positions; ``predicted [B, S]`` masks those of each sequence."""
     arguments = {"owner": request.owner} if model.reads_owner else {}
     mask = _mask(request.lengths, request.items)
-    return model(catalogue.fed[request.items], mask, wanted.shape[1], target_mask=wanted, **arguments)
+    return model(catalogue.fed[request.items], mask, predicted.shape[1], target_mask=predicted, **arguments)
 
 
 def _left_to_right(model: SequentialModel, catalogue: Catalogue, request: Request, depth: int) -> torch.Tensor:
-    """A position's best item becomes part of the list before the next is ranked. Lists that are done drop out."""
+    """Append each position's best item to the sequence before ranking the next; finished sequences drop out."""
     order = torch.argsort(request.targets, descending=True, stable=True)
     targets, lengths = request.targets[order], request.lengths[order]
     owner, seen = (None if rows is None else rows[order] for rows in (request.owner, request.seen))
@@ -112,7 +112,7 @@ def _left_to_right(model: SequentialModel, catalogue: Catalogue, request: Reques
         )
         ranked[:active, position] = catalogue.rank(hidden, depth, None if seen is None else seen[:active])
         chosen = ranked[:active, position, 0]
-        chosen = chosen.where(chosen >= 0, len(catalogue.scored))  # none is left: an item that training never saw
+        chosen = chosen.where(chosen >= 0, len(catalogue.scored))  # no item left: use the out-of-vocabulary row
         grown[torch.arange(active, device=grown.device), lengths[:active]] = chosen
         lengths[:active] += 1
     return torch.empty_like(ranked).index_copy_(0, order, ranked)
@@ -121,7 +121,7 @@ def _left_to_right(model: SequentialModel, catalogue: Catalogue, request: Reques
 def _state_of_next(
     model: SequentialModel, catalogue: Catalogue, items: torch.Tensor, lengths: torch.Tensor, owner: torch.Tensor | None
 ) -> torch.Tensor:
-    """The state ``[B, d]`` that ranks the item after the last: that of a masked item there, or of the last item."""
+    """Return the state ``[B, d]`` that ranks the next item: of a masked item after the last, or of the last item."""
     rows = torch.arange(len(items), device=items.device)
     arguments = {"owner": owner} if model.reads_owner else {}
     last = lengths - 1
@@ -137,6 +137,6 @@ def _mask(lengths: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
     return torch.arange(items.shape[1], device=items.device) < lengths[:, None]
 
 
-def _at(places: torch.Tensor, width: int) -> torch.Tensor:
-    """bool ``[B, width]``: true at one place of each row."""
-    return torch.arange(width, device=places.device) == places[:, None]
+def _at(positions: torch.Tensor, width: int) -> torch.Tensor:
+    """Return a mask, bool ``[B, width]``, that is true at one position of each row."""
+    return torch.arange(width, device=positions.device) == positions[:, None]

@@ -1,4 +1,4 @@
-"""One pass over a split of lists, on all ranks: each continues its lists, and the metrics are summed."""
+"""Evaluation of sequential models: every rank continues its sequences of a split, and metrics are summed over ranks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cove_dist.tasks.base import inner_model
 from cove_dist.tasks.loaders import evaluation_loader
 from cove_dist.tasks.sequential.catalogue import item_catalogue, owner_table
 from cove_dist.tasks.sequential.config import SequentialRunConfig
-from cove_dist.tasks.sequential.decoding import Request, continue_lists, rank_next
+from cove_dist.tasks.sequential.decoding import Request, continue_sequences, rank_next
 from cove_dist.tasks.sequential.model import SequentialRecommender
 from cove_dist.tasks.sequential.padding import Slots
 from cove_dist.tasks.sequential.ranking import Catalogue
@@ -22,10 +22,10 @@ from data_pipeline.batch import Batch
 from data_pipeline.schema import INPUT, OWNER, TARGET, Schema
 
 
-def build_list_evaluator(
+def build_sequential_evaluator(
     config: SequentialRunConfig, schema: Schema, split: str, runtime: DistributedContext
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """A pass over a split with a model, which returns the metrics. Building it and calling it are collective."""
+    """Build the evaluator of a split. Building and calling it are collective."""
     loader = evaluation_loader(config, schema, split, runtime)
     exclude_seen = config.evaluation.protocol(schema).exclude_seen
 
@@ -33,63 +33,63 @@ def build_list_evaluator(
         model = inner_model(sharded, SequentialRecommender)
         was_training = model.training
         model.eval()
-        metrics = list_metrics(config, schema).to(runtime.device)
+        metrics = sequential_metrics(config, schema).to(runtime.device)
         catalogue = item_catalogue(model, schema, runtime.device)
         owners = owner_table(model, schema, runtime.device)
         for batch in loader:
             batch = batch.to(runtime.device, non_blocking=True)
             owner = None if owners is None else owners[batch.ids[OWNER].values()]
             request, targets = to_request(batch, owner, exclude_seen)
-            add_lists(metrics, model.objective.model, catalogue, request, targets)
+            add_sequences(metrics, model.objective.model, catalogue, request, targets)
         catalogue.finite.compute()
         model.train(was_training)
-        return figures(metrics)
+        return metric_values(metrics)
 
     return evaluate
 
 
-def add_lists(
+def add_sequences(
     metrics: ListCompletion, model: SequentialModel, catalogue: Catalogue, request: Request, targets: torch.Tensor
 ) -> None:
-    """Continue lists and add how well to the metrics; lists of one target by the exact position of their target.
+    """Continue sequences and update the metrics; sequences with one target use the exact position of the target.
 
     Args:
-        metrics: to be added to.
-        model, catalogue, request: see `continue_lists`.
-        targets: true items, int64 ``[B, S]``, `NOTHING` behind the last.
+        metrics: Metrics to update.
+        model, catalogue, request: As in `continue_sequences`.
+        targets: True items, int64 ``[B, S]``, padded with `NOTHING`.
     """
     single = request.targets == 1
     if single.any():
         positions = rank_next(model, catalogue, request.of(single), targets[single, 0], metrics.depth)
         metrics.update(positions, targets[single])
     if not single.all():
-        ranked = continue_lists(model, catalogue, request.of(~single), metrics.depth)
+        ranked = continue_sequences(model, catalogue, request.of(~single), metrics.depth)
         metrics.update(merge_depth_first(ranked, metrics.depth), targets[~single])
 
 
-def list_metrics(config: SequentialRunConfig, schema: Schema) -> ListCompletion:
+def sequential_metrics(config: SequentialRunConfig, schema: Schema) -> ListCompletion:
     settings = config.evaluation
     return ListCompletion(settings.ndcg_at, settings.hit_rate_at, schema.entity("item").num_seen, schema.longest_target)
 
 
-def figures(metrics: ListCompletion) -> dict[str, float]:
-    """The metrics over all ranks, as plain numbers. Collective."""
+def metric_values(metrics: ListCompletion) -> dict[str, float]:
+    """Return the metrics over all ranks as floats. Collective."""
     return {name: value.item() for name, value in metrics.compute().items()}
 
 
 def to_request(batch: Batch, owner: torch.Tensor | None, exclude_seen: bool) -> tuple[Request, torch.Tensor]:
-    """Return what is to be continued, and the true items ``[B, S]`` with `NOTHING` behind the last.
+    """Return the request of a batch, and the true items ``[B, S]`` padded with `NOTHING`.
 
     Args:
-        batch: lists.
-        owner: of each, ``[B, d]``, or None.
-        exclude_seen: whether items of a list's input must not be ranked for it.
+        batch: Batch of sequences.
+        owner: Embeddings of the owners ``[B, d]``, or None.
+        exclude_seen: Whether to exclude items of a sequence's input from its ranking.
     """
     halves = []
     for half in (INPUT, TARGET):
         lengths = batch.ids[half].lengths()[: len(batch)]
         halves.append((Slots.of(lengths), batch.ids[half].values()))
-    (inputs, given), (targets, wanted) = halves
-    seen = inputs.pad(given, fill=NOTHING) if exclude_seen else None
-    request = Request(inputs.pad(given), inputs.lengths, targets.lengths, owner, seen)
-    return request, targets.pad(wanted, fill=NOTHING)
+    (inputs, input_items), (targets, target_items) = halves
+    seen = inputs.pad(input_items, fill=NOTHING) if exclude_seen else None
+    request = Request(inputs.pad(input_items), inputs.lengths, targets.lengths, owner, seen)
+    return request, targets.pad(target_items, fill=NOTHING)

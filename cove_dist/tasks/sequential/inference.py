@@ -1,4 +1,4 @@
-"""What a trained sequential model answers: the next items of a sequence, given or a user's.
+"""Inference with a trained sequential model: the next items of a given sequence or of a user's newest one.
 
 Shapes: ``B`` sequences, ``n`` rows, ``k`` items of a list, ``d`` embedding dimension.
 """
@@ -25,7 +25,7 @@ from data_pipeline.schema import INPUT, OWNER, SPLITS, TARGET, Entity
 
 
 class SequentialInference(Inference[SequentialRecommender]):
-    """The sequence of a user is the newest that the data have: its input, then its target."""
+    """Inference for sequential models. A user's sequence is the newest in the data: its input, then its target."""
 
     @cached_property
     def _catalogue(self) -> Catalogue:
@@ -48,21 +48,21 @@ class SequentialInference(Inference[SequentialRecommender]):
         return self._score(sequences, None, items)
 
     def vectors(self, entity: Entity) -> np.ndarray:
-        """Return what hidden states are scored against; there are vectors of items alone.
+        """Return the item vectors that hidden states are scored against; users have none.
 
         Raises:
             ConfigError: The entity is the user.
         """
-        self._items_alone(entity)
+        self._require_item(entity)
         return self._catalogue.scored.cpu().numpy()
 
     def codes(self, entity: Entity) -> np.ndarray:
-        self._items_alone(entity)
+        self._require_item(entity)
         return super().codes(entity)
 
-    def _items_alone(self, entity: Entity) -> None:
+    def _require_item(self, entity: Entity) -> None:
         if entity != "item":
-            raise ConfigError(f"entity = {entity}: sequential models have embeddings of items alone; allowed: item")
+            raise ConfigError(f"entity = {entity}: sequential models have embeddings of items only; allowed: item")
 
     @torch.no_grad()
     def _recommend(self, sequences: Sequence[np.ndarray], owners: np.ndarray | None, k: int, repeat: bool) -> Lists:
@@ -84,10 +84,10 @@ class SequentialInference(Inference[SequentialRecommender]):
         for rows in self._batches(len(sequences)):
             request = self._request(sequences[rows], None if owners is None else owners[rows], repeat=True)
             hidden = next_states(self.model.objective.model, self._catalogue, request)
-            wanted = torch.from_numpy(items[rows]).to(self.device)
-            scores = (hidden * self._catalogue.scored[wanted]).sum(dim=1)
+            candidates = torch.from_numpy(items[rows]).to(self.device)
+            scores = (hidden * self._catalogue.scored[candidates]).sum(dim=1)
             bias = self._catalogue.bias
-            found.append((scores if bias is None else scores + bias[wanted]).cpu().numpy())
+            found.append((scores if bias is None else scores + bias[candidates]).cpu().numpy())
         return np.concatenate(found)
 
     def _batches(self, count: int) -> list[slice]:
@@ -95,7 +95,7 @@ class SequentialInference(Inference[SequentialRecommender]):
         return [slice(start, start + size) for start in range(0, count, size)]
 
     def _request(self, sequences: Sequence[np.ndarray], owners: np.ndarray | None, repeat: bool) -> Request:
-        """Pad the last items of sequences, as many as the model was trained to read."""
+        """Pad the last items of sequences, up to the length the model was trained on."""
         if not all(map(len, sequences)):
             raise ConfigError("sequences: one of them is empty; a model continues sequences of one item or more")
         longest = halves_of(self.schema)[0].max_length
@@ -113,7 +113,7 @@ class SequentialInference(Inference[SequentialRecommender]):
         return Request(torch.from_numpy(items).to(device), of_lengths, torch.ones_like(of_lengths), owner, seen)
 
     def _of_users(self, users: np.ndarray) -> tuple[list[np.ndarray], np.ndarray | None]:
-        """Return the sequences of users, and the table rows of their owners where the model reads these.
+        """Return the sequences of users, and the table rows of their owners if the model reads these.
 
         Raises:
             ConfigError: The data have no sequence of a user.
@@ -124,8 +124,8 @@ class SequentialInference(Inference[SequentialRecommender]):
         for split in (name for name in SPLITS if self.schema.has_split(name)):  # the later split has the newer items
             files = [str(Path(self.config.data.path) / name) for name in self.schema.splits[split].files]
             columns = [user, INPUT, TARGET, *([OWNER] if owners else [])]
-            wanted = ds.field(user).isin(pa.array(users))
-            rows = ds.dataset(files).to_table(columns=columns, filter=wanted).to_pydict()
+            selected = ds.field(user).isin(pa.array(users))
+            rows = ds.dataset(files).to_table(columns=columns, filter=selected).to_pydict()
             for row, who in enumerate(rows[user]):
                 items = np.minimum([*rows[INPUT][row], *rows[TARGET][row]], item.num_seen)
                 found[who] = items, rows[OWNER][row] if owners else 0
@@ -140,7 +140,7 @@ class SequentialInference(Inference[SequentialRecommender]):
 
 
 def _padded(sequences: Sequence[np.ndarray]) -> torch.Tensor:
-    """Return int64 ``[B, longest]``, -1 behind the last item of each."""
+    """Return int64 ``[B, longest]``, padded with -1."""
     lengths = np.array([len(each) for each in sequences])
     padded = np.full((len(sequences), int(lengths.max(initial=0))), -1, np.int64)
     padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate(sequences)

@@ -1,4 +1,4 @@
-"""The loaders of lists."""
+"""Loaders of sequential recommendation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from data_pipeline.schema import Schema
 from data_pipeline.streaming.loader import StreamLoader
 
 
-def list_training_loader(config: SequentialRunConfig, schema: Schema, runtime: DistributedContext) -> StreamLoader:
-    """Lists, with the items that they are scored against beside each batch."""
+def sequential_training_loader(
+    config: SequentialRunConfig, schema: Schema, runtime: DistributedContext
+) -> StreamLoader:
+    """Build the training loader; each batch of sequences comes with the vocabulary it is scored against."""
     vocabulary = vocabulary_of(config, schema, runtime.rank, runtime.world_size)
     return training_loader(config, schema, runtime, [vocabulary])

@@ -1,7 +1,7 @@
-"""A batch of lists -> tables -> item quantizer -> sequence model -> softmax over items.
+"""A batch of sequences -> tables -> item quantizer -> sequence model -> softmax over items.
 
-Shapes: ``B`` lists, ``n`` items of all lists (input halves, then target halves), ``P`` predicted positions of all
-lists, ``V`` rows of this rank's vocabulary, ``d`` embedding dimension, ``H`` levels.
+Shapes: ``B`` sequences, ``n`` items of all sequences (input halves, then target halves), ``P`` predicted positions of
+all sequences, ``V`` rows of this rank's vocabulary, ``d`` embedding dimension, ``H`` levels.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from data_pipeline.streaming.vocabulary import VOCABULARY, batch_keys
 
 
 class ObjectiveSettings(NamedTuple):
-    """What an objective does with its parts; see `cove_dist.config.SequentialConfig` and ``QuantizerConfig``."""
+    """Settings of the objective; see `cove_dist.config.SequentialConfig` and ``QuantizerConfig``."""
 
     softmax: str
     fuse_output: bool
@@ -51,7 +51,7 @@ class ObjectiveSettings(NamedTuple):
 
 
 class SequentialStep(NamedTuple):
-    """What a step leaves behind, detached."""
+    """Outputs of one training step, detached."""
 
     rows: int
     losses: dict[str, torch.Tensor]
@@ -61,11 +61,11 @@ class Items(NamedTuple):
     """The item embeddings of a batch.
 
     Attributes:
-        ids: int64 ``[n + V]``.
-        fed: ``[n, d]``, what the model reads: fused where there is a quantizer.
-        scored: ``[n + V, d]``, what hidden states are scored against.
-        codes: int64 ``[n, H]`` or more rows, or None without a quantizer.
-        categories: int64 ``[n + V]``, or None where there are none.
+        ids: Item ids int64 ``[n + V]``.
+        fed: Input vectors of the model ``[n, d]``, fused if there is a quantizer.
+        scored: Vectors that hidden states are scored against ``[n + V, d]``.
+        codes: Codes int64 ``[n, H]`` (or more rows), or None without a quantizer.
+        categories: Categories int64 ``[n + V]``, or None if items have none.
     """
 
     ids: torch.Tensor
@@ -75,34 +75,33 @@ class Items(NamedTuple):
     categories: torch.Tensor | None
 
     def codes_of(self, which: torch.Tensor) -> torch.Tensor:
-        """Return the codes ``[P, H]`` of items at ``which [P]``. Raises ValueError without a quantizer."""
+        """Return the codes ``[P, H]`` of items at ``which [P]``; ValueError without a quantizer."""
         if self.codes is None:
-            raise ValueError("codes are classified, and there is no quantizer of items")
+            raise ValueError("classifying codes needs a quantizer of items")
         return self.codes[which]
 
     def categories_of(self, which: torch.Tensor | slice) -> torch.Tensor:
-        """Return the categories of items at ``which``. Raises ValueError where items have none."""
+        """Return the categories of items at ``which``; ValueError if items have none."""
         if self.categories is None:
             raise ValueError("the two-stage classifier needs categories: ready-made ones, or those of a quantizer")
         return self.categories[which]
 
 
 class SequentialObjective(Objective):
-    """The loss of a softmax over items, and those of quantizer and classifiers.
+    """The loss of a softmax over items, and the losses of the quantizer and the classifiers.
 
-    Losses are means over the positions, or vectors, of all ranks, however unevenly these fall to them.
+    Losses are means over the positions, or vectors, of all ranks, also if ranks have different numbers of them.
 
     Args:
-        model: of the interface that `positions` reads.
-        quantizer: of items, or None.
-        classifier: of codes from hidden states, or None.
-        settings: see there.
-        num_seen: items that may be predicted, each of which gets a bias of its score if ``settings.item_bias``.
-        uses_owner: whether owners of lists are looked up, for the model.
-        log_expected: float ``[num_seen]``, for a sampled softmax: the log of how often a sample holds each item.
-        categories: ready-made ones, whose vectors are added to what the model reads; or None.
-        two_stage: to predict an item's category, its ready-made one or else its coarsest code, and then the item inside
-            it; or None.
+        model: Sequential model; `positions` calls it.
+        quantizer: Quantizer of items, or None.
+        classifier: Classifier of codes from hidden states, or None.
+        settings: Settings of the objective.
+        num_seen: Number of items that may be predicted; each has a score bias if ``settings.item_bias``.
+        uses_owner: Whether the model reads the owners of sequences.
+        log_expected: Log of the expected count of each item in a sample, float ``[num_seen]``, for a sampled softmax.
+        categories: Ready-made categories whose vectors are added to the model's input, or None.
+        two_stage: Classifier of an item's category (ready-made, or its coarsest code) and then the item; or None.
     """
 
     log_expected: torch.Tensor | None
@@ -130,10 +129,10 @@ class SequentialObjective(Objective):
         self.uses_owner = uses_owner
         self.item_bias = nn.Parameter(torch.zeros(num_seen)) if settings.item_bias else None
         self.register_buffer("log_expected", log_expected, persistent=False)
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # trained so far, for the curriculum
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # training steps so far, for the curriculum
 
     def forward(self, looked_up: Mapping[str, JaggedTensor], batch: Batch) -> tuple[torch.Tensor, SequentialStep]:
-        """The loss to differentiate, weighted for uneven ranks, and what the step leaves behind. Collective."""
+        """Return the loss to differentiate, weighted for uneven ranks, and the outputs of the step. Collective."""
         items, quantization = self.embed(looked_up, batch)
         inputs, targets = (batch.ids[half].lengths()[: len(batch)] for half in (INPUT, TARGET))
         owner = looked_up[OWNER].values() if self.uses_owner else None
@@ -155,7 +154,7 @@ class SequentialObjective(Objective):
         return loss, SequentialStep(len(batch), reported)
 
     def embed(self, looked_up: Mapping[str, JaggedTensor], batch: Batch) -> tuple[Items, torch.Tensor | None]:
-        """The items, equal ids quantized once, and the quantization loss, in which the vocabulary has no part."""
+        """Return the items, with equal ids quantized once, and the quantization loss, which excludes the vocabulary."""
         names = (INPUT, TARGET, VOCABULARY)
         raw = torch.cat([looked_up[name].values() for name in names])
         inputs, targets, vocabulary = (batch.ids[name].values() for name in names)
@@ -172,32 +171,32 @@ class SequentialObjective(Objective):
         return Items(ids, fed, scored, output.codes, output.codes[:, -1] if by_code else given), output.loss
 
     def with_categories(self, items: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """``items [n, d]``, the first of ``ids``, with the vectors of ready-made categories."""
+        """Add the vectors of ready-made categories to ``items [n, d]``, which are the first of ``ids``."""
         return items if self.categories is None else items + self.categories(ids[: len(items)])
 
-    def predict(self, lists: Embedded) -> Predicted:
-        """Hidden states, float32, and the items that they are to predict."""
-        settings, device = self.settings, lists.items.device
+    def predict(self, sequences: Embedded) -> Predicted:
+        """Return hidden states, float32, and the items to predict from them."""
+        settings, device = self.settings, sequences.items.device
         with torch.autocast(device.type, dtype=settings.precision, enabled=settings.precision != torch.float32):
             if self.model.decoding == "parallel":
-                predicted = predict_targets(self.model, lists, self.known_share())
+                predicted = predict_targets(self.model, sequences, self.known_share())
             elif self.model.reads_masked_items:
-                predicted = predict_masked(self.model, lists, settings.mask_share, settings.mask_last)
+                predicted = predict_masked(self.model, sequences, settings.mask_share, settings.mask_last)
             else:
-                predicted = predict_next(self.model, lists)
+                predicted = predict_next(self.model, sequences)
         return Predicted(predicted.hidden.float(), predicted.which)
 
     def known_share(self) -> float:
-        """Of each target half, what a model of all targets at once is shown in this step of training (curriculum)."""
+        """Return the share of each target half shown to a parallel decoder in this training step (curriculum)."""
         if not self.settings.curriculum_steps:
             return 0.0
         self.steps += 1
         return max(0.0, 1 - int(self.steps) / self.settings.curriculum_steps)
 
     def softmax_loss(self, predicted: Predicted, items: Items, share: torch.Tensor) -> torch.Tensor:
-        """``share`` times the mean over this rank's positions of the cross-entropy of the true items."""
+        """Return ``share`` times the mean cross-entropy of the true items over this rank's positions."""
         hidden, targets = with_one(predicted.hidden, self.item_bias), items.ids[predicted.which]
-        weights = (share / max(1, len(targets))).float().expand(len(targets))  # of a position: the same on all ranks
+        weights = (share / max(1, len(targets))).float().expand(len(targets))  # per position, the same on all ranks
         ids = items.ids[len(items.fed) :]
         rows = with_bias(items.scored[len(items.fed) :], self.item_bias, ids)
         if self.log_expected is not None:
@@ -213,26 +212,26 @@ class SequentialObjective(Objective):
 
 
 class SequentialRecommender(TaskModel):
-    """Sequential recommendation."""
+    """A sequential recommendation model."""
 
     objective: SequentialObjective
 
     def entity_lookup(self, entity: Entity, schema: Schema) -> EntityLookup:
-        """Of items, which alone are quantized here."""
+        """Return how to look up items, the only quantized entity of this task."""
         keys = batch_keys(schema)
         return EntityLookup(keys, keys.index(VOCABULARY), lambda looked_up, _: looked_up[VOCABULARY].values())
 
 
 def with_bias(rows: torch.Tensor, bias: torch.Tensor | None, ids: torch.Tensor) -> torch.Tensor:
-    """``rows [n, d]`` of items ``ids [n]`` with the bias of each as column d, where there is one. See `with_one`."""
+    """Append the bias of items ``ids [n]`` to ``rows [n, d]`` as column d, if there is a bias. See `with_one`."""
     return rows if bias is None else torch.cat([rows, bias.index_select(0, ids).unsqueeze(1)], dim=1)
 
 
 def with_one(hidden: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """``hidden [P, d]`` with 1 as column d, where there is a bias: what `with_bias` makes rows of is scored by it."""
+    """Append 1 to ``hidden [P, d]`` as column d, if there is a bias, so that inner products add the bias column."""
     return hidden if bias is None else F.pad(hidden, (0, 1), value=1.0)
 
 
 def mean_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Scalar; 0 where there is no position, so that every rank has a gradient."""
+    """Return the mean cross-entropy, a scalar; 0 without positions, so that every rank has a gradient."""
     return F.cross_entropy(logits, targets, reduction="sum") / max(1, len(targets))

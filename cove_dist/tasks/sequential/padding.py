@@ -1,6 +1,6 @@
-"""From jagged halves of lists to padded ones. No loop over lists, and no padding before the model.
+"""Padding of jagged sequence halves, vectorized over sequences.
 
-Shapes: ``B`` lists, ``n`` values of all lists, ``T`` slots of a list.
+Shapes: ``B`` sequences, ``n`` values of all sequences, ``T`` slots of a sequence.
 """
 
 from __future__ import annotations
@@ -9,46 +9,46 @@ import torch
 
 
 class Slots:
-    """Where jagged values stand in padded lists: ``row[i], place[i]`` of value i.
+    """Maps jagged values to slots of padded sequences: value i goes to ``row[i], position[i]``.
 
     Args:
-        row, place: int64 ``[n]``.
-        lengths: int64 ``[B]``, of the padded lists, whose places are all taken from the left.
+        row, position: Slot of each value, int64 ``[n]``.
+        lengths: Lengths of the sequences, int64 ``[B]``; sequences are left-aligned.
     """
 
-    def __init__(self, row: torch.Tensor, place: torch.Tensor, lengths: torch.Tensor) -> None:
+    def __init__(self, row: torch.Tensor, position: torch.Tensor, lengths: torch.Tensor) -> None:
         self.lengths = lengths
         width = max(1, int(lengths.max())) if len(lengths) else 1
         self.shape = (len(lengths), width)
-        self._flat = row * width + place
+        self._flat = row * width + position
 
     @classmethod
     def of(cls, lengths: torch.Tensor) -> Slots:
-        """Of lists of these lengths ``[B]``, one after the other."""
-        return cls(*_row_and_place(lengths, torch.zeros_like(lengths)), lengths)
+        """Build the slots of concatenated sequences of these lengths ``[B]``."""
+        return cls(*_row_and_position(lengths, torch.zeros_like(lengths)), lengths)
 
     @classmethod
     def of_halves(cls, first: torch.Tensor, second: torch.Tensor) -> Slots:
-        """Of the first halves of all lists, and then their second halves, which follow the first in their list."""
-        halves = (_row_and_place(first, torch.zeros_like(first)), _row_and_place(second, first))
-        rows, places = (torch.cat(parts) for parts in zip(*halves, strict=True))
-        return cls(rows, places, first + second)
+        """Build the slots of the first halves of all sequences followed by all second halves."""
+        halves = (_row_and_position(first, torch.zeros_like(first)), _row_and_position(second, first))
+        rows, positions = (torch.cat(parts) for parts in zip(*halves, strict=True))
+        return cls(rows, positions, first + second)
 
     @property
     def mask(self) -> torch.Tensor:
-        """bool ``[B, T]``: true where a value stands."""
+        """The occupied slots, bool ``[B, T]``."""
         return torch.arange(self.shape[1], device=self.lengths.device) < self.lengths[:, None]
 
     def pad(self, values: torch.Tensor, fill: float = 0) -> torch.Tensor:
-        """``[n, …] -> [B, T, …]``."""
+        """Pad values ``[n, …]`` to ``[B, T, …]``."""
         batch, width = self.shape
         padded = values.new_full((batch * width, *values.shape[1:]), fill)
         return padded.index_copy(0, self._flat, values).unflatten(0, (batch, width))
 
 
-def _row_and_place(lengths: torch.Tensor, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of the values of lists of these lengths, the first of each at place ``start``."""
+def _row_and_position(lengths: torch.Tensor, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return row and position of the values of sequences of these lengths, whose first value is at ``start``."""
     rows = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
     begins = lengths.cumsum(0) - lengths
-    places = torch.arange(len(rows), device=lengths.device) - begins[rows] + start[rows]
-    return rows, places
+    positions = torch.arange(len(rows), device=lengths.device) - begins[rows] + start[rows]
+    return rows, positions

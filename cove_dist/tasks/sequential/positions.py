@@ -1,7 +1,7 @@
-"""Which items a training step predicts, and from which hidden states: all of a list's positions in one call.
+"""Selects the items that a training step predicts and the hidden states that predict them, in one call per batch.
 
-Shapes: ``B`` lists, ``T`` slots of a whole list, ``S`` of its target half, ``P`` predicted positions of all lists,
-``d`` embedding dimension, ``n`` items of all lists: all input halves, then all target halves.
+Shapes: ``B`` sequences, ``T`` slots of a whole sequence, ``S`` slots of its target half, ``P`` predicted positions of
+all sequences, ``d`` embedding dimension, ``n`` items of all sequences: all input halves, then all target halves.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from cove_dist.tasks.sequential.padding import Slots
 
 class Predicted(NamedTuple):
     hidden: torch.Tensor  # [P, d]
-    which: torch.Tensor  # int64 [P], the item to predict, as its place among the n
+    which: torch.Tensor  # int64 [P], index of the item to predict among the n items
 
 
 class Embedded(NamedTuple):
-    """The lists of a batch.
+    """The sequences of a batch.
 
     Attributes:
-        items: ``[n, d]``.
-        inputs, targets: int64 ``[B]``, lengths of the halves.
-        owner: ``[B, d]``, or None where the data or the model knows none.
+        items: Input vectors of the items ``[n, d]``.
+        inputs, targets: Lengths of the halves, int64 ``[B]``.
+        owner: Embeddings of the owners ``[B, d]``, or None if the data or the model have no owners.
     """
 
     items: torch.Tensor
@@ -34,63 +34,63 @@ class Embedded(NamedTuple):
     owner: torch.Tensor | None
 
 
-def owner_of(model: SequentialModel, lists: Embedded) -> dict[str, torch.Tensor | None]:
-    return {"owner": lists.owner} if model.reads_owner else {}
+def owner_of(model: SequentialModel, sequences: Embedded) -> dict[str, torch.Tensor | None]:
+    return {"owner": sequences.owner} if model.reads_owner else {}
 
 
-def predict_next(model: SequentialModel, lists: Embedded) -> Predicted:
-    """Every item but a list's first, from the state of the item before it."""
-    slots = Slots.of_halves(lists.inputs, lists.targets)
-    items, place = slots.pad(lists.items), _places(slots, lists)
-    hidden = model(items[:, :-1], slots.mask[:, :-1], **owner_of(model, lists))
+def predict_next(model: SequentialModel, sequences: Embedded) -> Predicted:
+    """Predict every item except a sequence's first, from the state of the item before it."""
+    slots = Slots.of_halves(sequences.inputs, sequences.targets)
+    items, position = slots.pad(sequences.items), _positions(slots, sequences)
+    hidden = model(items[:, :-1], slots.mask[:, :-1], **owner_of(model, sequences))
     predicted = slots.mask[:, 1:]
-    return Predicted(hidden[predicted], place[:, 1:][predicted])
+    return Predicted(hidden[predicted], position[:, 1:][predicted])
 
 
-def predict_masked(model: SequentialModel, lists: Embedded, share: float, last: float) -> Predicted:
-    """Items masked at random; a ``last`` share of lists ends at a random place, and its last item alone is masked.
+def predict_masked(model: SequentialModel, sequences: Embedded, share: float, last: float) -> Predicted:
+    """Predict items masked at random; in a ``last`` share of truncated sequences, only the last item is masked.
 
-    BERT4Rec (Sun et al., 2019, section 3.6) adds the latter as separate samples, for that is how a list is continued;
-    here both come out of one pass, and a list has another end in every epoch. A list of which nothing was drawn has
-    its last item masked.
+    BERT4Rec (Sun et al., 2019, section 3.6) adds the latter as separate samples, which match inference; here one pass
+    does both, and the truncation position is random in every epoch. If no item of a sequence is drawn, its last item
+    is masked.
     """
-    slots = Slots.of_halves(lists.inputs, lists.targets)
+    slots = Slots.of_halves(sequences.inputs, sequences.targets)
     mask = slots.mask
-    place = torch.arange(mask.shape[1], device=mask.device)
+    position = torch.arange(mask.shape[1], device=mask.device)
     masked = mask & (torch.rand(mask.shape, device=mask.device) < share)
     cut, drawn = torch.rand(2, len(mask), device=mask.device)
     ends = drawn < last
-    cut_to = (2 + (cut * (slots.lengths - 1)).long()).clamp(max=slots.lengths)  # one item or more in front of the mask
+    cut_to = (2 + (cut * (slots.lengths - 1)).long()).clamp(max=slots.lengths)  # at least one item before the mask
     length = torch.where(ends, cut_to, slots.lengths)
-    mask = mask & (place < length[:, None])
+    mask = mask & (position < length[:, None])
     only_last = ends | ~masked.any(dim=1)
-    masked = torch.where(only_last[:, None], place == length[:, None] - 1, masked)
-    hidden = model(slots.pad(lists.items), mask, masked=masked, **owner_of(model, lists))
-    return Predicted(hidden[masked], _places(slots, lists)[masked])
+    masked = torch.where(only_last[:, None], position == length[:, None] - 1, masked)
+    hidden = model(slots.pad(sequences.items), mask, masked=masked, **owner_of(model, sequences))
+    return Predicted(hidden[masked], _positions(slots, sequences)[masked])
 
 
-def predict_targets(model: SequentialModel, lists: Embedded, known_share: float = 0.0) -> Predicted:
-    """Target items from the input half, all at once.
+def predict_targets(model: SequentialModel, sequences: Embedded, known_share: float = 0.0) -> Predicted:
+    """Predict target items from the input half, all at once.
 
     Args:
-        model: of ``decoding = "parallel"``.
-        lists: of the batch.
-        known_share: of each target half, from its start, what the model is shown; at least one item is left to predict.
+        model: Model with ``decoding = "parallel"``.
+        sequences: Sequences of the batch.
+        known_share: Share of each target half, from its start, shown to the model; at least one item remains.
     """
-    inputs, targets = Slots.of(lists.inputs), Slots.of(lists.targets)
-    given, wanted = lists.items.tensor_split([int(lists.inputs.sum())])
-    place = torch.arange(len(given), len(lists.items), device=given.device)
-    arguments = owner_of(model, lists) | {"target_mask": targets.mask}
+    inputs, targets = Slots.of(sequences.inputs), Slots.of(sequences.targets)
+    input_items, target_items = sequences.items.tensor_split([int(sequences.inputs.sum())])
+    position = torch.arange(len(input_items), len(sequences.items), device=input_items.device)
+    arguments = owner_of(model, sequences) | {"target_mask": targets.mask}
     predicted = targets.mask
     if known_share:
-        known = (lists.targets * known_share).floor().clamp(max=lists.targets - 1)
+        known = (sequences.targets * known_share).floor().clamp(max=sequences.targets - 1)
         known_mask = torch.arange(targets.shape[1], device=known.device) < known[:, None]
-        arguments |= {"known": targets.pad(wanted), "known_mask": known_mask}
+        arguments |= {"known": targets.pad(target_items), "known_mask": known_mask}
         predicted = predicted & ~known_mask
-    hidden = model(inputs.pad(given), inputs.mask, targets.shape[1], **arguments)
-    return Predicted(hidden[predicted], targets.pad(place)[predicted])
+    hidden = model(inputs.pad(input_items), inputs.mask, targets.shape[1], **arguments)
+    return Predicted(hidden[predicted], targets.pad(position)[predicted])
 
 
-def _places(slots: Slots, lists: Embedded) -> torch.Tensor:
-    """int64 ``[B, T]``: which of the n items stands in a slot."""
-    return slots.pad(torch.arange(len(lists.items), device=lists.items.device))
+def _positions(slots: Slots, sequences: Embedded) -> torch.Tensor:
+    """Return the index of each slot's item among the n items, int64 ``[B, T]``."""
+    return slots.pad(torch.arange(len(sequences.items), device=sequences.items.device))

@@ -1,6 +1,6 @@
-"""Ranking all items by the hidden states of a list model, alone or inside the likeliest category.
+"""Ranking of all items, or of those in the likeliest category, by the hidden states of a sequential model.
 
-Shapes: ``n`` hidden states, ``K`` ranked items of a state, ``V`` items that may be ranked, ``C`` items of a category,
+Shapes: ``n`` hidden states, ``K`` ranked items per state, ``V`` items that may be ranked, ``C`` items of a category,
 ``d`` embedding dimension.
 """
 
@@ -18,9 +18,9 @@ from cove_dist.evaluation.positions import Positions
 from cove_dist.evaluation.search import TopItems, tie_order, top_scores
 from cove_dist.models.layers.two_stage import TwoStageClassifier, rows_by_category
 
-_WORKSPACE = 1 << 23  # scores in memory at a time
+_WORKSPACE = 1 << 23  # maximum number of scores in memory
 
-# Hidden states, items in the order in which ties are listed, and scores [states, items], -inf where left out.
+# Hidden states, items in tie order, and scores [states, items], -inf for excluded items.
 Scored = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -28,15 +28,15 @@ Scored = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 class Catalogue:
     """All items, on every rank.
 
-    Items of equal score, and categories of equal probability, are listed in a fixed pseudo-random order, which knows
-    nothing of ids, ranks or batches: lists of a constant model are as good as one random order.
+    Items of equal score, and categories of equal probability, are listed in a fixed pseudo-random order, independent of
+    ids, ranks and batches: a constant model performs like one random order.
 
     Attributes:
-        fed: ``[V + 1, d]``, what the model reads; the last row is that of items training never saw.
-        scored: ``[V, d]``, what hidden states are scored against.
-        categories: int64 ``[V]``, with ``two_stage``, which ranks the items of the likeliest category alone; else None.
-        bias: ``[V]``, added to scores, or None.
-        finite: the check of all scores; its `compute` must be called before any ranking is used.
+        fed: Input vectors of the model ``[V + 1, d]``; the last row is the out-of-vocabulary row.
+        scored: Vectors that hidden states are scored against ``[V, d]``.
+        categories: Categories int64 ``[V]`` with ``two_stage`` (only the likeliest category is ranked), else None.
+        bias: Bias added to scores ``[V]``, or None.
+        finite: Check for non-finite scores; call its `compute` before using any ranking.
     """
 
     fed: torch.Tensor
@@ -53,15 +53,15 @@ class Catalogue:
         """Rank items for each hidden state.
 
         Args:
-            hidden: ``[n, d]``.
-            depth: items of each, at most V.
-            seen: int64 ``[n, m]``, items to leave out; ids outside ``0 … V-1`` stand for none.
+            hidden: Hidden states ``[n, d]``.
+            depth: Number of items per state, at most V.
+            seen: Items to exclude, int64 ``[n, m]``; ids outside ``0 … V-1`` are ignored.
 
         Returns:
-            int64 ``[n, depth]``, best first; -1 where no more are left, of a category or at all.
+            Items int64 ``[n, depth]``, best first; -1 where no items are left (in the category).
 
         Raises:
-            FloatingPointError: scores that are not finite (on a GPU: at ``finite.compute``).
+            FloatingPointError: Scores are not finite (on a GPU: raised by ``finite.compute``).
         """
         return self.best(hidden, depth, seen)[1]
 
@@ -70,7 +70,7 @@ class Catalogue:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Rank items for each hidden state, as `rank`; return their scores ``[n, depth]`` as well, and the items.
 
-        Scores of a two-stage model are inside the likeliest category; they do not compare with other categories.
+        Scores of a two-stage model are comparable only within the likeliest category.
         """
         ranked = torch.full((len(hidden), depth), -1, device=hidden.device)
         best = hidden.new_full((len(hidden), depth), -torch.inf)
@@ -86,16 +86,16 @@ class Catalogue:
         """Find the position of one item for each hidden state, with all items that tie with it.
 
         Args:
-            hidden: ``[n, d]``.
-            targets: int64 ``[n]``; ids from V on are not ranked, nor are those in ``seen``.
-            depth: up to which position it matters.
-            seen: as of `rank`.
+            hidden: Hidden states ``[n, d]``.
+            targets: Items int64 ``[n]``; ids from V on and those in ``seen`` are not ranked.
+            depth: Largest position that matters.
+            seen: As in `rank`.
 
         Returns:
-            Of ``n`` lists, each with its target.
+            Positions of ``n`` lists with one target each.
 
         Raises:
-            FloatingPointError: as `rank`.
+            FloatingPointError: As in `rank`.
         """
         above, tied = torch.full_like(targets, depth), torch.ones_like(targets)
         for rows, items, scores in self._scores(hidden, seen):
@@ -117,7 +117,7 @@ class Catalogue:
     def _parts(
         self, hidden: torch.Tensor
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]]:
-        """Rows of ``hidden``, the items that are ranked for them, their vectors and biases."""
+        """Yield rows of ``hidden``, the items ranked for them, and the vectors and biases of these."""
         vectors, bias = self._shuffled
         if self._first_stage is None:
             rows = torch.arange(len(hidden), device=hidden.device)
@@ -132,11 +132,11 @@ class Catalogue:
             yield rows, self._order[members], vectors[members], None if bias is None else bias[members]
 
     def _columns(self, ids: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        """The columns of ids among ``items [C]``, which are in tie order; -1 where they are not among them."""
+        """Return the columns of ids in ``items [C]``, which are in tie order; -1 if absent."""
         known = (ids >= 0) & (ids < len(self._order))
-        places, wanted = self._places[items], self._places[ids.where(known, 0)]
-        columns = torch.searchsorted(places, wanted).clamp(max=len(items) - 1)
-        return columns.where(known & (places[columns] == wanted), -1)
+        positions, sought = self._tie_positions[items], self._tie_positions[ids.where(known, 0)]
+        columns = torch.searchsorted(positions, sought).clamp(max=len(items) - 1)
+        return columns.where(known & (positions[columns] == sought), -1)
 
     @cached_property
     def _order(self) -> torch.Tensor:
@@ -151,15 +151,15 @@ class Catalogue:
         return FirstStage(self.two_stage, self.categories)
 
     @cached_property
-    def _places(self) -> torch.Tensor:
-        """The place of each item in the tie order."""
+    def _tie_positions(self) -> torch.Tensor:
+        """The position of each item in the tie order."""
         return torch.empty_like(self._order).index_copy(
             0, self._order, torch.arange(len(self._order), device=self._order.device)
         )
 
     @cached_property
     def _shuffled(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Vectors and biases in tie order."""
+        """The vectors and biases in tie order."""
         return self.scored[self._order], None if self.bias is None else self.bias[self._order]
 
 
@@ -168,21 +168,21 @@ class FirstStage:
     """The first stage of a two-stage classifier: the category, among those that have items.
 
     Attributes:
-        classifier: of categories.
-        categories: int64 ``[V]``, of all items.
+        classifier: Classifier of categories.
+        categories: Categories of all items, int64 ``[V]``.
     """
 
     classifier: TwoStageClassifier
     categories: torch.Tensor
 
     def likeliest(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the most probable category of each state, int64 ``[n]``, and the log-probabilities it is chosen by."""
+        """Return the most probable category of each state, int64 ``[n]``, and the categories' log-probabilities."""
         probabilities = self.classifier.category_log_probabilities(hidden, self.categories)[:, self._filled]
         return self._filled[probabilities.argmax(dim=1)], probabilities
 
     @cached_property
     def _filled(self) -> torch.Tensor:
-        """Categories that have items, in tie order."""
+        """The categories that have items, in tie order."""
         categories = self.categories.unique()
         return categories[tie_order(len(categories), categories.device)]
 
@@ -191,8 +191,8 @@ def leave_out(scores: torch.Tensor, columns: torch.Tensor) -> None:
     """Set ``scores [n, C]`` to -inf, in place, in some columns of each row.
 
     Args:
-        scores: one row a state.
-        columns: int64 ``[n, m]``; -1 stands for none.
+        scores: Scores, one row per state.
+        columns: Columns int64 ``[n, m]``; -1 is ignored.
     """
     rows, which = (columns >= 0).nonzero().unbind(1)
     scores[rows, columns[rows, which]] = -torch.inf

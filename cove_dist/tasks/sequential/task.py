@@ -1,4 +1,4 @@
-"""Sequential recommendation as a task."""
+"""The sequential recommendation task."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class SequentialTask(Task[SequentialRunConfig]):
-    """Lists of items, continued from their input halves."""
+    """Sequential recommendation: sequences of items, continued from their input halves."""
 
     name: ClassVar[str] = SequentialModel.task
     title = "sequential models"
@@ -35,16 +35,16 @@ class SequentialTask(Task[SequentialRunConfig]):
     classifies_codes = True
 
     def build_model(self, config: SequentialRunConfig, schema: Schema) -> SequentialRecommender:
-        from cove_dist.tasks.sequential.build import build_list_model
+        from cove_dist.tasks.sequential.build import build_sequential_model
 
-        return build_list_model(config, schema)
+        return build_sequential_model(config, schema)
 
     def build_training_loader(
         self, config: SequentialRunConfig, schema: Schema, runtime: DistributedContext
     ) -> StreamLoader:
-        from cove_dist.tasks.sequential.loaders import list_training_loader
+        from cove_dist.tasks.sequential.loaders import sequential_training_loader
 
-        return list_training_loader(config, schema, runtime)
+        return sequential_training_loader(config, schema, runtime)
 
     def build_inference(
         self, config: SequentialRunConfig, schema: Schema, model: TaskModel, device: torch.device
@@ -58,9 +58,9 @@ class SequentialTask(Task[SequentialRunConfig]):
     def build_evaluator(
         self, config: SequentialRunConfig, schema: Schema, split: str, runtime: DistributedContext, groups: Groups
     ) -> Evaluator:
-        from cove_dist.tasks.sequential.evaluator import build_list_evaluator
+        from cove_dist.tasks.sequential.evaluator import build_sequential_evaluator
 
-        return build_list_evaluator(config, schema, split, runtime)
+        return build_sequential_evaluator(config, schema, split, runtime)
 
     def metric_names(self, config: SequentialRunConfig, split: str, schema: Schema | None = None) -> list[str]:
         return config.evaluation.metric_names(schema)
@@ -95,6 +95,6 @@ class SequentialTask(Task[SequentialRunConfig]):
             )
         if quantizer.omega_c and quantizer.item_levels is None:
             raise ConfigError(
-                f"quantizer.omega_c = {quantizer.omega_c}: without codes nothing is classified; set"
+                f"quantizer.omega_c = {quantizer.omega_c}: without a quantizer there are no codes to classify; set"
                 " quantizer.item_levels, or omega_c=0"
             )

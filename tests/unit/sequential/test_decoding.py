@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cove_dist.models.layers.two_stage import TwoStageClassifier
-from cove_dist.tasks.sequential.decoding import Catalogue, Request, continue_lists
+from cove_dist.tasks.sequential.decoding import Catalogue, Request, continue_sequences
 from tests.unit.sequential.models import Masked, OwnerAware, Parallel, Recurrent
 
 V, D, K = 23, 8, 4
@@ -60,7 +60,7 @@ def continued_plainly(model: nn.Module, catalogue: Catalogue, request: Request, 
 def test_left_to_right(kind: type, exclude_seen: bool, catalogue: Catalogue, request_: Request) -> None:
     request_ = with_seen(request_) if exclude_seen else request_
     model = kind(D, 5, 6).eval()
-    found = continue_lists(model, catalogue, request_, K)
+    found = continue_sequences(model, catalogue, request_, K)
     assert found.shape == (4, 6, K)
     for row in range(4):
         assert found[row, : TARGETS[row]].tolist() == continued_plainly(model, catalogue, request_, row)
@@ -83,7 +83,7 @@ class MaskedOneByOne(Masked):
 def test_left_to_right_by_a_mask_at_the_end(exclude_seen: bool, catalogue: Catalogue, request_: Request) -> None:
     request_ = with_seen(request_) if exclude_seen else request_
     model = MaskedOneByOne(D, 5, 6).eval()
-    found = continue_lists(model, catalogue, request_, K)
+    found = continue_sequences(model, catalogue, request_, K)
     for row in range(4):
         assert found[row, : TARGETS[row]].tolist() == continued_plainly(model, catalogue, request_, row)
 
@@ -93,7 +93,7 @@ def test_left_to_right_by_a_mask_at_the_end(exclude_seen: bool, catalogue: Catal
 def test_all_at_once(exclude_seen: bool, catalogue: Catalogue, request_: Request) -> None:
     request_ = with_seen(request_) if exclude_seen else request_
     model = Parallel(D, 5, 6).eval()
-    found = continue_lists(model, catalogue, request_, K)
+    found = continue_sequences(model, catalogue, request_, K)
     for row in range(4):
         items = request_.items[row, : LENGTHS[row]]
         given, seen = catalogue.fed[items], items.tolist() if exclude_seen else []
@@ -106,7 +106,7 @@ def test_all_at_once(exclude_seen: bool, catalogue: Catalogue, request_: Request
 def test_no_more_items_are_ranked_than_there_are(catalogue: Catalogue, request_: Request) -> None:
     model = Recurrent(D, 5, 6).eval()
     few = Catalogue(catalogue.fed, catalogue.scored[:3])
-    assert continue_lists(model, few, request_, K).shape == (4, 6, 3)
+    assert continue_sequences(model, few, request_, K).shape == (4, 6, 3)
 
 
 @pytest.mark.parametrize("kind", [Recurrent, Parallel])
@@ -116,13 +116,13 @@ def test_where_all_but_few_items_are_seen_the_rest_is_none(kind: type, catalogue
     few = Catalogue(catalogue.fed[: 4 + 1], catalogue.scored[:4])
     seen = torch.tensor([[0, 3, 3], [-1, 4, 4], [0, 1, 2], [2, 2, -1]])
     left = [{1, 2}, {0, 1, 2, 3}, {3}, {0, 1, 3}]
-    found = continue_lists(model, few, request_._replace(items=request_.items % 5, seen=seen), K)
+    found = continue_sequences(model, few, request_._replace(items=request_.items % 5, seen=seen), K)
     for row, rest in enumerate(left):
         for position in found[row, : TARGETS[row]].tolist():
             assert position[len(rest) :] == [-1] * (K - len(rest))
             assert set(position[: len(rest)]) == rest
     everything = request_._replace(items=request_.items % 5, seen=torch.arange(4).expand(4, 4))
-    assert (continue_lists(model, few, everything, K) == -1).all()
+    assert (continue_sequences(model, few, everything, K) == -1).all()
 
 
 @torch.no_grad()

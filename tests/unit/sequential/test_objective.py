@@ -262,5 +262,5 @@ def test_the_curriculum_hides_a_growing_share(prepared_lists: Path, runtime: Dis
 
 def test_data_without_lists_is_refused(prepared: Path, runtime: DistributedContext) -> None:
     config, _ = load_run_config(small_run(prepared, "Recurrent", "unused"))
-    with pytest.raises(ConfigError, match="holds no lists to be continued"):
+    with pytest.raises(ConfigError, match="has no sequences"):
         build(config, Schema.load(prepared), runtime, 32)

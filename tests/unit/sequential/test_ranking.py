@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from cove_dist.evaluation.sequential import NOTHING, ListCompletion, merge_depth_first
 from cove_dist.models.layers.two_stage import TwoStageClassifier
 from cove_dist.tasks.sequential import ranking
-from cove_dist.tasks.sequential.decoding import Request, continue_lists, rank_next
-from cove_dist.tasks.sequential.evaluator import add_lists
+from cove_dist.tasks.sequential.decoding import Request, continue_sequences, rank_next
+from cove_dist.tasks.sequential.evaluator import add_sequences
 from cove_dist.tasks.sequential.ranking import Catalogue
 from tests.unit.evaluation.ties import expected
 from tests.unit.sequential.models import Parallel, Recurrent
@@ -124,8 +124,8 @@ def test_next_items_by_positions_equal_those_by_lists_where_nothing_ties(kind: t
     targets = torch.randint(30, (5, 3)).where(torch.arange(3) < counts[:, None], NOTHING)
     request = Request(torch.randint(31, (5, 5)), lengths, counts, None)
     by_list, mixed = ListCompletion((5,), (3,), 30), ListCompletion((5,), (3,), 30)
-    by_list.update(merge_depth_first(continue_lists(model, catalogue, request, 5), 5), targets)
-    add_lists(mixed, model, catalogue, request, targets)
+    by_list.update(merge_depth_first(continue_sequences(model, catalogue, request, 5), 5), targets)
+    add_sequences(mixed, model, catalogue, request, targets)
     found = {name: value.item() for name, value in mixed.compute().items()}
     assert found == pytest.approx({name: value.item() for name, value in by_list.compute().items()}, nan_ok=True)
 
