@@ -41,6 +41,7 @@ COMMANDS = {
     "predict": Command("scores of new rows", "predict"),
     "recommend": Command("the best items of a run for users, as Parquet", "recommend"),
     "export": Command("codes and codebooks of a run, as files for other tools", "export"),
+    "semantic_ids": Command("a tuple of tokens for every id, from exported codes", "semantic_ids"),
     "report": Command("pictures of a run, and one HTML page", "report"),
     "compare": Command("one table of several evaluated runs", "compare"),
     "experiment": Command("a grid of models, quantizers and seeds: runs, tables and pictures", "experiment"),
