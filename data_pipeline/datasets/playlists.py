@@ -4,6 +4,7 @@ The files are those of the release of Y. He et al., "Consistency-Aware Recommend
 Continuation" (WSDM 2020; https://github.com/heyunh2015/ListContinuation_WSDM2020)::
 
     <file>.txt.zip              contains <file>.txt: playlist id, item id, separated by a space, in order of the list
+                                (or a playlist on a line: playlist id, tab, [item id, item id, …])
     <file>_creator_list.dict    a pickled dict {playlist id: user id}: who made the playlist
 """
 
@@ -14,6 +15,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
+from data_pipeline.datasets.user_lines import read_user_lines
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.acquire import acquire
 from data_pipeline.preparation.columns import Columns
@@ -85,10 +87,18 @@ class Playlists(RawDataset):
 
     def read(self, workspace: Workspace) -> Source:
         path = self._playlist_file(workspace)
+        if _has_lists(path):
+            return self._read_lists(workspace, path)
         names = ("playlist_id", "item_id")
         scan = delimited_scan(path, names, " ", names, header=False, on_invalid=self.on_invalid)
         ingest(workspace, [(path, f"SELECT *, 1 AS label FROM ({scan})")])
         return Source(self.source, text=True, dropped=malformed_lines(workspace))
+
+    def _read_lists(self, workspace: Workspace, path: Path) -> Source:
+        """Read a file with a playlist on a line: ``playlist<TAB>[item, item, …]``."""
+        source = read_user_lines(workspace, [("all", path)], self.source, user="playlist_id")
+        workspace.query("ALTER TABLE raw ADD COLUMN label INTEGER DEFAULT 1")
+        return source
 
     def _read_owners(self, workspace: Workspace) -> None:
         """Create the table ``owners`` (playlist_id, owner_id)."""
@@ -113,6 +123,12 @@ class Playlists(RawDataset):
         if not files:
             raise DataError(f"{source}: contains neither {name} nor {name}.zip. Correct data.source, or data.file")
         return files[0]
+
+
+def _has_lists(path: Path) -> bool:
+    """Tell by its first line whether a file has a playlist on a line, and not an entry."""
+    with path.open("rb") as file:
+        return b"\t[" in file.readline(1 << 20).replace(b" ", b"")
 
 
 def load_creators(path: Path) -> dict[int, int]:

@@ -17,14 +17,9 @@ from data_pipeline.preparation.item_categories import read_item_categories
 from data_pipeline.preparation.read import Rule, Source, ingest
 from data_pipeline.preparation.workspace import Workspace, literal
 
-# the words of a line; brackets and commas belong to the second form alone
-_WORDS = """CASE WHEN regexp_full_match(text, '[^\\t]*\\t[ ]*\\[.*\\][ ]*')
-    THEN regexp_replace(text, '[\\[\\],"'']', ' ', 'g') ELSE text END"""
-_BRACKETS = Rule(
-    "text",
-    "a line with brackets is not of the form user<TAB>[item, item, …]",
-    "contains(user_id, '[') OR contains(user_id, ']') OR contains(item_id, '[') OR contains(item_id, ']')",
-)
+# SQL: whether a line has the second form, and the line with its words between spaces or tabs
+_LIST = r"regexp_full_match(text, '[^\t]*\t[ ]*\[.*\][ ]*')"
+_WORDS = rf"""CASE WHEN {_LIST} THEN regexp_replace(text, '[\[\],"'']', ' ', 'g') ELSE text END"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +67,9 @@ class UserLines(Interactions):
         return replace(source, description=described_parts(self.file, self._parts))
 
 
-def read_user_lines(workspace: Workspace, files: Sequence[tuple[str, Path]], description: str) -> Source:
+def read_user_lines(
+    workspace: Workspace, files: Sequence[tuple[str, Path]], description: str, user: str = "user_id"
+) -> Source:
     """Create ``raw`` with the columns user_id, item_id, position, part, line and text.
 
     ``position`` counts the pairs in order of the files, so it orders a user's items where the lines do, oldest first. A
@@ -82,6 +79,7 @@ def read_user_lines(workspace: Workspace, files: Sequence[tuple[str, Path]], des
         workspace: holds the table.
         files: the part that each belongs to, and its path, in order.
         description: where the files come from, for messages.
+        user: the name of the first column.
     """
     scans = [
         (path, f"SELECT *, row_number() OVER () AS line, {literal(part)} AS part FROM ({_scan(path)})")
@@ -90,11 +88,16 @@ def read_user_lines(workspace: Workspace, files: Sequence[tuple[str, Path]], des
     ingest(workspace, scans, table="lines")
     workspace.query(f"""
         CREATE TABLE raw AS
-        SELECT words[1] AS user_id, unnest(words[2:]) AS item_id, part, line, text, {FILE}
+        SELECT words[1] AS {user}, unnest(words[2:]) AS item_id, part, line, text, {FILE}
         FROM (SELECT regexp_extract_all({_WORDS}, '[^ \\t]+') AS words, * FROM lines)""")
     workspace.query("ALTER TABLE raw ADD COLUMN position BIGINT")
     workspace.query("UPDATE raw SET position = rowid")
-    return Source(description, text=True, position="line", rules=(_BRACKETS,))
+    return Source(description, text=True, position="line", rules=(_brackets(user),))
+
+
+def _brackets(user: str) -> Rule:
+    reason = f"a line with brackets is not of the form {user.removesuffix('_id')}<TAB>[item, item, …]"
+    return Rule("text", reason, f"(contains(text, '[') OR contains(text, ']')) AND NOT {_LIST}")
 
 
 def _scan(path: Path) -> str:

@@ -49,13 +49,13 @@ def test_both_forms_of_a_line_give_the_same_rows(tmp_path: Path, form: str) -> N
 
 def test_a_line_of_neither_form_is_refused_by_its_number_or_dropped(tmp_path: Path) -> None:
     file = tmp_path / "mine.txt"
-    file.write_text("".join(f"u{u}\t[1, 2, {u}]\n" for u in range(3, 9)) + "x\t[1, 2\n")
+    file.write_text("".join(f"u{u}\t[{u}, {u + 1}, {u + 2}]\n" for u in range(3, 12)) + "x\t[1, 2\n")
     data = {"file": str(file), "ordered": True, "candidates": 0}
     message = error(UserLines(**data), tmp_path / "out")
     assert "a line with brackets is not of the form user<TAB>[item, item, …]" in message
-    assert r"first 'x\t[1, 2' in data row 7" in message
+    assert r"first 'x\t[1, 2' in data row 10" in message
     prepare(UserLines(**data, on_invalid="drop"), tmp_path / "out", name="small")
-    assert sum(Report.load(tmp_path / "out").rows_dropped.values()) == 1
+    assert sum(Report.load(tmp_path / "out").rows_dropped.values()) == 2  # both items of the line
 
 
 def test_lines_in_the_files_of_a_split_keep_it(tmp_path: Path) -> None:

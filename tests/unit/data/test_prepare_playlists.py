@@ -174,3 +174,18 @@ def test_a_creators_file_cannot_run_code_or_contain_other_values(tmp_path: Path,
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):
         load_creators(path)
+
+
+def test_a_playlist_on_a_line_gives_the_same_sequences(tmp_path):
+    lists = {number: [number * k % 17 for k in range(1, 8)] for number in range(1, 60)}
+    (tmp_path / "entries.txt").write_text("".join(f"{p} {item}\n" for p, items in lists.items() for item in items))
+    (tmp_path / "lines.txt").write_text("".join(f"{p}\t{items}\n" for p, items in lists.items()))
+    for name in ("entries", "lines"):
+        rules = {"min_length": 3, "max_length": 6, "min_occurrences": 2, "owners": False}
+        data = Playlists(source=str(tmp_path / f"{name}.txt"), file=name, **rules)
+        prepare(data, tmp_path / name, name="lists")
+    for split in SPLITS:
+        assert read_split(tmp_path / "entries", split) == read_split(tmp_path / "lines", split)
+    (tmp_path / "lines.txt").write_text("1\t[2, 3]\n2\t[3, 4\n")
+    with pytest.raises(DataError, match=r"not of the form playlist<TAB>\[item, item, …\] in 2 rows"):
+        prepare(data, tmp_path / "broken", name="lists")
