@@ -52,8 +52,12 @@ class Claim:
 
     @property
     def excludes_printed(self) -> bool:
-        """Whether the gain that the paper prints is better than every one in the 95 % interval."""
-        if self.printed is None or math.isnan(self.measured.low):
+        """Whether the gain that the paper prints is better than every one in the 95 % interval.
+
+        An interval without width excludes nothing: there the two have the same metrics with every seed, as when the
+        quantizer does not act.
+        """
+        if self.printed is None or math.isnan(self.measured.low) or self.measured.low == self.measured.high:
             return False
         if self.lower_is_better:
             return self.printed < 100 * self.measured.low

@@ -45,6 +45,13 @@ def test_a_row_has_the_published_gain_ours_with_its_interval_and_the_verdict(tmp
     assert row == ("Table 9", "COVE helps: deepfm, auc", "small", "+19.50 %", ours, "3", "holds")
 
 
+def test_equal_metrics_with_every_seed_decide_nothing(tmp_path: Path) -> None:
+    grid = small_grid(tmp_path)
+    claim = GainClaim(**GAIN, compared=(("cove", "none"),), models=("deepfm",))
+    [row] = gain_rows(claim, grid, claims_of(grid, results(none=BASE, cove=BASE), "test"))
+    assert row[3:] == ("+19.50 %", "+0.00 % (+0.00 to +0.00)", "3", "not decided")
+
+
 def test_what_has_no_results_is_not_measured_and_one_seed_has_no_interval(tmp_path: Path) -> None:
     grid = small_grid(tmp_path)
     claim = GainClaim(**GAIN, compared=(("cove", "none"),))
