@@ -74,7 +74,7 @@ def test_help_shows_every_key_with_its_comments(model: str, capsys: pytest.Captu
         if key not in ("data.name", "trainer.early_stopping.mode"):
             assert re.search(rf"^ +{key.rpartition('.')[2]}: ?", shown, flags=re.MULTILINE), key
     assert "experiment: aotm_bert4rec, " in shown
-    assert "# stop after so many steps, whatever the epoch" in shown
+    assert "# maximum number of optimizer steps; null: no limit" in shown
 
 
 def test_help_of_a_group_shows_all_its_options(capsys: pytest.CaptureFixture[str]) -> None:
