@@ -1,4 +1,4 @@
-"""What ranks decide together between two steps: a save that is due, a stop that a signal asked for."""
+"""Agreement among ranks after a step: whether to save a checkpoint, whether a signal stops the run."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import NamedTuple
 from cove_dist.distributed import DelayedMaximum, world
 from cove_dist.training.signals import StopRequest
 
-_EVERY_STEPS = 3  # an exchange of several ranks; it costs tens of microseconds, more where ranks outnumber the cores
+_EVERY_STEPS = 3  # exchange among ranks: tens of microseconds, more if ranks outnumber the cores
 
 
 class Decision(NamedTuple):
     """What every rank does after this step.
 
     Attributes:
-        save: write a checkpoint.
-        stop: the number of the signal that ends the run; 0 to go on.
+        save: Whether to write a checkpoint.
+        stop: Number of the signal that ends the run; 0 to continue.
     """
 
     save: bool = False
@@ -24,14 +24,14 @@ class Decision(NamedTuple):
 
 
 class Agreement:
-    """Lets all ranks act after the same step on what one of them wants.
+    """Makes all ranks act after the same step on a request of any rank.
 
-    Each rank says after every third step what it wants, and learns one step later what any rank wanted. The exchange
-    runs meanwhile, among the hosts: no step waits for the device because of it.
+    Each rank sends its request after every third step and receives the requests of all ranks one step later. The
+    exchange runs in the background among the hosts, so no step waits for the device.
 
     Args:
-        request: the signals of this process.
-        every_minutes: between saves; None for none by time.
+        request: Signals received by this process.
+        every_minutes: Minutes between saves; None: no saves by time.
     """
 
     def __init__(self, request: StopRequest, every_minutes: float | None) -> None:
@@ -42,7 +42,7 @@ class Agreement:
         self._every = _EVERY_STEPS if world().size > 1 else 1
 
     def after_step(self, step: int) -> Decision:
-        """Return what was agreed on, and say what this rank wants. Collective."""
+        """Return the decision and send this rank's request. Collective."""
         save, stop = self._exchange.result() or (0, 0)
         due = self._seconds is not None and time.monotonic() - self._saved >= self._seconds
         if step % self._every == 0:
@@ -50,11 +50,11 @@ class Agreement:
         return Decision(bool(save) and step > self._saved_step + 1, stop)
 
     def note_saved(self, step: int) -> None:
-        """Start the time to the next save; what was wanted before this one is met by it."""
+        """Restart the save interval and drop save requests made before this save."""
         self._saved, self._saved_step = time.monotonic(), step
 
     def close(self) -> int:
-        """Return the signal that some rank received by now, 0 for none. Collective."""
+        """Return the signal that any rank has received, or 0. Collective."""
         self._exchange.result()
         self._exchange.start([0, self._request.number])
         _, stop = self._exchange.result() or (0, 0)

@@ -1,4 +1,4 @@
-"""The canonical order: tables on meta, optimizer in backward, plan, shards, initial values, ordinary optimizer."""
+"""Builds what a run trains: tables on meta, in-backward optimizer, plan, shards, initial values, dense optimizer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class TrainState:
-    """What a step changes."""
+    """Model, optimizer and learning-rate schedule."""
 
     model: DistributedModelParallel
     optimizer: CombinedOptimizer
@@ -40,7 +40,7 @@ class TrainState:
     epoch_hook: EpochHook | None = None
 
     def create_optimizer_state(self) -> None:
-        """Allocate the moments that the first step would, so that a checkpoint can be loaded into them.
+        """Allocate the optimizer state, so that a checkpoint can be loaded into it.
 
         It takes a step with zero gradients: load weights and moments afterwards.
         """
@@ -51,7 +51,7 @@ class TrainState:
     def set_schedule_step(self, step: int) -> None:
         """Set the learning rates to those of a step, from the configured rates and warm-up of this run.
 
-        A saved schedule is not loaded: it would bring back the rates of the run that saved it.
+        A saved schedule is not loaded: it would restore the rates of the run that saved it.
         """
         schedule, groups = self.schedule, self.optimizer.param_groups
         rates = [base * factor(step) for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
@@ -64,14 +64,14 @@ def build(config: RunConfig, schema: Schema, runtime: DistributedContext, batch_
     """Build, shard and initialize what a run trains. A collective call.
 
     The initial values depend on ``config.seed`` alone, not on the plan or the number of ranks; afterwards each rank's
-    generator is seeded apart, so that their dropout masks differ.
+    generator gets a different seed, so that dropout masks differ.
 
     Args:
-        config, schema, runtime: of the run.
-        batch_size: rows per rank, by which the planner weighs placements.
+        config, schema, runtime: Configuration, data and context of the run.
+        batch_size: Rows per rank, for the planner's cost estimates.
 
     Raises:
-        ConfigError: settings that do not fit this device, number of ranks, or data set.
+        ConfigError: A setting does not fit this device, the number of ranks, or the data.
     """
     device_type = runtime.device.type
     config.embeddings.check_device(device_type)
@@ -104,24 +104,24 @@ def build(config: RunConfig, schema: Schema, runtime: DistributedContext, batch_
 
 
 def build_validation(config: RunConfig, schema: Schema, runtime: DistributedContext) -> Evaluator | None:
-    """Build a pass over the validation split, if the data have one."""
+    """Build the evaluator of the validation split, if the data have one."""
     if schema.has_split("validation"):
         return task_of(config).build_evaluator(config, schema, "validation", runtime, {})
     logger.warning(
         "The data %s have no validation split: training runs all %d epochs without early stopping, and its newest"
-        " checkpoint stands for the best",
+        " checkpoint is used as the best",
         schema.name, config.trainer.epochs,
     )  # fmt: skip
     return None
 
 
 def untrained(model: nn.Module) -> list[str]:
-    """Parameters without gradients, such as averaged codebooks: where a model has no others it cannot be wrapped."""
+    """Return the names of parameters without gradients, such as EMA codebooks, for data parallelism to ignore."""
     return [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
 
 
 def describe_model(config: RunConfig, schema: Schema) -> dict[str, Any]:
-    """What must agree for a checkpoint to fit: the head, the tables and the codebooks."""
+    """Return what must agree for a checkpoint to fit: the head, the tables and the codebooks."""
     return {
         "model": config.model.section,
         "embeddings.dim": config.embeddings.dim,
@@ -134,7 +134,7 @@ def describe_model(config: RunConfig, schema: Schema) -> dict[str, Any]:
 
 @torch.no_grad()
 def initialize_tables(model: DistributedModelParallel, std: float, seed: int) -> None:
-    """Tables as ``N(0, std²)``, first-order weights as zeros; every rank fills the parts it holds."""
+    """Initialize tables from ``N(0, std²)`` and first-order weights with zeros; every rank fills its shards."""
     for key, weight in model.module.tables.state_dict().items():
         table = key.split(".")[1]  # embedding_bags.NAME.weight or embeddings.NAME.weight
         for part, (row, column) in _local_parts(weight):

@@ -1,4 +1,4 @@
-"""Saving and loading checkpoints: written in the background while training goes on, complete or absent, verified."""
+"""Saving and loading checkpoints: written in the background during training, complete or absent, verified."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ logger = logging.getLogger(__name__)
 
 
 class CheckpointWriter:
-    """Saves in the background; collective, so every rank calls it at the same steps.
+    """Saves checkpoints in the background. Collective: every rank calls it at the same steps.
 
     Args:
-        folder: of the run's checkpoints.
-        runtime: of this rank.
-        keep, metric: see `CheckpointFolder.prune`.
-        step: at which the run goes on; later checkpoints and damaged ones are set aside.
-        policy: for a full disk; the checkpoints before stay in any case.
+        folder: Folder of the run's checkpoints.
+        runtime: Context of this rank.
+        keep, metric: As in `CheckpointFolder.prune`.
+        step: Step at which the run continues; later checkpoints and damaged ones are set aside.
+        policy: Policy for a full disk; earlier checkpoints are kept in any case.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class CheckpointWriter:
     ) -> None:
         self.files = folder
         self._policy = policy or FullDiskPolicy()
-        self._failed: BaseException | None = None  # why the last save is not complete
+        self._failed: BaseException | None = None  # why the last save is incomplete
         self.runtime = runtime
         self.retention = (keep, metric)
         self._group = open_host_group()
@@ -57,15 +57,15 @@ class CheckpointWriter:
             folder.folder.mkdir(parents=True, exist_ok=True)
             folder.remove_partial()
             for path in folder.set_aside(step):
-                logger.warning("Kept as %s, which is not used: remove it when you do not need it", path)
+                logger.warning("Kept as %s, which is not used; remove it when you no longer need it", path)
 
     def save(self, trainable: TrainState, rank_state: dict[str, Any], meta: CheckpointMeta) -> None:
-        """Copy the state now, write it while training goes on. Waits for the save before, if it still runs.
+        """Copy the state now and write it in the background; wait first for the previous save if it is still running.
 
         Args:
-            trainable: model and optimizers.
-            rank_state: state of this rank besides its random generators: see `rank_state.encode`.
-            meta: the same on every rank.
+            trainable: Model and optimizers.
+            rank_state: State of this rank other than its random generators; see `rank_state.encode`.
+            meta: Description of the checkpoint, the same on every rank.
         """
         self.wait()
         self._failed = None
@@ -83,7 +83,7 @@ class CheckpointWriter:
     def _finish(self, written: Any, partial: Path, path: Path) -> None:
         try:
             written.result()  # on rank 0 it returns after all ranks have written
-        except (Exception, dcp.CheckpointException) as error:  # the latter is none of the former
+        except (Exception, dcp.CheckpointException) as error:  # CheckpointException is not an Exception
             full = is_full(error, partial)
             if self.runtime.is_main:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -98,21 +98,21 @@ class CheckpointWriter:
         self.files.prune(*self.retention)
 
     def poll(self) -> None:
-        """Find out without waiting whether the save under way failed.
+        """Check, without waiting, whether the current save failed.
 
         Raises:
-            DiskFullError: the disk is full, and the run chose to stop.
-            CheckpointError: it failed for another reason.
+            DiskFullError: The disk is full and the policy is to stop.
+            CheckpointError: The save failed for another reason.
         """
         if self._pending is not None and self._pending.done() and self._failed is None:
             self._failed = self._pending.exception()
             if isinstance(self._failed, DiskFullError):
-                self._policy.handle(self.files.folder, "training goes on without this checkpoint", self._failed)
+                self._policy.handle(self.files.folder, "training continues without this checkpoint", self._failed)
             elif self._failed is not None:
                 raise self._failed
 
     def wait(self) -> None:
-        """Until the save under way has ended on all ranks; raises as `poll`."""
+        """Wait until the current save has ended on all ranks; raise as `poll`."""
         if self._pending is not None:
             wait([self._pending])
             self.poll()
@@ -123,7 +123,7 @@ class CheckpointWriter:
         """Wait for the last save.
 
         Raises:
-            DiskFullError: the last save is not complete.
+            DiskFullError: The last save is incomplete.
         """
         self.wait()
         self._executor.shutdown()
@@ -133,12 +133,12 @@ class CheckpointWriter:
 
 
 def newest_sound(files: CheckpointFolder) -> Path | None:
-    """Return the newest checkpoint whose files all agree with its manifest; None if there is none. Collective.
+    """Return the newest checkpoint whose files all match its manifest; None if there is none. Collective.
 
-    Every rank returns the same one. A damaged one is passed over with a warning.
+    Every rank returns the same one. Damaged ones are skipped with a warning.
 
     Raises:
-        CheckpointError: there are checkpoints, and all are damaged.
+        CheckpointError: All checkpoints are damaged.
     """
     names = world().gather_objects([path.name for path in files.steps()])[0]
     for name in reversed(names):
@@ -148,7 +148,7 @@ def newest_sound(files: CheckpointFolder) -> Path | None:
             return files.folder / name
         except CheckpointError as error:
             logger.warning("%s", error)
-            logger.warning("Checkpoint %s is damaged; trying the one before it", name)
+            logger.warning("Checkpoint %s is damaged; trying the previous one", name)
     if names:
         raise CheckpointError(
             f"{files.folder}: all {len(names)} checkpoints are damaged. Restore one, or remove the run folder and train"
@@ -158,7 +158,7 @@ def newest_sound(files: CheckpointFolder) -> Path | None:
 
 
 def trainable_state(trainable: TrainState) -> dict[str, Any]:
-    """Return the tensors of a checkpoint; where the schedule is follows from its step."""
+    """Return the tensors of a checkpoint; the schedule is not stored, because it depends only on the step."""
     hook = trainable.epoch_hook
     return {
         "model": trainable.model.state_dict(),
@@ -168,23 +168,23 @@ def trainable_state(trainable: TrainState) -> dict[str, Any]:
 
 
 def load_model(path: Path, trainable: TrainState, model: dict[str, Any]) -> CheckpointMeta:
-    """Verify a checkpoint and load the weights alone, into any sharding and number of ranks. Collective.
+    """Verify a checkpoint and load only its weights, into any sharding and number of ranks. Collective.
 
     Raises:
-        CheckpointError: the checkpoint is incomplete or damaged, or holds another model.
+        CheckpointError: The checkpoint is incomplete or damaged, or holds another model.
     """
     return load_weights(path, trainable.model, model)
 
 
 def load_weights(path: Path, module: nn.Module, model: dict[str, Any]) -> CheckpointMeta:
-    """Verify a checkpoint and load the weights alone, into a module with or without shards.
+    """Verify a checkpoint and load only its weights, into a sharded or unsharded module.
 
-    Collective where there is a process group.
+    Collective if there is a process group.
 
     Args:
         path: The checkpoint.
-        module: A task's model, sharded or whole.
-        model: See `check_same_model`.
+        module: A task's model, sharded or unsharded.
+        model: As in `check_same_model`.
 
     Raises:
         CheckpointError: The checkpoint is incomplete or damaged, or holds another model.
@@ -201,14 +201,14 @@ def load_weights(path: Path, module: nn.Module, model: dict[str, Any]) -> Checkp
 def load_trainable(
     path: Path, trainable: TrainState, runtime: DistributedContext, model: dict[str, Any]
 ) -> tuple[CheckpointMeta, dict[str, Any] | None]:
-    """Load all that training needs to go on from a verified checkpoint (`newest_sound`). Collective.
+    """Load everything that training needs to continue from a verified checkpoint (`newest_sound`). Collective.
 
     Returns:
-        The checkpoint's meta, and the state of this rank: None if another number of ranks wrote it (then the random
-        generators keep their state too).
+        The checkpoint's meta, and the state of this rank; None if another number of ranks wrote it (then the random
+        generators keep their state).
 
     Raises:
-        CheckpointError: the checkpoint holds another model, or something else.
+        CheckpointError: The checkpoint holds another model, or is malformed.
     """
     meta = read_meta(path)
     check_same_model(path, meta, model)
@@ -222,13 +222,13 @@ def load_trainable(
         trainable.epoch_hook.load_state_dict(state["epoch_hook"])
     if meta.world_size != runtime.world_size:
         return meta, None
-    own = decode(path / rank_file(runtime.rank))
-    set_random_state(own["random"], runtime.device)
-    return meta, own["state"]
+    saved = decode(path / rank_file(runtime.rank))
+    set_random_state(saved["random"], runtime.device)
+    return meta, saved["state"]
 
 
 def check_same_model(path: Path, meta: CheckpointMeta, model: dict[str, Any]) -> None:
-    """Raises CheckpointError naming every difference between the checkpoint's model and this run's."""
+    """Raise CheckpointError naming every difference between the checkpoint's model and this run's."""
     theirs = json.loads(json.dumps(meta.model))
     ours = json.loads(json.dumps(model))
     differences = [

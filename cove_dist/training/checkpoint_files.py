@@ -1,4 +1,4 @@
-"""Checkpoints as files of a run folder: which are complete, which is the best, which are kept.
+"""Checkpoint folders of a run: which are complete, which is the best, which are kept.
 
 Layout: ``<run>/checkpoints/step_00000120/`` with the shards and ``.metadata`` of torch.distributed.checkpoint,
 ``rank_<n>.safetensors``, ``meta.json`` and, written last, ``manifest.json``. While it is written the folder is called
@@ -27,16 +27,16 @@ _REMOVED, _DAMAGED = ".removed", ".damaged"
 
 @dataclass(frozen=True)
 class CheckpointMeta:
-    """What a checkpoint is of, readable without loading it.
+    """Description of a checkpoint, readable without loading its tensors.
 
     Attributes:
-        step: optimizer steps done.
-        world_size: of the ranks that wrote it.
-        model: what must agree for the weights to fit (`describe_model`).
-        metrics: of the validation split at this step; empty for a checkpoint within an epoch.
-        progress: the trainer's position.
-        data: fingerprint of the prepared data; empty in checkpoints saved before it was kept.
-        loader: position within an epoch, for any number of ranks; None at an epoch's end.
+        step: Optimizer steps done.
+        world_size: Number of ranks that wrote it.
+        model: What must agree for the weights to fit (`describe_model`).
+        metrics: Metrics of the validation split at this step; empty within an epoch.
+        progress: Training progress.
+        data: Fingerprint of the prepared data; empty in checkpoints saved before it was stored.
+        loader: Position within an epoch, for any number of ranks; None at the end of an epoch.
     """
 
     step: int
@@ -49,10 +49,10 @@ class CheckpointMeta:
 
 
 def read_meta(path: Path) -> CheckpointMeta:
-    """Read what a checkpoint is of.
+    """Read the description of a checkpoint.
 
     Raises:
-        CheckpointError: its manifest or its ``meta.json`` is missing or damaged; names the file.
+        CheckpointError: The manifest or ``meta.json`` is missing or damaged; names the file.
     """
     try:
         meta = CheckpointMeta(**json.loads(read_checked(path, META)))
@@ -80,14 +80,14 @@ class CheckpointFolder:
         return sorted(p for p in self.folder.glob("step_*") if re.fullmatch(r"step_\d+", p.name))
 
     def complete(self) -> list[Path]:
-        """Return those with a valid manifest and description, oldest first. Other files are not looked at."""
+        """Return checkpoints with a valid manifest and description, oldest first. Other files are not checked."""
         return [path for path in self.steps() if _is_readable(path)]
 
     def newest(self) -> Path | None:
-        """Return the one of the last step; None if there is none.
+        """Return the checkpoint of the last step; None if there is none.
 
         Raises:
-            CheckpointError: it is damaged. An older one is not chosen silently.
+            CheckpointError: The checkpoint is damaged; an older one is not chosen silently.
         """
         path = next(reversed(self.steps()), None)
         if path is not None:
@@ -95,15 +95,15 @@ class CheckpointFolder:
         return path
 
     def best(self, metric: str) -> Path | None:
-        """Return the one with the best validation metric, the earliest among equals; None if none has it.
+        """Return the checkpoint with the best validation metric, the earliest among equals; None if none has it.
 
         Raises:
-            CheckpointError: one is damaged, so that it is unknown which is the best.
+            CheckpointError: A checkpoint is damaged, so the best is unknown.
         """
         return _best(self.steps(), metric)
 
     def prune(self, keep: int, metric: str) -> None:
-        """Remove all but the newest ``keep`` and the best. Damaged ones stay as they are."""
+        """Remove all but the newest ``keep`` and the best. Damaged ones are kept."""
         complete = self.complete()
         kept = {*complete[-keep:], _best(complete, metric)}
         for path in complete:
@@ -111,16 +111,16 @@ class CheckpointFolder:
                 self.remove(path)
 
     def remove(self, path: Path) -> None:
-        """Remove a checkpoint: a run killed meanwhile leaves nothing that looks complete."""
+        """Remove a checkpoint, atomically: an interrupted removal leaves nothing that looks complete."""
         shutil.rmtree(_renamed(path, _REMOVED))
 
     def remove_partial(self) -> None:
-        """Remove what a killed run left half-written or half-removed."""
+        """Remove checkpoints that a killed run left partly written or partly removed."""
         for path in [*self.folder.glob(f"step_*{PARTIAL}"), *self.folder.glob(f"step_*{_REMOVED}")]:
             shutil.rmtree(path)
 
     def set_aside(self, step: int) -> list[Path]:
-        """Rename damaged checkpoints, and those after a step at which the run goes on, to ``step_<n>.damaged``."""
+        """Rename damaged checkpoints, and those after the step at which the run continues, to ``step_<n>.damaged``."""
         complete = {path for path in self.complete() if path.name <= step_name(step)}
         return [_renamed(path, _DAMAGED) for path in self.steps() if path not in complete]
 

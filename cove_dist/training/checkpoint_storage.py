@@ -1,8 +1,8 @@
-"""How torch.distributed.checkpoint writes and reads a checkpoint here: with a manifest, and as data that runs no code.
+"""Storage of torch.distributed.checkpoint with a manifest, and with reading that runs no code.
 
-Its stock reader unpickles ``.metadata`` and every value that is no tensor without limits, so a checkpoint from someone
-else could run code. Here ``.metadata`` may name only the few classes that it needs, and all values are tensors, which
-are read by ``torch.load(weights_only=True)``.
+The stock reader unpickles ``.metadata`` and every non-tensor value without restrictions, so an untrusted checkpoint
+could run code. Here ``.metadata`` may name only the few classes that it needs, and all values are tensors, which are
+read by ``torch.load(weights_only=True)``.
 """
 
 from __future__ import annotations
@@ -45,33 +45,33 @@ _CLASSES = {
 
 
 class CheckpointStorageWriter(dcp.FileSystemWriter):
-    """Writes the shards, this rank's own state, what the checkpoint is of, and at last the manifest.
+    """Writes the shards, the per-rank state, the description of the checkpoint, and last the manifest.
 
     Args:
-        folder: to write to.
-        rank: of this process.
-        own: the encoded state of this rank.
-        meta: the same on every rank.
+        folder: Folder to write to.
+        rank: Rank of this process.
+        rank_state: Encoded state of this rank (loader, random generators).
+        meta: Description of the checkpoint, the same on every rank.
     """
 
-    def __init__(self, folder: Path, rank: int, own: bytes, meta: CheckpointMeta) -> None:
+    def __init__(self, folder: Path, rank: int, rank_state: bytes, meta: CheckpointMeta) -> None:
         super().__init__(folder)
-        self._folder, self._own, self._meta = folder, own, meta
+        self._folder, self._rank_state, self._meta = folder, rank_state, meta
         self._number = rank
 
     def storage_meta(self) -> StorageMeta:
-        return StorageMeta(save_id=self.save_id)  # the stock one has the path of the folder
+        return StorageMeta(save_id=self.save_id)  # the default contains the folder's path
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[Any]]:
         written: list[Any] = super().write_data(plan, planner).wait()
-        write_synced(self._folder / rank_file(self._number), self._own)
+        write_synced(self._folder / rank_file(self._number), self._rank_state)
         names = [rank_file(self._number), *(path.name for path in self._folder.glob(f"__{self._number}_*"))]
         future: Future[list[Any]] = Future()
         future.set_result([*written, _described(self._folder, names)])
         return future
 
     def finish(self, metadata: Metadata, results: list[list[Any]]) -> None:
-        """Rank 0, when all ranks have written."""
+        """Write the description and the manifest; called on rank 0 after all ranks have written."""
         shards = [[each for each in result if isinstance(each, WriteResult)] for result in results]
         super().finish(metadata, shards)
         write_synced(self._folder / META, (to_json(asdict(self._meta), indent=2) + "\n").encode())
@@ -86,7 +86,7 @@ def _described(folder: Path, names: Iterable[str]) -> Files:
 
 
 class _Reader(dcp.FileSystemReader):
-    """Reads ``.metadata`` by the classes that it needs, and shards that the manifest lists."""
+    """Reads ``.metadata`` with an allow-list of classes, and shards that the manifest lists."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         return read_metadata(Path(self.path))
@@ -103,7 +103,7 @@ def load_state(folder: Path, state: dict[str, Any]) -> None:
     """Load a verified checkpoint into a state of the same keys. Collective.
 
     Raises:
-        CheckpointError: the checkpoint does not hold this state, or holds what is not allowed.
+        CheckpointError: The checkpoint does not hold this state, or holds objects that are not allowed.
     """
     try:
         dcp.load(state, storage_reader=_Reader(folder), planner=_Planner())
@@ -116,10 +116,10 @@ def load_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def read_metadata(folder: Path) -> Metadata:
-    """Read ``.metadata``: which tensors a checkpoint holds, and where.
+    """Read ``.metadata``: the tensors of a checkpoint and their files.
 
     Raises:
-        CheckpointError: it is no such description, names another class or function, or a file outside the checkpoint.
+        CheckpointError: The file is malformed, or names a disallowed class or a file outside the checkpoint.
     """
     path = folder / _METADATA
     try:
@@ -128,7 +128,7 @@ def read_metadata(folder: Path) -> Metadata:
         _check_metadata(metadata, read_manifest(folder))
     except CheckpointError:
         raise
-    except Exception as error:  # pickle raises whatever a malformed stream leads to
+    except Exception as error:  # a malformed stream can raise anything
         raise CheckpointError(
             f"{path}: not the metadata of a checkpoint: {error}. Do not use files of this run folder"
             " unless you know where they come from"
@@ -139,18 +139,18 @@ def read_metadata(folder: Path) -> Metadata:
 def _check_metadata(metadata: Metadata, files: Files) -> None:
     if not isinstance(metadata, Metadata):
         raise pickle.UnpicklingError(f"it is a {type(metadata).__name__}")
-    for place in metadata.storage_data.values():
-        if place.relative_path not in files:
-            raise pickle.UnpicklingError(f"it refers to {place.relative_path!r}, which is not a file of the checkpoint")
-        if place.transform_descriptors:
-            raise pickle.UnpicklingError(f"it asks for {place.transform_descriptors}")
+    for entry in metadata.storage_data.values():
+        if entry.relative_path not in files:
+            raise pickle.UnpicklingError(f"it refers to {entry.relative_path!r}, which is not a file of the checkpoint")
+        if entry.transform_descriptors:
+            raise pickle.UnpicklingError(f"it requires the transforms {entry.transform_descriptors}")
 
 
 _build: Callable[[Any], None] = pickle._Unpickler.dispatch[pickle.BUILD[0]]
 
 
 class _MetadataUnpickler(pickle._Unpickler):
-    """Unpickles by listed classes; the Python implementation, because that of C would set attributes of classes."""
+    """Unpickles listed classes only. Python implementation, because the C one can set attributes of classes."""
 
     stack: list[Any]
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)

@@ -1,4 +1,4 @@
-"""The codebooks of a run: their upkeep after every step, their health, and warnings that say what to do."""
+"""Codebooks of a run: maintenance after every step, health metrics, and warnings with remedies."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Quantizers = Mapping[str, CascadedQuantizer]
 
 
 class Codebooks:
-    """What the trainer does for its quantizers.
+    """Maintains and monitors the codebooks during training.
 
     Args:
-        quantizers: by entity.
-        config: of the quantizers.
-        seed: of what is drawn.
-        runtime: of this rank.
-        optimizer: of the run.
+        quantizers: Quantizers by entity.
+        config: Configuration of the quantizers.
+        seed: Seed of random choices.
+        runtime: Context of this rank.
+        optimizer: Optimizer of the run.
     """
 
     def __init__(
@@ -56,27 +56,27 @@ class Codebooks:
         self._step = 0
 
     def after_step(self, step: int) -> dict[str, float]:
-        """Upkeep after optimizer step ``step``; ``revived_<entity>_<level>`` where codes were revived. Collective."""
+        """Maintain the codebooks after a step; return ``revived_<entity>_<level>`` for revived codes. Collective."""
         self._step = step
         return {f"revived_{level}": float(count) for level, count in self._upkeep.after_step(step).items()}
 
     def close_epoch(self) -> dict[str, float]:
-        """Health over the epoch, and the next epoch begun. Collective."""
+        """Return the health metrics of the epoch and reset them. Collective."""
         counts = sum_over_ranks(self._epoch.counts().double(), self._runtime.device)
-        figures = health(self._quantizers, self._epoch, counts)
+        metrics = health(self._quantizers, self._epoch, counts)
         self._epoch.restart()
-        return figures
+        return metrics
 
-    def watch(self, figures: Mapping[str, float]) -> None:
-        """Warn of each level whose perplexity has fallen under the threshold, once until it has risen again."""
+    def watch(self, metrics: Mapping[str, float]) -> None:
+        """Warn once for each level whose perplexity falls below the threshold, until it has recovered."""
         if self._config.start == "kmeans" and self._step < self._config.kmeans_step:
             return  # these codes are about to be replaced
         for name, quantizer in self._quantizers.items():
             for level, size in enumerate(quantizer.levels, start=1):
                 key = f"perplexity_{name}_{level}"
-                low = key in figures and figures[key] - 1 < self._config.warn_perplexity * (size - 1)
+                low = key in metrics and metrics[key] - 1 < self._config.warn_perplexity * (size - 1)
                 if low and key not in self._low:
-                    logger.warning("%s", self._advice(name, level, size, figures[key]))
+                    logger.warning("%s", self._advice(name, level, size, metrics[key]))
                 self._low = self._low | {key} if low else self._low - {key}
 
     def _advice(self, name: str, level: int, size: int, value: float) -> str:
@@ -87,11 +87,11 @@ class Codebooks:
             remedies.insert(0, "quantizer.revive_every=50")
         return (
             f"{name} codebook, level {level}: perplexity {value:.1f} of {size} codes: it is collapsing."
-            f" Try {', or '.join(remedies)}; quantizer.warn_perplexity is where this warning begins"
+            f" Try {', or '.join(remedies)}; quantizer.warn_perplexity sets the threshold of this warning"
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Of this rank, for a run that goes on with as many ranks."""
+        """Return the state of this rank, for resuming with the same number of ranks."""
         return {"upkeep": self._upkeep.state_dict(), "epoch": self._epoch.counts()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -100,16 +100,16 @@ class Codebooks:
 
 
 def health(quantizers: Quantizers, usage: CodeUsage, counts: torch.Tensor) -> dict[str, float]:
-    """``perplexity_<entity>_<level>`` and ``dead_<entity>_<level>``, the share of codes never chosen.
+    """Return ``perplexity_<entity>_<level>`` and ``dead_<entity>_<level>``, the share of codes never chosen.
 
     Args:
-        quantizers: by entity.
-        usage: of these quantizers, to cut the counts.
-        counts: ``[sum of v_i]``, summed over ranks.
+        quantizers: Quantizers by entity.
+        usage: Code usage of these quantizers, which splits the counts by level.
+        counts: Counts of codes ``[sum of v_i]``, summed over ranks.
     """
-    figures = {}
+    metrics = {}
     for name, levels in zip(quantizers, usage.by_level(counts), strict=True):
         for level, chosen in enumerate(levels, start=1):
-            figures[f"perplexity_{name}_{level}"] = float(perplexity(chosen))
-            figures[f"dead_{name}_{level}"] = float(dead_share(chosen))
-    return figures
+            metrics[f"perplexity_{name}_{level}"] = float(perplexity(chosen))
+            metrics[f"dead_{name}_{level}"] = float(dead_share(chosen))
+    return metrics

@@ -1,4 +1,4 @@
-"""Debug mode: one device, deterministic, anomaly detection, a handful of batches, shapes shown once."""
+"""Debug mode: one device, deterministic algorithms, anomaly detection, a few batches, shapes logged once."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ STEPS = 5
 
 
 def debug_settings(config: RunConfig, runtime: DistributedContext) -> RunConfig:
-    """Set torch up for debugging and cut the run short.
+    """Configure torch for debugging and shorten the run.
 
     Raises:
-        ConfigError: under more than one rank.
+        ConfigError: There is more than one rank.
     """
     if runtime.world_size > 1:
-        raise ConfigError(f"trainer.debug = true: for one process, not {runtime.world_size}; run cove train")
+        raise ConfigError(f"trainer.debug = true: needs one process, got {runtime.world_size}; use cove train")
     torch.use_deterministic_algorithms(True)
     torch.autograd.set_detect_anomaly(True)
     trainer = replace(config.trainer, max_steps=min(STEPS, config.trainer.max_steps or STEPS), log_every=1)

@@ -1,4 +1,4 @@
-"""What a run that diverged leaves behind: the batch, with original ids, and the way back."""
+"""Diagnosis of a diverged run: its batch with original ids, and the last good checkpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from data_pipeline.id_tables import read_original_ids
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.loader import EpochIterator, StreamLoader
 
-_SHOWN = 3  # ids of a column in the message
+_SHOWN = 3  # ids per column in the message
 
 
 def explained(
@@ -30,18 +30,18 @@ def explained(
     schema: Schema,
     folder: Path | None,
 ) -> TrainingError:
-    """Return the error with the batch of its step, which is saved, and the last good checkpoint.
+    """Save the batch of the failed step; return the error extended by the batch and the last good checkpoint.
 
-    The batch is read again: a step trains on the same rows whenever it is asked for.
+    The batch is read again, as steps are deterministic.
 
     Args:
-        error: raised on every rank.
-        loader: of the training split.
-        position: of the run; the step is of the current epoch, whose end checks all losses.
-        rank: of this process, whose part of the batch is saved.
-        data: the prepared folder.
-        schema: of the data.
-        folder: the run folder; None to save nothing.
+        error: Error raised on every rank.
+        loader: Loader of the training split.
+        position: Progress of the run; the failed step is in the current epoch.
+        rank: Rank of this process, whose part of the batch is saved.
+        data: Folder of the prepared data.
+        schema: Schema of the data.
+        folder: Run folder; None: save nothing.
     """
     index = position.batches - 1 - (position.step - error.step)
     with closing(EpochIterator(loader.stream, position.epoch, index)) as batches:
@@ -62,9 +62,9 @@ def original_ids(batch: Batch, data: Path, schema: Schema) -> pa.Table:
     """Return the original ids of a batch, a list per row and column (null for unseen ids), and its labels.
 
     Args:
-        batch: of B rows, on the CPU.
-        data: the prepared folder.
-        schema: of the data.
+        batch: Batch of B rows, on the CPU.
+        data: Folder of the prepared data.
+        schema: Schema of the data.
     """
     tables = {column.name: column.table_name for column in schema.categorical}
     columns: dict[str, pa.Array] = {}

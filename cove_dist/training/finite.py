@@ -1,4 +1,4 @@
-"""Divergence: the losses are checked on the device at every step, the state before every save, on all ranks alike."""
+"""Divergence checks on all ranks: losses on the device at every step, the state before every save."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _ADVICE = (
 
 
 class LossCheck:
-    """Keeps, on the device, the first step at which each loss was not finite.
+    """Records, on the device, the first step at which each loss was not finite.
 
-    `note` never waits for the device; `check` does, so it belongs where the trainer waits anyway.
+    `note` never waits for the device; `check` does, so call it where the trainer waits anyway.
 
     Args:
-        runtime: of this rank.
+        runtime: Context of this rank.
     """
 
     def __init__(self, runtime: DistributedContext) -> None:
@@ -33,11 +33,11 @@ class LossCheck:
         self._first = torch.full((0,), _NEVER, device=runtime.device)
 
     def note(self, step: int, losses: Mapping[str, torch.Tensor]) -> None:
-        """Look at the losses of a step.
+        """Check the losses of a step on the device.
 
         Args:
-            step: its number, from 1.
-            losses: scalars by name, the same names at every step.
+            step: Number of the step, from 1.
+            losses: Scalars by name, with the same names at every step.
         """
         values = torch.stack([loss.detach().float() for loss in losses.values()])
         if not self._names:
@@ -47,10 +47,10 @@ class LossCheck:
         self._first = torch.minimum(self._first, faults)
 
     def check(self) -> None:
-        """Compare what all ranks noted since the run began. A collective call.
+        """Check the records of all ranks since the start of the run. Collective.
 
         Raises:
-            DivergedError: on every rank, naming the first step at which a loss was not finite on any of them.
+            DivergedError: A loss was not finite on some rank; raised on every rank, names the first such step.
         """
         if not self._names:
             return
@@ -62,19 +62,19 @@ class LossCheck:
 
 
 def check_state(state: Mapping[str, Any], step: int, runtime: DistributedContext) -> None:
-    """Refuse parameters, buffers and optimizer moments that are not finite. A collective call.
+    """Refuse parameters, buffers and optimizer moments that are not finite. Collective.
 
-    A loss is computed before the update of its step, so it cannot tell what the last update did. The check reads this
-    rank's parts once, without a copy, and waits for the device once. A core of a CPU checks 128 million numbers in
-    0.1 s, a tenth of the time that a save takes to copy them.
+    A loss is computed before the update of its step, so it does not reflect the last update. The check reads this
+    rank's parts once, without a copy, and waits for the device once. A CPU core checks 128 million numbers in 0.1 s, a
+    tenth of the time to copy them for a save.
 
     Args:
-        state: what a checkpoint holds, by name.
-        step: after which the state is taken.
-        runtime: of this rank.
+        state: State of a checkpoint, by name.
+        step: Step after which the state is taken.
+        runtime: Context of this rank.
 
     Raises:
-        DivergedError: on every rank, naming a tensor that is not finite and a rank that holds it.
+        DivergedError: A tensor is not finite; raised on every rank, names the tensor and a rank that holds it.
     """
     for rank, name in enumerate(world().gather_objects(_first_not_finite(state))):
         if name is not None:
@@ -92,7 +92,7 @@ def _first_not_finite(state: Mapping[str, Any]) -> str | None:
 
 
 def _floating(value: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
-    """This rank's floating-point tensors in nested mappings and lists, with dotted names."""
+    """Yield this rank's floating-point tensors in nested mappings and lists, with dotted names."""
     if isinstance(value, ShardedTensor):
         yield from ((name, shard.tensor.detach()) for shard in value.local_shards() if shard.tensor.is_floating_point())
     elif isinstance(value, torch.Tensor):

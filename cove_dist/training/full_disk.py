@@ -1,4 +1,4 @@
-"""A full disk: training stops at once, or goes on without the file that could not be written, as the run chose."""
+"""Policy for a full disk: stop at once, or continue without the file that could not be written."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from cove_dist.errors import DiskFullError
 logger = logging.getLogger(__name__)
 
 _FULL = re.compile(r"No space left|Disk quota exceeded", re.IGNORECASE)
-_NEARLY_FULL = 1 << 20  # bytes; torch's writer of archives says "unexpected pos", and the reason is lost
+_NEARLY_FULL = 1 << 20  # bytes; torch's archive writer then reports only "unexpected pos"
 
 
 class FullDiskPolicy:
-    """What happens when the disk of a run folder is full.
+    """Policy for a full disk of the run folder.
 
     Args:
-        choice: ``stop`` raises; ``warn`` logs a warning and goes on.
+        choice: ``stop`` raises; ``warn`` logs a warning and continues.
     """
 
     def __init__(self, choice: Literal["stop", "warn"] = "stop") -> None:
@@ -31,14 +31,14 @@ class FullDiskPolicy:
 
     @contextmanager
     def guarding(self, path: Path, consequence: str) -> Iterator[None]:
-        """Handle a full disk in the block; other errors pass.
+        """Handle a full disk in the block; other errors propagate.
 
         Args:
-            path: of the file or folder that is written.
-            consequence: of going on, for the warning.
+            path: File or folder being written.
+            consequence: Consequence of continuing, for the warning.
 
         Raises:
-            DiskFullError: the disk is full, and the run chose to stop.
+            DiskFullError: The disk is full and the policy is to stop.
         """
         try:
             yield
@@ -48,10 +48,10 @@ class FullDiskPolicy:
             self.handle(path, consequence, error)
 
     def handle(self, path: Path, consequence: str, error: BaseException) -> None:
-        """Raise or warn.
+        """Raise or warn, according to the policy.
 
         Raises:
-            DiskFullError: the run chose to stop.
+            DiskFullError: The policy is to stop.
         """
         text = describe(path)
         if not self._warns:
@@ -63,13 +63,13 @@ class FullDiskPolicy:
 
 
 def describe(path: Path) -> str:
-    """Return what is full and by how much, naming the file."""
+    """Describe the full disk and its free space, naming the file."""
     disk = shutil.disk_usage(_existing(path))
     return f"{path}: no space left on device ({disk.free / 1e9:.3g} of {disk.total / 1e9:.3g} GB free)"
 
 
 def is_full(error: BaseException | None, path: Path) -> bool:
-    """Return whether an error while ``path`` was written, or one that caused it, comes from a full disk."""
+    """Return whether an error while writing ``path``, or one of its causes, comes from a full disk."""
     nearly = shutil.disk_usage(_existing(path)).free < _NEARLY_FULL
     return error is not None and (nearly or any(_says_full(each) for each in _causes(error)))
 
@@ -81,7 +81,7 @@ def _says_full(error: BaseException) -> bool:
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        for failure in getattr(error, "failures", {}).values():  # of the ranks, in torch's CheckpointException
+        for failure in getattr(error, "failures", {}).values():  # per rank, in torch's CheckpointException
             yield from _causes(failure[0])
         error = error.__cause__ or error.__context__
 

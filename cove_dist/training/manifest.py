@@ -1,7 +1,7 @@
 """The manifest of a checkpoint: every file with its size and checksum, written last.
 
-A checkpoint without a valid manifest is not complete. The checksums (CRC-32) find what happens by accident: flipped
-bytes, files that were cut, emptied, deleted or exchanged. They do not show who wrote a checkpoint.
+A checkpoint without a valid manifest is incomplete. The checksums (CRC-32) detect accidental damage: flipped bytes,
+truncated, emptied, deleted or exchanged files. They do not authenticate the writer of a checkpoint.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from cove_dist.errors import CheckpointError
 
 MANIFEST = "manifest.json"
 _CHUNK = 1 << 22
-_ADVICE = "Restore the file, or remove this checkpoint's folder to use the checkpoint before it"
+_ADVICE = "Restore the file, or remove this checkpoint's folder to use the previous checkpoint"
 
 Files = dict[str, dict[str, Any]]  # name -> bytes, crc32
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """Return the size and the checksum of a file, as the manifest holds them."""
+    """Return the size and the checksum of a file, as stored in the manifest."""
     size = checksum = 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
@@ -35,11 +35,11 @@ def describe_file(path: Path) -> dict[str, Any]:
 
 
 def write_manifest(folder: Path, files: Files) -> None:
-    """Write the manifest of a folder, complete or not at all.
+    """Write the manifest of a folder atomically.
 
     Args:
-        folder: of the checkpoint, whose files are complete.
-        files: by name, see `describe_file`.
+        folder: Folder of the checkpoint, whose files are complete.
+        files: Descriptions of the files by name; see `describe_file`.
     """
     write_synced(folder / f"{MANIFEST}.partial", _text(files))
     (folder / f"{MANIFEST}.partial").rename(folder / MANIFEST)
@@ -57,7 +57,7 @@ def read_manifest(folder: Path) -> Files:
     """Read the manifest of a checkpoint; return its files by name.
 
     Raises:
-        CheckpointError: it is missing or damaged.
+        CheckpointError: The manifest is missing or damaged.
     """
     path = folder / MANIFEST
     try:
@@ -73,7 +73,7 @@ def read_manifest(folder: Path) -> Files:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged: not a manifest. {_ADVICE}") from error
     if not sound:
-        raise CheckpointError(f"{path}: damaged: its content does not agree with its checksum. {_ADVICE}")
+        raise CheckpointError(f"{path}: damaged: its content does not match its checksum. {_ADVICE}")
     return files
 
 
@@ -81,7 +81,7 @@ def read_checked(folder: Path, name: str) -> bytes:
     """Return the content of a small file of a checkpoint.
 
     Raises:
-        CheckpointError: the manifest does not list the file, or the file is missing or differs from the manifest.
+        CheckpointError: The manifest does not list the file, or the file is missing or differs from the manifest.
     """
     files = read_manifest(folder)
     if name not in files:
@@ -96,7 +96,7 @@ def verify(folder: Path) -> None:
     """Compare every file of a checkpoint with the manifest. Collective: each rank reads a part of the files.
 
     Raises:
-        CheckpointError: on all ranks alike; names the first file that is missing or differs.
+        CheckpointError: A file is missing or differs; raised on all ranks, names the first such file.
     """
     ranks = world()
     try:
@@ -111,7 +111,7 @@ def verify(folder: Path) -> None:
 
 
 def _problem(path: Path, expected: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with a file, and what to do; None where nothing is."""
+    """Return what is wrong with a file and what to do; None if it is intact."""
     try:
         size = path.stat().st_size if path.is_file() else None
         if size is None:
@@ -127,13 +127,13 @@ def _problem(path: Path, expected: Mapping[str, Any]) -> str | None:
 
 
 def _is_entry(item: tuple[str, Any]) -> bool:
-    """Whether an entry names a file of the folder itself, never one elsewhere."""
+    """Return whether an entry names a file directly in the folder."""
     name, entry = item
     return re.fullmatch(r"(?!\.\.?$)[\w.-]+", name) is not None and entry.keys() == {"bytes", "crc32"}
 
 
 def _text(files: Files) -> bytes:
-    """Return the one text of a manifest of these files, with a checksum of them all."""
+    """Return the canonical text of a manifest of these files, with a checksum over all entries."""
     files = dict(sorted(files.items()))
     checksum = zlib.crc32(json.dumps(files, sort_keys=True).encode())
     return json.dumps({"format": 1, "files": files, "crc32": f"{checksum:08x}"}, indent=2).encode() + b"\n"

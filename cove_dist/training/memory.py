@@ -1,4 +1,4 @@
-"""Memory of this process."""
+"""Memory use of this process."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def resident_mb() -> float:
 
 
 def device_mb(device: torch.device) -> float:
-    """Return the most memory in MB that tensors have taken on a CUDA device since the process started."""
+    """Return the peak memory in MB allocated for tensors on a CUDA device since the process started."""
     return torch.cuda.max_memory_allocated(device) / (1 << 20)

@@ -1,4 +1,4 @@
-"""Figures of the steps since the last report, summed where they arise and reduced over ranks only when reported."""
+"""Metrics of the steps since the last report, summed on the device and reduced over ranks only when reported."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from cove_dist.training.memory import device_mb, resident_mb
 
 
 class IntervalMetrics:
-    """Loss parts (means over rows), health of the codebooks, samples per second, the largest rank's resident memory.
+    """Loss parts (means over rows), codebook health, samples per second, and the largest rank's resident memory.
 
-    The first step of a process is left out of the samples per second: it starts loaders and compiles.
+    The first step of a process does not count for the samples per second: it starts loaders and compiles.
 
     Args:
-        quantizers: whose health is reported, by entity.
-        runtime: of this rank.
+        quantizers: Quantizers by entity, whose health is reported.
+        runtime: Context of this rank.
     """
 
     def __init__(self, quantizers: Quantizers, runtime: DistributedContext) -> None:
@@ -34,7 +34,7 @@ class IntervalMetrics:
         self.restart()
 
     def restart(self) -> None:
-        """Forget the steps so far."""
+        """Reset the metrics."""
         self._sums: dict[str, torch.Tensor] = {}
         self._revived: dict[str, float] = {}
         self._rows = self._timed_rows = 0
@@ -43,13 +43,13 @@ class IntervalMetrics:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave time that is not spent training out of the samples per second."""
+        """Exclude the time spent in the block from the samples per second."""
         start = time.perf_counter()
         yield
         self._since += time.perf_counter() - start
 
     def add(self, output: StepOutput, revived: Mapping[str, float]) -> None:
-        """Take in a step and the codes revived after it, the same on all ranks; without waiting for the device."""
+        """Add a step and the codes revived after it (the same on all ranks), without waiting for the device."""
         rows = output.rows
         self._rows += rows
         for name, loss in output.losses.items():
@@ -62,10 +62,10 @@ class IntervalMetrics:
             self._started, self._since = True, time.perf_counter()
 
     def close(self, *, whole: bool = True) -> dict[str, float]:
-        """Reduce over ranks and return the figures. A collective call.
+        """Reduce over ranks and return the metrics. Collective.
 
         Args:
-            whole: whether the interval has all its steps; then a new one starts. A part of one has a speed only if none
+            whole: Whether the interval is complete; then a new one starts. An incomplete one has a speed only if none
                 was reported before.
         """
         device = self._runtime.device
@@ -74,25 +74,25 @@ class IntervalMetrics:
         total = sum_over_ranks(torch.cat([local, self._usage.counts().to(device).double()]), device)
         seconds = time.perf_counter() - self._since
         rows, timed_rows = total[:2].tolist()
-        figures = {name: value.item() / rows for name, value in zip(self._sums, total[2 : len(local)], strict=True)}
-        figures |= health(self._quantizers, self._usage, total[len(local) :]) | self._revived
+        values = {name: value.item() / rows for name, value in zip(self._sums, total[2 : len(local)], strict=True)}
+        values |= health(self._quantizers, self._usage, total[len(local) :]) | self._revived
         if timed_rows and (whole or not self._has_speed):
-            figures["samples_per_second"] = timed_rows / seconds
+            values["samples_per_second"] = timed_rows / seconds
             self._has_speed = True
-        figures["resident_mb"] = max_over_ranks(resident_mb(), device)
+        values["resident_mb"] = max_over_ranks(resident_mb(), device)
         if device.type == "cuda":
-            figures["device_mb"] = max_over_ranks(device_mb(device), device)
+            values["device_mb"] = max_over_ranks(device_mb(device), device)
         if whole:
             self.restart()
-        return figures
+        return values
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the steps since the last report, of this rank: a resumed run goes on inside the interval."""
+        """Return this rank's steps since the last report, so that a resumed run continues the interval."""
         sums = {name: value.cpu() for name, value in self._sums.items()}
         return {"rows": self._rows, "sums": sums, "revived": dict(self._revived), "usage": self._usage.counts().cpu()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state of this rank."""
+        """Restore a state of this rank."""
         self.restart()
         self._rows, self._revived = state["rows"], dict(state["revived"])
         self._sums = {name: value.to(self._runtime.device) for name, value in state["sums"].items()}

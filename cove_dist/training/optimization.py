@@ -1,4 +1,4 @@
-"""One optimizer and one learning-rate schedule over fused tables, replicated tables and dense parameters."""
+"""One optimizer and one learning-rate schedule over sharded tables, data-parallel tables and dense parameters."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from cove_dist.errors import ConfigError
 
 
 def replicated_parameters(model: DistributedModelParallel) -> dict[str, nn.Parameter]:
-    """Every parameter that all ranks hold whole: dense weights, codebooks, data-parallel tables."""
+    """Return the data-parallel parameters: dense weights, codebooks, data-parallel tables."""
     return dict(in_backward_optimizer_filter(model.named_parameters()))
 
 
 def replicated_state(model: DistributedModelParallel) -> dict[str, torch.Tensor]:
-    """`replicated_parameters`, and the buffers that a checkpoint holds: the codebooks' moving averages."""
+    """Return the data-parallel parameters and persistent buffers (moving averages of the codebooks)."""
     return replicated_parameters(model) | model.module.objective.state_dict(prefix="objective.")
 
 
 def build_optimizer(model: DistributedModelParallel, config: RunConfig) -> CombinedOptimizer:
-    """Tables by ``embeddings.optimizer``, the rest by ``trainer.optimizer``; clipped together, if they are.
+    """Build the optimizers: ``embeddings.optimizer`` for tables, ``trainer.optimizer`` for the rest; clipped together.
 
     Raises:
-        ConfigError: gradients are to be clipped, and those of sharded tables are gone after the backward pass.
+        ConfigError: Gradient clipping is on and tables are sharded: their gradients are applied in the backward pass.
     """
     replicated = {name: p for name, p in replicated_parameters(model).items() if p.requires_grad}
     tables = {name: p for name, p in replicated.items() if name.startswith("tables.")}
@@ -48,10 +48,10 @@ def build_optimizer(model: DistributedModelParallel, config: RunConfig) -> Combi
 
 
 class ClippedOptimizer(CombinedOptimizer):
-    """Clips the gradients of all parts together by their norm before a step.
+    """Clips the gradients of all parts by their joint norm before a step.
 
-    TorchRec's clipping wrapper keeps the state that the parts had when they were wrapped: none, so that neither a
-    checkpoint nor the revival of codes would find their moments.
+    TorchRec's clipping wrapper keeps the (empty) state that the parts have when they are wrapped, so neither
+    checkpoints nor the revival of codes would find the moments.
     """
 
     def __init__(self, parts: list[tuple[str, KeyedOptimizer]], max_norm: float) -> None:
@@ -64,7 +64,7 @@ class ClippedOptimizer(CombinedOptimizer):
 
 
 def learning_rates(optimizer: CombinedOptimizer) -> dict[str, float]:
-    """Return the current rates as ``learning_rate_dense`` and ``learning_rate_tables``, of the parts that there are."""
+    """Return the current rates of the existing parts as ``learning_rate_dense`` and ``learning_rate_tables``."""
     parts = dict(optimizer.optimizers)
     ordinary = dict(parts["replicated"].optimizers)
     owners = {"dense": ordinary.get("dense"), "tables": ordinary.get("tables") or parts["fused"]}
@@ -77,9 +77,9 @@ def learning_rates(optimizer: CombinedOptimizer) -> dict[str, float]:
 
 @torch.no_grad()
 def gradient_norm(model: DistributedModelParallel) -> torch.Tensor:
-    """Return the L2 norm of the last step's gradients of all parameters that every rank holds whole, a scalar.
+    """Return the L2 norm of the last step's gradients of all data-parallel parameters, a scalar.
 
-    Gradients of sharded tables are applied in the backward pass and have no part in it. Clipped ones count as clipped.
+    Gradients of sharded tables are excluded, as they are applied in the backward pass. Clipped ones count as clipped.
     """
     gradients = (parameter.grad for parameter in replicated_parameters(model).values())
     present = [each.coalesce().values() if each.is_sparse else each for each in gradients if each is not None]
@@ -87,7 +87,7 @@ def gradient_norm(model: DistributedModelParallel) -> torch.Tensor:
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, warmup_steps: int) -> LambdaLR:
-    """Learning rates that rise linearly over ``warmup_steps`` and stay."""
+    """Build a schedule that increases rates linearly over ``warmup_steps`` and then keeps them constant."""
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup_steps)))
 
 

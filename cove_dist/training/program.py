@@ -1,4 +1,4 @@
-"""Training a run, from overrides to files in its folder.
+"""The training program, from overrides to the files of the run folder.
 
 What a run folder holds is in `cove_dist.runs`.
 """
@@ -43,11 +43,11 @@ logger = logging.getLogger(__name__)
 
 
 def train(overrides: Sequence[str]) -> None:
-    """Train the composed configuration. Every rank calls it.
+    """Train the composed configuration. Collective.
 
     Raises:
-        ConfigError, DataError, CheckpointError, TrainingError: see there.
-        Interrupted: on every rank, after SIGTERM or SIGINT on any of them; the state is saved.
+        ConfigError, DataError, CheckpointError, TrainingError: As in `Trainer`.
+        Interrupted: Any rank received SIGTERM or SIGINT; raised on every rank after the state is saved.
     """
     config, composed = load_run_config(overrides)
     schema = Schema.load(config.data.path)
@@ -61,7 +61,7 @@ def train(overrides: Sequence[str]) -> None:
         lock = locked(folder) if folder is not None and runtime.is_main else nullcontext()
         with lock:
             interrupted = train_here(config, composed, schema, runtime, folder, resumes)
-    if interrupted is not None:  # raised once the process group is closed
+    if interrupted is not None:  # raised after the process group is closed
         raise interrupted
 
 
@@ -73,18 +73,18 @@ def train_here(
     folder: Path | None,
     resumes: bool,
 ) -> Interrupted | None:
-    """Train in a process group that stands, to the end or to a signal, which is returned. Collective."""
+    """Train in an existing process group until the end or a signal, which is returned. Collective."""
     if config.trainer.debug:
         config = debug_settings(config, runtime)
     trainer = Trainer(config, schema, runtime)
     changes = trainer.resume(folder) if folder is not None and resumes else []
-    barrier()  # on every rank the settings, the data and the checkpoint are sound: now files may appear
+    barrier()  # settings, data and checkpoint are valid on every rank: files may be written from here on
     if folder is not None and runtime.is_main:
         mark_begun(folder)
         record_configuration(folder, composed, trainer.position.step, changes)
         record_data(folder, schema)
         if not trainer.finished():
-            (folder / SUMMARY_FILE).unlink(missing_ok=True)  # of an earlier end of this run
+            (folder / SUMMARY_FILE).unlink(missing_ok=True)  # from an earlier end of this run
     barrier()
     try:
         position = trainer.train(folder)
@@ -97,7 +97,7 @@ def train_here(
 
 
 def interruption(trainer: Trainer, folder: Path | None) -> Interrupted:
-    """Return by what, where and in which state training was stopped."""
+    """Return the exception that describes the signal, the step and the saved state."""
     name, step = signal.Signals(trainer.stopped_by).name, trainer.position.step
     if folder is None:
         what = f"stopped at step {step}; debug=true saves nothing"
@@ -105,35 +105,35 @@ def interruption(trainer: Trainer, folder: Path | None) -> Interrupted:
         what = f"the run was complete, at step {step}"
     else:
         newest = CheckpointFolder(folder / CHECKPOINTS).newest()
-        what = f"stopped at step {step}; saved {newest}. Go on with trainer.checkpoint.resume=auto"
+        what = f"stopped at step {step}; saved {newest}. Continue with trainer.checkpoint.resume=auto"
     return Interrupted(trainer.stopped_by, f"{name}: {what}")
 
 
 def resumes_run(folder: Path, resume: Literal["no", "auto"]) -> bool:
-    """Return whether training goes on from the checkpoints of a folder, if it has any; refuse to overwrite another run.
+    """Return whether training resumes from the checkpoints of a folder; refuse to overwrite another run.
 
-    When torchrun starts its ranks again (``--max-restarts``), they go on with the run that it began, even without
+    When torchrun restarts its ranks (``--max-restarts``), they continue the run that it started, even without
     ``resume=auto``.
 
     Raises:
-        ConfigError: the folder has checkpoints and is not to be resumed, or was trained and has none left.
+        ConfigError: The folder has checkpoints and ``resume`` is ``no``, or was trained and has no checkpoints left.
     """
     resumes = resume == "auto" or was_begun(folder)
     if CheckpointFolder(folder / CHECKPOINTS).steps():
         if not resumes:
             raise ConfigError(
-                f"output = {folder}: holds a run already."
-                " Go on with it by trainer.checkpoint.resume=auto, or give another output."
+                f"output = {folder}: already holds a run."
+                " Continue it with trainer.checkpoint.resume=auto, or choose another output."
             )
     elif (folder / SUMMARY_FILE).is_file():
-        raise ConfigError(f"output = {folder}: holds a trained run without checkpoints to resume; give another output")
+        raise ConfigError(f"output = {folder}: holds a trained run without checkpoints; choose another output")
     return resumes
 
 
 def write_summary(folder: Path, position: Progress, config: RunConfig, runtime: DistributedContext) -> None:
-    """Keep what the comparison of runs needs: where training ended, its best validation, and its speed.
+    """Write the summary for the comparison of runs: the last step, the best validation metric, and the speed.
 
-    ``samples_per_second`` is the median of the reports that have one: null after a single step.
+    ``samples_per_second`` is the median over reports; null after a single step.
     """
     records, stopping = read_records(folder / LOG_FILE), config.trainer.early_stopping
     speeds = [record["samples_per_second"] for record in records if "samples_per_second" in record]
@@ -146,4 +146,4 @@ def write_summary(folder: Path, position: Progress, config: RunConfig, runtime: 
         "samples_per_second": statistics.median(speeds) if speeds else None,
     }
     write_json(folder / SUMMARY_FILE, summary)
-    logger.info("trained %d steps, %d epochs; run folder %s", position.step, position.epoch, folder)
+    logger.info("Trained %d steps, %d epochs; run folder %s", position.step, position.epoch, folder)

@@ -1,4 +1,4 @@
-"""What each rank keeps for itself in a checkpoint: tensors as safetensors, the rest as JSON. Reading runs no code."""
+"""Per-rank state of a checkpoint: tensors as safetensors, the rest as JSON. Reading runs no code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors.torch import save
 
 from cove_dist.errors import CheckpointError
 
-_TENSOR = "tensor"  # {"tensor": "3"} stands for the tensor of this name
+_TENSOR = "tensor"  # {"tensor": "3"} refers to the tensor with this name
 
 
 def rank_file(rank: int) -> str:
@@ -23,7 +23,7 @@ def encode(state: dict[str, Any]) -> bytes:
     """Encode nested mappings, lists, tuples, tensors, numbers, strings, booleans and None; tuples become lists.
 
     Raises:
-        TypeError: for a value of another type.
+        TypeError: A value has another type.
     """
     tensors: dict[str, torch.Tensor] = {}
     outline = json.dumps(_outline(state, tensors))
@@ -31,10 +31,10 @@ def encode(state: dict[str, Any]) -> bytes:
 
 
 def decode(path: Any) -> dict[str, Any]:
-    """Read what `encode` returned from a file.
+    """Read from a file what `encode` returned.
 
     Raises:
-        CheckpointError: the file holds something else.
+        CheckpointError: The file is not the state of a rank.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -45,7 +45,7 @@ def decode(path: Any) -> dict[str, Any]:
 
 
 def _outline(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """Return a value with references in place of its tensors, which are added to ``tensors``."""
+    """Return a value with references instead of tensors, which are added to ``tensors``."""
     if isinstance(value, torch.Tensor):
         name = str(len(tensors))
         tensors[name] = value.detach().cpu().contiguous().clone()  # clone: safetensors refuses shared memory
@@ -66,13 +66,13 @@ def _restored(outline: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """Return the state of the generators that dropout draws from."""
+    """Return the state of the random generators used by dropout."""
     state = {"cpu": torch.get_rng_state()}
     return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 
 def set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Go on from a state of the generators."""
+    """Restore the state of the random generators."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)

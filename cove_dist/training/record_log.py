@@ -1,4 +1,4 @@
-"""``log.jsonl``: only whole lines are ever added, and a full disk costs none of them once there is space again."""
+"""``log.jsonl``: only whole lines are appended, and a full disk loses none of them once there is space again."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ logger = logging.getLogger(__name__)
 
 
 class RecordLog:
-    """Adds records to a file, each as a line of JSON.
+    """Appends records to a file as lines of JSON.
 
     Args:
-        path: of the log.
-        policy: for a full disk; where it goes on, records are kept and written with the next one.
+        path: Path of the log.
+        policy: Policy for a full disk; with ``warn``, records are kept and written with the next one.
     """
 
     def __init__(self, path: Path, policy: FullDiskPolicy) -> None:
@@ -29,20 +29,20 @@ class RecordLog:
         self._waiting = b""
 
     def add(self, record: dict[str, Any]) -> None:
-        """Write a record and those that could not be written before it.
+        """Write a record and earlier ones that could not be written.
 
         Raises:
-            DiskFullError: the disk is full, and the run chose to stop.
+            DiskFullError: The disk is full and the policy is to stop.
         """
         self._waiting += (to_json(record) + "\n").encode()
         with self._policy.guarding(self._path, "records are kept in memory and written when there is space again"):
             self._write()
 
     def close(self) -> None:
-        """Write what is left.
+        """Write the remaining records.
 
         Raises:
-            DiskFullError: as `add`.
+            DiskFullError: As in `add`.
         """
         try:
             if self._waiting:
@@ -58,13 +58,13 @@ class RecordLog:
             while rest:
                 rest = rest[os.write(self._file, rest) :]
         except OSError:
-            os.ftruncate(self._file, whole)  # half of a line would spoil those after it
+            os.ftruncate(self._file, whole)  # a partial line would corrupt the lines after it
             raise
         self._waiting = b""
 
 
 def drop_records_after(path: Path, step: int) -> None:
-    """Keep the records up to ``step``: a run resumed there will write the others again."""
+    """Keep the records up to ``step``; a run resumed there writes the later ones again."""
     text = path.read_bytes() if path.is_file() else b""
     if text and not text.endswith(b"\n"):
         logger.warning("%s: dropping its last line, which is incomplete", path)

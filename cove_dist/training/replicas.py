@@ -1,4 +1,4 @@
-"""Replicated parameters must be bit-identical on every rank; drift is an error, never a warning."""
+"""Check that data-parallel parameters are bit-identical on every rank; drift is an error, never a warning."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _PIECE = 1 << 20  # elements hashed at a time
 
 
 def fingerprint(tensor: torch.Tensor) -> torch.Tensor:
-    """An int64 hash of a tensor's bits that depends on the position of every element."""
+    """Return an int64 hash of a tensor's bits that depends on the position of every element."""
     bits = tensor.detach().contiguous().view(-1).view(torch.int32)
     total = torch.zeros((), dtype=torch.int64, device=bits.device)
-    for start in range(0, len(bits), _PIECE):  # so that a large table is not copied whole
+    for start in range(0, len(bits), _PIECE):  # limits the memory for copies of large tables
         piece = bits[start : start + _PIECE]
-        places = torch.arange(start, start + len(piece), device=bits.device)
-        total += (piece * (places * 2 + 1)).sum()  # int64 arithmetic wraps
+        positions = torch.arange(start, start + len(piece), device=bits.device)
+        total += (piece * (positions * 2 + 1)).sum()  # int64 arithmetic wraps
     return total
 
 
@@ -32,10 +32,10 @@ def check_replicas(
     parameters: Mapping[str, torch.Tensor],
     gather: Callable[[torch.Tensor], torch.Tensor] = gather_over_ranks,
 ) -> None:
-    """Compare the replicated parameters across ranks. A collective call.
+    """Compare the data-parallel parameters across ranks. Collective.
 
     Raises:
-        TrainingError: on every rank, naming the first parameter that differs and the ranks that differ from rank 0.
+        TrainingError: A parameter differs; raised on every rank, names it and the ranks that differ from rank 0.
     """
     if not parameters:
         return
@@ -46,6 +46,6 @@ def check_replicas(
     column = int(differs.any(dim=0).nonzero()[0])
     ranks = differs[:, column].nonzero().flatten().tolist()
     raise TrainingError(
-        f"{list(parameters)[column]}: differs between rank 0 and ranks {ranks}, although it is replicated."
-        " A rank left out an update or drew from another generator; resume from the newest checkpoint."
+        f"{list(parameters)[column]}: differs between rank 0 and ranks {ranks}, although it is data-parallel."
+        " A rank skipped an update or used another random generator; resume from the newest checkpoint."
     )

@@ -19,19 +19,19 @@ from cove_dist.training.record_log import RecordLog, drop_records_after
 
 logger = logging.getLogger(__name__)
 
-LEARNING_RATE = "learning_rate_"  # prefix of the metrics that are learning rates
+LEARNING_RATE = "learning_rate_"  # prefix of learning rates among the metrics
 
 
 class Reporter:
     """Shows and records metrics by step.
 
     Args:
-        folder: the run folder; `None` shows and records nothing on disk (ranks but 0, debug mode).
-        visible: whether this rank shows progress.
-        first_step: steps already done; records after it, left by a run that was killed, are dropped.
-        total_steps: of the whole run, for the bar.
-        epochs: of the whole run.
-        policy: for a full disk.
+        folder: Run folder; None: write nothing to disk (ranks other than 0, debug mode).
+        visible: Whether this rank shows progress.
+        first_step: Steps already done; later records, left by a killed run, are dropped.
+        total_steps: Steps of the whole run, for the bar.
+        epochs: Epochs of the whole run.
+        policy: Policy for a full disk.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Reporter:
             self._progress.start()
 
     def advance(self, step: int) -> None:
-        """Move the bar."""
+        """Advance the progress bar."""
         if self._progress is not None:
             self._progress.advance_to(step)
 
@@ -69,10 +69,10 @@ class Reporter:
 
         Args:
             kind: ``train``, ``validation`` or ``codebooks``.
-            step: optimizer steps done.
-            epoch: epochs completed.
-            metrics: by name.
-            shown: further values for the progress line, such as the best validation metric.
+            step: Optimizer steps done.
+            epoch: Epochs completed.
+            metrics: Metrics by name.
+            shown: Further values for the progress line, such as the best validation metric.
         """
         if self._log is not None:
             self._log.add({"kind": kind, "step": step, "epoch": epoch, **metrics})
@@ -106,7 +106,7 @@ class Reporter:
 
 
 class StepProgress(Progress):
-    """A bar over the steps of a run, and under it the latest metrics. Lines wrap between metrics, never inside one."""
+    """A bar over the steps of a run with the latest metrics below. Lines wrap between metrics, never within one."""
 
     def __init__(self, first_step: int, total_steps: int) -> None:
         self._metrics = ""
@@ -127,7 +127,7 @@ class StepProgress(Progress):
 
 
 def board_tag(kind: str, name: str) -> str:
-    """Return the TensorBoard tag of a metric, grouped by what it measures.
+    """Return the TensorBoard tag of a metric, grouped by kind.
 
     Examples: ``loss/task``, ``codes/item/level_1/perplexity``, ``speed/samples_per_second``, ``lr/tables``,
     ``memory/resident_mb``, ``validation/ndcg@10``.

@@ -1,4 +1,4 @@
-"""What may change when a run is resumed, and the record of what did."""
+"""Checks and records the settings that change when a run is resumed."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ MAY_CHANGE = (
     "evaluation.rank_*",
     *quantizer.MAY_CHANGE,
 )
-_SAME_DATA = ("data.path", "data.name")  # may change where the content is the same
-_NO_SETTING = ("trainer.checkpoint.resume",)  # says how this start was asked for
+_SAME_DATA = ("data.path", "data.name")  # may change if the content is the same
+_NO_SETTING = ("trainer.checkpoint.resume",)  # describes this start, not the run
 
 
 @dataclass(frozen=True)
@@ -52,23 +52,23 @@ def changes_since(folder: Path, meta: CheckpointMeta, config: RunConfig, data: s
     """Compare a run's saved configuration with a new one, key by key.
 
     Args:
-        folder: the run folder.
-        meta: of the checkpoint to go on from.
-        config: to resume with.
-        data: fingerprint of the data of ``config``.
-        world_size: of the ranks that resume.
+        folder: Run folder.
+        meta: Description of the checkpoint to resume from.
+        config: Configuration to resume with.
+        data: Fingerprint of the data of ``config``.
+        world_size: Number of ranks that resume.
 
     Returns:
-        What differs and may, the number of ranks included.
+        The permitted differences, including the number of ranks.
 
     Raises:
-        ConfigError: something else differs; names every key with both values.
+        ConfigError: A setting that must not change differs; names every key with both values.
     """
     try:
         saved, _ = load_saved_run(str(folder))
     except ConfigError as error:
         raise ConfigError(
-            f"output = {folder}: cannot be resumed, because its configuration is not known: {error}"
+            f"output = {folder}: cannot be resumed, because its configuration cannot be read: {error}"
         ) from error
     same_data = meta.data == data
     changes = differences(saved.plain(), config.plain())
@@ -93,27 +93,27 @@ def changes_since(folder: Path, meta: CheckpointMeta, config: RunConfig, data: s
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
-    """Return every dotted key of two configurations whose values differ; None stands for a key that is missing."""
+    """Return every dotted key of two configurations whose values differ; None for missing keys."""
     there, here = flat(old), flat(new)
     compared = [key for key in dict.fromkeys([*there, *here]) if key not in _NO_SETTING]
     return [Change(key, there.get(key), here.get(key)) for key in compared if there.get(key) != here.get(key)]
 
 
 def record_configuration(folder: Path, composed: DictConfig, step: int, changes: Sequence[Change]) -> None:
-    """Write ``config.yaml``, and add what changed to ``config_history.jsonl``: step, time, key, old and new value.
+    """Write ``config.yaml``, and append the changes to ``config_history.jsonl``: step, time, key, old and new value.
 
     Args:
-        folder: the run folder, made if need be.
-        composed: the configuration from this step on.
-        step: at which the run goes on; 0 begins a run, and its history.
-        changes: since the configuration that the folder holds.
+        folder: Run folder, created if necessary.
+        composed: Configuration from this step on.
+        step: Step at which the run continues; 0 starts a run and its history.
+        changes: Changes from the folder's configuration.
     """
     folder.mkdir(parents=True, exist_ok=True)
     time = datetime.now(UTC).isoformat(timespec="seconds")
     records = read_history(folder) if step else []
     records += [{"step": step, "time": time, **asdict(change)} for change in changes]
     for change in changes:
-        logger.info("changed: %s %s -> %s", change.key, change.old, change.new)
+        logger.info("Changed setting %s: %s -> %s", change.key, change.old, change.new)
     if records:
         with replaced_file(folder / HISTORY_FILE) as file:
             file.write_text("".join(to_json(record) + "\n" for record in records))
@@ -124,14 +124,14 @@ def record_data(folder: Path, schema: Schema) -> None:
     """Write ``data.json``: the digest of every file of the prepared data, so that a resumed run can name what changed.
 
     Args:
-        folder: the run folder.
-        schema: of the data.
+        folder: Run folder.
+        schema: Schema of the data.
     """
     write_json(folder / DATA_FILE, {name: asdict(digest) for name, digest in schema.digests.items()})
 
 
 def _changed_files(folder: Path, data: str) -> str:
-    """Name the first file of prepared data that is not as in ``data.json``; empty where that does not tell."""
+    """Name the first file of prepared data that differs from ``data.json``; empty if unknown."""
     recorded = {name: FileDigest(**digest) for name, digest in read_json(folder / DATA_FILE).items()}
     changed = differing_files(recorded, Schema.load(data).digests) if recorded else []
     others = f", and {len(changed) - 1} more" if len(changed) > 1 else ""

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: kept until the end of a step, where the state can be saved."""
+"""Handling of SIGTERM and SIGINT: deferred to the end of a step, when the state can be saved."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _REPEATED_SECONDS = 3.0
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the program in good order.
+    """A signal ended the program cleanly.
 
     Attributes:
-        exit_code: 0 after SIGTERM, by which schedulers end what they will start again; 130 after SIGINT (Ctrl-C).
+        exit_code: 0 after SIGTERM, which schedulers send before a restart; 130 after SIGINT (Ctrl-C).
     """
 
     def __init__(self, number: int, message: str) -> None:
@@ -30,7 +30,7 @@ class StopRequest:
     """The first signal that this process received.
 
     Attributes:
-        number: of the signal; 0 before one arrives.
+        number: Number of the signal; 0 before one arrives.
     """
 
     def __init__(self) -> None:
@@ -38,10 +38,10 @@ class StopRequest:
         self._since = 0.0
 
     def note(self, number: int, _: FrameType | None) -> None:
-        """Take a signal; a second Ctrl-C, seconds after the first, does not wait for the end of a step.
+        """Record a signal; a second Ctrl-C, seconds after the first, does not wait for the end of a step.
 
         Raises:
-            KeyboardInterrupt: for the second Ctrl-C.
+            KeyboardInterrupt: This is the second Ctrl-C.
         """
         now = time.monotonic()
         if self.number == 0:
@@ -52,7 +52,7 @@ class StopRequest:
 
 @contextmanager
 def deferred_signals() -> Iterator[StopRequest]:
-    """Note SIGTERM and SIGINT instead of ending the process."""
+    """Record SIGTERM and SIGINT instead of ending the process."""
     request = StopRequest()
     with _handlers(request.note):
         yield request
@@ -63,7 +63,7 @@ def named_signals(what: str) -> Iterator[None]:
     """Raise `Interrupted` at SIGTERM and SIGINT.
 
     Args:
-        what: the consequence, after the name of the signal.
+        what: Text for the message, after the name of the signal.
     """
 
     stop: Interrupted | None = None
@@ -77,14 +77,14 @@ def named_signals(what: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            if stop is not None:  # a library, such as DuckDB, reports the interruption by an error of its own
+            if stop is not None:  # a library, such as DuckDB, raises its own error
                 raise stop from error
             raise
 
 
 @contextmanager
 def _handlers(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle both signals in the block; outside of the main thread, where Python has no handlers, do nothing."""
+    """Handle both signals in the block; do nothing outside the main thread, where Python has no handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

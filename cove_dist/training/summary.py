@@ -1,4 +1,4 @@
-"""The summary that rank 0 logs before the first step: machine, data, parameters, and where every table goes."""
+"""The summary that rank 0 logs before the first step: machine, data, parameters, and the sharding plan."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _MB = 1 << 20
 def describe_start(
     model: DistributedModelParallel, context: DistributedContext, rows: int, steps_per_epoch: int
 ) -> list[str]:
-    """Describe what will be trained, one fact a line.
+    """Describe the run, one fact per line.
 
     Args:
-        model: the sharded model.
-        context: of this rank.
-        rows: rows of the training split.
-        steps_per_epoch: optimizer steps of an epoch.
+        model: Sharded model.
+        context: Context of this rank.
+        rows: Rows of the training split.
+        steps_per_epoch: Optimizer steps per epoch.
     """
     tables = sum(count for _, _, count, _ in _shapes(model))
     dense = sum(parameter.numel() for parameter in model.module.objective.parameters())

@@ -48,9 +48,9 @@ class Trainer:
     """Trains one configuration. Construction, `resume` and `train` are collective calls.
 
     Args:
-        config: the run's configuration.
-        schema: of the prepared data.
-        runtime: of this rank.
+        config: Configuration of the run.
+        schema: Schema of the prepared data.
+        runtime: Context of this rank.
     """
 
     def __init__(self, config: RunConfig, schema: Schema, runtime: DistributedContext) -> None:
@@ -58,7 +58,7 @@ class Trainer:
         self.schema = schema
         self.runtime = runtime
         self.position = Progress()
-        self.stopped_by = 0  # the number of the signal that ended `train` before the run was done
+        self.stopped_by = 0  # number of the signal that ended `train` early
         task = task_of(config)
         task.check_data(config, schema)
         self.train_loader = task.build_training_loader(config, schema, runtime)
@@ -77,16 +77,15 @@ class Trainer:
             show_shapes_once(self.trainable.model.module)
 
     def resume(self, folder: Path) -> list[Change]:
-        """Go to the newest sound checkpoint of a run folder, if any, and return what changed since. Writes nothing.
+        """Load the newest intact checkpoint of a run folder, if any; return the changed settings. Writes nothing.
 
         Raises:
-            ConfigError: settings changed that must not.
-            CheckpointError, DataError: the checkpoint is of another model, or its place in the data means other rows;
-                all checkpoints are damaged.
+            ConfigError: A setting changed that must not.
+            CheckpointError, DataError: The checkpoint is of another model or data, or all checkpoints are damaged.
         """
         path = newest_sound(CheckpointFolder(folder / CHECKPOINTS))
         if path is None:
-            logger.info("%s holds no complete checkpoint: starting at step 0", folder)
+            logger.info("%s has no complete checkpoint; starting at step 0", folder)
             return []
         changes = changes_since(folder, read_meta(path), self.config, self.data, self.runtime.world_size)
         meta, state = load_trainable(path, self.trainable, self.runtime, describe_model(self.config, self.schema))
@@ -96,8 +95,8 @@ class Trainer:
             self.window.load_state_dict(state["window"])
         else:
             logger.warning(
-                "Checkpoint %s was saved with world_size=%d but world_size is %d; the random generators of dropout and"
-                " the counts of used codes start again",
+                "Checkpoint %s was saved with world_size=%d but world_size is %d; resetting the random generators of"
+                " dropout and the counts of used codes",
                 path, meta.world_size, self.runtime.world_size,
             )  # fmt: skip
         if meta.loader is not None:
@@ -105,17 +104,17 @@ class Trainer:
         elif self.position.batches:
             logger.warning("Checkpoint %s does not hold its position in the epoch; restarting the epoch", path)
             self.position.batches = 0
-        logger.info("resumed from %s", path)
+        logger.info("Resumed from %s", path)
         return changes
 
     def train(self, folder: Path | None) -> Progress:
         """Train to the end: all epochs, ``max_steps``, early stopping, or a signal (`stopped_by`), which saves first.
 
         Args:
-            folder: the run folder to write to; `None` leaves nothing on disk (debug mode).
+            folder: Run folder to write to; None: write nothing (debug mode).
 
         Raises:
-            TrainingError: on every rank; training diverged, or replicas drifted apart.
+            TrainingError: Training diverged, or data-parallel parameters drifted apart; raised on every rank.
         """
         self._start_writing(folder)
         if self.runtime.is_main:
@@ -128,7 +127,7 @@ class Trainer:
                     self._start_epoch()
                     with closing(iter(self.train_loader)) as batches:
                         self._train_epoch(batches)
-            except TrainingError:  # of all ranks together: a save that is not complete yet is still of a sound state
+            except TrainingError:  # raised on all ranks; the save in progress is of a valid state
                 self._stop_writing()
                 raise
             self.stopped_by = self.agreement.close() or self.stopped_by
@@ -157,7 +156,7 @@ class Trainer:
         self._end_epoch(batches)
 
     def _start_writing(self, folder: Path | None) -> None:
-        """Set up what writes to the folder; records and partial checkpoints after the current step are dropped."""
+        """Set up the writers of the folder; drop records and partial checkpoints after the current step."""
         settings, step, main = self.config.trainer, self.position.step, self.runtime.is_main
         policy, self.writer = FullDiskPolicy(settings.on_disk_full), None
         if folder is not None:
@@ -172,7 +171,7 @@ class Trainer:
             self.writer.close()
 
     def steps(self, batches: Iterator[Batch]) -> Iterator[StepOutput]:
-        """Train on each batch; look-ups of the next overlap with the dense part of this one."""
+        """Train on each batch; the look-ups of the next batch overlap with the dense part of this one."""
         while True:
             try:
                 output = self.pipeline.progress(batches)
@@ -185,7 +184,7 @@ class Trainer:
             yield output
 
     def _after_step(self, output: StepOutput, batches: EpochIterator) -> None:
-        """Look after the codebooks, report, compare replicas and save, each at its own interval."""
+        """Maintain the codebooks, report, compare data-parallel parameters and save, each at its interval."""
         settings, step = self.config.trainer, self.position.step
         self.window.add(output, self.codebooks.after_step(step))
         self.reporter.advance(step)
@@ -198,7 +197,7 @@ class Trainer:
         self._save_within_epoch(batches, self.agreement.after_step(step))
 
     def _save_within_epoch(self, batches: EpochIterator, agreed: Decision) -> None:
-        """Save at the interval of steps or minutes, and before a stop; epochs and the run save at their ends."""
+        """Save at the interval of steps or minutes, and before a stop; the end of an epoch saves separately."""
         every, step = self.config.trainer.checkpoint.every_steps, self.position.step
         if self.position.out_of_steps(self.config.trainer):
             return
@@ -213,22 +212,22 @@ class Trainer:
         self.losses.check()
         step = self.position.step
         whole = step % self.config.trainer.log_every == 0
-        figures = self.window.close(whole=whole)
-        figures |= learning_rates(self.trainable.optimizer)
-        figures["gradient_norm"] = gradient_norm(self.trainable.model).item()
+        metrics = self.window.close(whole=whole)
+        metrics |= learning_rates(self.trainable.optimizer)
+        metrics["gradient_norm"] = gradient_norm(self.trainable.model).item()
         best = {} if self.position.best is None else {"best": self.position.best}
-        self.reporter.record("train", step, self.position.epoch, figures, shown=best)
+        self.reporter.record("train", step, self.position.epoch, metrics, shown=best)
         if whole:
-            self.codebooks.watch(figures)
+            self.codebooks.watch(metrics)
         self._reported = step
 
     def _check_finite(self) -> None:
-        """Refuse to evaluate or save a state that is not finite, whatever the losses of the steps so far."""
+        """Refuse to evaluate or save a state that is not finite."""
         self.losses.check()
         check_state(trainable_state(self.trainable), self.position.step, self.runtime)
 
     def _end_epoch(self, batches: EpochIterator) -> None:
-        """Evaluate and save; the last record of training steps comes before that of the validation."""
+        """Evaluate and save; report the training steps before the validation."""
         with self.window.paused():
             metrics = self._close_epoch()
         if self.finished() and self.position.step > self._reported:
@@ -239,7 +238,7 @@ class Trainer:
             self._save(batches, metrics)
 
     def _close_epoch(self) -> dict[str, float]:
-        """Evaluate; a completed epoch counts for early stopping, one that ``max_steps`` cut short does not."""
+        """Evaluate; only a completed epoch counts for early stopping, not one cut short by ``max_steps``."""
         self._check_finite()
         completed = self.position.batches == len(self.train_loader)
         if completed:
@@ -255,15 +254,15 @@ class Trainer:
         return metrics
 
     def _report_codebooks(self) -> None:
-        figures = self.codebooks.close_epoch()
-        if figures:
-            self.reporter.record("codebooks", self.position.step, self.position.epoch, figures)
+        metrics = self.codebooks.close_epoch()
+        if metrics:
+            self.reporter.record("codebooks", self.position.step, self.position.epoch, metrics)
 
     def evaluate(self) -> dict[str, float]:
         """Return the metrics of the validation split.
 
         Raises:
-            DataError: the data have no such split.
+            DataError: The data have no validation split.
         """
         if self.evaluator is None:
             raise DataError(f"{self.schema.name} has no validation split to evaluate")
@@ -295,5 +294,5 @@ class Trainer:
         return min(settings.epochs * len(self.train_loader), settings.max_steps or 2**62)
 
     def finished(self) -> bool:
-        """Return whether nothing is left to train."""
+        """Return whether training is finished."""
         return self.position.finished(self.config.trainer)

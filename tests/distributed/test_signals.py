@@ -52,7 +52,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step_and_loses_nothing(prepa
         checkpoint = tmp_path / "run" / "checkpoints" / f"step_{end:08d}"
         for exit_code, message in run_ranks(2, train_and_signal, overrides, rank, number, step):
             assert exit_code == code
-            assert message.startswith(f"{number.name}: stopped at step {end}; saved {checkpoint}. Go on with ")
+            assert message.startswith(f"{number.name}: stopped at step {end}; saved {checkpoint}. Continue with ")
         assert not (tmp_path / "run" / SUMMARY_FILE).exists()
     run_ranks(2, train, resume)
     assert records(tmp_path / "run") == records(tmp_path / "whole")

@@ -90,7 +90,7 @@ def test_interrupted_and_started_again(prepared: Path, tmp_path: Path) -> None:
     begun.wait()
     done = launch("experiment", str(grid), *arguments)
     assert done.returncode == 0, done.stderr
-    assert "resumed from" in (second / "cell.log").read_text()
+    assert "Resumed from" in (second / "cell.log").read_text()
     assert validations(second) == list(range(1, 41)), "every epoch once"
     assert (first / "summary.json").stat().st_mtime_ns == changed
     assert not list(second.glob("metrics_validation*.json"))

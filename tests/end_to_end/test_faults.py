@@ -84,7 +84,9 @@ def test_ctrl_c_saves_says_one_line_and_leaves_no_process(job: Job) -> None:
     assert len(lines) == 1, output
     step = job.newest_step()
     checkpoint = job.folder / "checkpoints" / f"step_{step:08d}"
-    assert lines[0] == f"SIGINT: stopped at step {step}; saved {checkpoint}. Go on with trainer.checkpoint.resume=auto"
+    assert (
+        lines[0] == f"SIGINT: stopped at step {step}; saved {checkpoint}. Continue with trainer.checkpoint.resume=auto"
+    )
     assert read_records(job.folder / LOG_FILE)[-1]["step"] == step
     assert job.agent.returncode == 1, "torchrun's own code after a signal; the ranks' is 130"
     assert not any(alive(process) for process in job.ranks)

@@ -40,7 +40,7 @@ def test_a_run_whose_rank_is_killed_goes_on_by_itself_and_loses_nothing(prepared
     settings = (*COVE, *ROW_WISE, "trainer.checkpoint.every_steps=3", "trainer.epochs=1")
     done = torchrun(8, *small_run(prepared, tmp_path / "run", *settings))
     assert done.returncode == 0, done.stderr
-    assert "resumed from" in done.stderr + done.stdout
+    assert "Resumed from" in done.stderr + done.stdout
     run_ranks(2, train, small_run(prepared, tmp_path / "whole", *settings))
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
 
@@ -56,9 +56,9 @@ def test_only_the_run_that_this_torchrun_began_goes_on_without_being_asked_to(
         write_checkpoint(tmp_path / name / "checkpoints", 3)
     mark_begun(tmp_path / "begun")
     assert resumes_run(tmp_path / "begun", "no")
-    with pytest.raises(ConfigError, match="found: holds a run already"):
+    with pytest.raises(ConfigError, match="found: already holds a run"):
         resumes_run(tmp_path / "found", "no")
     assert resumes_run(tmp_path / "found", "auto")
     monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE")
-    with pytest.raises(ConfigError, match="begun: holds a run already"):
+    with pytest.raises(ConfigError, match="begun: already holds a run"):
         resumes_run(tmp_path / "begun", "no")

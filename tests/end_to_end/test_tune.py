@@ -35,7 +35,7 @@ def test_a_search_is_interrupted_and_goes_on_without_the_test_split(prepared: Pa
     assert "4/4  deepfm/" in done.stderr
     assert validations(first) == list(range(1, 31)), "every epoch once"
     assert 0 < len(trained) < 30
-    assert "resumed from" in (first / "cell.log").read_text()
+    assert "Resumed from" in (first / "cell.log").read_text()
     rows = pq.read_table(output / "trials.parquet").to_pylist()
     assert sorted((row["quantizer"], row["trial"] == "trial_0000") for row in rows) == [
         ("cove", False), ("cove", True), ("none", False), ("none", True),

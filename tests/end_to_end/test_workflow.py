@@ -149,7 +149,7 @@ def test_a_run_is_not_overwritten_and_goes_on_where_it_was(data: Path, tmp_path:
     succeed("train", *arguments, ranks=2)
     again = launch("train", *arguments, ranks=2)
     assert again.returncode != 0
-    assert "holds a run already. Go on with it by trainer.checkpoint.resume=auto" in again.stderr
+    assert "already holds a run. Continue it with trainer.checkpoint.resume=auto" in again.stderr
     succeed("train", *arguments, "trainer.checkpoint.resume=auto", "trainer.epochs=2", ranks=2)
     validations = [
         record["epoch"]

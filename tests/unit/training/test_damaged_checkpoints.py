@@ -94,7 +94,7 @@ def test_each_damage_of_each_file_is_named_and_the_checkpoint_before_it_is_taken
     else:
         assert newest_sound(CheckpointFolder(folder)) == folder / BEFORE
         assert str(error.value) in caplog.text
-        assert f"Checkpoint {NEWEST} is damaged; trying the one before it" in caplog.text
+        assert f"Checkpoint {NEWEST} is damaged; trying the previous one" in caplog.text
 
 
 def losses(run: Path) -> list[float]:

@@ -74,7 +74,7 @@ def test_training_goes_on_with_a_warning_and_keeps_the_checkpoints_before(
     train(small_run(prepared, disk / "run", *settings))
     checkpoints = disk / "run" / "checkpoints"
     assert f"{checkpoints}: no space left on device" in caplog.text
-    assert "training goes on without this checkpoint" in caplog.text
+    assert "training continues without this checkpoint" in caplog.text
     assert seen[12] == ["step_00000002", "step_00000004"]
     for path in CheckpointFolder(checkpoints).steps():
         verify(path)

@@ -113,8 +113,8 @@ def test_every_refused_key_is_named_at_once_and_no_allowed_one(prepared: Path, r
 def test_what_may_change_acts_is_logged_and_kept(prepared: Path, run: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         train(resumed(prepared, run, "trainer.max_steps=16", *RATES, "trainer.log_every=2"))
-    assert "changed: trainer.max_steps 14 -> 16" in caplog.text
-    assert "changed: embeddings.optimizer.learning_rate 0.001 -> 0.01" in caplog.text
+    assert "Changed setting trainer.max_steps: 14 -> 16" in caplog.text
+    assert "Changed setting embeddings.optimizer.learning_rate: 0.001 -> 0.01" in caplog.text
     train(resumed(prepared, run, "trainer.max_steps=18", *RATES, "trainer.log_every=2"))
     assert (
         history(run)
@@ -232,7 +232,7 @@ def test_a_moved_run_folder_goes_on(prepared: Path, run: Path, tmp_path: Path) -
 def test_checkpoints_without_their_configuration_are_refused(prepared: Path, run: Path) -> None:
     (run / CONFIG_FILE).unlink()
     before = content(run)
-    with refused(match=r"cannot be resumed, because its configuration is not known: .*config\.yaml"):
+    with refused(match=r"cannot be resumed, because its configuration cannot be read: .*config\.yaml"):
         train(resumed(prepared, run))
     assert content(run) == before
 
