@@ -36,6 +36,7 @@ def remember_compositions(patch: pytest.MonkeyPatch) -> None:
     def merge(loader: ConfigLoaderImpl, defaults: list[Any], repo: CachingConfigRepository) -> DictConfig:
         nonlocal changes
         if not _of_shipped_files(repo):
+            repo.cache.clear()  # it may hold what is remembered, which merging would change
             return _merge(loader, defaults, repo)
         choice = repr(defaults)
         if choice not in merged:
