@@ -1,4 +1,4 @@
-"""The paper's cascaded vector quantizer. Depends on torch alone."""
+"""The paper's cascaded vector quantizer. Depends only on torch."""
 
 from cove_dist.quantization.classification import CodeClassifier
 from cove_dist.quantization.quantizer import CascadedQuantizer, QuantizerOutput
@@ -6,7 +6,7 @@ from cove_dist.quantization.replicas import Replicas
 from cove_dist.quantization.upkeep import CodebookMaintenance, UpkeepSettings
 from cove_dist.quantization.usage import CodeUsage, dead_share, perplexity
 
-CodebookUpkeep = CodebookMaintenance  # its name in earlier scripts
+CodebookUpkeep = CodebookMaintenance  # former name
 
 __all__ = [
     "CascadedQuantizer",

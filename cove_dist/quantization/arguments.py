@@ -1,4 +1,4 @@
-"""Checks of what a quantizer is given."""
+"""Checks of a quantizer's arguments and inputs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def check_shape(
     init_std: float,
     falling: bool = True,
 ) -> None:
-    """Refuse numbers out of their range, with a `ValueError`; ``falling``: levels must have ever fewer codes."""
+    """Raise `ValueError` for numbers out of range; ``falling``: numbers of codes must decrease by level."""
     if dim < 1:
         raise ValueError(f"dim = {dim}: must be at least 1")
     if not levels or min(levels) < 1:
         raise ValueError(f"levels = {list(levels)}: must be sizes of at least 1, such as (100, 10)")
     if falling and any(fine <= coarse for fine, coarse in pairwise(levels)):
         raise ValueError(
-            f"levels = {list(levels)}: must be sizes of at least 1 that fall strictly from fine to coarse, such as"
+            f"levels = {list(levels)}: must be sizes of at least 1 that decrease strictly from fine to coarse, such as"
             " (100, 10)"
         )
     for name, value in (("alpha", alpha), ("beta", beta)):
@@ -39,19 +39,19 @@ def check_shape(
 
 
 def check_choice(name: str, value: str, choices: object) -> None:
-    """Refuse a value that is none of a `Literal`'s, with a `ValueError`."""
+    """Raise `ValueError` for a value that is not one of a `Literal`'s."""
     if value not in get_args(choices):
         raise ValueError(f"{name} = {value!r}: allowed: {', '.join(map(repr, get_args(choices)))}")
 
 
 def check_input(z: torch.Tensor, dim: int, counts: torch.Tensor | None, **others: torch.Tensor | None) -> None:
-    """Refuse vectors ``z`` that are not ``[..., dim]``, and anything that is not one integer or bool a vector."""
+    """Raise `ValueError` unless ``z`` is ``[..., dim]`` and other tensors have one integer or bool per vector."""
     if not z.is_floating_point() or z.dim() == 0 or z.shape[-1] != dim:
         raise ValueError(f"z is {z.dtype} {list(z.shape)}: must be floating point [..., {dim}]")
     for name, tensor in {"counts": counts, **others}.items():
         if tensor is not None and (tensor.shape != z.shape[:-1] or tensor.is_floating_point()):
             raise ValueError(
-                f"{name} is {tensor.dtype} {list(tensor.shape)}: must be integers or bool, one for each vector:"
+                f"{name} is {tensor.dtype} {list(tensor.shape)}: must be integers or bool, one per vector:"
                 f" {list(z.shape[:-1])}"
             )
     if counts is not None and (counts < 0).any():

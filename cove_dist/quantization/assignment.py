@@ -1,7 +1,7 @@
-"""From vectors to the codes of every level, for both kinds of cascade.
+"""Assignment of vectors to codes at every level, for both kinds of cascade.
 
-- "codes": level i >= 2 quantizes the code vectors of the level before (Eq. 2). Its codes are a table of parents.
-- "residual": level i >= 2 quantizes what the levels before leave of the vector, ``z - sum of code vectors``, as in
+- "codes": level i >= 2 quantizes the code vectors of the previous level (Eq. 2). Its codes are a table of parents.
+- "residual": level i >= 2 quantizes the residual of the previous levels, ``z - sum of code vectors``, as in
   Chen et al., "Approximate nearest neighbor search by residual vector quantization" (Sensors 2010).
 
 Shapes: ``N`` vectors, ``d`` components, ``v_i`` codes at level i.
@@ -20,7 +20,7 @@ from cove_dist.quantization.search import Search, nearest_code
 Cascade = Literal["codes", "residual"]
 Assign = Callable[[torch.Tensor], list[torch.Tensor]]
 
-# Searching repeats once pays up to about this share of distinct ids; above it, gathering and spreading cost more.
+# Searching only distinct ids is faster up to about this share of distinct ids; above it, gather and scatter cost more.
 _REPEATS_PAY_TO = 0.75
 
 
@@ -31,14 +31,14 @@ def assign(
     """Map each input of every level to its code.
 
     Args:
-        rows: ``[N, d]``, the inputs of level 1.
-        codebooks: ``[v_i, d]`` each.
-        cascade: See above.
-        search: Of the levels whose inputs are as many as the rows; see `nearest_code`.
-        ids: int64 ``[N]``, where equal ids promise equal rows, which are then searched once; or None.
+        rows: Inputs of level 1, ``[N, d]``.
+        codebooks: Codebooks ``[v_i, d]``.
+        cascade: Kind of cascade; see the module.
+        search: Search of the levels with one input per row; see `nearest_code`.
+        ids: Ids int64 ``[N]`` or None; equal ids must have equal rows, which are then searched once.
 
     Returns:
-        int64 tensors: of a residual cascade H times ``[N]``; else ``[N]``, then the parents ``[v_{i-1}]``.
+        Int64 tensors: for a residual cascade H times ``[N]``; otherwise ``[N]``, then the parents ``[v_{i-1}]``.
     """
     if cascade == "residual":
         return _over_distinct(rows, ids, lambda vectors: _residual_codes(vectors, codebooks, search))
@@ -59,16 +59,16 @@ def codes_of(assignment: Sequence[torch.Tensor], cascade: Cascade) -> list[torch
 def count_codes(
     assignment: Sequence[torch.Tensor], sizes: Sequence[int], weights: torch.Tensor, cascade: Cascade
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Count how often each code was chosen, and how much each input of a level weighs.
+    """Count how often each code was chosen, and compute the weights of each level's inputs.
 
     Args:
-        assignment: From `assign`.
-        sizes: ``v_i``.
-        weights: int64 ``[N]``, of the rows.
-        cascade: See above.
+        assignment: Codes from `assign`.
+        sizes: Numbers of codes ``v_i``.
+        weights: Weights of the rows, int64 ``[N]``.
+        cascade: Kind of cascade; see the module.
 
     Returns:
-        int64 ``[v_i]`` a level, and the weights of its inputs, int64 ``[N]`` or ``[v_{i-1}]``.
+        Counts int64 ``[v_i]`` per level, and the weights of its inputs, int64 ``[N]`` or ``[v_{i-1}]``.
     """
     chosen: list[torch.Tensor] = []
     inputs: list[torch.Tensor] = []
@@ -87,7 +87,7 @@ def _residual_codes(rows: torch.Tensor, codebooks: Sequence[torch.Tensor], searc
 
 
 def _over_distinct(rows: torch.Tensor, ids: torch.Tensor | None, assign: Assign) -> list[torch.Tensor]:
-    """Apply ``assign`` to one row of every id, where repeats are many enough for that to pay."""
+    """Apply ``assign`` to one row per id, if there are enough repeats for that to be faster."""
     if ids is None:
         return assign(rows)
     distinct, inverse = torch.unique(ids, return_inverse=True)

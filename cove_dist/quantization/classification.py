@@ -1,6 +1,6 @@
 """Codebook classification: predicting the codes of the true item from a hidden state (paper, section 4.6).
 
-The paper tunes the weight ``omega_c`` of this loss without defining it; this is the definition taken here.
+The paper tunes the weight ``omega_c`` of this loss without defining the loss; this is our definition.
 
 Shapes: ``D`` size of the hidden state, ``H`` levels, ``v_i`` codes at level i, ``...`` any leading dimensions.
 """
@@ -15,11 +15,11 @@ from torch import nn
 
 
 class CodeClassifier(nn.Module):
-    """One linear head a level on the hidden state from which a sequence model predicts an item.
+    """One linear head per level on the hidden state from which a sequential model predicts an item.
 
     Args:
-        hidden_dim: D.
-        levels: ``v_1 > ... > v_H``, of the item quantizer.
+        hidden_dim: Size D of the hidden state.
+        levels: Numbers of codes of the item quantizer, ``v_1 > ... > v_H``.
     """
 
     def __init__(self, hidden_dim: int, levels: Sequence[int]) -> None:
@@ -27,24 +27,24 @@ class CodeClassifier(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(hidden_dim, size) for size in levels)
 
     def forward(self, hidden: torch.Tensor, codes: torch.Tensor, counts: torch.Tensor | None = None) -> torch.Tensor:
-        """The cross-entropy of the true codes, summed over levels and averaged over positions.
+        """Compute the cross-entropy of the true codes, summed over levels and averaged over positions.
 
         Args:
-            hidden: float ``[..., D]``.
-            codes: int64 ``[..., H]``, of the true items; no gradient goes into them.
-            counts: integer or bool ``[...]``: how much each position weighs. What counts 0 is padding,
-                as if it were not there, NaN included.
+            hidden: Hidden states, float ``[..., D]``.
+            codes: Codes of the true items, int64 ``[..., H]``.
+            counts: Weights of the positions, integer or bool ``[...]``. Positions of weight 0 are padding and have no
+                effect, even if they hold NaN.
 
         Returns:
-            Scalar; 0 where there is nothing to weigh.
+            A scalar; 0 if all weights are 0.
 
         Raises:
-            ValueError: shapes do not agree.
+            ValueError: Shapes do not match.
         """
         expected = (*hidden.shape[:-1], len(self.heads))
         if codes.shape != expected or (counts is not None and counts.shape != hidden.shape[:-1]):
             counted = "" if counts is None else f" and counts {list(counts.shape)}"
-            raise ValueError(f"codes {list(codes.shape)}{counted}: must be {list(expected)} and one for each position")
+            raise ValueError(f"codes {list(codes.shape)}{counted}: must be {list(expected)} and one per position")
         rows, targets = hidden.reshape(-1, hidden.shape[-1]), codes.reshape(-1, len(self.heads))
         weights = None if counts is None else counts.reshape(-1)
         if weights is not None:

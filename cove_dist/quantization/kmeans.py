@@ -1,4 +1,4 @@
-"""k-means over vectors that are spread over replicas.
+"""k-means over vectors distributed over replicas.
 
 Shapes: ``n`` vectors of this replica, ``v`` centres, ``d`` components.
 """
@@ -10,9 +10,9 @@ import torch
 from cove_dist.quantization.replicas import Replicas
 from cove_dist.quantization.sampling import draw_vectors
 from cove_dist.quantization.search import nearest_with_distance
-from cove_dist.quantization.statistics import code_statistics, sums_and_mass
+from cove_dist.quantization.statistics import code_statistics, sums_and_weights
 
-# A round of the start draws this share of the centres there are, one at least: up to 16 centres it is k-means++ itself.
+# A round of the initialization draws this share of the centres, at least one: up to 16 centres it is exact k-means++.
 _AT_ONCE = 1 / 8
 
 
@@ -25,61 +25,61 @@ def kmeans(
     random: torch.Generator,
     iterations: int = 20,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lloyd's k-means from centres that lie apart.
+    """Run Lloyd's k-means from k-means++ centres.
 
-    An iteration all-reduces one flat buffer. A centre that loses all its vectors is drawn anew, with odds by squared
-    distance from the nearest centre.
+    An iteration all-reduces one flat buffer. A centre that loses all its vectors is drawn again, with probabilities
+    proportional to squared distances from the nearest centre.
 
     Args:
-        vectors: ``[n, d]`` of this replica; the replicas' n may differ.
-        weights: ``[n]``, of the dtype of the vectors, not negative.
-        size: v.
-        replicas: all of them call.
-        random: of this replica.
-        iterations: of Lloyd's algorithm, at least 1.
+        vectors: Vectors of this replica ``[n, d]``; n may differ between replicas.
+        weights: Non-negative weights ``[n]``, of the dtype of the vectors.
+        size: Number of centres v.
+        replicas: The replicas, all of which call this function.
+        random: Random generator of this replica.
+        iterations: Iterations of Lloyd's algorithm, at least 1.
 
     Returns:
-        Centres ``[m, d]`` and the weight of what was nearest to each, ``[m]``, the same on every replica. ``m`` is v,
-        or less where fewer distinct vectors have a weight.
+        Centres ``[m, d]`` and the total weight of each centre's vectors ``[m]``, the same on every replica. ``m`` is v,
+        or the number of distinct vectors of positive weight if that is less.
     """
     centres = draw_apart(vectors, weights, size, replicas, random)
-    mass = centres.new_zeros(len(centres))
+    centre_weights = centres.new_zeros(len(centres))
     for _ in range(iterations if len(centres) else 0):
         codes, distances = nearest_with_distance(vectors, centres)
         flat = code_statistics(vectors, weights, codes, len(centres))
-        replicas.add_up(flat)
-        sums, mass = sums_and_mass(flat, len(centres))
-        live = mass > 0
-        centres[live] = sums[live] / mass[live].unsqueeze(1)
+        replicas.all_reduce(flat)
+        sums, centre_weights = sums_and_weights(flat, len(centres))
+        live = centre_weights > 0
+        centres[live] = sums[live] / centre_weights[live].unsqueeze(1)
         empty = (~live).nonzero().flatten()
         if len(empty):
             drawn = draw_vectors(vectors, weights * distances, len(empty), replicas, random)
             centres[empty[: len(drawn)]] = drawn
-    return centres, mass
+    return centres, centre_weights
 
 
-def mass_of_centres(
+def weights_of_centres(
     vectors: torch.Tensor, weights: torch.Tensor, centres: torch.Tensor, replicas: Replicas
 ) -> torch.Tensor:
-    """The weight ``[v]`` of what is nearest to each of ``centres [v, d]``. Further arguments as of `kmeans`."""
+    """Return the total weight ``[v]`` of the vectors nearest to each of ``centres [v, d]``; see `kmeans`."""
     codes, _ = nearest_with_distance(vectors, centres)
     flat = code_statistics(vectors, weights, codes, len(centres))
-    replicas.add_up(flat)
-    return sums_and_mass(flat, len(centres))[1]
+    replicas.all_reduce(flat)
+    return sums_and_weights(flat, len(centres))[1]
 
 
 def draw_apart(
     vectors: torch.Tensor, weights: torch.Tensor, size: int, replicas: Replicas, random: torch.Generator
 ) -> torch.Tensor:
-    """Distinct vectors, each round with odds by weight times squared distance from the nearest drawn before.
+    """Draw distinct vectors with probabilities proportional to weight times squared distance from earlier ones.
 
-    Arthur and Vassilvitskii, "k-means++" (2007); several in a round as by Bahmani et al., "Scalable k-means++" (2012).
-    All rounds together search as much as one iteration of Lloyd's algorithm.
+    Arthur and Vassilvitskii, "k-means++" (2007); several per round as in Bahmani et al., "Scalable k-means++" (2012).
+    All rounds together cost as much as one iteration of Lloyd's algorithm.
 
-    Args: as of `kmeans`.
+    Args: As in `kmeans`.
 
     Returns:
-        ``[m, d]``, the same on every replica.
+        Vectors ``[m, d]``, the same on every replica.
     """
     drawn = latest = draw_vectors(vectors, weights, 1, replicas, random)
     distances = torch.full_like(weights, torch.inf)

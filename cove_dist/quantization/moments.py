@@ -1,4 +1,4 @@
-"""What an optimizer knows of codes that are placed anew."""
+"""Reset of the optimizer state of re-initialized codes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 
 import torch
 
-# Of Adam and its kin; of Adagrad; of RMSprop and Adadelta.
+# Of Adam and its variants; of Adagrad; of RMSprop and Adadelta.
 _SECOND_MOMENTS = {"exp_avg_sq", "max_exp_avg_sq", "sum", "square_avg"}
 
 
 @torch.no_grad()
 def reset_moments(state: Mapping[str, Any], shape: torch.Size, rows: torch.Tensor) -> None:
-    """Forget the momentum of some rows, and give them the mean second moment of the others.
+    """Zero the momentum of some rows, and set their second moments to the mean of the other rows.
 
-    A second moment of zero would let Adam, whose bias correction is long over, move a row at more than six times
-    the learning rate for dozens of steps. With 200 codes on 3,000 normal vectors and a learning rate equal to their
-    standard deviation, 180 revived codes were dead again 50 steps later, each time; with the mean, none.
+    With a second moment of zero, Adam (past its bias correction) would move a row by more than six times the learning
+    rate for dozens of steps. With 200 codes on 3,000 normal vectors and a learning rate equal to their standard
+    deviation, 180 revived codes were dead again 50 steps later, each time; with the mean, none.
 
     Args:
-        state: of a parameter ``[v, d]``; tensors of another shape are left alone.
-        shape: of the parameter.
-        rows: int64 ``[m]``; where these are all rows, their own mean is taken.
+        state: Optimizer state of a parameter ``[v, d]``; tensors of another shape are unchanged.
+        shape: Shape of the parameter.
+        rows: Rows to reset, int64 ``[m]``; if these are all rows, the mean is theirs.
     """
     others = torch.ones(shape[0], dtype=torch.bool, device=rows.device)
     others[rows] = False

@@ -2,8 +2,8 @@
 
 van den Oord et al., "Neural Discrete Representation Learning" (2017), appendix A.1, average counts and sums: of ``n``
 vectors with sum ``s`` in a step ``N <- decay N + (1 - decay) n``, ``m <- decay m + (1 - decay) s``, and ``e = m / N``.
-With ``m = N e`` written out, ``e <- e + (1 - decay) (s - n e) / N``: the codebook is its own average, ``N`` is all that
-has to be kept, and however small ``N`` becomes, a code that nothing chooses stays where it is.
+Substituting ``m = N e`` gives ``e <- e + (1 - decay) (s - n e) / N``: only ``N`` has to be stored next to the codebook,
+and a code that no vector chooses does not move, however small ``N`` becomes.
 
 Shapes: ``v_i`` codes at level i, ``d`` components.
 """
@@ -18,23 +18,23 @@ from torch import nn
 
 from cove_dist.quantization.assignment import Cascade
 from cove_dist.quantization.search import nearest_code
-from cove_dist.quantization.statistics import code_statistics, sums_and_mass
+from cove_dist.quantization.statistics import code_statistics, sums_and_weights
 
 SMOOTHING = 1e-5  # added to counts (Laplace), as in Razavi et al., "Generating Diverse High-Fidelity Images" (2019)
 
 
 class MovingAverages(nn.Module):
-    """Average counts of every level, and what level 1 has seen in the step under way.
+    """Moving averages of the counts of every level, and the statistics of level 1 in the current step.
 
     Args:
-        levels: ``v_1 > ... > v_H``.
-        dim: d.
-        decay: the share of the averages that stays at each step.
-        cascade: see `assignment`.
-        dtype: of the statistics, float32 or float64.
+        levels: Numbers of codes ``v_1 > ... > v_H``.
+        dim: Dimension d.
+        decay: Decay of the averages per step.
+        cascade: Kind of cascade; see `assignment`.
+        dtype: Type of the statistics, float32 or float64.
 
     Attributes:
-        frozen: whether the codebook and counts of each level stay as they are.
+        frozen: Whether the codebook and counts of each level are frozen.
     """
 
     counts: torch.Tensor
@@ -75,33 +75,33 @@ class MovingAverages(nn.Module):
     def take_statistics(self, codebooks: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return counts and sums of all levels in the current step, ``[sum of v_i (d + 1)]``, and reset them.
 
-        Where the cascade is not residual, the inputs of a level i >= 2 are rows of the codebook before it: its
-        statistics follow from the counts there.
-        Each replica takes its own, and `update` gets their sum. Upper levels, too, are added up rather than computed
-        from the sum on every replica: on CUDA that would depend on the order of atomic additions.
+        In a cascade of codes, the inputs of a level i >= 2 are rows of the previous codebook, so its statistics follow
+        from the counts there.
+        Each replica takes its statistics, and `update` receives their sum. Upper levels are also summed over replicas
+        rather than computed from the sum, which on CUDA would depend on the order of atomic additions.
         """
         statistics = [self.step_statistics.clone()]
         for fine, coarse in pairwise(codebooks[: 1 + len(self.levels) - len(self._observed)]):
-            _, chosen = sums_and_mass(statistics[-1], len(fine))
+            _, chosen = sums_and_weights(statistics[-1], len(fine))
             statistics.append(code_statistics(fine, chosen, nearest_code(fine, coarse), len(coarse)))
         self.step_statistics.zero_()
         return torch.cat(statistics)
 
     @torch.no_grad()
     def update(self, codebooks: Sequence[torch.Tensor], statistics: torch.Tensor) -> None:
-        """Move counts and codebooks, but those that are frozen, by the statistics of a step."""
+        """Update counts and codebooks, except frozen ones, with the statistics of a step."""
         parts = statistics.split([codebook.numel() + len(codebook) for codebook in codebooks])
         levels = zip(codebooks, self.counts.split(self.levels), parts, self.frozen, strict=True)
         for codebook, average, flat, frozen in levels:
             if frozen:
                 continue
-            sums, chosen = sums_and_mass(flat, len(codebook))
+            sums, chosen = sums_and_weights(flat, len(codebook))
             average.mul_(self.decay).add_(chosen, alpha=1 - self.decay)
             rate = (1 - self.decay) / (average + SMOOTHING)
             codebook.add_((sums - codebook * chosen.unsqueeze(1)) * rate.unsqueeze(1))
 
     @torch.no_grad()
     def restart(self, level: int | None = None, rows: torch.Tensor | slice = slice(None)) -> None:
-        """Give codes of a level, or of all, the weight of one vector a step, as a codebook begins."""
+        """Reset the counts of codes of a level, or of all levels, to the initial value of one vector per step."""
         part = self.counts if level is None else self.counts.split(self.levels)[level]
         part[rows] = 1

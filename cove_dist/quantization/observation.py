@@ -1,4 +1,4 @@
-"""The vectors that a quantizer saw, kept for what its codebooks need between steps.
+"""Recent inputs of a quantizer, stored for codebook maintenance between steps.
 
 Shapes: ``N`` vectors, ``n`` distinct ones, ``d`` components.
 """
@@ -14,12 +14,12 @@ from cove_dist.quantization.replicas import generator
 
 
 class Observation(NamedTuple):
-    """The input of one training pass: a copy, without its graph.
+    """A detached copy of the input of one training pass.
 
     Attributes:
-        vectors: ``[N, d]``.
-        counts: int64 ``[N]`` or None, as given to the quantizer.
-        ids: int64 ``[N]`` or None, as given to the quantizer.
+        vectors: Vectors ``[N, d]``.
+        counts: Counts int64 ``[N]`` or None, as passed to the quantizer.
+        ids: Ids int64 ``[N]`` or None, as passed to the quantizer.
     """
 
     vectors: torch.Tensor
@@ -28,13 +28,13 @@ class Observation(NamedTuple):
 
 
 def distinct_vectors(observations: Sequence[Observation]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every vector once, with how often it occurred; of an id the vector seen last. Without ids equal vectors are one.
+    """Return every vector once with its count: the latest vector of each id, or without ids each distinct vector.
 
     Args:
-        observations: oldest first, at least one.
+        observations: At least one observation, oldest first.
 
     Returns:
-        ``[n, d]`` and int64 ``[n]``; vectors that count 0 are left out.
+        Vectors ``[n, d]`` and counts int64 ``[n]``; vectors of count 0 are excluded.
     """
     vectors = torch.cat([seen.vectors for seen in observations])
     counts = torch.cat([_counts(seen) for seen in observations])
@@ -54,7 +54,7 @@ def _counts(seen: Observation) -> torch.Tensor:
 
 
 def _fingerprints(vectors: torch.Tensor) -> torch.Tensor:
-    """An int64 hash of each row: ``torch.unique(dim=0)`` compares row by row, one after another."""
+    """Return an int64 hash of each row, since ``torch.unique(dim=0)`` compares rows sequentially."""
     bits = (vectors + 0.0).view(torch.int64 if vectors.dtype == torch.float64 else torch.int32)  # -0.0 becomes 0.0
     random = generator(vectors.device, vectors.shape[1])
     factors = torch.randint(-(2**63), 2**63 - 1, bits.shape[1:], device=vectors.device, generator=random) | 1

@@ -1,4 +1,4 @@
-"""Statistics that keep at least float32 in a module of less."""
+"""Keeps statistics in at least float32 in a module of lower precision."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Convert = Callable[[torch.Tensor], torch.Tensor]
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The floating-point type itself, or float32 where it is less precise."""
+    """Return the floating-point type, or float32 if it is less precise."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def keep_precision(convert: Convert) -> Convert:
-    """What ``Module.to``, ``half`` or ``bfloat16`` apply to every tensor, with no type less precise than float32."""
+    """Wrap the conversion of ``Module.to``, ``half`` or ``bfloat16`` so that tensors keep at least float32."""
 
     def converted(tensor: torch.Tensor) -> torch.Tensor:
         moved = convert(tensor)
@@ -29,7 +29,7 @@ def keep_precision(convert: Convert) -> Convert:
 
 
 def load_precise(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
-    """Raise what a module is about to load to at least float32: see `Module.register_load_state_dict_pre_hook`."""
+    """Convert a state dict to at least float32 before loading; see `Module.register_load_state_dict_pre_hook`."""
     for name, value in state.items():
         if name.startswith(prefix) and value.is_floating_point():
             state[name] = value.to(at_least_float32(value.dtype))

@@ -1,4 +1,4 @@
-"""The cascaded vector quantizer of COVE: fine-to-coarse codes of entity embeddings, learned with them.
+"""The cascaded vector quantizer of COVE: fine-to-coarse codes of entity embeddings, learned jointly.
 
 Q. Liu et al., "Co-evolving Vector Quantization for ID-based Recommendation", section 3.
 
@@ -30,14 +30,14 @@ Learning = Literal["gradient", "ema"]
 
 
 class QuantizerOutput(NamedTuple):
-    """What `CascadedQuantizer` returns.
+    """Output of `CascadedQuantizer`.
 
     Attributes:
-        fused: ``[..., d]``, dtype of the input: ``z + alpha * mean_i z_q^(i)`` (Eq. 3 and 4), or their sum in a
-            residual cascade. Of padding the input as it is, detached.
-        codes: int64 ``[..., H]``, level 1 (the finest, if not residual) first. Of padding: those of code 0 of level 1,
-            or 0 at every level of a residual cascade.
-        loss: scalar, the quantization loss of Eq. 6, a mean over vectors.
+        fused: ``z + alpha * mean_i z_q^(i)`` (Eq. 3 and 4), or with the sum in a residual cascade: ``[..., d]``, dtype
+            of the input. For padding, the detached input.
+        codes: int64 ``[..., H]``, level 1 (the finest, if not residual) first. For padding: the codes of code 0 of
+            level 1, or 0 at every level of a residual cascade.
+        loss: Quantization loss of Eq. 6, a scalar mean over vectors.
     """
 
     fused: torch.Tensor
@@ -46,23 +46,23 @@ class QuantizerOutput(NamedTuple):
 
 
 class CascadedQuantizer(nn.Module):
-    """H codebooks, each quantizing the output of the one before (Eq. 2), trained with the embeddings (section 3.2).
+    """H codebooks, each quantizing the output of the previous one (Eq. 2), trained with the embeddings (section 3.2).
 
-    The codebooks ``codebooks[i]``, ``[v_i, d]``, are the same on every replica. Where they learn by gradient they are
-    ordinary parameters, and every forward pass that is back-propagated gives each of them a gradient, zeros included.
-    As moving averages they get none, from the task neither: a training pass adds up what each code was chosen by, and
-    `CodebookMaintenance.after_step` moves them. They and their statistics then stay in float32, or float64, in a module
-    that is cast to less, such as bfloat16: the changes of a step are too small for it. `freeze` keeps single codebooks
-    as they are.
+    The codebooks ``codebooks[i]``, ``[v_i, d]``, are the same on every replica. With ``learning="gradient"`` they are
+    ordinary parameters, and every backward pass gives each of them a gradient, possibly zeros. With ``"ema"`` they have
+    no gradients, not even from the task: a training pass sums the vectors that chose each code, and
+    `CodebookMaintenance.after_step` updates the codebooks. They and their statistics then stay in float32 or float64
+    even if the module is cast to a lower precision such as bfloat16, in which the changes of a step would be lost.
+    `freeze` freezes single codebooks.
 
-    Usage, moving averages and observations are gathered in training mode, with and without gradients: as with batch
-    normalization, `torch.no_grad` does not stop them and `eval` does. A pass that activation checkpointing repeats
-    within the backward pass is gathered once.
+    Usage, moving averages and observations are collected in training mode, with and without gradients: as with batch
+    normalization, `torch.no_grad` does not stop the collection and `eval` does. A pass that activation checkpointing
+    repeats in the backward pass is collected once.
 
-    Random start: every row has a random direction and the norm ``init_std * sqrt(d)``, so that a vector chooses its
-    code by direction alone. Rows drawn from a normal distribution lack this: the few shortest attract every vector as
-    soon as their scale exceeds that of the embeddings. Once training moves the codes, scale matters here too: keep
-    ``init_std`` at the standard deviation of the embeddings' own start, or below. Perplexity of level 1 of (500, 10)
+    Random initialization: every row has a random direction and the norm ``init_std * sqrt(d)``, so a vector chooses its
+    code by direction only. With rows from a normal distribution, the few shortest attract every vector as soon as their
+    scale exceeds that of the embeddings. During training, scale matters here too: keep ``init_std`` at most at the
+    standard deviation of the initial embeddings. Perplexity of level 1 of (500, 10)
     over 10,000 normal vectors, d = 64, at the start and after 200 Adam steps on the quantization loss (5,000 vectors a
     step, learning rate a tenth of their standard deviation):
 
@@ -74,24 +74,24 @@ class CascadedQuantizer(nn.Module):
     ================================  =========  =========  =========  =========
 
     Args:
-        dim: d.
-        levels: ``v_1 > v_2 > ... > v_H``; of any sizes in a residual cascade.
-        alpha: weight of the quantized vectors in the fused one (Eq. 4), >= 0; 0 leaves ``fused`` equal to the input.
-        beta: weight of the commitment term (Eq. 6), >= 0.
-        loss_reduction: over the d components: "sum" as Eq. 6 is printed, or "mean".
-        codebook_gradient: whether codes learn from the task as well as from the quantization loss (Figure 1), or from
-            the quantization loss alone, as in VQ-VAE.
-        learning: how codebooks are updated: by "gradient", or as moving averages ("ema") of what chose them.
-        ema_decay: the share of the moving averages that stays at each step, in (0, 1).
-        search: how level 1 is searched (see `nearest_code`).
-        init_std: standard deviation of a component of the random start. Best that of the embeddings' own start.
-        cascade: what level i >= 2 quantizes: the "codes" of the level before, as the paper does, or the "residual" that
-            the levels before leave. A residual cascade fuses ``z + alpha * sum_i z_q^(i)``: its code vectors add up to
-            an approximation of z, while each of the other kind is one. Its levels may have any sizes, level 1 is the
-            coarsest partition, and its code tuples tell apart far more vectors: they serve as semantic ids.
+        dim: Embedding dimension d.
+        levels: Numbers of codes ``v_1 > v_2 > ... > v_H``; any sizes in a residual cascade.
+        alpha: Weight of the quantized vectors in the fused one (Eq. 4), >= 0; 0 leaves ``fused`` equal to the input.
+        beta: Weight of the commitment term (Eq. 6), >= 0.
+        loss_reduction: Reduction over the d components: "sum" as printed in Eq. 6, or "mean".
+        codebook_gradient: Whether codes learn from the task and the quantization loss (Figure 1), or only from the
+            quantization loss, as in VQ-VAE.
+        learning: Update of codebooks: by "gradient", or as moving averages ("ema") of the vectors that chose them.
+        ema_decay: Decay of the moving averages per step, in (0, 1).
+        search: Search algorithm of level 1 (see `nearest_code`).
+        init_std: Standard deviation of a component at random initialization; best that of the initial embeddings.
+        cascade: Input of level i >= 2: the "codes" of the previous level, as in the paper, or the "residual" of the
+            previous levels. A residual cascade fuses ``z + alpha * sum_i z_q^(i)``: its code vectors sum to an
+            approximation of z, while each code vector of the other kind is one. Its levels may have any sizes, level 1
+            is the coarsest partition, and its code tuples distinguish far more vectors: they serve as semantic ids.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: An argument is out of range.
     """
 
     _usage: torch.Tensor
@@ -128,13 +128,13 @@ class CascadedQuantizer(nn.Module):
         if self.moving_averages is not None:
             self.register_load_state_dict_pre_hook(load_precise)
         self.keep_observation = False
-        self.observation: Observation | None = None  # the input of the latest training pass, where it is to be kept
+        self.observation: Observation | None = None  # input of the latest training pass, if kept
         self.register_buffer("_usage", torch.zeros(sum(self.levels), dtype=torch.int64), persistent=False)
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the random start anew, from torch's default generator."""
+        """Re-initialize at random, from torch's default generator."""
         for codebook in self.codebooks:
             codebook.normal_()
             codebook.mul_(self.init_std * math.sqrt(self.dim) / codebook.norm(dim=1, keepdim=True))
@@ -142,14 +142,14 @@ class CascadedQuantizer(nn.Module):
             self.moving_averages.restart()
 
     def freeze(self, level: int, frozen: bool = True) -> None:
-        """Keep a codebook as it is, to the bit: by gradient, moving average, k-means start and revival alike.
+        """Freeze a codebook: no gradients, moving averages, k-means start or revival.
 
-        Where codebooks learn by gradient this is ``codebooks[level].requires_grad_(not frozen)``. Call it before the
-        module is wrapped in `DistributedDataParallel`, and on every replica. A `state_dict` does not hold it.
+        With ``learning="gradient"`` this is ``codebooks[level].requires_grad_(not frozen)``. Call it on every replica,
+        before wrapping the module in `DistributedDataParallel`. It is not part of the `state_dict`.
 
         Args:
-            level: index into ``codebooks``.
-            frozen: False: let it learn again.
+            level: Index into ``codebooks``.
+            frozen: Whether to freeze or unfreeze it.
         """
         if self.moving_averages is None:
             self.codebooks[level].requires_grad_(not frozen)
@@ -158,7 +158,7 @@ class CascadedQuantizer(nn.Module):
 
     @property
     def frozen(self) -> tuple[bool, ...]:
-        """Whether each codebook stays as it is (see `freeze`)."""
+        """Whether each codebook is frozen (see `freeze`)."""
         if self.moving_averages is None:
             return tuple(not codebook.requires_grad for codebook in self.codebooks)
         return tuple(self.moving_averages.frozen)
@@ -173,21 +173,21 @@ class CascadedQuantizer(nn.Module):
         """Quantize every vector. Under autocast the search and the loss stay in float32.
 
         Args:
-            z: float ``[..., d]``.
-            counts: integer or bool ``[...]``: how often each vector occurs in the batch; weights its loss and usage.
-                Distinct vectors with counts give the loss, and its codebook gradients, of all their occurrences. What
-                counts 0 is padding, as if it were not there: whatever it holds, NaN included, reaches no value,
-                gradient or statistic, and its own gradient is 0.
-            ids: int64 ``[...]``: equal ids promise equal vectors, which are then searched once. The result and every
-                gradient are those without it.
-            fuse_only: bool ``[...]``: vectors to fuse, with the gradients of the fused vector, that have no part in the
-                loss, in usage or in what codebooks learn from beside gradients, such as the vocabulary of a softmax.
+            z: Vectors, float ``[..., d]``.
+            counts: Occurrences of each vector in the batch, integer or bool ``[...]``, as weights of loss and usage.
+                Distinct vectors with counts give the same loss and codebook gradients as all their occurrences.
+                Vectors of count 0 are padding: they affect no value, gradient or statistic, even if they hold NaN, and
+                their gradient is 0.
+            ids: Ids int64 ``[...]``; equal ids must have equal vectors, which are then searched once. Results and
+                gradients do not change.
+            fuse_only: Mask bool ``[...]`` of vectors that are fused, with gradients, but excluded from the loss, usage
+                and codebook statistics, such as the vocabulary of a softmax.
 
-        A NaN in a code, or in a vector that is no padding, makes the loss NaN; to refuse it here would stall an
-        accelerator at every step.
+        A NaN in a code, or in a vector that is not padding, makes the loss NaN; checking here would synchronize the
+        device at every step.
 
         Raises:
-            ValueError: a wrong shape or dtype, or a negative count.
+            ValueError: A shape or dtype is wrong, or a count is negative.
         """
         check_input(z, self.dim, counts, ids=ids, fuse_only=fuse_only)
         rows, shape = z.reshape(-1, self.dim), z.shape[:-1]
@@ -196,7 +196,7 @@ class CascadedQuantizer(nn.Module):
         present = None if counts is None else counts.nonzero().flatten()
         if present is None or len(present) == len(rows):
             fused, assignment, loss = self._quantize(rows, weights, ids)
-        else:  # leave padding out altogether: to weigh it by 0 would keep its NaN
+        else:  # remove padding: weighting it by 0 would keep NaN
             taken = [None if x is None else x.index_select(0, present) for x in (weights, ids)]
             found, assignment, loss = self._quantize(rows.index_select(0, present), *taken)
             fused = rows.detach().index_copy(0, present, found)
@@ -214,9 +214,9 @@ class CascadedQuantizer(nn.Module):
         """Return fused vectors ``[N, d]``, the codes of each level's inputs (see `assign`), and the loss.
 
         Args:
-            rows: ``[N, d]``.
-            weights: int64 ``[N]``, of each in loss and statistics; None: 1.
-            ids: see `forward`.
+            rows: Vectors ``[N, d]``.
+            weights: Weights in loss and statistics, int64 ``[N]``; None: all 1.
+            ids: As in `forward`.
         """
         with torch.autocast(rows.device.type, enabled=False):
             dtype = at_least_float32(torch.promote_types(rows.dtype, self.codebooks[0].dtype))
@@ -230,12 +230,12 @@ class CascadedQuantizer(nn.Module):
             chosen, of_inputs = count_codes(assignment, self.levels, every, cascade)
             if self.training and not inside_backward():
                 self._gather(flat, weights, ids, codebooks, assignment, chosen)
-            mass = [shares(weight, dtype) for weight in of_inputs]
-            fused, loss = StraightThroughCascade.apply(flat, assignment, mass, self.settings, *codebooks)
+            level_weights = [shares(weight, dtype) for weight in of_inputs]
+            fused, loss = StraightThroughCascade.apply(flat, assignment, level_weights, self.settings, *codebooks)
         return fused.to(rows.dtype), assignment, loss
 
     def usage(self) -> tuple[torch.Tensor, ...]:
-        """How often this process has chosen each code in training mode (see `CodeUsage`): int64 ``[v_i]`` a level."""
+        """Return this process's counts of each code in training mode (see `CodeUsage`): int64 ``[v_i]`` per level."""
         return self._usage.clone().split(self.levels)
 
     def extra_repr(self) -> str:
@@ -251,15 +251,15 @@ class CascadedQuantizer(nn.Module):
         assignment: list[torch.Tensor],
         chosen: list[torch.Tensor],
     ) -> None:
-        """Add a training pass to usage, and to what `CodebookMaintenance` will need."""
+        """Add a training pass to usage and to the statistics for `CodebookMaintenance`."""
         self._usage += torch.cat(chosen)
         if self.moving_averages is not None:
             self.moving_averages.observe(flat, weights, codebooks, assignment)
         self.observation = None
-        if self.keep_observation:  # a copy: a slice of all looked-up fields would keep them all
+        if self.keep_observation:  # copy: a slice would keep all looked-up fields alive
             copies = (None if x is None else x.clone() for x in (weights, ids))
             self.observation = Observation(flat.detach().clone(), *copies)
 
     def _apply(self, fn: Convert, recurse: bool = True) -> CascadedQuantizer:
-        """What ``to``, ``half``, ``bfloat16`` and ``cuda`` call."""
+        """Convert parameters and buffers; ``to``, ``half``, ``bfloat16`` and ``cuda`` call this."""
         return super()._apply(fn if self.moving_averages is None else keep_precision(fn), recurse)

@@ -1,4 +1,4 @@
-"""How replicas of a codebook agree, without this package knowing process groups."""
+"""Communication among replicas of a codebook, independent of process groups."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ class Replicas:
     """The processes that hold the same codebooks.
 
     Attributes:
-        rank, world_size: which of them this process is.
-        add_up: sums a tensor over all of them, in place, to the same bits on each.
+        rank, world_size: Rank of this process and number of processes.
+        all_reduce: Function that sums a tensor over all processes, in place, with bit-identical results on each.
     """
 
     rank: int
     world_size: int
-    add_up: Callable[[torch.Tensor], object]
+    all_reduce: Callable[[torch.Tensor], object]
 
 
-ALONE = Replicas(rank=0, world_size=1, add_up=lambda tensor: tensor)
+ALONE = Replicas(rank=0, world_size=1, all_reduce=lambda tensor: tensor)
 
 
 def generator(device: torch.device, *key: int) -> torch.Generator:
-    """A generator of random numbers that depend on the key alone; torch's default one is left untouched."""
+    """Return a random generator seeded by the key; torch's default generator is unchanged."""
     return torch.Generator(device).manual_seed(hash(key) & (2**63 - 1))  # hashes of integers are the same everywhere

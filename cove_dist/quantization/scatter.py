@@ -1,4 +1,4 @@
-"""Sums of vectors by code, by the fastest way that the device has."""
+"""Sums of vectors by code, with the fastest method of the device."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from cove_dist.quantization import triton_support
 def add_rows(out: torch.Tensor, codes: torch.Tensor, rows: torch.Tensor, alpha: float = 1.0) -> torch.Tensor:
     """Add ``alpha * rows[n]`` to ``out[codes[n]]`` in place, for every n.
 
-    Float32 on CUDA goes through Triton where that is installed (see `triton_scatter`): in a fixed order under
-    ``torch.use_deterministic_algorithms(True)``, else by atomic operations. All else is `torch.Tensor.index_add_`.
+    Float32 on CUDA uses Triton if it is installed (see `triton_scatter`): in a fixed order under
+    ``torch.use_deterministic_algorithms(True)``, otherwise with atomic operations. Other inputs use
+    `torch.Tensor.index_add_`.
 
     Args:
-        out: ``[v, d]``, contiguous.
-        codes: int64 ``[N]``, below v.
-        rows: ``[N, d]``, of the dtype of ``out``.
-        alpha: factor of the rows.
+        out: Contiguous tensor ``[v, d]``.
+        codes: Codes int64 ``[N]``, below v.
+        rows: Vectors ``[N, d]``, of the dtype of ``out``.
+        alpha: Factor of the rows.
 
     Returns:
         ``out``.

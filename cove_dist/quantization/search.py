@@ -1,4 +1,4 @@
-"""Exact nearest-code search in a bounded workspace (Eq. 1)."""
+"""Exact nearest-code search with bounded memory (Eq. 1)."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from cove_dist.quantization import triton_support
 Search = Literal["auto", "chunked", "compiled", "faiss", "triton", "triton_tf32x3"]
 
 # A block's minimum comes from a vectorized `amin`, about ten times faster than `argmin` over the same scores. A narrow
-# codebook is one block, a multiple of the tile of x86 matrix kernels wide: at a ragged edge these round otherwise, and
-# equal codebook rows would get unequal scores.
+# codebook is one block, a multiple of the tile of x86 matrix kernels wide: partial tiles round differently, and equal
+# codebook rows would get unequal scores.
 BLOCK = 64
 TILE = 48
 NARROW = 8 * TILE
-WORKSPACE_CPU = 1 << 20  # scores held at a time; on CPU they should stay in the cache
+WORKSPACE_CPU = 1 << 20  # maximum number of scores in memory; on CPU they should fit the cache
 WORKSPACE_ACCELERATOR = 1 << 26
 
 
 @torch.no_grad()
 def nearest_code(x: torch.Tensor, codebook: torch.Tensor, backend: Search = "auto") -> torch.Tensor:
-    """``argmin_k ||x_n - e_k||²`` for every row; the ``[N, v]`` matrix of distances is never held.
+    """Find ``argmin_k ||x_n - e_k||²`` for every row without materializing the ``[N, v]`` distances.
 
     Args:
-        x: float ``[N, d]``.
-        codebook: ``[v, d]``, of the same dtype.
-        backend: "chunked": rows in chunks, by matmul; the lowest index wins a tie. "compiled": the same through
-            `torch.compile`. "faiss": FAISS's flat index, float32 on CPU; between codes that are equally near to
-            rounding it may choose otherwise. "triton": a kernel for float32 on CUDA; the lowest index wins a tie.
-            "triton_tf32x3": the same by tensor cores, with float64 where they leave doubt (see `triton_search`).
-            "auto": triton where it can be used; else chunked, the fastest on CPU at every size of
+        x: Vectors, float ``[N, d]``.
+        codebook: Codebook ``[v, d]``, of the same dtype.
+        backend: "chunked": matmul over chunks of rows; the lowest index wins a tie. "compiled": the same with
+            `torch.compile`. "faiss": FAISS's flat index, float32 on CPU; codes at equal distances up to rounding may
+            be chosen differently. "triton": a kernel for float32 on CUDA; the lowest index wins a tie.
+            "triton_tf32x3": the same with tensor cores, and float64 for ambiguous vectors (see `triton_search`).
+            "auto": triton if available, otherwise chunked, the fastest on CPU at every size of
             `benchmarks/quantizer.py`.
 
     Returns:
-        int64 ``[N]``.
+        Codes int64 ``[N]``.
 
     Raises:
-        ValueError: faiss or triton with another dtype or device.
-        ModuleNotFoundError: faiss or triton is not installed.
+        ValueError: The backend does not support the dtype or device.
+        ModuleNotFoundError: FAISS or Triton is not installed.
     """
     if backend == "faiss":
         return _faiss(x, codebook)
@@ -51,7 +51,7 @@ def nearest_code(x: torch.Tensor, codebook: torch.Tensor, backend: Search = "aut
 
 
 def nearest_with_distance(x: torch.Tensor, codebook: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """`nearest_code` ``[N]``, and the squared distance from it, ``[N]``."""
+    """Return the nearest code ``[N]`` and the squared distance from it ``[N]``."""
     codes = nearest_code(x, codebook)
     return codes, (x - codebook.index_select(0, codes)).square().sum(dim=1)
 
@@ -64,7 +64,7 @@ def _chunked(
     width = -(-num_codes // block_width) * block_width
     padded = codebook.new_zeros(width, codebook.shape[1])
     padded[:num_codes] = codebook
-    # ||x - e||² and ||e||²/2 - x·e have the same minimum; padding can never be it.
+    # ||x - e||² and ||e||²/2 - x·e have the same minimizer; padding is never the minimum.
     half_norms = codebook.new_full((width,), torch.inf)
     half_norms[:num_codes] = codebook.square().sum(dim=1) / 2
 
@@ -78,7 +78,7 @@ def _chunked(
 
 
 def _nearest_of_chunk(scores: torch.Tensor, block_width: int) -> torch.Tensor:
-    """``argmin`` over each row of ``[n, width]``, by the block with the minimum and the place within it."""
+    """Return the ``argmin`` of each row of ``[n, width]``: the block with the minimum, then the index within it."""
     blocks = scores.shape[1] // block_width
     if blocks == 1:
         return scores.argmin(dim=1)

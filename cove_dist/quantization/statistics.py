@@ -1,4 +1,4 @@
-"""How much vectors weigh, and what a replica knows of those of each code, as one flat buffer to sum over replicas.
+"""Weights of vectors, and per-code statistics of a replica as one flat buffer to sum over replicas.
 
 Shapes: ``n`` vectors, ``v`` codes, ``d`` components.
 """
@@ -13,27 +13,27 @@ from cove_dist.quantization.scatter import add_rows
 def code_statistics(
     vectors: torch.Tensor, weights: torch.Tensor | None, codes: torch.Tensor, size: int
 ) -> torch.Tensor:
-    """The weighted sum of the vectors of each code, and the sum of their weights.
+    """Return the weighted sum of the vectors of each code, and the sum of their weights.
 
     Args:
-        vectors: ``[n, d]``.
-        weights: ``[n]``; None: 1 each.
-        codes: int64 ``[n]``, below ``size``.
-        size: v.
+        vectors: Vectors ``[n, d]``.
+        weights: Weights ``[n]``; None: all 1.
+        codes: Codes int64 ``[n]``, below ``size``.
+        size: Number of codes v.
 
     Returns:
-        ``[v * (d + 1)]``: see `sums_and_mass`.
+        Flat buffer ``[v * (d + 1)]``; see `sums_and_weights`.
     """
     flat = vectors.new_zeros(size * (vectors.shape[1] + 1))
-    sums, mass = sums_and_mass(flat, size)
+    sums, totals = sums_and_weights(flat, size)
     weights = None if weights is None else weights.to(vectors.dtype)
     add_rows(sums, codes, vectors if weights is None else vectors * weights.unsqueeze(1))
-    mass.index_add_(0, codes, torch.ones_like(vectors[:, 0]) if weights is None else weights)
+    totals.index_add_(0, codes, torch.ones_like(vectors[:, 0]) if weights is None else weights)
     return flat
 
 
-def sums_and_mass(flat: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Views of a flat buffer: sums ``[v, d]`` and mass ``[v]``."""
+def sums_and_weights(flat: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return views of a flat buffer: sums ``[v, d]`` and weights ``[v]``."""
     split = len(flat) - size
     return flat[:split].view(size, -1), flat[split:]
 
@@ -41,16 +41,16 @@ def sums_and_mass(flat: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Te
 def occurrences(
     size: int, counts: torch.Tensor | None, fuse_only: torch.Tensor | None, device: torch.device
 ) -> torch.Tensor | None:
-    """How much each vector weighs in loss and statistics.
+    """Return the weight of each vector in loss and statistics.
 
     Args:
-        size: n.
-        counts: integer or bool ``[n]``; None: 1 each.
-        fuse_only: bool ``[n]``, vectors that weigh nothing; None: none.
-        device: of the vectors.
+        size: Number of vectors n.
+        counts: Counts, integer or bool ``[n]``; None: all 1.
+        fuse_only: Mask bool ``[n]`` of vectors of weight 0; None: no such vectors.
+        device: Device of the vectors.
 
     Returns:
-        int64 ``[n]``, or None where all weigh 1.
+        Weights int64 ``[n]``, or None if all are 1.
     """
     if fuse_only is None:
         return None if counts is None else counts.long()
@@ -59,5 +59,5 @@ def occurrences(
 
 
 def shares(weights: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Weights that sum to 1, or to 0 where there is nothing to weigh: an empty batch has loss 0."""
+    """Normalize weights to sum 1; all zeros stay zeros, so that an empty batch has loss 0."""
     return weights.to(dtype) / weights.sum().clamp(min=1)

@@ -1,11 +1,11 @@
-"""Forward and backward of the cascade, given the level-1 codes (Eq. 3 to 6).
+"""Forward and backward passes of the cascade for given codes (Eq. 3 to 6).
 
 Shapes: ``N`` vectors, ``d`` components, ``H`` levels, ``v_i`` codes at level i, and ``v_0 = N``. In a residual cascade
-the inputs of every level are as many as the vectors: N in place of ``v_{i-1}``.
+every level has N inputs instead of ``v_{i-1}``.
 
-Where it is not residual, the code at level i >= 2 depends on the code at level i-1 alone. All of a vector's codes, its
-fused offset and its share of the upper levels' losses are therefore functions of its level-1 code, and only level 1 is
-as long as the batch.
+In a cascade of codes, the code at level i >= 2 depends only on the code at level i-1. All codes of a vector, its fused
+offset and its share of the upper levels' losses are therefore functions of its level-1 code, and only level 1 is as
+long as the batch.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ class CascadeSettings:
 
 
 class StraightThroughCascade(torch.autograd.Function):
-    """``(z, assignment, mass, settings, *codebooks) -> (fused, loss)`` with the gradients of the co-evolving scheme.
+    """``(z, assignment, level_weights, settings, *codebooks) -> (fused, loss)`` with co-evolving gradients.
 
     Inputs:
-        z: float32 or float64 ``[N, d]``.
+        z: Vectors, float32 or float64 ``[N, d]``.
         assignment: H int64 tensors; the i-th ``[v_{i-1}]`` maps each input of level i to its code.
-        mass: H tensors; the i-th ``[v_{i-1}]`` is the weight of each input of level i in the loss. Each sums to 1.
+        level_weights: H tensors; the i-th ``[v_{i-1}]`` holds the loss weights of level i's inputs. Each sums to 1.
         codebooks: H tensors ``[v_i, d]`` of the dtype of z.
 
-    Every codebook that requires a gradient gets one, zeros where no vector chose a row, so that data-parallel training
-    never meets an unused parameter; the others, frozen or moving averages, get none. With ``alpha = 0`` the forward and
-    backward of ``fused`` are the identity, to the bit.
+    Every codebook that requires a gradient gets one, with zeros for unused rows, so that data-parallel training has no
+    unused parameters; frozen codebooks and moving averages get none. With ``alpha = 0`` the forward and backward passes
+    of ``fused`` are exactly the identity.
     """
 
     @staticmethod
@@ -48,22 +48,22 @@ class StraightThroughCascade(torch.autograd.Function):
         ctx: Any,
         z: torch.Tensor,
         assignment: list[torch.Tensor],
-        mass: list[torch.Tensor],
+        level_weights: list[torch.Tensor],
         settings: CascadeSettings,
         *codebooks: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        # What is left of each level's input, [N, d] or [v_{i-1}, d]; in a residual cascade the next level's input.
+        # Residual of each level's input, [N, d] or [v_{i-1}, d]; in a residual cascade the next level's input.
         residual = settings.cascade == "residual"
         residuals: list[torch.Tensor] = []
         for level, (codebook, codes) in enumerate(zip(codebooks, assignment, strict=True)):
             chosen = codebook.index_select(0, codes)
             before = z if level == 0 else residuals[-1] if residual else codebooks[level - 1]
-            residuals.append(torch.sub(before, chosen, out=chosen))  # fresh memory would be slow
+            residuals.append(torch.sub(before, chosen, out=chosen))  # allocating new memory would be slow
         per_component = z.shape[1] if settings.loss_reduction == "mean" else 1
-        squares = [torch.linalg.vecdot(r, r).dot(m) for r, m in zip(residuals, mass, strict=True)]
+        squares = [torch.linalg.vecdot(r, r).dot(m) for r, m in zip(residuals, level_weights, strict=True)]
         loss = torch.stack(squares).sum() * ((1 + settings.beta) / per_component)
 
-        if settings.alpha == 0:  # adding a zero would turn -0.0 into 0.0
+        if settings.alpha == 0:  # adding zero would turn -0.0 into 0.0
             fused = z.clone()
         elif residual:
             fused = codebooks[0].index_select(0, assignment[0])
@@ -77,7 +77,7 @@ class StraightThroughCascade(torch.autograd.Function):
             offsets = offsets * (settings.alpha / len(codebooks))
             fused = offsets.index_select(0, assignment[0]).add_(z)
 
-        ctx.save_for_backward(*residuals, *assignment, *mass)
+        ctx.save_for_backward(*residuals, *assignment, *level_weights)
         ctx.settings, ctx.per_component, ctx.sizes = settings, per_component, [len(e) for e in codebooks]
         ctx.set_materialize_grads(False)
         return fused, loss
@@ -87,11 +87,11 @@ class StraightThroughCascade(torch.autograd.Function):
     def backward(ctx: Any, grad_fused: torch.Tensor | None, grad_loss: torch.Tensor | None) -> tuple[Any, ...]:
         settings: CascadeSettings = ctx.settings
         levels, saved = len(ctx.sizes), ctx.saved_tensors
-        residuals, assignment, mass = saved[:levels], saved[levels : 2 * levels], saved[2 * levels :]
+        residuals, assignment, level_weights = saved[:levels], saved[levels : 2 * levels], saved[2 * levels :]
         learns = ctx.needs_input_grad[-levels:]
         if settings.cascade == "residual":
-            return _residual_backward(ctx, residuals, assignment, mass, learns, grad_fused, grad_loss)
-        depth = max((level + 1 for level in range(levels) if learns[level]), default=0)  # no coarser one learns
+            return _residual_backward(ctx, residuals, assignment, level_weights, learns, grad_fused, grad_loss)
+        depth = max((level + 1 for level in range(levels) if learns[level]), default=0)  # no coarser level learns
         grad_codebooks = [residuals[0].new_zeros(size, residuals[0].shape[1]) for size in ctx.sizes[:depth]]
         grad_z = None
 
@@ -99,7 +99,7 @@ class StraightThroughCascade(torch.autograd.Function):
             task, share = grad_fused, settings.alpha / levels
             for grad, codes in zip(grad_codebooks, assignment[:depth], strict=True):
                 add_rows(grad, codes, task, alpha=share)
-                task, share = grad, 1.0  # the vectors of a coarse code are those of the fine codes that chose it
+                task, share = grad, 1.0  # a coarse code has the vectors of its fine codes
 
         if grad_loss is not None:
             scale = grad_loss * (2 / ctx.per_component)
@@ -107,12 +107,12 @@ class StraightThroughCascade(torch.autograd.Function):
                 pulls, commits = learns[level], level == 0 or learns[level - 1]
                 if not pulls and not commits:
                     continue
-                pull = residual * (mass[level] * scale).unsqueeze(1)
+                pull = residual * (level_weights[level] * scale).unsqueeze(1)
                 if pulls:
                     add_rows(grad_codebooks[level], assignment[level], pull, alpha=-1)
                 if not commits:
                     continue
-                commitment = pull.mul_(settings.beta)  # on the level's input: z, or the codebook before
+                commitment = pull.mul_(settings.beta)  # on the level's input: z, or the previous codebook
                 if level > 0:
                     grad_codebooks[level - 1].add_(commitment)
                 else:
@@ -132,12 +132,12 @@ def _residual_backward(
     ctx: Any,
     residuals: tuple[torch.Tensor, ...],
     assignment: tuple[torch.Tensor, ...],
-    mass: tuple[torch.Tensor, ...],
+    level_weights: tuple[torch.Tensor, ...],
     learns: tuple[bool, ...],
     grad_fused: torch.Tensor | None,
     grad_loss: torch.Tensor | None,
 ) -> tuple[Any, ...]:
-    """The gradients of a residual cascade: every level has the N vectors as its inputs, and commits z itself."""
+    """Compute the gradients of a residual cascade: every level has N inputs, and its commitment term acts on z."""
     settings: CascadeSettings = ctx.settings
     like = residuals[0]
     grads = [
@@ -151,7 +151,7 @@ def _residual_backward(
     if grad_loss is not None:
         scale = grad_loss * (2 / ctx.per_component)
         committed = torch.zeros_like(like)
-        for grad, codes, residual, weight in zip(grads, assignment, residuals, mass, strict=True):
+        for grad, codes, residual, weight in zip(grads, assignment, residuals, level_weights, strict=True):
             pull = residual * (weight * scale).unsqueeze(1)
             if grad is not None:
                 add_rows(grad, codes, pull, alpha=-1)

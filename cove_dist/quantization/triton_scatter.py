@@ -1,9 +1,9 @@
-"""Sums of the vectors of each code as Triton kernels: what `torch.Tensor.index_add_` does, by two methods.
+"""Sums of the vectors of each code as Triton kernels: `torch.Tensor.index_add_` by two methods.
 
-"sorted": the vectors are ordered by code and each code's are summed, in pieces of bounded length, then the pieces of
-each code in order. The result is the same to the bit from run to run, and no code is slow for being frequent.
-"atomic": blocks of vectors are added by atomic operations to one of several private copies of the output, which are
-summed at the end. It reads the vectors in order; sums of floating-point numbers vary with the order of additions.
+"sorted": vectors are sorted by code and summed per code, in pieces of bounded length, then the pieces of each code in
+order. The result is bit-identical from run to run, and frequent codes are not slower.
+"atomic": blocks of vectors are added with atomic operations to one of several private copies of the output, which are
+summed at the end. It reads the vectors in order; floating-point sums vary with the order of additions.
 
 Shapes: ``N`` vectors, ``v`` codes, ``d`` components.
 """
@@ -19,10 +19,10 @@ import triton.language as tl
 Method = Literal["sorted", "atomic"]
 
 INTERPRETED = triton.knobs.runtime.interpret
-PIECE = 16 if INTERPRETED else 256  # vectors that one program sums
+PIECE = 16 if INTERPRETED else 256  # vectors summed per program
 BLOCK_N = 8 if INTERPRETED else 32  # vectors read at a time
 MAX_BLOCK_D = 64
-PRIVATE_ELEMENTS = 1 << 20  # of all private copies: 4 MB, a small part of the cache that executes atomic operations
+PRIVATE_ELEMENTS = 1 << 20  # in all private copies: 4 MB, a small part of the L2 cache, which executes atomics
 MAX_COPIES = 64
 
 
@@ -33,11 +33,11 @@ def add_rows(
     """Add ``alpha * rows[n]`` to ``out[codes[n]]`` in place, for every n, without a host sync.
 
     Args:
-        out: float32 ``[v, d]``, contiguous, on CUDA, or on CPU in Triton's interpreter.
-        codes: int64 ``[N]``, each from 0 to v - 1, which is not checked; v below 2^31.
-        rows: float32 ``[N, d]``.
-        alpha: factor of the rows.
-        method: "sorted" or "atomic": see the module.
+        out: Contiguous tensor, float32 ``[v, d]``, on CUDA, or on CPU in Triton's interpreter.
+        codes: Codes int64 ``[N]``, from 0 to v - 1 (not checked); v below 2^31.
+        rows: Vectors, float32 ``[N, d]``.
+        alpha: Factor of the rows.
+        method: "sorted" or "atomic"; see the module.
 
     Returns:
         ``out``.
@@ -69,7 +69,7 @@ def _add_sorted(out: torch.Tensor, codes: torch.Tensor, rows: torch.Tensor, alph
 def _sum_segments(
     out: torch.Tensor, rows: torch.Tensor, bounds: torch.Tensor, order: torch.Tensor | None, alpha: float | None = None
 ) -> None:
-    """Sums of consecutive rows, in a given order; set, or with alpha added to what ``out`` holds."""
+    """Sum consecutive rows, in a given order; overwrite ``out``, or add alpha times the sums to it."""
     dim = out.shape[1]
     block = _block_of_components(dim)
     _segments[(len(out), triton.cdiv(dim, block))](

@@ -22,7 +22,7 @@ import triton.language as tl
 Precision = Literal["ieee", "tf32x3"]
 
 INTERPRETED = triton.knobs.runtime.interpret
-RANK_AGAIN = {"BLOCK_N": 8, "BLOCK_V": 128, "num_warps": 8, "num_stages": 3}  # few vectors a program: few are in doubt
+RANK_AGAIN = {"BLOCK_N": 8, "BLOCK_V": 128, "num_warps": 8, "num_stages": 3}  # few vectors are ambiguous
 MANY_VECTORS = 1 << 14  # fill the 132 processors of a Hopper GPU with blocks of 128
 ONE_BLOCK = 64  # codes
 
@@ -42,16 +42,16 @@ AUTOTUNED = triton.autotune(SMALL if INTERPRETED else CONFIGS, key=["D", "size_c
 def nearest_code(x: torch.Tensor, codebook: torch.Tensor, precision: Precision = "ieee") -> torch.Tensor:
     """Find ``argmin_k ||x_n - e_k||²`` for every row, without a matrix of distances and without a host sync.
 
-    The first call of a dimension and class of sizes measures three shapes of blocks and keeps the fastest.
+    The first call for a dimension and size class measures three block shapes and keeps the fastest.
 
     Args:
-        x: float32 ``[N, d]`` on CUDA, or on CPU in Triton's interpreter.
-        codebook: float32 ``[v, d]``, v at least 1, on the same device. Rows are read 16 bytes at a time where d is a
-            multiple of 4.
-        precision: "ieee" or "tf32x3": see the module.
+        x: Vectors, float32 ``[N, d]``, on CUDA, or on CPU in Triton's interpreter.
+        codebook: Codebook, float32 ``[v, d]``, v at least 1, on the same device. Rows are read 16 bytes at a time if d
+            is a multiple of 4.
+        precision: "ieee" or "tf32x3"; see the module.
 
     Returns:
-        int64 ``[N]``.
+        Codes int64 ``[N]``.
     """
     x, codebook = x.contiguous(), codebook.contiguous()
     codes = torch.empty(len(x), dtype=torch.int64, device=x.device)
@@ -95,18 +95,18 @@ def _grid(num_vectors: int):
 
 
 def _size_class(x: torch.Tensor, codebook: torch.Tensor) -> int:
-    """Sizes for which the same shape of blocks is the fastest, for autotuning."""
+    """Return a class of sizes with the same fastest block shape, for autotuning."""
     return 2 * (len(x) > MANY_VECTORS) + (len(codebook) > ONE_BLOCK)
 
 
 def _block_of_components(dim: int) -> int:
-    """Of the block sizes that pad d the least, the largest."""
+    """Return the largest of the block sizes with the least padding of d."""
     return min((64, 32, 16), key=lambda size: -(-dim // size) * size)
 
 
 @triton.jit
 def _scores(x_rows, x_tile, code_rows, half_norms, D: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr):
-    """``half_norms - x·e``: ``[BLOCK_N, BLOCK_V]`` of the dtype of ``half_norms``."""
+    """Compute ``half_norms - x·e``: ``[BLOCK_N, BLOCK_V]`` of the dtype of ``half_norms``."""
     components = tl.arange(0, BLOCK_D)
     dtype = half_norms.dtype
     if D <= BLOCK_D:
@@ -124,7 +124,7 @@ def _scores(x_rows, x_tile, code_rows, half_norms, D: tl.constexpr, BLOCK_D: tl.
 
 @triton.jit
 def _first_least(best, index, num_codes):
-    """Index of the least score of each row: of the first NaN where there is one, of the first of equals."""
+    """Return the index of the least score per row: the first NaN if there is one, the first of equal scores."""
     unordered = best != best
     any_unordered = tl.max(unordered.to(tl.int32), axis=1)[:, None] > 0
     least = tl.min(tl.where(unordered, float("inf"), best), axis=1)[:, None]
@@ -139,7 +139,7 @@ def _nearest(
     D: tl.constexpr, DOUBTS: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Codes of a block of vectors; with DOUBTS, those whose code is in doubt are listed, in any order."""
+    """Compute the codes of a block of vectors; with DOUBTS, list ambiguous vectors in any order."""
     rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = rows < num_vectors
     x_rows = x + tl.minimum(rows, num_vectors - 1)[:, None] * D
@@ -150,11 +150,11 @@ def _nearest(
     starts = tl.zeros([BLOCK_N, BLOCK_V], tl.int32)
     second = best
     for start in range(0, num_codes, BLOCK_V):
-        # Past the end, the last code is read again: a tie that its own index wins.
+        # Past the end, the last code is read again: a tie that its lower index wins.
         indices = tl.minimum(start + columns, num_codes - 1)
         code_rows = codebook + indices.to(tl.int64)[None, :] * D
         scores = _scores(x_rows, x_tile, code_rows, tl.load(half_norms + indices), D, BLOCK_D, PRECISION)
-        if DOUBTS:  # a NaN makes `second` NaN for good; the last code must not be its own second
+        if DOUBTS:  # a NaN keeps `second` NaN; the last code must not be its own second
             scores = tl.where((start + columns < num_codes)[None, :], scores, float("inf"))
             worse = tl.maximum(best, scores, propagate_nan=tl.PropagateNan.ALL)
             second = tl.minimum(second, worse, propagate_nan=tl.PropagateNan.ALL)
@@ -189,7 +189,7 @@ def _norms(x_rows, D: tl.constexpr, BLOCK_D: tl.constexpr):
 
 @triton.jit
 def _margin(norm, largest_half_norm, D: tl.constexpr):
-    """Twice the largest error of a tf32x3 score: a gap above it orders two scores as float64 does.
+    """Return twice the largest error of a tf32x3 score: two scores with a larger gap are ordered as in float64.
 
     With u = 2^-24, by ||x|| ||e|| >= sum |x_i e_i|: three truncated products leave out at most 3 · 2^-20 = 48 u of each
     product; tensor cores truncate when they add, 9 terms of 2 u each 8 products, in 3 passes: 6.75 d u. Half a norm is
@@ -204,7 +204,7 @@ def _rank_again(
     x, codebook, half_norms, codes, doubtful, count, num_codes,
     D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Codes of the vectors in doubt by float64 scores."""
+    """Compute the codes of ambiguous vectors by float64 scores."""
     first = tl.program_id(0).to(tl.int64) * BLOCK_N
     total = tl.load(count)
     if first >= total:

@@ -1,4 +1,4 @@
-"""When the Triton kernels can be used. Triton itself is imported by the modules of the kernels, on first use."""
+"""Availability of the Triton kernels, whose modules import Triton on first use."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import torch
 
 
 def usable(x: torch.Tensor) -> bool:
-    """Tell whether the kernels take a tensor: float32 on CUDA, with Triton installed."""
+    """Return whether the kernels support a tensor: float32 on CUDA, with Triton installed."""
     return x.is_cuda and x.dtype == torch.float32 and _installed()
 
 
 def require(x: torch.Tensor, setting: str, instead: str) -> None:
-    """Refuse what the kernels cannot take.
+    """Raise an error if the kernels do not support a tensor.
 
     Args:
-        x: the tensor in question. On CPU it is taken by Triton's interpreter, with ``TRITON_INTERPRET=1``.
-        setting: what chose the kernels, such as ``search = 'triton'``.
-        instead: the choice that works without them.
+        x: The tensor; on CPU it needs Triton's interpreter, ``TRITON_INTERPRET=1``.
+        setting: Setting that selects the kernels, such as ``search = 'triton'``.
+        instead: Value that works without them.
 
     Raises:
         ModuleNotFoundError: Triton is not installed.
-        ValueError: another dtype than float32, or a device other than CUDA.
+        ValueError: The dtype is not float32, or the device is not CUDA.
     """
     if not _installed():
         raise ModuleNotFoundError(f"{setting}: not installed. pip install triton, or use {instead!r}")

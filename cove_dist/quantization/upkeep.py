@@ -1,4 +1,4 @@
-"""What codebooks need between optimizer steps: moving averages, a k-means start, the revival of dead codes.
+"""Maintenance of codebooks between optimizer steps: moving averages, k-means start, revival of dead codes.
 
 Shapes: ``v_i`` codes at level i, ``d`` components.
 """
@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from cove_dist.quantization.kmeans import kmeans, mass_of_centres
+from cove_dist.quantization.kmeans import kmeans, weights_of_centres
 from cove_dist.quantization.moments import reset_moments
 from cove_dist.quantization.observation import Observation, distinct_vectors
 from cove_dist.quantization.precision import at_least_float32
@@ -27,17 +27,17 @@ RowState = Callable[[torch.Tensor], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class UpkeepSettings:
-    """When to do what.
+    """Schedule of codebook maintenance.
 
     Attributes:
-        start: where codebooks start: "random", or "kmeans": random until `kmeans_step`, then the centres of the vectors
-            of the `kmeans_batches` steps up to it. Embeddings that start at random have no clusters at step 1.
-        revive_every: steps after which codes that none of them chose are placed anew, on vectors of the latest step;
+        start: Initialization of codebooks: "random", or "kmeans": random until `kmeans_step`, then the centres of the
+            vectors of the `kmeans_batches` steps up to it. Random embeddings have no clusters at step 1.
+        revive_every: Number of steps after which codes unused in all of them are re-initialized to recent vectors;
             None: never.
-        seed: of the draws.
+        seed: Seed of random draws.
 
     Raises:
-        ValueError: a setting is out of its range.
+        ValueError: A setting is out of range.
     """
 
     start: Start = "random"
@@ -55,11 +55,11 @@ class UpkeepSettings:
                 raise ValueError(f"{name} = {value}: must be at least 1")
 
     def collects(self, step: int) -> bool:
-        """Whether the k-means start takes in the vectors of a step."""
+        """Return whether the k-means start uses the vectors of a step."""
         return self.start == "kmeans" and self.kmeans_step - self.kmeans_batches < step <= self.kmeans_step
 
     def revives(self, step: int) -> bool:
-        """Whether dead codes are placed anew after a step."""
+        """Return whether dead codes are re-initialized after a step."""
         return self.revive_every is not None and step % self.revive_every == 0
 
 
@@ -67,21 +67,21 @@ AVERAGES_ALONE = UpkeepSettings()
 
 
 class CodebookMaintenance:
-    """Keeps the codebooks of some quantizers; call `after_step` after every optimizer step, on every replica.
+    """Maintains the codebooks of quantizers; call `after_step` after every optimizer step, on every replica.
 
-    What it changes is the same on every replica, to the bit. Under `DistributedDataParallel` give that
-    ``broadcast_buffers=False``: a quantizer counts in buffers what its own replica has seen.
+    Its changes are bit-identical on every replica. Construct `DistributedDataParallel` with
+    ``broadcast_buffers=False``: a quantizer's buffers count the vectors of its replica.
 
-    A quantizer in evaluation mode is left as it is: nothing is averaged, started or revived, and what it has gathered
-    waits for the next call in training mode. Codebooks that are frozen (`CascadedQuantizer.freeze`) stay as they are,
-    and k-means of the next level starts from them. Mode and freezing must be the same on every replica.
+    A quantizer in evaluation mode is unchanged: nothing is averaged, started or revived, and its collected statistics
+    are used at the next call in training mode. Frozen codebooks (`CascadedQuantizer.freeze`) are unchanged, and k-means
+    of the next level starts from them. Mode and freezing must be the same on every replica.
 
     Args:
-        quantizers: by name.
-        settings: when to do what.
-        replicas: that hold the same quantizers.
-        optimizer_state: the optimizer's state of a parameter, such as ``optimizer.state.__getitem__``, to reset in
-            the rows that are placed anew (see `reset_moments`). Needed by codebooks that learn by gradient.
+        quantizers: Quantizers by name.
+        settings: Schedule of the maintenance.
+        replicas: Replicas that hold the same quantizers.
+        optimizer_state: Function from a parameter to its optimizer state, such as ``optimizer.state.__getitem__``, to
+            reset re-initialized rows (see `reset_moments`). Required if codebooks learn by gradient.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ class CodebookMaintenance:
 
     @torch.no_grad()
     def after_step(self, step: int) -> dict[str, int]:
-        """Do what is due after optimizer step ``step``, from 1. Collective where something is due.
+        """Run the maintenance due after optimizer step ``step``, from 1. Collective if anything is due.
 
         Returns:
-            How many codes were revived, by ``<name>_<level>``, after a step that revives.
+            Number of revived codes by ``<name>_<level>``, after a step that revives.
 
         Raises:
-            RuntimeError: vectors of this step are needed, and a quantizer had no training pass since the last call.
+            RuntimeError: Vectors of this step are required and a quantizer had no training pass since the last call.
         """
         settings, revived = self._settings, {}
         training = {name: quantizer for name, quantizer in self._quantizers.items() if quantizer.training}
@@ -127,7 +127,7 @@ class CodebookMaintenance:
         return revived
 
     def state_dict(self) -> dict[str, Any]:
-        """What this replica has gathered for later steps."""
+        """Return the state that this replica has collected for later steps."""
         return {
             "usage": self._usage.counts(),
             "collected": {n: [tuple(o) for o in c] for n, c in self._collected.items()},
@@ -138,13 +138,13 @@ class CodebookMaintenance:
         self._collected = {name: [Observation(*o) for o in kept] for name, kept in state["collected"].items()}
 
     def _average(self, training: Iterable[CascadedQuantizer]) -> None:
-        """All quantizers' statistics of the step as one flat buffer."""
+        """Update all moving averages with one all-reduce of the step's statistics."""
         averaged = [(q.moving_averages, list(q.codebooks)) for q in training if q.moving_averages is not None]
         if not averaged:
             return
         own = [averages.take_statistics(codebooks) for averages, codebooks in averaged]
         flat = torch.cat(own)
-        self._replicas.add_up(flat)
+        self._replicas.all_reduce(flat)
         for (averages, codebooks), statistics in zip(averaged, flat.split([len(s) for s in own]), strict=True):
             averages.update(codebooks, statistics)
 
@@ -153,7 +153,7 @@ class CodebookMaintenance:
         if observation is None:
             raise RuntimeError(
                 f"after_step({step}): quantizer {name!r} had no training pass since the last call."
-                " Call after_step after every optimizer step, with steps that follow one another"
+                " Call after_step after every optimizer step, with consecutive steps"
             )
         return observation
 
@@ -181,17 +181,17 @@ class CodebookMaintenance:
         weights: torch.Tensor,
         random: torch.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Place the centres of a level's inputs, if it is not frozen, and return its codes with their weights."""
+        """Set a level to the centres of its inputs, unless it is frozen; return its codes with their weights."""
         if quantizer.frozen[level]:
             codebook = quantizer.codebooks[level].to(vectors.dtype)
-            return codebook, mass_of_centres(vectors, weights, codebook, self._replicas)
-        centres, mass = kmeans(vectors, weights, quantizer.levels[level], self._replicas, random)
+            return codebook, weights_of_centres(vectors, weights, codebook, self._replicas)
+        centres, centre_weights = kmeans(vectors, weights, quantizer.levels[level], self._replicas, random)
         self._place(quantizer, level, torch.arange(len(centres), device=centres.device), centres)
-        return centres, mass
+        return centres, centre_weights
 
     def _revive(self, step: int, training: Mapping[str, CascadedQuantizer]) -> dict[str, int]:
         counts = self._usage.counts()
-        self._replicas.add_up(counts)
+        self._replicas.all_reduce(counts)
         self._usage.restart(training.values())
         revived = {}
         for number, (name, usage) in enumerate(zip(self._quantizers, self._usage.by_level(counts), strict=True)):
@@ -216,18 +216,18 @@ class CodebookMaintenance:
         weights: torch.Tensor,
         random: torch.Generator,
     ) -> int:
-        """Place dead codes on inputs of the level, by odds of their weight times squared distance from their code."""
+        """Move dead codes to inputs of the level, sampled by weight times squared distance from their code."""
         if len(dead) == 0 or quantizer.frozen[level]:
             return 0
         codebook = quantizer.codebooks[level]
         _, distances = nearest_with_distance(inputs, codebook.to(inputs.dtype))
         drawn = draw_vectors(inputs, weights * distances, len(dead), self._replicas, random).to(codebook.dtype)
-        drawn = torch.unique(drawn, dim=0)  # several replicas may have offered the vector of one id
+        drawn = torch.unique(drawn, dim=0)  # several replicas may offer the vector of one id
         self._place(quantizer, level, dead[: len(drawn)], drawn)
         return len(drawn)
 
     def _place(self, quantizer: CascadedQuantizer, level: int, rows: torch.Tensor, vectors: torch.Tensor) -> None:
-        """Put code vectors into rows of a level, and forget what optimizer and averages knew of these rows."""
+        """Overwrite rows of a level, and reset their optimizer state and averages."""
         codebook = quantizer.codebooks[level]
         codebook[rows] = vectors.to(codebook.dtype)
         if quantizer.moving_averages is not None:
@@ -237,8 +237,8 @@ class CodebookMaintenance:
     def _offered(self, quantizer: CascadedQuantizer, weights: torch.Tensor, level: int) -> torch.Tensor:
         """Return the weights of a level's inputs on this replica.
 
-        Where the inputs are code vectors, all replicas have the same, and rank 0 offers them: what each computed by
-        itself might differ in the last bit.
+        If the inputs are code vectors, all replicas have the same ones and only rank 0 offers them, as the replicas'
+        results might differ in the last bit.
         """
         own = level == 0 or quantizer.settings.cascade == "residual"
         return weights if own or self._replicas.rank == 0 else torch.zeros_like(weights)
@@ -253,9 +253,9 @@ def level_inputs(
     """Return what each level quantizes, with its weights, from the inputs ``[n, d]`` and ``[n]`` of level 1.
 
     Args:
-        quantizer: Whose levels these are.
+        quantizer: Quantizer of the levels.
         vectors, weights: Inputs of level 1.
-        usage: How often each code was chosen, ``[v_i]`` a level.
+        usage: Number of times each code was chosen, ``[v_i]`` per level.
     """
     if quantizer.settings.cascade == "codes":
         return [(vectors, weights), *zip(list(quantizer.codebooks)[:-1], usage[:-1], strict=True)]
@@ -267,12 +267,12 @@ def level_inputs(
 
 
 def left_over(vectors: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
-    """Return ``vectors [n, d]`` less the nearest rows of a codebook: what the next level of a residual cascade gets."""
+    """Return ``vectors [n, d]`` minus the nearest codebook rows: the inputs of the next level of a residual cascade."""
     codebook = codebook.to(vectors.dtype)
     return vectors - codebook.index_select(0, nearest_code(vectors, codebook))
 
 
 def _precise(vectors: torch.Tensor, weights: torch.Tensor, codebook: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs of a level and their weights in the type of its codebook, in float32 where that is less precise."""
+    """Return inputs of a level and their weights in the type of its codebook, but at least float32."""
     dtype = at_least_float32(codebook.dtype)
     return vectors.to(dtype), weights.to(dtype)

@@ -1,4 +1,4 @@
-"""Health of a codebook, from how often each of its codes was chosen. Counts of several ranks are added first."""
+"""Health metrics of a codebook from the counts of its codes, summed over ranks."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from cove_dist.quantization.quantizer import CascadedQuantizer
 
 
 def perplexity(counts: torch.Tensor) -> torch.Tensor:
-    """``exp`` of the entropy of the codes: ``v`` when all are used alike, 1 when one takes all, nan when none is used.
+    """Return ``exp`` of the entropy of the codes: ``v`` if all are used equally, 1 if only one is, nan if none is.
 
     Args:
-        counts: ``[v]``, how often each code was chosen.
+        counts: Number of times each code was chosen, ``[v]``.
 
     Returns:
-        float64 scalar.
+        A float64 scalar.
     """
     share = counts.double() / counts.sum()
     return torch.special.entr(share).sum().exp()
 
 
 def dead_share(counts: torch.Tensor) -> torch.Tensor:
-    """The share of codes that were never chosen: float64 scalar in [0, 1].
+    """Return the share of codes that were never chosen, a float64 scalar in [0, 1].
 
     Args:
-        counts: ``[v]``, how often each code was chosen.
+        counts: Number of times each code was chosen, ``[v]``.
     """
     return (counts == 0).double().mean()
 
 
 class CodeUsage:
-    """How often this process chose each code of some quantizers since a moment, in training mode."""
+    """Counts how often this process chose each code of some quantizers since the last reset, in training mode."""
 
     def __init__(self, quantizers: Iterable[CascadedQuantizer]) -> None:
         self._quantizers = tuple(quantizers)
@@ -49,15 +49,15 @@ class CodeUsage:
         self._before = total
 
     def counts(self) -> torch.Tensor:
-        """Int64 ``[sum of v_i]``, quantizer by quantizer, level by level, on their device."""
+        """Return the counts int64 ``[sum of v_i]``, quantizer by quantizer, level by level, on their device."""
         return self._total() - self._before
 
     def set_counts(self, counts: torch.Tensor) -> None:
-        """Choose the moment so that `counts` are these: a resumed run goes on from what it had counted."""
+        """Restore the counts of a resumed run."""
         self._before = self._total() - counts.to(self._before.device)
 
     def by_level(self, counts: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
-        """Cut counts, perhaps summed over ranks, into ``[v_i]`` a level, for each quantizer."""
+        """Split counts (possibly summed over ranks) into ``[v_i]`` per level, for each quantizer."""
         sizes = [sum(q.levels) for q in self._quantizers]
         return [part.split(q.levels) for part, q in zip(counts.split(sizes), self._quantizers, strict=True)]
 

@@ -51,7 +51,7 @@ class Loop:
         (out.fused.square().mean() + out.loss).backward()
         for group in self.optimizer.param_groups:
             for parameter in (p for p in group["params"] if p.requires_grad):  # some may be frozen by now
-                self.replicas.add_up(parameter.grad)
+                self.replicas.all_reduce(parameter.grad)
                 parameter.grad /= self.replicas.world_size
         self.optimizer.step()
         return self.upkeep.after_step(step)

@@ -19,14 +19,14 @@ def on_replicas(world_size: int, function: Callable[[Replicas], T]) -> list[T]:
     barrier, tensors = threading.Barrier(world_size, timeout=10), {}
 
     def run(rank: int) -> T:
-        def add_up(tensor: torch.Tensor) -> None:
+        def all_reduce(tensor: torch.Tensor) -> None:
             tensors[rank] = tensor.clone()
             barrier.wait()
             tensor.copy_(sum(tensors[other] for other in range(world_size)))
             barrier.wait()
 
         try:
-            return function(Replicas(rank, world_size, add_up))
+            return function(Replicas(rank, world_size, all_reduce))
         except BaseException:
             barrier.abort()
             raise

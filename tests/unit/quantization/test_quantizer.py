@@ -176,8 +176,8 @@ def test_learns_planted_clusters() -> None:
     ("arguments", "message"),
     [
         ({"levels": ()}, r"levels = \[\]"),
-        ({"levels": (10, 10)}, r"levels = \[10, 10\].*fall strictly"),
-        ({"levels": (10, 20)}, "fall strictly"),
+        ({"levels": (10, 10)}, r"levels = \[10, 10\].*decrease strictly"),
+        ({"levels": (10, 20)}, "decrease strictly"),
         ({"levels": (10, 0)}, "at least 1"),
         ({"dim": 0}, "dim = 0"),
         ({"alpha": -0.1}, "alpha = -0.1"),
