@@ -1,4 +1,4 @@
-"""Rows that the ranks hold in blocks, gathered on all of them, and their gradients returned."""
+"""Gathering of row blocks on all ranks, with gradients returned to the blocks."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from cove_dist.distributed import pad_rows, world
 
 
 def gather_rows(block: torch.Tensor, rows: int) -> torch.Tensor:
-    """Gather a matrix of which every rank holds a block. Collective, and so is its backward pass.
+    """Gather a matrix whose row blocks are on different ranks. Collective, including its backward pass.
 
-    The gradient of a block is the sum, over the ranks, of the gradients of its rows in what they gathered. Each
-    direction moves ``rows * d`` numbers to, or from, every rank.
+    The gradient of a block is the sum over ranks of the gradients of its rows in the gathered matrices. Each direction
+    moves ``rows * d`` numbers to, or from, every rank.
 
     Args:
-        block: ``[b, d]``, the rows of `Collectives.block_of` of this rank.
-        rows: number of rows of all ranks.
+        block: Rows of this rank ``[b, d]``, as in `Collectives.block_of`.
+        rows: Number of rows of all ranks.
 
     Returns:
-        ``[rows, d]``.
+        The matrix ``[rows, d]``.
     """
     return block if world().size == 1 else _Gather.apply(block, rows)
 

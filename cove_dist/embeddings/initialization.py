@@ -1,7 +1,7 @@
-"""Random tables that depend on (seed, table, row, column) alone, never on the sharding plan or the number of ranks.
+"""Random initialization that depends only on (seed, table, row, column), not on the sharding plan or world size.
 
-Each number is hashed from its position, so a rank fills just the rows it holds and W ranks start from what one rank
-would.
+Each number is hashed from its position, so a rank fills only its rows and any number of ranks starts from the same
+tables.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _CHUNK_ROWS = 65_536
 
 
 def _wrap(constant: int) -> int:
-    """The 64-bit constant as a signed integer."""
+    """Return a 64-bit constant as a signed integer."""
     return constant - (1 << 64) if constant >= 1 << 63 else constant
 
 
@@ -29,11 +29,11 @@ def fill_normal_(
     """Fill ``shard [rows, columns]`` with ``N(0, std²)``.
 
     Args:
-        shard: a rank's part of a table.
-        std: standard deviation.
-        seed: the run's seed.
-        table: the table's name; tables of one run differ.
-        row_offset, column_offset: where the shard begins in the whole table.
+        shard: Part of a table on this rank.
+        std: Standard deviation.
+        seed: Seed of the run.
+        table: Name of the table; tables of one run differ.
+        row_offset, column_offset: Offset of the shard in the whole table.
     """
     stream = _mix(torch.tensor(zlib.crc32(table.encode()) + (seed << 32), dtype=torch.int64, device=shard.device))
     columns = torch.arange(column_offset, column_offset + shard.shape[1], dtype=torch.int64, device=shard.device)
@@ -45,19 +45,19 @@ def fill_normal_(
 
 
 def _mix(x: torch.Tensor) -> torch.Tensor:
-    """The finalizer of SplitMix64 (Steele, Lea and Flood, 2014) on int64."""
+    """Apply the finalizer of SplitMix64 (Steele, Lea and Flood, 2014) to int64."""
     x = (x ^ _shift(x, 30)) * _MIX_1
     x = (x ^ _shift(x, 27)) * _MIX_2
     return x ^ _shift(x, 31)
 
 
 def _shift(x: torch.Tensor, bits: int) -> torch.Tensor:
-    """Logical shift right; torch's own is arithmetic."""
+    """Shift right logically; torch's operator is arithmetic."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def _normal(bits: torch.Tensor) -> torch.Tensor:
-    """Box-Muller on the two halves of 64 random bits."""
+    """Apply the Box-Muller transform to the two halves of 64 random bits."""
     first = (_shift(bits, 32).double() + 1) / 2**32
     second = (bits & 0xFFFFFFFF).double() / 2**32
     return torch.sqrt(-2 * torch.log(first)) * torch.cos(2 * math.pi * second)

@@ -1,4 +1,4 @@
-"""Look-ups of given ids in sharded tables, outside of training: what evaluation, export and recommendation read.
+"""Look-ups of ids in sharded tables outside of training, for evaluation, export and recommendation.
 
 Shapes: ``m`` ids of this rank, ``d`` embedding dimension.
 """
@@ -16,15 +16,15 @@ from cove_dist.embeddings.exchange import gather_rows
 
 
 def look_up(tables: nn.Module, columns: Sequence[str], ids: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Look up the rows of some columns. Collective; ranks may ask for different ids, in different numbers.
+    """Look up the rows of some columns. Collective; ranks may request different ids in different numbers.
 
     Args:
-        tables: a sharded `EmbeddingCollection`.
-        columns: all features of the tables, in their order.
-        ids: int64 ``[m]`` by column, on the device of the tables; at least one column.
+        tables: A sharded `EmbeddingCollection`.
+        columns: All features of the tables, in their order.
+        ids: Ids int64 ``[m]`` by column, on the device of the tables; at least one column.
 
     Returns:
-        ``[m, d]`` by column.
+        Rows ``[m, d]`` by column.
     """
     none = next(iter(ids.values()))[:0]
     lists = [ids.get(name, none) for name in columns]
@@ -39,10 +39,10 @@ def whole_table(
     """Return the table of a column, ``[rows, d]``, on every rank: each looks up its block, and all are gathered.
 
     Args:
-        tables, columns: see `look_up`.
-        column: the feature whose table is returned.
-        rows: number of rows of this table.
-        device: of the tables.
+        tables, columns: As in `look_up`.
+        column: Feature whose table is returned.
+        rows: Number of rows of this table.
+        device: Device of the tables.
     """
     own = torch.arange(*world().block_of(rows), device=device)
     return gather_rows(look_up(tables, columns, {column: own})[column], rows)
@@ -52,10 +52,10 @@ def single_ids(columns: Sequence[str], column: str, ids: torch.Tensor, stride: i
     """Build a batch in which each of the first m rows has one id in one column, so that pooling changes nothing.
 
     Args:
-        columns: all features of the tables, in their order.
-        column: the one that has ids.
-        ids: int64 ``[m]``.
-        stride: rows of the batch, at least m and equal on all ranks; rows from m on have no ids.
+        columns: All features of the tables, in their order.
+        column: The column with ids.
+        ids: Ids int64 ``[m]``.
+        stride: Number of rows of the batch, at least m and equal on all ranks; rows from m on have no ids.
     """
     lengths = torch.zeros(len(columns), stride, dtype=torch.int64, device=ids.device)
     lengths[columns.index(column), : len(ids)] = 1

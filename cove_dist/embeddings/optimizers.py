@@ -1,4 +1,4 @@
-"""Optimizers of the tables: fused into the backward pass where a table is sharded, ordinary where it is replicated."""
+"""Optimizers of the tables: fused into the backward pass for sharded tables, ordinary for data-parallel ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
     "rowwise_adagrad": RowWiseAdagrad,
     "sgd": torch.optim.SGD,
-    "sparse_adam": torch.optim.Adam,  # of cuda's fused kernels, which change the rows that a step looks up alone
+    "sparse_adam": torch.optim.Adam,  # of CUDA's fused kernels, which update only looked-up rows
 }
 SPARSE: dict[str, Callable[..., SparseOptimizer]] = {
     "sparse_adam": SparseAdam,
@@ -35,16 +35,16 @@ def fuse_optimizer(tables: Tables, config: EmbeddingsConfig, device_type: str) -
     """Mark every sharded table's parameter for update in the backward pass. Call before sharding.
 
     Raises:
-        ConfigError: an optimizer that these tables cannot have.
+        ConfigError: The optimizer is not supported for these tables.
     """
     bags = isinstance(tables, EmbeddingBagCollection)
     if bags and config.optimizer.name in SPARSE and device_type == "cpu":
         raise ConfigError(
-            f"embeddings.optimizer.name = {config.optimizer.name}: on cpu for models of collaborative filtering and of"
-            " lists, not for CTR; allowed: adam, adagrad, rowwise_adagrad, sgd"
+            f"embeddings.optimizer.name = {config.optimizer.name}: on cpu for collaborative filtering and"
+            " sequential models, not for CTR; allowed: adam, adagrad, rowwise_adagrad, sgd"
         )
     if config.optimizer.name == "sparse_rmsprop" and device_type == "cuda":
-        raise ConfigError("embeddings.optimizer.name = sparse_rmsprop: on cpu alone; on cuda take adam or sparse_adam")
+        raise ConfigError("embeddings.optimizer.name = sparse_rmsprop: on cpu only; on cuda use adam or sparse_adam")
     modules = tables.embedding_bags if bags else tables.embeddings
     sharded = [
         module.weight
@@ -56,10 +56,10 @@ def fuse_optimizer(tables: Tables, config: EmbeddingsConfig, device_type: str) -
 
 
 def optimizer_factory(config: OptimizerConfig) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
-    """The ordinary optimizer, for replicated parameters.
+    """Return the factory of the ordinary optimizer, for data-parallel parameters.
 
-    Adam and Adagrad run as one loop over memory a parameter, which for a table on CPU takes an eighth of the time.
-    Decay of the rows that a step looks up takes another pass over the gradient, to find them, and 8 bytes a row.
+    Adam and Adagrad use the fused implementation, one pass over memory per parameter, which for a table on CPU takes an
+    eighth of the time. Decay of looked-up rows takes another pass over the gradient, to find them, and 8 bytes per row.
     """
     row_decay = _row_decay(config)
     fused: dict[str, Any] = {"fused": True} if config.name in ("adam", "adagrad") else {}

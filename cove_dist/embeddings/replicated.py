@@ -1,6 +1,6 @@
-"""Unpooled look-up in replicated tables on CPU, where fbgemm's dense kernel (1.6, 1.8) pools whatever it is told.
+"""Unpooled look-up in data-parallel tables on CPU, where fbgemm's dense kernel (1.6, 1.8) always pools.
 
-Its result for a list of ids is their sum, right for lists of one id alone; TorchRec then fails to split it by column.
+Its result for a list of ids is their sum, which is correct only for one id; TorchRec then fails to split it by column.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from cove_dist.torch_compat import lookups_of
 
 
 def look_up_unpooled(model: nn.Module, sparse_gradients: bool) -> None:
-    """Give every unpooled replicated table group of a sharded model on CPU a look-up that keeps the ids apart.
+    """Replace the look-up of unpooled data-parallel table groups on CPU by one that returns a row per id.
 
     Args:
-        model: sharded.
-        sparse_gradients: keep gradients by row, for a `SparseOptimizer`, in place of those that DDP reduces.
+        model: Sharded model.
+        sparse_gradients: Whether to store gradients by row, for a `SparseOptimizer`, instead of dense ones for DDP.
     """
     for collection in (module for module in model.modules() if isinstance(module, ShardedEmbeddingCollection)):
         lookups = lookups_of(collection)
@@ -39,16 +39,16 @@ def look_up_unpooled(model: nn.Module, sparse_gradients: bool) -> None:
 def _rows(
     tables: DenseTableBatchedEmbeddingBagsCodegen, sparse_gradients: bool, indices: torch.Tensor, offsets: torch.Tensor
 ) -> torch.Tensor:
-    """The row of every id ``[N, d]``.
+    """Return the row of every id ``[N, d]``.
 
     Args:
         tables: T tables in one parameter, all of width d.
-        sparse_gradients: see `look_up_unpooled`.
-        indices: int64 ``[N]``, feature after feature.
-        offsets: int64 ``[features * B + 1]``.
+        sparse_gradients: As in `look_up_unpooled`.
+        indices: Ids int64 ``[N]``, feature after feature.
+        offsets: Offsets int64 ``[features * B + 1]``.
     """
     [(_, dim), *_] = tables.embedding_specs
-    first_row = tables.hash_size_cumsum[:-1]  # of the table of every feature
+    first_row = tables.hash_size_cumsum[:-1]  # first row of every feature's table
     ends = offsets[:: (len(offsets) - 1) // len(first_row)]
     ids = indices + first_row.repeat_interleave(ends.diff())
     if sparse_gradients:

@@ -1,13 +1,13 @@
-"""Weight decay of the rows that a step looks up, by as much as they have missed since they were last looked up.
+"""Weight decay of looked-up rows, which includes the decay of the steps since their last look-up.
 
-Decay of all rows adds ``weight_decay * w`` to the gradient of every row at every step. Here a row without a gradient
-stays as it is, and the next time it has one, the ``n`` steps since the last time, this one included, are made up for:
+Ordinary decay adds ``weight_decay * w`` to the gradient of every row at every step. Here a row without a gradient is
+unchanged, and its next gradient applies the decay of the ``n`` steps since the previous one (this step included):
 
-- Adam, Adagrad and their kin add ``n * weight_decay * w`` to its gradient. A row that is looked up in a fraction f of
-  the steps so gets ``weight_decay / f * w`` a look-up in expectation: over all steps the gradient of the same
-  objective, with the same minimum.
-- SGD shrinks the row by the product of ``1 - learning_rate * weight_decay`` over the ``n`` steps: to what decay of all
-  rows would have made of it, exactly, whatever the schedule of the learning rate.
+- Adam, Adagrad and similar optimizers add ``n * weight_decay * w`` to its gradient. A row looked up in a fraction f of
+  the steps gets ``weight_decay / f * w`` per look-up in expectation: over all steps, the gradient of the same objective
+  with the same minimum.
+- SGD multiplies the row by the product of ``1 - learning_rate * weight_decay`` over the ``n`` steps, which equals
+  ordinary decay exactly for any learning-rate schedule.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from typing import Any
 
 import torch
 
-TOTAL, DECAYED = "decay_total", "decay_of_row"  # in an optimizer's state of a table
+TOTAL, DECAYED = "decay_total", "decay_of_row"  # keys in the optimizer state of a table
 
 State = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class RowDecay:
-    """Adds missed decay to gradients.
+    """Adds the decay of skipped steps to gradients.
 
     Attributes:
-        weight_decay: of a step.
-        compounds: whether decay multiplies weights, as in SGD; ``lr * weight_decay`` must then be below 1.
+        weight_decay: Weight decay per step.
+        compounds: Whether decay multiplies weights, as in SGD; ``lr * weight_decay`` must then be below 1.
     """
 
     weight_decay: float
     compounds: bool = False
 
     def new_state(self, table: torch.Tensor) -> State:
-        """What is kept of a table ``[rows, d]``: the decay of all steps so far, and each row's share of it, float64."""
+        """Return the initial state of a table ``[rows, d]``: total decay so far, and the part applied per row."""
         rows = torch.zeros(len(table), dtype=torch.float64, device=table.device)
         return {TOTAL: torch.zeros((), dtype=torch.float64, device=table.device), DECAYED: rows}
 
     def add_to(
         self, gradient: torch.Tensor, table: torch.Tensor, rows: torch.Tensor, state: State, lr: float
     ) -> torch.Tensor:
-        """Count a step, and add to the gradients ``[n, d]`` of ``rows [n]``, each there once, the decay they missed."""
+        """Count a step, and add the outstanding decay to the gradients ``[n, d]`` of distinct ``rows [n]``."""
         state[TOTAL] += -math.log1p(-lr * self.weight_decay) if self.compounds else self.weight_decay
         missed = state[TOTAL] - state[DECAYED].index_select(0, rows)
         state[DECAYED].index_fill_(0, rows, float(state[TOTAL]))
@@ -53,16 +53,16 @@ class RowDecay:
 
 
 def looked_up(gradient: torch.Tensor) -> torch.Tensor:
-    """The rows ``[n]`` of a gradient ``[rows, d]`` that are not zero: a look-up that only fills a batch has none."""
+    """Return the non-zero rows ``[n]`` of a gradient ``[rows, d]``; padding look-ups have zero gradients."""
     return (torch.linalg.vector_norm(gradient, dim=1) != 0).nonzero().flatten()
 
 
 def decay_looked_up_rows(optimizer: torch.optim.Optimizer, decay: RowDecay) -> None:
-    """Let an optimizer of whole tables, itself without weight decay, decay the rows that have a gradient.
+    """Make an optimizer of whole tables (configured without weight decay) decay the rows that have a gradient.
 
-    Its state then holds what `RowDecay` keeps, so that checkpoints do.
+    Its state then includes that of `RowDecay`, so checkpoints contain it.
     """
-    kept: dict[torch.Tensor, State] = {}  # the optimizer would not initialize a state that it finds begun
+    kept: dict[torch.Tensor, State] = {}  # the optimizer does not initialize a non-empty state
 
     @torch.no_grad()
     def before_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:

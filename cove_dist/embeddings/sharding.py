@@ -1,4 +1,4 @@
-"""Where table rows live: constraints from the configuration, the planner, and the sharders it may use."""
+"""Placement of table rows: constraints from the configuration, the planner, and its sharders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _AUTO = (ShardingType.TABLE_WISE, ShardingType.ROW_WISE, ShardingType.COLUMN_WIS
 
 
 class BagSharder(EmbeddingBagCollectionSharder):
-    """Offers row-wise sharding on CPU too, where it runs but TorchRec does not list it."""
+    """Adds row-wise sharding on CPU, where it works although TorchRec does not list it."""
 
     def sharding_types(self, compute_device_type: str) -> list[str]:
         offered = super().sharding_types(compute_device_type)
@@ -37,20 +37,20 @@ def sharders() -> list[ModuleSharder[nn.Module]]:
 
 
 def table_sharding(config: EmbeddingsConfig, table: str, device_type: str) -> str:
-    """The configured sharding of a table; ``auto`` is ``data_parallel`` where the optimizer has no fused kernel."""
+    """Return the sharding of a table; ``auto`` is ``data_parallel`` if the optimizer has no fused kernel."""
     sharding = config.sharding.get(base_table(table), config.sharding["default"])
     if sharding == "auto" and not config.optimizer.is_fused_on(device_type):
         return "data_parallel"
     if sharding == "column_wise" and table.endswith(FIRST_ORDER_SUFFIX):
-        return "table_wise"  # a single column has nothing to cut
+        return "table_wise"  # a single column cannot be split
     return sharding
 
 
 def check_tables(config: EmbeddingsConfig, tables: list[str]) -> None:
-    """Refuse sharding rules for tables that do not exist.
+    """Check that tables with sharding rules exist.
 
     Raises:
-        ConfigError: naming the key and the tables there are.
+        ConfigError: A table does not exist; names the key and the existing tables.
     """
     known = {"default", *(base_table(table) for table in tables)}
     for table in config.sharding:
@@ -69,19 +69,19 @@ def plan_tables(
     batch_size: int,
     process_group: ProcessGroup | None = None,
 ) -> ShardingPlan:
-    """Place every table.
+    """Plan the placement of every table.
 
     Args:
-        model: holds the embedding collections, on meta.
-        tables: names of all tables.
-        config: the sharding constraints.
+        model: Model with the embedding collections, on the meta device.
+        tables: Names of all tables.
+        config: Sharding constraints.
         device_type: ``cpu`` or ``cuda``.
-        world_size, local_world_size: ranks in all and on this host.
-        batch_size: rows per rank.
-        process_group: with it rank 0 plans for all; without, this process plans alone.
+        world_size, local_world_size: Number of ranks in total and on this host.
+        batch_size: Rows per rank.
+        process_group: Process group for which rank 0 plans; None: plan only in this process.
 
     Raises:
-        ConfigError: no placement satisfies the constraints within memory.
+        ConfigError: No placement satisfies the constraints within memory.
     """
     check_tables(config, tables)
     constraints = {}

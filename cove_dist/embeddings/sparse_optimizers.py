@@ -1,8 +1,7 @@
-"""Optimizers at a price in proportion to the batch, for replicated tables on CPU.
+"""Sparse optimizers for data-parallel tables on CPU: cost scales with the batch, not the table.
 
-They change the rows that a step looked up, and no others. The gradients of these rows are kept apart, instead of a
-gradient of the whole table that all ranks reduce: each rank's rows are gathered on all ranks, averaged and applied, so
-that replicas stay alike.
+They update only the rows that a step looked up. Instead of an all-reduce of the whole table's gradient, the gradients
+of each rank's rows are gathered on all ranks, averaged and applied, so that the replicas stay identical.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from cove_dist.distributed import world
 from cove_dist.embeddings.row_decay import RowDecay, looked_up
 from cove_dist.torch_compat import whole_parameter
 
-Rows = tuple[torch.Tensor, torch.Tensor]  # ids [N] of rows of all tables, rising, each once; gradients [N, d]
+Rows = tuple[torch.Tensor, torch.Tensor]  # distinct sorted row ids of all tables [N]; gradients [N, d]
 
 
 class LookUpRows(torch.autograd.Function):
-    """``weights [R * d], ids [N] -> rows [N, d]``. Its backward keeps ``(ids, gradients)`` for the next step."""
+    """Looks up ``weights [R * d], ids [N] -> rows [N, d]``; backward stores ``(ids, gradients)`` for the next step."""
 
     @staticmethod
     def forward(ctx, weights: torch.Tensor, ids: torch.Tensor, dim: int) -> torch.Tensor:
@@ -37,12 +36,12 @@ class LookUpRows(torch.autograd.Function):
 
 
 class SparseOptimizer(torch.optim.Optimizer, ABC):
-    """Of tables ``[rows, d]``, each a slice of the parameter that holds all tables. A step is a collective call.
+    """Sparse optimizer of tables ``[rows, d]``, each a slice of one parameter with all tables. A step is collective.
 
     Args:
-        params: the tables.
-        defaults: of the optimizer, ``lr`` among them.
-        decay: of the rows that a step looks up; None: none.
+        params: Tables.
+        defaults: Defaults of the optimizer, including ``lr``.
+        decay: Weight decay of looked-up rows; None: no decay.
     """
 
     def __init__(self, params: Iterable[nn.Parameter], defaults: dict[str, Any], decay: RowDecay | None) -> None:
@@ -51,11 +50,11 @@ class SparseOptimizer(torch.optim.Optimizer, ABC):
 
     @abstractmethod
     def new_state(self, table: nn.Parameter) -> dict[str, Any]:
-        """What is kept of a table before its first step, by name."""
+        """Return the initial state of a table, by name."""
 
     @abstractmethod
     def update(self, table: nn.Parameter, ids: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
-        """Change the rows ``ids [N]`` of a table, each there once, by their gradient ``[N, d]``."""
+        """Update the distinct rows ``ids [N]`` of a table with their gradient ``[N, d]``."""
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -101,10 +100,10 @@ class SparseOptimizer(torch.optim.Optimizer, ABC):
 
 
 class SparseAdam(SparseOptimizer):
-    """Adam (Kingma and Ba, 2015) as `torch.optim.SparseAdam` has it: a row's moments stand still between look-ups.
+    """Adam (Kingma and Ba, 2015) as in `torch.optim.SparseAdam`: a row's moments do not change between look-ups.
 
-    So the second moment of a rare row is as large as that of a frequent one, and a look-up moves it by ``lr``; in Adam
-    of whole tables its second moment fades in between, and it is moved by up to ``lr / sqrt(1 - beta2)``.
+    The second moment of a rare row is as large as that of a frequent one, and a look-up moves the row by ``lr``; in
+    dense Adam its second moment decays between look-ups, and a look-up moves it by up to ``lr / sqrt(1 - beta2)``.
     """
 
     def __init__(
@@ -133,10 +132,10 @@ class SparseAdam(SparseOptimizer):
 
 
 class SparseRMSprop(SparseOptimizer):
-    """Adam of whole tables with ``beta1 = 0``, exactly: RMSprop (Tieleman and Hinton, 2012) with bias correction.
+    """Exactly dense Adam with ``beta1 = 0``: RMSprop (Tieleman and Hinton, 2012) with bias correction.
 
-    Without a first moment a row rests while it has no gradient; its second moment fades by ``beta2`` a step, which is
-    made good when it is next looked up. Over many steps a gradient moves a row as far as in Adam with momentum.
+    Without a first moment, a row does not move while it has no gradient; the decay of its second moment by ``beta2``
+    per step is applied at its next look-up. Over many steps a gradient moves a row as far as in Adam with momentum.
     """
 
     def __init__(
@@ -151,7 +150,7 @@ class SparseRMSprop(SparseOptimizer):
 
     def new_state(self, table: nn.Parameter) -> dict[str, Any]:
         second = torch.zeros_like(table.data)
-        updated = table.data.new_zeros(len(table), dtype=torch.int32)  # the step that a second moment is of
+        updated = table.data.new_zeros(len(table), dtype=torch.int32)  # step of the last update of the second moment
         return {"step": torch.tensor(0.0, device="cpu"), "exp_avg_sq": second, "updated": updated}
 
     def update(self, table: nn.Parameter, ids: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
@@ -159,7 +158,7 @@ class SparseRMSprop(SparseOptimizer):
         state["step"] += 1
         step, beta2 = int(state["step"]), group["beta2"]
         faded = torch.pow(beta2, step - state["updated"][ids])
-        second = state["exp_avg_sq"].index_select(0, ids)  # ten times as fast as an index in brackets
+        second = state["exp_avg_sq"].index_select(0, ids)  # ten times faster than indexing
         second.mul_(faded[:, None]).addcmul_(gradient, gradient, value=1 - beta2)
         state["exp_avg_sq"][ids], state["updated"][ids] = second, step
         scale = (second / (1 - beta2**step)).sqrt_().add_(group["eps"])
@@ -167,16 +166,16 @@ class SparseRMSprop(SparseOptimizer):
 
 
 def _add_rows(table: nn.Parameter, ids: torch.Tensor, change: torch.Tensor) -> None:
-    table.data.index_add_(0, ids, change)  # torch's own factor, ``alpha``, would take three times as long
+    table.data.index_add_(0, ids, change)  # with ``alpha`` it would take three times as long
 
 
 def _kept(whole: torch.Tensor) -> list[Rows]:
-    """The gradients that backward passes have left at a parameter since the last step, in the order of the look-ups."""
+    """Return the gradients stored by backward passes since the last step, in the order of the look-ups."""
     return vars(whole).setdefault("looked_up", [])
 
 
 def _averaged(whole: torch.Tensor, dim: int) -> Rows:
-    """The mean over ranks of the gradients kept, by row; nothing is kept after. Collective."""
+    """Return the mean over ranks of the stored gradients, by row, and clear them. Collective."""
     kept = _kept(whole)
     ids, gradients = _summed(
         torch.cat([ids for ids, _ in kept] or [whole.new_empty(0, dtype=torch.int64)]),

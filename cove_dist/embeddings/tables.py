@@ -1,6 +1,6 @@
-"""From a data set's schema to TorchRec embedding collections, on the meta device.
+"""Builds TorchRec embedding collections from a schema, on the meta device.
 
-A table has one row per id seen in training and one reserved row for all other ids.
+A table has one row per id seen in training and one out-of-vocabulary row for unseen ids.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ FIRST_ORDER_SUFFIX = "_first_order"
 
 
 def bag_columns(schema: Schema) -> list[Categorical]:
-    """The columns with one id per row, in schema order: the fields of a CTR model."""
+    """Return the columns with one id per row, in schema order: the fields of a CTR model."""
     return [column for column in schema.categorical if not column.sequence]
 
 
 def build_bags(schema: Schema, dim: int, first_order: bool) -> EmbeddingBagCollection:
-    """Tables ``[num_rows, dim]`` for every one-id column; with ``first_order`` also a scalar weight per id.
+    """Build tables ``[num_rows, dim]`` for columns with one id; with ``first_order`` also a scalar weight per id.
 
-    The scalar is held in `FIRST_ORDER_DIM` equal columns and read as their mean (`FieldReader`): all start at zero and
-    get equal gradients, so they stay equal and move as one number does under Adam, Adagrad and their kin.
+    The scalar is stored in `FIRST_ORDER_DIM` equal columns and read as their mean (`FieldReader`): all start at zero
+    and get equal gradients, so they stay equal and change like one number under Adam, Adagrad and similar optimizers.
     """
     columns = _columns_by_table(bag_columns(schema))
     shapes = {name: dim for name in columns}
@@ -54,7 +54,7 @@ def build_bags(schema: Schema, dim: int, first_order: bool) -> EmbeddingBagColle
 
 
 def build_unpooled(columns: Sequence[Categorical], dim: int) -> EmbeddingCollection:
-    """Tables ``[num_rows, dim]`` whose look-up gives every id's own row, a column after the other."""
+    """Build tables ``[num_rows, dim]`` whose look-up returns a row per id, column by column."""
     tables = [
         EmbeddingConfig(
             name=name,
@@ -77,7 +77,7 @@ def base_table(name: str) -> str:
 
 
 class FieldReader:
-    """Takes fields out of a `KeyedTensor` by key: its values stand in the sharding plan's order, not the schema's."""
+    """Reads fields from a `KeyedTensor` by key, as its values follow the sharding plan's order, not the schema's."""
 
     def __init__(self, bags: EmbeddingBagCollection, columns: list[Categorical]) -> None:
         configs = bags.embedding_bag_configs()
@@ -91,12 +91,12 @@ class FieldReader:
         self.first_order_keys = [key_of[pair] for pair in first if pair in key_of]
 
     def fields(self, pooled: KeyedTensor, rows: int) -> list[torch.Tensor]:
-        """One ``[B, d]`` per column, in schema order. ``rows`` is B: what follows only makes ranks equally long."""
+        """Return one ``[B, d]`` per column, in schema order. ``rows`` is B; later rows pad ranks to equal lengths."""
         by_key = pooled.to_dict()
         return [by_key[key][:rows] for key in self.keys]
 
     def first_order(self, pooled: KeyedTensor, rows: int) -> torch.Tensor:
-        """The scalar weights ``[B, F]``."""
+        """Return the scalar weights ``[B, F]``."""
         by_key = pooled.to_dict()
         return torch.stack([by_key[key][:rows].mean(dim=1) for key in self.first_order_keys], dim=1)
 

@@ -1,4 +1,4 @@
-"""Refuse scores and labels that would silently spoil a metric."""
+"""Checks of scores and labels that would silently corrupt a metric."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ DIVERGED = (
 
 
 class CheckedMetric(Metric):
-    """Base of the metrics of scores: scores that are not finite raise before any value is returned.
+    """Base class of metrics of scores: non-finite scores raise an error before any value is returned.
 
-    NaN compares false with everything, so unchecked it would rank a positive first. On CPU a bad batch raises at once.
-    On a GPU that would make the host wait for the device at every batch: there bad values are counted, and
+    NaN compares false with everything, so without the check it would rank a positive first. On CPU a bad batch raises
+    immediately. On a GPU, where that would synchronize the device at every batch, bad values are counted, and
     `raise_if_refused`, which every `compute` calls first, raises on every rank.
     """
 
@@ -24,14 +24,14 @@ class CheckedMetric(Metric):
 
     def __init__(self) -> None:
         super().__init__(compute_with_cache=False)
-        # Scores that are not finite, all scores; labels that are neither 0 nor 1, all labels.
+        # Counts of non-finite scores, all scores, invalid labels (neither 0 nor 1), all labels.
         self.add_state("refused", torch.zeros(4, dtype=torch.int64), dist_reduce_fx="sum")
 
     def check(self, scores: torch.Tensor) -> None:
         """Check a batch of scores of any shape. Scores that are masked by -inf are checked before they are masked.
 
         Raises:
-            FloatingPointError: scores that are NaN or infinite (on a GPU: at `compute`).
+            FloatingPointError: Scores are NaN or infinite (on a GPU: raised by `compute`).
         """
         bad = count_not_finite(scores)
         if scores.device.type == "cpu":
@@ -44,8 +44,8 @@ class CheckedMetric(Metric):
         """Check logits and labels.
 
         Raises:
-            ValueError: not two vectors of one length, or a label that is neither 0 nor 1 (on a GPU: at `compute`).
-            FloatingPointError: logits that are NaN or infinite (on a GPU: at `compute`).
+            ValueError: Shapes differ, or a label is neither 0 nor 1 (on a GPU: raised by `compute`).
+            FloatingPointError: Logits are NaN or infinite (on a GPU: raised by `compute`).
         """
         if logits.dim() != 1 or logits.shape != labels.shape:
             raise ValueError(f"logits {list(logits.shape)} and labels {list(labels.shape)}: must both be [B]")
@@ -74,20 +74,20 @@ class CheckedMetric(Metric):
 
 
 class FiniteScores(CheckedMetric):
-    """The check alone, for scores that are ranked before a metric sees them."""
+    """Only the check, for scores that are ranked before a metric receives them."""
 
     def update(self, scores: torch.Tensor) -> None:
         """Check a batch of scores of any shape."""
         self.check(scores)
 
     def compute(self) -> None:
-        """Raise FloatingPointError on every rank if any rank met scores that are not finite."""
+        """Raise FloatingPointError on every rank if any rank had non-finite scores."""
         self.raise_if_refused()
 
 
 def count_not_finite(scores: torch.Tensor) -> torch.Tensor:
     """Count NaN and infinite scores: int64 scalar on their device."""
-    # On CPU a sum costs a twentieth of `isfinite`; it is finite only if every score is.
+    # On CPU a sum costs a twentieth of `isfinite`; it is finite only if every score is finite.
     if scores.device.type == "cpu" and bool(scores.sum().isfinite()):
         return scores.new_zeros((), dtype=torch.int64)
     return (~scores.isfinite()).sum()

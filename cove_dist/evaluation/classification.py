@@ -14,16 +14,16 @@ from cove_dist.evaluation.declarations import Family, declares
 
 logger = logging.getLogger(__name__)
 
-LOOSE, UNDEFINED = 1e-3, 0.05  # error bounds of the AUC beyond which it is warned of, and is not given
+LOOSE, UNDEFINED = 1e-3, 0.05  # error bounds of the AUC above which it is warned about, and undefined
 
 
 class AUC(NamedTuple):
-    """What `BinnedAUC` computes.
+    """Result of `BinnedAUC`.
 
     Attributes:
-        auc: float64 scalar; nan when there are no positives or no negatives, or when the bound is above 0.05.
+        auc: float64 scalar; nan without positives or negatives, or if the bound is above 0.05.
         error_bound: float64 scalar: the exact AUC lies within ``auc ± error_bound``.
-        samples: int64 scalar.
+        samples: Number of samples, int64 scalar.
     """
 
     auc: torch.Tensor
@@ -35,18 +35,18 @@ class AUC(NamedTuple):
 class BinnedAUC(CheckedMetric):
     """Area under the ROC curve from counts of positives and negatives by logit, exact up to ``bins`` distinct logits.
 
-    With more distinct logits, bins of neighbouring floating-point numbers are counted together: those that differ in
-    their last b bits only, for the least b with which all logits seen, on all ranks, fill at most ``bins`` bins. The
-    width of a bin is relative to its logits, so neither their scale nor their place matters, and the result depends on
-    neither the order of samples nor the number of ranks. A positive and a negative of one bin count one half, as a tie
-    does, so the error is at most half the share of such pairs; `compute` returns that bound, 0 where the AUC is exact.
-    For ten million normal logits of any standard deviation it is below 2e-5 with the default.
+    With more distinct logits, neighbouring floating-point numbers share a bin: those that differ only in their last b
+    bits, for the least b with which all logits, on all ranks, fill at most ``bins`` bins. The width of a bin is
+    relative to its logits, so their scale does not matter, and the result depends on neither the order of samples nor
+    the number of ranks. A positive and a negative in one bin count one half, like a tie, so the error is at most half
+    the share of such pairs; `compute` returns that bound, which is 0 if the AUC is exact. For ten million normal logits
+    of any standard deviation it is below 2e-5 with the default.
 
-    A bound above 0.001 is logged as a warning. Above 0.05 the AUC is not known, so it is nan, which early stopping
-    never takes for a gain.
+    A bound above 0.001 is logged as a warning. Above 0.05 the AUC is nan, which early stopping never counts as an
+    improvement.
 
     Args:
-        bins: how many, at least 2; the state has three int64 a bin, and twice as many rows while samples arrive.
+        bins: Number of bins, at least 2; the state has three int64 per bin, and twice as many rows between merges.
     """
 
     higher_is_better = True
@@ -64,21 +64,21 @@ class BinnedAUC(CheckedMetric):
         self.reset()
 
     def reset(self) -> None:
-        """Forget all samples."""
+        """Reset the metric."""
         super().reset()
-        # Never without a tensor: all ranks gather, even one that had no batch.
+        # Always one tensor: all ranks gather, even without a batch.
         self.counts = [torch.zeros(0, 3, dtype=torch.int64, device=self.device)]
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """Count a batch.
 
         Args:
-            logits: float ``[B]``.
-            labels: ``[B]``, 0 or 1.
+            logits: Logits, float ``[B]``.
+            labels: Labels ``[B]``, 0 or 1.
 
         Raises:
-            ValueError: shapes differ or a label is neither 0 nor 1.
-            FloatingPointError: logits that are not finite (on a GPU: at `compute`).
+            ValueError: Shapes differ or a label is neither 0 nor 1.
+            FloatingPointError: Logits are not finite (on a GPU: raised by `compute`).
         """
         self.check_predictions(logits, labels)
         positive = labels.long()
@@ -88,7 +88,7 @@ class BinnedAUC(CheckedMetric):
             self.counts = [merged]
 
     def compute(self) -> AUC:
-        """Return the area over everything counted, on all ranks."""
+        """Return the AUC over all samples of all ranks."""
         self.raise_if_refused()
         merged, merged_bits = _merge_bins(dim_zero_cat(self.counts), self.merged_bits, self.bins)
         negatives, positives = merged[:, 1:].double().unbind(1)
@@ -106,26 +106,26 @@ class BinnedAUC(CheckedMetric):
 
 
 def _ordered_keys(values: torch.Tensor) -> torch.Tensor:
-    """Integers in the order of floating-point numbers, equal where they are: int64 ``[B]``."""
-    bits = (values.double() + 0.0).view(torch.int64)  # + 0.0: of the two zeros, the positive one
+    """Map floating-point numbers to integers of the same order: int64 ``[B]``."""
+    bits = (values.double() + 0.0).view(torch.int64)  # + 0.0 turns -0.0 into 0.0
     return bits ^ ((bits >> 63) & torch.iinfo(torch.int64).max)
 
 
 def _merge_bins(rows: torch.Tensor, merged_bits: torch.Tensor, bins: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows ``[n, 3]`` with the last bits of their keys cleared, one row a key, at most ``bins``, in order of key.
+    """Clear the last bits of the keys of rows ``[n, 3]`` and merge equal keys: at most ``bins`` rows, sorted by key.
 
     Args:
-        rows: key, negatives, positives.
-        merged_bits: how many bits are cleared already.
-        bins: at least 2.
+        rows: Columns key, negatives, positives.
+        merged_bits: Number of bits already cleared.
+        bins: Maximum number of rows, at least 2.
 
     Returns:
-        The rows, and how many bits are cleared now: the least number that suffices, at least ``merged_bits``.
+        The rows, and the number of cleared bits: the least that suffices, at least ``merged_bits``.
     """
     keys, bin_of_row = torch.unique(rows[:, 0] >> merged_bits << merged_bits, return_inverse=True)
     counts = rows.new_zeros(len(keys), 2).index_add_(0, bin_of_row, rows[:, 1:])
     if len(keys) > bins:
-        # Two neighbours fall together once all bits up to the highest in which they differ are cleared.
+        # Two neighbours merge when all bits up to the highest one in which they differ are cleared.
         differ = _bit_length(keys[1:] ^ keys[:-1])
         merged_bits = differ.topk(bins).values[-1]
         return _merge_bins(torch.cat([keys[:, None], counts], dim=1), merged_bits, bins)
@@ -133,7 +133,7 @@ def _merge_bins(rows: torch.Tensor, merged_bits: torch.Tensor, bins: int) -> tup
 
 
 def _bit_length(values: torch.Tensor) -> torch.Tensor:
-    """Bits up to the highest that is set, of int64 taken as unsigned. Halves of 32 bits are exact as float64."""
+    """Return the bit length of int64 read as unsigned. Halves of 32 bits are exact as float64."""
     high, low = (values >> 32) & 0xFFFFFFFF, values & 0xFFFFFFFF
     bits = torch.frexp(torch.where(high > 0, high, low).double()).exponent
     return bits.long() + 32 * (high > 0)
@@ -144,7 +144,7 @@ M = TypeVar("M", bound=type[CheckedMetric])
 
 
 def over_samples(metric: M) -> M:
-    """Add a metric class to those by which click-through rate models are evaluated, overall and by frequency.
+    """Register a metric class for the evaluation of click-through rate models, overall and by frequency.
 
     The class declares one family, is updated with logits and labels ``[B]``, and computes a scalar.
     """
@@ -171,18 +171,18 @@ class LogLoss(CheckedMetric):
         """Add a batch.
 
         Args:
-            logits: float ``[B]``.
-            labels: ``[B]``, 0 or 1.
+            logits: Logits, float ``[B]``.
+            labels: Labels ``[B]``, 0 or 1.
 
         Raises:
-            ValueError: shapes differ or a label is neither 0 nor 1.
-            FloatingPointError: logits that are not finite (on a GPU: at `compute`).
+            ValueError: Shapes differ or a label is neither 0 nor 1.
+            FloatingPointError: Logits are not finite (on a GPU: raised by `compute`).
         """
         self.check_predictions(logits, labels)
         self.total += F.binary_cross_entropy_with_logits(logits.double(), labels.double(), reduction="sum")
         self.samples += len(logits)
 
     def compute(self) -> torch.Tensor:
-        """Return a float64 scalar; nan when there are no samples."""
+        """Return the loss, a float64 scalar; nan without samples."""
         self.raise_if_refused()
         return self.total / self.samples

@@ -1,4 +1,4 @@
-"""The metrics of click-through rate prediction, from a stream of batches on each rank."""
+"""Metrics of click-through rate prediction, from a stream of batches on each rank."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from data_pipeline.schema import REQUEST
 class CTRMetrics:
     """AUC and `SAMPLE_METRICS` over samples; GAUC, mean AUC, MRR, NDCG@k and HR@k over users, or over requests.
 
-    Every rank sees its part of the rows, sorted by user, all rows of a user on one rank; batches may cut users.
+    Every rank receives its part of the rows, sorted by user, all rows of a user on one rank; batches may split users.
 
     Args:
-        ndcg_at: the k of NDCG@k.
-        hit_rate_at: the k of HR@k.
-        group_by: whose rows are ranked among themselves: ``user_id``, or ``request_id``: each request is of one user.
+        ndcg_at: Cutoffs k of NDCG@k.
+        hit_rate_at: Cutoffs k of HR@k.
+        group_by: Column of the groups whose rows are ranked: ``user_id`` or ``request_id`` (each request has one user).
     """
 
     def __init__(
@@ -53,15 +53,15 @@ class CTRMetrics:
         """Add a batch, which may be empty.
 
         Args:
-            logits: float ``[B]``.
-            labels: ``[B]``, 0 or 1.
-            users: int64 ``[B]``, never falling, within a batch and from batch to batch.
-            requests: int64 ``[B]``, in any order within a user; needed to group by them.
+            logits: Logits, float ``[B]``.
+            labels: Labels ``[B]``, 0 or 1.
+            users: Users int64 ``[B]``, sorted within and across batches.
+            requests: Requests int64 ``[B]``, in any order within a user; required to group by request.
 
         Raises:
-            ValueError: shapes differ, a label is neither 0 nor 1, rows are not sorted by user, or a request has rows
-                of several users.
-            FloatingPointError: logits that are not finite.
+            ValueError: Shapes differ, a label is neither 0 nor 1, rows are not sorted by user, or a request has rows of
+                several users.
+            FloatingPointError: Logits are not finite.
         """
         groups = requests if self._by_request else users
         if groups is None or not users.shape == groups.shape == logits.shape:
@@ -71,17 +71,17 @@ class CTRMetrics:
         for metric in self._over_samples:
             metric.update(logits, labels)
         whole = self._whole_users.push(users, logits, labels, groups)
-        # An update without rows where none are whole: torchmetrics warns of metrics that never had an update.
+        # Update even without complete groups: torchmetrics warns about metrics without updates.
         self._rank((users[:0], logits[:0], labels[:0], groups[:0]) if whole is None else whole)
 
     def compute(self) -> dict[str, float]:
-        """The metrics over all ranks, the same on each; a collective call. It ends the stream: the last user is whole.
+        """Return the metrics over all ranks, the same on each, and end the stream. Collective.
 
         Returns:
-            ``auc``; ``auc_error``, the bound of its error; `SAMPLE_METRICS`; what `UserRanking` computes; ``users`` or
-            ``requests``, those with a positive, over whom MRR, NDCG and HR are means; ``samples``. What is undefined is
-            nan: ``auc`` without positives or without negatives, ``gauc`` and ``mean_auc`` without a user who has both,
-            MRR, NDCG and HR without ``users``.
+            ``auc``; ``auc_error``, its error bound; `SAMPLE_METRICS`; the metrics of `UserRanking`; ``users`` or
+            ``requests``, the number with a positive, over which MRR, NDCG and HR are averaged; ``samples``. Undefined
+            metrics are nan: ``auc`` without positives or negatives, ``gauc`` and ``mean_auc`` without a user who has
+            both, MRR, NDCG and HR without ``users``.
         """
         if (last := self._whole_users.flush()) is not None:
             self._rank(last)
@@ -99,7 +99,7 @@ class CTRMetrics:
         }
 
     def reset(self) -> None:
-        """Forget all rows."""
+        """Reset the metrics."""
         for metric in (self._auc, *self._over_samples, self._ranking):
             metric.reset()
         self._whole_users = WholeGroups()
@@ -107,5 +107,5 @@ class CTRMetrics:
     def _rank(self, rows: tuple[torch.Tensor, ...]) -> None:
         users, logits, labels, groups = rows
         if self._by_request and len(torch.unique(torch.stack([users, groups]), dim=1)[0]) > len(torch.unique(groups)):
-            raise ValueError("a request has rows of several users: prepare the data again, a request is of one user")
+            raise ValueError("a request has rows of several users: prepare the data again with one user per request")
         self._ranking.update(logits, labels, groups)

@@ -1,8 +1,8 @@
-"""Names of metrics and which direction is better, declared once by the classes that compute them.
+"""Names and directions of metrics, declared once by the classes that compute them.
 
-A metric class lists the families of its metrics with `declares`; every name list and every direction elsewhere comes
-from there. A full name, as metrics files have it, is ``[full_]FAMILY[@K][/ENTITY_GROUP]``: ``full_ndcg@10`` ranks all
-items, ``auc/item_q1`` is of the rows of rare items alone.
+A metric class lists the families of its metrics with `declares`; all other name lists and directions derive from
+these. A full name, as in metrics files, is ``[full_]FAMILY[@K][/ENTITY_GROUP]``: ``full_ndcg@10`` ranks all
+items, ``auc/item_q1`` covers only the rows of rare items.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ C = TypeVar("C", bound=type)
 
 @dataclass(frozen=True)
 class Family:
-    """Metrics that differ only in their k.
+    """Metrics that differ only in their cutoff k.
 
     Attributes:
-        name: without its k, as in ``ndcg``.
-        title: to be read, as in ``NDCG``.
-        at: the setting that lists its k, None where it has no k.
-        higher_is_better: the direction.
+        name: Name without k, as in ``ndcg``.
+        title: Display name, as in ``NDCG``.
+        at: Setting that lists its k; None if it has no k.
+        higher_is_better: Whether larger values are better.
     """
 
     name: str
@@ -37,11 +37,11 @@ class Family:
 
     @property
     def form(self) -> str:
-        """How its names look: ``auc``, or ``ndcg@K``."""
+        """The form of its names: ``auc``, or ``ndcg@K``."""
         return self.name if self.at is None else f"{self.name}@K"
 
     def names(self, ndcg_at: Sequence[int], hit_rate_at: Sequence[int]) -> list[str]:
-        """Return its names: one without a k, or one for every k of its setting."""
+        """Return its names: one without k, or one for every k of its setting."""
         if self.at is None:
             return [self.name]
         return [f"{self.name}@{k}" for k in (ndcg_at if self.at == "ndcg_at" else hit_rate_at)]
@@ -56,10 +56,10 @@ _OF_CLASS: dict[type, tuple[Family, ...]] = {}
 
 
 def declares(*families: Family) -> Callable[[C], C]:
-    """Declare the families of a metric class, so that their names and directions are known everywhere.
+    """Declare the families of a metric class, which registers their names and directions.
 
     Raises:
-        ValueError: another class declares a family of the same form otherwise.
+        ValueError: Another class declares a family of the same form differently.
     """
     for family in families:
         if _FAMILIES.setdefault(family.form, family) != family:
@@ -83,52 +83,50 @@ def names_of(metric: type, ndcg_at: Sequence[int], hit_rate_at: Sequence[int]) -
 
 
 def family_of(name: str) -> Family | None:
-    """Return the family of a metric by its full name, None for any other figure, such as a count."""
+    """Return the family of a metric by its full name; None for other values, such as counts."""
     bare, _, k = name.split("/")[0].removeprefix(FULL_PREFIX).partition("@")
     return _FAMILIES.get(f"{bare}@K" if k.isdecimal() else bare if not k else name)
 
 
 def is_metric(name: str) -> bool:
-    """Whether a figure is a metric, with a better direction, and not a count or a bound."""
+    """Return whether a name is that of a metric with a direction, not a count or a bound."""
     return family_of(name) is not None
 
 
 def check_metrics(key: str, names: Iterable[str]) -> None:
-    """Refuse names that no metric has.
+    """Check that metrics of these names exist.
 
     Raises:
-        ConfigError: with the key, the name and what is allowed.
+        ConfigError: A name is unknown; states the key, the name and the allowed names.
     """
     for name in names:
         if not is_metric(name):
             near = difflib.get_close_matches(name, _FAMILIES, n=1)
             hint = f" did you mean {near[0]}?" if near else ""
-            raise ConfigError(
-                f"{key} = {name}: no metric is called so;{hint} allowed are {', '.join(sorted(_FAMILIES))}"
-            )
+            raise ConfigError(f"{key} = {name}: no such metric;{hint} allowed are {', '.join(sorted(_FAMILIES))}")
 
 
 def higher_is_better(name: str) -> bool:
     """Return the direction of a metric by its full name.
 
     Raises:
-        ConfigError: no metric has this name.
+        ConfigError: No metric has this name.
     """
     check_metrics("metric", [name])
     return bool((family := family_of(name)) and family.higher_is_better)
 
 
 def direction(name: str) -> Direction:
-    """Return ``max`` or ``min``: which of a metric's values is the best.
+    """Return ``max`` or ``min``, the best of a metric's values.
 
     Raises:
-        ConfigError: no metric has this name.
+        ConfigError: No metric has this name.
     """
     return "max" if higher_is_better(name) else "min"
 
 
 def title(name: str) -> str:
-    """Return a metric's name to be read: ``full_ndcg@10`` is "NDCG@10, all items". Other figures keep their name."""
+    """Return a metric's display name: ``full_ndcg@10`` is "NDCG@10, all items". Other names are unchanged."""
     family = family_of(name)
     if family is None:
         return name

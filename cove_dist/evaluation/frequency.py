@@ -1,4 +1,4 @@
-"""Metrics apart for rare and frequent ids: by how often a row's user, and its item, occurs in training."""
+"""Separate metrics for rare and frequent ids, by how often a row's user or item occurs in training."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ _NEVER = len(GROUPS) - 1
 
 @dataclass(frozen=True)
 class FrequencyGroups:
-    """The ids of an entity, in five groups.
+    """The ids of an entity in five frequency groups.
 
     Let ``c_1 <= … <= c_n`` be the counts of the n ids that occur in training; the k-th quartile is the count
     ``c_⌈kn/4⌉``. ``q1`` are the ids with counts up to the first quartile, ``q2`` those above it and up to the second,
-    ``q3`` likewise, ``q4`` those above the third, ``never`` those that do not occur. Equal counts are never parted: the
-    quartiles are of equal size but for ties, and all but ``q1`` may be empty.
+    ``q3`` likewise, ``q4`` those above the third, ``never`` those that do not occur. Equal counts stay together:
+    the quartiles have equal sizes up to ties, and all except ``q1`` may be empty.
 
     Attributes:
-        of_id: uint8 ``[num_seen + 1]``: place in `GROUPS` of each id; the last is of every id from ``num_seen`` on.
-        figures: of each group: ``ids``, how many it has; ``train_rows_min`` and ``train_rows_max``, the least and the
-            greatest of their counts, nan when there are none.
+        of_id: Index into `GROUPS` of each id, uint8 ``[num_seen + 1]``; the last is for all ids from ``num_seen`` on.
+        statistics: For each group ``ids``, the number of ids; ``train_rows_min`` and ``train_rows_max``, the smallest
+            and largest of their counts, nan for empty groups.
     """
 
     of_id: torch.Tensor
-    figures: tuple[dict[str, float], ...]
+    statistics: tuple[dict[str, float], ...]
 
     @classmethod
     def from_counts(cls, counts: torch.Tensor, num_ids: int) -> FrequencyGroups:
-        """Form the groups.
+        """Build the groups from counts.
 
         Args:
-            counts: int64 ``[num_seen]``: how often ids 0, 1, … occur in training.
-            num_ids: ids in all; those from ``num_seen`` on do not occur.
+            counts: Occurrences of ids 0, 1, … in training, int64 ``[num_seen]``.
+            num_ids: Number of all ids; those from ``num_seen`` on do not occur.
         """
         ordered = counts[counts > 0].sort().values
         places = [math.ceil(k * len(ordered) / 4) - 1 for k in (1, 2, 3)]
@@ -49,21 +49,21 @@ class FrequencyGroups:
         of_id[:-1] = torch.where(counts > 0, torch.searchsorted(quartiles, counts), _NEVER)
         parts = ordered.tensor_split(torch.searchsorted(ordered, quartiles, right=True))
         never = counts.new_zeros(num_ids - len(ordered))
-        return cls(of_id, tuple(map(_figures, (*parts, never))))
+        return cls(of_id, tuple(map(_statistics, (*parts, never))))
 
     def of(self, ids: torch.Tensor) -> torch.Tensor:
-        """Place in `GROUPS` of each id, int64 ``[B]`` as stored (unseen ones kept apart or not): uint8 ``[B]``."""
+        """Return the indices into `GROUPS`, uint8 ``[B]``, of ids int64 ``[B]`` (unseen ids distinct or not)."""
         return self.of_id[ids.clamp(max=len(self.of_id) - 1)]
 
     def to(self, device: torch.device | str) -> FrequencyGroups:
         return replace(self, of_id=self.of_id.to(device))
 
 
-Groups = Mapping[str, FrequencyGroups]  # by entity; none: no figures apart
+Groups = Mapping[str, FrequencyGroups]  # by entity; empty: no separate metrics
 
 
-def _figures(counts: torch.Tensor) -> dict[str, float]:
-    """Of a group whose ids have these counts, in rising order."""
+def _statistics(counts: torch.Tensor) -> dict[str, float]:
+    """Summarize a group whose ids have these counts, in increasing order."""
     least, greatest = (int(counts[0]), int(counts[-1])) if len(counts) else (math.nan, math.nan)
     return {"ids": len(counts), "train_rows_min": least, "train_rows_max": greatest}
 
@@ -71,21 +71,21 @@ def _figures(counts: torch.Tensor) -> dict[str, float]:
 class FrequencyMetrics:
     """`CTRMetrics` for each group of each entity, named as in ``auc/item_q1``.
 
-    A group has the rows whose user, or item, is in it, and every metric is computed as if there were no others:
+    A group has the rows whose user, or item, is in it, and every metric is computed from these rows only:
 
     - By user, GAUC, MRR, NDCG and HR rank all test items of the group's users.
     - By item, they rank a user's test items *of the group* among themselves.
 
-    Where requests are ranked, each metric is over the requests of these rows.
+    If rows are grouped by request, each metric is over the requests of these rows.
 
-    The lists of rare users, and of rare items, are short, and a list of positives alone is right however it is ranked:
-    by NDCG and HR compare models within a group, not groups with each other.
+    Rare users and rare items have short lists, and a list of only positives is always ranked correctly: use NDCG and HR
+    to compare models within a group, not groups with each other.
 
     Args:
-        groups: by entity, ``user`` or ``item``; with none there are no metrics.
-        ndcg_at: the k of NDCG@k.
-        hit_rate_at: the k of HR@k.
-        group_by: whose rows are ranked among themselves, as in `CTRMetrics`.
+        groups: Groups by entity, ``user`` or ``item``; empty: no metrics.
+        ndcg_at: Cutoffs k of NDCG@k.
+        hit_rate_at: Cutoffs k of HR@k.
+        group_by: Column of the groups whose rows are ranked, as in `CTRMetrics`.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class FrequencyMetrics:
         items: torch.Tensor,
         requests: torch.Tensor | None = None,
     ) -> None:
-        """Add a batch, as to `CTRMetrics`; ``items``: int64 ``[B]``."""
+        """Add a batch as in `CTRMetrics`; ``items``: int64 ``[B]``."""
         ids = {"user": users, "item": items}
         for entity, metrics in self._metrics.items():
             group = self._groups[entity].of(ids[entity])
@@ -123,29 +123,29 @@ class FrequencyMetrics:
                 metric.update(logits[rows], labels[rows], users[rows], None if requests is None else requests[rows])
 
     def compute(self) -> dict[str, float]:
-        """``<figure>/<entity>_<group>``, over all ranks, the same on each; a collective call.
+        """Return ``<metric>/<entity>_<group>`` over all ranks, the same on each. Collective.
 
-        The figures are those of `FrequencyGroups` and of `CTRMetrics`. What is undefined is nan.
+        The values are those of `FrequencyGroups` and `CTRMetrics`. Undefined metrics are nan.
         """
-        figures = {}
+        values = {}
         for entity, metrics in self._metrics.items():
-            for group, of_ids, metric in zip(GROUPS, self._groups[entity].figures, metrics, strict=True):
+            for group, of_ids, metric in zip(GROUPS, self._groups[entity].statistics, metrics, strict=True):
                 for name, value in (of_ids | metric.compute()).items():
-                    figures[f"{name}/{entity}_{group}"] = value
-        return figures
+                    values[f"{name}/{entity}_{group}"] = value
+        return values
 
 
 def is_grouped(name: str) -> bool:
-    """Whether a figure is of one group alone."""
+    """Return whether a name is that of a single group's metric."""
     return name.endswith(tuple(f"_{group}" for group in GROUPS)) and "/" in name
 
 
-def by_entity(figures: Mapping[str, Any]) -> dict[str, dict[str, list[Any]]]:
-    """What `FrequencyMetrics` computed, for tables: entity -> figure -> its values in the order of `GROUPS`."""
+def by_entity(values: Mapping[str, Any]) -> dict[str, dict[str, list[Any]]]:
+    """Arrange the output of `FrequencyMetrics` for tables: entity -> metric -> values in the order of `GROUPS`."""
     tables: dict[str, dict[str, list[Any]]] = {}
-    for name in filter(is_grouped, figures):
-        figure, group = name.split("/")
+    for name in filter(is_grouped, values):
+        metric, group = name.split("/")
         entity, _ = group.rsplit("_", 1)
         table = tables.setdefault(entity, {})
-        table.setdefault(figure, [figures[f"{figure}/{entity}_{each}"] for each in GROUPS])
+        table.setdefault(metric, [values[f"{metric}/{entity}_{each}"] for each in GROUPS])
     return tables

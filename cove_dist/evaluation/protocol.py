@@ -1,4 +1,4 @@
-"""How a split is ranked: the settings that decide what the numbers mean, resolved for a task and a data set."""
+"""Ranking protocol of a split: the settings that define the metrics, resolved for a task and a data set."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ Group = Literal["user_id", "request_id"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a split is ranked, as shown with its metrics. A task with further settings derives its own class.
+    """Ranking protocol of a split, shown with its metrics. Tasks with further settings derive a class.
 
     Attributes:
-        task: name of the task.
-        words: how the split is ranked, to read.
-        ndcg_at, hit_rate_at: the k.
-        group_by: whose rows are ranked among themselves: those of a user, or of a request (an impression list).
-        exclude_seen: whether the items of a row's input are left out of what is ranked for it.
-        rankings: what positives are ranked among, where the task has several rankings.
+        task: Name of the task.
+        words: Description of the protocol.
+        ndcg_at, hit_rate_at: Cutoffs k.
+        group_by: Groups whose rows are ranked: users, or requests (impression lists).
+        exclude_seen: Whether items of a row's input are excluded from its ranking.
+        rankings: Candidate sets of positives, if the task has several.
     """
 
     task: str
@@ -30,6 +30,6 @@ class Protocol:
     rankings: tuple[str, ...] | None = None
 
     def record(self) -> dict[str, Any]:
-        """Return the settings as metrics files hold them."""
+        """Return the settings as stored in metrics files."""
         values = {name: value for name, value in asdict(self).items() if value is not None}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

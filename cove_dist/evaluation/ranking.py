@@ -1,4 +1,4 @@
-"""Ranking metrics of the rows of each user, or other group, averaged over groups. No loop over groups."""
+"""Ranking metrics of the rows of each user, or other group, averaged over groups; vectorized over groups."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from cove_dist.evaluation.positions import Positions, cumulative_discounts
     HIT_RATE,
 )
 class UserRanking(CheckedMetric):
-    """GAUC, mean AUC, MRR, NDCG@k and HR@k from batches of whole users.
+    """GAUC, mean AUC, MRR, NDCG@k and HR@k from batches of complete users.
 
-    What is said of users holds of any other group, such as the rows of one request (an impression list).
+    Users may be replaced by any other group, such as the rows of one request (an impression list).
 
     - ``gauc``: the AUC of each user with both classes, ties one half, weighted by the user's number of samples (H. Zhu
       et al., "Optimized Cost per Click in Taobao Display Advertising", 2017).
-    - ``mean_auc``: the same, each user weighted alike: the AUC of MIND's leaderboard where the groups are impressions.
+    - ``mean_auc``: the same with equal weights: the AUC of MIND's leaderboard if the groups are impressions.
     - ``mrr``: ``1 / rank`` of the user's first positive (Voorhees, "The TREC-8 Question Answering Track Report", 1999);
-      ``mind_mrr``: the mean of ``1 / rank`` of all the user's positives, as MIND's leaderboard has it (F. Wu et al.,
-      "MIND", ACL 2020, its evaluation program). Both are means over users with a positive; where no user has two
-      positives they are the same.
+      ``mind_mrr``: the mean of ``1 / rank`` of all the user's positives, as on MIND's leaderboard (F. Wu et al.,
+      "MIND", ACL 2020, its evaluation program). Both are means over users with a positive, and equal if no user has
+      two positives.
     - ``ndcg@k``: binary gain, discount ``1 / log2(rank + 1)``, over the ideal of the user's first k positives (Järvelin
       and Kekäläinen, 2002); ``hr@k``: 1 if a positive is among the first k. Both are means over users with a positive.
 
-    Rows of equal score count with their expected value over all their orders, see `Positions`: the order of rows does
-    not matter, and a constant model gets what a random order gets on average.
+    Rows of equal score contribute their expected value over all orders (see `Positions`): the order of rows does not
+    matter, and a constant model gets the average value of a random order.
 
     Args:
-        ndcg_at: the k of NDCG@k.
-        hit_rate_at: the k of HR@k.
+        ndcg_at: Cutoffs k of NDCG@k.
+        hit_rate_at: Cutoffs k of HR@k.
     """
 
     higher_is_better = True
@@ -73,16 +73,16 @@ class UserRanking(CheckedMetric):
             self.add_state(name, torch.zeros(shape, dtype=dtype), dist_reduce_fx="sum")
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor, users: torch.Tensor) -> None:
-        """Add whole users: no row of theirs may be in another batch, nor on another rank.
+        """Add complete users, without rows in other batches or on other ranks.
 
         Args:
-            logits: float ``[B]``.
-            labels: ``[B]``, 0 or 1.
-            users: int64 ``[B]``, in any order.
+            logits: Logits, float ``[B]``.
+            labels: Labels ``[B]``, 0 or 1.
+            users: Users int64 ``[B]``, in any order.
 
         Raises:
-            ValueError: shapes differ or a label is neither 0 nor 1.
-            FloatingPointError: logits that are not finite (on a GPU: at `compute`).
+            ValueError: Shapes differ or a label is neither 0 nor 1.
+            FloatingPointError: Logits are not finite (on a GPU: raised by `compute`).
         """
         self.check_predictions(logits, labels)
         if users.shape != logits.shape:
@@ -113,9 +113,9 @@ class UserRanking(CheckedMetric):
             self.hits[i] += positions.hit(k).sum()
 
     def compute(self) -> dict[str, torch.Tensor]:
-        """Return float64 scalars by the names above, nan where no user counts; and how many users counted.
+        """Return float64 scalars by the names above, nan without users, and the numbers of users.
 
-        ``users`` (int64) counts in NDCG and HR, ``gauc_users`` in GAUC and mean AUC.
+        ``users`` (int64) is the number for NDCG and HR, ``gauc_users`` for GAUC and mean AUC.
         """
         self.raise_if_refused()
         ndcg = zip(self.ndcg_at, self.ndcg_total / self.users, strict=True)
@@ -133,14 +133,14 @@ class UserRanking(CheckedMetric):
 
 @dataclass(frozen=True)
 class _Ranked:
-    """Rows ``[B]`` by user, then by falling score, in groups ``[G]`` of one user's rows of one score.
+    """Rows ``[B]`` sorted by user, then by decreasing score, in groups ``[G]`` of one user's rows of equal score.
 
     Attributes:
-        labels: float64 ``[B]``.
-        user: int64 ``[B]``: the number of each row's user, 0, 1, ….
-        group: int64 ``[B]``: the number of each row's group.
-        above: int64 ``[G]``: rows of the group's user with a higher score.
-        tied: int64 ``[G]``: rows of the group.
+        labels: Labels, float64 ``[B]``.
+        user: Index of each row's user, 0, 1, …, int64 ``[B]``.
+        group: Index of each row's group, int64 ``[B]``.
+        above: Number of rows of the group's user with a higher score, int64 ``[G]``.
+        tied: Number of rows of the group, int64 ``[G]``.
     """
 
     labels: torch.Tensor
@@ -153,48 +153,48 @@ class _Ranked:
         return _sums(values, self.user)
 
     def wins(self) -> torch.Tensor:
-        """For each positive, how many of its user's negatives it outranks, ties one half; 0 for negatives: ``[B]``."""
+        """Return how many of its user's negatives each positive outranks, ties one half; 0 for negatives: ``[B]``."""
         negative = 1 - self.labels
         tied = _sums(negative, self.group)
-        # Negatives from the first row through a group, and through its user: the difference is ranked below the group.
+        # Negatives up to a group, and up to the end of its user: the difference is ranked below the group.
         through_group = tied.cumsum(0)[self.group]
         through_user = self.per_user(negative).cumsum(0)[self.user]
         return self.labels * (through_user - through_group + tied[self.group] / 2)
 
     def mean_reciprocals(self) -> torch.Tensor:
-        """Expected mean of ``1 / rank`` of each user's positives, 0 without: float64 ``[U]``."""
+        """Return the expected mean of ``1 / rank`` of each user's positives, 0 without: float64 ``[U]``."""
         above, tied = self.above[self.group].double(), self.tied[self.group].double()
-        # Of a positive among n tied rows below a others: the mean of 1 / (a + 1), …, 1 / (a + n).
+        # For a positive among n tied rows below a others: the mean of 1 / (a + 1), …, 1 / (a + n).
         expected = (torch.digamma(above + tied + 1) - torch.digamma(above + 1)) / tied
         expected = torch.where(tied == 1, 1 / (above + 1), expected)  # exactly
         return self.per_user(self.labels * expected) / self.per_user(self.labels).clamp(min=1)
 
     def first_reciprocals(self) -> torch.Tensor:
-        """Expected ``1 / rank`` of each user's first positive, 0 without: float64 ``[U]``."""
+        """Return the expected ``1 / rank`` of each user's first positive, 0 without: float64 ``[U]``."""
         positives = _sums(self.labels, self.group)
         begins = self.tied.cumsum(0) - self.tied
         owner = self.user[begins]
         found = (positives > 0).nonzero().squeeze(1)
         users = int(self.user[-1]) + 1 if len(self.user) else 0
-        # The first group of tied rows with a positive; the last number of all where a user has none.
+        # First group of tied rows with a positive; a sentinel for users without positives.
         first = owner.new_full((users,), len(begins)).scatter_reduce_(0, owner[found], found, "amin")
         rows = (self.group == first[self.user]).nonzero().squeeze(1)
         group = self.group[rows]
-        place, n, p = rows - begins[group], self.tied[group].double(), positives[group]
-        reciprocals = _chance_of_first(place.double(), n, p) / (self.above[group] + place + 1)
+        position, n, p = rows - begins[group], self.tied[group].double(), positives[group]
+        reciprocals = _chance_of_first(position.double(), n, p) / (self.above[group] + position + 1)
         return self.labels.new_zeros(users).index_add_(0, self.user[rows], reciprocals)
 
 
-def _chance_of_first(place: torch.Tensor, n: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-    """Chance that of n rows in random order, p of them positive, the first positive is at ``place``, from 0.
+def _chance_of_first(position: torch.Tensor, n: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+    """Return the probability that the first of p positives among n rows in random order is at ``position``, from 0.
 
-    It is the share of orders whose rows before are negatives, ``(n - p)! (n - place)! / ((n - p - place)! n!)``, times
-    ``p / (n - place)``.
+    It is the share of orders with only negatives before it, ``(n - p)! (n - position)! / ((n - p - position)! n!)``,
+    times ``p / (n - position)``.
     """
-    left = n - p - place
-    before = torch.lgamma(n - p + 1) + torch.lgamma(n - place + 1) - torch.lgamma(n + 1)
+    left = n - p - position
+    before = torch.lgamma(n - p + 1) + torch.lgamma(n - position + 1) - torch.lgamma(n + 1)
     before = (before - torch.lgamma(left.clamp(min=0) + 1)).exp()
-    return torch.where(left >= 0, before * p / (n - place), 0.0)
+    return torch.where(left >= 0, before * p / (n - position), 0.0)
 
 
 def _rank(logits: torch.Tensor, labels: torch.Tensor, users: torch.Tensor) -> _Ranked:
@@ -211,6 +211,6 @@ def _rank(logits: torch.Tensor, labels: torch.Tensor, users: torch.Tensor) -> _R
 
 
 def _sums(values: torch.Tensor, segment: torch.Tensor) -> torch.Tensor:
-    """Sums over segments ``0 … S-1``, rising: ``[B] -> [S]``."""
+    """Sum over sorted segments ``0 … S-1``: ``[B] -> [S]``."""
     count = int(segment[-1]) + 1 if len(segment) else 0
     return values.new_zeros(count).index_add_(0, segment, values)

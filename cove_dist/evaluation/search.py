@@ -1,7 +1,7 @@
-"""The best k of all items for each user, from items that are scored a chunk at a time.
+"""Top-k search over all items for each user, with items scored a chunk at a time.
 
-Equal scores are ordered by id, lower first, so that a list depends neither on the size of the chunks nor on the number
-of ranks. ``topk`` promises no order among equal scores: rows whose scores tie across the end of the list are repaired.
+Equal scores are ordered by id, lower first, so a list depends neither on the chunk size nor on the number of ranks.
+``topk`` guarantees no order among equal scores, so rows with ties across the end of the list are corrected.
 
 Shapes: ``B`` users, ``C`` items of a chunk, ``k`` best.
 """
@@ -15,21 +15,21 @@ import torch
 
 from cove_dist.evaluation.positions import Positions
 
-_SCORES = 1 << 23  # of a chunk
-_BLOCK = 64  # items whose best is found first
-_CACHE = 1 << 17  # scores of rows that are repaired at a time
+_SCORES = 1 << 23  # per chunk
+_BLOCK = 64  # items per block; the maximum of each block is found first
+_CACHE = 1 << 17  # scores of rows corrected at a time
 _TIES = 20_260  # seed of the order of ties
 
 Pairs = tuple[torch.Tensor, torch.Tensor]  # int64 [m] twice: user index in 0 .. B-1, item
 
 
 class TopItems(NamedTuple):
-    """The best items of each user, best first; of equal scores the lower id.
+    """The best items of each user, best first; of equal scores, the lower id first.
 
     Attributes:
         scores: ``[B, k]``, -inf where fewer than k items are left.
         ids: int64 ``[B, k]``, -1 where fewer are left.
-        cut_ties: int64 ``[B]``: items that are not listed although their score is that of the last one listed.
+        cut_ties: Number of unlisted items with the score of the last listed one, int64 ``[B]``.
     """
 
     scores: torch.Tensor
@@ -38,12 +38,12 @@ class TopItems(NamedTuple):
 
     @classmethod
     def none(cls, users: int, k: int, like: torch.Tensor) -> TopItems:
-        """Lists without items; scores of the type and on the device of ``like``."""
+        """Return empty lists; scores have the type and device of ``like``."""
         ids = torch.full((users, k), -1, device=like.device)
         return cls(like.new_full((users, k), -torch.inf), ids, ids.new_zeros(users))
 
     def with_chunk(self, scores: torch.Tensor, start: int) -> TopItems:
-        """The lists after scores ``[B, C]`` of the items from ``start`` on, which come after all items seen before."""
+        """Return the lists updated with scores ``[B, C]`` of items from ``start`` on, which follow all earlier ones."""
         k = self.scores.shape[1]
         top, at, cut_ties = _top(scores, k, self.scores[:, -1])
         return merge_lists([self, TopItems(top, torch.where(top == -torch.inf, -1, at + start), cut_ties)], k)
@@ -51,8 +51,7 @@ class TopItems(NamedTuple):
     def positions(self, lists: torch.Tensor, scores: torch.Tensor) -> Positions:
         """Return the positions of items, listed or not, by their users ``0 … B-1`` and scores, ``[P]`` each.
 
-        They are exact up to k, ties across the end of a list included. A score of -inf stands for an item that is not
-        ranked.
+        They are exact up to k, including ties across the end of a list. A score of -inf marks an unranked item.
         """
         listed, last = self.scores[lists], self.scores[lists, -1]
         tied = (listed == scores[:, None]).sum(dim=1)
@@ -70,16 +69,16 @@ def best_items(
     k: int,
     excluded: Pairs,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores and ids ``[B, k]``, best first; of equal scores the lower id. Memory: some ``[B, C]``, never all items.
+    """Return scores and ids ``[B, k]``, best first; of equal scores, the lower id first. Memory: a few ``[B, C]``.
 
     Args:
-        score: of a chunk ``[C, d]``: ``[B, C]``.
-        items: vectors ``[n, d]`` of the items ``first .. first + n - 1``.
-        users: ``B``.
-        excluded: pairs that are not to be listed.
+        score: Function from a chunk ``[C, d]`` to scores ``[B, C]``.
+        items: Vectors ``[n, d]`` of the items ``first .. first + n - 1``.
+        users: Number of users ``B``.
+        excluded: Pairs of user index and item to exclude.
 
     Returns:
-        Where fewer than k items are left, the rest has score -inf and id -1.
+        Scores and ids; -inf and -1 where fewer than k items are left.
     """
     best = TopItems.none(users, k, items)
     for start, scores in scored_chunks(score, items, first, users):
@@ -91,28 +90,28 @@ def best_items(
 def scored_chunks(
     score: Callable[[torch.Tensor], torch.Tensor], items: torch.Tensor, first: int, users: int
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """The items a chunk at a time: the chunk's first id, and scores ``[B, C]``. Arguments as of `best_items`."""
+    """Yield the first id and the scores ``[B, C]`` of each chunk of items. Arguments as in `best_items`."""
     size = max(_BLOCK, _SCORES // max(1, users) // _BLOCK * _BLOCK)
     for start in range(0, len(items), size):
         yield first + start, score(items[start : start + size])
 
 
 def mask_pairs(scores: torch.Tensor, start: int, pairs: Pairs) -> None:
-    """Set the scores ``[B, C]`` of pairs of user index and item to -inf, in place; items outside the chunk are none."""
+    """Set the scores ``[B, C]`` of pairs of user index and item to -inf, in place; ignore items outside the chunk."""
     rows, ids = pairs
     inside = (start <= ids) & (ids < start + scores.shape[1])
     scores[rows[inside], ids[inside] - start] = -torch.inf
 
 
 def pick_pairs(scores: torch.Tensor, start: int, pairs: Pairs, found: torch.Tensor) -> None:
-    """Put the scores of pairs of user index and item into ``found [m]``; of items outside the chunk nothing."""
+    """Write the scores of pairs of user index and item to ``found [m]``; ignore items outside the chunk."""
     rows, ids = pairs
     inside = (start <= ids) & (ids < start + scores.shape[1])
     found[inside] = scores[rows[inside], ids[inside] - start]
 
 
 def top_scores(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """As ``topk`` of scores ``[B, C]``, faster, and of equal scores the lower index first."""
+    """Compute ``topk`` of scores ``[B, C]``, faster, and with lower indices first among equal scores."""
     top, at, _ = _top(scores, k, scores.new_full((len(scores),), -torch.inf))
     return merge(top, at, k)
 
@@ -123,16 +122,16 @@ def tie_order(count: int, device: torch.device) -> torch.Tensor:
 
 
 def merge(scores: torch.Tensor, ids: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The best k of lists ``[B, m]``, in order of score, then of id."""
+    """Return the best k of lists ``[B, m]``, ordered by score, then by id."""
     ids, order = ids.sort(dim=1, stable=True)
     scores, ranked = scores.gather(1, order).sort(dim=1, descending=True, stable=True)
     return scores[:, :k], ids.gather(1, ranked)[:, :k]
 
 
 def merge_lists(parts: list[TopItems], k: int) -> TopItems:
-    """The best k of several lists of disjoint items, which may be in any order.
+    """Merge several lists of disjoint items, in any order, into the best k.
 
-    A part may be shorter than k only if it leaves no item out that could be among the best.
+    A part may be shorter than k only if it omits no item that could be among the best.
     """
     pool = torch.cat([part.scores for part in parts], dim=1)
     scores, ids = merge(pool, torch.cat([part.ids for part in parts], dim=1), k)
@@ -144,11 +143,11 @@ def merge_lists(parts: list[TopItems], k: int) -> TopItems:
 
 
 def _top(scores: torch.Tensor, k: int, floor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The best k of scores ``[B, C]``, for lists that have k items of at least ``floor [B]`` already.
+    """Return the best k of scores ``[B, C]``, for lists that already have k items of at least ``floor [B]``.
 
     Returns:
-        Scores and indices ``[B, up to k]`` in any order, and ``cut_ties [B]``. Of equal scores they are the lower
-        indices, but for scores up to the floor, of which lists take no more.
+        Scores and indices ``[B, up to k]`` in any order, and ``cut_ties [B]``. Of equal scores, lower indices
+        are returned, except for scores up to the floor, which cannot enter the lists.
     """
     cut_ties = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
     top, at = _some_top(scores, k + 1)
@@ -164,7 +163,7 @@ def _top(scores: torch.Tensor, k: int, floor: torch.Tensor) -> tuple[torch.Tenso
 
 
 def _some_top(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """As ``topk``, in a third of the time: the best k are in the k blocks whose best is best."""
+    """Compute ``topk`` in a third of the time: the best k are in the k blocks with the largest maxima."""
     items, count = scores.shape[1], scores.shape[1] // _BLOCK
     if count < k:
         return scores.topk(min(k, items), dim=1)
@@ -181,8 +180,8 @@ def _some_top(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]
 def _lowest_of_tied(
     scores: torch.Tensor, last: torch.Tensor, k: int, floor: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of rows ``[R, C]`` whose k-th best score is ``last [R, 1]``: indices ``[R, k]``, and how many ties are cut."""
-    above, tied = ~(scores <= last), scores == last  # NaN, refused later on a GPU, is above as it is for topk
+    """Return the best indices ``[R, k]`` of rows ``[R, C]`` with k-th best score ``last [R, 1]``, and the cut ties."""
+    above, tied = ~(scores <= last), scores == last  # NaN (refused later on a GPU) counts as above, as in topk
     room = k - above.count_nonzero(dim=1)
     cut_ties = tied.count_nonzero(dim=1) - room
     if bool((last[:, 0] == floor).all()):

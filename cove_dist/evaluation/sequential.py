@@ -1,6 +1,6 @@
-"""Metrics of continued lists: as the paper's baselines compute them, and the standard ones. No loop over lists.
+"""Metrics of list completion: those of the paper's baselines, and the standard ones; vectorized over lists.
 
-Shapes: ``B`` lists, ``S`` target positions, ``K`` ranked items of a position, ``C`` candidates of a list.
+Shapes: ``B`` lists, ``S`` target positions, ``K`` ranked items per position, ``C`` candidates per list.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from cove_dist.evaluation.positions import Positions, cumulative_discounts
 
 logger = logging.getLogger(__name__)
 
-NOTHING = -1  # where no item stands
+NOTHING = -1  # padding: no item
 
 
 def merge_depth_first(ranked: torch.Tensor, count: int) -> torch.Tensor:
-    """One candidate list from the ranked items of every position: every position's best, then every second best, ….
+    """Merge the ranked items of all positions into one candidate list: all best items, then all second best, ….
 
-    Items that stand there already are skipped (as in Q. Liu et al., "FANS", WWW 2023).
+    Duplicates are skipped (as in Q. Liu et al., "FANS", WWW 2023).
 
     Args:
-        ranked: int64 ``[B, S, K]``, `NOTHING` where a list has no such position.
-        count: candidates at most.
+        ranked: Ranked items int64 ``[B, S, K]``, `NOTHING` at positions that a list does not have.
+        count: Maximum number of candidates.
 
     Returns:
-        int64 ``[B, count]``, `NOTHING` behind the last candidate.
+        Candidates int64 ``[B, count]``, padded with `NOTHING`.
     """
     flat = ranked.transpose(1, 2).flatten(1)  # by depth, then by position
     kept = first_occurrences(flat, torch.iinfo(torch.int64).max)
-    place = torch.where(kept, kept.cumsum(dim=1) - 1, count).clamp(max=count)  # what is left out goes behind the rest
+    slot = torch.where(kept, kept.cumsum(dim=1) - 1, count).clamp(max=count)  # skipped items go to the end
     candidates = flat.new_full((len(flat), count + 1), NOTHING)
-    return candidates.scatter_(1, place, flat)[:, :count]
+    return candidates.scatter_(1, slot, flat)[:, :count]
 
 
 def first_occurrences(items: torch.Tensor, unseen: int) -> torch.Tensor:
-    """Tell which items are the first of their kind in their row: bool ``[B, S]``, false where there is `NOTHING`.
+    """Return which items occur for the first time in their row: bool ``[B, S]``, false at `NOTHING`.
 
     Args:
-        items: int64 ``[B, S]``, `NOTHING` where there is none.
-        unseen: the first id of unseen items; each of them counts as a different item.
+        items: Items int64 ``[B, S]``, padded with `NOTHING`.
+        unseen: First id of unseen items; each of these counts as a different item.
     """
     ordered, order = torch.sort(items, dim=1, stable=True)
     first = ordered != NOTHING
@@ -57,24 +57,24 @@ PAPER_HIT_RATE = Family("paper_hr", "HR (paper)", "hit_rate_at")
 
 @declares(PAPER_NDCG, PAPER_HIT_RATE, NDCG, RECALL, HIT_RATE)
 class ListCompletion(Metric):
-    """Two families over the same candidates of every list.
+    """Two families of metrics over the candidates of every list.
 
     - ``paper_hr@k``: 1 if any of the first k candidates is in the target half; ``paper_ndcg@k``: the ideal DCG is that
       of the whole target half, repeats included, not of k items. Both are means over lists of at least k target items.
     - ``recall@k``: of the distinct target items, the share among the first k candidates; ``ndcg@k``: the ideal DCG is
-      that of the first k of them (Järvelin and Kekäläinen, 2002). Both are means over all lists. Target items that
-      training never saw count each as one that is missed.
+      that of the first k of them (Järvelin and Kekäläinen, 2002). Both are means over all lists. Unseen target
+      items each count as a miss.
 
-    Metrics that no list of the data can have are left out: the paper's at a k that no target half reaches. Where every
-    list has one target item, ``ndcg@k`` and ``hr@k`` are all there is: recall is then HR, and is called so.
+    Metrics that are undefined for the data are omitted: the paper's metrics at a k larger than every target half. If
+    every list has one target item, only ``ndcg@k`` and ``hr@k`` remain, as recall equals HR.
 
     Gains are binary, the discount is ``1 / log2(rank + 1)``.
 
     Args:
-        ndcg_at: the k of NDCG@k.
-        hits_at: the k of HR@k and of recall@k.
-        unseen: from this id on, items are ones that training never saw.
-        longest: items of the longest target half of the data; None where it is not known.
+        ndcg_at: Cutoffs k of NDCG@k.
+        hits_at: Cutoffs k of HR@k and recall@k.
+        unseen: First id of unseen items.
+        longest: Number of items of the longest target half of the data; None: unknown.
     """
 
     full_state_update = False
@@ -96,7 +96,7 @@ class ListCompletion(Metric):
 
     @staticmethod
     def defined(ndcg_at: Sequence[int], hits_at: Sequence[int], longest: int | None) -> list[str]:
-        """Return the names of the metrics that lists of up to ``longest`` target items can have."""
+        """Return the names of the metrics that are defined for lists of up to ``longest`` target items."""
         if longest == 1:
             return NDCG.names(ndcg_at, hits_at) + HIT_RATE.names(ndcg_at, hits_at)
         reached = [[k for k in ks if longest is None or k <= longest] for ks in (ndcg_at, hits_at)]
@@ -104,22 +104,22 @@ class ListCompletion(Metric):
         return paper + NDCG.names(ndcg_at, hits_at) + RECALL.names(ndcg_at, hits_at)
 
     def update(self, ranked: torch.Tensor | Positions, targets: torch.Tensor) -> None:
-        """Add lists, which may be none.
+        """Add a batch of lists, which may be empty.
 
         Args:
-            ranked: the candidates of each list, int64 ``[B, C]``, best first and distinct, C at least `depth`,
-                `NOTHING` behind the last; or the positions of its target items up to `depth`, each item once, then
-                ties have their expected value over all their orders.
-            targets: int64 ``[B, S]``, `NOTHING` behind the last.
+            ranked: Candidates of each list, int64 ``[B, C]``, distinct, best first, C at least `depth`, padded with
+                `NOTHING`; or the positions of its distinct target items up to `depth`, where ties count with their
+                expected value over all orders.
+            targets: Target items int64 ``[B, S]``, padded with `NOTHING`.
 
         Raises:
-            ValueError: shapes differ, or a list has no target.
+            ValueError: Shapes differ, or a list has no target.
         """
         lists = ranked.count if isinstance(ranked, Positions) else len(ranked)
         if targets.dim() != 2 or len(targets) != lists:
-            raise ValueError(f"{lists} ranked lists, targets {list(targets.shape)}: must be [B, S] of as many")
+            raise ValueError(f"{lists} ranked lists, targets {list(targets.shape)}: must be [B, S] with the same B")
         if (targets == NOTHING).all(dim=1).any():
-            raise ValueError("targets: each list needs at least one; leave the others out")
+            raise ValueError("targets: each list needs at least one; remove lists without targets")
         positions = ranked if isinstance(ranked, Positions) else self._positions(ranked, targets)
         lengths, distinct = (targets != NOTHING).sum(dim=1), first_occurrences(targets, self.unseen).sum(dim=1)
         ideal = cumulative_discounts(max(self.depth, targets.shape[1]), targets.device)
@@ -141,9 +141,9 @@ class ListCompletion(Metric):
         return Positions.of_mask(found, self.depth)
 
     def compute(self) -> dict[str, torch.Tensor]:
-        """Float64 scalars by name, nan where no list counts, and ``lists`` (int64), how many there were."""
+        """Return float64 scalars by name, nan if no list is eligible, and ``lists`` (int64), the number of lists."""
         if (self.counts == 0).any():
             undefined = [name for name, count in zip(self.names, self.counts.tolist(), strict=True) if not count]
-            logger.warning("%s: undefined, no list has as many targets", ", ".join(undefined))
+            logger.warning("Skipping %s: no list has that many targets", ", ".join(undefined))
         means = (self.totals / self.counts).unbind()
         return dict(zip(self.names, means, strict=True)) | {"lists": self.lists.clone()}

@@ -19,13 +19,13 @@ class TopK(Metric):
 
     - ``ndcg@k``: ``sum 1 / log2(r + 1)`` over its ideal, that of positions 1 to ``min(p, k)`` (Järvelin and Kekäläinen,
       2002);
-    - ``mrr@k``: ``1 / r_1``, or 0; ``hr@k``: 1 if there is an ``r_1``; ``recall@k``: how many of the p.
+    - ``mrr@k``: ``1 / r_1``, or 0; ``hr@k``: 1 if ``r_1`` exists; ``recall@k``: the share of the p items.
 
-    Where scores tie, each is its expected value over all orders of the ties, see `Positions`.
+    Ties count with their expected value over all orders (see `Positions`).
 
     Args:
-        ndcg_at: the k of NDCG and MRR.
-        hit_rate_at: the k of HR and recall.
+        ndcg_at: Cutoffs k of NDCG and MRR.
+        hit_rate_at: Cutoffs k of HR and recall.
     """
 
     full_state_update = False
@@ -50,28 +50,28 @@ class TopK(Metric):
 
     @property
     def depth(self) -> int:
-        """The length of list that is needed."""
+        """The required length of lists."""
         return max(k for ks in self.at.values() for k in ks)
 
     def update(self, positions: Positions, positives: torch.Tensor) -> None:
-        """Add lists.
+        """Add a batch of lists.
 
         Args:
-            positions: of the relevant items of ``B`` lists; its depth is at least `depth`.
-            positives: int64 ``[B]``: relevant items of each list, ranked or not; at least 1.
+            positions: Positions of the relevant items of ``B`` lists, with a depth of at least `depth`.
+            positives: Number of relevant items of each list, ranked or not, int64 ``[B]``, at least 1.
 
         Raises:
-            ValueError: a list without a relevant item (on a GPU it makes the metrics nan).
+            ValueError: A list has no relevant item (on a GPU the metrics are nan instead).
         """
         if positives.device.type == "cpu" and (positives < 1).any():
-            raise ValueError("positives: every list needs at least 1; leave the others out")
+            raise ValueError("positives: every list needs at least 1; remove lists without positives")
         ideal = cumulative_discounts(self.depth, positives.device)
-        for place, k in enumerate(self.at["ndcg"]):
-            self.ndcg[place] += (positions.dcg(k) / ideal[positives.clamp(max=k)]).sum()
-            self.mrr[place] += positions.reciprocal_rank(k).sum()
-        for place, k in enumerate(self.at["hr"]):
-            self.hr[place] += positions.hit(k).sum()
-            self.recall[place] += (positions.found(k) / positives).sum()
+        for index, k in enumerate(self.at["ndcg"]):
+            self.ndcg[index] += (positions.dcg(k) / ideal[positives.clamp(max=k)]).sum()
+            self.mrr[index] += positions.reciprocal_rank(k).sum()
+        for index, k in enumerate(self.at["hr"]):
+            self.hr[index] += positions.hit(k).sum()
+            self.recall[index] += (positions.found(k) / positives).sum()
         self.lists += len(positives)
 
     def compute(self) -> dict[str, torch.Tensor]:
@@ -86,14 +86,13 @@ class TopK(Metric):
 
 @declares(Family("coverage", "coverage", "hit_rate_at"))
 class Coverage(Metric):
-    """The share of all items that are in the first k of any user's list. Memory: 4 bytes an item.
+    """The share of all items that are in the first k of any user's list. Memory: 4 bytes per item.
 
-    It is a property of the lists as they are recommended, so of equal scores it counts the items that they show: the
-    lower ids.
+    It is a property of the recommended lists, so among equal scores it counts the listed items, those of lower ids.
 
     Args:
-        num_items: in all.
-        at: the k.
+        num_items: Number of all items.
+        at: Cutoffs k.
     """
 
     full_state_update = False
@@ -107,7 +106,7 @@ class Coverage(Metric):
         self.add_state("best", torch.full((num_items,), never, dtype=torch.int32), dist_reduce_fx="min")
 
     def update(self, items: torch.Tensor) -> None:
-        """Add lists: int64 ``[B, K]``, best first, -1 where a list is shorter."""
+        """Add lists int64 ``[B, K]``, best first, padded with -1."""
         ranks = torch.arange(items.shape[1], dtype=torch.int32, device=items.device).expand(items.shape)
         listed = items >= 0
         self.best.scatter_reduce_(0, items[listed], ranks[listed], "amin")
@@ -117,7 +116,7 @@ class Coverage(Metric):
 
 
 class UserCount(Metric):
-    """How many users rows are of, where all rows of a user are on one rank, one after the other."""
+    """Counts distinct users of rows that are sorted by user, with all rows of a user on one rank."""
 
     full_state_update = False
     users: torch.Tensor
@@ -130,12 +129,12 @@ class UserCount(Metric):
         self._last: torch.Tensor | None = None
 
     def reset(self) -> None:
-        """Forget all rows."""
+        """Reset the count."""
         super().reset()
         self._last = None
 
     def update(self, users: torch.Tensor) -> None:
-        """Add rows by their users: int64 ``[B]``, never falling, within a batch and from batch to batch."""
+        """Add the users of rows, int64 ``[B]``, sorted within and across batches."""
         before = users.new_tensor([-1]) if self._last is None else self._last
         steps = torch.cat([before, users]).diff()
         self.users += (steps != 0).sum()
@@ -146,8 +145,8 @@ class UserCount(Metric):
         """Return the number of users, int64.
 
         Raises:
-            ValueError: rows are not sorted by user.
+            ValueError: Rows are not sorted by user.
         """
         if self.falls > 0:
-            raise ValueError(f"users fall {int(self.falls)} times from one row to the next: sort the rows by user")
+            raise ValueError(f"users decrease {int(self.falls)} times from one row to the next: sort the rows by user")
         return self.users.clone()

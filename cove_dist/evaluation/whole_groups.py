@@ -1,4 +1,4 @@
-"""Whole groups out of batches that cut them."""
+"""Reassembles complete groups from batches that split them."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import torch
 
 
 class WholeGroups:
-    """Takes batches of rows sorted by group, and hands on rows of finished groups alone, in order.
+    """Buffers rows, sorted by group, until all rows of a group have arrived.
 
-    A group is finished when a later one begins, or at `flush`. Only the last, unfinished group is held. What comes out
-    in all does not depend on where the batches cut.
+    A group is complete when a later one starts, or at `flush`. Only the last, incomplete group is buffered. The output
+    as a whole does not depend on the batch boundaries.
     """
 
     def __init__(self) -> None:
         self._held: list[tuple[torch.Tensor, ...]] = []
-        self._last: int | None = None  # the group of the last row seen
-        self._open = False  # whether more rows of that group may come
+        self._last: int | None = None  # group of the last row
+        self._open = False  # whether more rows of that group may arrive
 
     def push(self, groups: torch.Tensor, *columns: torch.Tensor) -> tuple[torch.Tensor, ...] | None:
-        """Take a batch.
+        """Add a batch.
 
         Args:
-            groups: int64 ``[B]``, never falling, within a batch and from batch to batch.
-            columns: ``[B, ...]``, what goes with the groups.
+            groups: Groups int64 ``[B]``, sorted within and across batches.
+            columns: Further columns of the rows, ``[B, ...]``.
 
         Returns:
-            The rows that are now whole: groups and columns, or None when there are none.
+            The rows of complete groups, as groups and columns; None if there are none.
 
         Raises:
-            ValueError: a group comes after a greater one, or after `flush` handed it on.
+            ValueError: A group follows a larger one, or was already returned by `flush`.
         """
         if len(groups) == 0:
             return None
         self._check_order(groups)
         batch = (groups, *columns)
-        unfinished = int((groups != groups[-1]).sum())  # where the batch's last group begins
+        unfinished = int((groups != groups[-1]).sum())  # start of the batch's last group
         previous, self._last, self._open = self._last, int(groups[-1]), True
         if previous == self._last:
             self._held.append(batch)
@@ -45,7 +45,7 @@ class WholeGroups:
         return whole
 
     def flush(self) -> tuple[torch.Tensor, ...] | None:
-        """Hand on the group that is held, or None. No more rows of it may come."""
+        """Return the buffered group, or None. No more rows of it may arrive."""
         self._open = False
         return self._take()
 
@@ -66,4 +66,4 @@ class WholeGroups:
                 " sort the rows by group (for ranking metrics, by user id)"
             )
         if not self._open and self._last == int(groups[0]):
-            raise ValueError(f"rows of group {self._last} after it was flushed: flush once, when all rows have come")
+            raise ValueError(f"rows of group {self._last} after it was flushed: flush once, when all rows have arrived")

@@ -1,4 +1,4 @@
-"""Losses over large vocabularies: in chunks, over ranks, or over a sample. They know no models and no TorchRec."""
+"""Losses over large vocabularies: in chunks, over ranks, or over a sample. Independent of models and TorchRec."""
 
 from cove_dist.losses.sampled import sampled_cross_entropy
 from cove_dist.losses.vocabulary import Vocabulary, vocabulary_cross_entropy

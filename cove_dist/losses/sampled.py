@@ -1,4 +1,4 @@
-"""Softmax cross-entropy against a sample of the vocabulary, corrected for how often it draws each item.
+"""Softmax cross-entropy against a sample of the vocabulary, corrected for the sampling frequencies.
 
 Shapes: ``P`` positions, ``n`` sampled items, ``d`` embedding dimension.
 """
@@ -18,23 +18,23 @@ def sampled_cross_entropy(
     sampled: torch.Tensor,
     log_expected: torch.Tensor,
 ) -> torch.Tensor:
-    """``sum_p weights[p] · -log softmax([hidden · true row, hidden · sampled rows - log_expected])[true]``.
+    """Compute ``sum_p weights[p] · -log softmax([hidden · true row, hidden · sampled rows - log_expected])[true]``.
 
     The sum over the sample estimates that over the vocabulary without bias (importance sampling: Bengio and Senécal,
-    2008), so the loss tends to that of the full softmax as the sample grows. The true item is always there and needs no
-    correction; where the sample holds it too it is left out.
+    2008), so the loss tends to that of the full softmax as the sample grows. The true item is always
+    included and needs no correction; if the sample also contains it, it is excluded there.
 
     Args:
-        hidden: float ``[P, d]``.
-        true_rows: float ``[P, d]``, of the true items.
-        targets: int64 ``[P]``, the true items.
-        weights: float ``[P]``, without a gradient.
-        sampled_rows: float ``[n, d]``; the same items for all positions, drawn with replacement.
-        sampled: int64 ``[n]``, these items.
-        log_expected: float ``[n]``: of each the log of how often a sample holds it on average, ``n · probability``.
+        hidden: Hidden states, float ``[P, d]``.
+        true_rows: Rows of the true items, float ``[P, d]``.
+        targets: True items, int64 ``[P]``.
+        weights: Weights of the positions, float ``[P]``, without gradients.
+        sampled_rows: Rows of the sampled items, float ``[n, d]``; shared by all positions, drawn with replacement.
+        sampled: Sampled items, int64 ``[n]``.
+        log_expected: Log of the expected count of each in a sample, ``n · probability``, float ``[n]``.
 
     Returns:
-        Scalar float32.
+        The loss, a float32 scalar.
     """
     true = (hidden * true_rows).sum(dim=1, keepdim=True)
     scores = hidden @ sampled_rows.T - log_expected

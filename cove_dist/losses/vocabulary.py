@@ -1,8 +1,8 @@
-"""Softmax cross-entropy against a whole vocabulary, each rank with its own rows of it.
+"""Softmax cross-entropy against a vocabulary whose rows are distributed over ranks.
 
-As in Megatron-LM (Shoeybi et al., 2019, section 3): every rank scores all positions against its rows; what crosses the
-network is the hidden states and three numbers a position, never scores. Gradients are made together with the loss, so
-that scores are computed once and no more than a workspace of them exists.
+As in Megatron-LM (Shoeybi et al., 2019, section 3): every rank scores all positions against its rows; ranks exchange
+the hidden states and three numbers per position, never scores. Gradients are computed together with the loss, so
+scores are computed once, and at most a workspace of them is in memory.
 
 Shapes: ``P`` positions of this rank, ``Q`` of all ranks, ``n`` rows of this rank, ``d`` embedding dimension.
 """
@@ -15,18 +15,18 @@ import torch
 
 from cove_dist.distributed import Collectives
 
-WORKSPACE_CPU = 1 << 19  # scores in memory at a time; on CPU they should stay in the cache,
+WORKSPACE_CPU = 1 << 19  # maximum number of scores in memory; on CPU they should fit the cache
 WORKSPACE_ACCELERATOR = 1 << 26
-FEWEST = 32  # positions at a time, however large the vocabulary: fewer waste the matrix products
+FEWEST = 32  # minimum positions per chunk: fewer make matrix products inefficient
 
 
 class Vocabulary(NamedTuple):
     """This rank's rows of the vocabulary.
 
     Attributes:
-        rows: float ``[n, d]``; n may be 0.
-        first: the place of the first one in the whole vocabulary.
-        groups: int64 ``[n]``, of each row, where positions are scored against rows of one group alone; else None.
+        rows: Rows, float ``[n, d]``; n may be 0.
+        first: Index of the first row in the whole vocabulary.
+        groups: Group of each row, int64 ``[n]``, if positions are scored only against rows of one group; else None.
     """
 
     rows: torch.Tensor
@@ -44,24 +44,23 @@ def vocabulary_cross_entropy(
     groups: torch.Tensor | None = None,
     precision: torch.dtype = torch.float32,
 ) -> torch.Tensor:
-    """``sum_p weights[p] · -log softmax(hidden[p] · rows)[targets[p]]`` over this rank's positions. Collective.
+    """Compute ``sum_p weights[p] · -log softmax(hidden[p] · rows)[targets[p]]`` over this rank's positions. Collective.
 
     Every rank must differentiate its result, multiplied by the same number. ``rows`` then gets the gradient of the sum
     over all ranks' positions.
 
     Args:
-        hidden: float ``[P, d]``; P may differ among ranks, and be 0.
-        targets: int64 ``[P]``, places in the whole vocabulary.
-        weights: float ``[P]``, without a gradient.
-        vocabulary: this rank's part.
-        ranks: that have the other parts.
-        workspace: scores in memory at a time; None: what suits the device.
-        groups: int64 ``[P]``: the group of rows that a position is scored against, that of its target; all rows where
-            the vocabulary has no groups.
-        precision: of the factors of the matrix products. Exponentials and sums are float32.
+        hidden: Hidden states, float ``[P, d]``; P may differ between ranks, and be 0.
+        targets: Indices in the whole vocabulary, int64 ``[P]``.
+        weights: Weights of the positions, float ``[P]``, without gradients.
+        vocabulary: This rank's part of the vocabulary.
+        ranks: Ranks that hold the parts.
+        workspace: Maximum number of scores in memory; None: depends on the device.
+        groups: Group of rows that each position is scored against, that of its target, int64 ``[P]``; None: all rows.
+        precision: Type of the factors of matrix products. Exponentials and sums are float32.
 
     Returns:
-        Scalar float32.
+        The loss, a float32 scalar.
     """
     groups = torch.zeros_like(targets) if groups is None else groups
     inputs = hidden, vocabulary.rows, targets, groups, weights
@@ -92,7 +91,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _positions_at_a_time(workspace: int | None, rows: int, device: torch.device) -> int:
-    """The same on all ranks, where the largest number of rows is given."""
+    """Return the number of positions per chunk; the same on all ranks if ``rows`` is their maximum."""
     if workspace is not None:
         return max(1, workspace // max(rows, 1))
     return max(FEWEST, (WORKSPACE_CPU if device.type == "cpu" else WORKSPACE_ACCELERATOR) // max(rows, 1))
@@ -109,7 +108,7 @@ def _all_positions(
     precision: torch.dtype,
     with_gradient: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Weighted losses ``[Q]``, this rank's share of the gradient of ``hidden [Q, d]``, and that of ``rows [n, d]``."""
+    """Return weighted losses ``[Q]``, this rank's part of the gradient of ``hidden [Q, d]``, and that of ``rows``."""
     hidden, rows = hidden.to(precision), vocabulary.rows.to(precision)
     hidden_grad, rows_grad = (torch.zeros_like(x, dtype=torch.float32) for x in (hidden, rows))
     losses = torch.empty_like(weights)

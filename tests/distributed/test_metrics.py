@@ -89,7 +89,7 @@ def groups_of_data(folder: Path) -> dict[str, tuple[list[int], list[dict[str, fl
     config, _ = load_run_config(small_run(folder))
     with process_group("cpu") as runtime:
         groups = frequency_groups(config, Schema.load(folder), runtime)
-        return {entity: (each.of_id.tolist(), list(each.figures)) for entity, each in groups.items()}
+        return {entity: (each.of_id.tolist(), list(each.statistics)) for entity, each in groups.items()}
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -106,7 +106,7 @@ def test_groups_are_those_of_the_training_rows(ranks: int, tmp_path: Path) -> No
                 torch.tensor([counts[i] for i in range(column.num_seen)]), column.num_ids
             )
             assert of_id == expected.of_id.tolist()
-            assert figures == [pytest.approx(each, nan_ok=True) for each in expected.figures]
+            assert figures == [pytest.approx(each, nan_ok=True) for each in expected.statistics]
             assert figures[-1]["ids"] == column.num_ids - len(counts)
             assert figures[0]["train_rows_min"] == min(counts.values())
     assert figures[-1]["ids"] > 0

@@ -105,11 +105,11 @@ class SampledRanking:
             self._finite.update(scores)
             self._add(scores, {"user": batch.users, "item": batch.items})
         self._finite.compute()
-        figures = self._metrics.compute()
+        values = self._metrics.compute()
         for (entity, group), metric in self._grouped.items():
-            of_ids = self._groups[entity].figures[GROUPS.index(group)]
-            figures |= {f"{name}/{entity}_{group}": value for name, value in (of_ids | metric.compute()).items()}
-        return figures
+            of_ids = self._groups[entity].statistics[GROUPS.index(group)]
+            values |= {f"{name}/{entity}_{group}": value for name, value in (of_ids | metric.compute()).items()}
+        return values
 
     def _add(self, scores: torch.Tensor, ids: dict[str, torch.Tensor]) -> None:
         """Add rows of scores ``[B, n]``, the positive's first."""

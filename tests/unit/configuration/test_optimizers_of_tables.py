@@ -75,7 +75,7 @@ def test_replicated_tables_of_a_sparse_optimizer_are_refused_on_cuda_where_nothi
 
 def test_an_optimizer_of_the_cpu_alone_is_refused_on_cuda() -> None:
     config, _ = load_run_config(["embeddings.optimizer.name=sparse_rmsprop"])
-    with pytest.raises(ConfigError, match=r"sparse_rmsprop: on cpu alone"):
+    with pytest.raises(ConfigError, match=r"sparse_rmsprop: on cpu only"):
         fuse_optimizer(build(config).tables, config.embeddings, "cuda")
 
 

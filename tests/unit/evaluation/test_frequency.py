@@ -34,13 +34,13 @@ def test_groups_equal_the_definition(counts: list[int], unseen: int) -> None:
     for place, name in enumerate(GROUPS):
         members = [count for count, group in zip([*counts, *[0] * unseen], expected, strict=True) if group == name]
         bounds = {"train_rows_min": min(members, default=math.nan), "train_rows_max": max(members, default=math.nan)}
-        assert groups.figures[place] == pytest.approx({"ids": len(members), **bounds}, nan_ok=True)
+        assert groups.statistics[place] == pytest.approx({"ids": len(members), **bounds}, nan_ok=True)
 
 
 def test_quartiles_of_distinct_counts_are_of_equal_size() -> None:
     groups = FrequencyGroups.from_counts(torch.tensor([70, 10, 40, 20, 80, 30, 60, 50]), 10)
     assert groups.of(torch.arange(10)).tolist() == [3, 0, 1, 0, 3, 1, 2, 2, 4, 4]
-    assert [tuple(figures.values()) for figures in groups.figures] == [
+    assert [tuple(figures.values()) for figures in groups.statistics] == [
         *((2, 10, 20), (2, 30, 40), (2, 50, 60), (2, 70, 80), (2, 0, 0))
     ]
 
@@ -48,7 +48,7 @@ def test_quartiles_of_distinct_counts_are_of_equal_size() -> None:
 def test_equal_counts_stay_together() -> None:
     groups = FrequencyGroups.from_counts(torch.tensor([1, 2, 1, 1, 2, 1, 1, 9]), 8)
     assert groups.of(torch.arange(8)).tolist() == [0, 2, 0, 0, 2, 0, 0, 3]  # the second quartile is 1 as well
-    assert [figures["ids"] for figures in groups.figures] == [5, 0, 2, 1, 0]
+    assert [figures["ids"] for figures in groups.statistics] == [5, 0, 2, 1, 0]
 
 
 @st.composite
