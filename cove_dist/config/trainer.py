@@ -25,6 +25,7 @@ MAY_CHANGE = (
     "trainer.checkpoint.*",
     "trainer.timeout_seconds",
     "trainer.on_disk_full",
+    "trainer.on_nan",
     "trainer.device",
     "trainer.workers",
     "trainer.evaluation_batch_size",
@@ -88,10 +89,13 @@ class TrainerConfig:
     debug: bool
     timeout_seconds: PositiveFloat = 600  # default for configs saved before this key existed
     on_disk_full: Literal["stop", "warn"] = "stop"  # likewise
+    on_nan: Literal["stop", "skip"] = "stop"  # likewise
 
     def __post_init__(self) -> None:
         if self.optimizer.name not in ("adam", "adagrad", "sgd"):
             raise ValueError(f"optimizer.name = {self.optimizer.name}: is for tables only; allowed: adam, adagrad, sgd")
+        if self.debug and self.on_nan == "skip":
+            raise ValueError("on_nan = skip: not with debug=true, which looks for the cause; allowed: stop")
         if self.debug and self.checkpoint.resume == "auto":
             raise ValueError("checkpoint.resume = auto: not with debug=true, which writes no checkpoints; allowed: no")
 

@@ -48,8 +48,17 @@ class IntervalMetrics:
         yield
         self._since += time.perf_counter() - start
 
-    def add(self, output: StepOutput, revived: Mapping[str, float]) -> None:
-        """Add a step and the codes revived after it (the same on all ranks), without waiting for the device."""
+    def add(self, output: StepOutput, revived: Mapping[str, float], *, skipped: bool = False) -> None:
+        """Add a step and the codes revived after it (the same on all ranks), without waiting for the device.
+
+        Args:
+            output: of the step.
+            revived: codes, by their column in the report.
+            skipped: whether the step was left out: then it only counts as such.
+        """
+        if skipped:
+            self._revived["skipped_steps"] = self._revived.get("skipped_steps", 0.0) + 1
+            return
         rows = output.rows
         self._rows += rows
         for name, loss in output.losses.items():
@@ -74,7 +83,8 @@ class IntervalMetrics:
         total = sum_over_ranks(torch.cat([local, self._usage.counts().to(device).double()]), device)
         seconds = time.perf_counter() - self._since
         rows, timed_rows = total[:2].tolist()
-        values = {name: value.item() / rows for name, value in zip(self._sums, total[2 : len(local)], strict=True)}
+        sums = zip(self._sums, total[2 : len(local)], strict=True)
+        values = {name: value.item() / max(rows, 1) for name, value in sums}
         values |= health(self._quantizers, self._usage, total[len(local) :]) | self._revived
         if timed_rows and (whole or not self._has_speed):
             values["samples_per_second"] = timed_rows / seconds

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from torch import nn
-from torchrec.distributed.train_pipeline import TrainPipelineBase, TrainPipelineSparseDist
+from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
 from cove_dist.config import RunConfig
 from cove_dist.console import console
@@ -29,6 +29,7 @@ from cove_dist.training.finite import LossCheck, check_state
 from cove_dist.training.full_disk import FullDiskPolicy
 from cove_dist.training.metrics import IntervalMetrics
 from cove_dist.training.optimization import gradient_norm, learning_rates, replicated_state
+from cove_dist.training.pipelines import build_pipeline, was_skipped
 from cove_dist.training.progress import Progress
 from cove_dist.training.replicas import check_replicas
 from cove_dist.training.reporting import Reporter
@@ -67,8 +68,7 @@ class Trainer:
         self.trainable.epoch_hook = task.build_epoch_hook(
             config, schema, runtime, self.trainable.model.module, self.train_loader
         )
-        pipeline = TrainPipelineBase if config.trainer.debug else TrainPipelineSparseDist
-        self.pipeline = pipeline(self.trainable.model, self.trainable.optimizer, runtime.device)
+        self.pipeline = build_pipeline(config, self.trainable, runtime.device)
         quantizers = dict(self.trainable.model.module.objective.quantizers.items())
         self.codebooks = Codebooks(quantizers, config.quantizer, config.seed, runtime, self.trainable.optimizer)
         self.window = IntervalMetrics(quantizers, runtime)
@@ -180,13 +180,15 @@ class Trainer:
             self.trainable.schedule.step()
             self.position.step += 1
             self.position.batches += 1
-            self.losses.note(self.position.step, output.losses)
+            self.skipped = was_skipped(self.pipeline, self.position.step)
+            if not self.skipped:
+                self.losses.note(self.position.step, output.losses)
             yield output
 
     def _after_step(self, output: StepOutput, batches: EpochIterator) -> None:
         """Maintain the codebooks, report, compare data-parallel parameters and save, each at its interval."""
         settings, step = self.config.trainer, self.position.step
-        self.window.add(output, self.codebooks.after_step(step))
+        self.window.add(output, self.codebooks.after_step(step), skipped=self.skipped)
         self.reporter.advance(step)
         if step == 1 or step % settings.log_every == 0:
             self._report()
@@ -210,8 +212,7 @@ class Trainer:
     def _report(self) -> None:
         """Report the steps since the last report: at step 1, every ``log_every`` steps, and at the last step."""
         self.losses.check()
-        step = self.position.step
-        whole = step % self.config.trainer.log_every == 0
+        whole = (step := self.position.step) % self.config.trainer.log_every == 0
         metrics = self.window.close(whole=whole)
         metrics |= learning_rates(self.trainable.optimizer)
         metrics["gradient_norm"] = gradient_norm(self.trainable.model).item()
@@ -278,8 +279,7 @@ class Trainer:
         loader = batches.state_after(self.position.batches) if self.position.batches else None
         state = {"codebooks": self.codebooks.state_dict(), "window": self.window.state_dict()}
         description = describe_model(self.config, self.schema)
-        progress = asdict(self.position)
-        world_size = self.runtime.world_size
+        progress, world_size = asdict(self.position), self.runtime.world_size
         meta = CheckpointMeta(self.position.step, world_size, description, metrics, progress, self.data, loader)
         self.writer.save(self.trainable, state, meta)
         self.agreement.note_saved(self.position.step)

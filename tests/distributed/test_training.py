@@ -226,3 +226,31 @@ def test_a_run_stopped_by_max_steps_goes_on_as_if_it_had_not_and_a_refusal_touch
     assert files_of(tmp_path / "parts") == before
     run_ranks(2, train, [*resume, "trainer.max_steps=null"])
     assert training_losses(tmp_path / "parts") == training_losses(tmp_path / "whole")
+
+
+def train_with_a_nan_loss(overrides: list[str], rank: int, number: int) -> None:
+    """Train; in one forward pass the loss of one rank is nan."""
+    build, passes = Trainer.__init__, 0
+
+    def fault(_: torch.nn.Module, __: object, result: tuple) -> tuple:
+        nonlocal passes
+        passes += 1
+        return (result[0] * math.nan if passes == number else result[0]), result[1]
+
+    def faulty(self: Trainer, *arguments: object) -> None:
+        build(self, *arguments)
+        if self.runtime.rank == rank:
+            self.trainable.model.register_forward_hook(fault)
+
+    Trainer.__init__ = faulty
+    train(overrides)
+
+
+def test_a_step_that_one_rank_cannot_take_is_skipped_by_all(prepared: Path, tmp_path: Path) -> None:
+    given = ("trainer.on_nan=skip", "trainer.max_steps=9", "trainer.check_replicas_every=1", *COVE, *ROW_WISE)
+    run_ranks(2, train_with_a_nan_loss, small_run(prepared, tmp_path / "run", *given), 1, 4)
+    records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    trained = {record["step"]: record for record in records if record["kind"] == "train"}
+    assert [step for step, record in trained.items() if record.get("skipped_steps")] == [4]
+    assert all(math.isfinite(record["loss"]) for step, record in trained.items() if step != 4)
+    assert len(trained) == 9

@@ -142,6 +142,7 @@ MODELS = {
 }  # fmt: skip
 ELSEWHERE = {
     "evaluation.rank_test": "acts where a run is evaluated: below",
+    "trainer.on_nan": "needs a loss that is not finite: tests/unit/training/test_skipped_steps.py",
     "trainer.on_disk_full": "needs a full disk: tests/unit/training/test_full_disk.py",
     "trainer.timeout_seconds": "needs several ranks: tests/distributed/test_liveness.py",
     "trainer.check_replicas_every": "needs several ranks: tests/distributed/test_training.py",

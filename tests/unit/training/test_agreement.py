@@ -6,13 +6,16 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cove_dist import cli
 from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import process_group
+from cove_dist.runs import LOG_FILE, read_records
 from cove_dist.training.agreement import Agreement, Decision
+from cove_dist.training.program import train
 from cove_dist.training.signals import Interrupted, StopRequest, deferred_signals, named_signals
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
@@ -73,3 +76,23 @@ def test_a_program_says_one_line_and_ends_with_the_code_of_the_signal(
     assert ended.value.code == code
     assert capsys.readouterr().err.splitlines() == [f"{signal.Signals(number).name}: nothing to save"]
     assert issubclass(Interrupted, KeyboardInterrupt), "no `except Exception` swallows it"
+
+
+def test_one_process_saves_on_sigterm_and_goes_on_where_it_was(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after_step = Trainer._after_step
+
+    def signalled(self: Trainer, *arguments: Any) -> None:
+        if self.position.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        after_step(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_after_step", signalled)
+    overrides = small_run(prepared, tmp_path / "run", "trainer.epochs=1")
+    with pytest.raises(Interrupted, match=r"SIGTERM: stopped at step 4; saved .*step_00000004\. Go on with ") as stop:
+        train(overrides)
+    assert stop.value.exit_code == 0
+    train([*overrides, "trainer.checkpoint.resume=auto"])
+    steps = [record["step"] for record in read_records(tmp_path / "run" / LOG_FILE) if record["kind"] == "train"]
+    assert steps == list(range(1, 11))

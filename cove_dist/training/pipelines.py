@@ -1,0 +1,90 @@
+"""Train pipelines; one of them leaves out the update of a step whose loss is not finite on some rank."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torchrec.distributed.train_pipeline import TrainPipelineBase, TrainPipelineSparseDist
+
+from cove_dist.config import RunConfig
+from cove_dist.distributed import world
+from cove_dist.errors import ConfigError, TrainingError
+from cove_dist.training.build import TrainState
+from cove_dist.training.optimization import gradient_norm
+
+logger = logging.getLogger(__name__)
+
+_MOST_IN_A_ROW = 10
+
+
+class SkippingPipeline(TrainPipelineSparseDist):
+    """Looks at the loss of all ranks before the backward pass, and at the gradients after it.
+
+    Without a backward pass no table is updated, sharded ones included. Gradients of sharded tables are applied inside
+    it, so one that is not finite although the losses are ends training there; elsewhere the update is left out as well.
+    Both looks wait for the device.
+
+    Args:
+        trainable: the model and its optimizer.
+        device: of this rank.
+
+    Attributes:
+        skipped: whether the last step was left out, on all ranks alike.
+    """
+
+    def __init__(self, trainable: TrainState, device: torch.device) -> None:
+        super().__init__(trainable.model, trainable.optimizer, device)
+        self._sharded = bool(trainable.model.fused_optimizer.params)
+        self._in_a_row = 0
+        self.skipped = False
+
+    def _backward(self, losses: torch.Tensor) -> None:
+        self.skipped = not bool(world().min(losses.detach().isfinite().all().int()))
+        if not self.skipped:
+            super()._backward(losses)
+
+    def _optimizer_step(self) -> None:
+        if (
+            not self.skipped and not gradient_norm(self._model).isfinite()
+        ):  # of replicated parameters: equal on all ranks
+            if self._sharded:
+                raise TrainingError(
+                    "gradients are not finite although the loss is. Sharded tables are updated in the backward pass,"
+                    " which trainer.on_nan=skip cannot undo. Set embeddings.sharding.default=data_parallel, or lower"
+                    " the learning rates"
+                )
+            self.skipped = True
+        if not self.skipped:
+            self._in_a_row = 0
+            return super()._optimizer_step()
+        self._in_a_row += 1
+        if self._in_a_row > _MOST_IN_A_ROW:
+            raise TrainingError(f"{self._in_a_row} steps in a row are not finite: training diverged")
+        return None
+
+
+def build_pipeline(config: RunConfig, trainable: TrainState, device: torch.device) -> TrainPipelineBase:
+    """Build the pipeline of a run.
+
+    Raises:
+        ConfigError: steps are to be skipped, and moving averages would keep them.
+    """
+    if config.trainer.debug:
+        return TrainPipelineBase(trainable.model, trainable.optimizer, device)
+    if config.trainer.on_nan == "stop":
+        return TrainPipelineSparseDist(trainable.model, trainable.optimizer, device)
+    if config.quantizer.levels() and config.quantizer.learning == "ema":
+        raise ConfigError(
+            "trainer.on_nan = skip: codebooks that are moving averages change in the forward pass, which cannot be"
+            " undone; allowed: stop, or quantizer.learning=gradient"
+        )
+    return SkippingPipeline(trainable, device)
+
+
+def was_skipped(pipeline: TrainPipelineBase, step: int) -> bool:
+    """Return whether the last step of a pipeline was left out, and say so."""
+    skipped = isinstance(pipeline, SkippingPipeline) and pipeline.skipped
+    if skipped:
+        logger.warning("Step %d is not finite: its update is left out on all ranks (trainer.on_nan=skip)", step)
+    return skipped

@@ -1,0 +1,83 @@
+"""trainer.on_nan=skip: a step that is not finite leaves no trace in the state."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.errors import ConfigError, TrainingError
+from cove_dist.runs import LOG_FILE, read_records
+from cove_dist.training.checkpoint import trainable_state
+from cove_dist.training.trainer import Trainer
+from tests.configurations import COVE, ROW_WISE
+from tests.unit.training.test_finite import tensors_of
+from tests.unit.training.test_trainer import trainer
+
+
+@pytest.fixture
+def runtime() -> Iterator[DistributedContext]:
+    with process_group("cpu") as runtime:
+        yield runtime
+
+
+def break_losses(broken: Trainer, first: int, last: int) -> None:
+    """Make the loss of these forward passes nan, with its gradient, as a division by zero would."""
+    passes = 0
+
+    def fault(_: Any, __: Any, result: tuple[torch.Tensor, Any]) -> tuple[torch.Tensor, Any]:
+        nonlocal passes
+        passes += 1
+        return (result[0] * math.nan if first <= passes <= last else result[0]), result[1]
+
+    broken.trainable.model.register_forward_hook(fault)
+
+
+@pytest.mark.parametrize("tables", [(), ROW_WISE], ids=["replicated", "row-wise"])
+def test_a_skipped_step_changes_nothing_and_is_counted(
+    prepared: Path,
+    runtime: DistributedContext,
+    tmp_path: Path,
+    tables: tuple[str, ...],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = trainer(
+        prepared, runtime, "trainer.on_nan=skip", "trainer.max_steps=6", "trainer.log_every=3", *tables, *COVE
+    )
+    break_losses(run, 4, 4)
+    states: list[list[torch.Tensor]] = []
+    after_step = run._after_step
+
+    def watching(*arguments: Any) -> None:
+        states.append([value.clone() for _, value in tensors_of(trainable_state(run.trainable))])
+        after_step(*arguments)
+
+    run._after_step = watching  # type: ignore[method-assign]
+    with caplog.at_level(logging.WARNING):
+        run.train(tmp_path)
+    changed = [any(not torch.equal(a, b) for a, b in zip(*pair, strict=True)) for pair in pairwise(states)]
+    assert changed == [True, True, False, True, True]
+    assert "Step 4 is not finite: its update is left out" in caplog.text
+    last = read_records(tmp_path / LOG_FILE)[-2]
+    assert (last["step"], last["skipped_steps"]) == (6, 1)
+    assert math.isfinite(last["loss"])
+
+
+def test_steps_that_are_never_finite_end_training(prepared: Path, runtime: DistributedContext) -> None:
+    run = trainer(prepared, runtime, "trainer.on_nan=skip")
+    break_losses(run, 3, 99)
+    with pytest.raises(TrainingError, match="11 steps in a row are not finite"):
+        run.train(None)
+    assert run.position.step == 12
+
+
+def test_moving_averages_cannot_skip(prepared: Path, runtime: DistributedContext) -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.on_nan = skip: .*quantizer\.learning=gradient"):
+        trainer(prepared, runtime, "trainer.on_nan=skip", *COVE, "quantizer.learning=ema")
