@@ -134,20 +134,8 @@ def stop_rank(training: Training, draw: random.Random) -> None:
     os.kill(rank, signal.SIGCONT)
 
 
-def kill_torchrun(training: Training, draw: random.Random) -> None:
-    training.torchrun.kill()
-
-
-def terminate_torchrun(training: Training, draw: random.Random) -> None:
-    training.torchrun.terminate()
-
-
 def terminate_rank(training: Training, draw: random.Random) -> None:
     os.kill(draw.choice(training.ranks()), signal.SIGTERM)
-
-
-def interrupt_torchrun(training: Training, draw: random.Random) -> None:
-    training.torchrun.send_signal(signal.SIGINT)
 
 
 def power_cut(training: Training, draw: random.Random) -> None:
@@ -184,13 +172,13 @@ def tear_log(training: Training, draw: random.Random) -> None:
 
 Fault = Callable[[Training, random.Random], None]
 GOES_ON: dict[str, Fault] = {"kill_rank": kill_rank, "stop_rank": stop_rank}
+_ENDING = (terminate_rank, power_cut, flip_byte, cut_file, delete_file, tear_log)
 FAULTS: dict[str, Fault] = GOES_ON | {
-    each.__name__: each
-    for each in (
-        kill_torchrun, terminate_torchrun, terminate_rank, interrupt_torchrun, power_cut, flip_byte, cut_file,
-        delete_file, tear_log,
-    )
-}  # fmt: skip
+    "kill_torchrun": lambda training, draw: training.torchrun.kill(),
+    "terminate_torchrun": lambda training, draw: training.torchrun.terminate(),
+    "interrupt_torchrun": lambda training, draw: training.torchrun.send_signal(signal.SIGINT),
+    **{each.__name__: each for each in _ENDING},
+}
 
 
 @dataclass(frozen=True)

@@ -86,10 +86,14 @@ def _described(folder: Path, names: Iterable[str]) -> Files:
 
 
 class _Reader(dcp.FileSystemReader):
-    """Reads ``.metadata`` with an allow-list of classes, and shards that the manifest lists."""
+    """Reads shards by metadata that were read by `read_metadata`: the stock reader would unpickle them."""
+
+    def __init__(self, folder: Path, metadata: Metadata) -> None:
+        super().__init__(folder)
+        self._metadata = metadata
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        return read_metadata(Path(self.path))
+        return self._metadata
 
 
 class _Planner(dcp.DefaultLoadPlanner):
@@ -105,8 +109,9 @@ def load_state(folder: Path, state: dict[str, Any]) -> None:
     Raises:
         CheckpointError: The checkpoint does not hold this state, or holds objects that are not allowed.
     """
+    reader = _Reader(folder, read_metadata(folder))
     try:
-        dcp.load(state, storage_reader=_Reader(folder), planner=_Planner())
+        dcp.load(state, storage_reader=reader, planner=_Planner())
     except dcp.CheckpointException as error:
         reason = next(iter(error.failures.values()))[0]
         if isinstance(reason, CheckpointError):

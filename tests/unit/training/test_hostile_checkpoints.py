@@ -152,6 +152,15 @@ def test_a_pickle_in_a_shard_is_not_loaded(run: Path, checkpoint: Path, kind: st
     assert not pwned.exists()
 
 
+def test_an_evaluation_says_in_one_line_what_the_metadata_refer_to(run: Path, checkpoint: Path) -> None:
+    (checkpoint / ".metadata").write_bytes(PAYLOADS["eval"])
+    sign(checkpoint)
+    with pytest.raises(
+        CheckpointError, match=r"^[^\n]*\.metadata: not [^;]*refers to builtins\.eval, which is not allowed\.[^;]*$"
+    ):
+        evaluate_run([f"run={run}", "checkpoint=newest", "device=cpu"])
+
+
 def test_the_state_of_a_rank_is_read_as_it_was_written(tmp_path: Path) -> None:
     table = torch.arange(6.0).reshape(2, 3)
     state = {"a": {"view": table[:, 1], "same": table, "none": None, 3: [1.5, "x", True]}, "empty": {}, "tensor": "0"}
