@@ -18,6 +18,7 @@ from typing import NamedTuple, NoReturn
 from cove_dist import __version__, targets
 from cove_dist.config_files import add_own_folder, check_own_folders
 from cove_dist.console import quiet_libraries
+from cove_dist.doctor import remedy
 from cove_dist.errors import ConfigError
 from data_pipeline.errors import UserError
 
@@ -80,6 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(f"{error.filename}: {error.strerror}")
     except (UserError, FloatingPointError) as error:
         _fail(str(error))
+    except ModuleNotFoundError as error:
+        if (hint := remedy(str(error.name).partition(".")[0])) is None:
+            raise
+        _fail(f"{error.name}: not installed. Run {hint}; cove doctor names all that is missing")
     except RuntimeError as error:
         if "RANK" not in os.environ or not LOST_PEER.search(str(error)):
             raise

@@ -33,10 +33,11 @@ TESTED = (  # the newest first; `make setup` and --install take it
 )
 FBGEMM_BUILDS = {"cpu": "fbgemm-gpu-cpu", "cuda": "fbgemm-gpu"}
 TORCHREC_NEEDS = ("pyre-extensions==0.0.32", "tensordict==0.15.3", "torchmetrics==1.0.3", "tqdm")  # beside fbgemm
-REQUIRED = ("annotated-types", "duckdb", "hydra-core", "numpy", "pyarrow", "pydantic", "rich", "safetensors", "scipy",
+REQUIRED = ("annotated-types", "hydra-core", "numpy", "pyarrow", "pydantic", "rich", "safetensors", "scipy",
             "tensorboard", "tensordict", "torchmetrics")  # fmt: skip
 EXTRAS = {  # of the package: what they bring, and which subcommands need it
-    "report": (("jinja2", "matplotlib", "scikit-learn"), "cove report, pictures of cove experiment"),
+    "prepare": (("duckdb",), "cove prepare"),
+    "report": (("jinja2", "matplotlib", "scikit-learn"), "cove report, experiment and cluster_items"),
     "tune": (("optuna",), "cove tune"),
     "faiss": (("faiss-cpu",), "FAISS indices"),
 }
@@ -51,6 +52,16 @@ class Diagnosis:
     backend: str = "none"
     problems: list[str] = field(default_factory=list)
     optional: list[str] = field(default_factory=list)
+
+
+def remedy(module: str) -> str | None:
+    """Return what installs a module that cannot be imported; None for one that is not ours to bring."""
+    names = {"sklearn": "scikit-learn", "faiss": "faiss-cpu"}
+    for extra, (distributions, _) in EXTRAS.items():
+        if names.get(module, module) in distributions:
+            return f"pip install 'cove-dist[{extra}]'"
+    ours = ("torch", "torchrec", "fbgemm_gpu", "torchmetrics", "tensordict", "pyre_extensions", "tqdm")
+    return INSTALL if module in ours else None
 
 
 def find_version(*names: str) -> str | None:

@@ -50,7 +50,16 @@ def test_all_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -
     problems = doctor.examine().problems
     assert problems[0] == "torch, fbgemm, torchrec: not installed. Run cove doctor --install cpu (or cuda)."
     assert all(name in problems[1] for name in doctor.REQUIRED)
-    assert "cove-dist[tune]" in doctor.examine().optional[1]
+    assert [line.rpartition(" ")[2] for line in doctor.examine().optional] == [
+        f"'cove-dist[{extra}]'" for extra in ("prepare", "report", "tune", "faiss")
+    ]
+
+
+def test_a_module_that_is_missing_has_its_remedy() -> None:
+    assert doctor.remedy("duckdb") == "pip install 'cove-dist[prepare]'"
+    assert doctor.remedy("sklearn") == "pip install 'cove-dist[report]'"
+    assert doctor.remedy("torchrec") == doctor.INSTALL
+    assert doctor.remedy("mine") is None
 
 
 def test_two_builds_of_fbgemm_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
