@@ -41,7 +41,7 @@ COMMANDS = {
     "evaluate": Command("metrics of a run on a split", "evaluate"),
     "predict": Command("scores of new rows", "predict"),
     "recommend": Command("the best items of a run for users, as Parquet", "recommend"),
-    "export": Command("codes and codebooks of a run, as files for other tools", "export"),
+    "export": Command("codes, embeddings, an index or the model, as files for other programs", "export"),
     "semantic_ids": Command("a tuple of tokens for every id, from exported codes", "semantic_ids"),
     "report": Command("pictures of a run, and one HTML page", "report"),
     "compare": Command("one table of several evaluated runs", "compare"),

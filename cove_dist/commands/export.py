@@ -1,7 +1,10 @@
-"""Write the codes of all users and items of a run, and its codebooks, on one device or, under torchrun, on many.
+"""Write codes, embeddings, an index of items or the model itself, as files for other programs, with original ids.
+
+Codes are written on one device or, under torchrun, on many.
 
 cove export run=runs/movielens_cove_deepfm
-torchrun --nproc_per_node=2 -m cove_dist export run=runs/movielens_cove_deepfm checkpoint=newest output=codes
+cove export run=runs/movielens_cove_deepfm what=[embeddings,codes,model] output=exported
+torchrun --nproc_per_node=2 -m cove_dist export run=runs/movielens_cove_deepfm checkpoint=newest
 """
 
 from __future__ import annotations
@@ -13,19 +16,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cove_dist.inference.export import CODES_FILE, export_codes
+from cove_dist.inference.artifacts import export_run
+from cove_dist.inference.export import CODES_FILE
 
 
 def run(arguments: Sequence[str]) -> None:
-    folder = export_codes(arguments)
-    if folder is not None:
-        console = Console()
-        console.print(codes_table(folder))
-        console.print(f"codes: {folder}", soft_wrap=True, markup=False, highlight=False)
+    console = Console()
+    for folder in export_run(arguments):
+        if (folder / CODES_FILE).is_file():
+            console.print(codes_table(folder))
+        console.print(f"exported: {folder}", soft_wrap=True, markup=False, highlight=False)
 
 
 def codes_table(folder: Path) -> Table:
-    """The figures of an export's ``codes.json``."""
+    """Return the figures of an export's ``codes.json``."""
     table = Table("entity", "ids", "unseen", "levels", "codes used")
     for entity, figures in json.loads((folder / CODES_FILE).read_text())["entities"].items():
         counts = (", ".join(f"{n:,}" for n in figures[key]) for key in ("levels", "used"))

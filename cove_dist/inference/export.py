@@ -56,6 +56,7 @@ Chunk = tuple[pa.Table, int]
 @settings
 class ExportConfig:
     run: Text
+    what: tuple[Literal["codes", "embeddings", "index", "model"], ...]
     checkpoint: Literal["best", "newest"]
     device: Literal["auto", "cpu", "cuda"]
     batch_size: PositiveInt

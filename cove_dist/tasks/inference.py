@@ -12,13 +12,14 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from cove_dist.config import RunConfig
 from cove_dist.embeddings.lookup import single_ids
 from cove_dist.errors import ConfigError
 from cove_dist.quantization.quantizer import QuantizerOutput
 from cove_dist.tasks.base import TaskModel
-from data_pipeline.schema import Entity, Schema
+from data_pipeline.schema import Categorical, Entity, Schema
 
 M = TypeVar("M", bound=TaskModel)
 
@@ -35,6 +36,22 @@ class Lists(NamedTuple):
 
     scores: np.ndarray
     items: np.ndarray
+
+
+class Program(NamedTuple):
+    """Scores as one module, for export.
+
+    Attributes:
+        module: Maps the inputs to scores.
+        inputs: Examples by name, two rows each.
+        columns: The id columns of the input ``ids``, in order.
+        output: What a score is.
+    """
+
+    module: nn.Module
+    inputs: dict[str, torch.Tensor]
+    columns: list[Categorical]
+    output: str
 
 
 @dataclass(frozen=True)
@@ -99,6 +116,26 @@ class Inference(ABC, Generic[M]):
     def required_context(self) -> list[str]:
         """Return the columns that `score` needs in its context."""
         return []
+
+    def entities(self) -> tuple[Entity, ...]:
+        """Return the entities that have vectors."""
+        return ("user", "item")
+
+    def item_keys(self) -> np.ndarray:
+        """Return vectors ``[num_seen, e]`` of items whose inner products with a query are the scores.
+
+        Raises:
+            ConfigError: The score of the model is no inner product.
+        """
+        raise ConfigError(f"index: the score of {self.config.model.name} is no inner product; no index serves it")
+
+    def program(self) -> Program:
+        """Return the model's scores as a module of torch alone, with its tables.
+
+        Raises:
+            ConfigError: It cannot be written as one.
+        """
+        raise ConfigError(f"model: {self.config.model.name} cannot be exported as one program; export embeddings")
 
     @torch.no_grad()
     def vectors(self, entity: Entity) -> np.ndarray:

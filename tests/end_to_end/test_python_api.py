@@ -6,15 +6,19 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.numpy import load_file
 from sklearn.metrics import log_loss, roc_auc_score
 
 import cove_dist as cove
 from cove_dist import cli
 from cove_dist.errors import ConfigError
+from cove_dist.inference.artifacts import export_run
 
 SMALL = {"embeddings.dim": 8, "trainer.batch_size": 512, "trainer.epochs": 2, "trainer.device": "cpu"}
 CODES = {"quantizer.item_levels": [12, 4]}
@@ -239,3 +243,37 @@ def test_what_cannot_be_asked_is_refused(ctr: cove.Run, sequential: cove.Run, tm
         cove.load(tmp_path)
     with pytest.raises(ConfigError, match="neither a prepared folder nor one of"):
         cove.train(tmp_path)
+
+
+def test_exports_hold_what_the_run_answers(
+    cf: cove.Run, sequential: cove.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(
+        [
+            "export",
+            f"run={cf.folder}",
+            "what=[embeddings,codes,index,model]",
+            "device=cpu",
+            f"output={tmp_path / 'out'}",
+        ]
+    )
+    out = tmp_path / "out"
+    assert sorted(path.name for path in out.iterdir()) == ["codes", "embeddings", "index", "model"]
+    assert pq.read_table(out / "embeddings" / "item.parquet").to_pylist() == cf.embeddings("item").to_pylist()
+    vectors = load_file(out / "embeddings" / "embeddings.safetensors")
+    users, items = (cf.embeddings(entity) for entity in ("user", "item"))
+    assert vectors["user"].tolist() == users["embedding"].to_pylist()
+    index = faiss.read_index(str(out / "index" / "item.faiss"))
+    row = users["original_id"].to_pylist().index("u7")
+    _, found = index.search(vectors["user"][row : row + 1], 5)
+    positions = pq.read_table(out / "index" / "item.parquet")["original_id"].to_pylist()
+    listed = cf.recommend(["u7"], k=5, history="keep")["item"].to_pylist()
+    assert [positions[place] for place in found[0]] == listed
+    program = torch.export.load(out / "model" / "model.pt2").module()
+    codes = [items["original_id"].to_pylist().index(item) for item in listed]
+    scores = program(torch.tensor([[row, code] for code in codes]))
+    assert scores.tolist() == pytest.approx(cf.score(["u7"] * 5, listed).tolist(), abs=1e-7)
+    cli.main(["export", f"run={sequential.folder}", "what=[index]", "device=cpu"])
+    assert faiss.read_index(str(sequential.folder / "index" / "item.faiss")).ntotal == ITEMS
+    with pytest.raises(ConfigError, match="SASRec cannot be exported as one program; export embeddings"):
+        export_run([f"run={sequential.folder}", "what=[model]", "device=cpu"])

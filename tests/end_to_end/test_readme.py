@@ -1,4 +1,4 @@
-"""Every command of the README, and every step of ``make quickstart``, on small data."""
+"""Every command of the README and of ``docs/``, and every step of ``make quickstart``, on small data."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import cove_dist
 from tests.end_to_end.programs import ROOT
 from tests.interactions import CANDIDATES
 from tests.interactions import write_raw as write_interactions
 from tests.unit.data.playlist_files import raw_playlists, write_release
 from tests.warm import executable
 
-README = (ROOT / "README.md").read_text()
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 SMALL_TRAINING = ("embeddings.dim=8", "trainer.batch_size=240", "trainer.max_steps=2", "trainer.device=cpu")
 GRID_COMMON = ("data=movielens_100k", "model.hidden_units=[16]", *SMALL_TRAINING)
 OTHER_MODELS = ("~models.dcn", "~models.fibinet", "~models.finalmlp")
@@ -30,7 +32,8 @@ FEWER = {
     "train": SMALL_TRAINING,
     "evaluate": ("device=cpu",),
     "compare": (),
-    "export_codes": ("device=cpu",),
+    "export": ("device=cpu",),
+    "predict": ("device=cpu",),
     "report": (),
     "recommend": ("device=cpu",),
     "popularity": (),
@@ -40,13 +43,16 @@ FEWER = {
 PREPARED_SMALL = {"toys": (f"candidates={CANDIDATES}", "core=2"), "aotm": ("min_length=5", "max_length=24")}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, document: Path) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", document.read_text(), flags=re.DOTALL)
 
 
 def commands() -> list[list[str]]:
-    text = "\n".join(blocks("bash")).replace("\\\n", " ")
-    return [shlex.split(line) for line in text.splitlines() if line.strip()]
+    """The commands of all documents but those that run tests; those of training before those that need its run."""
+    text = "\n".join(block for document in DOCUMENTS for block in blocks("bash", document)).replace("\\\n", " ")
+    listed = [shlex.split(line) for line in text.splitlines() if line.strip() and " pytest " not in line]
+    order = ("make", "prepare", "train")
+    return sorted(listed, key=lambda c: next((i for i, name in enumerate(order) if name in c), len(order)))
 
 
 def quickstart() -> list[list[str]]:
@@ -86,13 +92,15 @@ def workplace(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def started(command: list[str]) -> tuple[str, str]:
     """The runner and the program of a command."""
-    return Path(command[0]).name, next(Path(word).stem for word in command if word.startswith("launch/"))
+    scripts = [Path(word).stem for word in command if word.startswith("launch/")]
+    return Path(command[0]).name, scripts[0] if scripts else next(word for word in command if word in FEWER)
 
 
 def reduced(command: list[str], workplace: Path, python: str) -> list[str]:
     """The same command by this Python, with fewer rows and steps."""
     rest, (runner, program) = command[1:], started(command)
     rest = [str(ROOT / word) if word.startswith("launch/") else word for word in rest]
+    rest = ["-m", "cove_dist", *rest] if runner == "cove" else rest
     if program == "prepare" and "data=movielens_100k" in rest:
         rest += [f"source={workplace}/u.data", "output=data/from_u_data", "overwrite=true"]
     rest += next(
@@ -148,9 +156,21 @@ def test_commands_of_the_quickstart_and_the_readme(workplace: Path) -> None:
     assert list((workplace / "runs" / "toys_cove_bprmf" / "recommendations").glob("*.parquet"))
 
 
+def test_the_examples_of_python(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, in order: those of the documents on Python load the run of the README's."""
+    monkeypatch.chdir(workplace)
+    small = {"embeddings.dim": 8, "trainer.max_steps": 2, "trainer.device": "cpu", "model.hidden_units": [16]}
+    train = partial(cove_dist.train, settings=small)
+    monkeypatch.setattr(cove_dist, "train", train, raising=False)
+    for document in (ROOT / "README.md", ROOT / "docs" / "python.md"):
+        [block] = blocks("python", document)
+        exec(block.replace("data/mine", "data/newcomer").replace("runs/mine", "runs/newcomer"), {})
+    assert (workplace / "runs" / "newcomer" / "metrics_test_best.json").is_file()
+
+
 def test_the_example_of_the_quantizer_alone() -> None:
     """In a process of its own, in which nothing imports TorchRec."""
-    alone, upkeep = blocks("python")
+    alone, upkeep = blocks("python", ROOT / "docs" / "codebooks.md")
     script = f"""
 import sys, torch
 embeddings = torch.randn(7, 64, requires_grad=True)
@@ -166,8 +186,11 @@ assert "torchrec" not in sys.modules and "fbgemm_gpu" not in sys.modules
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("document", ["README.md", "results/README.md"])
-def test_files_that_are_linked_to_exist(document: str) -> None:
-    path = ROOT / document
-    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
-        assert (path.parent / target).exists(), target
+@pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "results" / "README.md", ROOT / "CONTRIBUTING.md"], ids=str)
+def test_files_and_headings_that_are_linked_to_exist(document: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", document.read_text()):
+        path = document.parent / target if target else document
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", path.read_text(), flags=re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings], anchor

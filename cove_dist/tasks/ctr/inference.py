@@ -5,19 +5,22 @@ Shapes: ``n`` rows, ``B`` users, ``F`` id fields, ``D`` dense columns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import torch
+from torch import nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from cove_dist.embeddings.tables import bag_columns
+from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX, bag_columns
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.search import top_scores
-from cove_dist.tasks.ctr.model import CTRModel, Predictions
-from cove_dist.tasks.inference import NO_CONTEXT, Context, Inference, Lists
+from cove_dist.models.ctr.base import CTRHead
+from cove_dist.tasks.ctr.model import CTRModel, Predictions, entity_positions
+from cove_dist.tasks.inference import AT_ONCE, NO_CONTEXT, Context, Inference, Lists, Program
 from data_pipeline.batch import Batch
 
 
@@ -51,6 +54,25 @@ class CTRInference(Inference[CTRModel]):
             scores[self._pairs(users)] = -np.inf
         top, at = top_scores(torch.from_numpy(scores), min(k, count))
         return Lists(top.numpy(), at.where(top > -torch.inf, -1).numpy())
+
+    @torch.no_grad()
+    def program(self) -> Program:
+        columns, objective = bag_columns(self.schema), self.model.objective
+        bags = self.model.tables.embedding_bags
+        tables = [bags[column.table_name].weight.detach().clone().cpu() for column in columns]
+        for entity, position in entity_positions(self.schema).items():
+            if entity in objective.quantizers:  # the fused vector of an id does not change after training
+                quantizer = objective.quantizers[entity]
+                parts = tables[position].to(self.device).split(AT_ONCE)
+                tables[position] = torch.cat([quantizer(part).fused.cpu() for part in parts])
+        first = []
+        if objective.reader.first_order_keys:
+            weights = (bags[column.table_name + FIRST_ORDER_SUFFIX].weight for column in columns)
+            first = [weight.detach().mean(dim=1, keepdim=True).cpu() for weight in weights]
+        dense = [(column.mean, column.std) for column in self.schema.dense]
+        module = ClickProbabilities(objective.head.cpu(), tables, first, dense)
+        inputs = {"ids": torch.zeros(2, len(columns), dtype=torch.int64), "dense": torch.zeros(2, len(dense))}
+        return Program(module, inputs, columns, "the probability of a click")
 
     def _require(self, context: Context) -> None:
         missing = [name for name in self.required_context() if name not in {*context.ids, *context.dense}]
@@ -91,3 +113,39 @@ class CTRInference(Inference[CTRModel]):
         items = rows[item.name].to_numpy()
         seen = items < item.num_seen
         return indices[seen], items[seen]
+
+
+class ClickProbabilities(nn.Module):
+    """Probabilities of clicks from whole tables of final vectors.
+
+    Args:
+        head: The model.
+        tables: ``[num_rows, d]`` by column, fused where the column is quantized.
+        first_order: ``[num_rows, 1]`` by column; none where the head does not use them.
+        dense: Mean and standard deviation by dense column.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self,
+        head: CTRHead,
+        tables: Sequence[torch.Tensor],
+        first_order: Sequence[torch.Tensor],
+        dense: Sequence[tuple[float, float]],
+    ) -> None:
+        super().__init__()
+        self.head = head
+        self.tables = nn.ModuleList(nn.Embedding.from_pretrained(table) for table in tables)
+        self.first_order = nn.ModuleList(nn.Embedding.from_pretrained(table) for table in first_order)
+        self.register_buffer("mean", torch.tensor([mean for mean, _ in dense]))
+        self.register_buffer("std", torch.tensor([std for _, std in dense]))
+
+    def forward(self, ids: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
+        """Return probabilities ``[rows]`` of ``ids [rows, F]`` and raw ``dense [rows, D]``."""
+        fields = torch.stack([table(ids[:, i]) for i, table in enumerate(self.tables)], dim=1)
+        inputs = [fields, (dense - self.mean) / self.std]
+        if len(self.first_order):
+            inputs.append(torch.cat([table(ids[:, i]) for i, table in enumerate(self.first_order)], dim=1))
+        return torch.sigmoid(self.head(*inputs))

@@ -47,6 +47,16 @@ class SequentialInference(Inference[SequentialRecommender]):
     def score_after(self, sequences: Sequence[np.ndarray], items: np.ndarray) -> np.ndarray:
         return self._score(sequences, None, items)
 
+    def entities(self) -> tuple[Entity, ...]:
+        return ("item",)
+
+    def item_keys(self) -> np.ndarray:
+        """Return the vectors, with the bias of each item as a last column where there is one: a query has 1 there."""
+        if self._catalogue.two_stage is not None:
+            return super().item_keys()
+        scored, bias = self._catalogue.scored, self._catalogue.bias
+        return (scored if bias is None else torch.cat([scored, bias.unsqueeze(1)], dim=1)).detach().cpu().numpy()
+
     def vectors(self, entity: Entity) -> np.ndarray:
         """Return the item vectors that hidden states are scored against; users have none.
 

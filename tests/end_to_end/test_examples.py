@@ -1,0 +1,70 @@
+"""Every example, in this process."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pyarrow.csv as csv
+import pytest
+
+import cove_dist as cove
+from cove_dist import cli
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.fixture(autouse=True)
+def found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python finds the examples; the variables that one of them sets end with the test."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    for name in ("COVE_CONFIG_DIR", "COVE_ALLOW_TARGETS"):
+        monkeypatch.setenv(name, "")
+
+
+def example(name: str) -> ModuleType:
+    return importlib.import_module(name)
+
+
+@pytest.fixture(scope="module")
+def own_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the example of one's own data ran."""
+    folder = tmp_path_factory.mktemp("own_data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLES))
+        listed = example("own_data").main(folder)
+    assert listed["user"].to_pylist() == ["u1"] * 5 + ["u2"] * 5
+    return folder
+
+
+def test_the_quantizer_alone_finds_clusters() -> None:
+    assert example("quantizer_alone").main() > 0.9
+
+
+def test_a_metric_of_ones_own_is_right(own_data: Path) -> None:
+    module = example("own_metric")
+    labels, scores = np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.25, 0.21, 0.9, 0.96])
+    assert module.calibration_error(labels, scores) == pytest.approx((0.54 + 0.14) / 4)
+    run = cove.load(own_data / "run", device="cpu")
+    assert 0 <= module.main(run, csv.read_csv(own_data / "ratings.csv"), "uid", "iid", "stars", 4) < 1
+
+
+def test_an_exported_model_is_served_with_the_scores_of_the_run(own_data: Path) -> None:
+    cli.main(["export", f"run={own_data / 'run'}", "what=[model]", "device=cpu"])
+    scores = example("serve_exported").main(own_data / "run" / "model", candidates=40, repeats=3)
+    run = cove.load(own_data / "run", device="cpu")
+    user, items = run.session.users.original[0].as_py(), run.session.items.original.to_pylist()
+    assert scores.numpy() == pytest.approx(run.score([user] * 40, items), abs=1e-6)
+
+
+def test_a_head_of_ones_own_is_trained_and_loaded_by_its_path(tmp_path: Path) -> None:
+    run = example("own_head").main(tmp_path)
+    assert type(run.session.inference.model.objective.head).__name__ == "Bilinear"
+
+
+def test_every_example_is_tested() -> None:
+    tested = Path(__file__).read_text()
+    for path in EXAMPLES.glob("*.py"):
+        assert f'"{path.stem}"' in tested, path
