@@ -106,7 +106,7 @@ def reduced(command: list[str], workplace: Path, python: str) -> list[str]:
     rest += next(
         (PREPARED_SMALL[name] for name in PREPARED_SMALL if f"data={name}" in rest and program == "prepare"), ()
     )
-    fewer = {"rows": "3000", "users": "60", "items": "80", "trials": "1"}
+    fewer = {"rows": "3000", "users": "60", "items": "80"} if program == "prepare" else {"trials": "1"}
     small = [f"{key}={fewer[key]}" if (key := word.split("=")[0]) in fewer else word for word in rest]
     head = [python, "-m", "torch.distributed.run", "--standalone"] if runner == "torchrun" else [python]
     ctr = not any(word.startswith(("experiment=toys", "experiment=aotm", "model=sasrec")) for word in rest)
