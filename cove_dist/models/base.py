@@ -10,11 +10,11 @@ from torch import nn
 class Model(nn.Module):
     """A single-device network on dense tensors, which a configuration names by ``model._target_``.
 
-    What a model can do is a class attribute, here and in the base class of each task's models.
+    Capabilities of a model are class attributes, here and in the base class of each task's models.
 
     Attributes:
-        task: The name of the task that trains the model, set by the base class of the task's models.
-        has_parameters: Whether the model has parameters besides its tables, which ``trainer.optimizer`` trains.
+        task: Name of the task that trains the model, set by the base class of the task's models.
+        has_parameters: Whether the model has parameters other than its tables, trained by ``trainer.optimizer``.
         uses_precision: Whether ``trainer.precision`` applies; otherwise the model computes in float32.
     """
 

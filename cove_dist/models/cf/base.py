@@ -1,7 +1,7 @@
-"""What every model of collaborative filtering offers to its task.
+"""Base classes of collaborative filtering models.
 
-Shapes: ``B`` users, ``n`` items for each, ``C`` items for all, ``U`` users and ``I`` items there are, ``d`` the width
-of a table's rows.
+Shapes: ``B`` users, ``n`` items per user, ``C`` items shared by all users, ``U`` users and ``I`` items in total, ``d``
+width of a table's rows.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Neighbors = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Recommender(Model, ABC):
-    """Scores of users and items. The task calls it on fused vectors (Eq. 4) where an entity has a quantizer.
+    """Scores items for users. The task calls it on fused vectors (Eq. 4) if an entity has a quantizer.
 
     Attributes:
-        rows_per_id: a table's rows are ``rows_per_id * embeddings.dim`` wide.
-        regularization: weight of half the squared norm of a row's looked-up embeddings, before any quantizer.
+        rows_per_id: Width of a table's rows in units of ``embeddings.dim``.
+        regularization: Weight of half the squared norm of looked-up embeddings, before quantization.
     """
 
     task = "cf"
@@ -33,31 +33,31 @@ class Recommender(Model, ABC):
 
     @abstractmethod
     def forward(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        """Scores ``[B, n]`` of ``users [B, d]`` for their ``items [B, n, d]``."""
+        """Return scores ``[B, n]`` of ``users [B, d]`` for their ``items [B, n, d]``."""
 
     @abstractmethod
     def score_all(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        """Scores ``[B, C]`` of ``users [B, d]`` for the same ``items [C, d]``; without a user's constant."""
+        """Return scores ``[B, C]`` of ``users [B, d]`` for shared ``items [C, d]``, up to a constant per user."""
 
     def loss(self, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-        """BPR (Rendle et al., UAI 2009, BPR-Opt): ``-ln sigmoid(positive - negative)``, mean over pairs.
+        """Compute BPR-Opt (Rendle et al., UAI 2009): ``-ln sigmoid(positive - negative)``, mean over pairs.
 
         Args:
-            positives: scores ``[B]``.
-            negatives: scores ``[B, n]``.
+            positives: Scores of positives ``[B]``.
+            negatives: Scores of negatives ``[B, n]``.
         """
         return F.softplus(negatives - positives.unsqueeze(1)).mean()
 
 
 class InnerProductRecommender(Recommender):
-    """One whose ranking is that of ``query(user) · key(item)``, so that an index of inner products serves it."""
+    """A model that ranks like ``query(user) · key(item)``, so that an inner-product index can retrieve its items."""
 
     def query(self, users: torch.Tensor) -> torch.Tensor:
-        """``[B, d] -> [B, e]``."""
+        """Map users ``[B, d]`` to queries ``[B, e]``."""
         return users
 
     def key(self, items: torch.Tensor) -> torch.Tensor:
-        """``[C, d] -> [C, e]``."""
+        """Map items ``[C, d]`` to keys ``[C, e]``."""
         return items
 
     def forward(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
@@ -68,7 +68,7 @@ class InnerProductRecommender(Recommender):
 
 
 class GraphRecommender(Recommender):
-    """One whose embeddings first travel over the graph of interactions."""
+    """A model that propagates embeddings over the interaction graph."""
 
     @abstractmethod
     def propagate(
@@ -77,26 +77,26 @@ class GraphRecommender(Recommender):
         """Return final embeddings ``[U, d]`` and ``[I, d]``.
 
         Args:
-            users, items: layer 0, ``[U, d]`` and ``[I, d]``; or the parts of them that a process holds.
-            to_users: ``[I, d] -> [U, d]``: the sum over neighbours, each by ``1 / sqrt(its degree * the user's)``, in
-                new memory. It has no gradient.
-            to_items: ``[U, d] -> [I, d]``: likewise, by the transpose.
+            users, items: Layer 0, ``[U, d]`` and ``[I, d]``; or the parts of them on this rank.
+            to_users: Function ``[I, d] -> [U, d]``: the sum over neighbours, weighted by ``1 / sqrt(item degree * user
+                degree)``, in new memory, without gradients.
+            to_items: Function ``[U, d] -> [I, d]``: the transpose of ``to_users``.
         """
 
 
 class AttributeRecommender(Recommender):
-    """One that also learns from edges between items and their attributes.
+    """A model that also learns from edges between items and their attributes.
 
-    It is built from ``embedding_dim`` and the number of kinds of attributes, then its keyword arguments.
+    Its constructor takes ``embedding_dim``, the number of kinds of attributes, and its keyword arguments.
     """
 
     @abstractmethod
     def edge_loss(
         self, items: torch.Tensor, attributes: torch.Tensor, others: torch.Tensor, kinds: torch.Tensor
     ) -> torch.Tensor:
-        """Return the loss of edges, weighted, a scalar.
+        """Return the weighted loss of edges, a scalar.
 
         Args:
-            items, attributes, others: ``[B, d]``: heads, true tails and false ones.
-            kinds: int64 ``[B]``: the kind of attribute.
+            items, attributes, others: Heads, true tails and negative tails, ``[B, d]``.
+            kinds: Kinds of attributes, int64 ``[B]``.
         """

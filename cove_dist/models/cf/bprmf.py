@@ -9,11 +9,11 @@ from cove_dist.types import NonNegativeFloat
 class BPRMF(InnerProductRecommender):
     """``score = user · item``.
 
-    The quantizers enter at the looked-up embeddings: user and item are fused vectors (Figure 2b).
+    The quantizers apply to the looked-up embeddings: user and item are fused vectors (Figure 2b).
 
     Args:
-        embedding_dim: ``d``.
-        regularization: the lambda of BPR-Opt.
+        embedding_dim: Embedding dimension ``d``.
+        regularization: L2 weight, the lambda of BPR-Opt.
     """
 
     has_parameters = False

@@ -1,7 +1,7 @@
-"""CFKG (Zhang et al., "Learning over Knowledge-Base Embeddings for Recommendation", 2018): translation in one graph.
+"""CFKG (Zhang et al., "Learning over Knowledge-Base Embeddings for Recommendation", 2018): translation in a graph.
 
-Users, items and attributes are its entities; ``buy`` and each kind of attribute its relations.
-Shapes: ``B`` users or edges, ``n`` items for each, ``C`` items for all, ``d`` embedding dimension.
+Users, items and attributes are the entities; ``buy`` and each kind of attribute are the relations.
+Shapes: ``B`` users or edges, ``n`` items per user, ``C`` shared items, ``d`` embedding dimension.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from cove_dist.types import NonNegativeFloat, PositiveFloat
 
 
 class CFKG(AttributeRecommender, InnerProductRecommender):
-    """``score = -||user + buy - item||²``; an edge likewise, ``-||item + kind - attribute||²``.
+    """``score = -||user + buy - item||²``, and for edges ``-||item + kind - attribute||²``.
 
-    The distance is squared Euclidean, one of those of TransE (Bordes et al., NIPS 2013). Tails are replaced by others,
-    which must be farther by a margin. The quantizers enter at the looked-up users and items, on edges too (Figure 2b);
-    attributes have none.
+    The distance is squared Euclidean, one of the distances of TransE (Bordes et al., NIPS 2013). Negative tails must be
+    farther by a margin. The quantizers apply to the looked-up users and items, also on edges (Figure 2b); attributes
+    have no quantizer.
 
     Args:
-        embedding_dim: ``d``.
-        num_kinds: relations between items and attributes.
-        margin: by which a true tail must be nearer than another.
-        edge_weight: of the loss over item-attribute edges, of which there is one a ``buy`` edge.
-        regularization: of the embeddings of users and items.
-        init_std: the relations start as ``N(0, init_std²)``.
+        embedding_dim: Embedding dimension ``d``.
+        num_kinds: Number of relations between items and attributes.
+        margin: Margin by which a true tail must be nearer than a negative one.
+        edge_weight: Weight of the loss over item-attribute edges, of which there is one per ``buy`` edge.
+        regularization: L2 weight of the embeddings of users and items.
+        init_std: Standard deviation of the initial relations, ``N(0, init_std²)``.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class CFKG(AttributeRecommender, InnerProductRecommender):
         return -((users + self.buy).unsqueeze(1) - items).square().sum(dim=-1)
 
     def query(self, users: torch.Tensor) -> torch.Tensor:
-        """``[2 (user + buy) ; -1]``: with `key` the score but for ``||user + buy||²``, the same for all items."""
+        """Return ``[2 (user + buy) ; -1]``; with `key` the score up to ``||user + buy||²``, equal for all items."""
         return torch.cat([2 * (users + self.buy), -torch.ones_like(users[:, :1])], dim=1)
 
     def key(self, items: torch.Tensor) -> torch.Tensor:
-        """``[item ; ||item||²]``."""
+        """Return ``[item ; ||item||²]``."""
         return torch.cat([items, items.square().sum(dim=1, keepdim=True)], dim=1)
 
     def loss(self, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-        """The margin loss, mean over pairs of ``positives [B]`` and ``negatives [B, n]``."""
+        """Compute the margin loss, mean over pairs of ``positives [B]`` and ``negatives [B, n]``."""
         return torch.relu(self.margin - positives.unsqueeze(1) + negatives).mean()
 
     def edge_loss(

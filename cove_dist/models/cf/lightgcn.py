@@ -1,4 +1,4 @@
-"""LightGCN (He et al., SIGIR 2020): embeddings propagated over the graph of interactions, without weights.
+"""LightGCN (He et al., SIGIR 2020): embeddings propagated over the interaction graph, without weights.
 
 Shapes: ``U`` users, ``I`` items, ``d`` embedding dimension.
 """
@@ -12,14 +12,14 @@ from cove_dist.types import NonNegativeFloat, PositiveInt
 
 
 class LightGCN(GraphRecommender, InnerProductRecommender):
-    """``score = user · item``, of embeddings averaged over the layers of propagation (Eq. 4, 5 and 11 of its paper).
+    """``score = user · item`` with embeddings averaged over the propagation layers (Eq. 4, 5 and 11 of the paper).
 
-    The quantizers enter before propagation: layer 0 is the fused vectors (Figure 2b).
+    The quantizers apply before propagation: layer 0 consists of the fused vectors (Figure 2b).
 
     Args:
-        embedding_dim: ``d``.
-        layers: of propagation.
-        regularization: of layer 0, before the quantizers.
+        embedding_dim: Embedding dimension ``d``.
+        layers: Number of propagation layers.
+        regularization: L2 weight of layer 0, before the quantizers.
     """
 
     has_parameters = False
@@ -36,7 +36,7 @@ class LightGCN(GraphRecommender, InnerProductRecommender):
 
 
 class _MeanOfLayers(torch.autograd.Function):
-    """``(e + A e + … + A^L e) / (L + 1)``. The adjacency A is symmetric, so this map is its own backward pass."""
+    """Computes ``(e + A e + … + A^L e) / (L + 1)``. A is symmetric, so the backward pass is the same map."""
 
     @staticmethod
     def forward(ctx, users: torch.Tensor, items: torch.Tensor, to_users: Neighbors, to_items: Neighbors, layers: int):

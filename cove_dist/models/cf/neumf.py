@@ -1,6 +1,6 @@
-"""NeuMF (He et al., WWW 2017): generalized matrix factorization and an MLP, each with embeddings of its own, fused.
+"""NeuMF (He et al., WWW 2017): generalized matrix factorization fused with an MLP, each with separate embeddings.
 
-Shapes: ``B`` users, ``n`` items for each, ``C`` items for all, ``d`` embedding dimension.
+Shapes: ``B`` users, ``n`` items per user, ``C`` shared items, ``d`` embedding dimension.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from cove_dist.models.cf.base import Recommender
 from cove_dist.models.layers.mlp import MLP
 from cove_dist.types import LayerSizes, NonNegativeFloat, Probability
 
-_PAIRS = 1 << 16  # of user and item, scored at a time
+_PAIRS = 1 << 16  # pairs of user and item scored at a time
 
 
 class NeuMF(Recommender):
-    """``logit = h · [user_g * item_g ; MLP([user_m ; item_m])]`` (Eq. 12 of the NeuMF paper), learned by cross-entropy.
+    """``logit = h · [user_g * item_g ; MLP([user_m ; item_m])]`` (Eq. 12 of the paper), trained with cross-entropy.
 
-    A row of a table holds both embeddings of an id, ``[g ; m]``, of ``d`` numbers each. The quantizers enter at the
-    looked-up row, so a code is of both (Figure 2b).
+    A row of a table holds both embeddings of an id, ``[g ; m]``, with ``d`` numbers each. The quantizers apply to the
+    looked-up row, so a code covers both (Figure 2b).
 
     Args:
-        embedding_dim: ``d``.
-        hidden_units: sizes of the MLP's hidden layers.
-        dropout: after every hidden layer.
-        regularization: of the embeddings.
+        embedding_dim: Embedding dimension ``d``.
+        hidden_units: Sizes of the MLP's hidden layers.
+        dropout: Dropout after every hidden layer.
+        regularization: L2 weight of the embeddings.
     """
 
     rows_per_id = 2
@@ -45,18 +45,18 @@ class NeuMF(Recommender):
         self.output = nn.Linear(embedding_dim + self.mlp.out_dim, 1)
 
     def forward(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        """Logits ``[B, n]`` of ``users [B, 2d]`` for ``items [B, n, 2d]``."""
+        """Return logits ``[B, n]`` of ``users [B, 2d]`` for ``items [B, n, 2d]``."""
         user_g, item_g = users[:, : users.shape[1] // 2], items[..., : users.shape[1] // 2]
         shallow, deep = self._shallow_weight * user_g, self._deep(users, items)
         return torch.bmm(item_g, shallow.unsqueeze(2)).squeeze(2) + deep
 
     def score_all(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        """As `forward`, with the first layer applied to users and items apart, so that its cost is not per pair."""
+        """Score all pairs, with the first layer applied to users and items separately instead of per pair."""
         at_once = max(1, _PAIRS // max(1, len(items)))
         return torch.cat([self._score_slice(part, items) for part in users.split(at_once)])
 
     def loss(self, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-        """Binary cross-entropy (Eq. 7): label 1 for positives ``[B]``, 0 for negatives ``[B, n]``; mean over all."""
+        """Compute mean binary cross-entropy (Eq. 7): label 1 for positives ``[B]``, 0 for negatives ``[B, n]``."""
         logits = torch.cat([positives.unsqueeze(1), negatives], dim=1)
         labels = torch.zeros_like(logits)
         labels[:, 0] = 1
@@ -71,9 +71,9 @@ class NeuMF(Recommender):
         return self.output.weight[0, : -self.mlp.out_dim]
 
     def _deep(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        """The MLP's part of the logits, ``[B, n]``, of items ``[B, n, 2d]`` or ``[n, 2d]``.
+        """Return the MLP's part of the logits, ``[B, n]``, of items ``[B, n, 2d]`` or ``[n, 2d]``.
 
-        The first layer is applied to users and items apart: half the work of a layer over their concatenation.
+        The first layer is applied to users and items separately, half the work of a layer over their concatenation.
         """
         user_m, item_m = (rows[..., rows.shape[-1] // 2 :] for rows in (users, items))
         first, *rest = self.mlp

@@ -1,4 +1,4 @@
-"""The base class of the heads of click-through rate prediction.
+"""The base class of click-through rate heads.
 
 Shapes: ``B`` batch, ``F`` id fields, ``d`` embedding dimension, ``D`` dense columns.
 """
@@ -13,8 +13,8 @@ from cove_dist.models.base import Model
 class CTRHead(Model):
     """Map ``(fields [B, F, d], dense [B, D])`` to logits ``[B]``.
 
-    A head is built from ``num_fields`` (``F``), ``embedding_dim`` (``d``) and ``num_dense`` (``D``), then its keyword
-    arguments.
+    The constructor of a head takes ``num_fields`` (``F``), ``embedding_dim`` (``d``), ``num_dense`` (``D``), and its
+    keyword arguments.
 
     Attributes:
         uses_first_order: Whether ``forward`` also takes ``first_order [B, F]``, the scalar weight of each id.
@@ -25,10 +25,10 @@ class CTRHead(Model):
 
     @staticmethod
     def unused(num_fields: int, num_dense: int) -> dict[str, str]:
-        """Return the arguments that do nothing with these columns, and the reason for each.
+        """Return the arguments that have no effect with these columns, and the reason for each.
 
         Args:
-            num_fields: ``F``.
-            num_dense: ``D``.
+            num_fields: Number of id fields ``F``.
+            num_dense: Number of dense columns ``D``.
         """
         return {}

@@ -1,4 +1,4 @@
-"""DCN, the Deep & Cross Network (Wang et al., ADKDD 2017): crosses of bounded degree beside an MLP.
+"""DCN, the Deep & Cross Network (Wang et al., ADKDD 2017): crosses of bounded degree, and an MLP.
 
 Shapes: ``B`` batch, ``F`` id fields, ``d`` embedding dimension, ``D`` dense columns, ``n = F d + D``, ``L`` layers.
 """
@@ -18,15 +18,15 @@ from cove_dist.types import LayerSizes, PositiveInt, Probability
 class DCN(CTRHead):
     """``logit = w_cross · x_L + w_deep · h + b``: cross network and MLP, both on embeddings and dense columns.
 
-    Section 2.4 of the paper: one linear layer on both outputs, concatenated. Here it is two, added.
+    Section 2.4 of the paper has one linear layer on both concatenated outputs; here two layers are summed.
 
     Args:
-        num_fields: ``F``.
-        embedding_dim: ``d``.
-        num_dense: ``D``.
-        cross_layers: ``L``.
-        hidden_units: sizes of the MLP's hidden layers.
-        dropout: after every hidden layer.
+        num_fields: Number of id fields ``F``.
+        embedding_dim: Embedding dimension ``d``.
+        num_dense: Number of dense columns ``D``.
+        cross_layers: Number of cross layers ``L``.
+        hidden_units: Sizes of the MLP's hidden layers.
+        dropout: Dropout after every hidden layer.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class DCN(CTRHead):
         self.deep_output = nn.Linear(self.mlp.out_dim, 1)
 
     def forward(self, fields: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
-        """``fields [B, F, d]``, ``dense [B, D]`` -> logits ``[B]``."""
+        """Map ``fields [B, F, d]`` and ``dense [B, D]`` to logits ``[B]``."""
         inputs = torch.cat([fields.flatten(1), dense], dim=1)
         return (self.cross_output(self.cross(inputs)) + self.deep_output(self.mlp(inputs))).squeeze(1)
 
@@ -55,12 +55,12 @@ class DCN(CTRHead):
 class CrossNetwork(nn.Module):
     """``x_{l+1} = x_0 (x_l · w_l) + b_l + x_l`` (Eq. 3 of the paper), L times.
 
-    Every ``x_l`` is ``s_l x_0 + c_l`` with a number s_l per row and a vector c_l that all rows share, so that only
-    ``x_0 · w_l`` for all l at once and s_l are computed per row, and the vectors in one pass at the end.
+    Every ``x_l`` is ``s_l x_0 + c_l`` with a scalar s_l per row and a vector c_l shared by all rows, so only s_l and
+    ``x_0 · w_l`` (for all l at once) are computed per row, and the vectors in one pass at the end.
 
     Args:
-        width: n, the size of ``x_0``.
-        num_layers: L.
+        width: Size n of ``x_0``.
+        num_layers: Number of layers L.
     """
 
     def __init__(self, width: int, num_layers: int) -> None:
@@ -70,7 +70,7 @@ class CrossNetwork(nn.Module):
         nn.init.uniform_(self.weight, -1 / math.sqrt(width), 1 / math.sqrt(width))  # as a linear layer
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``x_0 [B, n] -> x_L [B, n]``."""
+        """Map ``x_0 [B, n]`` to ``x_L [B, n]``."""
         projections = (x @ self.weight.T).unbind(dim=1)
         scale, shift = torch.ones_like(projections[0]), torch.zeros_like(self.bias[0])
         for projection, weight, bias in zip(projections, self.weight, self.bias, strict=True):

@@ -18,11 +18,11 @@ class DeepFM(CTRHead):
     """``logit = first order + pairwise interactions + MLP`` (Eq. 1, 2 and 4 of the DeepFM paper).
 
     Args:
-        num_fields: ``F``.
-        embedding_dim: ``d``.
-        num_dense: ``D``. Dense columns enter the first-order term and the MLP.
-        hidden_units: sizes of the MLP's hidden layers.
-        dropout: after every hidden layer.
+        num_fields: Number of id fields ``F``.
+        embedding_dim: Embedding dimension ``d``.
+        num_dense: Number of dense columns ``D``. Dense columns enter the first-order term and the MLP.
+        hidden_units: Sizes of the MLP's hidden layers.
+        dropout: Dropout after every hidden layer.
     """
 
     uses_first_order = True
@@ -45,9 +45,9 @@ class DeepFM(CTRHead):
         """Score a batch.
 
         Args:
-            fields: ``[B, F, d]`` field embeddings.
-            dense: ``[B, D]`` standardized dense columns.
-            first_order: ``[B, F]`` the scalar weight of each id.
+            fields: Field embeddings ``[B, F, d]``.
+            dense: Standardized dense columns ``[B, D]``.
+            first_order: Scalar weight of each id ``[B, F]``.
 
         Returns:
             Logits ``[B]``.
@@ -57,7 +57,7 @@ class DeepFM(CTRHead):
 
 
 def pairwise_interactions(fields: torch.Tensor) -> torch.Tensor:
-    """Sum of the dot products of all pairs of fields, in time linear in F (Rendle 2010, Lemma 3.1).
+    """Sum the dot products of all pairs of fields, in time linear in F (Rendle 2010, Lemma 3.1).
 
     ``[B, F, d] -> [B]``.
     """

@@ -14,25 +14,25 @@ from cove_dist.types import LayerSizes, Probability
 
 
 class DLRM(CTRHead):
-    """The dense columns, where there are any, become one more field through the bottom MLP.
+    """DLRM, in which the bottom MLP maps the dense columns to one more field.
 
-    The top MLP sees that field and the dot products of all pairs. Without dense columns it sees all id fields instead:
-    two ids would else reach it as a single number.
+    The top MLP reads that field and the dot products of all pairs. Without dense columns it reads all id fields
+    instead; otherwise its only input for two ids would be a single number.
 
     Args:
-        num_fields: ``F``.
-        embedding_dim: ``d``.
-        num_dense: ``D``.
-        bottom_units: hidden sizes of the bottom MLP, before its output of size ``d``.
-        hidden_units: hidden sizes of the top MLP.
-        dropout: after every hidden layer of the top MLP.
+        num_fields: Number of id fields ``F``.
+        embedding_dim: Embedding dimension ``d``.
+        num_dense: Number of dense columns ``D``.
+        bottom_units: Hidden sizes of the bottom MLP, before its output of size ``d``.
+        hidden_units: Hidden sizes of the top MLP.
+        dropout: Dropout after every hidden layer of the top MLP.
     """
 
     pairs: torch.Tensor
 
     @staticmethod
     def unused(num_fields: int, num_dense: int) -> dict[str, str]:
-        """The arguments that do nothing with so many columns, and why."""
+        """Return the arguments that have no effect with these columns, and the reason for each."""
         return {} if num_dense else {"bottom_units": "the data has no dense columns"}
 
     def __init__(
@@ -55,7 +55,7 @@ class DLRM(CTRHead):
         self.output = nn.Linear(self.top.out_dim, 1)
 
     def forward(self, fields: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
-        """``fields [B, F, d]``, ``dense [B, D]`` -> logits ``[B]``."""
+        """Map ``fields [B, F, d]`` and ``dense [B, D]`` to logits ``[B]``."""
         if self.bottom is None:
             direct = fields.flatten(1)
         else:

@@ -20,22 +20,22 @@ from cove_dist.types import LayerSizes, NonNegativeInt, PositiveInt, Probability
 class FinalMLP(CTRHead):
     """``logit = fusion(MLP_1(gate_1 * x), MLP_2(gate_2 * x))``, x being embeddings and dense columns.
 
-    Stream-specific feature selection and stream-level fusion as in section 3 of the paper. A gate sees the fields of
-    its context, or a vector that it learns where it has none.
+    Stream-specific feature selection and stream-level fusion as in section 3 of the paper. A gate reads the fields of
+    its context, or a learned vector if the context is empty.
 
     Args:
-        num_fields: ``F``.
-        embedding_dim: ``d``.
-        num_dense: ``D``.
-        hidden_units: sizes of the hidden layers of the first MLP.
-        hidden_units_2: those of the second; `None`: the same.
-        dropout: after every hidden layer of both.
-        gate_units: sizes of the hidden layers of each gate.
-        context, context_2: positions of the fields that each gate sees; empty: it learns its input.
-        num_heads: ``k``; must divide the last of both `hidden_units`.
+        num_fields: Number of id fields ``F``.
+        embedding_dim: Embedding dimension ``d``.
+        num_dense: Number of dense columns ``D``.
+        hidden_units: Sizes of the hidden layers of the first MLP.
+        hidden_units_2: Sizes of the hidden layers of the second MLP; None: the same.
+        dropout: Dropout after every hidden layer of both.
+        gate_units: Sizes of the hidden layers of each gate.
+        context, context_2: Indices of the fields that each gate reads; empty: a learned input.
+        num_heads: Number of heads ``k``; must divide the last of both `hidden_units`.
 
     Raises:
-        ConfigError: heads do not divide a stream's width, or a context names a field that is not there.
+        ConfigError: ``num_heads`` does not divide a stream's width, or a context field does not exist.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class FinalMLP(CTRHead):
         self.fusion = BilinearFusion(self.mlp_1.out_dim, self.mlp_2.out_dim, num_heads)
 
     def forward(self, fields: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
-        """``fields [B, F, d]``, ``dense [B, D]`` -> logits ``[B]``."""
+        """Map ``fields [B, F, d]`` and ``dense [B, D]`` to logits ``[B]``."""
         inputs = torch.cat([fields.flatten(1), dense], dim=1)
         return self.fusion(self.mlp_1(inputs * self.gate_1(fields)), self.mlp_2(inputs * self.gate_2(fields)))
 
@@ -72,10 +72,10 @@ class FeatureGate(nn.Module):
     """Weights in (0, 2) of all features: ``2 sigmoid(MLP(context))``.
 
     Args:
-        width: n, the number of weights.
-        dim: ``d``.
-        context: positions of the fields it sees.
-        hidden_units: sizes of its MLP's hidden layers.
+        width: Number of weights n.
+        dim: Width ``d``.
+        context: Indices of the fields that it reads.
+        hidden_units: Sizes of its MLP's hidden layers.
     """
 
     def __init__(self, width: int, dim: int, context: Sequence[int], hidden_units: Sequence[int]) -> None:
@@ -86,7 +86,7 @@ class FeatureGate(nn.Module):
         self.output = nn.Linear(self.mlp.out_dim, width)
 
     def forward(self, fields: torch.Tensor) -> torch.Tensor:
-        """``[B, F, d] -> [B, n]``, or ``[1, n]`` where the input is learned, the same for all rows."""
+        """Map fields ``[B, F, d]`` to weights ``[B, n]``, or ``[1, n]`` with a learned input, shared by all rows."""
         seen = fields[:, self.context].flatten(1) if self.learned is None else self.learned
         return 2 * torch.sigmoid(self.output(self.mlp(seen)))
 
@@ -94,11 +94,11 @@ class FeatureGate(nn.Module):
 class BilinearFusion(nn.Module):
     """``b + w_1 · o_1 + w_2 · o_2 + Σ_j o_1j W_j o_2j``, where ``o_1j`` and ``o_2j`` are the parts of head j.
 
-    ``o_1j W_j + w_2j`` is one batched matrix product over heads; its dot product with ``o_2j`` holds two of the terms.
+    ``o_1j W_j + w_2j`` is one batched matrix product over heads; its dot product with ``o_2j`` covers two terms.
 
     Args:
-        dim_1, dim_2: sizes of ``o_1`` and ``o_2``.
-        num_heads: ``k``; divides both.
+        dim_1, dim_2: Sizes of ``o_1`` and ``o_2``.
+        num_heads: Number of heads ``k``; divides both sizes.
     """
 
     def __init__(self, dim_1: int, dim_2: int, num_heads: int) -> None:
@@ -111,7 +111,7 @@ class BilinearFusion(nn.Module):
             nn.init.uniform_(parameter, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))  # as linear layers
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """``o_1 [B, dim_1]``, ``o_2 [B, dim_2]`` -> ``[B]``."""
+        """Map ``o_1 [B, dim_1]`` and ``o_2 [B, dim_2]`` to ``[B]``."""
         heads = first.unflatten(1, (self.num_heads, -1)).transpose(0, 1)
         weights = torch.baddbmm(self.weight_2.view(self.num_heads, 1, -1), heads, self.matrices)
         fused = weights * second.unflatten(1, (self.num_heads, -1)).transpose(0, 1)

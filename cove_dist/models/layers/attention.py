@@ -1,6 +1,6 @@
-"""Multi-head attention within lists, and the transformer block around it.
+"""Multi-head attention within sequences, and the transformer block around it.
 
-Shapes: ``R`` rows of a batch's lists (`Buckets`), ``b`` lists and ``t`` slots of one bucket, ``d`` width.
+Shapes: ``R`` rows of a batch's sequences (`Buckets`), ``b`` sequences and ``t`` slots of one bucket, ``d`` width.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ def attend(
     causal: bool,
     dropout: float = 0.0,
 ) -> torch.Tensor:
-    """Scaled dot-product attention of each list's rows to the items of the same list.
+    """Apply scaled dot-product attention within each sequence.
 
     Args:
-        queries: ``[R, d]``.
-        keys: ``[R, d]``.
-        values: ``[R, d]``.
-        buckets: where lists begin and end.
-        num_heads: heads of ``d / num_heads`` components each.
-        causal: to items up to the row's own place only.
-        dropout: of attention weights. On CPU it takes another, slower path.
+        queries: Queries ``[R, d]``.
+        keys: Keys ``[R, d]``.
+        values: Values ``[R, d]``.
+        buckets: Layout of the sequences.
+        num_heads: Number of heads, of ``d / num_heads`` components each.
+        causal: Whether rows attend only to items up to their position.
+        dropout: Dropout of attention weights; slower on CPU.
 
     Returns:
-        ``[R, d]``, the heads side by side.
+        The concatenated heads ``[R, d]``.
     """
     rows: tuple[torch.Tensor, ...] = (queries, keys, values)
-    if queries.device.type == "cpu":  # where the backward pass is several times as slow in bfloat16
+    if queries.device.type == "cpu":  # where the backward pass in bfloat16 is several times slower
         rows = tuple(each.float() if each.dtype is torch.bfloat16 else each for each in rows)
     with torch.autocast("cpu", enabled=False):
         parts = zip(*(buckets.split(each) for each in rows), strict=True)
@@ -55,22 +55,22 @@ def attend(
 def _attend_in_bucket(
     part: tuple[torch.Tensor, ...], mask: torch.Tensor | None, num_heads: int, causal: bool, dropout: float
 ) -> torch.Tensor:
-    """Queries, keys and values ``[b, t, d]``, of items where ``mask [b, t]``: ``[b, t, d]``."""
+    """Apply attention in one bucket: queries, keys and values ``[b, t, d]``, items at ``mask [b, t]``."""
     q, k, v = (rows.unflatten(2, (num_heads, -1)).transpose(1, 2) for rows in part)
-    # padding lies to the right of all items: under a causal mask no item sees it
+    # padding is to the right of all items: under a causal mask no item attends to it
     seen = None if causal or mask is None else mask[:, None, None, :]
     heads = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout, is_causal=causal)
     return heads.transpose(1, 2).flatten(2)
 
 
 class SelfAttention(nn.Module):
-    """Queries, keys and values are projections of the same rows.
+    """Self-attention: queries, keys and values are projections of the same rows.
 
     Args:
-        dim: ``d``.
-        num_heads: a divisor of ``d``.
-        dropout: of attention weights.
-        output_projection: a linear layer over the joined heads (``W^O`` of Vaswani et al., 2017).
+        dim: Width ``d``.
+        num_heads: Number of heads, a divisor of ``d``.
+        dropout: Dropout of attention weights.
+        output_projection: Whether to apply a linear layer to the concatenated heads (``W^O`` of Vaswani et al., 2017).
 
     Raises:
         ValueError: ``num_heads`` does not divide ``dim``.
@@ -85,24 +85,24 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(dim, dim) if output_projection else nn.Identity()
 
     def forward(self, rows: torch.Tensor, buckets: Buckets, causal: bool) -> torch.Tensor:
-        """``[R, d] -> [R, d]``."""
+        """Map rows ``[R, d]`` to ``[R, d]``."""
         queries, keys, values = self.projection(rows).chunk(3, dim=1)
         dropout = self.dropout if self.training else 0.0
         return self.output(attend(queries, keys, values, buckets, self.num_heads, causal, dropout))
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, then a position-wise network of two layers; each in a residual branch with dropout.
+    """Self-attention, then a position-wise network of two layers, each in a residual branch with dropout.
 
     Args:
-        dim: ``d``.
-        num_heads: a divisor of ``d``.
-        inner_dim: width of the position-wise network's hidden layer.
-        activation: of that layer.
+        dim: Width ``d``.
+        num_heads: Number of heads, a divisor of ``d``.
+        inner_dim: Width of the position-wise network's hidden layer.
+        activation: Activation of that layer.
         norm: "first" normalizes the input of a branch, ``x + f(norm(x))``; "last" the sum, ``norm(x + f(x))``.
-        dropout: of what a branch adds.
-        attention_dropout: of attention weights.
-        output_projection: as in `SelfAttention`.
+        dropout: Dropout of the output of a branch.
+        attention_dropout: Dropout of attention weights.
+        output_projection: As in `SelfAttention`.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class TransformerBlock(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, rows: torch.Tensor, buckets: Buckets, causal: bool) -> torch.Tensor:
-        """``[R, d] -> [R, d]``."""
+        """Map rows ``[R, d]`` to ``[R, d]``."""
         if self.norm_first:
             rows = rows + self.dropout(self.attention(self.attention_norm(rows), buckets, causal))
             return rows + self.dropout(self.feed_forward(self.feed_forward_norm(rows)))
@@ -137,7 +137,7 @@ class TransformerBlock(nn.Module):
 
 
 def check_heads(dim: int, num_heads: int) -> None:
-    """Raises ValueError unless ``num_heads`` divides ``dim``."""
+    """Raise ValueError unless ``num_heads`` divides ``dim``."""
     if dim % num_heads:
         allowed = ", ".join(str(n) for n in range(1, dim + 1) if dim % n == 0)
         raise ValueError(f"num_heads = {num_heads}: must divide the embedding dimension {dim}; allowed: {allowed}")

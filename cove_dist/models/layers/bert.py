@@ -1,6 +1,6 @@
-"""The encoder that BERT4Rec and FANS take over from BERT (Devlin et al., 2019).
+"""The encoder of BERT (Devlin et al., 2019), used by BERT4Rec and FANS.
 
-Shapes: ``R`` rows of a batch's lists (`Buckets`), ``d`` width.
+Shapes: ``R`` rows of a batch's sequences (`Buckets`), ``d`` width.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ INIT_STD = 0.02
 
 
 class BertEncoder(nn.Module):
-    """Normalized input, blocks that see both sides, and the transform in front of the output.
+    """Normalized input, bidirectional blocks, and the transform before the output.
 
     The transform is BERT's: linear layer, GELU, normalization; scores are dot products of its output with items.
 
     Args:
-        dim: ``d``; position-wise networks have ``4 d`` hidden units.
-        num_layers: blocks.
-        num_heads: a divisor of ``d``.
-        dropout: of the input and of each branch.
-        attention_dropout: of attention weights.
+        dim: Width ``d``; position-wise networks have ``4 d`` hidden units.
+        num_layers: Number of blocks.
+        num_heads: Number of heads, a divisor of ``d``.
+        dropout: Dropout of the input and of each branch.
+        attention_dropout: Dropout of attention weights.
     """
 
     def __init__(self, dim: int, num_layers: int, num_heads: int, dropout: float, attention_dropout: float) -> None:
@@ -48,7 +48,7 @@ class BertEncoder(nn.Module):
         self.apply(start_as_bert)
 
     def forward(self, rows: torch.Tensor, buckets: Buckets) -> torch.Tensor:
-        """Items with their positions ``[R, d]`` -> hidden ``[R, d]``."""
+        """Map items with positional embeddings ``[R, d]`` to hidden states ``[R, d]``."""
         rows = self.dropout(self.norm(rows))
         for block in self.blocks:
             rows = block(rows, buckets, causal=False)
@@ -56,17 +56,17 @@ class BertEncoder(nn.Module):
 
 
 def prediction_transform(dim: int) -> nn.Sequential:
-    """``[..., d] -> [..., d]``."""
+    """Build the transform ``[..., d] -> [..., d]``."""
     return nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim))
 
 
 def start_as_bert(module: nn.Module) -> None:
-    """Weights of linear layers from a normal distribution cut off at two standard deviations of 0.02, biases zero."""
+    """Initialize linear layers from a normal distribution of std 0.02 truncated at two std, with zero biases."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD)
         nn.init.zeros_(module.bias)
 
 
 def special_vector(dim: int) -> nn.Parameter:
-    """A learned stand-in for an item, such as [MASK]: ``[d]``."""
+    """Create a learned embedding of a special token, such as [MASK]: ``[d]``."""
     return nn.Parameter(torch.empty(dim).normal_(std=INIT_STD))

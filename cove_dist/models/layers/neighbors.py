@@ -10,15 +10,15 @@ import torch.nn.functional as F
 
 
 class NeighborSum:
-    """``x [C, d] -> A x [R, d]`` for a sparse ``A [R, C]``, in new memory.
+    """Computes ``x [C, d] -> A x [R, d]`` for a sparse ``A [R, C]``, in new memory.
 
-    The product is `embedding_bag` with weights, which on CPU takes a fifth of the time of torch's CSR matmul. Memory:
-    12 bytes an edge and 8 a row.
+    The product uses `embedding_bag` with weights, which on CPU takes a fifth of the time of torch's CSR matmul. Memory:
+    12 bytes per edge and 8 per row.
 
     Args:
-        rows, columns: int64 ``[E]``, in any order.
-        weights: float ``[E]``.
-        num_rows: ``R``.
+        rows, columns: Rows and columns of the edges, int64 ``[E]``, in any order.
+        weights: Weights of the edges, float ``[E]``.
+        num_rows: Number of rows ``R``.
     """
 
     def __init__(self, rows: torch.Tensor, columns: torch.Tensor, weights: torch.Tensor, num_rows: int) -> None:
@@ -35,7 +35,7 @@ class NeighborSum:
         )
 
     def _move(self, device: torch.device) -> None:
-        """Move the edges to the device of the vectors; later calls find them there."""
+        """Move the edges to the device of the vectors, once."""
         self._columns, self._weights, self._offsets = (
             part.to(device) for part in (self._columns, self._weights, self._offsets)
         )

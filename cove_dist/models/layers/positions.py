@@ -1,4 +1,4 @@
-"""Learned vectors of the places, or of the segments, of a list."""
+"""Learned embeddings of positions or segments of a sequence."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 
 class PositionalEmbedding(nn.Module):
-    """One vector for each of ``max_length`` places, started as N(0, 0.02²).
+    """One vector for each of ``max_length`` positions, initialized from N(0, 0.02²).
 
     Args:
-        max_length: places there are.
-        dim: ``d``.
+        max_length: Number of positions.
+        dim: Width ``d``.
     """
 
     def __init__(self, max_length: int, dim: int) -> None:
@@ -20,18 +20,18 @@ class PositionalEmbedding(nn.Module):
         self.weight = nn.Parameter(torch.empty(max_length, dim).normal_(std=0.02))
 
     def forward(self, positions: torch.Tensor, longest: int) -> torch.Tensor:
-        """Places ``[R]``, from 0 -> ``[R, d]``. The host does not wait for the device.
+        """Map positions ``[R]``, from 0, to ``[R, d]``, without a device synchronization.
 
         Args:
-            positions: below ``longest``.
-            longest: places of the longest list.
+            positions: Positions below ``longest``.
+            longest: Length of the longest sequence.
 
         Raises:
-            ValueError: a list is longer than ``max_length``.
+            ValueError: A sequence is longer than ``max_length``.
         """
         if longest > len(self.weight):
             raise ValueError(
-                f"a list has {longest} places and the model {len(self.weight)}: raise the lengths it is built for, "
-                "or shorten the lists"
+                f"a sequence has {longest} positions but the model has {len(self.weight)}: build it for longer"
+                " sequences, or shorten the sequences"
             )
         return F.embedding(positions, self.weight)

@@ -1,4 +1,4 @@
-"""The two-stage classifier of FANS (Liu et al., WWW 2023): first an item's category, then the item inside it.
+"""The two-stage classifier of FANS (Liu et al., WWW 2023): first an item's category, then the item within it.
 
 Shapes: ``N`` predictions, ``V`` items, ``C`` categories, ``d`` embedding dimension.
 """
@@ -15,14 +15,14 @@ from cove_dist.models.layers.bert import prediction_transform, start_as_bert
 class TwoStageClassifier(nn.Module):
     """``p(item | hidden) = p(category of item | hidden) * p(item | its category, hidden)``.
 
-    Categories are an argument, ``[V]`` numbers below C, for they may change as codes do. Items are scored with their
-    embeddings, where the authors' published program has an output matrix of its own for each category. That program
-    counts the second stage's loss only where the first stage is right, and averages it over categories; here both
-    stages count everywhere, so that the loss is the likelihood.
+    Categories are an argument, ``[V]`` numbers below C, because codes may change during training. Items are scored with
+    their embeddings, whereas the authors' published program has a separate output matrix per category. That program
+    counts the second stage's loss only if the first stage is correct, and averages it over categories; here both stages
+    always count, so that the loss is the likelihood.
 
     Args:
-        dim: ``d``.
-        num_categories: ``C``. One without items is never predicted.
+        dim: Width ``d``.
+        num_categories: Number of categories ``C``. A category without items is never predicted.
     """
 
     def __init__(self, dim: int, num_categories: int) -> None:
@@ -32,15 +32,15 @@ class TwoStageClassifier(nn.Module):
         self.head.apply(start_as_bert)
 
     def forward(self, hidden: torch.Tensor, items: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities of all items.
+        """Return log-probabilities of all items.
 
         Args:
-            hidden: ``[N, d]``.
-            items: ``[V, d]`` embeddings.
-            categories: ``[V]``.
+            hidden: Hidden states ``[N, d]``.
+            items: Embeddings of the items ``[V, d]``.
+            categories: Categories of the items ``[V]``.
 
         Returns:
-            ``[N, V]``, normalized over items.
+            Log-probabilities ``[N, V]``, normalized over items.
         """
         scores = hidden @ items.T
         columns = categories.expand_as(scores)
@@ -51,13 +51,13 @@ class TwoStageClassifier(nn.Module):
         return self.category_log_probabilities(hidden, categories)[:, categories] + scores - totals.log()[:, categories]
 
     def category_log_probabilities(self, hidden: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
-        """``[N, d]`` -> ``[N, C]``."""
+        """Map hidden states ``[N, d]`` to log-probabilities of categories ``[N, C]``."""
         empty = torch.bincount(categories, minlength=self.num_categories) == 0
         return F.log_softmax(self.head(hidden).masked_fill(empty, -torch.inf), dim=1)
 
 
 def rows_by_category(chosen: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
-    """Group rows by their category ``chosen [N]``: each category that occurs, and its rows."""
+    """Group rows by their category ``chosen [N]``; return each occurring category with its rows."""
     found, counts = torch.unique(chosen, return_counts=True)
     rows = torch.argsort(chosen, stable=True).split(counts.tolist())
     return list(zip(found.tolist(), rows, strict=True))

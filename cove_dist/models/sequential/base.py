@@ -1,6 +1,6 @@
-"""What models of lists have in common: all of them, and those of causal attention.
+"""Base classes of sequential models, and of those with causal attention.
 
-Shapes: ``B`` lists, ``T`` slots of a list, ``d`` embedding dimension, ``R`` rows of a batch's lists (`Buckets`).
+Shapes: ``B`` sequences, ``T`` slots of a sequence, ``d`` embedding dimension, ``R`` rows of all buckets (`Buckets`).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from cove_dist.types import PositiveInt, Probability
 
 
 class SequentialModel(Model, ABC):
-    """Continues lists. The task scores items by their dot products with the hidden states that ``forward`` returns.
+    """Continues sequences. The task scores items by their dot products with the hidden states that ``forward`` returns.
 
-    A model is built from ``embedding_dim`` (``d``), ``max_input`` and ``max_target`` (the longest given part of a list
-    and the longest to be continued), then keyword arguments of its own.
+    The constructor of a model takes ``embedding_dim`` (``d``), ``max_input`` and ``max_target`` (the lengths of the
+    longest input and the longest target), and its keyword arguments.
 
     Attributes:
         decoding: "autoregressive", item by item from left to right, or "parallel", all items at once.
-        item_bias: whether the published model adds a bias of each item to its score, unless
+        item_bias: Whether the published model adds a bias of each item to its score, unless
             ``sequential.item_bias`` says otherwise.
-        reads_masked_items: whether ``forward`` takes ``masked [B, T]``, and the model learns to restore masked items.
-        reads_owner: whether ``forward`` takes ``owner [B, d]``, the embedding of the list's owner, or None.
+        reads_masked_items: Whether ``forward`` takes ``masked [B, T]`` and training predicts masked items.
+        reads_owner: Whether ``forward`` takes ``owner [B, d]``, the embedding of the sequence's owner, or None.
     """
 
     task = "sequential"
@@ -40,18 +40,18 @@ class SequentialModel(Model, ABC):
 
 
 class CausalAttentionModel(SequentialModel):
-    """The hidden state of a position scores the item after it, and is made of the items up to there.
+    """The hidden state of a position scores the next item, and depends only on the items up to that position.
 
     Items are scaled by sqrt(d) and learned positions added; blocks follow; the last one's output is normalized.
 
     Args:
-        embedding_dim: ``d``.
-        max_input: longest given part of a list.
-        max_target: longest part to be continued.
-        num_layers: blocks.
-        num_heads: a divisor of ``d``.
-        dropout: of the input, and in each block.
-        attention_dropout: of attention weights; off unless asked for: slow on CPU.
+        embedding_dim: Embedding dimension ``d``.
+        max_input: Length of the longest input.
+        max_target: Length of the longest target.
+        num_layers: Number of blocks.
+        num_heads: Number of heads, a divisor of ``d``.
+        dropout: Dropout of the input and in each block.
+        attention_dropout: Dropout of attention weights; off by default, as it is slow on CPU.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class CausalAttentionModel(SequentialModel):
     @staticmethod
     @abstractmethod
     def build_block(dim: int, num_heads: int, dropout: float, attention_dropout: float) -> nn.Module:
-        """A block of the architecture, which maps rows ``[R, d]`` and their `Buckets` to ``[R, d]``."""
+        """Build a block, which maps rows ``[R, d]`` and their `Buckets` to ``[R, d]``."""
 
     def hidden_states(self, items: torch.Tensor, buckets: Buckets, **context: Any) -> torch.Tensor:
-        """Items ``[B, T, d]``, right-padded -> hidden ``[B, T, d]``, zeros at padding; every block gets ``context``."""
+        """Map right-padded items ``[B, T, d]`` to hidden states, zeros at padding; every block gets ``context``."""
         rows = self.dropout(buckets.flatten(items) * self.scale + self.positions(buckets.positions, buckets.longest))
         for block in self.blocks:
             rows = block(rows, buckets, **context)

@@ -1,6 +1,6 @@
 """BERT4Rec (Sun et al., CIKM 2019): masked items are predicted from both sides.
 
-Shapes: ``B`` lists, ``T`` slots of a list, ``d`` embedding dimension.
+Shapes: ``B`` sequences, ``T`` slots of a sequence, ``d`` embedding dimension.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ class BERT4Rec(SequentialModel):
     """The hidden state of a masked position scores the item there (section 3 of the paper).
 
     Learned positions are added to the items (3.4); a block is attention and a GELU network of width 4d, each as
-    ``norm(x + dropout(f(x)))`` (3.3); the output goes through a GELU layer (3.5, Eq. 7). From the authors' program come
-    the normalization of the input and after that layer, and the first weights. Scores
-    have a bias of each item (Eq. 7), which ``sequential.item_bias=false`` takes away.
+    ``norm(x + dropout(f(x)))`` (3.3); the output goes through a GELU layer (3.5, Eq. 7). The normalization of the input
+    and after that layer, and the initialization, follow the authors' program. Scores have a bias per item (Eq. 7),
+    which ``sequential.item_bias=false`` removes.
 
-    To continue a list (3.6), one masked position is appended and its item predicted; the answer takes its place.
+    To continue a sequence (3.6), a masked position is appended and replaced by the predicted item.
 
     Args:
-        embedding_dim: ``d``.
-        max_input: longest given part of a list.
-        max_target: longest part to be continued.
-        num_layers: blocks.
-        num_heads: a divisor of ``d``.
-        dropout: of the input and of each branch.
-        attention_dropout: of attention weights, which the authors drop too; off unless asked for: slow on CPU.
+        embedding_dim: Embedding dimension ``d``.
+        max_input: Length of the longest input.
+        max_target: Length of the longest target.
+        num_layers: Number of blocks.
+        num_heads: Number of heads, a divisor of ``d``.
+        dropout: Dropout of the input and of each branch.
+        attention_dropout: Dropout of attention weights, as in the authors' program; off by default: slow on CPU.
     """
 
     item_bias = True
@@ -54,15 +54,15 @@ class BERT4Rec(SequentialModel):
         self.encoder = BertEncoder(embedding_dim, num_layers, num_heads, dropout, attention_dropout)
 
     def forward(self, items: torch.Tensor, mask: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
-        """Hidden states of all positions; those of masked ones are of use.
+        """Return hidden states of all positions; only those of masked positions are meaningful.
 
         Args:
-            items: ``[B, T, d]``, right-padded; what it holds at masked positions is not looked at.
-            mask: ``[B, T]``, true at items and at masked positions.
-            masked: ``[B, T]``, true where [MASK] stands in for an item.
+            items: Items ``[B, T, d]``, right-padded; values at masked positions are ignored.
+            mask: Mask ``[B, T]``, true at items and at masked positions.
+            masked: Mask ``[B, T]``, true where [MASK] replaces an item.
 
         Returns:
-            Hidden ``[B, T, d]``, zeros at padding.
+            Hidden states ``[B, T, d]``, zeros at padding.
         """
         buckets = Buckets(mask)
         rows = torch.where(buckets.flatten(masked).unsqueeze(1), self.mask_vector, buckets.flatten(items))

@@ -1,6 +1,6 @@
-"""CAR (He, Zhang, Liu and Caverlee, WSDM 2020): consistency-aware continuation of user-generated lists.
+"""CAR (He, Zhang, Liu and Caverlee, WSDM 2020): consistency-aware continuation of user-generated sequences.
 
-Shapes: ``B`` lists, ``T`` slots of a list, ``d`` embedding dimension, ``R`` rows of a batch's lists (`Buckets`).
+Shapes: ``B`` sequences, ``T`` slots of a sequence, ``d`` embedding dimension, ``R`` rows of all buckets (`Buckets`).
 """
 
 from __future__ import annotations
@@ -16,23 +16,22 @@ from cove_dist.models.sequential.base import CausalAttentionModel
 
 
 class CAR(CausalAttentionModel):
-    """The hidden state of a position scores the item after it.
+    """The hidden state of a position scores the next item.
 
     A gate weighs the general preference (attention with one learned query), the current preference (attention with the
-    latest item as query) and the latest item itself. It sees a summary of the list so far and how far the latest item
-    lies from the list's centre, its consistency.
+    latest item as query) and the latest item itself. Its inputs are a summary of the sequence so far and the distance
+    of the latest item from the sequence's centre, its consistency.
 
-    The abstract names these parts; what a formula needs beyond is taken from the authors' published program: values are
-    not projected, attention has no residual term, each block adds the list's creator after the gate and normalizes
+    The abstract names these parts; the remaining details follow the authors' published program: values are
+    not projected, attention has no residual term, each block adds the sequence's creator after the gate and normalizes
     before a ReLU network of width d, whose residual term is the normalized one. Items and creators are scaled by
     sqrt(d), the last block's output is normalized. The program's default is one block; ``num_layers`` stacks it
-    unchanged. Its penalty on the learned queries and its pairwise loss are no part of the model.
+    unchanged. Its penalty on the learned queries and its pairwise loss are not part of the model.
 
-    Where the data names no creator (``owner=None``), nothing is added: the model knows a list by its items alone, which
-    is less than the paper's model knows.
+    If the data have no creators (``owner=None``), nothing is added: the model has less information than in the paper.
 
-    Arguments are those of `CausalAttentionModel`; dropout in a block is of what the gate sees, of the creator and in
-    the ReLU network. The authors drop attention weights too.
+    Arguments are those of `CausalAttentionModel`; dropout in a block applies to the gate's inputs, the creator and the
+    ReLU network. The authors also use dropout of attention weights.
     """
 
     reads_owner = True
@@ -42,18 +41,18 @@ class CAR(CausalAttentionModel):
         return CARBlock(dim, num_heads, dropout, attention_dropout)
 
     def forward(self, items: torch.Tensor, mask: torch.Tensor, owner: torch.Tensor | None = None) -> torch.Tensor:
-        """Hidden states.
+        """Return hidden states.
 
         Args:
-            items: ``[B, T, d]``, right-padded.
-            mask: ``[B, T]``, true at items.
-            owner: ``[B, d]`` embeddings of the lists' creators; None where there are none.
+            items: Items ``[B, T, d]``, right-padded.
+            mask: Mask of items ``[B, T]``.
+            owner: Embeddings of the sequences' creators ``[B, d]``, or None.
 
         Returns:
-            Hidden ``[B, T, d]``, zeros at padding.
+            Hidden states ``[B, T, d]``, zeros at padding.
         """
         buckets = Buckets(mask)
-        creator = None if owner is None else (owner * self.scale).index_select(0, buckets.lists)
+        creator = None if owner is None else (owner * self.scale).index_select(0, buckets.sequences)
         return self.hidden_states(items, buckets, creator=creator)
 
 
@@ -61,10 +60,10 @@ class CARBlock(nn.Module):
     """Two preferences, the gate over them, and a position-wise network.
 
     Args:
-        dim: ``d``.
-        num_heads: a divisor of ``d``.
-        dropout: of what the gate sees, of the creator and in the network.
-        attention_dropout: of attention weights.
+        dim: Width ``d``.
+        num_heads: Number of heads, a divisor of ``d``.
+        dropout: Dropout of the gate's inputs, of the creator and in the network.
+        attention_dropout: Dropout of attention weights.
     """
 
     def __init__(self, dim: int, num_heads: int, dropout: float, attention_dropout: float) -> None:
@@ -86,7 +85,7 @@ class CARBlock(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, rows: torch.Tensor, buckets: Buckets, creator: torch.Tensor | None) -> torch.Tensor:
-        """Items and their creators ``[R, d]`` -> ``[R, d]``."""
+        """Map items and their creators ``[R, d]`` to ``[R, d]``."""
         latest = self.norm(rows)
         keys = self.keys(rows).chunk(3, dim=1)
         queries = (self.current_query(latest), self.general_query.expand_as(rows), self.summary_query.expand_as(rows))
@@ -105,6 +104,6 @@ class CARBlock(nn.Module):
 
 
 def running_mean(rows: torch.Tensor, buckets: Buckets) -> torch.Tensor:
-    """Mean of each list's items up to a row: ``[R, d] -> [R, d]``."""
-    sums = buckets.join([lists.cumsum(dim=1) for lists in buckets.split(rows)])
+    """Return the mean of each sequence's items up to each row: ``[R, d] -> [R, d]``."""
+    sums = buckets.join([sequences.cumsum(dim=1) for sequences in buckets.split(rows)])
     return sums / (buckets.positions + 1).unsqueeze(1)

@@ -1,6 +1,6 @@
-"""FANS (Liu et al., WWW 2023): all items of a list's continuation at once.
+"""FANS (Liu et al., WWW 2023): all target items of a sequence at once.
 
-Shapes: ``B`` lists, ``T`` slots of the given part, ``S`` slots of the part to be continued, ``d`` embedding dimension.
+Shapes: ``B`` sequences, ``T`` slots of the input, ``S`` slots of the target, ``d`` embedding dimension.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from cove_dist.types import PositiveInt, Probability
 
 
 class FANS(SequentialModel):
-    """The hidden state of a target position scores the item there; no position waits for another.
+    """The hidden state of a target position scores its item; all positions are predicted in parallel.
 
-    One BERT encoder reads ``[CLS] given items [SEP] targets [SEP]``, with segment vectors for the two halves; a target
-    is its item where that is known already and [MASK] elsewhere. Training starts with most of the target known and
-    hides a growing share from its end (the curriculum); what is known is the caller's choice.
+    One BERT encoder reads ``[CLS] input items [SEP] targets [SEP]``, with segment vectors for the two halves; a target
+    is its item if known and [MASK] otherwise. Training starts with most of the target known and hides a growing share
+    from its end (the curriculum); the caller chooses the known part.
 
     The paper's abstract and Figure 2 show one encoder with masked targets, the two-stage classifier (here
-    `TwoStageClassifier`) and the curriculum. The layout above is that of the authors' published program, as are the
-    inner width of 4d, 3 layers and 8 heads, and BERT's defaults beyond them. Left out is that in training it masks 15 %
-    of the given items as well and learns to restore them. With ready-made categories, that program adds the category's
-    vector to the item's; here the caller does.
+    `TwoStageClassifier`) and the curriculum. The layout above, the inner width of 4d, 3 layers, 8 heads, and
+    BERT's other defaults follow the authors' published program. Unlike that program, training does not also mask and
+    predict 15 % of the input items. With ready-made categories, that program adds the category's vector to the item's;
+    here the caller does.
 
     Args:
-        embedding_dim: ``d``.
-        max_input: longest given part of a list.
-        max_target: longest part to be continued.
-        num_layers: blocks.
-        num_heads: a divisor of ``d``.
-        dropout: of the input and of each branch.
-        attention_dropout: of attention weights, which BERT drops too; off unless asked for: slow on CPU.
+        embedding_dim: Embedding dimension ``d``.
+        max_input: Length of the longest input.
+        max_target: Length of the longest target.
+        num_layers: Number of blocks.
+        num_heads: Number of heads, a divisor of ``d``.
+        dropout: Dropout of the input and of each branch.
+        attention_dropout: Dropout of attention weights, as in BERT; off by default, as it is slow on CPU.
     """
 
     decoding = "parallel"
@@ -67,18 +67,18 @@ class FANS(SequentialModel):
         known_mask: torch.Tensor | None = None,
         target_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Hidden states of all target positions.
+        """Return hidden states of all target positions.
 
         Args:
-            items: ``[B, T, d]``, right-padded.
-            mask: ``[B, T]``, true at items.
-            num_targets: ``S``.
-            known: ``[B, S, d]``, the items of target positions.
-            known_mask: ``[B, S]``, true where such an item may be seen; None hides all of them.
-            target_mask: ``[B, S]``, true at positions a list has, right-padded; None where all lists have ``S``.
+            items: Input items ``[B, T, d]``, right-padded.
+            mask: Mask of input items ``[B, T]``.
+            num_targets: Number of target positions ``S``.
+            known: Items of target positions ``[B, S, d]``.
+            known_mask: Mask of known target items ``[B, S]``; None: no item is known.
+            target_mask: Mask of existing target positions ``[B, S]``, right-padded; None: all exist.
 
         Returns:
-            Hidden ``[B, S, d]``, zeros at padding.
+            Hidden states ``[B, S, d]``, zeros at padding.
         """
         batch, num_items, _ = items.shape
         targets = self.mask_vector.expand(batch, num_targets, -1)

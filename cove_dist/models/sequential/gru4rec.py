@@ -1,6 +1,6 @@
-"""GRU4Rec (Hidasi et al., ICLR 2016): gated recurrent units read a list item by item.
+"""GRU4Rec (Hidasi et al., ICLR 2016): gated recurrent units read a sequence item by item.
 
-Shapes: ``B`` lists, ``T`` slots of a list, ``d`` embedding dimension, ``h`` recurrent units.
+Shapes: ``B`` sequences, ``T`` slots of a sequence, ``d`` embedding dimension, ``h`` recurrent units.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from cove_dist.models.layers.dropout import Dropout
 from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.types import PositiveInt, Probability
 
-LISTS_PER_BUCKET = 128  # a step of the recurrence is one product for all lists of a bucket
+SEQUENCES_PER_BUCKET = 128  # a recurrent step is one product for all sequences of a bucket
 
 
 class GRU4Rec(SequentialModel):
-    """The hidden state of a position scores the item after it (section 3.1 and Figure 1 of the paper).
+    """The hidden state of a position scores the next item (section 3.1 and Figure 1 of the paper).
 
-    Item embeddings go through the GRU layers and one feed-forward layer, which brings ``h`` back to ``d``. The paper's
-    outputs have weights of their own for each item; here, as in the authors' later work (Hidasi and Karatzoglou, CIKM
+    Item embeddings go through the GRU layers and one feed-forward layer, which maps ``h`` back to ``d``. The paper has
+    separate output weights per item; here, as in the authors' later work (Hidasi and Karatzoglou, CIKM
     2018, "constrained embeddings"), they are the item embeddings.
 
     Args:
-        embedding_dim: ``d``.
-        max_input: longest given part of a list; a recurrence needs no bound.
-        max_target: longest part to be continued.
-        num_layers: GRU layers.
-        hidden_dim: ``h``.
-        dropout: of the items and after every GRU layer.
+        embedding_dim: Embedding dimension ``d``.
+        max_input: Length of the longest input; unused.
+        max_target: Length of the longest target.
+        num_layers: Number of GRU layers.
+        hidden_dim: Number of recurrent units ``h``.
+        dropout: Dropout of the items and after every GRU layer.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class GRU4Rec(SequentialModel):
         self.output = nn.Linear(hidden_dim, embedding_dim)
 
     def forward(self, items: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Items ``[B, T, d]``, right-padded, true in ``mask [B, T]`` -> hidden ``[B, T, d]``, zeros at padding."""
-        buckets = Buckets(mask, LISTS_PER_BUCKET)
+        """Map right-padded items ``[B, T, d]`` at ``mask [B, T]`` to hidden states ``[B, T, d]``, zeros at padding."""
+        buckets = Buckets(mask, SEQUENCES_PER_BUCKET)
         rows = self.dropout(buckets.flatten(items))
         for layer in self.layers:
-            rows = self.dropout(buckets.join([layer(lists)[0] for lists in buckets.split(rows)]))
+            rows = self.dropout(buckets.join([layer(sequences)[0] for sequences in buckets.split(rows)]))
         return buckets.unflatten(self.output(rows))

@@ -1,6 +1,6 @@
-"""SASRec (Kang and McAuley, ICDM 2018): causal self-attention over the items of a list.
+"""SASRec (Kang and McAuley, ICDM 2018): causal self-attention over the items of a sequence.
 
-Shapes: ``B`` lists, ``T`` slots of a list, ``d`` embedding dimension.
+Shapes: ``B`` sequences, ``T`` slots of a sequence, ``d`` embedding dimension.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from cove_dist.models.sequential.base import CausalAttentionModel
 
 
 class SASRec(CausalAttentionModel):
-    """The hidden state of a position scores the item after it (section III of the paper).
+    """The hidden state of a position scores the next item (section III of the paper).
 
     Learned positions are added to the items (III-A). A block is causal self-attention and a ReLU network of width d,
     both as ``x + dropout(f(norm(x)))`` (III-B, III-C). As in the authors' program, items are scaled by sqrt(d), heads
-    are joined without a further projection, and the last block's output is normalized. Where that program departs from
-    the paper (keys and values not normalized, the residual term normalized), this follows the paper.
+    are concatenated without a further projection, and the last block's output is normalized. Where that program departs
+    from the paper (keys and values not normalized, the residual term normalized), this follows the paper.
 
-    Arguments are those of `CausalAttentionModel`; dropout in a block is of each branch. The authors drop attention
-    weights too.
+    Arguments are those of `CausalAttentionModel`; dropout in a block applies to each branch. The authors also use
+    dropout of attention weights.
     """
 
     @staticmethod
@@ -38,5 +38,5 @@ class SASRec(CausalAttentionModel):
         )
 
     def forward(self, items: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Items ``[B, T, d]``, right-padded, true in ``mask [B, T]`` -> hidden ``[B, T, d]``, zeros at padding."""
+        """Map right-padded items ``[B, T, d]`` at ``mask [B, T]`` to hidden states ``[B, T, d]``, zeros at padding."""
         return self.hidden_states(items, Buckets(mask), causal=True)

@@ -121,7 +121,7 @@ def test_heads_must_divide_the_dimension(name: str) -> None:
 @pytest.mark.parametrize("name", ATTENTIVE)
 def test_a_list_longer_than_the_model_is_refused(name: str) -> None:
     items, mask = batch([40], slots=40)
-    with pytest.raises(ValueError, match=r"a list has 4\d places and the model 1\d: "):
+    with pytest.raises(ValueError, match=r"a sequence has 4\d positions but the model has 1\d: "):
         run(ALL[name]().double(), items, mask)
 
 
