@@ -129,7 +129,7 @@ def test_buckets_keep_every_item_and_little_padding() -> None:
     mask = torch.rand(70, 9, generator=torch.Generator().manual_seed(0)) < 0.4  # with holes
     mask[3] = False
     values = torch.arange(70 * 9.0).view(70, 9, 1)
-    buckets = Buckets(mask, lists_per_bucket=16)
+    buckets = Buckets(mask, sequences_per_bucket=16)
     rows = buckets.flatten(values)
     assert torch.equal(buckets.unflatten(rows), values * mask.unsqueeze(2))
     assert sum(b for b, _ in buckets.shapes) == 70
