@@ -76,7 +76,7 @@ class Training:
 
     def resumed(self) -> int:
         """Return the step at which the run went on the last time it was started."""
-        text = re.sub(r"\s", "", self._output.read_text(errors="replace"))  # the log wraps its lines
+        text = re.sub(r"\s", "", self._output.read_text(errors="replace").lower())  # the log wraps its lines
         return int(re.findall(r"resumedfrom[^ ]*?step_(\d{8})", text)[-1])
 
     def wait(self, seconds: float = 0.0) -> None:
