@@ -1,6 +1,6 @@
 """Distributed training of ID-based recommenders with co-evolving vector quantization (COVE).
 
-The names below are imported when they are first used: ``import cove_dist`` is quick and needs nothing but Python.
+The names below are imported on first use: ``import cove_dist`` is fast and requires only Python.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""The Python API: train a run, load it, and ask it in original ids.
+"""The Python API: train a run, load it, and query it with original ids.
 
 Example::
 
@@ -38,15 +38,15 @@ def prepare(source: str | Path, output: str | Path, data: str = "custom", settin
 
     Args:
         source: Raw files: a path or a pattern.
-        output: The folder to write.
-        data: The data set; ``custom`` is your own.
+        output: Folder to write.
+        data: Name of the data set; ``custom`` for your own files.
         settings: Further keys, such as ``{"user": "uid", "item": "iid", "label": "clicked"}``.
 
     Returns:
-        The prepared folder.
+        Path of the prepared folder.
 
     Raises:
-        ConfigError, DataError: A setting or a file is wrong.
+        ConfigError, DataError: A setting or a file is invalid.
 
     Example:
         >>> prepare("ratings.csv", "data/mine", settings={"rating": "stars", "threshold": 4, "label": None})
@@ -68,14 +68,14 @@ def train(
     """Train a model, and return its run; see ``cove train --help``.
 
     Args:
-        data: A prepared folder, or the name of a data set that is prepared in its usual folder.
-        model, quantizer: Options of these groups.
-        output: The run folder; None names it by data, quantizer, model and seed.
+        data: A prepared folder, or the name of a data set prepared in its default folder.
+        model, quantizer: Options of these configuration groups.
+        output: Run folder; None: named by data, quantizer, model and seed.
         settings: Further keys, such as ``{"trainer.epochs": 5, "embeddings.dim": 32}``.
-        processes: Ranks, by torchrun; 1 trains in this process.
+        processes: Number of ranks, started by torchrun; 1 trains in this process.
 
     Raises:
-        ConfigError, DataError, TrainingError: A setting or the data are wrong, or training failed.
+        ConfigError, DataError, TrainingError: A setting or the data are invalid, or training failed.
     """
     from cove_dist.config.composition import load_run_config
     from cove_dist.training import program
@@ -98,12 +98,12 @@ def load(run: str | Path, checkpoint: Literal["best", "newest"] = "best", device
     """Load a finished run.
 
     Args:
-        run: Its folder.
+        run: Run folder.
         checkpoint: ``best``, by the metric of early stopping, or ``newest``.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        ConfigError, CheckpointError: There is no such run or checkpoint.
+        ConfigError, CheckpointError: The run or checkpoint does not exist.
     """
     loaded = Run(run, checkpoint, device)
     loaded.session  # noqa: B018 - a folder that holds no run is refused now
@@ -111,10 +111,10 @@ def load(run: str | Path, checkpoint: Literal["best", "newest"] = "best", device
 
 
 class Run:
-    """A finished run. The model is loaded into this process when it is first asked.
+    """A finished run. The model is loaded into this process on first use.
 
     Args:
-        folder: The run folder.
+        folder: Run folder.
         checkpoint: ``best`` or ``newest``.
         device: ``auto``, ``cpu`` or ``cuda``.
     """
@@ -129,14 +129,14 @@ class Run:
 
     @cached_property
     def session(self) -> Session:
-        """What answers: the configuration, the schema of the data, the id tables and the model."""
+        """The inference session: configuration, schema of the data, id tables and model."""
         from cove_dist.inference.session import Session
 
         return Session(self.folder, self.checkpoint, self.device)
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """The metrics of this checkpoint, by split: of training's own validation, and of `evaluate`."""
+        """The metrics of this checkpoint by split, from validation during training and from `evaluate`."""
         from cove_dist.training.checkpoint_files import read_meta
 
         found = {"validation": dict(read_meta(self.session.checkpoint).metrics)}
@@ -169,14 +169,14 @@ class Run:
         A click-through rate model gives probabilities; others give the scores that they rank by.
 
         Args:
-            users: ``[n]``.
-            items: ``[n]``.
-            sequences: Of items, instead of users, for sequential models: the item is scored as the next one.
-            columns: ``[n]`` values of every further column that the model reads.
-            unknown: What to do about ids that training did not see: refuse them, or give them nan.
+            users: Original user ids ``[n]``.
+            items: Original item ids ``[n]``.
+            sequences: Sequences of items instead of users, for sequential models; scores the item as the next one.
+            columns: Values ``[n]`` of every further column that the model reads.
+            unknown: How to handle unseen ids: raise an error, or return nan.
 
         Raises:
-            ConfigError: Unknown ids, or columns that are missing.
+            ConfigError: Ids are unknown, or columns are missing.
         """
         return self.session.score(users, items, sequences, columns, unknown)
 
@@ -191,9 +191,9 @@ class Run:
         """Score the rows of a Parquet or CSV file, or of a table; see ``cove predict --help``.
 
         Args:
-            rows: With the columns that the model reads, in original ids; others are passed on.
-            user, item: The names of these columns; None: as in the prepared data.
-            unknown: What to do about rows with users or items that training did not see: refuse them or leave them out.
+            rows: Rows with the columns that the model reads, in original ids; other columns are kept.
+            user, item: Names of these columns; None: as in the prepared data.
+            unknown: How to handle rows with unseen users or items: raise an error, or skip them.
 
         Returns:
             The rows, with a column ``score``.
@@ -218,11 +218,11 @@ class Run:
         """List the best k items for users, or the best next items of sequences.
 
         Args:
-            users: Original ids, or "all": those that training saw.
-            k: Items of each list.
-            sequences: Of original item ids, instead of users, for sequential models.
-            unknown: What to do about ids that training did not see: refuse them, leave them out (the log has their
-                number), or list the most frequent items of training, with null scores.
+            users: Original ids, or "all": all users seen in training.
+            k: Number of items per list.
+            sequences: Sequences of original item ids instead of users, for sequential models.
+            unknown: How to handle unseen ids: raise an error, skip them (their number is logged), or list the most
+                frequent items of training, with null scores.
             history: Whether to remove items that the user has in any split, or that are in the sequence.
             columns: A value of every further column that the model reads, the same for all pairs.
 
@@ -230,20 +230,20 @@ class Run:
             ``user`` (or ``sequence``, an index), ``rank`` from 1, ``item`` and ``score``.
 
         Raises:
-            ConfigError: Unknown ids, or the model cannot be asked in this way.
+            ConfigError: Ids are unknown, or the model does not support this kind of request.
         """
         return self.session.recommend(users, k, sequences=sequences, unknown=unknown, history=history, columns=columns)
 
     def embeddings(self, entity: Literal["user", "item"]) -> pa.Table:
-        """Return ``original_id`` and ``embedding`` of every id that training saw.
+        """Return ``original_id`` and ``embedding`` of every id seen in training.
 
-        These are the vectors that the model works with: fused with their codes where it quantizes, and propagated over
-        the graph where it does that.
+        The embeddings are those that the model uses: fused with their codes if quantized, and propagated over the graph
+        if the model does so.
         """
         return self.session.embeddings(entity)
 
     def codes(self, entity: Literal["user", "item"]) -> pa.Table:
-        """Return ``original_id`` and ``code_1 … code_H``, fine to coarse, of every id that training saw."""
+        """Return ``original_id`` and ``code_1 … code_H``, fine to coarse, of every id seen in training."""
         return self.session.codes(entity)
 
 
@@ -251,7 +251,7 @@ def _data(data: str | Path) -> list[str]:
     """Return the overrides that name the data.
 
     Raises:
-        ConfigError: There is neither such a folder nor such a data set.
+        ConfigError: Neither a folder nor a data set of this name exists.
     """
     if (Path(data) / "schema.json").is_file():
         return ["data=custom", override("data.path", str(data))]
@@ -261,7 +261,7 @@ def _data(data: str | Path) -> list[str]:
 
 
 def overrides_of(settings: Settings | None) -> list[str]:
-    """Return settings as ``key=value``; text is quoted."""
+    """Return settings as ``key=value`` with quoted text."""
     return [override(key, value) for key, value in (settings or {}).items()]
 
 

@@ -27,8 +27,8 @@ class Command(NamedTuple):
     """A subcommand.
 
     Attributes:
-        about: What it does, in a line.
-        config: Its file in ``configs/``, without ``.yaml``; None for a command without settings.
+        about: Description in one line.
+        config: Configuration file in ``configs/``, without ``.yaml``; None for a command without settings.
     """
 
     about: str
@@ -61,18 +61,18 @@ _SEVERAL = "Several runs: cove experiment or cove tune"
 _PRINTED = "The composed configuration: --print-config"
 INSTEAD = {"-m": _SEVERAL, "--multirun": _SEVERAL, "-c": _PRINTED, "--cfg": _PRINTED, "--info": _PRINTED}
 
-# What gloo and nccl say when a rank is gone: a consequence, which must not bury the cause.
+# Messages of gloo and nccl after a rank is lost: a consequence, which must not hide the cause.
 LOST_PEER = re.compile(r"closed by peer|reset by peer|remote process exited|Broken pipe", re.IGNORECASE)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a subcommand; on bad input print one message and exit with 2, at once, whatever other ranks do.
+    """Run a subcommand; on invalid input print one message and exit with 2, without waiting for other ranks.
 
     Args:
-        arguments: Of the command line, the subcommand first. None takes the process's own.
+        arguments: Command-line arguments, the subcommand first; None: those of the process.
     """
     if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # where classes of one's own are, as with python -m
+        sys.path.append(os.getcwd())  # for user-defined classes, as with python -m
     try:
         dispatch(list(sys.argv[1:] if arguments is None else arguments))
     except OSError as error:
@@ -99,7 +99,7 @@ def dispatch(arguments: list[str]) -> None:
     """Run a subcommand, or print help, the version or the composed configuration.
 
     Raises:
-        ConfigError: There is no such subcommand or option.
+        ConfigError: The subcommand or option does not exist.
     """
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         return _print(overview())
@@ -153,10 +153,10 @@ def overview() -> str:
 
 
 def parse_flags(arguments: Sequence[str]) -> tuple[set[str], list[str]]:
-    """Take out of a subcommand's arguments the flags, the folders of ``--config-dir`` and the packages of `targets`.
+    """Separate flags, folders of ``--config-dir`` and packages of `targets` from a subcommand's arguments.
 
     Raises:
-        ConfigError: A flag that no subcommand has, those of Hydra's launcher among them, with what to write instead.
+        ConfigError: A flag is unknown (such as those of Hydra's launcher); the message states the replacement.
     """
     flags: set[str] = set()
     rest, following = [], iter(arguments)
@@ -178,7 +178,7 @@ def parse_flags(arguments: Sequence[str]) -> tuple[set[str], list[str]]:
 
 
 def _print(text: str) -> None:
-    """Show a text once, however many ranks there are."""
+    """Print a text on one rank only."""
     if os.environ.get("RANK", "0") == "0":
         print(text)
 
@@ -191,7 +191,7 @@ def _fail(message: str) -> NoReturn:
 
 
 def _exit(code: int) -> NoReturn:
-    """End at once: after ``sys.exit``, unfinished collectives of other threads would keep all ranks waiting."""
+    """Exit immediately: with ``sys.exit``, unfinished collectives of other threads would block all ranks."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -1,6 +1,6 @@
-"""The YAML files of ``configs/``, and of folders of one's own: where they are, and which options a group has.
+"""Locations of the YAML files of ``configs/`` and of user folders, and the options of a group.
 
-Nothing here imports torch or Hydra, so that help and shell completion are quick.
+Nothing here imports torch or Hydra, so that help and shell completion are fast.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cove_dist.errors import ConfigError
 
-OWN_FOLDERS = "COVE_CONFIG_DIR"  # an environment variable, so that processes that a program starts have them too
+OWN_FOLDERS = "COVE_CONFIG_DIR"  # an environment variable, so that child processes inherit it
 
 
 def config_folder() -> Path:
@@ -26,16 +26,16 @@ def own_folders() -> list[Path]:
 
 
 def add_own_folder(folder: str) -> None:
-    """Add a folder with groups of one's own, such as ``FOLDER/model/mine.yaml``, for this process and its children."""
+    """Add a folder with user-defined groups, such as ``FOLDER/model/mine.yaml``, for this process and its children."""
     known = [str(path) for path in own_folders()]
     os.environ[OWN_FOLDERS] = os.pathsep.join(dict.fromkeys([*known, os.path.abspath(folder)]))
 
 
 def check_own_folders() -> None:
-    """Refuse folders that Hydra would pass over in silence.
+    """Refuse folders that Hydra would silently ignore.
 
     Raises:
-        ConfigError: A folder does not exist, or has a file that another folder has already.
+        ConfigError: A folder does not exist, or has a file of the same name as another folder.
     """
     seen = {path.relative_to(config_folder()) for path in config_folder().rglob("*.yaml")} if own_folders() else set()
     for folder in own_folders():
@@ -58,6 +58,6 @@ def options(group: str) -> list[str]:
 
 
 def find_file(name: str) -> Path | None:
-    """Return the file ``NAME.yaml`` of a folder, such as ``model/deepfm``, or None where there is none."""
+    """Return the file ``NAME.yaml`` of a folder, such as ``model/deepfm``, or None if it does not exist."""
     paths = (folder / f"{name}.yaml" for folder in folders())
     return next((path for path in paths if path.is_file()), None)

@@ -1,4 +1,4 @@
-"""The one console of the process: log lines and the progress bar share it, so that neither overwrites the other."""
+"""The console of the process, shared by log lines and the progress bar, so that neither overwrites the other."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import warnings
 from rich.console import Console
 from rich.logging import RichHandler
 
-LOG_WIDTH = 200  # of lines in a file, which has no width of its own
+LOG_WIDTH = 200  # width of lines in a file
 
 console = Console(stderr=True, width=None if sys.stderr.isatty() else LOG_WIDTH)
 
 
 def quiet_libraries() -> None:
-    """Log our own messages at INFO, and those of other libraries only when they are errors."""
+    """Log messages of this project at INFO, and those of other libraries only if they are errors."""
     import torch
 
     handler = RichHandler(console=console, show_path=False, show_level=False, omit_repeated_times=False)
     logging.basicConfig(level=logging.ERROR, format="%(message)s", datefmt="[%X]", handlers=[handler], force=True)
     main = os.environ.get("RANK", "0") == "0"
-    logging.getLogger("hydra").setLevel(logging.CRITICAL)  # what it logs, it raises as well
+    logging.getLogger("hydra").setLevel(logging.CRITICAL)  # it also raises what it logs
     for name in ("cove_dist", "data_pipeline"):
         logging.getLogger(name).setLevel(logging.INFO if main else logging.ERROR)
     torch._logging.set_logs(all=logging.ERROR)

@@ -1,7 +1,7 @@
 """The process group, the device of this process and all collectives.
 
 The same code runs under torchrun and in a single process. No other module calls ``torch.distributed``, except
-`cove_dist.torch_compat`, which this module uses, and `cove_dist.training.checkpoint`, which writes by its checkpoints.
+`cove_dist.torch_compat`, which this module uses, and the checkpoint modules, which use its checkpoint format.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Indexed = TypeVar("Indexed", torch.Tensor, np.ndarray)
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """Who this process is."""
+    """Rank, world size and device of this process."""
 
     rank: int
     world_size: int
@@ -45,14 +45,14 @@ class DistributedContext:
 
 @contextmanager
 def process_group(device: str = "auto", timeout: timedelta = timedelta(minutes=10)) -> Iterator[DistributedContext]:
-    """Join torchrun's process group, or make one of a single process.
+    """Join torchrun's process group, or create one with a single process.
 
     Args:
-        device: ``cpu``, ``cuda``, or ``auto``: cuda where there is one. A rank takes the GPU of its local rank.
-        timeout: after it a collective that some rank never joins fails.
+        device: ``cpu``, ``cuda``, or ``auto`` (cuda if available). A rank uses the GPU of its local rank.
+        timeout: Time after which a collective fails if a rank does not join it.
 
     Raises:
-        ConfigError: ``cuda`` was asked for and is not there, or there are more local ranks than GPUs.
+        ConfigError: ``cuda`` was requested but is not available, or there are more local ranks than GPUs.
     """
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
@@ -65,7 +65,7 @@ def process_group(device: str = "auto", timeout: timedelta = timedelta(minutes=1
                 f" use --nproc_per_node={max(found, 1)} or trainer.device=cpu"
             )
         torch.cuda.set_device(local_rank)
-    backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"  # gloo beside nccl carries the checkpoints
+    backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"  # checkpoints use gloo
     store, rank, world_size = _rendezvous(timeout)
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
     with watched_parent(), watched_ranks(store, second_connection, rank, world_size, timeout):
@@ -83,19 +83,19 @@ def _rendezvous(timeout: timedelta) -> tuple[dist.Store, int, int]:
     launch = _launch_store()
     if launch is None:
         return next(dist.rendezvous("env://", timeout=timeout))
-    attempt = f"attempt_{os.environ['TORCHELASTIC_RESTART_COUNT']}"  # the addresses of the dead ranks before it stay
+    attempt = f"attempt_{os.environ['TORCHELASTIC_RESTART_COUNT']}"  # the addresses of earlier attempts remain
     return dist.PrefixStore(attempt, launch), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
 def mark_begun(run: Path) -> None:
-    """Let later attempts of this torchrun know that the run of a folder was begun by it, not found there."""
+    """Record for later attempts of this torchrun that it started the run of a folder."""
     launch = _launch_store()
     if launch is not None:
         launch.set(_begun(run), "yes")
 
 
 def was_begun(run: Path) -> bool:
-    """Return whether an earlier attempt of this torchrun (``--max-restarts``) began the run of a folder."""
+    """Return whether an earlier attempt of this torchrun (``--max-restarts``) started the run of a folder."""
     launch = _launch_store()
     return launch is not None and launch.check([_begun(run)])
 
@@ -120,11 +120,11 @@ class Collectives:
         users = ranks.gather_padded(own_users, -1)  # [ranks.size * n], where n is the most users of any rank
 
     Args:
-        group: the ranks that take part; None for this process only, where every operation returns its input.
+        group: Participating ranks; None for this process only, where every operation returns its input.
 
     Attributes:
-        size: number of ranks.
-        rank: index of this process among them.
+        size: Number of ranks.
+        rank: Index of this process in the group.
     """
 
     def __init__(self, group: ProcessGroup | None = None) -> None:
@@ -176,12 +176,12 @@ class Collectives:
         """Gather different numbers of rows.
 
         Args:
-            rows: ``[n, ...]``; n may differ among the ranks.
-            value: fills the rows from n to ``longest``.
-            longest: the largest n, if the caller knows it; None to compute it by one more collective.
+            rows: Rows ``[n, ...]``; n may differ between ranks.
+            value: Padding value of the rows from n to ``longest``.
+            longest: The largest n, if known; None: compute it with another collective.
 
         Returns:
-            ``[size * longest, ...]``, the rows of rank r from ``r * longest`` on.
+            Rows ``[size * longest, ...]``, those of rank r from ``r * longest`` on.
         """
         return self.gather(pad_rows(rows, self.longest(rows) if longest is None else longest, value))
 
@@ -217,7 +217,7 @@ def world_group() -> ProcessGroup:
 
 
 def open_host_group() -> ProcessGroup:
-    """Open another group of all ranks, on the CPU, for collectives that run beside those of training. Collective."""
+    """Open another group of all ranks, on the CPU, for collectives concurrent with training. Collective."""
     return dist.new_group(backend="gloo")
 
 
@@ -227,7 +227,7 @@ def close_group(group: ProcessGroup) -> None:
 
 
 class DelayedMaximum:
-    """Element-wise maximum over the ranks of a few whole numbers, computed while the caller does something else.
+    """Element-wise maximum of a few integers over the ranks, computed in the background.
 
     Opening, `start`, `result` and `close` are collective calls, in the same order on every rank.
     """
@@ -238,13 +238,13 @@ class DelayedMaximum:
 
     def start(self, values: list[int]) -> None:
         """Send this rank's values, the same number on every rank."""
-        sent, work = torch.tensor(values, device="cpu"), None  # the group is of the hosts
+        sent, work = torch.tensor(values, device="cpu"), None  # the group uses the CPU
         if self._group is not None:
             work = dist.all_reduce(sent, dist.ReduceOp.MAX, group=self._group, async_op=True)
         self._sent = (sent, work)
 
     def result(self) -> list[int] | None:
-        """Return the maxima of what all ranks sent last; None if nothing was sent since the result before."""
+        """Return the maxima of the values sent last; None if nothing was sent since the previous result."""
         if self._sent is None:
             return None
         (sent, work), self._sent = self._sent, None
@@ -267,21 +267,21 @@ def pad_rows(rows: torch.Tensor, length: int, value: float = 0.0) -> torch.Tenso
     """Append rows of one value up to a length.
 
     Args:
-        rows: ``[n, ...]``, n at most ``length``.
-        length: number of rows of the result.
-        value: fills the rows after the first n.
+        rows: Rows ``[n, ...]``, n at most ``length``.
+        length: Number of rows of the result.
+        value: Value of the appended rows.
     """
     missing = length - len(rows)
     return torch.cat([rows, rows.new_full((missing, *rows.shape[1:]), value)]) if missing else rows
 
 
 def batches_of_block(values: Indexed, batch_size: int, ranks: Collectives) -> Iterator[Indexed]:
-    """Split this rank's block of some values into batches; all ranks get the same number, some of them may be empty.
+    """Split this rank's block of values into batches; all ranks get the same number, some may be empty.
 
     Args:
-        values: ``[n, ...]``, the same on all ranks.
-        batch_size: values per batch of a rank.
-        ranks: the ranks that share the values.
+        values: Values ``[n, ...]``, the same on all ranks.
+        batch_size: Number of values per batch of a rank.
+        ranks: Ranks that share the values.
     """
     first, last = ranks.block_of(len(values))
     own = values[first:last]

@@ -1,7 +1,7 @@
 """Check an installation, or complete it.
 
-TorchRec's metadata asks for the CUDA build of fbgemm, so no ``pip install`` of this package can bring a CPU
-installation that works. ``--install`` runs the pip commands that do:
+TorchRec's metadata requires the CUDA build of fbgemm, so ``pip install`` of this package cannot produce a working CPU
+installation. ``--install`` runs the pip commands that do:
 
 cove doctor                     what is installed, and all that is missing
 cove doctor --install cpu       torch, fbgemm and torchrec for CPU, of versions that were tested together
@@ -32,7 +32,12 @@ TESTED = (  # the newest first; `make setup` and --install take it
     {"torch": "2.11.0", "fbgemm": "1.6.0", "torchrec": "1.6.1"},
 )
 FBGEMM_BUILDS = {"cpu": "fbgemm-gpu-cpu", "cuda": "fbgemm-gpu"}
-TORCHREC_NEEDS = ("pyre-extensions==0.0.32", "tensordict==0.15.3", "torchmetrics==1.0.3", "tqdm")  # beside fbgemm
+TORCHREC_NEEDS = (
+    "pyre-extensions==0.0.32",
+    "tensordict==0.15.3",
+    "torchmetrics==1.0.3",
+    "tqdm",
+)  # in addition to fbgemm
 REQUIRED = ("annotated-types", "hydra-core", "numpy", "pyarrow", "pydantic", "rich", "safetensors", "scipy",
             "tensorboard", "tensordict", "torchmetrics")  # fmt: skip
 EXTRAS = {  # of the package: what they bring, and which subcommands need it
@@ -46,7 +51,7 @@ INSTALL = "cove doctor --install cpu (or cuda)"
 
 @dataclass
 class Diagnosis:
-    """Versions found, and what is wrong with the remedy."""
+    """Installed versions, and problems with their remedies."""
 
     versions: dict[str, str] = field(default_factory=dict)
     backend: str = "none"
@@ -55,7 +60,7 @@ class Diagnosis:
 
 
 def remedy(module: str) -> str | None:
-    """Return what installs a module that cannot be imported; None for one that is not ours to bring."""
+    """Return the command that installs a missing module; None if it is not a dependency of this package."""
     names = {"sklearn": "scikit-learn", "faiss": "faiss-cpu"}
     for extra, (distributions, _) in EXTRAS.items():
         if names.get(module, module) in distributions:
@@ -75,7 +80,7 @@ def find_version(*names: str) -> str | None:
 
 
 def examine() -> Diagnosis:
-    """Look at the installed packages; imports torch and, if its versions fit, fbgemm_gpu and torchrec."""
+    """Examine the installed packages; import torch and, if versions match, fbgemm_gpu and torchrec."""
     triple = {
         "torch": find_version("torch"),
         "fbgemm": find_version(*FBGEMM_BUILDS.values()),
@@ -103,10 +108,10 @@ def mismatches(found: dict[str, str | None]) -> list[str]:
     The three are built against each other: a minor release of one fits one minor release of each of the others.
 
     Args:
-        found: the installed version by name; None for a package that is missing, which fits every version.
+        found: Installed version by name; None for a missing package, which matches every version.
 
     Returns:
-        One problem per package that differs from the tested versions nearest to the installed ones; none if all fit.
+        One problem per package that differs from the tested versions closest to the installed ones.
     """
     wrong = min(
         ([name for name, number in found.items() if not _fits(number, tested[name])] for tested in TESTED), key=len
@@ -124,7 +129,7 @@ def _fits(number: str | None, tested: str) -> bool:
 
 
 def examine_backend() -> tuple[str, list[str]]:
-    """Return the device that training will use, and what keeps it from working."""
+    """Return the device that training will use, and the problems that prevent its use."""
     builds = [build for build, name in FBGEMM_BUILDS.items() if _installed(name)]
     if len(builds) > 1:
         both = " and ".join(FBGEMM_BUILDS.values())
@@ -166,7 +171,7 @@ def commands(accelerator: str) -> list[list[str]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a diagnosis, after an installation where one is asked for; exit with 1 if there are problems."""
+    """Print a diagnosis, after the installation if requested; exit with 1 if there are problems."""
     parser = argparse.ArgumentParser("cove doctor", description=__doc__.partition("\n")[0])
     parser.add_argument("--install", choices=tuple(FBGEMM_BUILDS), help="torch, fbgemm and torchrec")
     parser.add_argument("--dry-run", action="store_true", help="print the commands of --install only")

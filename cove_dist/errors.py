@@ -12,14 +12,14 @@ class CheckpointError(UserError):
 
 
 class TrainingError(UserError):
-    """Training cannot go on: a loss that is not finite, or replicas that drifted apart."""
+    """Training cannot continue: a loss is not finite, or data-parallel parameters drifted apart."""
 
 
 class DivergedError(TrainingError):
     """A loss or a state is not finite.
 
     Attributes:
-        step: at which it was first seen.
+        step: Step at which it was first detected.
     """
 
     def __init__(self, message: str, step: int) -> None:

@@ -1,4 +1,4 @@
-"""Threads that end a rank which would wait for ever: torchrun is gone, or another rank no longer answers."""
+"""Threads that end a rank which would wait forever: torchrun has exited, or another rank no longer responds."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Protocol
 
 from cove_dist.errors import LostRankError
 
-_PARENT_SECONDS = 1.0  # between two looks
-_GRACE_SECONDS = 30.0  # to save and end after SIGTERM; torchrun grants as many
+_PARENT_SECONDS = 1.0  # between two checks
+_GRACE_SECONDS = 30.0  # to save and exit after SIGTERM; the same as torchrun's
 _BEAT_SECONDS = 5.0
 _DONE = b"done"
 
@@ -31,7 +31,7 @@ class Store(Protocol):
 
 
 def end_process(message: str) -> None:
-    """Print an error and end the process at once, whatever its other threads wait for."""
+    """Print an error and end the process immediately, even if other threads are blocked."""
     print(f"error (rank {os.environ.get('RANK', '0')}): {message}", file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(2)
@@ -39,9 +39,9 @@ def end_process(message: str) -> None:
 
 @contextmanager
 def watched_parent() -> Iterator[None]:
-    """Under torchrun, send this process SIGTERM when the agent that started it is gone; end it if that does not help.
+    """Under torchrun, send this process SIGTERM when its agent has exited; end it if that has no effect.
 
-    Started otherwise, a process may outlive its parent, as under ``nohup``: then nothing is watched.
+    Without torchrun a process may outlive its parent, as under ``nohup``, so nothing is watched.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield
@@ -68,16 +68,16 @@ def watched_parent() -> Iterator[None]:
 def watched_ranks(
     store: Store, connect: Callable[[Store], Store], rank: int, size: int, timeout: timedelta
 ) -> Iterator[None]:
-    """Name the rank that is missing when others wait for it in vain.
+    """Name the missing rank when a collective times out.
 
     Args:
-        store: that all ranks share.
-        connect: returns the same store by a connection of its own.
-        rank, size: of this process.
-        timeout: of the collectives.
+        store: Store shared by all ranks.
+        connect: Function that returns the same store through a separate connection.
+        rank, size: Rank of this process and number of ranks.
+        timeout: Timeout of the collectives.
 
     Raises:
-        LostRankError: a collective timed out.
+        LostRankError: A collective timed out.
     """
     if size == 1:
         yield
@@ -99,15 +99,15 @@ def watched_ranks(
 class Heartbeat:
     """Tells the next rank that this process runs, and watches the previous one.
 
-    A beat comes from a thread of its own, so a rank that computes for long goes on beating; one that is stopped, or
-    whose host is gone, does not. Silence is counted in this rank's own beats: after a whole job was suspended and went
-    on, nobody looks silent.
+    Beats come from a separate thread, so a rank in a long computation continues to beat; a stopped rank, or one whose
+    host is lost, does not. Silence is counted in this rank's beats: after a whole job was suspended and resumed, no
+    rank appears silent.
 
     Args:
-        store: that all ranks share; used by the thread only.
-        rank, size: of this process.
-        timeout: of silence after which a rank counts as lost.
-        end: called with a message when the watched rank is lost; it should not return.
+        store: Store shared by all ranks; used only by the thread.
+        rank, size: Rank of this process and number of ranks.
+        timeout: Time of silence after which a rank counts as lost.
+        end: Function called with a message when the watched rank is lost; should not return.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Heartbeat:
         self._thread.start()
 
     def close(self) -> None:
-        """Say that this rank is done: its silence from now on means nothing."""
+        """Announce that this rank is done, so that its silence is ignored."""
         self._stop.set()
         self._thread.join()
 
@@ -143,19 +143,19 @@ class Heartbeat:
                     )
                     return
             self._store.set(_key(self._rank), _DONE.decode())
-        except RuntimeError:  # the store is gone, and with it torchrun or the first rank, which others notice
+        except RuntimeError:  # the store's process has exited, which is detected elsewhere
             return
 
 
 def absent_ranks(store: Store, rank: int, size: int, seconds: float = 3.0) -> list[int]:
     """Return the ranks that do not call this function too: after a collective timed out, those that never joined it.
 
-    None are returned where the store is gone.
+    Returns no ranks if the store is unavailable.
 
     Args:
-        store: that all ranks share.
-        rank, size: of this process.
-        seconds: to wait for the others.
+        store: Store shared by all ranks.
+        rank, size: Rank of this process and number of ranks.
+        seconds: Time to wait for the others.
     """
     try:
         store.set(f"waited/{rank}", "")

@@ -1,7 +1,7 @@
-"""What an evaluation found: ``metrics_<split>_<checkpoint>.json`` in a run folder, and which of them may share a table.
+"""Metrics files ``metrics_<split>_<checkpoint>.json`` of run folders, and checks whether they may share a table.
 
-In addition to the metrics a file holds what they describe: split, checkpoint, protocol and data. Metrics of two files
-may share a table only where these agree.
+In addition to the metrics, a file states the split, checkpoint, protocol and data. Metrics of two files may share a
+table only if these agree.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 Split = Literal["validation", "test"]
 Kind = Literal["best", "newest"]
 
-# Part of a protocol that names metrics and changes none: files that differ in it may share a table.
+# Part of a protocol that names metrics without changing them: files that differ in it may share a table.
 _CHOICES = ("ndcg_at", "hit_rate_at", "rankings")
 
 
@@ -31,15 +31,15 @@ class Evaluated:
     """One evaluation of a run.
 
     Attributes:
-        split: evaluated.
-        kind: ``best`` by the early-stopping metric of the validation split, or ``newest``; None: no checkpoint at all,
-            as of the popularity baseline.
-        checkpoint: folder name of the checkpoint, such as ``step_00000120``.
-        step: optimizer steps of the checkpoint.
-        best_by: the metric by which the checkpoint is the best; None if it is not chosen so.
-        protocol: how the split is ranked, by setting: `cove_dist.evaluation.protocol.Protocol.record`.
-        data: fingerprint of the split.
-        metrics: None where undefined.
+        split: Evaluated split.
+        kind: ``best`` by the early-stopping metric of the validation split, or ``newest``; None: no checkpoint, as for
+            the popularity baseline.
+        checkpoint: Folder name of the checkpoint, such as ``step_00000120``.
+        step: Optimizer steps of the checkpoint.
+        best_by: Metric by which the checkpoint is the best; None if it was not chosen by a metric.
+        protocol: Ranking protocol, by setting: `cove_dist.evaluation.protocol.Protocol.record`.
+        data: Fingerprint of the split.
+        metrics: Metrics by name; None if undefined.
     """
 
     split: Split
@@ -53,7 +53,7 @@ class Evaluated:
 
     @property
     def words(self) -> str:
-        """What was evaluated and how, to read."""
+        """A description of what was evaluated and how."""
         checkpoint = "" if self.kind is None else f", {self.kind} checkpoint (step {self.step})"
         return f"{self.split} split{checkpoint}; {self.protocol['words']}"
 
@@ -69,15 +69,15 @@ class Evaluated:
 
 
 def metrics_path(folder: Path, split: str, kind: str | None) -> Path:
-    """Return where a run's metrics of a split and kind of checkpoint are; None: of a model without checkpoints."""
+    """Return the path of a run's metrics of a split and kind of checkpoint; None: a model without checkpoints."""
     return folder / (f"metrics_{split}.json" if kind is None else f"metrics_{split}_{kind}.json")
 
 
 def load_metrics(folder: Path, split: str, kind: str) -> Evaluated:
-    """Read what an evaluation of a run left, or of a baseline that has no checkpoints.
+    """Read the metrics of a run, or of a baseline without checkpoints.
 
     Raises:
-        ConfigError: the run is not evaluated so; the message gives the command.
+        ConfigError: This evaluation does not exist; the message gives the command.
     """
     for path in (metrics_path(folder, split, kind), metrics_path(folder, split, None)):
         if path.is_file():
@@ -89,7 +89,7 @@ def load_metrics(folder: Path, split: str, kind: str) -> Evaluated:
 
 
 def all_metrics(folder: Path) -> list[Evaluated]:
-    """Read all that evaluations of a run left; files of earlier versions are left out, with a warning."""
+    """Read all metrics files of a run; skip files of earlier versions with a warning."""
     found = []
     for path in sorted(folder.glob("metrics_*.json")):
         try:
@@ -103,7 +103,7 @@ def read_metrics(path: Path) -> Evaluated:
     """Read one metrics file.
 
     Raises:
-        ConfigError: it is not one, or one of an earlier version.
+        ConfigError: The file is not a metrics file, or one of an earlier version.
     """
     try:
         return TypeAdapter(Evaluated).validate_json(path.read_text())
@@ -116,17 +116,17 @@ def read_metrics(path: Path) -> Evaluated:
 
 
 def check_comparable(evaluated: Mapping[str, Evaluated]) -> list[str]:
-    """Refuse to put metrics that mean different things into one table.
+    """Check that metrics may share a table.
 
     Args:
-        evaluated: by the name of the run.
+        evaluated: Evaluations by the name of the run.
 
     Returns:
-        Differences that a reader must know, a sentence each: metrics that some runs do not have, other choices of the
-        best checkpoint.
+        Differences that a reader must know, one sentence each: metrics missing from some runs, different choices of
+        the best checkpoint.
 
     Raises:
-        ConfigError: the task, the split's data or the protocol differs; names each, with its runs.
+        ConfigError: The task, the split's data or the protocol differs; names each, with its runs.
     """
     described = {name: _meaning(each) for name, each in evaluated.items()}
     refused = _differing(described)
@@ -144,7 +144,7 @@ def _meaning(evaluated: Evaluated) -> dict[str, Any]:
 
 
 def _differing(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a line a key whose values differ: each value with the names that have it."""
+    """Return one line per key whose values differ: each value with the names that have it."""
     lines = []
     for key in dict.fromkeys(key for values in described.values() for key in values):
         names: dict[str, list[str]] = {}

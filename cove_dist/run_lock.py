@@ -1,4 +1,4 @@
-"""One training per run folder at a time, and folders that can be written to, both found out before any work."""
+"""Checks before training: only one training per run folder at a time, and the folder is writable."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from cove_dist.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 LOCK_FILE = "run.lock"
-_LONGEST_NAME = 64  # bytes of the names of files and folders in a run folder, with what is added while they are written
+_LONGEST_NAME = 64  # bytes of the longest names in a run folder, including temporary suffixes
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder for this process. The lock is let go with the process, however that ends.
+    """Lock a run folder for this process. The lock is released when the process ends for any reason.
 
-    The file says who holds it. Its lock is the kernel's, so what a dead process of this host left is recognized by
-    itself; a file of another host is believed, because file systems differ in what they lock across hosts.
+    The file names its owner. The kernel holds the lock, so files of dead processes on this host are recognized; a file
+    of another host is trusted, because file systems differ in locking across hosts.
 
     Raises:
-        ConfigError: another process trains there, or another host did and did not end in good order.
+        ConfigError: Another process trains there, or one on another host did not end cleanly.
     """
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def locked(folder: Path) -> Iterator[None]:
                 f" remove {path}"
             )
         if before:
-            logger.info("%s ended without a word; taking over %s", _described(before), folder)
+            logger.info("%s ended without releasing its lock; taking over %s", _described(before), folder)
         file.truncate(0)
         json.dump(_this_process(), file)
         file.flush()
@@ -51,19 +51,19 @@ def locked(folder: Path) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
-            if made and not any(folder.iterdir()):  # the run was refused before it wrote anything
+            if made and not any(folder.iterdir()):  # the run was refused before writing anything
                 folder.rmdir()
 
 
 def check_writable(folder: Path, key: str = "output") -> None:
-    """Refuse a run folder that cannot be made or written to. Makes nothing.
+    """Check that a run folder can be created and written to. Creates nothing.
 
     Args:
-        folder: the run folder.
-        key: the setting that names it.
+        folder: Run folder.
+        key: Setting that names it.
 
     Raises:
-        ConfigError: with the reason.
+        ConfigError: The folder is not writable; states the reason.
     """
     try:
         if not str(folder).strip():
@@ -117,7 +117,7 @@ def _owner(file: IO[str]) -> dict[str, Any]:
     file.seek(0)
     try:
         owner = json.loads(file.read() or "{}")
-    except ValueError:  # killed while it was written
+    except ValueError:  # the process was killed while writing it
         return {}
     return owner if isinstance(owner, dict) else {}
 

@@ -1,8 +1,8 @@
-"""A run folder: the names of its files, and the files that every program reads or writes.
+"""Run folders: names of the files, and reading and writing of the shared ones.
 
 ``config.yaml`` (composed), ``config_history.jsonl`` (what a resumed run changed), ``data.json`` (digests of the data),
-``log.jsonl``, ``tensorboard/`` and ``checkpoints/``; ``summary.json`` once it is trained;
-``metrics_<split>_<checkpoint>.json`` once it is evaluated.
+``log.jsonl``, ``tensorboard/`` and ``checkpoints/``; ``summary.json`` after training;
+``metrics_<split>_<checkpoint>.json`` after evaluation.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ Record = dict[str, Any]
 
 
 def save_config(composed: DictConfig, folder: Path) -> None:
-    """Write a run's composed configuration, complete or not at all."""
+    """Write a run's composed configuration atomically."""
     with replaced_file(folder / CONFIG_FILE) as file:
         OmegaConf.save(composed, file)
 
 
 def load_saved_run(run: str) -> tuple[RunConfig, Path]:
-    """Read the configuration that a run folder holds.
+    """Read the configuration of a run folder.
 
     Raises:
-        ConfigError: the folder holds no run, or one whose configuration is not valid.
+        ConfigError: The folder holds no run, or the configuration is invalid.
     """
     folder = Path(run)
     path = folder / CONFIG_FILE
@@ -52,21 +52,21 @@ def load_saved_run(run: str) -> tuple[RunConfig, Path]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the values of a JSON file; none where there is no such file."""
+    """Return the values of a JSON file; empty if the file does not exist."""
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def read_records(path: Path, parse: Callable[[str], Record] = read_record) -> list[Record]:
     """Read the records of a log that may be growing.
 
-    A last line without its end is left out: it is being written, or its writer was killed.
+    An incomplete last line is skipped: it is being written, or its writer was killed.
 
     Args:
-        path: of the log; without a file there are no records.
-        parse: of a line; by default figures that were not defined are nan.
+        path: Path of the log; no records if it does not exist.
+        parse: Parser of a line; by default undefined metrics become nan.
 
     Raises:
-        ConfigError: another line is not a record.
+        ConfigError: Another line is not a record.
     """
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     records = []

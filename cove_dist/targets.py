@@ -1,7 +1,7 @@
-"""Which packages a configuration may import classes from by ``_target_``.
+"""Packages from which a configuration may import classes by ``_target_``.
 
-A configuration may come with a run folder from someone else, and importing a module runs it. So a name is checked
-before it is imported. Nothing here imports torch or Hydra, so that help and shell completion are quick.
+A run folder may come from someone else, and importing a module runs its code, so names are checked before they are
+imported. Nothing here imports torch or Hydra, so that help and shell completion are fast.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import os
 from cove_dist.errors import ConfigError
 
 KEY = "allow_targets"
-ALLOWED = "COVE_ALLOW_TARGETS"  # an environment variable, so that processes that a program starts have them too
+ALLOWED = "COVE_ALLOW_TARGETS"  # an environment variable, so that child processes inherit it
 _SHIPPED = ("cove_dist", "data_pipeline")
 
 
 def allow_targets(*packages: str) -> None:
-    """Allow classes of one's own packages or modules as ``_target_``, for this process and its children.
+    """Allow classes of further packages or modules as ``_target_``, for this process and its children.
 
     Raises:
-        ConfigError: one is not the name of a package or module.
+        ConfigError: A value is not the name of a package or module.
     """
     for package in packages:
         if not all(part.isidentifier() for part in package.split(".")):

@@ -14,10 +14,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-# Private in torch 2.11 and 2.13, which have no public name for it; torchrec keeps sharded tables in it.
+# Private in torch 2.11 and 2.13, which have no public name for it; torchrec stores sharded tables in it.
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
-# Private in torch 2.11 and 2.13: torchrec fuses an optimizer with the backward pass only where this call asked for it.
+# Private in torch 2.11 and 2.13: torchrec fuses an optimizer with the backward pass only after this call.
 from torch.distributed.optim import _apply_optimizer_in_backward as apply_optimizer_in_backward
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ def all_gather(whole: torch.Tensor, block: torch.Tensor, group: dist.ProcessGrou
     """Write the blocks of all ranks to ``whole``, in the order of the ranks. Collective.
 
     Args:
-        whole: ``[world_size * n, ...]``, overwritten.
-        block: contiguous ``[n, ...]``; n is equal on all ranks.
-        group: the ranks that take part; None for all ranks.
+        whole: Output ``[world_size * n, ...]``.
+        block: Contiguous input ``[n, ...]``; n is equal on all ranks.
+        group: Participating ranks; None for all ranks.
     """
     _ALL_GATHER(whole, block, group=group)
 
@@ -56,9 +56,9 @@ def reduce_scatter(block: torch.Tensor, whole: torch.Tensor, group: dist.Process
     """Write this rank's block of the sum of ``whole`` over the ranks to ``block``. Collective.
 
     Args:
-        block: ``[n, ...]``, overwritten.
-        whole: contiguous ``[world_size * n, ...]``.
-        group: the ranks that take part; None for all ranks.
+        block: Output ``[n, ...]``.
+        whole: Contiguous input ``[world_size * n, ...]``.
+        group: Participating ranks; None for all ranks.
     """
     _REDUCE_SCATTER(block, whole, group=group)
 
@@ -69,7 +69,7 @@ def topology(**arguments: Any) -> Topology:
     torchrec 1.8 warns about a topology that is built without ``created_by_factory``; torchrec 1.6 has no such argument.
 
     Args:
-        arguments: the arguments of torchrec's `Topology`, except ``created_by_factory``.
+        arguments: Arguments of torchrec's `Topology`, except ``created_by_factory``.
     """
     from torchrec.distributed.planner import Topology
 
@@ -81,7 +81,7 @@ def topology(**arguments: Any) -> Topology:
 def lookups_of(collection: ShardedEmbeddingCollection) -> MutableSequence[nn.Module]:
     """Return the look-up modules of a `ShardedEmbeddingCollection`, one per kind of sharding, to change in place.
 
-    They are in a private list (torchrec 1.6 and 1.8), so that `nn.Module.modules` does not reach them.
+    They are in a private list (torchrec 1.6 and 1.8), which `nn.Module.modules` does not traverse.
     """
     return collection._lookups
 
@@ -101,7 +101,7 @@ def inside_backward() -> bool:
 
 
 def second_connection(store: Any) -> dist.Store:
-    """Return the same store by a connection of its own, so that a thread need not wait for another one's request.
+    """Return the same store through a separate connection, so that threads do not wait for each other's requests.
 
     The type stubs do not have ``clone`` yet.
     """

@@ -1,6 +1,6 @@
 """Run a grid of models x quantizers x seeds, and write its results as Parquet, Markdown, LaTeX and pictures.
 
-Started again, it goes on where it was: finished cells are not repeated, the one under way resumes from its checkpoint.
+A restarted experiment continues: finished cells are not repeated, and the interrupted one resumes from its checkpoint.
 Tables are written after every cell, pictures at the end.
 
 cove experiment table4_movielens

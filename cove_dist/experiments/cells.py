@@ -1,6 +1,6 @@
 """A cell on disk: its state, whether its run matches the grid, and the computation of what is missing.
 
-Beside what training leaves in a run folder there are ``cell.log`` (all that its programs printed), ``cell.json``
+In addition to the files of training, a run folder has ``cell.log`` (all that its programs printed), ``cell.json``
 (state, seconds, error); a cell is finished when it has the metrics of all its splits.
 """
 

@@ -98,9 +98,7 @@ def recommend(overrides: Sequence[str]) -> Path | None:
         recommend_alone(request, users, folder)
         return folder
     if request.columns:
-        raise ConfigError(
-            f"columns = {request.columns}: {head_class.__name__} reads users and items alone; remove them"
-        )
+        raise ConfigError(f"columns = {request.columns}: {head_class.__name__} reads only users and items; remove them")
     with process_group(request.device) as runtime:
         if request.faiss and runtime.world_size > 1:
             raise ConfigError(f"faiss = true: for one process, not {runtime.world_size}; run cove recommend")

@@ -54,7 +54,7 @@ def test_a_second_training_is_refused_with_host_and_process_and_a_dead_one_is_no
     with caplog.at_level(logging.INFO):
         train(small_run(prepared, run, "trainer.max_steps=1"))
     assert f"process {holder.pid} on" in caplog.text
-    assert "ended without a word; taking over" in caplog.text
+    assert "ended without releasing its lock; taking over" in caplog.text
     assert not (run / LOCK_FILE).exists()
 
 
