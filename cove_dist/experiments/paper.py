@@ -130,7 +130,7 @@ def _tally(name: str, claims: Sequence[Claim]) -> str:
 
 def _counted(rows: Sequence[Row]) -> str:
     counts = Counter(row[-1] for row in rows)
-    found = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+    found = "; ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
     return f"Rows by verdict: {found}."
 
 
