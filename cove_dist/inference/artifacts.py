@@ -1,4 +1,4 @@
-"""Files of a finished run for other programs: embeddings, a FAISS index, and the model as a program of torch alone.
+"""Files of a finished run for other programs: embeddings, a FAISS index, and the model as a torch-only program.
 
 Layout, by kind; one kind is written into ``output``, several into a folder in it each::
 
@@ -36,13 +36,13 @@ ABOUT_FILE = "export.json"
 
 
 def export_run(overrides: Sequence[str]) -> list[Path]:
-    """Write what is asked for, each kind into its folder, which is complete or absent. Every rank calls it.
+    """Write the requested kinds, each into its folder, which is complete or absent. Collective.
 
     Returns:
-        The folders that were written; none on ranks but the first.
+        The written folders; empty on ranks other than 0.
 
     Raises:
-        ConfigError, CheckpointError, DataError: No such run, or the model has nothing of a kind.
+        ConfigError, CheckpointError, DataError: The run does not exist, or the model does not support a kind.
     """
     request = load_settings(ExportConfig, "export", overrides)
     kinds = tuple(dict.fromkeys(request.what))
@@ -68,10 +68,10 @@ def write(session: Session, kind: str, folder: Path, runtime: DistributedContext
     """Write one kind into its folder.
 
     Raises:
-        ConfigError: The folder holds other things, or the model has nothing of the kind.
+        ConfigError: The folder holds other files, or the model does not support the kind.
     """
     if folder.exists() and not (folder / ABOUT_FILE).is_file():
-        raise ConfigError(f"output = {folder}: exists and is no earlier export; remove it, or give another output")
+        raise ConfigError(f"output = {folder}: exists but was not created by cove export; remove it, or change output")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with replaced_folder(folder, runtime) as target:
         facts = WRITERS[kind](session, target)
@@ -79,7 +79,7 @@ def write(session: Session, kind: str, folder: Path, runtime: DistributedContext
 
 
 def write_embeddings(session: Session, folder: Path) -> dict[str, object]:
-    """Write the vectors of every entity that the model has."""
+    """Write the embeddings of all entities of the model."""
     tables: dict[str, pa.Table] = {}
     entities: tuple[Entity, ...] = ("user", "item")
     for entity in entities:
@@ -93,10 +93,10 @@ def write_embeddings(session: Session, folder: Path) -> dict[str, object]:
 
 
 def write_index(session: Session, folder: Path) -> dict[str, object]:
-    """Write a flat index of inner products of the items that training saw.
+    """Write a flat inner-product index of the items seen in training.
 
     Raises:
-        ConfigError: The score of the model is no inner product, or FAISS is not installed.
+        ConfigError: The score of the model is not an inner product, or FAISS is not installed.
     """
     keys = session.inference.item_keys()
     try:
@@ -115,7 +115,7 @@ def write_model(session: Session, folder: Path) -> dict[str, object]:
     """Write the scores of the model as a program that ``torch.export.load`` reads, without this package.
 
     Raises:
-        ConfigError: The model cannot be written as one program.
+        ConfigError: The model cannot be exported as one program.
     """
     program = session.inference.program()
     names = list(program.inputs)

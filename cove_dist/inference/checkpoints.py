@@ -1,4 +1,4 @@
-"""What programs over a finished run have in common: its checkpoint, its model, and the folder that they write."""
+"""Shared parts of programs over a finished run: checkpoint, model, and output folder."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ logger = logging.getLogger(__name__)
 
 
 def output_folder(default: Path, configured: str | None, marker: str, description: str) -> Path:
-    """Return the folder that a program writes, which it may replace if it wrote it.
+    """Return the output folder of a program, which may replace only its own earlier output.
 
     Args:
-        default: used without a configured one.
-        configured: the setting ``output``.
-        marker: a file that only this program writes.
-        description: of what the program writes, for the message.
+        default: Folder used if none is configured.
+        configured: Value of the setting ``output``.
+        marker: Name of a file that only this program writes.
+        description: Description of the output, for the message.
 
     Raises:
-        ConfigError: the folder exists and holds something else.
+        ConfigError: The folder exists and holds something else.
     """
     folder = default if configured is None else Path(configured)
     if folder.exists() and not (folder / marker).is_file():
@@ -41,15 +41,15 @@ def output_folder(default: Path, configured: str | None, marker: str, descriptio
 def load_trained(
     config: RunConfig, schema: Schema, runtime: DistributedContext, checkpoint: Path, batch_size: int
 ) -> DistributedModelParallel:
-    """Build the model of a run, sharded, with the weights of a checkpoint. Collective.
+    """Build the sharded model of a run with the weights of a checkpoint. Collective.
 
     Args:
-        config, schema, runtime: of the run.
-        checkpoint: its folder.
-        batch_size: rows per rank, by which the planner weighs placements.
+        config, schema, runtime: Configuration, data and context of the run.
+        checkpoint: Folder of the checkpoint.
+        batch_size: Rows per rank, for the planner's cost estimates.
 
     Raises:
-        CheckpointError: the checkpoint is of another model, or damaged.
+        CheckpointError: The checkpoint is of another model, or damaged.
     """
     trainable = build(config, schema, runtime, batch_size)
     load_model(checkpoint, trainable, describe_model(config, schema))
@@ -57,10 +57,10 @@ def load_trained(
 
 
 def find_checkpoint(folder: Path, config: RunConfig, which: Literal["best", "newest"]) -> Path:
-    """Return a checkpoint of a run; of data without a validation split the newest stands for the best.
+    """Return a checkpoint of a run; without a validation split, the newest is used as the best.
 
     Raises:
-        CheckpointError: there is none, or none whose metric is defined.
+        CheckpointError: There is no checkpoint, or none whose metric is defined.
     """
     files = CheckpointFolder(folder / CHECKPOINTS)
     stopping, newest = config.trainer.early_stopping, files.newest()

@@ -41,7 +41,7 @@ class NotSavedError(UserError):
     """Metrics were computed and could not be saved.
 
     Attributes:
-        evaluated: the metrics.
+        evaluated: The metrics.
     """
 
     def __init__(self, message: str, evaluated: Evaluated) -> None:
@@ -50,13 +50,13 @@ class NotSavedError(UserError):
 
 
 def evaluate_run(overrides: Sequence[str]) -> Evaluated | None:
-    """Evaluate a run's checkpoint and write ``metrics_<split>_<checkpoint>.json``. Every rank calls it.
+    """Evaluate a run's checkpoint and write ``metrics_<split>_<checkpoint>.json``. Collective.
 
     Returns:
-        What the file holds, on rank 0; None on other ranks.
+        The content of the file on rank 0; None on other ranks.
 
     Raises:
-        NotSavedError: with what the file would hold.
+        NotSavedError: The file could not be written; holds the metrics.
     """
     request = load_settings(EvaluateConfig, "evaluate", overrides)
     config, folder = load_saved_run(request.run)
@@ -86,7 +86,7 @@ def evaluate_run(overrides: Sequence[str]) -> Evaluated | None:
 def describe_evaluation(
     config: RunConfig, schema: Schema, request: EvaluateConfig, checkpoint: Path, metrics: dict[str, float]
 ) -> Evaluated:
-    """Return the metrics with all that must agree between runs that are compared."""
+    """Return the metrics with everything that must agree between compared runs."""
     split = request.split
     return Evaluated(
         split=split,
@@ -103,7 +103,7 @@ def describe_evaluation(
 def evaluate_here(
     config: RunConfig, schema: Schema, runtime: DistributedContext, folder: Path, request: EvaluateConfig
 ) -> tuple[dict[str, float], Path]:
-    """Evaluate in a process group that stands. Collective."""
+    """Evaluate in an existing process group. Collective."""
     checkpoint = find_checkpoint(folder, config, request.checkpoint)
     batch_size = config.trainer.rank_evaluation_batch_size(runtime.world_size)
     model = load_trained(config, schema, runtime, checkpoint, batch_size)
@@ -118,5 +118,5 @@ def evaluate_here(
 
 
 def predictions_folder(request: EvaluateConfig) -> str:
-    """Return where predictions go; those of the newest checkpoint do not replace those of the best."""
+    """Return the folder of predictions; those of the newest checkpoint do not replace those of the best."""
     return f"predictions_{request.split}" + ("_newest" if request.checkpoint == "newest" else "")

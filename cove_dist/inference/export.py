@@ -5,7 +5,7 @@ Layout::
     codes.json                     the checkpoint; by entity: ids, ids without codes, levels, codes in use per level
     codebooks.safetensors          user.1, user.2, item.1, …: float32 [v_i, d]; what they are of as string metadata
     user/part-00000.parquet …      entity, original_id, code_1 … code_H (int32; level 1, the finest, first): one part a
-    item/part-00000.parquet …      rank, all in order of the encoded ids. Ids that training never saw have null codes
+    item/part-00000.parquet …      rank, all in order of the encoded ids. Unseen ids have null codes
 
 Shapes: ``n`` ids of one look-up, ``H`` levels, ``v_i`` codes at level i, ``d`` embedding dimension.
 """
@@ -65,7 +65,7 @@ class ExportConfig:
 
 @dataclass(frozen=True)
 class EntityFigures:
-    """Of one entity, as in ``codes.json``. ``unseen`` ids have no codes; ``used`` codes have an id, per level."""
+    """Statistics of one entity, as in ``codes.json``: ids, ``unseen`` ids without codes, ``used`` codes per level."""
 
     ids: int
     unseen: int
@@ -74,13 +74,13 @@ class EntityFigures:
 
 
 def export_codes(overrides: Sequence[str]) -> Path | None:
-    """Write the codes and codebooks of a run's checkpoint. Every rank calls it; rank 0 gets the folder.
+    """Write the codes and codebooks of a run's checkpoint; return the folder on rank 0. Collective.
 
-    The folder is complete or absent. One that an earlier export wrote is replaced.
+    The folder is complete or absent. The output of an earlier export is replaced.
 
     Raises:
-        ConfigError, DataError, CheckpointError: no such run, a run without quantizers, a folder that holds other
-            things, no checkpoint, or files that are not what they should be.
+        ConfigError, DataError, CheckpointError: The run does not exist or has no quantizers, the folder holds other
+            files, there is no checkpoint, or files are damaged.
     """
     request = load_settings(ExportConfig, "export", overrides)
     config, run = load_saved_run(request.run)
@@ -99,7 +99,7 @@ def export_codes(overrides: Sequence[str]) -> Path | None:
 def export_here(
     config: RunConfig, schema: Schema, runtime: DistributedContext, checkpoint: Path, folder: Path, batch_size: int
 ) -> None:
-    """Export in a process group that stands; ``batch_size`` is this rank's. Collective."""
+    """Export in an existing process group; ``batch_size`` is that of this rank. Collective."""
     model = inner_model(load_trained(config, schema, runtime, checkpoint, batch_size).eval(), TaskModel)
     if runtime.is_main:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -116,12 +116,12 @@ def export_here(
 
 
 class EntityExporter:
-    """Looks up and quantizes the ids of one entity, and writes this rank's part of them.
+    """Looks up and quantizes the ids of one entity, and writes this rank's part.
 
     Args:
-        model: sharded, in eval mode.
-        schema, runtime: of the run.
-        entity: user or item.
+        model: Sharded model in eval mode.
+        schema, runtime: Data and context of the run.
+        entity: User or item.
     """
 
     def __init__(self, model: TaskModel, schema: Schema, entity: Entity, runtime: DistributedContext) -> None:
@@ -130,12 +130,12 @@ class EntityExporter:
         self._lookup = model.entity_lookup(entity, schema)
 
     def write(self, path: Path, folder: Path, batch_size: int) -> EntityFigures:
-        """Write this rank's part into ``folder``; the figures are of all ranks. Collective.
+        """Write this rank's part into ``folder``; return the statistics of all ranks. Collective.
 
         Args:
-            path: the table of ids.
-            folder: shared by the ranks; made here.
-            batch_size: ids of this rank per look-up.
+            path: Table of ids.
+            folder: Folder shared by the ranks; created here.
+            batch_size: Number of ids of this rank per look-up.
         """
         column, rank, world_size = self.column, self.runtime.rank, self.runtime.world_size
         chunks = list_chunks(path, column.num_ids, batch_size, rank, world_size)
@@ -152,7 +152,7 @@ class EntityExporter:
         total = sum_over_ranks(torch.from_numpy(np.concatenate(usage)).double(), self.runtime.device)
         used = tuple(int((counts > 0).sum()) for counts in total.split(self._quantizer.levels))
         unseen = column.num_ids - column.num_seen
-        logger.info("codes of %d %ss; %d that training never saw have none", column.num_seen, self.entity, unseen)
+        logger.info("Exported codes of %d %ss (%d unseen ids have null codes)", column.num_seen, self.entity, unseen)
         return EntityFigures(column.num_ids, unseen, self._quantizer.levels, used)
 
     def _part_schema(self, ids: pa.Schema) -> pa.Schema:
@@ -169,32 +169,32 @@ class EntityExporter:
 
     @torch.no_grad()
     def _codes(self, rows: np.ndarray, stride: int) -> np.ndarray:
-        """The codes ``[n, H]`` of embedding rows ``[n]``. Collective: ``stride >= n`` is the same on all ranks."""
+        """Return the codes ``[n, H]`` of embedding rows ``[n]``; ``stride >= n`` is equal on all ranks. Collective."""
         columns, position, vectors = self._lookup
         ids = torch.from_numpy(rows).to(self.runtime.device)
         looked_up = self._tables(single_ids(columns, columns[position], ids, stride)).wait()
         return self._quantizer(vectors(looked_up, len(rows))).codes.cpu().numpy()
 
     def _shown(self, chunks: Iterator[Chunk], steps: int) -> Iterator[Chunk]:
-        """The chunks, with a progress bar on rank 0's terminal."""
+        """Yield the chunks, with a progress bar on rank 0's terminal."""
         if not (self.runtime.is_main and console.is_terminal):
             return chunks
         return iter(track(chunks, f"{self.entity} codes", total=steps, console=console))
 
 
 def list_chunks(path: Path, num_ids: int, size: int, rank: int, world_size: int) -> Iterator[Chunk]:
-    """This rank's contiguous share of the ids, in order, a chunk a step.
+    """Yield this rank's contiguous share of the ids, in order, one chunk per step.
 
-    All ranks take the same number of steps, with equal strides; one whose share is at its end gets empty chunks.
+    All ranks take the same number of steps, with equal strides; a rank at the end of its share gets empty chunks.
 
     Args:
-        path: the table of ids.
-        num_ids: of all ranks.
-        size: ids of a chunk at most.
-        rank, world_size: which share.
+        path: Table of ids.
+        num_ids: Number of ids of all ranks.
+        size: Maximum number of ids per chunk.
+        rank, world_size: Rank of the share and number of ranks.
 
     Yields:
-        A table ``id, original_id``, and the most ids that any rank has in this step.
+        A table ``id, original_id``, and the maximum number of ids of any rank in this step.
     """
     first, last = row_block(num_ids, rank, world_size)
     file = pq.ParquetFile(path)
@@ -206,14 +206,14 @@ def list_chunks(path: Path, num_ids: int, size: int, rank: int, world_size: int)
 
 
 def _read(file: pq.ParquetFile, first: int, last: int) -> Iterator[pa.RecordBatch]:
-    """Rows ``first <= row < last``, one row group in memory at a time."""
+    """Yield rows ``first <= row < last``, one row group in memory at a time."""
     sizes = np.array([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
     for group, start, stop in slices(sizes, np.arange(len(sizes)), first, last):
         yield from file.read_row_group(group).slice(start, stop - start).to_batches()
 
 
 def check_ids(path: Path, column: Categorical) -> None:
-    """Raise `DataError` when the table of ids is missing or altered, or is not the schema's."""
+    """Raise `DataError` if the table of ids is missing, altered, or does not match the schema."""
     if not path.is_file():
         raise DataError(f"{path}: no such file. Prepare the data again.")
     rows = pq.read_metadata(path).num_rows
@@ -238,4 +238,4 @@ def write_codebooks(model: TaskModel, config: RunConfig, schema: Schema, checkpo
         "alpha": str(config.quantizer.alpha),
         "levels": to_json(config.quantizer.levels()),
     }
-    path.write_bytes(save(codebooks, metadata))  # save_file would make it readable by its owner alone
+    path.write_bytes(save(codebooks, metadata))  # save_file would make it readable only by its owner

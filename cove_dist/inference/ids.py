@@ -18,15 +18,15 @@ from cove_dist.errors import ConfigError
 from data_pipeline.id_tables import read_original_ids
 from data_pipeline.schema import Categorical
 
-_SHOWN = 5  # unknown ids in a message
+_SHOWN = 5  # unknown ids shown in a message
 
 
 class IdTable:
     """The ids of one column.
 
     Args:
-        folder: The prepared folder.
-        column: The column.
+        folder: Folder of the prepared data.
+        column: Column of the ids.
 
     Attributes:
         original: ``[num_ids]``, the original id of every encoded id.
@@ -42,9 +42,9 @@ class IdTable:
         self.original: pa.Array = read_original_ids(folder, column.table_name)
 
     def encode(self, values: Iterable[Any] | pa.Array | pa.ChunkedArray) -> np.ndarray:
-        """Return the encoded ids int64 ``[n]`` of original ids; -1 for those that the data do not have.
+        """Return the encoded ids int64 ``[n]`` of original ids; -1 for ids that are not in the data.
 
-        Ids are compared as text where their types differ: 17 and "17" are the same id.
+        Ids are compared as text if their types differ: 17 and "17" are the same id.
         """
         wanted = _array(values)
         if len(wanted) == 0:
@@ -56,17 +56,17 @@ class IdTable:
         return found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
 
     def known(self, encoded: np.ndarray) -> np.ndarray:
-        """Tell which encoded ids ``[n]`` training saw: bool ``[n]``."""
+        """Return which encoded ids ``[n]`` were seen in training: bool ``[n]``."""
         return (encoded >= 0) & (encoded < self.column.num_seen)
 
     def require_known(self, encoded: np.ndarray, values: Any, what: str, allowed: str) -> None:
-        """Refuse ids that training did not see.
+        """Raise an error for unseen ids.
 
         Args:
             encoded: As returned by `encode`.
             values: The same ids as given.
-            what: The argument or column, for the message.
-            allowed: What else the caller may do about unknown ids.
+            what: Argument or column, for the message.
+            allowed: Alternatives of the caller for unknown ids, for the message.
 
         Raises:
             ConfigError: An id is unknown.

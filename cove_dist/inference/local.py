@@ -1,4 +1,4 @@
-"""A trained model in one process: whole tables, without shards, planner or process group."""
+"""Loading of a trained model into one process, without sharding, planner or process group."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def load_local(config: RunConfig, schema: Schema, checkpoint: Path, device: torc
         CheckpointError: The checkpoint is incomplete or of another model.
         ConfigError: The configuration does not fit the data.
     """
-    with torch.random.fork_rng(devices=[]):  # of a session of Python, whose generator is not ours
+    with torch.random.fork_rng(devices=[]):  # do not change the caller's random generator
         model = task_of(config).build_model(config, schema)
     model.tables.to_empty(device=device)
     model.objective.to(device)
@@ -30,5 +30,5 @@ def load_local(config: RunConfig, schema: Schema, checkpoint: Path, device: torc
 
 
 def pick_device(device: str) -> torch.device:
-    """Return the device of ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``."""
+    """Return the device for ``auto`` (CUDA if available), ``cpu`` or ``cuda``."""
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)

@@ -1,4 +1,4 @@
-"""The items that occur most often in training: what is listed for ids of which a model knows nothing."""
+"""The most frequent items of training, recommended for unseen ids."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from data_pipeline.streaming.vocabulary import item_counts
 
 
 def most_frequent(folder: Path | str, schema: Schema, k: int) -> np.ndarray:
-    """Return the k items with the most rows of training, encoded; of equal counts the lower id.
+    """Return the k encoded items with the most training rows; of equal counts, lower ids first.
 
-    Of labelled rows those with label 1 count.
+    For labelled examples, only those with label 1 count.
     """
     item = schema.entity("item")
     if item.sequence:

@@ -1,6 +1,6 @@
 """The popularity baseline of sequential models: items ranked by their occurrences in the training split.
 
-The folder has the files of an evaluated run that comparison reads: configuration, metrics and summary.
+The folder has the files that comparison reads: configuration, metrics and summary.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from data_pipeline.schema import INPUT, TARGET, Schema
 from data_pipeline.streaming.loader import build_loader
 from data_pipeline.streaming.vocabulary import item_counts
 
-# What comparison asks a run's configuration for.
+# The settings of a run's configuration that comparison reads.
 _NAMED = {"model": {"_target_": "popularity.Popularity"}, "quantizer": {"user_levels": None, "item_levels": None}}
 
 
@@ -45,18 +45,18 @@ class PopularityConfig:
 
     @property
     def evaluation(self) -> SequentialEvaluationConfig:
-        """The settings of evaluation, as a run of the sequential task has them."""
+        """The evaluation settings, as in a run of the sequential task."""
         return SequentialEvaluationConfig(self.ndcg_at, self.hit_rate_at, self.exclude_seen)
 
 
 def evaluate_popularity(overrides: Sequence[str]) -> Evaluated:
-    """Rank the items of training by how often they occur, and write the metrics; returns what the file holds.
+    """Rank the items of training by their frequency, write the metrics, and return them.
 
-    The ranking is the same for every list, but for the items of its input where these are left out. Items that occur
-    equally often tie, and count with their expected value over all their orders.
+    The ranking is the same for every sequence, except for excluded items of its input. Items of equal frequency tie,
+    and count with their expected value over all orders.
 
     Raises:
-        ConfigError, DataError: a wrong setting, or data that is not of prepared lists.
+        ConfigError, DataError: A setting is invalid, or the data have no sequences.
     """
     composed = compose_yaml("popularity", overrides)
     values = plain(composed)
@@ -97,18 +97,18 @@ def popularity_metrics(request: PopularityConfig, schema: Schema) -> dict[str, f
 
 
 def popular_positions(counts: torch.Tensor, targets: torch.Tensor, seen: torch.Tensor, depth: int) -> Positions:
-    """Find the positions of target items in the ranking by count, which is the same for every list but for what it has.
+    """Find the positions of target items in the ranking by count, the same for all sequences except for excluded items.
 
-    Items of equal count tie: none of them is before another.
+    Items of equal count tie.
 
     Args:
-        counts: int64 ``[V]``, of every item.
-        targets: int64 ``[B, S]``, `NOTHING` behind the last; ids from V on are not ranked.
-        seen: int64 ``[B, m]``, items to leave out; ids outside ``0 … V-1`` stand for none.
-        depth: up to which position it matters.
+        counts: Counts of all items, int64 ``[V]``.
+        targets: Target items int64 ``[B, S]``, padded with `NOTHING`; ids from V on are not ranked.
+        seen: Items to exclude, int64 ``[B, m]``; ids outside ``0 … V-1`` are ignored.
+        depth: Largest position that matters.
 
     Returns:
-        Of each list, every target item once.
+        Positions of the distinct target items of each sequence.
     """
     lists, places = first_occurrences(targets, len(counts)).nonzero().unbind(1)
     items = targets[lists, places]

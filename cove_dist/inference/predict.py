@@ -1,4 +1,4 @@
-"""Scores of new rows, from files or tables with the columns that training read, in original ids."""
+"""Scores of new rows, from files or tables with the columns of training, in original ids."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from data_pipeline.files import replaced_file
 logger = logging.getLogger(__name__)
 
 SCORE = "score"
-_ROWS = 65_536  # of a file at a time
+_ROWS = 65_536  # rows per part of a file
 
 
 @settings
@@ -41,10 +41,10 @@ def predict(overrides: list[str]) -> tuple[Path, int, int]:
     """Score the rows of a file, a part at a time; the output is complete or absent.
 
     Returns:
-        The file, the rows written, and the rows left out.
+        The file, the number of rows written, and the number of rows skipped.
 
     Raises:
-        ConfigError, CheckpointError: No such run or file, a column is missing, or ids are unknown.
+        ConfigError, CheckpointError: The run or file does not exist, a column is missing, or ids are unknown.
     """
     request = load_settings(PredictConfig, "predict", overrides)
     session = Session(request.run, request.checkpoint, request.device)
@@ -73,7 +73,7 @@ def predict_table(
 
 
 def score_rows(session: Session, rows: pa.Table, user: str | None, item: str | None, unknown: str) -> pa.Table:
-    """Return the rows with their scores, less those that are left out.
+    """Return the rows with their scores, without skipped rows.
 
     Raises:
         ConfigError: A column is missing, is taken, or has unknown ids.
@@ -102,7 +102,7 @@ def read_rows(path: Path) -> Iterator[pa.Table]:
     """Read a Parquet or CSV file, a part at a time.
 
     Raises:
-        ConfigError: It cannot be read.
+        ConfigError: The file cannot be read.
     """
     try:
         if path.suffix.lower() in (".parquet", ".pq"):

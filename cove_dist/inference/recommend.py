@@ -1,9 +1,9 @@
 """The best items of a run for users, as Parquet.
 
-``part-00000.parquet`` …: user, rank (from 1), item, score; ids are original ones. Collaborative filtering writes one a
-rank, in order of the users' encoded ids; of equal scores the item of the lower encoded id is first, on any number of
-ranks. Items that training never saw are not listed. Users whom training never saw are refused, left out, or get the
-most frequent items of training, with null scores: ``part-unknown.parquet``.
+``part-00000.parquet`` …: user, rank (from 1), item, score; ids are original ones. Collaborative filtering writes one
+per rank, in order of the users' encoded ids; of equal scores, lower encoded item ids come first, for any number of
+ranks. Unseen items are not listed. Unseen users raise an error, are skipped, or get the most frequent items of
+training, with null scores: ``part-unknown.parquet``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from data_pipeline.schema import ENTITIES, SPLITS, Schema
 
 logger = logging.getLogger(__name__)
 
-ABOUT_FILE = "_recommendations.json"  # readers of the folder as one table pass over names with _
+ABOUT_FILE = "_recommendations.json"  # readers of the folder as one table skip names with _
 
 
 @settings
@@ -64,12 +64,12 @@ class RecommendConfig:
 
 
 class Users(NamedTuple):
-    """The users asked for.
+    """The requested users.
 
     Attributes:
-        known: Encoded ids of those that training saw, rising, each once.
+        known: Distinct encoded ids of users seen in training, sorted.
         original: Their original ids.
-        unknown: Original ids of the others.
+        unknown: Original ids of unseen users.
     """
 
     known: np.ndarray
@@ -78,12 +78,12 @@ class Users(NamedTuple):
 
 
 def recommend(overrides: Sequence[str]) -> Path | None:
-    """Write the lists of a run's checkpoint. Every rank calls it; rank 0 gets the folder, which is complete or absent.
+    """Write recommendations of a run's checkpoint; return the folder, complete or absent, on rank 0. Collective.
 
     Raises:
-        ConfigError, DataError, CheckpointError: no such run, unknown users, a folder that holds other things, or no
-            checkpoint.
-        FloatingPointError: the model has diverged: scores are not finite.
+        ConfigError, DataError, CheckpointError: The run does not exist, users are unknown, the folder holds other
+            files, or there is no checkpoint.
+        FloatingPointError: Scores are not finite: the model has diverged.
     """
     request = load_settings(RecommendConfig, "recommend", overrides)
     config, run = load_saved_run(request.run)
@@ -107,7 +107,7 @@ def recommend(overrides: Sequence[str]) -> Path | None:
 
 
 def recommend_alone(request: RecommendConfig, users: Users, folder: Path) -> None:
-    """Recommend in this process, by a model of any task.
+    """Recommend in this process, with a model of any task.
 
     Raises:
         ConfigError: There are several processes.
@@ -126,7 +126,7 @@ def recommend_alone(request: RecommendConfig, users: Users, folder: Path) -> Non
 
 
 def about(request: RecommendConfig, checkpoint: Path, users: Users) -> dict[str, Any]:
-    """Return what the lists are of."""
+    """Return the description of the recommendations."""
     counts = {"users": len(users.known), "unknown": len(users.unknown)}
     settings = {"k": request.k, "faiss": request.faiss, "history": request.history, "unknown_users": request.unknown}
     return {"checkpoint": checkpoint.name, **counts, **settings}
@@ -141,7 +141,7 @@ def recommend_here(
     users: Users,
     request: RecommendConfig,
 ) -> None:
-    """Recommend to ``users`` in a process group that stands. Collective."""
+    """Recommend items for ``users`` in an existing process group. Collective."""
     batch_size = -(-request.batch_size // runtime.world_size)
     model = inner_model(load_trained(config, schema, runtime, checkpoint, batch_size).eval(), CFModel)
     splits = [split for split in SPLITS if schema.has_split(split)] if request.history == "remove" else []
@@ -158,7 +158,7 @@ def recommend_here(
 
 
 def write_unknown(request: RecommendConfig, config: RunConfig, schema: Schema, users: pa.Array, path: Path) -> None:
-    """Write the most frequent items of training for users of whom a model knows nothing, where they are asked for."""
+    """Write the most frequent items of training for unseen users, if requested."""
     if request.unknown != "popular" or len(users) == 0:
         return
     items = IdTable(config.data.path, schema.entity("item"))
@@ -178,7 +178,7 @@ def write_unknown(request: RecommendConfig, config: RunConfig, schema: Schema, u
 def build_retriever(
     model: CFModel, schema: Schema, histories: list[History], request: RecommendConfig, runtime: DistributedContext
 ) -> TopKRetriever | FaissRetriever:
-    """Return what finds the best items of users. Collective."""
+    """Build the retriever of the best items. Collective."""
     head, vectors = model.objective.head, vectors_of(model, schema, runtime.device)
     reserved = schema.entity("user").num_seen
     if not request.faiss:
@@ -190,7 +190,7 @@ def build_retriever(
 def write_lists(
     batches: Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]], data: Path, schema: Schema, path: Path
 ) -> None:
-    """Write users ``[B]`` with scores and items ``[B, k]``, batch after batch; -1 stands for no item."""
+    """Write users ``[B]`` with scores and items ``[B, k]``, batch by batch; -1 is padding."""
     user_ids, item_ids = (read_original_ids(data, schema.entity(role).table_name) for role in ENTITIES)
     form = pa.schema([("user", user_ids.type), ("rank", pa.int32()), ("item", item_ids.type), ("score", pa.float32())])
     with pq.ParquetWriter(path, form, compression="zstd") as writer:
@@ -210,7 +210,7 @@ def find_users(request: RecommendConfig, config: RunConfig, schema: Schema) -> U
     """Find the users of ``all``, of a list of original ids, or of a file whose first column has them.
 
     Raises:
-        ConfigError: a file that cannot be read, no users, or users that training did not see, unless they are allowed.
+        ConfigError: A file cannot be read, there are no users, or users are unseen and ``unknown`` is ``error``.
     """
     table, asked = IdTable(config.data.path, schema.entity("user")), request.users
     if asked == "all":
@@ -228,7 +228,7 @@ def find_users(request: RecommendConfig, config: RunConfig, schema: Schema) -> U
 
 
 def read_column(path: Path) -> pa.Array:
-    """The first column of a Parquet file, or of text: a CSV file with a header line, or a plain .txt without one."""
+    """Read the first column of a Parquet file, a CSV file with a header line, or a plain .txt file without one."""
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             return pq.read_table(path).column(0).combine_chunks()

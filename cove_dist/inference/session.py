@@ -1,4 +1,4 @@
-"""A finished run that answers in original ids, in one process.
+"""Inference with a finished run in original ids, in one process.
 
 Shapes: ``n`` rows or pairs.
 """
@@ -27,19 +27,19 @@ from data_pipeline.schema import Entity, Schema
 logger = logging.getLogger(__name__)
 
 Unknown = Literal["error", "skip", "popular"]
-_USERS = 1024  # lists at a time
+_USERS = 1024  # users per batch
 
 
 class Session:
-    """A checkpoint of a run, loaded when it is first needed.
+    """A checkpoint of a run, loaded on first use.
 
     Args:
-        run: The run folder.
+        run: Run folder.
         checkpoint: ``best`` or ``newest``.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        ConfigError, CheckpointError, DataError: There is no such run or checkpoint, or the data are gone.
+        ConfigError, CheckpointError, DataError: The run, the checkpoint or the data do not exist.
     """
 
     def __init__(self, run: Path | str, checkpoint: Literal["best", "newest"] = "best", device: str = "auto") -> None:
@@ -134,10 +134,10 @@ class Session:
         return pa.concat_tables([none, *tables])
 
     def context(self, columns: Mapping[str, Any], rows: int, known: np.ndarray) -> Context:
-        """Encode the further columns of some rows; values that training did not see have the out-of-vocabulary row.
+        """Encode further columns of rows; unseen values get the out-of-vocabulary row.
 
         Raises:
-            ConfigError: A column is missing, has another length, or is not one that the model reads.
+            ConfigError: A column is missing, has another length, or is not read by the model.
         """
         required = self.inference.required_context()
         if unused := [name for name in columns if name not in required]:
@@ -185,14 +185,14 @@ class Session:
         return table.original[: table.column.num_seen]
 
     def _encoded(self, what: str, table: IdTable, values: Any, unknown: str, *further: str) -> np.ndarray:
-        """Return encoded ids, -1 for those that training did not see, if the policy allows them."""
+        """Return encoded ids, with -1 for unseen ids if the policy allows them."""
         encoded = table.encode(values)
         if unknown == "error":
             table.require_known(encoded, values, what, " or ".join(f"unknown={each}" for each in ("skip", *further)))
         return np.where(table.known(encoded), encoded, -1)
 
     def _sequences(self, sequences: Sequence[Sequence[Any]], unknown: str) -> list[np.ndarray]:
-        """Return sequences of encoded items; unknown items are left out, if the policy allows them."""
+        """Return sequences of encoded items, without unknown items if the policy allows them."""
         lengths = [len(each) for each in sequences]
         flat = [item for each in sequences for item in each]
         encoded = self._encoded("sequences", self.items, flat, unknown, "popular")
