@@ -94,7 +94,7 @@ def _all_options(group: str) -> str:
 def _section(group: str, option: str | None, name: str = "prepare") -> str:
     """Return one option of a group as a section of YAML; the settings of a task are no section of their own.
 
-    Of ``data`` every subcommand but ``prepare`` reads the path alone.
+    All subcommands except ``prepare`` read only the path of ``data``.
     """
     prefix = "" if group in ("task", "experiment") else "  "
     title = f"\n{group}={option}" if group != "task" else f"\nthe model's task, {option}"

@@ -125,12 +125,12 @@ class Inference(ABC, Generic[M]):
         """Return vectors ``[num_seen, e]`` of items whose inner products with a query are the scores.
 
         Raises:
-            ConfigError: The score of the model is no inner product.
+            ConfigError: The score of the model is not an inner product.
         """
         raise ConfigError(f"index: the score of {self.config.model.name} is no inner product; no index serves it")
 
     def program(self) -> Program:
-        """Return the model's scores as a module of torch alone, with its tables.
+        """Return the model's scores as a torch-only module that includes the tables.
 
         Raises:
             ConfigError: It cannot be written as one.

@@ -63,7 +63,7 @@ class TrainState:
 def build(config: RunConfig, schema: Schema, runtime: DistributedContext, batch_size: int) -> TrainState:
     """Build, shard and initialize what a run trains. A collective call.
 
-    The initial values depend on ``config.seed`` alone, not on the plan or the number of ranks; afterwards each rank's
+    The initial values depend only on ``config.seed``, not on the plan or the number of ranks; afterwards each rank's
     generator gets a different seed, so that dropout masks differ.
 
     Args:

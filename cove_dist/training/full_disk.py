@@ -56,7 +56,7 @@ class FullDiskPolicy:
         text = describe(path)
         if not self._warns:
             raise DiskFullError(
-                f"{text}. Free space and go on with trainer.checkpoint.resume=auto, or train on with"
+                f"{text}. Free space and continue with trainer.checkpoint.resume=auto, or ignore it with"
                 " trainer.on_disk_full=warn"
             ) from error
         logger.warning("%s: %s", text, consequence)

@@ -59,7 +59,7 @@ class Encoded(EncodedDataset):
         check_roles(named)
 
     def output(self, requested: str | None, default: str) -> Path:
-        """Return the folder of the files: what describes them is written beside them."""
+        """Return the folder of the files, where their description is also written."""
         if requested is not None and Path(requested).resolve() != Path(self.source).resolve():
             raise DataError(
                 f"output = {requested}: encoded data stay where they are, and schema.json is written to data.source ="

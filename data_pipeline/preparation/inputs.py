@@ -165,7 +165,7 @@ def _download_one(workspace: Workspace, scheme: str, path: str, address: str, op
             shutil.copyfileobj(stream, file, 1 << 20)
     except DataError:
         raise
-    except Exception as error:  # every storage has errors of its own
+    except Exception as error:  # storage backends raise different errors
         raise _unreachable(f"{scheme}://{path}", error) from error
     return target
 

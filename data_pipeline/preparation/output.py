@@ -1,6 +1,6 @@
 """The folder that preparation writes: checked before any work, complete or absent, and replaced only where it may be.
 
-While a folder is being written, it is ``NAME.TOKEN.partial``, with a lock file ``.NAME.TOKEN.preparing`` beside it. The
+While a folder is being written, it is ``NAME.TOKEN.partial``, next to a lock file ``.NAME.TOKEN.preparing``. The
 system gives up the lock when its process ends, however it ends, so later preparations remove what a killed one left.
 """
 
