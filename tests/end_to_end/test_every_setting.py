@@ -51,6 +51,8 @@ STILL = (  # no epoch is better than the first
 )
 KMEANS = ("quantizer.start=kmeans", "quantizer.kmeans_step=3", "quantizer.kmeans_batches=3")
 SAMPLED = ("sequential.softmax=sampled", "sequential.sampled=20")
+SECOND_EPOCH = ("trainer.epochs=2", "trainer.max_steps=null")
+BY_QUANTIZER = (*SECOND_EPOCH, "negatives.category_share=0.5", "negatives.category_codes=quantizer")
 CHANGES = {
     "data.name": Change("other"),
     "data.path": Change("nowhere"),
@@ -111,12 +113,10 @@ CHANGES = {
     "negatives.source": Change("popularity"),
     "negatives.hardest_of": Change("3"),
     "negatives.hardest_share": Change("0.5", ("negatives.hardest_of=3",)),
-    "negatives.category_share": Change("0.5"),
-    "negatives.category_codes": Change("random", ("negatives.category_share=0.5",)),
-    "negatives.category_count": Change("3", ("negatives.category_share=0.5",)),
-    "negatives.category_level": Change(
-        "0", ("negatives.category_share=0.5", "negatives.category_codes=quantizer", "quantizer.item_levels=[7,2]")
-    ),
+    "negatives.category_share": Change("0.5", SECOND_EPOCH),
+    "negatives.category_codes": Change("random", (*SECOND_EPOCH, "negatives.category_share=0.5")),
+    "negatives.category_count": Change("3", (*SECOND_EPOCH, "negatives.category_share=0.5")),
+    "negatives.category_level": Change("0", (*BY_QUANTIZER, "quantizer.item_levels=[7,2]")),
     "negatives.power": Change("0.1", ("negatives.source=popularity",)),
     "sequential.softmax": Change("sampled", also=("sequential.sampled=20",)),
     "sequential.sampled": Change("10", SAMPLED),
@@ -132,6 +132,9 @@ CHANGES = {
 DECAYED = ("embeddings.optimizer.weight_decay=0.5", "trainer.batch_size=2")
 OF_SEQUENTIAL = {  # whose softmax over all items looks all rows up
     "embeddings.optimizer.weight_decay_rows": Change("looked_up", (*DECAYED, *SAMPLED)),
+}
+OF_BASE = {  # which quantizes nothing by itself
+    "negatives.category_level": Change("0", (*BY_QUANTIZER, "quantizer=cove_items")),
 }
 MODELS = {
     "hidden_units": "[6]", "hidden_units_2": "[10]", "bottom_units": "[6]", "gate_units": "[6]", "dropout": "0.77",
@@ -273,7 +276,7 @@ def test_every_setting_acts_or_is_refused(task: str, quantized: bool, folders: d
     assert not unknown, f"say in CHANGES what shows that {', '.join(unknown)} acts"
     assert traces.of(*base)[0] != "refused", traces.of(*base)
     assert traces.again(*base) == traces.of(*base), "equal runs leave different traces, which would show nothing"
-    changes = CHANGES | (OF_SEQUENTIAL if task == "sequential" else {})
+    changes = CHANGES | (OF_SEQUENTIAL if task == "sequential" else {}) | ({} if quantized else OF_BASE)
     assert silent(traces, base, {key: changes[key] for key in keys}) == []
 
 
