@@ -34,7 +34,7 @@ class FileDigest:
 
     Attributes:
         bytes: its size.
-        sha256: of the file, or of its Parquet footer, in hexadecimal digits.
+        sha256: SHA-256 of the file, or of its Parquet footer, in hexadecimal digits.
         covers: which of the two.
     """
 

@@ -17,7 +17,7 @@ def checked_file(folder: Path | str, name: str) -> Path:
 
     Args:
         folder: the prepared folder.
-        name: of the file, relative to ``folder``.
+        name: Name of the file, relative to ``folder``.
 
     Raises:
         DataError: the file was damaged or altered.

@@ -42,7 +42,7 @@ class ClusterSettings:
         dim: components ``d`` of an item's vector.
         window: the greatest distance of neighbours, in positions.
         negatives: shifts the mutual information by its logarithm, as sampling this many negatives would.
-        seed: of the SVD and of k-means.
+        seed: Seed of the SVD and of k-means.
     """
 
     path: Text

@@ -54,7 +54,7 @@ class Categorical:
     out-of-vocabulary row ``num_seen``.
 
     Attributes:
-        name: of the column.
+        name: Name of the column.
         num_ids: ids of all splits.
         num_seen: ids seen in training.
         role: whether it is the user, the item or a feature.
@@ -104,7 +104,7 @@ class Schema:
     """The columns and files of a prepared folder.
 
     Attributes:
-        name: of the data set.
+        name: Name of the data set.
         label: the column of labels; None where rows have none, as sequences.
         categorical: columns of encoded ids.
         dense: columns of real numbers.

@@ -83,7 +83,7 @@ def refuse_unused(kind: type, arguments: dict[str, Any], unused: dict[str, str],
         kind: the class, whose signature has the defaults.
         arguments: checked.
         unused: names of those that do nothing, and why.
-        key: of the section.
+        key: Key of the section.
 
     Raises:
         ConfigError: naming the argument and its default.

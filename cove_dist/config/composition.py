@@ -158,7 +158,7 @@ class Choices:
     """What is chosen for a run.
 
     Attributes:
-        task: of the model.
+        task: Task of the model.
         options: by group; None where nothing is chosen.
     """
 

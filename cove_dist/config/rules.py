@@ -98,7 +98,7 @@ def refuse_idle(
         config: checked.
         composed: the same, as composed.
         defaults: what is composed of the same groups without anything else.
-        rules: of the task, which come after those of every task.
+        rules: Rules of the task, which come after those of every task.
 
     Raises:
         ConfigError: one line per key, with its value, the reason, and its default, which is allowed.

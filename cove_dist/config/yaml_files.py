@@ -36,7 +36,7 @@ def compose_groups(
     """Compose ``configs/<name>.yaml`` with the groups and keys of the overrides.
 
     Args:
-        name: of the primary file.
+        name: Name of the primary file.
         overrides: in Hydra's grammar; ``file=PATH`` of an experiment or a search is a YAML file laid over the primary.
         with_hydra: keep Hydra's own section, which says what was chosen of each group.
         explain: makes the message for an unknown key from the key and the known ones; None: `unknown_key`.

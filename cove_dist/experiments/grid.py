@@ -86,7 +86,7 @@ class Cell:
     """One run of the grid.
 
     Attributes:
-        overrides: of ``cove train``.
+        overrides: Overrides of ``cove train``.
     """
 
     model: str

@@ -47,7 +47,7 @@ class GainClaim:
         claim: in words; of every model.
         data: what the grid is measured on.
         grid: a shipped grid, or a path of one; its results are in the folder of the same name.
-        metric: of the row.
+        metric: Metric of the row.
         compared: pairs of quantizers, the better one first.
         published: in words, where the grid has no published gain.
         models: a row each; all of the grid if none is named.
@@ -72,7 +72,7 @@ class CoverageClaim:
         curves: a folder with the curves of reports (see `cove_dist.report.agreement`), ``<model>.parquet`` or, of
             several seeds, ``<model>_<seed>.parquet``.
         published: by model, the number of codes said to cover nearly all of a category.
-        column: of the categories.
+        column: Column of the categories.
         categories: over which the mean is taken; all that the report has if none is named.
     """
 

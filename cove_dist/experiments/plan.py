@@ -54,8 +54,8 @@ def file_arguments(group: str, arguments: Sequence[str]) -> list[str]:
     The file's keys take the place of the program's defaults, and ``key=value`` arguments that of the file's.
 
     Args:
-        group: of the shipped files, a folder in ``configs/``.
-        arguments: of the command line. At most one is a path or has no ``=``.
+        group: Group of the shipped files, a folder in ``configs/``.
+        arguments: Arguments of the command line. At most one is a path or has no ``=``.
 
     Raises:
         ConfigError: there is no such file.

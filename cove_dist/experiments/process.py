@@ -70,8 +70,8 @@ def run_program(
     """Run ``cove name arguments``, under torchrun where the plan has several processes; returns its exit code.
 
     Args:
-        name: of the subcommand.
-        arguments: of the program.
+        name: Name of the subcommand.
+        arguments: Arguments of the program.
         log: where its output is added.
         plan: its processes and threads.
         lock: a descriptor that the program inherits.
@@ -125,7 +125,7 @@ def reason(log: Path, start: int = 0) -> str:
     """Return why a program ended, in one line: its last error message, or else the last line that it printed.
 
     Args:
-        log: of one or several programs.
+        log: Log of one or several programs.
         start: bytes of the log before the program began.
     """
     text = log.read_bytes()[start:].decode(errors="replace") if log.is_file() else ""

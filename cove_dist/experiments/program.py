@@ -25,8 +25,8 @@ class Outcome:
     """What a program shows at the end.
 
     Attributes:
-        folder: of the results.
-        tables: of the means, by split.
+        folder: Folder of the results.
+        tables: Tables of the means, by split.
         unfinished: the cells that are missing; empty when there are none.
     """
 
@@ -39,7 +39,7 @@ def run_experiment(overrides: Sequence[str], command: str) -> Outcome:
     """Compute the cells that are not finished; write what follows from those that are, tables after each of them.
 
     Args:
-        overrides: of ``configs/experiment.yaml``.
+        overrides: Overrides of ``configs/experiment.yaml``.
         command: that makes the same again, to be written with the tables.
 
     Raises:

@@ -20,7 +20,7 @@ class Estimate:
 
     Args:
         left: the kind of every job not yet done.
-        seconds: of jobs done before, by kind.
+        seconds: Seconds of jobs done before, by kind.
         at_once: jobs that run at the same time.
     """
 

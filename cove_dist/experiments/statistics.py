@@ -18,7 +18,7 @@ class Comparison:
 
     Attributes:
         pairs: seeds compared.
-        gain: of the mean; nan without pairs.
+        gain: Gain of the mean; nan without pairs.
         low, high: of the 95 % confidence interval of the gain, the other's mean taken as exact; nan under two pairs.
         p: of the two-sided paired t-test, whose null hypothesis is that the mean difference is 0; nan under two pairs.
     """

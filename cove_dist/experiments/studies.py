@@ -37,7 +37,7 @@ class PairStudy:
     Args:
         search: the settings.
         model, quantizer: the pair.
-        storage: of all studies of the search, an SQLite file.
+        storage: Storage of all studies of the search, an SQLite file.
 
     Raises:
         ConfigError: a wrong configuration, or the file holds a search of other settings.

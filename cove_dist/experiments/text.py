@@ -18,7 +18,7 @@ class TextTable:
 
     Attributes:
         title: also the caption.
-        header: of every column.
+        header: Header of every column.
         rows: as many strings each.
         notes: what a reader must know, a line each.
     """

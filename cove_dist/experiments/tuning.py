@@ -48,7 +48,7 @@ def run_search(overrides: Sequence[str], command: str) -> tuple[Path, TextTable]
     """Run the trials that are left, pair after pair in turns, so that budgets are equal at any time.
 
     Args:
-        overrides: of ``configs/tune.yaml``.
+        overrides: Overrides of ``configs/tune.yaml``.
         command: to be written with the results.
 
     Returns:

@@ -42,7 +42,7 @@ def shuffled_coverage(
     Args:
         codes, ids, categories, shape: see `code_counts`.
         shuffles: how many permutations of the codes over the ``N`` ids.
-        seed: of the permutations.
+        seed: Seed of the permutations.
     """
     random = np.random.default_rng(seed)
     total, squares = np.zeros(shape), np.zeros(shape)

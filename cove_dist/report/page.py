@@ -22,7 +22,7 @@ def render(run: Run, pictures: Sequence[Picture], agreement: Sequence[Mapping[st
     """The page's HTML.
 
     Args:
-        run: of the heading and the tables.
+        run: Run of the heading and the tables.
         pictures: in order; their files are embedded.
         agreement: rows of the table of codes against categories, all with the same keys.
         notes: what is left out, and why.

@@ -30,7 +30,7 @@ class Run:
 
     Attributes:
         config: as composed when the run began.
-        records: of the log, in order.
+        records: Records of the log, in order.
         summary: empty until the run has finished.
         evaluated: empty until the run is evaluated.
     """

@@ -52,7 +52,7 @@ class IntervalMetrics:
         """Add a step and the codes revived after it (the same on all ranks), without waiting for the device.
 
         Args:
-            output: of the step.
+            output: Output of the step.
             revived: codes, by their column in the report.
             skipped: whether the step was left out: then it only counts as such.
         """

@@ -27,7 +27,7 @@ class SkippingPipeline(TrainPipelineSparseDist):
 
     Args:
         trainable: the model and its optimizer.
-        device: of this rank.
+        device: Device of this rank.
 
     Attributes:
         skipped: whether the last step was left out, on all ranks alike.

@@ -25,11 +25,11 @@ class TextFile:
     """A delimited text file, without quotes.
 
     Attributes:
-        name: of the file.
-        fields: of each line, in order.
+        name: Name of the file.
+        fields: Fields of each line, in order.
         delimiter: between fields.
         header: whether the first line has the names of the fields.
-        encoding: of the text.
+        encoding: Encoding of the text.
         values: columns that are computed from the fields: name -> SQL.
     """
 
@@ -60,7 +60,7 @@ def recbole(name: str, **users: str) -> FileLayout:
     """Return the layout of RecBole's atomic files: tabs, a typed header, genres separated by spaces.
 
     Args:
-        name: of the files.
+        name: Name of the files.
         users: SQL of the users' columns that are computed from the fields.
     """
     film = {"year": "release_year", "genre": "string_split(class, ' ')"}
@@ -144,9 +144,9 @@ class MovieLens(Interactions):
         Args:
             workspace: holds the table.
             ratings: the ratings file, in the folder of which ``file`` is looked for.
-            file: of users or films.
+            file: File of users or films.
             table: name of the table to create.
-            columns: of the table; the first is its id, which is unique.
+            columns: Columns of the table; the first is its id, which is unique.
 
         Returns:
             Whether the file exists.

@@ -61,7 +61,7 @@ class Download(Mirror):
     """A zip file at a URL.
 
     Attributes:
-        url: of the zip file.
+        url: URL of the zip file.
         sha256: its digest, if the publisher states one.
     """
 
@@ -90,7 +90,7 @@ class Wheel(Mirror):
     """Files in a wheel on the Python package index, downloaded by pip.
 
     Attributes:
-        requirement: of pip, such as ``recbole==1.2.1``.
+        requirement: Requirement of pip, such as ``recbole==1.2.1``.
         wheel: name of the wheel file.
         sha256: the digest of each file, by its name in the wheel.
     """

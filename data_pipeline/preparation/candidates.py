@@ -24,7 +24,7 @@ def write_histories(workspace: Workspace, users: int, rows: dict[str, int], fold
 
     Args:
         workspace: holds ``rows`` and the id tables.
-        users: of all splits.
+        users: Users of all splits.
         rows: the number of rows of each split.
         folder: the prepared folder.
     """
@@ -45,11 +45,11 @@ def with_candidates(
     them: see `data_pipeline.preparation.saturation`.
 
     Args:
-        rows: of the split, encoded.
+        rows: Rows of the split, encoded.
         folder: the prepared folder, with its histories.
         items: the item column.
         count: other items of each row.
-        seed: of the data set.
+        seed: Seed of the data set.
         split: its number, part of the random seed.
     """
     sampler = CandidateSampler([History.load(folder, name) for name in SPLITS], items.num_ids)

@@ -75,5 +75,5 @@ class RawDataset(Dataset):
         Args:
             workspace: where the tables are made.
             folder: the prepared folder, empty.
-            name: of the data set, for the schema.
+            name: Name of the data set, for the schema.
         """

@@ -98,13 +98,13 @@ def delimited_scan(
     follows an unclosed quote, so it is parallel and its rows must be compared with `count_lines`.
 
     Args:
-        file: of text.
-        names: of all fields of a line.
+        file: File of text.
+        names: Names of all fields of a line.
         delimiter: between fields.
         columns: the fields to select.
         quote: around fields; empty for none.
         header: whether the first line has the names of the fields.
-        encoding: of the text.
+        encoding: Encoding of the text.
         on_invalid: "drop" records invalid lines in a table of DuckDB instead of failing.
     """
     types = ", ".join(f"'c{index}': 'VARCHAR'" for index in range(len(names)))

@@ -104,10 +104,10 @@ def prepare_interactions(
 
     Args:
         workspace: holds ``raw``.
-        source: of ``raw``.
+        source: Source of ``raw``.
         rules: how rows are checked, split and written.
         folder: the prepared folder.
-        name: of the data set.
+        name: Name of the data set.
     """
     counts = split_interactions(workspace, source, rules)
     categorical = encode_ids(workspace, rules.columns, folder)

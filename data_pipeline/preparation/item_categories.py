@@ -24,7 +24,7 @@ def read_item_categories(workspace: Workspace, path: str, item: str, on_invalid:
 
     Args:
         workspace: holds the table.
-        path: of the file: CSV with a header line, Parquet or Arrow.
+        path: Path of the file: CSV with a header line, Parquet or Arrow.
         item: the column of items in the rows.
         on_invalid: "error" refuses an item that is in several rows; "drop" keeps the first.
 

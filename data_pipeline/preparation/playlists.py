@@ -122,7 +122,7 @@ def write_playlists(
     Args:
         workspace: holds ``rows``.
         folder: the prepared folder.
-        name: of the data set.
+        name: Name of the data set.
         counts: playlists of each split.
         row_group_size: rows of a Parquet row group.
         owners: whether the table ``owners`` (playlist_id, owner_id) has the users who made the playlists.

@@ -35,8 +35,8 @@ def prepare(
     Args:
         dataset: where the raw rows come from and which columns mean what.
         output: the folder to write (see `data_pipeline.schema` for its layout).
-        name: of the data set, kept in the schema.
-        seed: of the shuffle, of a random split, and of synthetic data.
+        name: Name of the data set, kept in the schema.
+        seed: Seed of the shuffle, of a random split, and of synthetic data.
         overwrite: replace a prepared folder that exists, if all its files are those that preparation wrote.
         on_progress: receives one line of progress at a time.
         on_percent: receives, from another thread, how much of the running query is done.

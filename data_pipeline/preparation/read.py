@@ -24,7 +24,7 @@ class Rule:
     """What a valid row must satisfy.
 
     Attributes:
-        column: of ``raw``.
+        column: Column of ``raw``.
         reason: what is wrong with a row that breaks the rule.
         broken: SQL over ``raw``, true for the rows that break the rule.
     """

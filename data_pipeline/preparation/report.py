@@ -16,9 +16,9 @@ class Report:
     """The counts of one prepared data set.
 
     Attributes:
-        name: of the data set.
+        name: Name of the data set.
         source: where the raw rows come from.
-        seed: of preparation.
+        seed: Seed of preparation.
         split: the rule by which rows were split.
         rows_read: raw rows, including the dropped ones.
         rows_dropped: rows left out, by reason.

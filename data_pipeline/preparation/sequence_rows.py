@@ -34,8 +34,8 @@ def report_sequences(
 
     Args:
         workspace: holds ``rows``.
-        schema: of the prepared folder.
-        source: of ``raw``.
+        schema: Schema of the prepared folder.
+        source: Source of ``raw``.
         dropped: raw rows left out, by reason.
         published: counts that the publisher states, by name.
         split: the rule by which rows were split.

@@ -32,11 +32,11 @@ def prepare_sequences(
 
     Args:
         workspace: holds ``raw``.
-        source: of ``raw``.
+        source: Source of ``raw``.
         rules: how rows are checked, split and written.
         longest: the greatest number of items of an input.
         folder: the prepared folder.
-        name: of the data set.
+        name: Name of the data set.
     """
     counts = split_interactions(workspace, source, rules)
     schema = write_sequences(workspace, folder, name, longest, rules.row_group_size)
@@ -65,7 +65,7 @@ def write_sequences(workspace: Workspace, folder: Path, name: str, longest: int,
     Args:
         workspace: holds ``rows``.
         folder: the prepared folder.
-        name: of the data set.
+        name: Name of the data set.
         longest: the greatest number of items of an input.
         row_group_size: rows of a Parquet row group.
 

@@ -31,8 +31,8 @@ def refuse_mixed_units(workspace: Workspace, source: Source, column: str, value:
 
     Args:
         workspace: holds ``raw``.
-        source: of the rows.
-        column: of times.
+        source: Source of the rows.
+        column: Column of times.
         value: SQL of the number.
 
     Raises:

@@ -26,7 +26,7 @@ class TypedColumn:
     """A prepared column.
 
     Attributes:
-        name: of the prepared column.
+        name: Name of the prepared column.
         value: SQL over ``raw``, for rows that break none of ``rules``.
         rules: what a valid row must satisfy.
     """
@@ -41,7 +41,7 @@ class ColumnTypes:
 
     Args:
         workspace: holds ``raw``.
-        source: of ``raw``.
+        source: Source of ``raw``.
     """
 
     def __init__(self, workspace: Workspace, source: Source) -> None:

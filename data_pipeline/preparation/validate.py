@@ -15,7 +15,7 @@ def validate(workspace: Workspace, source: Source, columns: Columns, on_invalid:
 
     Args:
         workspace: holds ``raw``.
-        source: of ``raw``.
+        source: Source of ``raw``.
         columns: which raw columns mean what.
         on_invalid: "error" refuses rows that break a rule, "drop" leaves them out.
 

@@ -24,7 +24,7 @@ class Workspace:
     Attributes:
         connection: DuckDB on a database file in ``scratch``, so that tables and sorts larger than memory go to disk.
         scratch: a folder that is removed when preparation ends or fails.
-        seed: of every random choice.
+        seed: Seed of every random choice.
         on_progress: receives one line of progress at a time.
         warnings: the messages of `warn`, for the report.
     """
@@ -64,7 +64,7 @@ def open_workspace(
     Args:
         scratch: the folder to create.
         memory_gb: memory for DuckDB, in GB.
-        seed: of every random choice.
+        seed: Seed of every random choice.
         on_progress: receives one line of progress at a time.
         on_percent: receives, from another thread, how much of the running query is done.
     """

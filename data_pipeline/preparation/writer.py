@@ -21,7 +21,7 @@ def write_split(rows: pa.RecordBatchReader, num_rows: int, folder: Path, row_gro
     """Write ``rows``, in order, as ``folder/part-00000.parquet``, … of 16 row groups each.
 
     Args:
-        rows: of one split, encoded.
+        rows: Rows of one split, encoded.
         num_rows: how many there are.
         folder: the folder of the split; it must not exist.
         row_group_size: rows of a row group. A split with less than 32 such row groups gets 32 smaller ones.

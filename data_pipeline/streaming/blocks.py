@@ -38,7 +38,7 @@ class Block:
     Call `fill` for every lane, in any order and from any thread; then `arrange`; then `take`.
 
     Args:
-        schema: of the columns.
+        schema: Schema of the columns.
         sizes: int64 ``[lanes]``, rows of every lane.
     """
 
@@ -118,7 +118,7 @@ class BatchLayout:
     the second.
 
     Args:
-        schema: of the rows, with the columns that transforms add.
+        schema: Schema of the rows, with the columns that transforms add.
     """
 
     def __init__(self, schema: Schema) -> None:
@@ -137,9 +137,9 @@ class BatchLayout:
         """Make the batch.
 
         Args:
-            rows: of the batch, with the lists of the files first, then those of the transforms.
+            rows: Rows of the batch, with the lists of the files first, then those of the transforms.
             weight: see `Batch`.
-            stride: of the ids, at least the number of rows; rows past them have no ids.
+            stride: Stride of the ids, at least the number of rows; rows past them have no ids.
         """
         values, lengths, sizes = self._ids(rows, stride)
         return Batch(

@@ -19,8 +19,8 @@ class Draws:
     """Uniform numbers in [0, 1) for the rows of one rank's batch.
 
     Attributes:
-        key: of an epoch; see `epoch_key`.
-        step: of the epoch.
+        key: Key of an epoch; see `epoch_key`.
+        step: Step of the epoch.
         first_row: number of the batch's first row in the epoch; see `partition.BatchPosition`.
     """
 

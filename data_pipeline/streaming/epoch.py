@@ -30,12 +30,12 @@ class EpochPlan:
 
     Attributes:
         groups: row groups of the split.
-        schema: of the columns to read.
-        layout: of batches.
-        partition: of the epoch's rows.
+        schema: Schema of the columns to read.
+        layout: Layout of batches.
+        partition: Partition of the epoch's rows.
         blocks: int64 ``[J + 1]``, the first step of each block, and S.
         rank: the rank whose rows are read.
-        seed: of permutations and transforms.
+        seed: Seed of permutations and transforms.
         shuffle: whether to permute row groups, and the rows of a lane in a block.
         transforms: each appends columns to the rows of every batch.
         pin_memory: whether batches are page-locked.
@@ -81,8 +81,8 @@ class Epoch:
     """One epoch of a rank.
 
     Args:
-        plan: of the rank.
-        number: of the epoch.
+        plan: Plan of the rank.
+        number: Number of the epoch.
     """
 
     def __init__(self, plan: EpochPlan, number: int) -> None:

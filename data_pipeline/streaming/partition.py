@@ -51,7 +51,7 @@ class BatchPosition(NamedTuple):
 
     Attributes:
         first_row: of the batch, in the order in which the epoch is trained.
-        rows: of the batch.
+        rows: Rows of the batch.
         largest: rows of the largest batch of any rank in this step.
         weight: `Batch.weight`, rows * world_size / rows of the global batch.
     """

@@ -28,7 +28,7 @@ class RowGroups:
         file: int64 ``[G]``, the file of every row group.
         index: int64 ``[G]``, the index of every row group in its file.
         rows: int64 ``[G]``, rows of every row group.
-        digests: of the files: those of the schema or, without any, of the footers as they were found.
+        digests: Digests of the files: those of the schema or, without any, of the footers as they were found.
     """
 
     paths: tuple[Path, ...]
@@ -82,7 +82,7 @@ class RowReader:
 
     Args:
         groups: row groups of the split.
-        schema: of the columns to read.
+        schema: Schema of the columns to read.
         parts: to read, in this order; a row group that follows itself is opened again.
     """
 

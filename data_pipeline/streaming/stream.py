@@ -36,13 +36,13 @@ class ParquetStream:
 
     Args:
         folder: a prepared folder, with the files of ``schema``.
-        schema: of the columns.
+        schema: Schema of the columns.
         split: to read.
         batch_size: rows per rank and step; see `partition` for the exact sizes.
-        rank: of this process.
+        rank: Rank of this process.
         world_size: the number of processes.
         workers: threads that read ahead; 0 reads in the calling thread. The batches do not depend on them.
-        seed: of permutations and transforms.
+        seed: Seed of permutations and transforms.
         shuffle: permute row groups, and rows within blocks, differently in each epoch; else file order.
         shuffle_buffer: rows of a block over all ranks, in whole steps. A rank has in memory its rows of a block, with
             ``workers`` those of the next block as well, and an encoded row group of each of its lanes.

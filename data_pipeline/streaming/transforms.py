@@ -45,8 +45,8 @@ class DrawNegatives:
     """Draws items outside the training history of the row's user, as a further feature of the item table.
 
     Args:
-        schema: of the rows.
-        history: of the training split.
+        schema: Schema of the rows.
+        history: History of the training split.
         count: items per row.
         source: "uniform"; "popularity", in proportion to (occurrences in training) ** `power`; or "in_batch", from the
             items of this batch. It is a rank's part of the global batch, so in-batch negatives depend on the number of
@@ -59,7 +59,7 @@ class DrawNegatives:
         hardest_share: The share of the rows that have several candidates; the others have one for each negative.
 
     Attributes:
-        categories: Of the items. They may change between epochs only.
+        categories: Categories of the items. They may change between epochs only.
     """
 
     def __init__(
