@@ -15,7 +15,14 @@ import torch.distributed as dist
 
 from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import DistributedContext
-from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, Replicas, UpkeepSettings, quantizer
+from cove_dist.quantization import (
+    CascadedQuantizer,
+    CodebookMaintenance,
+    QuantizerOutput,
+    Replicas,
+    UpkeepSettings,
+    assignment,
+)
 from cove_dist.quantization.search import nearest_code
 from cove_dist.training.trainer import Trainer
 from data_pipeline.batch import Batch
@@ -98,7 +105,7 @@ class Contestant:
 
     def step(self) -> dict[str, float]:
         """One step: its milliseconds, in all and by part."""
-        with self.watch.timed("step"), mock.patch.object(quantizer, "nearest_code", self._timed_search):
+        with self.watch.timed("step"), mock.patch.object(assignment, "nearest_code", self._timed_search):
             next(self._steps)
             with self.watch.timed("upkeep"):
                 self._after_step(self.trainer.position.step)
@@ -115,7 +122,7 @@ class Contestant:
         with self.watch.timed("search"):
             return nearest_code(*arguments, **named)
 
-    def _after_forward(self, _module: object, _inputs: object, output: quantizer.QuantizerOutput) -> None:
+    def _after_forward(self, _module: object, _inputs: object, output: QuantizerOutput) -> None:
         self.watch.stop("forward")
         node = output.loss.grad_fn  # the cascade's own node; that of `fused` is a view of its result
         node.register_prehook(lambda *_: self.watch.start("backward"))
