@@ -35,6 +35,7 @@ FEWER = {
     "export": ("device=cpu",),
     "predict": ("device=cpu",),
     "report": (),
+    "semantic_ids": (),
     "recommend": ("device=cpu",),
     "popularity": (),
     "tune": (f"common={json.dumps(GRID_COMMON)}", *OTHER_MODELS),
