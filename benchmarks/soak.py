@@ -29,7 +29,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cove_dist.training.checkpoint_files import CheckpointFolder
+from cove_dist.checkpoints.files import CheckpointFolder
 from data_pipeline.datasets.synthetic import Synthetic
 from data_pipeline.json_files import write_json
 from data_pipeline.preparation.prepare import prepare

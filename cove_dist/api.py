@@ -137,7 +137,7 @@ class Run:
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
         """The metrics of this checkpoint by split, from validation during training and from `evaluate`."""
-        from cove_dist.training.checkpoint_files import read_meta
+        from cove_dist.checkpoints.files import read_meta
 
         found = {"validation": dict(read_meta(self.session.checkpoint).metrics)}
         for split in ("validation", "test"):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from cove_dist.training.checkpoint_files import META, CheckpointMeta, step_name
-from cove_dist.training.manifest import describe_file, write_manifest
+from cove_dist.checkpoints.files import META, CheckpointMeta, step_name
+from cove_dist.checkpoints.manifest import describe_file, write_manifest
 from data_pipeline.json_files import write_json
 
 

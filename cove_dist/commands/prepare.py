@@ -21,7 +21,7 @@ from cove_dist.config.checks import check_arguments, target
 from cove_dist.config.composition import load_settings
 from cove_dist.console import console
 from cove_dist.errors import ConfigError
-from cove_dist.training.signals import Interrupted, named_signals
+from cove_dist.faults.signals import Interrupted, named_signals
 from cove_dist.types import NonNegativeInt, Text
 from data_pipeline.preparation.dataset import Dataset
 from data_pipeline.preparation.prepare import prepare

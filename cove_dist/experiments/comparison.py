@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cove_dist.checkpoints.files import CheckpointFolder
 from cove_dist.config.yaml_files import plain, read_yaml
 from cove_dist.errors import CheckpointError, ConfigError
 from cove_dist.evaluation.declarations import is_metric
@@ -17,7 +18,6 @@ from cove_dist.experiments.results import SPEED
 from cove_dist.experiments.text import MISSING, TextTable, mean_and_deviation_text
 from cove_dist.metrics_files import Evaluated, check_comparable, load_metrics
 from cove_dist.runs import CHECKPOINTS, CONFIG_FILE, SUMMARY_FILE, read_history, read_json
-from cove_dist.training.checkpoint_files import CheckpointFolder
 from cove_dist.training.resume import CHANGES_LEARNING
 
 logger = logging.getLogger(__name__)

@@ -26,8 +26,8 @@ from cove_dist.config.overrides import key_of
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import ConfigError
 from cove_dist.inference.export import ExportConfig, export_codes
+from cove_dist.inference.folders import replaced_folder
 from cove_dist.inference.session import Session
-from cove_dist.training.folders import replaced_folder
 from data_pipeline.id_tables import id_table_path
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import Entity

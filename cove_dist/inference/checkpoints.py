@@ -8,13 +8,13 @@ from typing import Literal
 
 from torchrec.distributed import DistributedModelParallel
 
+from cove_dist.checkpoints.files import CheckpointFolder
+from cove_dist.checkpoints.io import load_model
 from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import CheckpointError, ConfigError
 from cove_dist.runs import CHECKPOINTS
 from cove_dist.training.build import build, describe_model
-from cove_dist.training.checkpoint import load_model
-from cove_dist.training.checkpoint_files import CheckpointFolder
 from data_pipeline.schema import Schema
 
 logger = logging.getLogger(__name__)

@@ -8,18 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from cove_dist.checkpoints.files import read_meta
 from cove_dist.config import RunConfig, settings
 from cove_dist.config.composition import load_settings
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import ConfigError
+from cove_dist.faults.run_lock import check_writable
 from cove_dist.inference.checkpoints import find_checkpoint, load_trained
+from cove_dist.inference.folders import replaced_folder
 from cove_dist.metrics_files import Evaluated
-from cove_dist.run_lock import check_writable
 from cove_dist.runs import load_saved_run
 from cove_dist.tasks.frequency import frequency_groups
 from cove_dist.tasks.registry import task_of
-from cove_dist.training.checkpoint_files import read_meta
-from cove_dist.training.folders import replaced_folder
 from cove_dist.types import PositiveInt, Text
 from data_pipeline.errors import UserError
 from data_pipeline.fingerprint import split_fingerprint

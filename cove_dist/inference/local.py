@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
+from cove_dist.checkpoints.io import load_weights
 from cove_dist.config import RunConfig
 from cove_dist.tasks.base import TaskModel
 from cove_dist.tasks.registry import task_of
 from cove_dist.training.build import describe_model
-from cove_dist.training.checkpoint import load_weights
 from data_pipeline.schema import Schema
 
 

@@ -25,6 +25,7 @@ from cove_dist.config.composition import load_settings
 from cove_dist.distributed import DistributedContext, batches_of_block, process_group, world
 from cove_dist.errors import ConfigError
 from cove_dist.inference.checkpoints import find_checkpoint, load_trained, output_folder
+from cove_dist.inference.folders import replaced_folder
 from cove_dist.inference.ids import IdTable
 from cove_dist.inference.popular import most_frequent
 from cove_dist.inference.session import Session
@@ -36,7 +37,6 @@ from cove_dist.tasks.cf.model import CFModel
 from cove_dist.tasks.cf.retrieval import TopKRetriever
 from cove_dist.tasks.cf.vectors import vectors_of
 from cove_dist.tasks.registry import task_of
-from cove_dist.training.folders import replaced_folder
 from cove_dist.types import PositiveInt, Text
 from data_pipeline.history import History
 from data_pipeline.id_tables import read_original_ids

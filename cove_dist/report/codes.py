@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import torch
 from matplotlib.axes import Axes
 
+from cove_dist.checkpoints.files import CheckpointFolder
 from cove_dist.quantization import perplexity
 from cove_dist.report.drawing import Picture, canvas, label, logarithmic
 from cove_dist.report.run_folder import Run
-from cove_dist.training.checkpoint_files import CheckpointFolder
 from data_pipeline.errors import DataError
 from data_pipeline.schema import Entity
 

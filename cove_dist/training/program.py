@@ -17,11 +17,14 @@ from typing import Literal
 
 from omegaconf import DictConfig
 
+from cove_dist.checkpoints.files import CheckpointFolder
 from cove_dist.config import RunConfig
 from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import DistributedContext, barrier, mark_begun, process_group, was_begun
 from cove_dist.errors import ConfigError, DivergedError
-from cove_dist.run_lock import check_writable, locked
+from cove_dist.faults.diverged import explained
+from cove_dist.faults.run_lock import check_writable, locked
+from cove_dist.faults.signals import Interrupted, named_signals
 from cove_dist.runs import (
     CHECKPOINTS,
     LOG_FILE,
@@ -29,12 +32,9 @@ from cove_dist.runs import (
     best_record,
     read_records,
 )
-from cove_dist.training.checkpoint_files import CheckpointFolder
 from cove_dist.training.debug import debug_settings
-from cove_dist.training.diverged import explained
 from cove_dist.training.progress import Progress
 from cove_dist.training.resume import record_configuration, record_data
-from cove_dist.training.signals import Interrupted, named_signals
 from cove_dist.training.trainer import Trainer
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from cove_dist.faults.full_disk import FullDiskPolicy
 from cove_dist.runs import read_records
-from cove_dist.training.full_disk import FullDiskPolicy
 from data_pipeline.files import replaced_file
 from data_pipeline.json_files import to_json
 

@@ -13,8 +13,8 @@ from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
 from cove_dist.console import console
+from cove_dist.faults.full_disk import FullDiskPolicy
 from cove_dist.runs import LOG_FILE
-from cove_dist.training.full_disk import FullDiskPolicy
 from cove_dist.training.record_log import RecordLog, drop_records_after
 
 logger = logging.getLogger(__name__)

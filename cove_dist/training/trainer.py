@@ -12,21 +12,22 @@ from pathlib import Path
 from torch import nn
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
+from cove_dist.checkpoints.files import CheckpointFolder, CheckpointMeta, read_meta
+from cove_dist.checkpoints.io import CheckpointWriter, load_trainable, newest_sound, trainable_state
 from cove_dist.config import RunConfig
 from cove_dist.console import console
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import TrainingError
+from cove_dist.faults.agreement import Agreement, Decision
+from cove_dist.faults.finite import LossCheck, check_state
+from cove_dist.faults.full_disk import FullDiskPolicy
+from cove_dist.faults.signals import deferred_signals
 from cove_dist.runs import CHECKPOINTS
 from cove_dist.tasks.base import StepOutput
 from cove_dist.tasks.registry import task_of
-from cove_dist.training.agreement import Agreement, Decision
 from cove_dist.training.build import build, build_validation, describe_model
-from cove_dist.training.checkpoint import CheckpointWriter, load_trainable, newest_sound, trainable_state
-from cove_dist.training.checkpoint_files import CheckpointFolder, CheckpointMeta, read_meta
 from cove_dist.training.codebooks import Codebooks
 from cove_dist.training.debug import show_shapes_once
-from cove_dist.training.finite import LossCheck, check_state
-from cove_dist.training.full_disk import FullDiskPolicy
 from cove_dist.training.metrics import IntervalMetrics
 from cove_dist.training.optimization import gradient_norm, learning_rates, replicated_state
 from cove_dist.training.pipelines import build_pipeline, was_skipped
@@ -34,7 +35,6 @@ from cove_dist.training.progress import Progress
 from cove_dist.training.replicas import check_replicas
 from cove_dist.training.reporting import Reporter
 from cove_dist.training.resume import Change, changes_since
-from cove_dist.training.signals import deferred_signals
 from cove_dist.training.summary import describe_start, sharding_table
 from data_pipeline.batch import Batch
 from data_pipeline.errors import DataError

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
+from cove_dist.checkpoints.files import CheckpointFolder, CheckpointMeta
+from cove_dist.checkpoints.io import CheckpointWriter, load_model, newest_sound
+from cove_dist.checkpoints.manifest import MANIFEST, describe_file, write_manifest
+from cove_dist.checkpoints.rank_state import encode
 from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.training.build import build, describe_model
-from cove_dist.training.checkpoint import CheckpointWriter, load_model, newest_sound
-from cove_dist.training.checkpoint_files import CheckpointFolder, CheckpointMeta
-from cove_dist.training.manifest import MANIFEST, describe_file, write_manifest
 from cove_dist.training.program import train
-from cove_dist.training.rank_state import encode
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.loader import build_loader

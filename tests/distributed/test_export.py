@@ -16,10 +16,10 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from cove_dist.checkpoints.files import CheckpointFolder
 from cove_dist.config.composition import compose_yaml
 from cove_dist.errors import ConfigError
 from cove_dist.inference.export import EntityExporter, export_codes, list_chunks
-from cove_dist.training.checkpoint_files import CheckpointFolder
 from cove_dist.training.program import train
 from data_pipeline.errors import DataError
 from data_pipeline.schema import Schema

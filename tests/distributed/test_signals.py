@@ -7,9 +7,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from cove_dist.faults.signals import Interrupted
 from cove_dist.runs import LOG_FILE, SUMMARY_FILE, read_records
 from cove_dist.training.program import train
-from cove_dist.training.signals import Interrupted
 from cove_dist.training.trainer import Trainer
 from tests.configurations import COVE, ROW_WISE, small_run
 from tests.distributed.ranks import run_ranks

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from cove_dist.run_lock import LOCK_FILE
+from cove_dist.faults.run_lock import LOCK_FILE
 from cove_dist.runs import LOG_FILE, read_records
 from tests.configurations import small_run
 from tests.end_to_end.programs import ROOT

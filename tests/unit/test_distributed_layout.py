@@ -16,8 +16,8 @@ ALLOWED = {
     "distributed.py": {"torch.distributed"},
     "torch_compat.py": {"torch.distributed", "torch.distributed._shard.sharded_tensor", "torch.distributed.optim"},
     # The library that reads and writes the files of a checkpoint.
-    "training/checkpoint.py": {"torch.distributed.checkpoint", "torch.distributed.checkpoint.staging"},
-    "training/checkpoint_storage.py": {
+    "checkpoints/io.py": {"torch.distributed.checkpoint", "torch.distributed.checkpoint.staging"},
+    "checkpoints/storage.py": {
         f"torch.distributed.checkpoint{name}" for name in ("", ".filesystem", ".metadata", ".planner")
     },
 }

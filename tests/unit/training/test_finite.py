@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from cove_dist.checkpoints.files import CheckpointFolder
+from cove_dist.checkpoints.io import trainable_state
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import TrainingError
+from cove_dist.faults.finite import LossCheck, check_state
 from cove_dist.training import trainer as trainer_module
-from cove_dist.training.checkpoint import trainable_state
-from cove_dist.training.checkpoint_files import CheckpointFolder
-from cove_dist.training.finite import LossCheck, check_state
 from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
 from data_pipeline.batch import Batch

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from cove_dist.checkpoints.files import CheckpointFolder
+from cove_dist.checkpoints.manifest import verify
 from cove_dist.errors import DiskFullError
+from cove_dist.faults.full_disk import FullDiskPolicy
 from cove_dist.runs import LOG_FILE, SUMMARY_FILE, read_records
-from cove_dist.training.checkpoint_files import CheckpointFolder
-from cove_dist.training.full_disk import FullDiskPolicy
-from cove_dist.training.manifest import verify
 from cove_dist.training.program import train
 from cove_dist.training.record_log import RecordLog
 from cove_dist.training.trainer import Trainer

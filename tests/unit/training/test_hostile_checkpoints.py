@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata, MetadataIndex
 
+from cove_dist.checkpoints.manifest import MANIFEST, describe_file, verify, write_manifest
+from cove_dist.checkpoints.rank_state import decode, encode
+from cove_dist.checkpoints.storage import read_metadata
 from cove_dist.errors import CheckpointError
 from cove_dist.inference.evaluate import evaluate_run
-from cove_dist.training.checkpoint_storage import read_metadata
-from cove_dist.training.manifest import MANIFEST, describe_file, verify, write_manifest
 from cove_dist.training.program import train
-from cove_dist.training.rank_state import decode, encode
 from tests.configurations import small_run
 
 

@@ -15,14 +15,14 @@ import pytest
 import torch.distributed as dist
 
 from cove_dist.errors import ConfigError
-from cove_dist.run_lock import LOCK_FILE, check_writable, locked
+from cove_dist.faults.run_lock import LOCK_FILE, check_writable, locked
 from cove_dist.training.program import train
 from tests.configurations import small_run
 
 HOLD = """
 import sys
 from pathlib import Path
-from cove_dist.run_lock import locked
+from cove_dist.faults.run_lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

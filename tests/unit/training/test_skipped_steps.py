@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from cove_dist.checkpoints.io import trainable_state
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import ConfigError, TrainingError
 from cove_dist.runs import LOG_FILE, read_records
-from cove_dist.training.checkpoint import trainable_state
 from cove_dist.training.trainer import Trainer
 from tests.configurations import COVE, ROW_WISE
 from tests.unit.training.test_finite import tensors_of

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cove_dist.checkpoints.manifest import read_checked
 from cove_dist.errors import CheckpointError
 from cove_dist.evaluation.declarations import higher_is_better
-from cove_dist.training.manifest import read_checked
 from data_pipeline.json_files import undefined_as_nan
 
 META, PARTIAL = "meta.json", ".partial"

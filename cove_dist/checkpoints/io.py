@@ -13,14 +13,14 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
+from cove_dist.checkpoints.files import PARTIAL, CheckpointFolder, CheckpointMeta, read_meta, step_name
+from cove_dist.checkpoints.manifest import verify
+from cove_dist.checkpoints.rank_state import decode, encode, random_state, rank_file, set_random_state
+from cove_dist.checkpoints.storage import CheckpointStorageWriter, load_state
 from cove_dist.distributed import DistributedContext, barrier, close_group, open_host_group, world
 from cove_dist.errors import CheckpointError, DiskFullError
+from cove_dist.faults.full_disk import FullDiskPolicy, describe, is_full
 from cove_dist.training.build import TrainState
-from cove_dist.training.checkpoint_files import PARTIAL, CheckpointFolder, CheckpointMeta, read_meta, step_name
-from cove_dist.training.checkpoint_storage import CheckpointStorageWriter, load_state
-from cove_dist.training.full_disk import FullDiskPolicy, describe, is_full
-from cove_dist.training.manifest import verify
-from cove_dist.training.rank_state import decode, encode, random_state, rank_file, set_random_state
 
 logger = logging.getLogger(__name__)
 

@@ -21,10 +21,10 @@ from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.planner import ReadItem, SavePlan, SavePlanner
 from torch.futures import Future
 
+from cove_dist.checkpoints.files import META, CheckpointMeta
+from cove_dist.checkpoints.manifest import Files, describe_file, read_manifest, write_manifest, write_synced
+from cove_dist.checkpoints.rank_state import rank_file
 from cove_dist.errors import CheckpointError
-from cove_dist.training.checkpoint_files import META, CheckpointMeta
-from cove_dist.training.manifest import Files, describe_file, read_manifest, write_manifest, write_synced
-from cove_dist.training.rank_state import rank_file
 from data_pipeline.json_files import to_json
 
 _METADATA = ".metadata"

@@ -6,7 +6,7 @@ import time
 from typing import NamedTuple
 
 from cove_dist.distributed import DelayedMaximum, world
-from cove_dist.training.signals import StopRequest
+from cove_dist.faults.signals import StopRequest
 
 _EVERY_STEPS = 3  # exchange among ranks: tens of microseconds, more if ranks outnumber the cores
 

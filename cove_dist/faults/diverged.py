@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cove_dist.checkpoints.files import CheckpointFolder
 from cove_dist.errors import DivergedError, TrainingError
 from cove_dist.runs import CHECKPOINTS
-from cove_dist.training.checkpoint_files import CheckpointFolder
 from cove_dist.training.progress import Progress
 from data_pipeline.batch import Batch
 from data_pipeline.id_tables import read_original_ids
