@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_pipeline.digests import digest_folder
 from data_pipeline.schema import REQUEST, Schema
 
 
@@ -32,5 +33,5 @@ def with_requests(prepared: Path, folder: Path, rows: int = 4, seed: int = 0) ->
         path = folder / split.files[0]
         pq.write_table(table.append_column(REQUEST, pa.array(numbers[request])), path, row_group_size=97)
         splits[name] = replace(split, files=split.files[:1])
-    replace(schema, splits=splits, requests=len(numbers)).save(folder)
+    replace(schema, splits=splits, requests=len(numbers), digests=digest_folder(folder)).save(folder)
     return folder

@@ -10,11 +10,12 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
 from cove_dist.errors import ConfigError
+from data_pipeline.json_files import to_json
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def locked(folder: Path) -> Iterator[None]:
         if before:
             logger.info("%s ended without releasing its lock; taking over %s", _described(before), folder)
         file.truncate(0)
-        json.dump(_this_process(), file)
+        file.write(to_json(_this_process()))
         file.flush()
         try:
             yield
@@ -123,7 +124,7 @@ def _owner(file: IO[str]) -> dict[str, Any]:
 
 
 def _this_process() -> dict[str, Any]:
-    since = datetime.now(UTC).isoformat(timespec="seconds")
+    since = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return {"host": socket.gethostname(), "pid": os.getpid(), "since": since, "job": _job()}
 
 

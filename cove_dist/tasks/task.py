@@ -68,7 +68,6 @@ class Task(ABC, Generic[C]):
     ) -> Evaluator:
         """Build the evaluator of a split; ``groups`` of ids are for tasks with ``by_frequency``."""
 
-    @abstractmethod
     def build_inference(self, config: C, schema: Schema, model: TaskModel, device: torch.device) -> Inference[Any]:
         """Build the inference of a trained model in one process: scores, recommendations, embeddings and codes.
 
@@ -76,7 +75,11 @@ class Task(ABC, Generic[C]):
             config, schema: Configuration and data of the run.
             model: Unsharded model in eval mode.
             device: Device of the model.
+
+        Raises:
+            ConfigError: The task has no inference.
         """
+        raise ConfigError(f"the task {self.name} ({self.title}) has no inference; its runs can be evaluated only")
 
     def build_epoch_hook(
         self, config: C, schema: Schema, runtime: DistributedContext, model: TaskModel, loader: StreamLoader

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ def record_configuration(folder: Path, composed: DictConfig, step: int, changes:
         changes: Changes from the folder's configuration.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    time = datetime.now(UTC).isoformat(timespec="seconds")
+    time = datetime.now(timezone.utc).isoformat(timespec="seconds")
     records = read_history(folder) if step else []
     records += [{"step": step, "time": time, **asdict(change)} for change in changes]
     for change in changes:

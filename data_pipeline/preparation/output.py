@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data_pipeline.errors import DataError
+from data_pipeline.json_files import to_json
 from data_pipeline.schema import Schema
 
 logger = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ def _locked(path: Path, output: Path) -> Iterator[None]:
         try:
             with suppress(OSError):  # no locks here: then no other process gets one either, and nothing is removed
                 fcntl.flock(file, fcntl.LOCK_EX)
-            json.dump({"host": socket.gethostname(), "pid": os.getpid(), "output": output.name}, file)
+            file.write(to_json({"host": socket.gethostname(), "pid": os.getpid(), "output": output.name}))
             file.flush()
             yield
         finally:

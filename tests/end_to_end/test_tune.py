@@ -7,26 +7,37 @@ import re
 import shutil
 import signal
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
+from data_pipeline.schema import Schema
 from tests.end_to_end.programs import launch, succeed
 from tests.end_to_end.test_experiment import begin, validations, wait_for
 from tests.unit.experiments.grids import write_grid, write_search
 
 
+def without_test(folder: Path) -> None:
+    """Remove the test split of a prepared folder, from its schema as well."""
+    schema = Schema.load(folder)
+    kept = {name: split for name, split in schema.splits.items() if name != "test"}
+    digests = {name: digest for name, digest in schema.digests.items() if not name.startswith("test/")}
+    shutil.rmtree(folder / "test")
+    replace(schema, splits=kept, digests=digests).save(folder)
+
+
 def test_a_search_is_interrupted_and_goes_on_without_the_test_split(prepared: Path, tmp_path: Path) -> None:
     data, output = tmp_path / "data", tmp_path / "search"
     shutil.copytree(prepared, data)
-    shutil.rmtree(data / "test")
+    without_test(data)
     longer = 'models.deepfm=["model=deepfm","trainer.epochs=30","trainer.early_stopping.patience=null"]'
     given = (longer, "trials=2", "startup_trials=1", "prune_after=1", "jobs=2")
     search = write_search(tmp_path, data)
     first = output / "deepfm" / "cove" / "trial_0000"
     begun = begin("tune", search, *given)
-    wait_for(lambda: list(first.glob("checkpoints/step_*0")))
+    wait_for(lambda: list(first.glob("checkpoints/step_*[0-9]")))
     begun.send_signal(signal.SIGINT)
     assert begun.wait(timeout=60) == 130
     trained = validations(first)

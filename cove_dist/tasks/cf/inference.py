@@ -56,7 +56,7 @@ class CFInference(Inference[CFModel]):
         ids = [torch.arange(column.num_rows, device=self.device) for column in columns]
         tables = self._vectors.users(ids[0]).cpu(), self._vectors.items(ids[1]).cpu()
         module = PairScores(self.model.objective.head.cpu(), *tables)
-        inputs = {"ids": torch.zeros(2, 2, dtype=torch.int64)}
+        inputs = {"ids": torch.zeros(2, 2, dtype=torch.int64, device="cpu")}
         return Program(module, inputs, columns, "the score by which the model ranks")
 
     @torch.no_grad()

@@ -71,7 +71,10 @@ class CTRInference(Inference[CTRModel]):
             first = [weight.detach().mean(dim=1, keepdim=True).cpu() for weight in weights]
         dense = [(column.mean, column.std) for column in self.schema.dense]
         module = ClickProbabilities(objective.head.cpu(), tables, first, dense)
-        inputs = {"ids": torch.zeros(2, len(columns), dtype=torch.int64), "dense": torch.zeros(2, len(dense))}
+        inputs = {
+            "ids": torch.zeros(2, len(columns), dtype=torch.int64, device="cpu"),
+            "dense": torch.zeros(2, len(dense), device="cpu"),
+        }
         return Program(module, inputs, columns, "the probability of a click")
 
     def _require(self, context: Context) -> None:
@@ -89,13 +92,13 @@ class CTRInference(Inference[CTRModel]):
         values = torch.cat([each.clamp(max=c.num_seen) for each, c in zip(of_rows, columns, strict=False)])
         batch = Batch(
             ids=KeyedJaggedTensor(
-                [c.name for c in columns], values, lengths=torch.ones(len(values), dtype=torch.int64)
+                [c.name for c in columns], values, lengths=torch.ones(len(values), dtype=torch.int64, device="cpu")
             ),
-            dense=torch.from_numpy(np.stack(dense, 1).astype(np.float32)) if dense else torch.empty(len(users), 0),
-            labels=torch.zeros(len(users)),
+            dense=torch.from_numpy(np.reshape(dense, (len(dense), len(users))).T.astype(np.float32)),
+            labels=torch.zeros(len(users), device="cpu"),
             users=of_rows[-2],
             items=of_rows[-1],
-            weight=torch.ones(()),
+            weight=torch.ones((), device="cpu"),
         )
         output = self.model(batch.to(self.device))[1]
         assert isinstance(output, Predictions)

@@ -90,7 +90,9 @@ def test_one_process_saves_on_sigterm_and_goes_on_where_it_was(
 
     monkeypatch.setattr(Trainer, "_after_step", signalled)
     overrides = small_run(prepared, tmp_path / "run", "trainer.epochs=1")
-    with pytest.raises(Interrupted, match=r"SIGTERM: stopped at step 4; saved .*step_00000004\. Go on with ") as stop:
+    with pytest.raises(
+        Interrupted, match=r"SIGTERM: stopped at step 4; saved .*step_00000004\. Continue with "
+    ) as stop:
         train(overrides)
     assert stop.value.exit_code == 0
     train([*overrides, "trainer.checkpoint.resume=auto"])
