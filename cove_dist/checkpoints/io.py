@@ -7,7 +7,7 @@ import logging
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed.checkpoint as dcp
 from torch import nn
@@ -20,7 +20,9 @@ from cove_dist.checkpoints.storage import CheckpointStorageWriter, load_state
 from cove_dist.distributed import DistributedContext, barrier, close_group, open_host_group, world
 from cove_dist.errors import CheckpointError, DiskFullError
 from cove_dist.faults.full_disk import FullDiskPolicy, describe, is_full
-from cove_dist.training.build import TrainState
+
+if TYPE_CHECKING:
+    from cove_dist.training.build import TrainState
 
 logger = logging.getLogger(__name__)
 

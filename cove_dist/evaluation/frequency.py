@@ -22,7 +22,7 @@ class FrequencyGroups:
 
     Let ``c_1 <= … <= c_n`` be the counts of the n ids that occur in training; the k-th quartile is the count
     ``c_⌈kn/4⌉``. ``q1`` are the ids with counts up to the first quartile, ``q2`` those above it and up to the second,
-    ``q3`` likewise, ``q4`` those above the third, ``never`` those that do not occur. Equal counts stay together:
+    ``q3`` up to the third, ``q4`` those above it, ``never`` those that do not occur. Equal counts stay together:
     the quartiles have equal sizes up to ties, and all except ``q1`` may be empty.
 
     Attributes:

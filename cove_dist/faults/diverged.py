@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +13,13 @@ import pyarrow.parquet as pq
 from cove_dist.checkpoints.files import CheckpointFolder
 from cove_dist.errors import DivergedError, TrainingError
 from cove_dist.runs import CHECKPOINTS
-from cove_dist.training.progress import Progress
 from data_pipeline.batch import Batch
 from data_pipeline.id_tables import read_original_ids
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.loader import EpochIterator, StreamLoader
+
+if TYPE_CHECKING:
+    from cove_dist.training.progress import Progress
 
 _SHOWN = 3  # ids per column in the message
 

@@ -26,8 +26,8 @@ class Custom(Interactions):
         source: paths, globs, folders and addresses; see `data_pipeline.preparation.inputs`. None: the next three name
             the files.
         train: the files of a ready-made split.
-        validation_file: likewise; may be None.
-        test: likewise.
+        validation_file: the validation files of that split; may be None.
+        test: its test files.
         user: the column of users.
         item: the column of items.
         label: the column of labels, 0 or 1.

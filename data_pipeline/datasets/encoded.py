@@ -34,8 +34,8 @@ class Encoded(EncodedDataset):
     Attributes:
         source: the folder of the files.
         train: a glob of the training files, relative to the folder.
-        validation: likewise; it may match nothing.
-        test: likewise.
+        validation: a glob of the validation files; it may match nothing.
+        test: a glob of the test files.
         user: the column of users.
         item: the column of items.
         label: the column of labels, 0 or 1.

@@ -30,8 +30,8 @@ class UserLines(Interactions):
         file: paths, globs, folders and addresses (see `data_pipeline.preparation.inputs`), read as one whatever split
             they had. None: the next three name the files.
         train: the files of a ready-made split.
-        validation_file: likewise; may be None.
-        test: likewise.
+        validation_file: the validation files of that split; may be None.
+        test: its test files.
         ordered: whether the items of a line are in order of time, oldest first. If not, the data have no times, and
             ``leave_one_out`` draws the row that it leaves out.
         categories: a file of items and their categories; see `data_pipeline.preparation.item_categories`.

@@ -19,7 +19,7 @@ class Columns:
 
     Attributes:
         user: user ids: whole numbers from 0, or text.
-        item: item ids, likewise.
+        item: item ids: whole numbers from 0, or text.
         label: 0 or 1. Set either this, or `rating` with `threshold`. With neither every row is a positive: implicit
             feedback.
         rating: numbers; the label is 1 for rating >= threshold.
