@@ -58,8 +58,8 @@ def measure(optimizer: str, items: int, steps: int, threads: int) -> dict[str, A
     config, _ = load_run_config([*overrides, f"trainer.batch_size={BATCH}", "trainer.device=cpu"])
     columns = tuple(Categorical(f"{role}_id", items, items, role) for role in ("user", "item"))
     schema = Schema("growth", "label", columns, (), {}, implicit=True)
-    with process_group("cpu") as runtime:
-        trainable = build(config, schema, runtime, BATCH)
+    with process_group("cpu") as context:
+        trainable = build(config, schema, context, BATCH)
         model, seconds = trainable.model.train(), []
         for batch, _ in zip(batches(items), range(steps + 3), strict=False):
             start = time.perf_counter()

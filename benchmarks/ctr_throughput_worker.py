@@ -54,12 +54,12 @@ def main() -> None:
     fixed = [f"data.path={arguments.data}", "trainer.device=cpu", "trainer.log_every=1000000"]
     config, _ = load_run_config([*arguments.overrides, *fixed])
     schema = Schema.load(arguments.data)
-    with process_group("cpu") as runtime:
-        trainer = Trainer(config, schema, runtime)
+    with process_group("cpu") as context:
+        trainer = Trainer(config, schema, context)
         trainer.trainable.model.train()
         seconds = time_epochs(trainer, arguments.epochs)
         gflop = gflop_per_row(trainer)
-        if runtime.is_main:
+        if context.is_main:
             rows = schema.splits["train"].rows
             print(json.dumps({"samples_per_s": rows / seconds, "gflop_per_row": gflop}))
 

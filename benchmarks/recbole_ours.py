@@ -31,12 +31,12 @@ NAMES |= {"ndcg@10": "ndcg@10", "hr@10": "hr@10"}  # of lists
 class Ours:
     """See `epochs.Contestant`."""
 
-    def __init__(self, config: RunConfig, schema: Schema, runtime: DistributedContext) -> None:
-        self.trainer = Trainer(config, schema, runtime)
+    def __init__(self, config: RunConfig, schema: Schema, context: DistributedContext) -> None:
+        self.trainer = Trainer(config, schema, context)
         self.trainer.trainable.model.train()
         self.name = f"ours, {config.model.name}"
         self.steps_per_epoch = len(self.trainer.train_loader)
-        self._evaluate_test = task_of(config).build_evaluator(config, schema, "test", runtime, {})
+        self._evaluate_test = task_of(config).build_evaluator(config, schema, "test", context, {})
         self._tested: epochs.Metrics = {}
 
     def train_epoch(self, epoch: int, max_steps: int | None) -> int:
@@ -74,8 +74,8 @@ def main() -> None:
     logging.getLogger("cove_dist.evaluation").setLevel(logging.ERROR)  # the paper's metrics need more than one target
     request = json.loads(arguments.request.read_text())
     config, _ = load_run_config(request["overrides"])
-    with process_group("cpu") as runtime:
-        contestant = Ours(config, Schema.load(config.data.path), runtime)
+    with process_group("cpu") as context:
+        contestant = Ours(config, Schema.load(config.data.path), context)
         record = epochs.run(contestant, epochs.Plan(**request["plan"]))
     record |= {"overrides": request["overrides"], "threads": torch.get_num_threads()}
     write_json(arguments.json, record)

@@ -73,8 +73,8 @@ def measure(settings: Settings) -> dict[str, Any]:
     """On every rank: by contestant, the medians of every round, and the all-reduce of its codebooks."""
     quiet_libraries()
     torch.set_num_threads(1)
-    with process_group("cpu") as runtime:
-        contestants = build_contestants(settings, runtime)
+    with process_group("cpu") as context:
+        contestants = build_contestants(settings, context)
         for contestant in contestants.values():
             for _ in range(settings.warm_up):
                 contestant.step()
@@ -86,16 +86,16 @@ def measure(settings: Settings) -> dict[str, Any]:
         }
 
 
-def build_contestants(settings: Settings, runtime: DistributedContext) -> dict[str, Contestant]:
+def build_contestants(settings: Settings, context: DistributedContext) -> dict[str, Contestant]:
     schema = Schema.load(settings.data)
     overrides = {
         name: [*own, f"data.path={settings.data}", "trainer.device=cpu", *settings.overrides_of(name)]
         for name, own in CONTESTANTS.items()
     }
     config, _ = load_run_config(overrides[BASE])
-    batches = list(training_loader(config, schema, runtime))
+    batches = list(training_loader(config, schema, context))
     return {
-        name: Contestant(own, batches, schema, runtime, overlapped=name == OVERLAPPED)
+        name: Contestant(own, batches, schema, context, overlapped=name == OVERLAPPED)
         for name, own in overrides.items()
     }
 

@@ -73,7 +73,7 @@ class Contestant:
 
     Args:
         overrides, batches: of the run; the batches are repeated without end.
-        schema, runtime: of the run.
+        schema, context: of the run.
         overlapped: whether the all-reduce of the moving averages begins before the backward pass; then codebooks have
             no other upkeep, whatever the configuration says.
     """
@@ -83,11 +83,11 @@ class Contestant:
         overrides: Sequence[str],
         batches: Sequence[Batch],
         schema: Schema,
-        runtime: DistributedContext,
+        context: DistributedContext,
         overlapped: bool,
     ) -> None:
         config, _ = load_run_config(overrides)
-        self.trainer = Trainer(config, schema, runtime)
+        self.trainer = Trainer(config, schema, context)
         self.trainer.trainable.model.train()
         self._steps = self.trainer.steps(cycle(batches))
         self._after_step: Callable[[int], object] = self.trainer.codebooks.after_step
@@ -96,7 +96,7 @@ class Contestant:
         if overlapped:
             early = OverlappedSum(list(self.quantizers.values()))
             objective.register_forward_hook(early.begin)
-            replicas = Replicas(runtime.rank, runtime.world_size, early.collect)
+            replicas = Replicas(context.rank, context.world_size, early.collect)
             self._after_step = CodebookMaintenance(self.quantizers, UpkeepSettings(), replicas).after_step
         self.watch = Stopwatch()
         for one in self.quantizers.values():

@@ -32,7 +32,7 @@ class CheckpointWriter:
 
     Args:
         folder: Folder of the run's checkpoints.
-        runtime: Context of this rank.
+        context: Context of this rank.
         keep, metric: As in `CheckpointFolder.prune`.
         step: Step at which the run continues; later checkpoints and damaged ones are set aside.
         policy: Policy for a full disk; earlier checkpoints are kept in any case.
@@ -41,7 +41,7 @@ class CheckpointWriter:
     def __init__(
         self,
         folder: CheckpointFolder,
-        runtime: DistributedContext,
+        context: DistributedContext,
         keep: int,
         metric: str,
         step: int = 0,
@@ -50,12 +50,12 @@ class CheckpointWriter:
         self.files = folder
         self._policy = policy or FullDiskPolicy()
         self._failed: BaseException | None = None  # why the last save is incomplete
-        self.runtime = runtime
+        self.context = context
         self.retention = (keep, metric)
         self._group = open_host_group()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
-        if runtime.is_main:
+        if context.is_main:
             folder.folder.mkdir(parents=True, exist_ok=True)
             folder.remove_partial()
             for path in folder.set_aside(step):
@@ -73,10 +73,10 @@ class CheckpointWriter:
         self._failed = None
         path = self.files.folder / step_name(meta.step)
         partial = path.with_name(path.name + PARTIAL)
-        state = encode({"state": rank_state, "random": random_state(self.runtime.device)})
+        state = encode({"state": rank_state, "random": random_state(self.context.device)})
         written = dcp.async_save(
             trainable_state(trainable),
-            storage_writer=CheckpointStorageWriter(partial, self.runtime.rank, state, meta),
+            storage_writer=CheckpointStorageWriter(partial, self.context.rank, state, meta),
             process_group=self._group,
             async_stager=BlockingAsyncStager(),  # the default one cannot copy a ShardedTensor
         )
@@ -87,12 +87,12 @@ class CheckpointWriter:
             written.result()  # on rank 0 it returns after all ranks have written
         except (Exception, dcp.CheckpointException) as error:  # CheckpointException is not an Exception
             full = is_full(error, partial)
-            if self.runtime.is_main:
+            if self.context.is_main:
                 shutil.rmtree(partial, ignore_errors=True)
             if full:
                 raise DiskFullError(str(partial)) from error
             raise CheckpointError(f"{path}: could not be saved: {str(error).splitlines()[-1]}") from error
-        if not self.runtime.is_main:
+        if not self.context.is_main:
             return
         if path.exists():
             self.files.remove(path)
@@ -201,7 +201,7 @@ def load_weights(path: Path, module: nn.Module, model: dict[str, Any]) -> Checkp
 
 
 def load_trainable(
-    path: Path, trainable: TrainState, runtime: DistributedContext, model: dict[str, Any]
+    path: Path, trainable: TrainState, context: DistributedContext, model: dict[str, Any]
 ) -> tuple[CheckpointMeta, dict[str, Any] | None]:
     """Load everything that training needs to continue from a verified checkpoint (`newest_sound`). Collective.
 
@@ -222,10 +222,10 @@ def load_trainable(
     trainable.set_schedule_step(meta.step)
     if trainable.epoch_hook is not None:
         trainable.epoch_hook.load_state_dict(state["epoch_hook"])
-    if meta.world_size != runtime.world_size:
+    if meta.world_size != context.world_size:
         return meta, None
-    saved = decode(path / rank_file(runtime.rank))
-    set_random_state(saved["random"], runtime.device)
+    saved = decode(path / rank_file(context.rank))
+    set_random_state(saved["random"], context.device)
     return meta, saved["state"]
 
 

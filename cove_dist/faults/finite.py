@@ -24,13 +24,13 @@ class LossCheck:
     `note` never waits for the device; `check` does, so call it where the trainer waits anyway.
 
     Args:
-        runtime: Context of this rank.
+        context: Context of this rank.
     """
 
-    def __init__(self, runtime: DistributedContext) -> None:
-        self._runtime = runtime
+    def __init__(self, context: DistributedContext) -> None:
+        self._context = context
         self._names: list[str] = []
-        self._first = torch.full((0,), _NEVER, device=runtime.device)
+        self._first = torch.full((0,), _NEVER, device=context.device)
 
     def note(self, step: int, losses: Mapping[str, torch.Tensor]) -> None:
         """Check the losses of a step on the device.
@@ -61,7 +61,7 @@ class LossCheck:
             raise DivergedError(f"loss not finite at step {step} ({names}): training diverged. {_ADVICE}", step)
 
 
-def check_state(state: Mapping[str, Any], step: int, runtime: DistributedContext) -> None:
+def check_state(state: Mapping[str, Any], step: int, context: DistributedContext) -> None:
     """Refuse parameters, buffers and optimizer moments that are not finite. Collective.
 
     A loss is computed before the update of its step, so it does not reflect the last update. The check reads this
@@ -71,7 +71,7 @@ def check_state(state: Mapping[str, Any], step: int, runtime: DistributedContext
     Args:
         state: State of a checkpoint, by name.
         step: Step after which the state is taken.
-        runtime: Context of this rank.
+        context: Context of this rank.
 
     Raises:
         DivergedError: A tensor is not finite; raised on every rank, names the tensor and a rank that holds it.

@@ -56,15 +56,15 @@ def export_run(overrides: Sequence[str]) -> list[Path]:
         same = [override for override in overrides if key_of(override) not in ("what", "output")]
         export_codes([*same, f"output={folders['codes']}"])
     session = Session(request.run, request.checkpoint, request.device)
-    with process_group(request.device) as runtime:
-        if runtime.world_size > 1:
+    with process_group(request.device) as context:
+        if context.world_size > 1:
             raise ConfigError(f"what = {list(kinds)}: for one process; under torchrun what=[codes] only")
         for kind in (kind for kind in kinds if kind != "codes"):
-            write(session, kind, folders[kind], runtime)
+            write(session, kind, folders[kind], context)
     return list(folders.values())
 
 
-def write(session: Session, kind: str, folder: Path, runtime: DistributedContext) -> None:
+def write(session: Session, kind: str, folder: Path, context: DistributedContext) -> None:
     """Write one kind into its folder.
 
     Raises:
@@ -73,7 +73,7 @@ def write(session: Session, kind: str, folder: Path, runtime: DistributedContext
     if folder.exists() and not (folder / ABOUT_FILE).is_file():
         raise ConfigError(f"output = {folder}: exists but was not created by cove export; remove it, or change output")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with replaced_folder(folder, runtime) as target:
+    with replaced_folder(folder, context) as target:
         facts = WRITERS[kind](session, target)
         write_json(target / ABOUT_FILE, {"checkpoint": session.checkpoint.name, **facts})
 

@@ -39,19 +39,19 @@ def output_folder(default: Path, configured: str | None, marker: str, descriptio
 
 
 def load_trained(
-    config: RunConfig, schema: Schema, runtime: DistributedContext, checkpoint: Path, batch_size: int
+    config: RunConfig, schema: Schema, context: DistributedContext, checkpoint: Path, batch_size: int
 ) -> DistributedModelParallel:
     """Build the sharded model of a run with the weights of a checkpoint. Collective.
 
     Args:
-        config, schema, runtime: Configuration, data and context of the run.
+        config, schema, context: Configuration, data and distributed context of the run.
         checkpoint: Folder of the checkpoint.
         batch_size: Rows per rank, for the planner's cost estimates.
 
     Raises:
         CheckpointError: The checkpoint is of another model, or damaged.
     """
-    trainable = build(config, schema, runtime, batch_size)
+    trainable = build(config, schema, context, batch_size)
     load_model(checkpoint, trainable, describe_model(config, schema))
     return trainable.model
 

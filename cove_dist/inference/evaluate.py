@@ -71,9 +71,9 @@ def evaluate_run(overrides: Sequence[str]) -> Evaluated | None:
     schema.require_split(request.split)
     if request.save_predictions:
         check_writable(folder, "run")
-    with process_group(request.device) as runtime:
-        metrics, checkpoint = evaluate_here(config, schema, runtime, folder, request)
-        if not runtime.is_main:
+    with process_group(request.device) as context:
+        metrics, checkpoint = evaluate_here(config, schema, context, folder, request)
+        if not context.is_main:
             return None
         evaluated = describe_evaluation(config, schema, request, checkpoint, metrics)
     try:
@@ -101,19 +101,19 @@ def describe_evaluation(
 
 
 def evaluate_here(
-    config: RunConfig, schema: Schema, runtime: DistributedContext, folder: Path, request: EvaluateConfig
+    config: RunConfig, schema: Schema, context: DistributedContext, folder: Path, request: EvaluateConfig
 ) -> tuple[dict[str, float], Path]:
     """Evaluate in an existing process group. Collective."""
     checkpoint = find_checkpoint(folder, config, request.checkpoint)
-    batch_size = config.trainer.rank_evaluation_batch_size(runtime.world_size)
-    model = load_trained(config, schema, runtime, checkpoint, batch_size)
+    batch_size = config.trainer.rank_evaluation_batch_size(context.world_size)
+    model = load_trained(config, schema, context, checkpoint, batch_size)
     task, groups = task_of(config), {}
     if request.by_frequency is not False and task.by_frequency:
-        groups = frequency_groups(config, schema, runtime)
+        groups = frequency_groups(config, schema, context)
     if not request.save_predictions:
-        return task.build_evaluator(config, schema, request.split, runtime, groups)(model), checkpoint
-    with replaced_folder(folder / predictions_folder(request), runtime) as target:
-        evaluator = task.build_saving_evaluator(config, schema, request.split, runtime, groups, target)
+        return task.build_evaluator(config, schema, request.split, context, groups)(model), checkpoint
+    with replaced_folder(folder / predictions_folder(request), context) as target:
+        evaluator = task.build_saving_evaluator(config, schema, request.split, context, groups, target)
         return evaluator(model), checkpoint
 
 

@@ -91,24 +91,24 @@ def export_codes(overrides: Sequence[str]) -> Path | None:
     schema = Schema.load(config.data.path)
     for entity in config.quantizer.levels():
         check_ids(id_table_path(config.data.path, schema.entity(entity).table_name), schema.entity(entity))
-    with process_group(request.device) as runtime:
-        export_here(config, schema, runtime, checkpoint, folder, -(-request.batch_size // runtime.world_size))
-    return folder if runtime.is_main else None
+    with process_group(request.device) as context:
+        export_here(config, schema, context, checkpoint, folder, -(-request.batch_size // context.world_size))
+    return folder if context.is_main else None
 
 
 def export_here(
-    config: RunConfig, schema: Schema, runtime: DistributedContext, checkpoint: Path, folder: Path, batch_size: int
+    config: RunConfig, schema: Schema, context: DistributedContext, checkpoint: Path, folder: Path, batch_size: int
 ) -> None:
     """Export in an existing process group; ``batch_size`` is that of this rank. Collective."""
-    model = inner_model(load_trained(config, schema, runtime, checkpoint, batch_size).eval(), TaskModel)
-    if runtime.is_main:
+    model = inner_model(load_trained(config, schema, context, checkpoint, batch_size).eval(), TaskModel)
+    if context.is_main:
         folder.parent.mkdir(parents=True, exist_ok=True)
-    with replaced_folder(folder, runtime) as target:
+    with replaced_folder(folder, context) as target:
         figures = {}
         for entity in config.quantizer.levels():
             path = id_table_path(config.data.path, schema.entity(entity).table_name)
-            figures[entity] = EntityExporter(model, schema, entity, runtime).write(path, target / entity, batch_size)
-        if runtime.is_main:
+            figures[entity] = EntityExporter(model, schema, entity, context).write(path, target / entity, batch_size)
+        if context.is_main:
             write_codebooks(model, config, schema, checkpoint, target / CODEBOOKS_FILE)
             entities = {entity: asdict(counted) for entity, counted in figures.items()}
             record = {"data": schema.name, "checkpoint": checkpoint.name, "entities": entities}
@@ -120,12 +120,12 @@ class EntityExporter:
 
     Args:
         model: Sharded model in eval mode.
-        schema, runtime: Data and context of the run.
+        schema, context: Data and distributed context of the run.
         entity: User or item.
     """
 
-    def __init__(self, model: TaskModel, schema: Schema, entity: Entity, runtime: DistributedContext) -> None:
-        self.entity, self.column, self.runtime = entity, schema.entity(entity), runtime
+    def __init__(self, model: TaskModel, schema: Schema, entity: Entity, context: DistributedContext) -> None:
+        self.entity, self.column, self.context = entity, schema.entity(entity), context
         self._tables, self._quantizer = model.tables, model.objective.quantizers[entity]
         self._lookup = model.entity_lookup(entity, schema)
 
@@ -137,7 +137,7 @@ class EntityExporter:
             folder: Folder shared by the ranks; created here.
             batch_size: Number of ids of this rank per look-up.
         """
-        column, rank, world_size = self.column, self.runtime.rank, self.runtime.world_size
+        column, rank, world_size = self.column, self.context.rank, self.context.world_size
         chunks = list_chunks(path, column.num_ids, batch_size, rank, world_size)
         usage = [np.zeros(size, dtype=np.int64) for size in self._quantizer.levels]
         folder.mkdir(exist_ok=True)
@@ -149,7 +149,7 @@ class EntityExporter:
                     counts += np.bincount(table[f"code_{level}"].drop_null(), minlength=len(counts))
                 if len(table):
                     writer.write_table(table)
-        total = sum_over_ranks(torch.from_numpy(np.concatenate(usage)).double(), self.runtime.device)
+        total = sum_over_ranks(torch.from_numpy(np.concatenate(usage)).double(), self.context.device)
         used = tuple(int((counts > 0).sum()) for counts in total.split(self._quantizer.levels))
         unseen = column.num_ids - column.num_seen
         logger.info("Exported codes of %d %ss (%d unseen ids have null codes)", column.num_seen, self.entity, unseen)
@@ -171,13 +171,13 @@ class EntityExporter:
     def _codes(self, rows: np.ndarray, stride: int) -> np.ndarray:
         """Return the codes ``[n, H]`` of embedding rows ``[n]``; ``stride >= n`` is equal on all ranks. Collective."""
         columns, position, vectors = self._lookup
-        ids = torch.from_numpy(rows).to(self.runtime.device)
+        ids = torch.from_numpy(rows).to(self.context.device)
         looked_up = self._tables(single_ids(columns, columns[position], ids, stride)).wait()
         return self._quantizer(vectors(looked_up, len(rows))).codes.cpu().numpy()
 
     def _shown(self, chunks: Iterator[Chunk], steps: int) -> Iterator[Chunk]:
         """Yield the chunks, with a progress bar on rank 0's terminal."""
-        if not (self.runtime.is_main and console.is_terminal):
+        if not (self.context.is_main and console.is_terminal):
             return chunks
         return iter(track(chunks, f"{self.entity} codes", total=steps, console=console))
 

@@ -12,17 +12,17 @@ from data_pipeline.files import replace_folder
 
 
 @contextmanager
-def replaced_folder(folder: Path, runtime: DistributedContext) -> Iterator[Path]:
+def replaced_folder(folder: Path, context: DistributedContext) -> Iterator[Path]:
     """Yield a folder for all ranks to write to, and rename it to ``folder`` when all ranks have written. Collective.
 
     After an error ``folder`` is unchanged.
     """
     partial = folder.with_name(f"{folder.name}.partial")
-    if runtime.is_main:
+    if context.is_main:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
     barrier()
     yield partial
     barrier()
-    if runtime.is_main:
+    if context.is_main:
         replace_folder(partial, folder)

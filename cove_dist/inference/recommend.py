@@ -99,11 +99,11 @@ def recommend(overrides: Sequence[str]) -> Path | None:
         return folder
     if request.columns:
         raise ConfigError(f"columns = {request.columns}: {head_class.__name__} reads only users and items; remove them")
-    with process_group(request.device) as runtime:
-        if request.faiss and runtime.world_size > 1:
-            raise ConfigError(f"faiss = true: for one process, not {runtime.world_size}; run cove recommend")
-        recommend_here(config, schema, runtime, checkpoint, folder, users, request)
-    return folder if runtime.is_main else None
+    with process_group(request.device) as context:
+        if request.faiss and context.world_size > 1:
+            raise ConfigError(f"faiss = true: for one process, not {context.world_size}; run cove recommend")
+        recommend_here(config, schema, context, checkpoint, folder, users, request)
+    return folder if context.is_main else None
 
 
 def recommend_alone(request: RecommendConfig, users: Users, folder: Path) -> None:
@@ -135,23 +135,23 @@ def about(request: RecommendConfig, checkpoint: Path, users: Users) -> dict[str,
 def recommend_here(
     config: RunConfig,
     schema: Schema,
-    runtime: DistributedContext,
+    context: DistributedContext,
     checkpoint: Path,
     folder: Path,
     users: Users,
     request: RecommendConfig,
 ) -> None:
     """Recommend items for ``users`` in an existing process group. Collective."""
-    batch_size = -(-request.batch_size // runtime.world_size)
-    model = inner_model(load_trained(config, schema, runtime, checkpoint, batch_size).eval(), CFModel)
+    batch_size = -(-request.batch_size // context.world_size)
+    model = inner_model(load_trained(config, schema, context, checkpoint, batch_size).eval(), CFModel)
     splits = [split for split in SPLITS if schema.has_split(split)] if request.history == "remove" else []
     histories = [History.load(config.data.path, split) for split in splits]
-    with torch.no_grad(), replaced_folder(folder, runtime) as part:
-        retriever = build_retriever(model, schema, histories, request, runtime)
+    with torch.no_grad(), replaced_folder(folder, context) as part:
+        retriever = build_retriever(model, schema, histories, request, context)
         batches = ((each, *retriever(each)) for each in batches_of_block(users.known, batch_size, world()))
-        write_lists(batches, Path(config.data.path), schema, part / f"part-{runtime.rank:05d}.parquet")
+        write_lists(batches, Path(config.data.path), schema, part / f"part-{context.rank:05d}.parquet")
         retriever.finite.compute()
-        if runtime.is_main:
+        if context.is_main:
             write_unknown(request, config, schema, users.unknown, part / "part-unknown.parquet")
             write_json(part / ABOUT_FILE, about(request, checkpoint, users))
     logger.info("Recommendations for %d users; %d users unknown to training", len(users.known), len(users.unknown))
@@ -176,15 +176,15 @@ def write_unknown(request: RecommendConfig, config: RunConfig, schema: Schema, u
 
 
 def build_retriever(
-    model: CFModel, schema: Schema, histories: list[History], request: RecommendConfig, runtime: DistributedContext
+    model: CFModel, schema: Schema, histories: list[History], request: RecommendConfig, context: DistributedContext
 ) -> TopKRetriever | FaissRetriever:
     """Build the retriever of the best items. Collective."""
-    head, vectors = model.objective.head, vectors_of(model, schema, runtime.device)
+    head, vectors = model.objective.head, vectors_of(model, schema, context.device)
     reserved = schema.entity("user").num_seen
     if not request.faiss:
-        return TopKRetriever(head, vectors, histories, reserved, request.k, runtime)
+        return TopKRetriever(head, vectors, histories, reserved, request.k, context)
     assert isinstance(head, InnerProductRecommender)  # `recommend` has checked its class
-    return FaissRetriever(head, vectors, histories, reserved, request.k, runtime)
+    return FaissRetriever(head, vectors, histories, reserved, request.k, context)
 
 
 def write_lists(

@@ -12,7 +12,7 @@ from data_pipeline.streaming.transforms import RowTransform
 
 
 def training_loader(
-    config: RunConfig, schema: Schema, runtime: DistributedContext, transforms: Sequence[RowTransform] = ()
+    config: RunConfig, schema: Schema, context: DistributedContext, transforms: Sequence[RowTransform] = ()
 ) -> StreamLoader:
     """Build a training loader: reshuffled each epoch, the same number of steps on every rank."""
     settings = config.trainer
@@ -20,27 +20,27 @@ def training_loader(
         config.data.path,
         schema,
         "train",
-        settings.rank_batch_size(runtime.world_size),
-        runtime.rank,
-        runtime.world_size,
+        settings.rank_batch_size(context.world_size),
+        context.rank,
+        context.world_size,
         workers=settings.workers,
         seed=config.seed,
         shuffle=True,
         shuffle_buffer=settings.shuffle_buffer,
-        pin_memory=runtime.device.type == "cuda",
+        pin_memory=context.device.type == "cuda",
         transforms=transforms,
     )
 
 
-def evaluation_loader(config: RunConfig, schema: Schema, split: str, runtime: DistributedContext) -> StreamLoader:
+def evaluation_loader(config: RunConfig, schema: Schema, split: str, context: DistributedContext) -> StreamLoader:
     """Build an evaluation loader: file order, all rows of a user on one rank."""
     return build_loader(
         config.data.path,
         schema,
         split,
-        config.trainer.rank_evaluation_batch_size(runtime.world_size),
-        runtime.rank,
-        runtime.world_size,
+        config.trainer.rank_evaluation_batch_size(context.world_size),
+        context.rank,
+        context.world_size,
         group_by_user=True,
-        pin_memory=runtime.device.type == "cuda",
+        pin_memory=context.device.type == "cuda",
     )

@@ -59,12 +59,12 @@ class Task(ABC, Generic[C]):
         """Build the model, with tables on the meta device, from torch's global generator."""
 
     @abstractmethod
-    def build_training_loader(self, config: C, schema: Schema, runtime: DistributedContext) -> StreamLoader:
+    def build_training_loader(self, config: C, schema: Schema, context: DistributedContext) -> StreamLoader:
         """Build the loader of this rank's training batches."""
 
     @abstractmethod
     def build_evaluator(
-        self, config: C, schema: Schema, split: str, runtime: DistributedContext, groups: Groups
+        self, config: C, schema: Schema, split: str, context: DistributedContext, groups: Groups
     ) -> Evaluator:
         """Build the evaluator of a split; ``groups`` of ids are for tasks with ``by_frequency``."""
 
@@ -82,19 +82,19 @@ class Task(ABC, Generic[C]):
         raise ConfigError(f"the task {self.name} ({self.title}) has no inference; its runs can be evaluated only")
 
     def build_epoch_hook(
-        self, config: C, schema: Schema, runtime: DistributedContext, model: TaskModel, loader: StreamLoader
+        self, config: C, schema: Schema, context: DistributedContext, model: TaskModel, loader: StreamLoader
     ) -> EpochHook | None:
         """Build the task's work at the start of every training epoch; None if there is none.
 
         Args:
-            config, schema, runtime: Configuration, data and context of the run.
+            config, schema, context: Configuration, data and distributed context of the run.
             model: Sharded and initialized model.
             loader: Loader of the training batches, from `build_training_loader`.
         """
         return None
 
     def build_saving_evaluator(
-        self, config: C, schema: Schema, split: str, runtime: DistributedContext, groups: Groups, folder: Path
+        self, config: C, schema: Schema, split: str, context: DistributedContext, groups: Groups, folder: Path
     ) -> Evaluator:
         """Build an evaluator that also writes the score of every row into a folder; for tasks that save predictions."""
         raise NotImplementedError(f"{self.name}: saves no predictions")

@@ -60,20 +60,20 @@ class TrainState:
         schedule.last_epoch, schedule._step_count, schedule._last_lr = step, step + 1, rates
 
 
-def build(config: RunConfig, schema: Schema, runtime: DistributedContext, batch_size: int) -> TrainState:
+def build(config: RunConfig, schema: Schema, context: DistributedContext, batch_size: int) -> TrainState:
     """Build, shard and initialize what a run trains. A collective call.
 
     The initial values depend only on ``config.seed``, not on the plan or the number of ranks; afterwards each rank's
     generator gets a different seed, so that dropout masks differ.
 
     Args:
-        config, schema, runtime: Configuration, data and context of the run.
+        config, schema, context: Configuration, data and distributed context of the run.
         batch_size: Rows per rank, for the planner's cost estimates.
 
     Raises:
         ConfigError: A setting does not fit this device, the number of ranks, or the data.
     """
-    device_type = runtime.device.type
+    device_type = context.device.type
     config.embeddings.check_device(device_type)
     torch.manual_seed(config.seed)
     model = task_of(config).build_model(config, schema)
@@ -83,15 +83,15 @@ def build(config: RunConfig, schema: Schema, runtime: DistributedContext, batch_
         table_names(model.tables),
         config.embeddings,
         device_type=device_type,
-        world_size=runtime.world_size,
-        local_world_size=runtime.local_world_size,
+        world_size=context.world_size,
+        local_world_size=context.local_world_size,
         batch_size=batch_size,
         process_group=world_group(),
     )
-    model.objective.to(runtime.device)
+    model.objective.to(context.device)
     sharded = DistributedModelParallel(
         model,
-        device=runtime.device,
+        device=context.device,
         plan=plan,
         sharders=sharders(),
         data_parallel_wrapper=DefaultDataParallelWrapper(params_to_ignore=untrained(model)),
@@ -99,14 +99,14 @@ def build(config: RunConfig, schema: Schema, runtime: DistributedContext, batch_
     look_up_unpooled(sharded, sparse_gradients=config.embeddings.optimizer.name in SPARSE)
     initialize_tables(sharded, config.embeddings.init_std, config.seed)
     optimizer = build_optimizer(sharded, config)
-    torch.manual_seed(config.seed * 1_000_003 + runtime.rank)
+    torch.manual_seed(config.seed * 1_000_003 + context.rank)
     return TrainState(sharded, optimizer, build_schedule(optimizer, config.trainer.warmup_steps))
 
 
-def build_validation(config: RunConfig, schema: Schema, runtime: DistributedContext) -> Evaluator | None:
+def build_validation(config: RunConfig, schema: Schema, context: DistributedContext) -> Evaluator | None:
     """Build the evaluator of the validation split, if the data have one."""
     if schema.has_split("validation"):
-        return task_of(config).build_evaluator(config, schema, "validation", runtime, {})
+        return task_of(config).build_evaluator(config, schema, "validation", context, {})
     logger.warning(
         "The data %s have no validation split: training runs all %d epochs without early stopping, and its newest"
         " checkpoint is used as the best",

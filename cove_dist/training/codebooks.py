@@ -33,7 +33,7 @@ class Codebooks:
         quantizers: Quantizers by entity.
         config: Configuration of the quantizers.
         seed: Seed of random choices.
-        runtime: Context of this rank.
+        context: Context of this rank.
         optimizer: Optimizer of the run.
     """
 
@@ -42,14 +42,14 @@ class Codebooks:
         quantizers: Quantizers,
         config: QuantizerConfig,
         seed: int,
-        runtime: DistributedContext,
+        context: DistributedContext,
         optimizer: CombinedOptimizer,
     ) -> None:
         self._quantizers = quantizers
         self._config = config
-        self._runtime = runtime
+        self._context = context
         settings = UpkeepSettings(seed=seed, **config.upkeep())
-        replicas = Replicas(runtime.rank, runtime.world_size, world().sum)
+        replicas = Replicas(context.rank, context.world_size, world().sum)
         self._upkeep = CodebookMaintenance(quantizers, settings, replicas, lambda p: optimizer.state.get(p, {}))
         self._epoch = CodeUsage(quantizers.values())
         self._low: set[str] = set()
@@ -62,7 +62,7 @@ class Codebooks:
 
     def close_epoch(self) -> dict[str, float]:
         """Return the health metrics of the epoch and reset them. Collective."""
-        counts = sum_over_ranks(self._epoch.counts().double(), self._runtime.device)
+        counts = sum_over_ranks(self._epoch.counts().double(), self._context.device)
         metrics = health(self._quantizers, self._epoch, counts)
         self._epoch.restart()
         return metrics

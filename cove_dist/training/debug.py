@@ -18,14 +18,14 @@ logger = logging.getLogger(__name__)
 STEPS = 5
 
 
-def debug_settings(config: RunConfig, runtime: DistributedContext) -> RunConfig:
+def debug_settings(config: RunConfig, context: DistributedContext) -> RunConfig:
     """Configure torch for debugging and shorten the run.
 
     Raises:
         ConfigError: There is more than one rank.
     """
-    if runtime.world_size > 1:
-        raise ConfigError(f"trainer.debug = true: needs one process, got {runtime.world_size}; use cove train")
+    if context.world_size > 1:
+        raise ConfigError(f"trainer.debug = true: needs one process, got {context.world_size}; use cove train")
     torch.use_deterministic_algorithms(True)
     torch.autograd.set_detect_anomaly(True)
     trainer = replace(config.trainer, max_steps=min(STEPS, config.trainer.max_steps or STEPS), log_every=1)

@@ -23,13 +23,13 @@ class IntervalMetrics:
 
     Args:
         quantizers: Quantizers by entity, whose health is reported.
-        runtime: Context of this rank.
+        context: Context of this rank.
     """
 
-    def __init__(self, quantizers: Quantizers, runtime: DistributedContext) -> None:
+    def __init__(self, quantizers: Quantizers, context: DistributedContext) -> None:
         self._quantizers = quantizers
         self._usage = CodeUsage(quantizers.values())
-        self._runtime = runtime
+        self._context = context
         self._started = self._has_speed = False
         self.restart()
 
@@ -77,7 +77,7 @@ class IntervalMetrics:
             whole: Whether the interval is complete; then a new one starts. An incomplete one has a speed only if none
                 was reported before.
         """
-        device = self._runtime.device
+        device = self._context.device
         counts = torch.tensor([self._rows, self._timed_rows], dtype=torch.float64, device=device)
         local = torch.cat([counts, *(x.reshape(1) for x in self._sums.values())])
         total = sum_over_ranks(torch.cat([local, self._usage.counts().to(device).double()]), device)
@@ -105,5 +105,5 @@ class IntervalMetrics:
         """Restore a state of this rank."""
         self.restart()
         self._rows, self._revived = state["rows"], dict(state["revived"])
-        self._sums = {name: value.to(self._runtime.device) for name, value in state["sums"].items()}
+        self._sums = {name: value.to(self._context.device) for name, value in state["sums"].items()}
         self._usage.set_counts(state["usage"])

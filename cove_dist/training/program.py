@@ -57,10 +57,10 @@ def train(overrides: Sequence[str]) -> None:
     resumes = folder is not None and resumes_run(folder, config.trainer.checkpoint.resume)
     at_once = named_signals("stopped outside of training; nothing to save")
     timeout = timedelta(seconds=config.trainer.timeout_seconds)
-    with at_once, process_group(config.trainer.device, timeout) as runtime:
-        lock = locked(folder) if folder is not None and runtime.is_main else nullcontext()
+    with at_once, process_group(config.trainer.device, timeout) as context:
+        lock = locked(folder) if folder is not None and context.is_main else nullcontext()
         with lock:
-            interrupted = train_here(config, composed, schema, runtime, folder, resumes)
+            interrupted = train_here(config, composed, schema, context, folder, resumes)
     if interrupted is not None:  # raised after the process group is closed
         raise interrupted
 
@@ -69,17 +69,17 @@ def train_here(
     config: RunConfig,
     composed: DictConfig,
     schema: Schema,
-    runtime: DistributedContext,
+    context: DistributedContext,
     folder: Path | None,
     resumes: bool,
 ) -> Interrupted | None:
     """Train in an existing process group until the end or a signal, which is returned. Collective."""
     if config.trainer.debug:
-        config = debug_settings(config, runtime)
-    trainer = Trainer(config, schema, runtime)
+        config = debug_settings(config, context)
+    trainer = Trainer(config, schema, context)
     changes = trainer.resume(folder) if folder is not None and resumes else []
     barrier()  # settings, data and checkpoint are valid on every rank: files may be written from here on
-    if folder is not None and runtime.is_main:
+    if folder is not None and context.is_main:
         mark_begun(folder)
         record_configuration(folder, composed, trainer.position.step, changes)
         record_data(folder, schema)
@@ -90,9 +90,9 @@ def train_here(
         position = trainer.train(folder)
     except DivergedError as error:
         data, at = Path(config.data.path), trainer.position
-        raise explained(error, trainer.train_loader, at, runtime.rank, data, schema, folder) from error
-    if folder is not None and runtime.is_main and trainer.finished():
-        write_summary(folder, position, config, runtime)
+        raise explained(error, trainer.train_loader, at, context.rank, data, schema, folder) from error
+    if folder is not None and context.is_main and trainer.finished():
+        write_summary(folder, position, config, context)
     return interruption(trainer, folder) if trainer.stopped_by else None
 
 
@@ -130,7 +130,7 @@ def resumes_run(folder: Path, resume: Literal["no", "auto"]) -> bool:
     return resumes
 
 
-def write_summary(folder: Path, position: Progress, config: RunConfig, runtime: DistributedContext) -> None:
+def write_summary(folder: Path, position: Progress, config: RunConfig, context: DistributedContext) -> None:
     """Write the summary for the comparison of runs: the last step, the best validation metric, and the speed.
 
     ``samples_per_second`` is the median over reports; null after a single step.
@@ -141,8 +141,8 @@ def write_summary(folder: Path, position: Progress, config: RunConfig, runtime: 
     summary = asdict(position) | {
         "best": None if best is None else best[stopping.metric],
         "best_step": None if best is None else best["step"],
-        "world_size": runtime.world_size,
-        "device": runtime.device.type,
+        "world_size": context.world_size,
+        "device": context.device.type,
         "samples_per_second": statistics.median(speeds) if speeds else None,
     }
     write_json(folder / SUMMARY_FILE, summary)

@@ -51,28 +51,28 @@ class Trainer:
     Args:
         config: Configuration of the run.
         schema: Schema of the prepared data.
-        runtime: Context of this rank.
+        context: Context of this rank.
     """
 
-    def __init__(self, config: RunConfig, schema: Schema, runtime: DistributedContext) -> None:
+    def __init__(self, config: RunConfig, schema: Schema, context: DistributedContext) -> None:
         self.config = config
         self.schema = schema
-        self.runtime = runtime
+        self.context = context
         self.position = Progress()
         self.stopped_by = 0  # number of the signal that ended `train` early
         task = task_of(config)
         task.check_data(config, schema)
-        self.train_loader = task.build_training_loader(config, schema, runtime)
-        self.evaluator = build_validation(config, schema, runtime)
-        self.trainable = build(config, schema, runtime, config.trainer.rank_batch_size(runtime.world_size))
+        self.train_loader = task.build_training_loader(config, schema, context)
+        self.evaluator = build_validation(config, schema, context)
+        self.trainable = build(config, schema, context, config.trainer.rank_batch_size(context.world_size))
         self.trainable.epoch_hook = task.build_epoch_hook(
-            config, schema, runtime, self.trainable.model.module, self.train_loader
+            config, schema, context, self.trainable.model.module, self.train_loader
         )
-        self.pipeline = build_pipeline(config, self.trainable, runtime.device)
+        self.pipeline = build_pipeline(config, self.trainable, context.device)
         quantizers = dict(self.trainable.model.module.objective.quantizers.items())
-        self.codebooks = Codebooks(quantizers, config.quantizer, config.seed, runtime, self.trainable.optimizer)
-        self.window = IntervalMetrics(quantizers, runtime)
-        self.losses = LossCheck(runtime)
+        self.codebooks = Codebooks(quantizers, config.quantizer, config.seed, context, self.trainable.optimizer)
+        self.window = IntervalMetrics(quantizers, context)
+        self.losses = LossCheck(context)
         if config.trainer.debug:
             show_shapes_once(self.trainable.model.module)
 
@@ -87,8 +87,8 @@ class Trainer:
         if path is None:
             logger.info("%s has no complete checkpoint; starting at step 0", folder)
             return []
-        changes = changes_since(folder, read_meta(path), self.config, self.data, self.runtime.world_size)
-        meta, state = load_trainable(path, self.trainable, self.runtime, describe_model(self.config, self.schema))
+        changes = changes_since(folder, read_meta(path), self.config, self.data, self.context.world_size)
+        meta, state = load_trainable(path, self.trainable, self.context, describe_model(self.config, self.schema))
         self.position = Progress(**meta.progress)
         if state is not None:
             self.codebooks.load_state_dict(state["codebooks"])
@@ -97,7 +97,7 @@ class Trainer:
             logger.warning(
                 "Checkpoint %s was saved with world_size=%d but world_size is %d; resetting the random generators of"
                 " dropout and the counts of used codes",
-                path, meta.world_size, self.runtime.world_size,
+                path, meta.world_size, self.context.world_size,
             )  # fmt: skip
         if meta.loader is not None:
             self.train_loader.load_state_dict(meta.loader)
@@ -117,7 +117,7 @@ class Trainer:
             TrainingError: Training diverged, or data-parallel parameters drifted apart; raised on every rank.
         """
         self._start_writing(folder)
-        if self.runtime.is_main:
+        if self.context.is_main:
             self._describe_start()
         self.trainable.model.train()
         with closing(self.reporter), deferred_signals() as request:
@@ -136,7 +136,7 @@ class Trainer:
 
     def _describe_start(self) -> None:
         rows, steps = self.schema.splits["train"].rows, len(self.train_loader)
-        for line in describe_start(self.trainable.model, self.runtime, rows, steps):
+        for line in describe_start(self.trainable.model, self.context, rows, steps):
             logger.info(line)
         console.print(sharding_table(self.trainable.model))
 
@@ -157,11 +157,11 @@ class Trainer:
 
     def _start_writing(self, folder: Path | None) -> None:
         """Set up the writers of the folder; drop records and partial checkpoints after the current step."""
-        settings, step, main = self.config.trainer, self.position.step, self.runtime.is_main
+        settings, step, main = self.config.trainer, self.position.step, self.context.is_main
         policy, self.writer = FullDiskPolicy(settings.on_disk_full), None
         if folder is not None:
             files, keep = CheckpointFolder(folder / CHECKPOINTS), settings.checkpoint.keep
-            self.writer = CheckpointWriter(files, self.runtime, keep, settings.early_stopping.metric, step, policy)
+            self.writer = CheckpointWriter(files, self.context, keep, settings.early_stopping.metric, step, policy)
         self._reported = step
         shown = folder if main else None
         self.reporter = Reporter(shown, main, step, self._total_steps(), settings.epochs, policy)
@@ -192,7 +192,7 @@ class Trainer:
         self.reporter.advance(step)
         if step == 1 or step % settings.log_every == 0:
             self._report()
-        if self.runtime.world_size > 1 and step % settings.check_replicas_every == 0:
+        if self.context.world_size > 1 and step % settings.check_replicas_every == 0:
             check_replicas(replicated_state(self.trainable.model))
         if self.writer is not None:
             self.writer.poll()
@@ -225,7 +225,7 @@ class Trainer:
     def _check_finite(self) -> None:
         """Refuse to evaluate or save a state that is not finite."""
         self.losses.check()
-        check_state(trainable_state(self.trainable), self.position.step, self.runtime)
+        check_state(trainable_state(self.trainable), self.position.step, self.context)
 
     def _end_epoch(self, batches: EpochIterator) -> None:
         """Evaluate and save; report the training steps before the validation."""
@@ -279,7 +279,7 @@ class Trainer:
         loader = batches.state_after(self.position.batches) if self.position.batches else None
         state = {"codebooks": self.codebooks.state_dict(), "window": self.window.state_dict()}
         description = describe_model(self.config, self.schema)
-        progress, world_size = asdict(self.position), self.runtime.world_size
+        progress, world_size = asdict(self.position), self.context.world_size
         meta = CheckpointMeta(self.position.step, world_size, description, metrics, progress, self.data, loader)
         self.writer.save(self.trainable, state, meta)
         self.agreement.note_saved(self.position.step)

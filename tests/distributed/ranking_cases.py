@@ -67,8 +67,8 @@ class Case:
 class Scores:
     """A model and its vectors, which are the ids."""
 
-    def __init__(self, case: Case, runtime: DistributedContext) -> None:
-        self._scores, self._block = torch.from_numpy(case.scores), (case.seen_items, runtime.rank, runtime.world_size)
+    def __init__(self, case: Case, context: DistributedContext) -> None:
+        self._scores, self._block = torch.from_numpy(case.scores), (case.seen_items, context.rank, context.world_size)
 
     def users(self, ids: torch.Tensor) -> torch.Tensor:
         return ids.float().unsqueeze(1)
@@ -92,25 +92,25 @@ def settings(folder: Path) -> Any:
     )
 
 
-def full(case: Case, folder: Path, batch_size: int, runtime: DistributedContext) -> Figures:
+def full(case: Case, folder: Path, batch_size: int, context: DistributedContext) -> Figures:
     """What `FullRanking` gives on this rank."""
     seen = {"user": case.seen_users - 1, "item": case.seen_items}  # the last seen user's row serves unseen ones
     schema = SimpleNamespace(entity=lambda name: SimpleNamespace(num_seen=seen[name]))
-    model = Scores(case, runtime)
-    return FullRanking(settings(folder), schema, "test", batch_size, runtime)(model, model)
+    model = Scores(case, context)
+    return FullRanking(settings(folder), schema, "test", batch_size, context)(model, model)
 
 
-def sampled(case: Case, candidates: np.ndarray, batch_size: int, runtime: DistributedContext) -> Figures:
+def sampled(case: Case, candidates: np.ndarray, batch_size: int, context: DistributedContext) -> Figures:
     """What `SampledRanking` gives on this rank, which has every W-th user's rows."""
     rows = [
         (user, items)
         for (user, _), items in zip(case.pairs["test"], candidates, strict=True)
-        if user % runtime.world_size == runtime.rank
+        if user % context.world_size == context.rank
     ]
     steps = -(-max(1, len(case.pairs["test"])) // batch_size)
     batches = [batch_of(rows[i * batch_size : (i + 1) * batch_size]) for i in range(steps)]
-    model = Scores(case, runtime)
-    return SampledRanking(batches, settings(Path()).evaluation, {}, runtime)(model, model)
+    model = Scores(case, context)
+    return SampledRanking(batches, settings(Path()).evaluation, {}, context)(model, model)
 
 
 def batch_of(rows: list[tuple[int, np.ndarray]]) -> Any:
@@ -123,12 +123,12 @@ def batch_of(rows: list[tuple[int, np.ndarray]]) -> Any:
     return batch
 
 
-def ctr(case: Case, batch_size: int, seed: int, runtime: DistributedContext) -> Figures:
+def ctr(case: Case, batch_size: int, seed: int, context: DistributedContext) -> Figures:
     """What `CTRMetrics` gives on this rank, which has every W-th user; a user's rows come in any order."""
     logits, labels, users = ctr_rows(case)
     order = np.random.default_rng(seed).permutation(len(users))
     order = order[np.argsort(users[order], kind="stable")]
-    order = order[users[order] % runtime.world_size == runtime.rank]
+    order = order[users[order] % context.world_size == context.rank]
     metrics = CTRMetrics(KS, KS)
     rows = [torch.from_numpy(column[order]) for column in (logits, labels, users)]
     for batch in zip(*(column.split(batch_size) for column in rows), strict=True):

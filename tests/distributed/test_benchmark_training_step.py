@@ -20,8 +20,8 @@ TINY = ("model.hidden_units=[16,8]", "model.dropout=0", "embeddings.dim=8", "tra
 
 def codebooks(prepared: str) -> dict[str, list[float]]:
     """Before and after some steps, by contestant."""
-    with process_group("cpu") as runtime:
-        contestants = benchmark.build_contestants(benchmark.Settings(prepared, TINY), runtime)
+    with process_group("cpu") as context:
+        contestants = benchmark.build_contestants(benchmark.Settings(prepared, TINY), context)
         before = flat(contestants[benchmark.OVERLAPPED])
         for contestant in contestants.values():
             for _ in range(5):

@@ -74,15 +74,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def one_step(data: Path) -> dict[str, dict[str, Any]]:
     """For every model: this rank's ids, the loss, the parts of the tables after a step, gradients, metrics after it."""
-    with process_group("cpu") as runtime:
-        return {name: step_of(runtime, [*STEP, f"data.path={data}", *MODELS[name]]) for name in MODELS}
+    with process_group("cpu") as context:
+        return {name: step_of(context, [*STEP, f"data.path={data}", *MODELS[name]]) for name in MODELS}
 
 
-def step_of(runtime: Any, overrides: list[str]) -> dict[str, Any]:
+def step_of(context: Any, overrides: list[str]) -> dict[str, Any]:
     config, _ = load_run_config(overrides)
     schema = Schema.load(config.data.path)
-    [batch] = cf_training_loader(config, schema, runtime)
-    trainable = build(config, schema, runtime, len(batch))
+    [batch] = cf_training_loader(config, schema, context)
+    trainable = build(config, schema, context, len(batch))
     model = trainable.model.train()
     trainable.optimizer.zero_grad()
     loss, _ = model(batch)
@@ -104,13 +104,13 @@ def step_of(runtime: Any, overrides: list[str]) -> dict[str, Any]:
     dist.all_reduce(total)
 
     def metrics() -> dict[str, dict[str, float]]:
-        return {s: build_cf_evaluator(config, schema, s, runtime, {})(model) for s in ("validation", "test")}
+        return {s: build_cf_evaluator(config, schema, s, context, {})(model) for s in ("validation", "test")}
 
     with patch.object(vectors, "_AT_ONCE", 17):
         metrics_of_parts = metrics()
     return {
         "ids": {name: batch.ids[name].values().numpy() for name in names},
-        "loss": total.item() / runtime.world_size,
+        "loss": total.item() / context.world_size,
         "tables": tables,
         "gradients": gradients,
         "metrics": metrics(),
@@ -176,10 +176,10 @@ def test_negatives_are_never_in_training_and_all_rows_come_once(
 def table_steps(data: Path, name: str, *further: str) -> tuple[list[dict[str, np.ndarray]], dict[str, np.ndarray]]:
     """Two epochs of BPRMF under an optimizer: this rank's ids of every step, and the tables after the last."""
     config, _ = load_run_config([*SPARSE, f"data.path={data}", f"embeddings.optimizer.name={name}", *further])
-    with process_group("cpu") as runtime:
+    with process_group("cpu") as context:
         schema = Schema.load(data)
-        loader, seen = cf_training_loader(config, schema, runtime), []
-        trainable = build(config, schema, runtime, 30)
+        loader, seen = cf_training_loader(config, schema, context), []
+        trainable = build(config, schema, context, 30)
         model = trainable.model.train()
         for epoch in range(2):
             loader.set_epoch(epoch)
@@ -224,15 +224,15 @@ def test_sparse_optimizers_are_those_of_torch_on_the_global_batch(data: Path, na
 def batches(data: Path, resumed: bool, source: str) -> list[list[np.ndarray]]:
     """Users, items and negatives of the epoch's batches from the third on."""
     config, _ = load_run_config([*SMALL_RUN, f"data.path={data}", "model=cfkg", f"negatives.source={source}"])
-    with process_group("cpu") as runtime:
-        loader = cf_training_loader(config, Schema.load(data), runtime)
+    with process_group("cpu") as context:
+        loader = cf_training_loader(config, Schema.load(data), context)
         loader.set_epoch(3)
         epoch = iter(loader)
         for _ in range(2):
             next(epoch)
         if resumed:
             state = epoch.state_after(2)
-            loader = cf_training_loader(config, Schema.load(data), runtime)
+            loader = cf_training_loader(config, Schema.load(data), context)
             loader.load_state_dict(state)
             epoch = iter(loader)
         return [[jagged.values().numpy() for jagged in batch.ids.to_dict().values()] for batch in epoch]

@@ -38,12 +38,12 @@ def save_then_change(overrides: list[str], folder: Path) -> bool:
     """Whether a checkpoint holds the weights of the moment it was asked for, although they change at once."""
     config, _ = load_run_config(overrides)
     schema = Schema.load(config.data.path)
-    with process_group("cpu") as runtime:
-        trainable = build(config, schema, runtime, 64)
+    with process_group("cpu") as context:
+        trainable = build(config, schema, context, 64)
         model = describe_model(config, schema)
-        writer = CheckpointWriter(CheckpointFolder(folder), runtime, 2, "auc")
+        writer = CheckpointWriter(CheckpointFolder(folder), context, 2, "auc")
         before = {key: value.clone() for key, value in local_parts(trainable.model.state_dict()).items()}
-        writer.save(trainable, {}, CheckpointMeta(1, runtime.world_size, model))
+        writer.save(trainable, {}, CheckpointMeta(1, context.world_size, model))
         for value in local_parts(trainable.model.state_dict()).values():
             value.zero_()
         for parameter in trainable.model.parameters():
@@ -110,8 +110,8 @@ def fields_of_first_batch(overrides: list[str], checkpoint: Path) -> tuple[list[
     """The order of the looked-up columns, and the logits of all ranks' first batch, from a checkpoint."""
     config, _ = load_run_config(overrides)
     schema = Schema.load(config.data.path)
-    with process_group("cpu") as runtime:
-        trainable = build(config, schema, runtime, 64)
+    with process_group("cpu") as context:
+        trainable = build(config, schema, context, 64)
         load_model(checkpoint, trainable, describe_model(config, schema))
         trainable.model.eval()
         batch = next(iter(build_loader(config.data.path, schema, "test", 64)))
@@ -141,8 +141,8 @@ def test_another_plan_permutes_the_columns_and_changes_no_score(prepared: Path, 
 def resume_elsewhere(overrides: list[str]) -> tuple[int, int]:
     """Where a trainer stands after it has opened a run folder."""
     config, _ = load_run_config(overrides)
-    with process_group("cpu") as runtime:
-        trainer = Trainer(config, Schema.load(config.data.path), runtime)
+    with process_group("cpu") as context:
+        trainer = Trainer(config, Schema.load(config.data.path), context)
         trainer.resume(Path(config.output))
         return trainer.position.step, trainer.position.batches
 
@@ -168,9 +168,9 @@ def training_losses(folder: Path) -> dict[int, float]:
 
 
 def test_the_runtime_knows_its_rank() -> None:
-    assert [runtime.rank for runtime in run_ranks(2, runtime_of_this_rank)] == [0, 1]
+    assert [context.rank for context in run_ranks(2, runtime_of_this_rank)] == [0, 1]
 
 
 def runtime_of_this_rank() -> DistributedContext:
-    with process_group("cpu") as runtime:
-        return runtime
+    with process_group("cpu") as context:
+        return context

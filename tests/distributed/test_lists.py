@@ -58,13 +58,13 @@ def losses_on_the_same_batches(overrides: list[str]) -> list[float]:
     """The loss of each global batch; the batches are those of one rank's stream."""
     config, _ = load_run_config(overrides)
     schema = Schema.load(config.data.path)
-    with process_group("cpu") as runtime:
-        trainable = build(config, schema, runtime, 64)
-        pipeline = TrainPipelineSparseDist(trainable.model, trainable.optimizer, runtime.device)
+    with process_group("cpu") as context:
+        trainable = build(config, schema, context, 64)
+        pipeline = TrainPipelineSparseDist(trainable.model, trainable.optimizer, context.device)
         whole = list(build_loader(config.data.path, schema, "train", 31, shuffle=True))[:STEPS]
-        transform = vocabulary_of(config, schema, runtime.rank, runtime.world_size)
+        transform = vocabulary_of(config, schema, context.rank, context.world_size)
         [(vocabulary, _)] = transform(Rows(np.empty((0, 1)), [], np.empty((1, 0)), np.ones(1)), Draws(0, 0, 0))
-        parts = [part_of(batch, vocabulary, runtime.rank, runtime.world_size) for batch in whole]
+        parts = [part_of(batch, vocabulary, context.rank, context.world_size) for batch in whole]
         batches = iter(parts)
         losses = torch.tensor([pipeline.progress(batches).losses["loss"].item() for _ in parts])
         losses *= torch.tensor([len(part) / len(batch) for part, batch in zip(parts, whole, strict=True)])
@@ -113,9 +113,9 @@ def test_a_run_cut_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not_been(
 def metrics_of_an_untrained_model(overrides: list[str]) -> dict[str, float]:
     config, _ = load_run_config(overrides)
     schema = Schema.load(config.data.path)
-    with process_group("cpu") as runtime:
-        trainable = build(config, schema, runtime, 16)
-        return task_of(config).build_evaluator(config, schema, "test", runtime, {})(trainable.model)
+    with process_group("cpu") as context:
+        trainable = build(config, schema, context, 16)
+        return task_of(config).build_evaluator(config, schema, "test", context, {})(trainable.model)
 
 
 @pytest.mark.parametrize("model", ["OwnerAware", "Masked", "Parallel"])
@@ -131,12 +131,12 @@ def test_one_two_and_four_ranks_have_the_same_metrics(prepared_lists: Path, mode
 
 def metrics_of_a_constant_model(overrides: list[str]) -> list[dict[str, float]]:
     """With batches of several sizes."""
-    with process_group("cpu") as runtime:
+    with process_group("cpu") as context:
         found = []
         for size in (8, 64):
             config, _ = load_run_config([*overrides, f"trainer.evaluation_batch_size={size}"])
-            trainable = build(config, Schema.load(config.data.path), runtime, 16)
-            evaluator = task_of(config).build_evaluator(config, Schema.load(config.data.path), "test", runtime, {})
+            trainable = build(config, Schema.load(config.data.path), context, 16)
+            evaluator = task_of(config).build_evaluator(config, Schema.load(config.data.path), "test", context, {})
             found.append(evaluator(trainable.model))
         return found
 
@@ -152,11 +152,11 @@ def test_ties_are_listed_alike_on_all_ranks(prepared_lists: Path, model: str) ->
 
 def evaluate_with_nan(overrides: list[str]) -> dict[str, float]:
     config, _ = load_run_config(overrides)
-    with process_group("cpu") as runtime:
-        trainable = build(config, Schema.load(config.data.path), runtime, 16)
+    with process_group("cpu") as context:
+        trainable = build(config, Schema.load(config.data.path), context, 16)
         with torch.no_grad():
             next(trainable.model.module.objective.model.parameters()).fill_(float("nan"))
-        evaluator = task_of(config).build_evaluator(config, Schema.load(config.data.path), "test", runtime, {})
+        evaluator = task_of(config).build_evaluator(config, Schema.load(config.data.path), "test", context, {})
         return evaluator(trainable.model)
 
 

@@ -86,7 +86,7 @@ def train_until_stopped(overrides: list[str], output: Path) -> None:
     after_step = Trainer._after_step
 
     def stopping(self: Trainer, step: Any, batches: Any) -> None:
-        if self.runtime.rank == 1 and self.position.step == 4:
+        if self.context.rank == 1 and self.position.step == 4:
             os.kill(os.getpid(), signal.SIGSTOP)
         after_step(self, step, batches)
 
@@ -108,8 +108,8 @@ def test_a_stopped_rank_ends_the_run_with_its_name(prepared: Path, tmp_path: Pat
 def wait_for_everyone(late: int) -> str:
     """Come to a barrier, or sleep instead; what this rank raises."""
     try:
-        with process_group("cpu", timedelta(seconds=3)) as runtime:
-            if runtime.rank == late:
+        with process_group("cpu", timedelta(seconds=3)) as context:
+            if context.rank == late:
                 time.sleep(9)
             barrier()
     except RuntimeError as error:

@@ -40,8 +40,8 @@ def metrics_of(rows: Sample) -> dict[str, float]:
 
 def metrics_of_rank(boundaries: list[int]) -> dict[str, float]:
     """The metrics when this rank has the users between its boundaries."""
-    with process_group("cpu") as runtime:
-        first, last = boundaries[runtime.rank : runtime.rank + 2]
+    with process_group("cpu") as context:
+        first, last = boundaries[context.rank : context.rank + 2]
         logits, labels, users = sample()
         rows = (users >= first) & (users < last)
         return metrics_of((logits[rows], labels[rows], users[rows]))
@@ -69,8 +69,8 @@ def grouped_metrics_of(rows: Sample) -> dict[str, float]:
 
 def grouped_metrics_of_rank(boundaries: list[int]) -> dict[str, float]:
     """Likewise, by groups."""
-    with process_group("cpu") as runtime:
-        first, last = boundaries[runtime.rank : runtime.rank + 2]
+    with process_group("cpu") as context:
+        first, last = boundaries[context.rank : context.rank + 2]
         logits, labels, users = sample()
         rows = (users >= first) & (users < last)
         return grouped_metrics_of((logits[rows], labels[rows], users[rows]))
@@ -87,8 +87,8 @@ def test_ranks_give_the_metrics_of_groups_that_one_gives(boundaries: list[int]) 
 def groups_of_data(folder: Path) -> dict[str, tuple[list[int], list[dict[str, float]]]]:
     """Which id is in which group, and the groups' figures: tensors would not outlive their rank."""
     config, _ = load_run_config(small_run(folder))
-    with process_group("cpu") as runtime:
-        groups = frequency_groups(config, Schema.load(folder), runtime)
+    with process_group("cpu") as context:
+        groups = frequency_groups(config, Schema.load(folder), context)
         return {entity: (each.of_id.tolist(), list(each.statistics)) for entity, each in groups.items()}
 
 

@@ -38,13 +38,13 @@ class Trained:
         """Train on the same global batches, whatever the number of ranks, again and again."""
         config, _ = load_run_config(overrides)
         schema = Schema.load(config.data.path)
-        with process_group("cpu") as runtime:
-            trainable = build(config, schema, runtime, 64)
-            pipeline = TrainPipelineSparseDist(trainable.model, trainable.optimizer, runtime.device)
+        with process_group("cpu") as context:
+            trainable = build(config, schema, context, 64)
+            pipeline = TrainPipelineSparseDist(trainable.model, trainable.optimizer, context.device)
             quantizers = dict(trainable.model.module.objective.quantizers.items())
-            codebooks = Codebooks(quantizers, config.quantizer, config.seed, runtime, trainable.optimizer)
+            codebooks = Codebooks(quantizers, config.quantizer, config.seed, context, trainable.optimizer)
             whole = list(build_loader(config.data.path, schema, "train", 251))[:8]  # 251: ranks get unequal parts
-            parts = [part_of(batch, runtime.rank, runtime.world_size) for batch in whole]
+            parts = [part_of(batch, context.rank, context.world_size) for batch in whole]
             batches = itertools.islice(itertools.cycle(parts), steps)
             losses, self.revived = [], 0.0
             for step in range(1, steps + 1):
@@ -133,7 +133,7 @@ class Quantized(nn.Module):
 
 def train_without_torchrec(learning: str, frozen: tuple[int, ...]) -> tuple[int, list[bool], list[int]]:
     """A plain torch loop under `DistributedDataParallel`: codes revived, which codebooks moved, hashes of the state."""
-    with process_group("cpu") as runtime:
+    with process_group("cpu") as context:
         torch.manual_seed(0)
         model = Quantized(learning)
         for level in frozen:
@@ -144,10 +144,10 @@ def train_without_torchrec(learning: str, frozen: tuple[int, ...]) -> tuple[int,
         upkeep = CodebookMaintenance(
             {"item": model.quantizer},
             UpkeepSettings(start="kmeans", kmeans_step=5, kmeans_batches=2, revive_every=7),
-            Replicas(runtime.rank, runtime.world_size, dist.all_reduce),
+            Replicas(context.rank, context.world_size, dist.all_reduce),
             lambda p: optimizer.state.get(p, {}),
         )
-        random, revived = torch.Generator().manual_seed(runtime.rank), 0
+        random, revived = torch.Generator().manual_seed(context.rank), 0
         for step in range(1, 31):
             optimizer.zero_grad()
             ddp(torch.randint(0, 300, (40,), generator=random)).backward()

@@ -28,13 +28,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def figures_of_rank(folder: Path) -> list[dict[str, Figures]]:
     """Of every problem, by evaluator; batches and chunks are of other sizes for other numbers of ranks."""
     found = []
-    with process_group("cpu") as runtime:
+    with process_group("cpu") as context:
         for seed in SEEDS:
-            case, batch_size = Case.draw(seed), 1 + (seed * runtime.world_size) % 5
-            with patch("cove_dist.evaluation.search._SCORES", 64 * (seed % 3) * runtime.world_size):
-                full = cases.full(case, folder / str(seed), batch_size, runtime)
-            sampled = cases.sampled(case, case.candidates(seed), batch_size, runtime)
-            ctr = cases.ctr(case, batch_size, runtime.world_size, runtime)
+            case, batch_size = Case.draw(seed), 1 + (seed * context.world_size) % 5
+            with patch("cove_dist.evaluation.search._SCORES", 64 * (seed % 3) * context.world_size):
+                full = cases.full(case, folder / str(seed), batch_size, context)
+            sampled = cases.sampled(case, case.candidates(seed), batch_size, context)
+            ctr = cases.ctr(case, batch_size, context.world_size, context)
             found.append({"full": full, "sampled": sampled, "ctr": ctr})
     return found
 
@@ -74,12 +74,12 @@ def test_the_problems_have_all_that_must_be_tried() -> None:
 def evaluate_with(bad: float, kind: str, folder: Path) -> Figures:
     case = Case.draw(next(seed for seed in SEEDS if Case.draw(seed).scores.shape == (9, 150)))
     case.scores[:, -20:] = bad  # a rank holds finite scores alone
-    with process_group("cpu") as runtime:
+    with process_group("cpu") as context:
         if kind == "full":
-            return cases.full(case, folder, 3, runtime)
+            return cases.full(case, folder, 3, context)
         if kind == "sampled":
-            return cases.sampled(case, case.candidates(0), 3, runtime)
-        return cases.ctr(case, 100, 0, runtime)
+            return cases.sampled(case, case.candidates(0), 3, context)
+        return cases.ctr(case, 100, 0, context)
 
 
 @pytest.mark.parametrize(("kind", "bad"), [("full", math.nan), ("full", -math.inf), ("sampled", math.nan)])

@@ -35,8 +35,8 @@ def look_up_a_history() -> tuple[list[int], bool]:
         optimizer=TableOptimizerConfig("rowwise_adagrad", 0.1, 0.0, "all"),
         sharding={"default": "row_wise"},
     )
-    with process_group("cpu") as runtime:
-        model, ranks = Histories(), runtime.world_size
+    with process_group("cpu") as context:
+        model, ranks = Histories(), context.world_size
         fuse_optimizer(model.sequences, config, "cpu")
         plan = plan_tables(
             model,
@@ -57,7 +57,7 @@ def look_up_a_history() -> tuple[list[int], bool]:
                 fill_normal_(shard.tensor, std=0.1, seed=3, table="item_id", row_offset=row, column_offset=column)
         whole = torch.empty(ITEMS, DIM)
         fill_normal_(whole, std=0.1, seed=3, table="item_id", row_offset=0, column_offset=0)
-        ids, lengths = torch.tensor([0, ITEMS - 1, 7, 30, 7]) - runtime.rank, torch.tensor([2, 0, 3])
+        ids, lengths = torch.tensor([0, ITEMS - 1, 7, 30, 7]) - context.rank, torch.tensor([2, 0, 3])
         ids = ids.clamp(min=0)
         looked_up = sharded.module.sequences(KeyedJaggedTensor(["history"], ids, lengths=lengths)).wait()["history"]
         return [len(shard.tensor) for shard in shards], torch.equal(looked_up.values(), whole[ids])

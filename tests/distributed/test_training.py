@@ -45,12 +45,12 @@ def losses_on_the_same_batches(overrides: list[str]) -> list[float]:
     """The loss of each global batch; the batches are those of one rank's stream."""
     config, _ = load_run_config(overrides)
     schema = Schema.load(config.data.path)
-    with process_group("cpu") as runtime:
-        trainable = build(config, schema, runtime, 64)
-        pipeline = TrainPipelineSparseDist(trainable.model, trainable.optimizer, runtime.device)
+    with process_group("cpu") as context:
+        trainable = build(config, schema, context, 64)
+        pipeline = TrainPipelineSparseDist(trainable.model, trainable.optimizer, context.device)
         whole = list(build_loader(config.data.path, schema, "train", 251))[:STEPS]  # 251: ranks get unequal parts
-        batches = iter([part_of(batch, runtime.rank, runtime.world_size) for batch in whole])
-        weights = [len(part_of(batch, runtime.rank, runtime.world_size)) / len(batch) for batch in whole]
+        batches = iter([part_of(batch, context.rank, context.world_size) for batch in whole])
+        weights = [len(part_of(batch, context.rank, context.world_size)) / len(batch) for batch in whole]
         losses = torch.tensor([pipeline.progress(batches).losses["loss"].item() * weight for weight in weights])
         dist.all_reduce(losses)
         return losses.tolist()
@@ -160,12 +160,12 @@ def train_with_a_fault(overrides: list[str], step: int, rank: int, where: str) -
 
     def broken_loss(self: Trainer, batches):
         for output in steps(self, batches):
-            if (self.position.step, self.runtime.rank) == (step, rank):
+            if (self.position.step, self.context.rank) == (step, rank):
                 self.losses.note(step, {name: value * math.nan for name, value in output.losses.items()})
             yield output
 
     def broken_weight(self: Trainer, output, batches) -> None:
-        if (self.position.step, self.runtime.rank) == (step, rank):
+        if (self.position.step, self.context.rank) == (step, rank):
             with torch.no_grad():
                 next(self.trainable.model.module.objective.parameters()).view(-1)[0] = math.nan
         after_step(self, output, batches)
@@ -239,7 +239,7 @@ def train_with_a_nan_loss(overrides: list[str], rank: int, number: int) -> None:
 
     def faulty(self: Trainer, *arguments: object) -> None:
         build(self, *arguments)
-        if self.runtime.rank == rank:
+        if self.context.rank == rank:
             self.trainable.model.register_forward_hook(fault)
 
     Trainer.__init__ = faulty

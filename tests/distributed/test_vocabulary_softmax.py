@@ -43,8 +43,8 @@ def expected(grouped: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def on_this_rank(shares: list[int], blocks: list[int], workspace: int, grouped: bool) -> tuple[float, list, list]:
     """Loss, gradient of the hidden states and of the rows, all of this rank's part alone."""
     hidden, rows, targets, weights = inputs()
-    with process_group("cpu") as runtime:
-        rank = runtime.rank
+    with process_group("cpu") as context:
+        rank = context.rank
         part = slice(sum(shares[:rank]), sum(shares[: rank + 1]))
         first = sum(blocks[:rank])
         own_hidden = hidden[part].requires_grad_()

@@ -208,8 +208,8 @@ def test_ours_trains_and_is_evaluated_on_both_kinds_of_data(interactions: Path, 
     for program, model, data in ((cf, "bprmf", interactions), (sequential, "gru4rec", histories[0])):
         settings = argparse.Namespace(**vars(SETTINGS), data=data)
         config, _ = load_run_config([*program.our_overrides(model, 0, settings), "embeddings.dim=8"])
-        with process_group("cpu") as runtime:
-            contestant = ours.Ours(config, Schema.load(data), runtime)
+        with process_group("cpu") as context:
+            contestant = ours.Ours(config, Schema.load(data), context)
             told = epochs.run(contestant, epochs.Plan(epochs=2))
         assert [epoch["steps"] for epoch in told["epochs"]] == [contestant.steps_per_epoch] * 2
         assert set(told["test"]) == {"ndcg@10", "recall@10", "hr@10"}

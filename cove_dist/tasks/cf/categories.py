@@ -30,7 +30,7 @@ _KMEANS, _RANDOM = 1, 2  # second word of a seed
 
 
 def build_category_renewal(
-    config: CFRunConfig, schema: Schema, runtime: DistributedContext, model: TaskModel, loader: StreamLoader
+    config: CFRunConfig, schema: Schema, context: DistributedContext, model: TaskModel, loader: StreamLoader
 ) -> CategoryRenewal | None:
     """Build the run's category renewal; None if ``negatives.category_share`` is 0."""
     settings = config.negatives
@@ -39,7 +39,7 @@ def build_category_renewal(
     [draw] = [each for each in loader.stream.plan.transforms if isinstance(each, DrawNegatives)]
     source = CategorySource(settings.category_codes, settings.category_count, settings.category_level, config.seed)
     assert isinstance(model, CFModel)
-    return CategoryRenewal(source, model, draw, schema.entity("item").num_seen, runtime.device)
+    return CategoryRenewal(source, model, draw, schema.entity("item").num_seen, context.device)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def build_cf_evaluator(
     config: CFRunConfig,
     schema: Schema,
     split: str,
-    runtime: DistributedContext,
+    context: DistributedContext,
     groups: Groups,
 ) -> Callable[[nn.Module], dict[str, float]]:
     """Build the evaluator of a split. Building and calling it are collective.
@@ -44,18 +44,18 @@ def build_cf_evaluator(
     parts: list[Evaluate] = []
     for ranking in config.evaluation.rankings(split):
         if ranking == "sampled":
-            loader = candidate_loader(config, schema, split, runtime)
-            parts.append(SampledRanking(loader, config.evaluation, groups, runtime))
+            loader = candidate_loader(config, schema, split, context)
+            parts.append(SampledRanking(loader, config.evaluation, groups, context))
         else:
-            batch_size = config.trainer.rank_evaluation_batch_size(runtime.world_size)
-            parts.append(FullRanking(config, schema, split, batch_size, runtime))
+            batch_size = config.trainer.rank_evaluation_batch_size(context.world_size)
+            parts.append(FullRanking(config, schema, split, batch_size, context))
 
     @torch.no_grad()
     def evaluate(model: nn.Module) -> dict[str, float]:
         was_training = model.training
         model.eval()
         inner = inner_model(model, CFModel)
-        vectors = vectors_of(inner, schema, runtime.device)
+        vectors = vectors_of(inner, schema, context.device)
         metrics = {name: value for part in parts for name, value in part(inner.objective.head, vectors).items()}
         model.train(was_training)
         return metrics
@@ -72,7 +72,7 @@ class SampledRanking:
         loader: Rows with candidates, the positive first; all rows of a user on one rank, sorted by user.
         config: Cutoffs k of the metrics.
         groups: Groups of users and items, by entity, with separate metrics; a row's item is its positive.
-        runtime: Context of this rank.
+        context: Context of this rank.
     """
 
     def __init__(
@@ -80,14 +80,14 @@ class SampledRanking:
         loader: StreamLoader,
         config: CFEvaluationConfig,
         groups: Groups,
-        runtime: DistributedContext,
+        context: DistributedContext,
     ) -> None:
         def metrics() -> RowMetrics:
-            return RowMetrics(config, runtime.device)
+            return RowMetrics(config, context.device)
 
-        self._loader, self._device = loader, runtime.device
-        self._groups = {entity: group.to(runtime.device) for entity, group in groups.items()}
-        self._finite = FiniteScores().to(runtime.device)
+        self._loader, self._device = loader, context.device
+        self._groups = {entity: group.to(context.device) for entity, group in groups.items()}
+        self._finite = FiniteScores().to(context.device)
         self._metrics = metrics()
         self._grouped = {(entity, group): metrics() for entity in groups for group in GROUPS}
 
@@ -155,20 +155,20 @@ class FullRanking:
     """
 
     def __init__(
-        self, config: CFRunConfig, schema: Schema, split: str, batch_size: int, runtime: DistributedContext
+        self, config: CFRunConfig, schema: Schema, split: str, batch_size: int, context: DistributedContext
     ) -> None:
-        folder, self._runtime = config.data.path, runtime
+        folder, self._context = config.data.path, context
         self._batch_size = batch_size
         self._positives = History.load(folder, split)
         self._earlier = [History.load(folder, name) for name in SPLITS[: SPLITS.index(split)]]
         self._reserved = schema.entity("user").num_seen
-        self._metrics = TopK(config.evaluation.ndcg_at, config.evaluation.hit_rate_at).to(runtime.device)
-        self._coverage = Coverage(schema.entity("item").num_seen, config.evaluation.hit_rate_at).to(runtime.device)
+        self._metrics = TopK(config.evaluation.ndcg_at, config.evaluation.hit_rate_at).to(context.device)
+        self._coverage = Coverage(schema.entity("item").num_seen, config.evaluation.hit_rate_at).to(context.device)
 
     def __call__(self, head: Recommender, vectors: Vectors) -> dict[str, float]:
         self._metrics.reset()
         self._coverage.reset()
-        retriever = TopKRetriever(head, vectors, self._earlier, self._reserved, self._metrics.depth, self._runtime)
+        retriever = TopKRetriever(head, vectors, self._earlier, self._reserved, self._metrics.depth, self._context)
         users = np.flatnonzero(np.diff(self._positives.offsets))
         for part in batches_of_block(users, self._batch_size, world()):
             items, positions = retriever.rank(part, self._positives)

@@ -37,7 +37,7 @@ class FaissRetriever:
         excluded: Sequence[History],
         reserved: int,
         k: int,
-        runtime: DistributedContext,
+        context: DistributedContext,
     ) -> None:
         try:
             import faiss
@@ -46,8 +46,8 @@ class FaissRetriever:
                 "faiss = true: FAISS is not installed; pip install faiss-cpu, or set faiss=false"
             ) from error
         self._head, self._vectors, self._excluded = head, vectors, tuple(excluded)
-        self._reserved, self._k, self._device = reserved, k, runtime.device
-        self.finite = FiniteScores().to(runtime.device)
+        self._reserved, self._k, self._device = reserved, k, context.device
+        self.finite = FiniteScores().to(context.device)
         _, items = vectors.item_block()
         keys = head.key(items)
         self._longest_key = keys.double().norm(dim=1).amax()

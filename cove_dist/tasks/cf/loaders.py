@@ -16,7 +16,7 @@ from data_pipeline.streaming.loader import StreamLoader
 from data_pipeline.streaming.transforms import DrawEdges, DrawNegatives, RowBlocks, RowTransform
 
 
-def cf_training_loader(config: CFRunConfig, schema: Schema, runtime: DistributedContext) -> StreamLoader:
+def cf_training_loader(config: CFRunConfig, schema: Schema, context: DistributedContext) -> StreamLoader:
     """Build the loader of positives with sampled negatives, and the model's further training inputs."""
     head_class = config.model.kind_of(Recommender)
     check_data(head_class, schema)
@@ -38,11 +38,11 @@ def cf_training_loader(config: CFRunConfig, schema: Schema, runtime: Distributed
         edges = History.load(folder, ATTRIBUTES)
         transforms.append(DrawEdges(schema.entity("item"), edges, sum(schema.attributes.values())))
     if issubclass(head_class, GraphRecommender):
-        transforms.append(RowBlocks(schema, runtime.rank, runtime.world_size))
-    return training_loader(config, schema, runtime, transforms)
+        transforms.append(RowBlocks(schema, context.rank, context.world_size))
+    return training_loader(config, schema, context, transforms)
 
 
-def candidate_loader(config: CFRunConfig, schema: Schema, split: str, runtime: DistributedContext) -> StreamLoader:
+def candidate_loader(config: CFRunConfig, schema: Schema, split: str, context: DistributedContext) -> StreamLoader:
     """Build the loader of validation or test rows with their candidates.
 
     Raises:
@@ -55,4 +55,4 @@ def candidate_loader(config: CFRunConfig, schema: Schema, split: str, runtime: D
             " candidates=99"
         )
     schema = interactions(schema)
-    return evaluation_loader(config, replace(schema, categorical=(*schema.categorical, candidates)), split, runtime)
+    return evaluation_loader(config, replace(schema, categorical=(*schema.categorical, candidates)), split, context)

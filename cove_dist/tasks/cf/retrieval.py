@@ -32,7 +32,7 @@ class TopKRetriever:
         excluded: Interaction histories whose items are not listed.
         reserved: Table row of unseen users (the out-of-vocabulary row).
         k: Length of a list.
-        runtime: Context of this rank.
+        context: Context of this rank.
 
     Attributes:
         finite: Check for non-finite scores; call its `compute` before using the lists.
@@ -45,19 +45,19 @@ class TopKRetriever:
         excluded: Sequence[History],
         reserved: int,
         k: int,
-        runtime: DistributedContext,
+        context: DistributedContext,
     ) -> None:
         self._head, self._vectors, self._excluded = head, vectors, tuple(excluded)
-        self._reserved, self._k, self._runtime = reserved, k, runtime
+        self._reserved, self._k, self._context = reserved, k, context
         self._first, self._items = vectors.item_block()
-        self.finite = FiniteScores().to(runtime.device)
+        self.finite = FiniteScores().to(context.device)
 
     def __call__(self, users: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores and items ``[B, k]`` of this rank's ``users [B]`` (ids as stored), best first. Collective.
 
         Where fewer than k items are left, the rest has score -inf and item -1.
         """
-        step = _Step(users, self._vectors, self._reserved, self._runtime)
+        step = _Step(users, self._vectors, self._reserved, self._context)
         excluded = step.pairs(self._excluded)
         found = best_items(self._scores_of(step), self._items, self._first, len(step.queries), self._k, excluded)
         scores, items = (torch.cat(step.to_owners(each), dim=1) for each in found)
@@ -74,7 +74,7 @@ class TopKRetriever:
             The items ``[B, k]``, best first, as from a call; and the positions of the relevant items. Excluded and
             unseen items are not ranked.
         """
-        step = _Step(users, self._vectors, self._reserved, self._runtime)
+        step = _Step(users, self._vectors, self._reserved, self._context)
         excluded, pairs = step.pairs(self._excluded), step.pairs([relevant])
         best = TopItems.none(len(step.queries), self._k, step.queries)
         scores_of_relevant = step.queries.new_full((len(pairs[0]),), -torch.inf)
@@ -103,12 +103,12 @@ class _Step:
         queries: Vectors of the users ``[W B', d]``, where B' is the largest B.
     """
 
-    def __init__(self, users: np.ndarray, vectors: Vectors, reserved: int, runtime: DistributedContext) -> None:
-        own = torch.from_numpy(users).to(runtime.device)
+    def __init__(self, users: np.ndarray, vectors: Vectors, reserved: int, context: DistributedContext) -> None:
+        own = torch.from_numpy(users).to(context.device)
         self._users = world().gather_padded(own, -1)
         self._present = (self._users >= 0).nonzero().squeeze(1)
         self.queries = world().gather_padded(vectors.users(own.clamp(max=reserved)), 0.0)
-        self._count, self._runtime = len(users), runtime
+        self._count, self._context = len(users), context
 
     def pairs(self, histories: Sequence[History]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the distinct items of each user in each history: int64 ``[m]`` twice, row of `queries` and item."""
@@ -123,10 +123,10 @@ class _Step:
 
     def to_owners(self, lists: torch.Tensor) -> list[torch.Tensor]:
         """Send lists ``[W B', …]`` to their users' ranks; return this rank's, ``[B, …]`` from each rank. Collective."""
-        return list(world().exchange(lists).unflatten(0, (self._runtime.world_size, -1))[:, : self._count])
+        return list(world().exchange(lists).unflatten(0, (self._context.world_size, -1))[:, : self._count])
 
     def own_rows(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the users ``0 … B-1`` of this rank among rows of `queries` ``[m]``, and their mask, bool ``[m]``."""
-        longest = len(self._users) // self._runtime.world_size
-        own = rows // longest == self._runtime.rank
+        longest = len(self._users) // self._context.world_size
+        own = rows // longest == self._context.rank
         return rows[own] % longest, own

@@ -54,17 +54,17 @@ class CFTask(Task[CFRunConfig]):
 
         return build_cf_model(config, schema)
 
-    def build_training_loader(self, config: CFRunConfig, schema: Schema, runtime: DistributedContext) -> StreamLoader:
+    def build_training_loader(self, config: CFRunConfig, schema: Schema, context: DistributedContext) -> StreamLoader:
         from cove_dist.tasks.cf.loaders import cf_training_loader
 
-        return cf_training_loader(config, schema, runtime)
+        return cf_training_loader(config, schema, context)
 
     def build_epoch_hook(
-        self, config: CFRunConfig, schema: Schema, runtime: DistributedContext, model: TaskModel, loader: StreamLoader
+        self, config: CFRunConfig, schema: Schema, context: DistributedContext, model: TaskModel, loader: StreamLoader
     ) -> EpochHook | None:
         from cove_dist.tasks.cf.categories import build_category_renewal
 
-        return build_category_renewal(config, schema, runtime, model, loader)
+        return build_category_renewal(config, schema, context, model, loader)
 
     def build_inference(
         self, config: CFRunConfig, schema: Schema, model: TaskModel, device: torch.device
@@ -76,11 +76,11 @@ class CFTask(Task[CFRunConfig]):
         return CFInference(config, schema, model, device)
 
     def build_evaluator(
-        self, config: CFRunConfig, schema: Schema, split: str, runtime: DistributedContext, groups: Groups
+        self, config: CFRunConfig, schema: Schema, split: str, context: DistributedContext, groups: Groups
     ) -> Evaluator:
         from cove_dist.tasks.cf.evaluator import build_cf_evaluator
 
-        return build_cf_evaluator(config, schema, split, runtime, groups)
+        return build_cf_evaluator(config, schema, split, context, groups)
 
     def metric_names(self, config: CFRunConfig, split: str, schema: Schema | None = None) -> list[str]:
         return config.evaluation.metric_names(split)

@@ -57,7 +57,7 @@ def _without_requests(batch: Batch) -> tuple[Batch, torch.Tensor | None]:
     return replace(batch, ids=ids), requests.values()
 
 
-def ctr_loader(config: CTRRunConfig, schema: Schema, split: str, runtime: DistributedContext) -> StreamLoader:
+def ctr_loader(config: CTRRunConfig, schema: Schema, split: str, context: DistributedContext) -> StreamLoader:
     """Load a split for evaluation: all rows of a user on one rank, with their requests if metrics are per request.
 
     Raises:
@@ -66,32 +66,32 @@ def ctr_loader(config: CTRRunConfig, schema: Schema, split: str, runtime: Distri
     if config.evaluation.protocol(schema).group_by == REQUEST:
         requests = Categorical(REQUEST, num_ids=schema.requests, num_seen=schema.requests)
         schema = replace(schema, categorical=(*schema.categorical, requests))
-    return evaluation_loader(config, schema, split, runtime)
+    return evaluation_loader(config, schema, split, context)
 
 
 def build_ctr_evaluator(
     config: CTRRunConfig,
     schema: Schema,
     split: str,
-    runtime: DistributedContext,
+    context: DistributedContext,
     groups: Groups,
     predictions: Path | None = None,
 ) -> Callable[[nn.Module], dict[str, float]]:
     """Build the evaluator of a split. Building and calling it are collective.
 
     Args:
-        config, schema, split, runtime: Configuration, data, split and context of the run.
+        config, schema, split, context: Configuration, data, split and distributed context of the run.
         groups: Groups of ids for which the metrics are computed as well.
         predictions: Folder for the score of every row, one part per rank; None: write none.
     """
-    loader = ctr_loader(config, schema, split, runtime)
+    loader = ctr_loader(config, schema, split, context)
 
     def evaluate_model(model: nn.Module) -> dict[str, float]:
-        scored = score(model, loader, runtime.device)
+        scored = score(model, loader, context.device)
         if predictions is not None:
-            path = predictions / f"part-{runtime.rank:05d}.parquet"
+            path = predictions / f"part-{context.rank:05d}.parquet"
             scored = PredictionWriter(path, Path(config.data.path), schema).write(scored)
-        return evaluate(scored, config.evaluation, runtime.device, groups)
+        return evaluate(scored, config.evaluation, context.device, groups)
 
     return evaluate_model
 

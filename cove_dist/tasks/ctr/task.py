@@ -35,10 +35,10 @@ class CTRTask(Task[CTRRunConfig]):
 
         return build_ctr_model(config, schema)
 
-    def build_training_loader(self, config: CTRRunConfig, schema: Schema, runtime: DistributedContext) -> StreamLoader:
+    def build_training_loader(self, config: CTRRunConfig, schema: Schema, context: DistributedContext) -> StreamLoader:
         from cove_dist.tasks.loaders import training_loader
 
-        return training_loader(config, schema, runtime)
+        return training_loader(config, schema, context)
 
     def build_inference(
         self, config: CTRRunConfig, schema: Schema, model: TaskModel, device: torch.device
@@ -50,24 +50,24 @@ class CTRTask(Task[CTRRunConfig]):
         return CTRInference(config, schema, model, device)
 
     def build_evaluator(
-        self, config: CTRRunConfig, schema: Schema, split: str, runtime: DistributedContext, groups: Groups
+        self, config: CTRRunConfig, schema: Schema, split: str, context: DistributedContext, groups: Groups
     ) -> Evaluator:
         from cove_dist.tasks.ctr.evaluator import build_ctr_evaluator
 
-        return build_ctr_evaluator(config, schema, split, runtime, groups)
+        return build_ctr_evaluator(config, schema, split, context, groups)
 
     def build_saving_evaluator(
         self,
         config: CTRRunConfig,
         schema: Schema,
         split: str,
-        runtime: DistributedContext,
+        context: DistributedContext,
         groups: Groups,
         folder: Path,
     ) -> Evaluator:
         from cove_dist.tasks.ctr.evaluator import build_ctr_evaluator
 
-        return build_ctr_evaluator(config, schema, split, runtime, groups, folder)
+        return build_ctr_evaluator(config, schema, split, context, groups, folder)
 
     def metric_names(self, config: CTRRunConfig, split: str, schema: Schema | None = None) -> list[str]:
         return config.evaluation.metric_names()

@@ -23,21 +23,21 @@ from data_pipeline.schema import INPUT, OWNER, TARGET, Schema
 
 
 def build_sequential_evaluator(
-    config: SequentialRunConfig, schema: Schema, split: str, runtime: DistributedContext
+    config: SequentialRunConfig, schema: Schema, split: str, context: DistributedContext
 ) -> Callable[[nn.Module], dict[str, float]]:
     """Build the evaluator of a split. Building and calling it are collective."""
-    loader = evaluation_loader(config, schema, split, runtime)
+    loader = evaluation_loader(config, schema, split, context)
     exclude_seen = config.evaluation.protocol(schema).exclude_seen
 
     def evaluate(sharded: nn.Module) -> dict[str, float]:
         model = inner_model(sharded, SequentialRecommender)
         was_training = model.training
         model.eval()
-        metrics = sequential_metrics(config, schema).to(runtime.device)
-        catalogue = item_catalogue(model, schema, runtime.device)
-        owners = owner_table(model, schema, runtime.device)
+        metrics = sequential_metrics(config, schema).to(context.device)
+        catalogue = item_catalogue(model, schema, context.device)
+        owners = owner_table(model, schema, context.device)
         for batch in loader:
-            batch = batch.to(runtime.device, non_blocking=True)
+            batch = batch.to(context.device, non_blocking=True)
             owner = None if owners is None else owners[batch.ids[OWNER].values()]
             request, targets = to_request(batch, owner, exclude_seen)
             add_sequences(metrics, model.objective.model, catalogue, request, targets)

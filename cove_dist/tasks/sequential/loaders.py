@@ -11,8 +11,8 @@ from data_pipeline.streaming.loader import StreamLoader
 
 
 def sequential_training_loader(
-    config: SequentialRunConfig, schema: Schema, runtime: DistributedContext
+    config: SequentialRunConfig, schema: Schema, context: DistributedContext
 ) -> StreamLoader:
     """Build the training loader; each batch of sequences comes with the vocabulary it is scored against."""
-    vocabulary = vocabulary_of(config, schema, runtime.rank, runtime.world_size)
-    return training_loader(config, schema, runtime, [vocabulary])
+    vocabulary = vocabulary_of(config, schema, context.rank, context.world_size)
+    return training_loader(config, schema, context, [vocabulary])

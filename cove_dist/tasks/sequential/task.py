@@ -40,11 +40,11 @@ class SequentialTask(Task[SequentialRunConfig]):
         return build_sequential_model(config, schema)
 
     def build_training_loader(
-        self, config: SequentialRunConfig, schema: Schema, runtime: DistributedContext
+        self, config: SequentialRunConfig, schema: Schema, context: DistributedContext
     ) -> StreamLoader:
         from cove_dist.tasks.sequential.loaders import sequential_training_loader
 
-        return sequential_training_loader(config, schema, runtime)
+        return sequential_training_loader(config, schema, context)
 
     def build_inference(
         self, config: SequentialRunConfig, schema: Schema, model: TaskModel, device: torch.device
@@ -56,11 +56,11 @@ class SequentialTask(Task[SequentialRunConfig]):
         return SequentialInference(config, schema, model, device)
 
     def build_evaluator(
-        self, config: SequentialRunConfig, schema: Schema, split: str, runtime: DistributedContext, groups: Groups
+        self, config: SequentialRunConfig, schema: Schema, split: str, context: DistributedContext, groups: Groups
     ) -> Evaluator:
         from cove_dist.tasks.sequential.evaluator import build_sequential_evaluator
 
-        return build_sequential_evaluator(config, schema, split, runtime)
+        return build_sequential_evaluator(config, schema, split, context)
 
     def metric_names(self, config: SequentialRunConfig, split: str, schema: Schema | None = None) -> list[str]:
         return config.evaluation.metric_names(schema)

@@ -87,17 +87,17 @@ def build_rating_trainee(config: RatingRunConfig, schema: Schema) -> RatingTrain
 
 
 def build_rating_evaluator(
-    config: RatingRunConfig, schema: Schema, split: str, runtime: DistributedContext
+    config: RatingRunConfig, schema: Schema, split: str, context: DistributedContext
 ) -> Evaluator:
     """Build a pass over a split, which returns the metrics. Building it and calling it are collective."""
-    loader = evaluation_loader(config, schema, split, runtime)
+    loader = evaluation_loader(config, schema, split, context)
 
     @torch.no_grad()
     def evaluate(model: nn.Module) -> dict[str, float]:
-        metric, was_training = SquaredError().to(runtime.device), model.training
+        metric, was_training = SquaredError().to(context.device), model.training
         model.eval()
         for batch in loader:
-            batch = batch.to(runtime.device)
+            batch = batch.to(context.device)
             metric.update(model(batch)[1].ratings, batch.labels)
         model.train(was_training)
         return {"mse": float(metric.compute())}

@@ -71,18 +71,18 @@ class RatingTask(Task[RatingRunConfig]):
         return build_rating_trainee(config, schema)
 
     def build_training_loader(
-        self, config: RatingRunConfig, schema: Schema, runtime: DistributedContext
+        self, config: RatingRunConfig, schema: Schema, context: DistributedContext
     ) -> StreamLoader:
         from cove_dist.tasks.loaders import training_loader
 
-        return training_loader(config, schema, runtime)
+        return training_loader(config, schema, context)
 
     def build_evaluator(
-        self, config: RatingRunConfig, schema: Schema, split: str, runtime: DistributedContext, groups: Groups
+        self, config: RatingRunConfig, schema: Schema, split: str, context: DistributedContext, groups: Groups
     ) -> Evaluator:
         from tests.added.rating.model import build_rating_evaluator
 
-        return build_rating_evaluator(config, schema, split, runtime)
+        return build_rating_evaluator(config, schema, split, context)
 
     def metric_names(self, config: RatingRunConfig, split: str, schema: Schema | None = None) -> list[str]:
         return config.evaluation.names_of(SquaredError)

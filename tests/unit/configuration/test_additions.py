@@ -60,8 +60,8 @@ def run_on(prepared: Path) -> list[str]:
 def training(prepared: Path, *overrides: str) -> Iterator[Trainer]:
     """A trainer after two steps, in a process group."""
     config, _ = load_run_config([*run_on(prepared), *overrides])
-    with process_group("cpu") as runtime:
-        trainer = Trainer(config, Schema.load(prepared), runtime)
+    with process_group("cpu") as context:
+        trainer = Trainer(config, Schema.load(prepared), context)
         assert len(list(islice(trainer.steps(iter(trainer.train_loader)), 2))) == 2
         yield trainer
 
@@ -78,7 +78,7 @@ def test_a_metric_is_a_class(added: None, prepared: Path) -> None:
     watched = ("model=logistic", "trainer.early_stopping.metric=brier")
     with training(prepared, *watched) as trainer:
         value = trainer.evaluate()["brier"]
-        loader = ctr_loader(trainer.config, trainer.schema, "validation", trainer.runtime)
+        loader = ctr_loader(trainer.config, trainer.schema, "validation", trainer.context)
         scored = [each[:2] for each in score(trainer.trainable.model, loader, torch.device("cpu"))]
     logits = torch.cat([logits for _, logits in scored]).double()
     labels = torch.cat([batch.labels for batch, _ in scored]).double()
@@ -92,7 +92,7 @@ def test_a_task_is_two_modules_two_yaml_files_and_a_line_in_the_registry(added: 
     assert len([*modules, *ADDED.glob("configs/t*/rating.yaml"), "registry.py"]) == 5
     with training(prepared, "model=rating_dot", "model.mean=0", "rating.scale=2", *COVE) as trainer:
         assert type(trainer.config) is RatingTask.config
-        loader = evaluation_loader(trainer.config, trainer.schema, "validation", trainer.runtime)
+        loader = evaluation_loader(trainer.config, trainer.schema, "validation", trainer.context)
         spread = (
             torch.cat([batch.labels for batch in loader]).square().mean().item()
         )  # the error of predicting 0, which small embeddings nearly do

@@ -29,16 +29,16 @@ COVE = ("quantizer=cove_items", "quantizer.item_levels=[6,3]", "quantizer.omega_
 
 
 @pytest.fixture(scope="module")
-def runtime() -> Iterator[DistributedContext]:
-    with process_group("cpu") as runtime:
-        yield runtime
+def context() -> Iterator[DistributedContext]:
+    with process_group("cpu") as context:
+        yield context
 
 
-def built(prepared: Path, runtime: DistributedContext, *overrides: str) -> tuple[TrainState, Batch, Schema]:
+def built(prepared: Path, context: DistributedContext, *overrides: str) -> tuple[TrainState, Batch, Schema]:
     config, _ = load_run_config(small_run(prepared, "Recurrent", "unused", "embeddings.init_std=0.5", *overrides))
     schema = Schema.load(prepared)
-    batch = next(iter(task_of(config).build_training_loader(config, schema, runtime)))
-    return build(config, schema, runtime, 32), batch, schema
+    batch = next(iter(task_of(config).build_training_loader(config, schema, context)))
+    return build(config, schema, context, 32), batch, schema
 
 
 def table_of(trainable: TrainState) -> torch.Tensor:
@@ -46,8 +46,8 @@ def table_of(trainable: TrainState) -> torch.Tensor:
     return table
 
 
-def test_replicated_tables_give_the_row_of_every_id(prepared_lists: Path, runtime: DistributedContext) -> None:
-    trainable, batch, _ = built(prepared_lists, runtime)
+def test_replicated_tables_give_the_row_of_every_id(prepared_lists: Path, context: DistributedContext) -> None:
+    trainable, batch, _ = built(prepared_lists, context)
     looked_up = trainable.model.module.tables(batch.ids).wait()
     for half in (INPUT, TARGET):
         assert torch.equal(looked_up[half].values(), table_of(trainable)[batch.ids[half].values()])
@@ -59,9 +59,9 @@ def test_replicated_tables_give_the_row_of_every_id(prepared_lists: Path, runtim
     ids=["base", "cove", "cove, scored against raw embeddings"],
 )
 def test_the_loss_is_the_one_written_out(
-    prepared_lists: Path, runtime: DistributedContext, quantizer: tuple[str, ...], fuse_output: bool
+    prepared_lists: Path, context: DistributedContext, quantizer: tuple[str, ...], fuse_output: bool
 ) -> None:
-    trainable, batch, schema = built(prepared_lists, runtime, *quantizer, f"sequential.fuse_output={fuse_output}")
+    trainable, batch, schema = built(prepared_lists, context, *quantizer, f"sequential.fuse_output={fuse_output}")
     objective, table = trainable.model.module.objective, table_of(trainable)
     loss, step = trainable.model(batch)
 
@@ -82,10 +82,10 @@ def test_the_loss_is_the_one_written_out(
 
 
 @pytest.mark.parametrize("softmax", ["vocabulary_parallel", "sampled"])
-def test_every_item_may_have_a_bias(prepared_lists: Path, runtime: DistributedContext, softmax: str) -> None:
+def test_every_item_may_have_a_bias(prepared_lists: Path, context: DistributedContext, softmax: str) -> None:
     sampled = ("sequential.sampled=100000",) if softmax == "sampled" else ()
     more = ("sequential.item_bias=true", f"sequential.softmax={softmax}", *sampled)
-    trainable, batch, schema = built(prepared_lists, runtime, *more)
+    trainable, batch, schema = built(prepared_lists, context, *more)
     model, table = trainable.model.module, table_of(trainable)[: schema.entity("item").num_seen]
     bias = model.objective.item_bias
     assert bias.shape == (len(table),) and (bias == 0).all()
@@ -104,7 +104,7 @@ def test_every_item_may_have_a_bias(prepared_lists: Path, runtime: DistributedCo
     torch.testing.assert_close(bias.grad, error.mean(dim=0), rtol=1e-3, atol=8e-3 if softmax == "sampled" else 1e-6)
 
     model.eval()
-    ranked = item_catalogue(model, schema, runtime.device).rank(hidden.detach(), 4)
+    ranked = item_catalogue(model, schema, context.device).rank(hidden.detach(), 4)
     assert torch.equal(ranked, scores.argsort(dim=1, descending=True)[:, :4])
 
 
@@ -143,10 +143,10 @@ def with_categories(prepared: Path, folder: Path) -> Path:
 
 
 def test_ready_made_categories_are_fed_and_predicted_first(
-    prepared_lists: Path, tmp_path: Path, runtime: DistributedContext
+    prepared_lists: Path, tmp_path: Path, context: DistributedContext
 ) -> None:
     folder = with_categories(prepared_lists, tmp_path / "data")
-    trainable, batch, schema = built(folder, runtime, "sequential.categories=kind", "sequential.two_stage=true")
+    trainable, batch, schema = built(folder, context, "sequential.categories=kind", "sequential.two_stage=true")
     objective, table = trainable.model.module.objective, table_of(trainable)
     _, step = trainable.model(batch)
     assert objective.categories.count == 6
@@ -167,11 +167,11 @@ def test_ready_made_categories_are_fed_and_predicted_first(
 
 @pytest.mark.parametrize("fuse_output", [True, False])
 def test_the_coarsest_codes_are_categories_where_none_are_ready_made(
-    prepared_lists: Path, runtime: DistributedContext, fuse_output: bool
+    prepared_lists: Path, context: DistributedContext, fuse_output: bool
 ) -> None:
     more = ("sequential.two_stage=true", "sequential.item_bias=true", f"sequential.fuse_output={fuse_output}")
     more += ("quantizer.omega_q=0", "quantizer.omega_c=0")
-    trainable, batch, schema = built(prepared_lists, runtime, *COVE, *more)
+    trainable, batch, schema = built(prepared_lists, context, *COVE, *more)
     model, table = trainable.model.module, table_of(trainable)
     with torch.no_grad():
         bias = model.objective.item_bias.normal_()
@@ -188,7 +188,7 @@ def test_the_coarsest_codes_are_categories_where_none_are_ready_made(
     assert step.losses["loss"].item() == pytest.approx(exact.item(), rel=1e-5)
 
     model.eval()
-    catalogue = item_catalogue(model, schema, runtime.device)
+    catalogue = item_catalogue(model, schema, context.device)
     assert torch.equal(catalogue.categories, codes)
     likeliest = kinds.argmax(dim=1)
     ranked = catalogue.rank(hidden.detach(), 4)
@@ -199,26 +199,26 @@ def test_the_coarsest_codes_are_categories_where_none_are_ready_made(
 
 
 def test_categories_that_are_not_there_are_named(
-    prepared_lists: Path, tmp_path: Path, runtime: DistributedContext
+    prepared_lists: Path, tmp_path: Path, context: DistributedContext
 ) -> None:
     with pytest.raises(ConfigError, match=r"item_id\.parquet: no such file; make it: cove cluster_items"):
-        built(prepared_lists, runtime, "sequential.categories=kind")
+        built(prepared_lists, context, "sequential.categories=kind")
     folder = with_categories(prepared_lists, tmp_path / "data")
     with pytest.raises(ConfigError, match=r"sequential\.categories = kinds: .* has kind; choose one"):
-        built(folder, runtime, "sequential.categories=kinds")
+        built(folder, context, "sequential.categories=kinds")
     with pytest.raises(ConfigError, match=r"sequential\.two_stage = true: needs categories"):
-        built(folder, runtime, "sequential.two_stage=true")
+        built(folder, context, "sequential.two_stage=true")
     with pytest.raises(ConfigError, match=r"two_stage = true: not with softmax = sampled"):
-        built(folder, runtime, "sequential.two_stage=true", "sequential.softmax=sampled")
+        built(folder, context, "sequential.two_stage=true", "sequential.softmax=sampled")
 
 
 def test_the_catalogue_holds_every_item_as_it_is_fed_and_scored(
-    prepared_lists: Path, runtime: DistributedContext
+    prepared_lists: Path, context: DistributedContext
 ) -> None:
-    trainable, _, schema = built(prepared_lists, runtime, *COVE, "sequential.fuse_output=false")
+    trainable, _, schema = built(prepared_lists, context, *COVE, "sequential.fuse_output=false")
     model, table = trainable.model.module, table_of(trainable)
     model.eval()
-    catalogue = item_catalogue(model, schema, runtime.device)
+    catalogue = item_catalogue(model, schema, context.device)
     assert torch.equal(catalogue.scored, table[:-1])
     torch.testing.assert_close(catalogue.fed, model.objective.quantizers["item"](table).fused)
 
@@ -226,12 +226,12 @@ def test_the_catalogue_holds_every_item_as_it_is_fed_and_scored(
 @pytest.mark.parametrize("softmax", [("full",), ("sampled", "sequential.sampled=40")], ids=["full", "sampled"])
 @pytest.mark.parametrize("model", [("OwnerAware",), ("Masked",), ("Parallel", "sequential.curriculum_steps=20")])
 def test_every_kind_of_model_learns(
-    prepared_lists: Path, runtime: DistributedContext, model: tuple[str, ...], softmax: tuple[str, ...]
+    prepared_lists: Path, context: DistributedContext, model: tuple[str, ...], softmax: tuple[str, ...]
 ) -> None:
     rate = ("trainer.optimizer.learning_rate=0.1", "embeddings.optimizer.learning_rate=0.1")
     more = (f"sequential.softmax={softmax[0]}", *softmax[1:], *model[1:], "trainer.epochs=10")
     config, _ = load_run_config(small_run(prepared_lists, model[0], "unused", *rate, *more))
-    trainer = Trainer(config, Schema.load(prepared_lists), runtime)
+    trainer = Trainer(config, Schema.load(prepared_lists), context)
     losses = []
     for epoch in range(10):
         trainer.train_loader.set_epoch(epoch)
@@ -241,11 +241,11 @@ def test_every_kind_of_model_learns(
 
 
 def test_without_alpha_and_omega_cove_is_the_base_model_to_the_bit(
-    prepared_lists: Path, runtime: DistributedContext
+    prepared_lists: Path, context: DistributedContext
 ) -> None:
     def losses(*overrides: str) -> list[float]:
         config, _ = load_run_config(small_run(prepared_lists, "Recurrent", "unused", *overrides))
-        trainer = Trainer(config, Schema.load(prepared_lists), runtime)
+        trainer = Trainer(config, Schema.load(prepared_lists), context)
         return [output.losses["task"].item() for output in trainer.steps(iter(trainer.train_loader))]
 
     off = ("quantizer.alpha=0", "quantizer.omega_q=0", "quantizer.omega_c=0")
@@ -253,14 +253,14 @@ def test_without_alpha_and_omega_cove_is_the_base_model_to_the_bit(
     assert losses(*COVE) != losses()
 
 
-def test_the_curriculum_hides_a_growing_share(prepared_lists: Path, runtime: DistributedContext) -> None:
+def test_the_curriculum_hides_a_growing_share(prepared_lists: Path, context: DistributedContext) -> None:
     config, _ = load_run_config(small_run(prepared_lists, "Parallel", "unused", "sequential.curriculum_steps=4"))
-    objective = build(config, Schema.load(prepared_lists), runtime, 32).model.module.objective
+    objective = build(config, Schema.load(prepared_lists), context, 32).model.module.objective
     assert [objective.known_share() for _ in range(6)] == [0.75, 0.5, 0.25, 0.0, 0.0, 0.0]
     assert objective.state_dict()["steps"] == 6
 
 
-def test_data_without_lists_is_refused(prepared: Path, runtime: DistributedContext) -> None:
+def test_data_without_lists_is_refused(prepared: Path, context: DistributedContext) -> None:
     config, _ = load_run_config(small_run(prepared, "Recurrent", "unused"))
     with pytest.raises(ConfigError, match="has no sequences"):
-        build(config, Schema.load(prepared), runtime, 32)
+        build(config, Schema.load(prepared), context, 32)

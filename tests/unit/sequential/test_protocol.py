@@ -52,8 +52,8 @@ def test_an_evaluation_ranks_items_of_the_input_only_where_it_may(
     monkeypatch.setattr(ListCompletion, "update", spy)
     setting = [] if exclude_seen is None else [f"evaluation.exclude_seen={exclude_seen}"]
     config, _ = load_run_config(small_run(prepared_lists, model, "unused", *setting))
-    with process_group("cpu") as runtime:
-        trainer = Trainer(config, Schema.load(prepared_lists), runtime)
+    with process_group("cpu") as context:
+        trainer = Trainer(config, Schema.load(prepared_lists), context)
         trainer.evaluate()
     inputs = inputs_of(prepared_lists, "validation")
     candidates = [row for part in ranked for row in part.tolist()]

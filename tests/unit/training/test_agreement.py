@@ -38,8 +38,8 @@ def test_a_save_is_due_by_time_and_the_wish_during_a_save_is_met_by_it(monkeypat
 def test_a_run_without_intervals_saves_by_time(prepared: Path, tmp_path: Path) -> None:
     config, _ = load_run_config(small_run(prepared, "unused", "trainer.checkpoint.every_minutes=1e-9"))
     saved = []
-    with process_group("cpu") as runtime:
-        trainer = Trainer(config, Schema.load(prepared), runtime)
+    with process_group("cpu") as context:
+        trainer = Trainer(config, Schema.load(prepared), context)
         save = trainer._save
         trainer._save = lambda batches, metrics: (saved.append(trainer.position.step), save(batches, metrics))
         trainer.train(tmp_path)

@@ -30,9 +30,9 @@ HERE = DistributedContext(rank=0, world_size=1, local_world_size=1, device=torch
 
 
 @pytest.fixture
-def runtime() -> Iterator[DistributedContext]:
-    with process_group("cpu") as runtime:
-        yield runtime
+def context() -> Iterator[DistributedContext]:
+    with process_group("cpu") as context:
+        yield context
 
 
 def quantizer_on_points() -> CascadedQuantizer:
@@ -44,10 +44,10 @@ def quantizer_on_points() -> CascadedQuantizer:
     return quantizer
 
 
-def codebooks_of(quantizer: CascadedQuantizer, runtime: DistributedContext = HERE, **changes) -> Codebooks:
+def codebooks_of(quantizer: CascadedQuantizer, context: DistributedContext = HERE, **changes) -> Codebooks:
     config: QuantizerConfig = load_run_config(["data=synthetic", "quantizer=cove"])[0].quantizer
     optimizer = torch.optim.SGD(quantizer.parameters(), lr=0.1)
-    return Codebooks({"item": quantizer}, replace(config, **changes), 0, runtime, optimizer)
+    return Codebooks({"item": quantizer}, replace(config, **changes), 0, context, optimizer)
 
 
 def test_health_by_hand() -> None:
@@ -65,9 +65,9 @@ def test_health_by_hand() -> None:
     }
 
 
-def test_figures_of_an_epoch_begin_anew_with_the_next(runtime: DistributedContext) -> None:
+def test_figures_of_an_epoch_begin_anew_with_the_next(context: DistributedContext) -> None:
     quantizer = quantizer_on_points()
-    codebooks = codebooks_of(quantizer, runtime)
+    codebooks = codebooks_of(quantizer, context)
     quantizer(torch.tensor([[0.0], [10.0], [20.0], [30.0]]))
     assert codebooks.close_epoch()["perplexity_item_1"] == pytest.approx(4)
     quantizer(torch.zeros(5, 1))
@@ -76,7 +76,7 @@ def test_figures_of_an_epoch_begin_anew_with_the_next(runtime: DistributedContex
     assert (figures["perplexity_item_1"], figures["dead_item_1"]) == (pytest.approx(1), 0.75)
 
     other = quantizer_on_points()
-    resumed = codebooks_of(other, runtime)
+    resumed = codebooks_of(other, context)
     resumed.load_state_dict(state)
     other(torch.full((5, 1), 10.0))
     assert resumed.close_epoch()["perplexity_item_1"] == pytest.approx(2)  # five of the state, five of its own
@@ -124,19 +124,19 @@ def test_no_warning_without_figures_or_threshold(caplog: pytest.LogCaptureFixtur
     assert not caplog.records
 
 
-def trained(prepared: Path, runtime: DistributedContext, folder: Path, *overrides: str) -> Trainer:
+def trained(prepared: Path, context: DistributedContext, folder: Path, *overrides: str) -> Trainer:
     config, _ = load_run_config(small_run(prepared, folder, *overrides))
-    trainer = Trainer(config, Schema.load(prepared), runtime)
+    trainer = Trainer(config, Schema.load(prepared), context)
     folder.mkdir()
     trainer.train(folder)
     return trainer
 
 
 def test_a_run_records_health_and_revivals_in_its_log_and_tensorboard(
-    prepared: Path, runtime: DistributedContext, tmp_path: Path
+    prepared: Path, context: DistributedContext, tmp_path: Path
 ) -> None:
     """10 steps an epoch; levels 8, 3 of users and 70, 4 of items."""
-    trained(prepared, runtime, tmp_path / "run", *REVIVAL)
+    trained(prepared, context, tmp_path / "run", *REVIVAL)
     records = read_records(tmp_path / "run" / LOG_FILE)
     levels = [f"{entity}_{level}" for entity in ("user", "item") for level in (1, 2)]
     epochs = [record for record in records if record["kind"] == "codebooks"]
@@ -156,10 +156,10 @@ def test_a_run_records_health_and_revivals_in_its_log_and_tensorboard(
     assert [event.step for event in board.Scalars(board_tag("train", "revived_item_1"))] == sorted(revivals)
 
 
-def test_revivals_between_reports_are_added_up(prepared: Path, runtime: DistributedContext, tmp_path: Path) -> None:
+def test_revivals_between_reports_are_added_up(prepared: Path, context: DistributedContext, tmp_path: Path) -> None:
     often = ("quantizer.revive_every=1", "trainer.epochs=1")
-    trained(prepared, runtime, tmp_path / "every", *MANY, *often)
-    trained(prepared, runtime, tmp_path / "fifth", *MANY, *often, "trainer.log_every=5")
+    trained(prepared, context, tmp_path / "every", *MANY, *often)
+    trained(prepared, context, tmp_path / "fifth", *MANY, *often, "trainer.log_every=5")
     every, fifth = (
         [r["revived_item_1"] for r in read_records(tmp_path / name / LOG_FILE) if r["kind"] == "train"]
         for name in ("every", "fifth")
@@ -170,12 +170,12 @@ def test_revivals_between_reports_are_added_up(prepared: Path, runtime: Distribu
 
 @pytest.mark.parametrize("clipping", ["null", "1.0"])
 def test_moments_of_revived_codes_are_found_with_and_without_clipping(
-    prepared: Path, runtime: DistributedContext, clipping: str
+    prepared: Path, context: DistributedContext, clipping: str
 ) -> None:
     config, _ = load_run_config(
         small_run(prepared, "unused", *MANY, "quantizer.revive_every=3", f"trainer.gradient_clip_norm={clipping}")
     )
-    trainer = Trainer(config, Schema.load(prepared), runtime)
+    trainer = Trainer(config, Schema.load(prepared), context)
     trainer.trainable.model.train()
     codebook = trainer.trainable.model.module.objective.quantizers["item"].codebooks[0]
     for _ in trainer.steps(iter(trainer.train_loader)):
@@ -191,11 +191,11 @@ def test_moments_of_revived_codes_are_found_with_and_without_clipping(
 
 
 def test_without_alpha_and_omega_moving_averages_and_revival_leave_the_base_model_to_the_bit(
-    prepared: Path, runtime: DistributedContext, tmp_path: Path
+    prepared: Path, context: DistributedContext, tmp_path: Path
 ) -> None:
-    base = trained(prepared, runtime, tmp_path / "base")
+    base = trained(prepared, context, tmp_path / "base")
     off = ("quantizer.alpha=0", "quantizer.omega_q=0", "quantizer.learning=ema")
-    cove = trained(prepared, runtime, tmp_path / "cove", *REVIVAL, *off)
+    cove = trained(prepared, context, tmp_path / "cove", *REVIVAL, *off)
     assert cove.trainable.model.module.objective.quantizers["item"].observation is None
     losses = [
         [r["loss"] for r in read_records(tmp_path / name / LOG_FILE) if r["kind"] == "train"]
@@ -207,6 +207,6 @@ def test_without_alpha_and_omega_moving_averages_and_revival_leave_the_base_mode
     assert all(torch.equal(value, theirs[name]) for name, value in base.trainable.model.state_dict().items())
 
 
-def test_no_quantizers_have_no_records(prepared: Path, runtime: DistributedContext, tmp_path: Path) -> None:
-    trained(prepared, runtime, tmp_path / "run", "trainer.epochs=1")
+def test_no_quantizers_have_no_records(prepared: Path, context: DistributedContext, tmp_path: Path) -> None:
+    trained(prepared, context, tmp_path / "run", "trainer.epochs=1")
     assert {record["kind"] for record in read_records(tmp_path / "run" / LOG_FILE)} == {"train", "validation"}

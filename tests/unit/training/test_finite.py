@@ -27,52 +27,52 @@ from tests.unit.training.test_trainer import trainer
 
 
 @pytest.fixture
-def runtime() -> Iterator[DistributedContext]:
-    with process_group("cpu") as runtime:
-        yield runtime
+def context() -> Iterator[DistributedContext]:
+    with process_group("cpu") as context:
+        yield context
 
 
-def noted(runtime: DistributedContext, *losses: dict[str, float]) -> LossCheck:
-    check = LossCheck(runtime)
+def noted(context: DistributedContext, *losses: dict[str, float]) -> LossCheck:
+    check = LossCheck(context)
     for step, values in enumerate(losses, start=1):
         check.note(step, {name: torch.tensor(value) for name, value in values.items()})
     return check
 
 
-def test_finite_losses_pass_and_so_does_a_run_without_steps(runtime: DistributedContext) -> None:
-    noted(runtime).check()
-    noted(runtime, {"loss": 3e38, "task": 0.0}, {"loss": -1.0, "task": 1e-45}).check()
+def test_finite_losses_pass_and_so_does_a_run_without_steps(context: DistributedContext) -> None:
+    noted(context).check()
+    noted(context, {"loss": 3e38, "task": 0.0}, {"loss": -1.0, "task": 1e-45}).check()
 
 
 @pytest.mark.parametrize("fault", [math.nan, math.inf, -math.inf])
 def test_the_first_step_and_the_losses_that_were_not_finite_are_named(
-    runtime: DistributedContext, fault: float
+    context: DistributedContext, fault: float
 ) -> None:
     fine = {"loss": 1.0, "task": 1.0, "quantization_item": 0.1}
-    check = noted(runtime, fine, fine | {"task": fault}, dict.fromkeys(fine, math.nan), fine)
+    check = noted(context, fine, fine | {"task": fault}, dict.fromkeys(fine, math.nan), fine)
     with pytest.raises(TrainingError, match=r"loss not finite at step 2 \(task\): .*learning_rate"):
         check.check()
 
 
 @pytest.mark.parametrize("tables", [(), ROW_WISE], ids=["replicated", "row-wise"])
 def test_each_parameter_buffer_and_moment_is_looked_at(
-    prepared: Path, runtime: DistributedContext, tables: tuple[str, ...]
+    prepared: Path, context: DistributedContext, tables: tuple[str, ...]
 ) -> None:
-    trained = trainer(prepared, runtime, "trainer.max_steps=2", *COVE, "quantizer.learning=ema", *tables)
+    trained = trainer(prepared, context, "trainer.max_steps=2", *COVE, "quantizer.learning=ema", *tables)
     trained.train(None)
     state = trainable_state(trained.trainable)
-    check_state(state, 2, runtime)
+    check_state(state, 2, context)
     found = 0
     for (name, tensor), fault in zip(tensors_of(state), cycle((math.nan, math.inf, -math.inf)), strict=False):
         flat = tensor.view(-1)
         before = flat[-1].item()
         flat[-1] = fault
         with pytest.raises(TrainingError, match=rf"{name} not finite after step 2 on rank 0"):
-            check_state(state, 2, runtime)
+            check_state(state, 2, context)
         flat[-1] = before
         found += 1
     assert found > 15
-    check_state(state, 2, runtime)
+    check_state(state, 2, context)
 
 
 def tensors_of(state: dict) -> list[tuple[str, torch.Tensor]]:
@@ -106,7 +106,7 @@ def overflow_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 )
 def test_a_state_that_is_not_finite_is_neither_evaluated_nor_saved(
     prepared: Path,
-    runtime: DistributedContext,
+    context: DistributedContext,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     step: int,
@@ -114,7 +114,7 @@ def test_a_state_that_is_not_finite_is_neither_evaluated_nor_saved(
     message: str,
 ) -> None:
     overflow_at(monkeypatch, step)
-    broken = trainer(prepared, runtime, "trainer.log_every=1000", f"trainer.checkpoint.every_steps={every}")
+    broken = trainer(prepared, context, "trainer.log_every=1000", f"trainer.checkpoint.every_steps={every}")
     monkeypatch.setattr(broken, "evaluate", lambda: pytest.fail("evaluated"))
     with pytest.raises(TrainingError, match=message):
         broken.train(tmp_path)
@@ -124,9 +124,9 @@ def test_a_state_that_is_not_finite_is_neither_evaluated_nor_saved(
 
 
 def test_the_check_of_a_step_does_not_wait_for_the_device(
-    runtime: DistributedContext, monkeypatch: pytest.MonkeyPatch
+    context: DistributedContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check = noted(runtime, {"loss": 1.0})
+    check = noted(context, {"loss": 1.0})
     for method in ("item", "tolist", "__bool__", "__float__", "cpu", "numpy"):
         monkeypatch.setattr(torch.Tensor, method, lambda *_, method=method: pytest.fail(f"{method} waits"))
     check.note(2, {"loss": torch.tensor(math.nan)})

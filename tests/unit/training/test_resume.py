@@ -143,8 +143,8 @@ def test_a_new_learning_rate_acts_from_the_resumed_step_on(
     for rate in (0.002, 0.02):
         rates = (f"trainer.optimizer.learning_rate={rate}", f"embeddings.optimizer.learning_rate={rate}")
         config, _ = load_run_config([*base, "trainer.max_steps=9", *rates, RESUME])
-        with process_group("cpu") as runtime:
-            trainer = Trainer(config, Schema.load(prepared), runtime)
+        with process_group("cpu") as context:
+            trainer = Trainer(config, Schema.load(prepared), context)
             trainer.resume(tmp_path / "run")
             state = trainer.trainable.model.state_dict()
             before = {name: local(value).clone() for name, value in state.items()}

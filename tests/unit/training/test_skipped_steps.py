@@ -23,9 +23,9 @@ from tests.unit.training.test_trainer import trainer
 
 
 @pytest.fixture
-def runtime() -> Iterator[DistributedContext]:
-    with process_group("cpu") as runtime:
-        yield runtime
+def context() -> Iterator[DistributedContext]:
+    with process_group("cpu") as context:
+        yield context
 
 
 def break_losses(broken: Trainer, first: int, last: int) -> None:
@@ -43,13 +43,13 @@ def break_losses(broken: Trainer, first: int, last: int) -> None:
 @pytest.mark.parametrize("tables", [(), ROW_WISE], ids=["replicated", "row-wise"])
 def test_a_skipped_step_changes_nothing_and_is_counted(
     prepared: Path,
-    runtime: DistributedContext,
+    context: DistributedContext,
     tmp_path: Path,
     tables: tuple[str, ...],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     run = trainer(
-        prepared, runtime, "trainer.on_nan=skip", "trainer.max_steps=6", "trainer.log_every=3", *tables, *COVE
+        prepared, context, "trainer.on_nan=skip", "trainer.max_steps=6", "trainer.log_every=3", *tables, *COVE
     )
     break_losses(run, 4, 4)
     states: list[list[torch.Tensor]] = []
@@ -70,14 +70,14 @@ def test_a_skipped_step_changes_nothing_and_is_counted(
     assert math.isfinite(last["loss"])
 
 
-def test_steps_that_are_never_finite_end_training(prepared: Path, runtime: DistributedContext) -> None:
-    run = trainer(prepared, runtime, "trainer.on_nan=skip")
+def test_steps_that_are_never_finite_end_training(prepared: Path, context: DistributedContext) -> None:
+    run = trainer(prepared, context, "trainer.on_nan=skip")
     break_losses(run, 3, 99)
     with pytest.raises(TrainingError, match="11 steps in a row are not finite"):
         run.train(None)
     assert run.position.step == 12
 
 
-def test_moving_averages_cannot_skip(prepared: Path, runtime: DistributedContext) -> None:
+def test_moving_averages_cannot_skip(prepared: Path, context: DistributedContext) -> None:
     with pytest.raises(ConfigError, match=r"trainer\.on_nan = skip: .*quantizer\.learning=gradient"):
-        trainer(prepared, runtime, "trainer.on_nan=skip", *COVE, "quantizer.learning=ema")
+        trainer(prepared, context, "trainer.on_nan=skip", *COVE, "quantizer.learning=ema")

@@ -20,14 +20,14 @@ from tests.configurations import COVE, small_run
 
 
 @pytest.fixture
-def runtime() -> Iterator[DistributedContext]:
-    with process_group("cpu") as runtime:
-        yield runtime
+def context() -> Iterator[DistributedContext]:
+    with process_group("cpu") as context:
+        yield context
 
 
-def trainer(prepared: Path, runtime: DistributedContext, *overrides: str) -> Trainer:
+def trainer(prepared: Path, context: DistributedContext, *overrides: str) -> Trainer:
     config, _ = load_run_config(small_run(prepared, "unused", *overrides))
-    return Trainer(config, Schema.load(prepared), runtime)
+    return Trainer(config, Schema.load(prepared), context)
 
 
 def losses(trained: Trainer, steps: int = 6) -> list[float]:
@@ -36,29 +36,29 @@ def losses(trained: Trainer, steps: int = 6) -> list[float]:
     return [step.losses["loss"].item() for step in islice(trained.steps(batches), steps)]
 
 
-def test_without_alpha_and_omega_cove_is_the_base_model_to_the_bit(prepared: Path, runtime: DistributedContext) -> None:
-    base = losses(trainer(prepared, runtime))
-    assert losses(trainer(prepared, runtime, *COVE, "quantizer.alpha=0", "quantizer.omega_q=0")) == base
-    assert losses(trainer(prepared, runtime, *COVE)) != base
+def test_without_alpha_and_omega_cove_is_the_base_model_to_the_bit(prepared: Path, context: DistributedContext) -> None:
+    base = losses(trainer(prepared, context))
+    assert losses(trainer(prepared, context, *COVE, "quantizer.alpha=0", "quantizer.omega_q=0")) == base
+    assert losses(trainer(prepared, context, *COVE)) != base
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rowwise_adagrad"])
-def test_fused_and_replicated_tables_learn_alike(prepared: Path, runtime: DistributedContext, optimizer: str) -> None:
+def test_fused_and_replicated_tables_learn_alike(prepared: Path, context: DistributedContext, optimizer: str) -> None:
     """The update in the backward pass by fbgemm against the ordinary optimizer, from the same start."""
     settings = (
         f"embeddings.optimizer.name={optimizer}",
         "embeddings.optimizer.learning_rate=0.3",
         "embeddings.init_std=0.3",
     )
-    fused = losses(trainer(prepared, runtime, *settings, "embeddings.sharding.default=row_wise"))
-    replicated = losses(trainer(prepared, runtime, *settings, "embeddings.sharding.default=data_parallel"))
-    frozen = losses(trainer(prepared, runtime, *settings, "embeddings.optimizer.learning_rate=1e-9"))
+    fused = losses(trainer(prepared, context, *settings, "embeddings.sharding.default=row_wise"))
+    replicated = losses(trainer(prepared, context, *settings, "embeddings.sharding.default=data_parallel"))
+    frozen = losses(trainer(prepared, context, *settings, "embeddings.optimizer.learning_rate=1e-9"))
     assert fused == pytest.approx(replicated, rel=1e-4)
     assert fused != pytest.approx(frozen, rel=1e-4)
 
 
-def test_learning_rates_rise_linearly_and_stay(prepared: Path, runtime: DistributedContext) -> None:
-    warm = trainer(prepared, runtime, "trainer.warmup_steps=4", "embeddings.optimizer.learning_rate=0.004")
+def test_learning_rates_rise_linearly_and_stay(prepared: Path, context: DistributedContext) -> None:
+    warm = trainer(prepared, context, "trainer.warmup_steps=4", "embeddings.optimizer.learning_rate=0.004")
     rates = [[group["lr"] for group in warm.trainable.optimizer.param_groups]]
     batches = iter(warm.train_loader)
     for _ in islice(warm.steps(batches), 5):
@@ -67,10 +67,10 @@ def test_learning_rates_rise_linearly_and_stay(prepared: Path, runtime: Distribu
     assert [tables for _, tables in rates] == pytest.approx([0.001, 0.002, 0.003, 0.004, 0.004, 0.004])
 
 
-def test_gradients_are_clipped_by_their_norm(prepared: Path, runtime: DistributedContext) -> None:
+def test_gradients_are_clipped_by_their_norm(prepared: Path, context: DistributedContext) -> None:
     sgd = ("trainer.optimizer.name=sgd", "trainer.optimizer.learning_rate=1", "embeddings.optimizer.name=sgd")
     replicated = ("embeddings.optimizer.learning_rate=1", "embeddings.sharding.default=data_parallel")
-    clipped = trainer(prepared, runtime, *sgd, *replicated, "trainer.gradient_clip_norm=0.001")
+    clipped = trainer(prepared, context, *sgd, *replicated, "trainer.gradient_clip_norm=0.001")
     weights = clipped.trainable.model.state_dict()
     before = {name: weight.clone() for name, weight in weights.items()}
     losses(clipped, steps=1)
@@ -78,17 +78,17 @@ def test_gradients_are_clipped_by_their_norm(prepared: Path, runtime: Distribute
     assert change.norm().item() == pytest.approx(0.001, rel=1e-3)
 
 
-def test_bfloat16_is_close_to_float32_and_leaves_losses_in_float32(prepared: Path, runtime: DistributedContext) -> None:
-    whole = losses(trainer(prepared, runtime, *COVE, "model.dropout=0"))
-    half = losses(trainer(prepared, runtime, *COVE, "model.dropout=0", "trainer.precision=bfloat16"))
+def test_bfloat16_is_close_to_float32_and_leaves_losses_in_float32(prepared: Path, context: DistributedContext) -> None:
+    whole = losses(trainer(prepared, context, *COVE, "model.dropout=0"))
+    half = losses(trainer(prepared, context, *COVE, "model.dropout=0", "trainer.precision=bfloat16"))
     assert half != whole
     assert half == pytest.approx(whole, rel=0.01)
 
 
 def test_training_stops_after_epochs_without_gain(
-    prepared: Path, runtime: DistributedContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Path, context: DistributedContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stopping = trainer(prepared, runtime, "trainer.epochs=9", "trainer.early_stopping.patience=2")
+    stopping = trainer(prepared, context, "trainer.epochs=9", "trainer.early_stopping.patience=2")
     aucs = iter([0.6, 0.7, math.nan, 0.7, 0.9])
     monkeypatch.setattr(stopping, "evaluate", lambda: {"auc": next(aucs)})
     position = stopping.train(tmp_path)
@@ -97,22 +97,22 @@ def test_training_stops_after_epochs_without_gain(
     assert stopping.writer.files.best("auc").name == f"step_{position.step // 2:08d}"
 
 
-def test_a_loss_that_is_not_finite_stops_training_with_advice(prepared: Path, runtime: DistributedContext) -> None:
-    broken = trainer(prepared, runtime)
+def test_a_loss_that_is_not_finite_stops_training_with_advice(prepared: Path, context: DistributedContext) -> None:
+    broken = trainer(prepared, context)
     with torch.no_grad():
         next(broken.trainable.model.module.objective.parameters()).fill_(math.nan)
     with pytest.raises(TrainingError, match=r"loss not finite.*learning_rate"):
         broken.train(None)
 
 
-def test_seeds_differ_and_repeat(prepared: Path, runtime: DistributedContext) -> None:
-    first = losses(trainer(prepared, runtime))
-    assert losses(trainer(prepared, runtime)) == first
-    assert losses(trainer(prepared, runtime, "seed=1")) != first
+def test_seeds_differ_and_repeat(prepared: Path, context: DistributedContext) -> None:
+    first = losses(trainer(prepared, context))
+    assert losses(trainer(prepared, context)) == first
+    assert losses(trainer(prepared, context, "seed=1")) != first
 
 
-def test_first_order_weights_start_at_zero_and_stay_one_number(prepared: Path, runtime: DistributedContext) -> None:
-    trained = trainer(prepared, runtime)
+def test_first_order_weights_start_at_zero_and_stay_one_number(prepared: Path, context: DistributedContext) -> None:
+    trained = trainer(prepared, context)
     weights = {
         k: v for k, v in trained.trainable.model.state_dict().items() if "first_order.weight" in k and "bags" in k
     }
@@ -132,17 +132,17 @@ def test_a_device_that_is_not_there(prepared: Path) -> None:
         pass
 
 
-def test_a_sharding_that_the_optimizer_cannot_serve_is_refused(prepared: Path, runtime: DistributedContext) -> None:
+def test_a_sharding_that_the_optimizer_cannot_serve_is_refused(prepared: Path, context: DistributedContext) -> None:
     config, _ = load_run_config(small_run(prepared, "unused", "embeddings.sharding.default=row_wise"))
     with pytest.raises(ConfigError, match=r"embeddings\.sharding\.default = row_wise"):
-        build(config, Schema.load(prepared), runtime, 64)
+        build(config, Schema.load(prepared), context, 64)
 
 
 def test_reports_cover_every_step_across_epochs(
-    prepared: Path, runtime: DistributedContext, monkeypatch: pytest.MonkeyPatch
+    prepared: Path, context: DistributedContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """10 steps an epoch, a report at step 1 and every 4: that of step 12 holds steps 9 and 10 of the epoch before."""
-    reported = trainer(prepared, runtime, "trainer.log_every=4", "trainer.epochs=2")
+    reported = trainer(prepared, context, "trainer.log_every=4", "trainer.epochs=2")
     close, rows = reported.window.close, []
 
     def counting(*, whole: bool) -> dict[str, float]:

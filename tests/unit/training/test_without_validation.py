@@ -51,6 +51,6 @@ def test_all_epochs_are_trained_and_the_newest_checkpoint_is_evaluated(data: Pat
 
 def test_it_is_said_before_training(data: Path, caplog) -> None:
     config, _ = load_run_config(overrides(data, Path("unused")))
-    with process_group("cpu") as runtime, caplog.at_level(logging.WARNING):
-        Trainer(config, Schema.load(data), runtime)
+    with process_group("cpu") as context, caplog.at_level(logging.WARNING):
+        Trainer(config, Schema.load(data), context)
     assert f"training runs all {EPOCHS} epochs without early stopping" in caplog.text
