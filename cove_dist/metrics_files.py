@@ -89,7 +89,7 @@ def load_metrics(folder: Path, split: str, kind: str) -> Evaluated:
 
 
 def all_metrics(folder: Path) -> list[Evaluated]:
-    """Read all metrics files of a run; skip files of earlier versions with a warning."""
+    """Read all metrics files of a run; skip unreadable ones with a warning."""
     found = []
     for path in sorted(folder.glob("metrics_*.json")):
         try:
@@ -103,7 +103,7 @@ def read_metrics(path: Path) -> Evaluated:
     """Read one metrics file.
 
     Raises:
-        ConfigError: The file is not a metrics file, or one of an earlier version.
+        ConfigError: The file is not a metrics file.
     """
     try:
         return TypeAdapter(Evaluated).validate_json(path.read_text())

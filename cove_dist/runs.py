@@ -48,7 +48,7 @@ def load_saved_run(run: str) -> tuple[RunConfig, Path]:
     try:
         return check_run_config(read_yaml(path)), folder
     except ConfigError as error:
-        raise ConfigError(f"{path}: is not the configuration of a run: {error}") from error
+        raise ConfigError(f"{path}: not the configuration of a run of this version: {error}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

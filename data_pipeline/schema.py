@@ -115,8 +115,8 @@ class Schema:
         requests: distinct values of the column `REQUEST` over all splits; 0 without such a column.
         stored: the Arrow type of columns that are stored otherwise than ids (int64) and real numbers (float32) are.
         described: whether only this schema was written for files that are somebody else's; they are never removed.
-        digests: of every other file of the folder but report.json, by name; empty in folders prepared before they were
-            kept, whose files are not checked.
+        digests: of every other file of the folder but report.json, by name; empty in folders that preparation did not
+            write, whose files are not checked.
         format_version: of the prepared folder.
 
     Example:

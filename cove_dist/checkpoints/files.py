@@ -12,7 +12,7 @@ import json
 import math
 import re
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +35,17 @@ class CheckpointMeta:
         model: What must agree for the weights to fit (`describe_model`).
         metrics: Metrics of the validation split at this step; empty within an epoch.
         progress: Training progress.
-        data: Fingerprint of the prepared data; empty in checkpoints saved before it was stored.
+        data: Fingerprint of the prepared data.
         loader: Position within an epoch, for any number of ranks; None at the end of an epoch.
     """
 
     step: int
     world_size: int
     model: dict[str, Any]
-    metrics: dict[str, float] = field(default_factory=dict)
-    progress: dict[str, Any] = field(default_factory=dict)
-    data: str = ""
-    loader: dict[str, Any] | None = None
+    metrics: dict[str, float]
+    progress: dict[str, Any]
+    data: str
+    loader: dict[str, Any] | None
 
 
 def read_meta(path: Path) -> CheckpointMeta:

@@ -65,9 +65,7 @@ def read_manifest(folder: Path) -> Files:
         files = json.loads(content)["files"]
         sound = content == _text(files) and all(map(_is_entry, files.items()))
     except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path}: missing; the checkpoint is incomplete, or was saved before checkpoints had a manifest. {_ADVICE}"
-        ) from error
+        raise CheckpointError(f"{path}: missing; the checkpoint is incomplete. {_ADVICE}") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}. {_ADVICE}") from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:

@@ -19,7 +19,7 @@ from cove_dist.config.model_spec import ModelSpec, model_class
 from cove_dist.config.overrides import key_of, prepared, quoted, value_of
 from cove_dist.config.rules import refuse_idle
 from cove_dist.config.run import DataConfig, RunConfig
-from cove_dist.config.task_keys import explain_key, foreign_keys, without_foreign_keys
+from cove_dist.config.task_keys import explain_key, foreign_keys
 from cove_dist.config.yaml_files import (
     comment,
     compose_groups,
@@ -119,8 +119,6 @@ def _refuse_unknown(composed: DictConfig, choices: Choices) -> None:
 def check_run_config(composed: DictConfig) -> RunConfig:
     """Check types, ranges and cross-field rules; the model's arguments against its signature.
 
-    Settings of other tasks, which the run folders of earlier versions hold, are left out.
-
     Raises:
         ConfigError: one line per wrong key, with its value and what is allowed.
     """
@@ -131,10 +129,7 @@ def check_run_config(composed: DictConfig) -> RunConfig:
     values["data"] = {f.name: values["data"][f.name] for f in fields(DataConfig) if f.name in values["data"]}
     spec = ModelSpec.resolve(values["model"])
     task = TASKS[task_of_class(spec.kind)]
-    for each in TASKS.values():  # sections of other tasks are left out under their names of now
-        for former in values.keys() & each.renamed.keys():
-            values[each.renamed[former]] = values.pop(former)
-    config = check(task.config, without_foreign_keys(values, task.name) | {"model": spec})
+    config = check(task.config, values | {"model": spec})
     task.check(config)
     return config
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 from cove_dist.config.yaml_files import keys, read_yaml, unknown_key
 from cove_dist.config_files import config_folder, find_file
@@ -28,18 +27,3 @@ def explain_key(key: str, known: Sequence[str], task: str) -> str:
         return unknown_key(key, known, list(foreign))
     owner = foreign[key]
     return f"{key}: is a setting of {TASKS[owner].title} only; the model of this run is one of {TASKS[task].title}"
-
-
-def without_foreign_keys(values: Mapping[str, Any], task: str) -> dict[str, Any]:
-    """Return nested settings without those of other tasks, which run folders of earlier versions hold."""
-    kept = dict(values)
-    for key in foreign_keys(task):
-        _remove(kept, key.split("."))
-    return kept
-
-
-def _remove(values: dict[str, Any], path: Sequence[str]) -> None:
-    for part in path[:-1]:
-        values = values.get(part, {})
-    if isinstance(values, dict):
-        values.pop(path[-1], None)

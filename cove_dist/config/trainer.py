@@ -19,7 +19,7 @@ MAY_CHANGE = (
     "trainer.epochs",
     "trainer.max_steps",
     "trainer.early_stopping.patience",
-    "trainer.early_stopping.mode",  # the metric's own, given or not
+    "trainer.early_stopping.mode",  # null and the metric's direction mean the same
     "trainer.log_every",
     "trainer.check_replicas_every",
     "trainer.checkpoint.*",
@@ -35,16 +35,16 @@ MAY_CHANGE = (
 @settings
 class CheckpointConfig:
     every_steps: PositiveInt | None
+    every_minutes: PositiveFloat | None
     keep: PositiveInt
     resume: Literal["no", "auto"]
-    every_minutes: PositiveFloat | None = 30  # default for configs saved before this key existed
 
 
 @settings
 class EarlyStoppingConfig:
     """Which metric of the validation split is watched; its own direction says what is better.
 
-    ``mode`` need not be given. It was once the direction, and is refused where it contradicts the metric.
+    ``mode`` may be null; otherwise it must be the direction of the metric.
     """
 
     metric: str
@@ -86,10 +86,10 @@ class TrainerConfig:
     check_replicas_every: PositiveInt
     early_stopping: EarlyStoppingConfig
     checkpoint: CheckpointConfig
+    timeout_seconds: PositiveFloat
+    on_nan: Literal["stop", "skip"]
+    on_disk_full: Literal["stop", "warn"]
     debug: bool
-    timeout_seconds: PositiveFloat = 600  # default for configs saved before this key existed
-    on_disk_full: Literal["stop", "warn"] = "stop"  # likewise
-    on_nan: Literal["stop", "skip"] = "stop"  # likewise
 
     def __post_init__(self) -> None:
         if self.optimizer.name not in ("adam", "adagrad", "sgd"):

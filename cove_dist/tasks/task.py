@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -37,7 +37,6 @@ class Task(ABC, Generic[C]):
         title: Name in messages.
         config: Class of the task's run configurations, with the sections specific to this task.
         rules: Conditions under which settings of these sections have an effect.
-        renamed: Section names of earlier versions' saved configurations, mapped to current names.
         by_frequency: Whether metrics are computed for groups of ids by frequency as well.
         classifies_codes: Whether ``quantizer.omega_c`` applies.
         saves_predictions: Whether an evaluation can write the score of every row.
@@ -48,7 +47,6 @@ class Task(ABC, Generic[C]):
     title: ClassVar[str]
     config: type[C]
     rules: tuple[Rule[C], ...] = ()
-    renamed: ClassVar[Mapping[str, str]] = {}
     by_frequency: ClassVar[bool] = True
     classifies_codes: ClassVar[bool] = False
     saves_predictions: ClassVar[bool] = False

@@ -73,7 +73,7 @@ def changes_since(folder: Path, meta: CheckpointMeta, config: RunConfig, data: s
     same_data = meta.data == data
     changes = differences(saved.plain(), config.plain())
     refused = [change for change in changes if not _may_change(change.key, same_data=same_data)]
-    if meta.data and not same_data and not any(change.key == "data.path" for change in refused):
+    if not same_data and not any(change.key == "data.path" for change in refused):
         content = f"content of data.path = {config.data.path}"
         if not refused:
             raise ConfigError(

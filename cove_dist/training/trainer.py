@@ -101,9 +101,6 @@ class Trainer:
             )  # fmt: skip
         if meta.loader is not None:
             self.train_loader.load_state_dict(meta.loader)
-        elif self.position.batches:
-            logger.warning("Checkpoint %s does not hold its position in the epoch; restarting the epoch", path)
-            self.position.batches = 0
         logger.info("Resumed from %s", path)
         return changes
 

@@ -63,7 +63,7 @@ def _foreign(output: Path) -> str:
         return "its files are described by schema.json, but preparation did not write them"
     written = {*schema.digests, *_OWN}
     if len(written) == len(_OWN):
-        return "its schema.json does not list the files that preparation wrote (it is of an earlier version)"
+        return "its schema.json does not list the files that preparation wrote"
     found = (path for path in sorted(output.rglob("*")) if path.is_symlink() or not path.is_dir())
     others = [name for path in found if (name := path.relative_to(output).as_posix()) not in written]
     return f"has {len(others)} files that preparation did not write, such as {others[0]}" if others else ""

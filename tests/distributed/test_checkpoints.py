@@ -43,7 +43,7 @@ def save_then_change(overrides: list[str], folder: Path) -> bool:
         model = describe_model(config, schema)
         writer = CheckpointWriter(CheckpointFolder(folder), context, 2, "auc")
         before = {key: value.clone() for key, value in local_parts(trainable.model.state_dict()).items()}
-        writer.save(trainable, {}, CheckpointMeta(1, context.world_size, model))
+        writer.save(trainable, {}, CheckpointMeta(1, context.world_size, model, {}, {}, "data", None))
         for value in local_parts(trainable.model.state_dict()).values():
             value.zero_()
         for parameter in trainable.model.parameters():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cove_dist.distributed import DistributedContext
@@ -30,7 +29,6 @@ class SequentialTask(Task[SequentialRunConfig]):
     title = "sequential models"
     config = SequentialRunConfig
     rules = RULES
-    renamed: ClassVar[Mapping[str, str]] = {"lists": "sequential"}
     by_frequency = False
     classifies_codes = True
 

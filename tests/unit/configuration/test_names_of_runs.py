@@ -6,6 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from cove_dist.config.composition import check_run_config, load_run_config
+from cove_dist.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -61,14 +62,17 @@ def test_an_experiment_with_a_model_of_another_task_has_the_trainer_of_that_task
     assert config.trainer.batch_size == 256
 
 
-def test_a_configuration_of_an_earlier_version_has_sections_of_all_tasks() -> None:
-    """Its sequential settings were called lists; what other tasks had was never read."""
-    for model in ("deepfm", "bprmf", "sasrec"):
-        config, composed = load_run_config([f"model={model}"])
-        values = OmegaConf.to_container(composed)
-        others = {section: OmegaConf.to_container(load_run_config([f"model={m}"])[1])[section]
-                  for section, m in (("negatives", "bprmf"), ("sequential", "sasrec"))}  # fmt: skip
-        values |= {"negatives": others["negatives"], "lists": others["sequential"]}
-        values.pop("sequential", None)
-        values["evaluation"] |= {"rank_validation": ["sampled"], "rank_test": ["sampled", "full"]}
-        assert check_run_config(OmegaConf.create(values)) == config
+@pytest.mark.parametrize(
+    ("removed", "added", "message"),
+    [
+        ("timeout_seconds", {}, r"^trainer\.timeout_seconds: missing$"),
+        (None, {"lists": {"two_stage": False}}, r"^lists: unknown key$"),
+    ],
+)
+def test_a_saved_configuration_with_other_keys_is_refused_by_name(
+    removed: str | None, added: dict[str, object], message: str
+) -> None:
+    values = OmegaConf.to_container(load_run_config(["model=sasrec"])[1])
+    values["trainer"].pop(removed, None)
+    with pytest.raises(ConfigError, match=message):
+        check_run_config(OmegaConf.create(values | added))

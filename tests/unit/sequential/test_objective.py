@@ -11,9 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
-from omegaconf import OmegaConf
 
-from cove_dist.config.composition import check_run_config, load_run_config
+from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import ConfigError
 from cove_dist.tasks.registry import task_of
@@ -114,13 +113,6 @@ def test_the_bias_is_the_papers_unless_said_otherwise(model: str, published: boo
     config, _ = load_run_config(overrides)
     assert config.has_item_bias is published
     assert load_run_config([*overrides, f"sequential.item_bias={not published}"])[0].has_item_bias is not published
-
-
-def test_a_configuration_saved_without_a_key_is_refused_by_name() -> None:
-    _, composed = load_run_config(["data=aotm", "trainer=sequential", "model=sasrec"])
-    without = {key: value for key, value in composed.sequential.items() if key != "item_bias"}
-    with pytest.raises(ConfigError, match=r"^sequential\.item_bias: [^\n]*$"):
-        check_run_config(OmegaConf.create({**composed, "sequential": without}))
 
 
 def test_a_checkpoint_says_whether_it_has_the_bias(prepared_lists: Path) -> None:

@@ -118,7 +118,7 @@ def test_without_a_best_one_the_error_says_why(prepared: Path, tmp_path: Path) -
 
 
 def test_every_difference_of_another_model_is_named(tmp_path: Path) -> None:
-    saved = CheckpointMeta(1, 1, {"embeddings.dim": 8, "tables": {"user_id": 5}, "same": [1]})
+    saved = CheckpointMeta(1, 1, {"embeddings.dim": 8, "tables": {"user_id": 5}, "same": [1]}, {}, {}, "data", None)
     with pytest.raises(CheckpointError, match=r"embeddings\.dim: 8 there, 16 here; tables: .*5.* there, .*6.* here\."):
         check_same_model(tmp_path, saved, {"embeddings.dim": 16, "tables": {"user_id": 6}, "same": (1,)})
     check_same_model(tmp_path, saved, {"embeddings.dim": 8, "tables": {"user_id": 5}, "same": (1,)})
