@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from cove_dist.config.composition import load_run_config
 from cove_dist.console import quiet_libraries
 from cove_dist.distributed import process_group
 from cove_dist.memory import resident_mb
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.build import build
 from data_pipeline.batch import Batch
 from data_pipeline.json_files import write_json

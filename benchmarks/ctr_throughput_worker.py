@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cove_dist.config.composition import load_run_config
 from cove_dist.console import quiet_libraries
 from cove_dist.distributed import process_group
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
 

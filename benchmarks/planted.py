@@ -40,7 +40,6 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score
 
 from cove_dist.config import RunConfig
-from cove_dist.config.composition import compose_yaml
 from cove_dist.console import quiet_libraries
 from cove_dist.inference.checkpoints import find_checkpoint
 from cove_dist.inference.evaluate import evaluate_run
@@ -48,7 +47,7 @@ from cove_dist.quantization import perplexity
 from cove_dist.report.categories import load_categories
 from cove_dist.report.codes import EntityCodes, load_codes
 from cove_dist.report.run_folder import Run, load_run
-from cove_dist.runs import load_saved_run
+from cove_dist.tasks.configuration import compose_run_config, load_saved_run
 from cove_dist.training.program import train
 from data_pipeline.datasets.synthetic import Synthetic
 from data_pipeline.errors import UserError
@@ -131,7 +130,7 @@ def cell(planted: Planted, setting: str, seed: int, overrides: Sequence[str]) ->
     cove = [] if setting == BASE else ["quantizer=cove", *levels, *SETTINGS.get(setting, ())]
     run = [*TRAINING, *cove, *overrides, f"seed={seed}"]
     data = asdict(planted) | {"tree": list(planted.tree)}
-    quantizer = OmegaConf.to_container(compose_yaml("train", run).quantizer)  # its defaults may change
+    quantizer = OmegaConf.to_container(compose_run_config(run).quantizer)  # its defaults may change
     return {"setting": setting, "seed": seed, "data": data, "run": run, "quantizer": quantizer}
 
 

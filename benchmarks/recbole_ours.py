@@ -16,9 +16,9 @@ import epochs
 import torch
 
 from cove_dist.config import RunConfig
-from cove_dist.config.composition import load_run_config
 from cove_dist.console import quiet_libraries
 from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.registry import task_of
 from cove_dist.training.trainer import Trainer
 from data_pipeline.json_files import write_json

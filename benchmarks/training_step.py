@@ -34,9 +34,9 @@ from rich.table import Table
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from training_step_contestants import Contestant, Stopwatch
 
-from cove_dist.config.composition import load_run_config
 from cove_dist.console import quiet_libraries
 from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.loaders import training_loader
 from data_pipeline.errors import UserError
 from data_pipeline.json_files import write_json

@@ -13,7 +13,6 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 
-from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import DistributedContext
 from cove_dist.quantization import (
     CascadedQuantizer,
@@ -24,6 +23,7 @@ from cove_dist.quantization import (
     assignment,
 )
 from cove_dist.quantization.search import nearest_code
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.trainer import Trainer
 from data_pipeline.batch import Batch
 from data_pipeline.schema import Schema

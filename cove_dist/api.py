@@ -77,7 +77,7 @@ def train(
     Raises:
         ConfigError, DataError, TrainingError: A setting or the data are invalid, or training failed.
     """
-    from cove_dist.config.composition import load_run_config
+    from cove_dist.tasks.configuration import load_run_config
     from cove_dist.training import program
 
     overrides = [*_data(data), f"model={model}", f"quantizer={quantizer}", *overrides_of(settings)]

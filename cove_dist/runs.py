@@ -15,8 +15,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cove_dist.config import RunConfig
-from cove_dist.config.composition import check_run_config, read_yaml
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import higher_is_better
 from data_pipeline.files import replaced_file
@@ -33,22 +31,6 @@ def save_config(composed: DictConfig, folder: Path) -> None:
     """Write a run's composed configuration atomically."""
     with replaced_file(folder / CONFIG_FILE) as file:
         OmegaConf.save(composed, file)
-
-
-def load_saved_run(run: str) -> tuple[RunConfig, Path]:
-    """Read the configuration of a run folder.
-
-    Raises:
-        ConfigError: The folder holds no run, or the configuration is invalid.
-    """
-    folder = Path(run)
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise ConfigError(f"run = {run}: no {CONFIG_FILE} there; give the folder that training named")
-    try:
-        return check_run_config(read_yaml(path)), folder
-    except ConfigError as error:
-        raise ConfigError(f"{path}: not the configuration of a run of this version: {error}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -81,8 +81,8 @@ def _task_of(model: str | None) -> str:
     shipped = re.match(r"cove_dist\.models\.(\w+)\.", target)
     if shipped:
         return shipped.group(1)
-    from cove_dist.config.composition import task_of_class
     from cove_dist.config.model_spec import model_class
+    from cove_dist.tasks.configuration import task_of_class
 
     return task_of_class(model_class({"_target_": target}))
 

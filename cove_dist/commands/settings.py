@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from omegaconf import OmegaConf
 
 from cove_dist.config.composition import compose_yaml
+from cove_dist.tasks.configuration import compose_run_config
 
 
 def printed(name: str, overrides: Sequence[str]) -> str:
@@ -15,4 +16,5 @@ def printed(name: str, overrides: Sequence[str]) -> str:
     Raises:
         ConfigError: An override is unknown or malformed.
     """
-    return OmegaConf.to_yaml(compose_yaml(name, overrides)).rstrip()
+    composed = compose_run_config(overrides) if name == "train" else compose_yaml(name, overrides)
+    return OmegaConf.to_yaml(composed).rstrip()

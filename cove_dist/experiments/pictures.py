@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 from omegaconf import OmegaConf
 
-from cove_dist.config.composition import load_run_config
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.grid import Cell, GridConfig
 from cove_dist.experiments.results import Results
 from cove_dist.experiments.statistics import compare, mean_and_deviation
 from cove_dist.report.drawing import COLOURS, GREY, Picture, canvas
+from cove_dist.tasks.configuration import load_run_config
 
 
 def draw(grid: GridConfig, cells: Sequence[Cell], results: Results, folder: Path) -> list[Picture]:

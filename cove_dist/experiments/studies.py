@@ -21,10 +21,10 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cove_dist.config import RunConfig
-from cove_dist.config.composition import load_run_config
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import Direction, direction
 from cove_dist.experiments.search import SearchConfig, defaults
+from cove_dist.tasks.configuration import load_run_config
 
 STUDY_FILE = "study.db"
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)

@@ -17,7 +17,7 @@ from cove_dist.faults.run_lock import check_writable
 from cove_dist.inference.checkpoints import find_checkpoint, load_trained
 from cove_dist.inference.folders import replaced_folder
 from cove_dist.metrics_files import Evaluated
-from cove_dist.runs import load_saved_run
+from cove_dist.tasks.configuration import load_saved_run
 from cove_dist.tasks.frequency import frequency_groups
 from cove_dist.tasks.registry import task_of
 from cove_dist.types import PositiveInt, Text

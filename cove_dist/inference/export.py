@@ -34,8 +34,8 @@ from cove_dist.embeddings.lookup import single_ids
 from cove_dist.errors import ConfigError
 from cove_dist.inference.checkpoints import find_checkpoint, load_trained, output_folder
 from cove_dist.inference.folders import replaced_folder
-from cove_dist.runs import load_saved_run
 from cove_dist.tasks.base import TaskModel, inner_model
+from cove_dist.tasks.configuration import load_saved_run
 from cove_dist.types import PositiveInt, Text
 from data_pipeline.errors import DataError
 from data_pipeline.id_tables import id_table_path

@@ -30,12 +30,12 @@ from cove_dist.inference.ids import IdTable
 from cove_dist.inference.popular import most_frequent
 from cove_dist.inference.session import Session
 from cove_dist.models.cf.base import InnerProductRecommender
-from cove_dist.runs import load_saved_run
 from cove_dist.tasks.base import inner_model
 from cove_dist.tasks.cf.faiss_retriever import FaissRetriever
 from cove_dist.tasks.cf.model import CFModel
 from cove_dist.tasks.cf.retrieval import TopKRetriever
 from cove_dist.tasks.cf.vectors import vectors_of
+from cove_dist.tasks.configuration import load_saved_run
 from cove_dist.tasks.registry import task_of
 from cove_dist.types import PositiveInt, Text
 from data_pipeline.history import History

@@ -19,7 +19,7 @@ from cove_dist.inference.checkpoints import find_checkpoint
 from cove_dist.inference.ids import IdTable
 from cove_dist.inference.local import load_local, pick_device
 from cove_dist.inference.popular import most_frequent
-from cove_dist.runs import load_saved_run
+from cove_dist.tasks.configuration import load_saved_run
 from cove_dist.tasks.inference import NO_CONTEXT, Context, Inference, Lists
 from cove_dist.tasks.registry import task_of
 from data_pipeline.schema import Entity, Schema

@@ -19,7 +19,6 @@ from omegaconf import DictConfig
 
 from cove_dist.checkpoints.files import CheckpointFolder
 from cove_dist.config import RunConfig
-from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import DistributedContext, barrier, mark_begun, process_group, was_begun
 from cove_dist.errors import ConfigError, DivergedError
 from cove_dist.faults.diverged import explained
@@ -32,6 +31,7 @@ from cove_dist.runs import (
     best_record,
     read_records,
 )
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.debug import debug_settings
 from cove_dist.training.progress import Progress
 from cove_dist.training.resume import record_configuration, record_data

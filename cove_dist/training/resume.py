@@ -16,7 +16,8 @@ from cove_dist.checkpoints.files import CheckpointMeta
 from cove_dist.config import RunConfig, quantizer, trainer
 from cove_dist.config.overrides import flat
 from cove_dist.errors import ConfigError
-from cove_dist.runs import CONFIG_FILE, DATA_FILE, HISTORY_FILE, load_saved_run, read_history, read_json, save_config
+from cove_dist.runs import CONFIG_FILE, DATA_FILE, HISTORY_FILE, read_history, read_json, save_config
+from cove_dist.tasks.configuration import load_saved_run
 from data_pipeline.digests import FileDigest, differing_files
 from data_pipeline.files import replaced_file
 from data_pipeline.json_files import to_json, write_json

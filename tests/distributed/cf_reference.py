@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import torch
 
 from cove_dist.config import RunConfig
-from cove_dist.config.composition import load_run_config
 from cove_dist.embeddings.initialization import fill_normal_
 from cove_dist.models.cf.base import AttributeRecommender, GraphRecommender, Recommender
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.quantizers import build_quantizers
 from data_pipeline.history import History
 from data_pipeline.schema import Schema

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
-from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.tasks.cf.model import CFModel
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.registry import task_of
 from cove_dist.training.build import build
 from cove_dist.training.program import train

@@ -11,11 +11,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import process_group
 from cove_dist.tasks.cf import vectors
 from cove_dist.tasks.cf.evaluator import build_cf_evaluator
 from cove_dist.tasks.cf.loaders import cf_training_loader
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.build import build
 from data_pipeline.history import History
 from data_pipeline.schema import Schema

@@ -15,8 +15,8 @@ from cove_dist.checkpoints.files import CheckpointFolder, CheckpointMeta
 from cove_dist.checkpoints.io import CheckpointWriter, load_model, newest_sound
 from cove_dist.checkpoints.manifest import MANIFEST, describe_file, write_manifest
 from cove_dist.checkpoints.rank_state import encode
-from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.build import build, describe_model
 from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer

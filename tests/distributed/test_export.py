@@ -17,9 +17,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from cove_dist.checkpoints.files import CheckpointFolder
-from cove_dist.config.composition import compose_yaml
 from cove_dist.errors import ConfigError
 from cove_dist.inference.export import EntityExporter, export_codes, list_chunks
+from cove_dist.tasks.configuration import compose_run_config
 from cove_dist.training.program import train
 from data_pipeline.errors import DataError
 from data_pipeline.schema import Schema
@@ -198,7 +198,7 @@ def test_shares_hold_every_id_once_in_order_and_equal_steps(
 def test_a_run_without_quantizers_has_no_codes(prepared: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    OmegaConf.save(compose_yaml("train", small_run(prepared, run)), run / "config.yaml")
+    OmegaConf.save(compose_run_config(small_run(prepared, run)), run / "config.yaml")
     with pytest.raises(ConfigError, match=r"run = .*: has no quantizers, so there are no codes"):
         export_codes([f"run={run}"])
     assert [path.name for path in run.iterdir()] == ["config.yaml"]

@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import process_group
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.registry import task_of
 from cove_dist.tasks.sequential.build import vocabulary_of
 from cove_dist.training.build import build

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import process_group
 from cove_dist.evaluation import CTRMetrics, FrequencyGroups, FrequencyMetrics
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.frequency import frequency_groups
 from data_pipeline.schema import Schema
 from tests.configurations import small_run

@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
-from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import process_group
 from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, Replicas, UpkeepSettings
 from cove_dist.runs import LOG_FILE, read_records
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.build import build
 from cove_dist.training.codebooks import Codebooks
 from cove_dist.training.optimization import replicated_state

@@ -13,9 +13,9 @@ import torch
 import torch.distributed as dist
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
-from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import process_group
 from cove_dist.errors import ConfigError, TrainingError
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.build import build
 from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from sklearn.metrics import adjusted_mutual_info_score
 
 from cove_dist.inference.checkpoints import find_checkpoint
-from cove_dist.runs import load_saved_run
+from cove_dist.tasks.configuration import load_saved_run
 from data_pipeline.schema import Schema
 
 BENCHMARKS = str(Path(__file__).resolve().parents[2] / "benchmarks")

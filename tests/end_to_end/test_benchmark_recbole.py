@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import process_group
+from cove_dist.tasks.configuration import load_run_config
 from data_pipeline.history import History
 from data_pipeline.schema import SPLITS, Schema
 from tests.interactions import prepare_small

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from cove_dist.config.composition import load_run_config
 from cove_dist.errors import ConfigError
 from cove_dist.inference.evaluate import evaluate_run
 from cove_dist.inference.export import export_codes
 from cove_dist.inference.recommend import recommend
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.registry import task_of
 from data_pipeline.schema import SPLITS, Schema
 from tests.configurations import COVE

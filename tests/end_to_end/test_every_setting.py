@@ -16,13 +16,14 @@ import torch
 import torch.distributed as dist
 from omegaconf import OmegaConf
 
-from cove_dist.config.composition import compose_yaml, config_folder, load_run_config
+from cove_dist.config.composition import config_folder
 from cove_dist.config.model_spec import ModelSpec
 from cove_dist.config.overrides import flat
 from cove_dist.errors import UserError
 from cove_dist.inference.evaluate import evaluate_run
 from cove_dist.runs import LOG_FILE, read_records
 from cove_dist.tasks import loaders
+from cove_dist.tasks.configuration import compose_run_config, load_run_config
 from cove_dist.training import program
 from cove_dist.training.trainer import Trainer
 from data_pipeline.datasets.custom import Custom
@@ -282,7 +283,7 @@ def test_every_setting_acts_or_is_refused(task: str, quantized: bool, folders: d
 
 @pytest.mark.parametrize("model", sorted(path.stem for path in (config_folder() / "model").glob("*.yaml")))
 def test_every_argument_of_every_model_acts_or_is_refused(model: str, folders: dict[str, Path], traces: Traces) -> None:
-    section = OmegaConf.to_container(compose_yaml("train", [f"model={model}"]).model)
+    section = OmegaConf.to_container(compose_run_config([f"model={model}"]).model)
     spec = ModelSpec.resolve(section)
     arguments, task = spec.arguments, spec.kind.task
     fewer = [f"model.{name}={value}" for name, value in FEWER.items() if name in arguments]

@@ -17,15 +17,15 @@ from omegaconf import OmegaConf
 
 import cove_dist
 from cove_dist.config import QuantizerConfig
-from cove_dist.config.composition import compose_yaml, load_run_config
 from cove_dist.config.overrides import flat
-from cove_dist.config.task_keys import foreign_keys
 from cove_dist.config_files import OWN_FOLDERS
 from cove_dist.distributed import process_group
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.classification import SAMPLE_METRICS
 from cove_dist.quantization import UpkeepSettings
+from cove_dist.tasks.configuration import compose_run_config, load_run_config
 from cove_dist.tasks.ctr.evaluator import ctr_loader, score
+from cove_dist.tasks.keys import foreign_keys
 from cove_dist.tasks.loaders import evaluation_loader
 from cove_dist.tasks.registry import TASKS
 from cove_dist.training.trainer import Trainer
@@ -130,7 +130,7 @@ def test_a_setting_of_the_quantizer_is_passed_on_by_its_section_alone() -> None:
 
 def test_a_setting_of_the_trainer_is_declared_by_its_section_and_its_yaml_file() -> None:
     """Whether a resumed run may change it is said there too: no other module lists keys of these sections."""
-    keys = [key for key in flat(OmegaConf.to_container(compose_yaml("train", []))) if key.startswith(SECTIONS)]
+    keys = [key for key in flat(OmegaConf.to_container(compose_run_config([]))) if key.startswith(SECTIONS)]
     found: dict[str, set[str]] = {}
     for path in PACKAGE.rglob("*.py"):
         name = path.relative_to(PACKAGE).as_posix()

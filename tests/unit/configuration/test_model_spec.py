@@ -11,12 +11,12 @@ from torch import nn
 
 import cove_dist.models.ctr
 import cove_dist.models.sequential
-from cove_dist.config.composition import load_run_config
 from cove_dist.config.model_spec import ModelSpec
 from cove_dist.errors import ConfigError
 from cove_dist.models.cf.base import Recommender
 from cove_dist.models.ctr.base import CTRHead
 from cove_dist.models.sequential.base import SequentialModel
+from cove_dist.tasks.configuration import load_run_config
 from tests.unit.configuration.schemas import options
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from cove_dist.config.composition import check_run_config, load_run_config
 from cove_dist.errors import ConfigError
+from cove_dist.tasks.configuration import check_run_config, load_run_config
 
 
 @pytest.mark.parametrize(

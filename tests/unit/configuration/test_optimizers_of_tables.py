@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cove_dist.config.composition import load_run_config
 from cove_dist.embeddings.optimizers import fuse_optimizer
 from cove_dist.embeddings.sharding import table_sharding
 from cove_dist.errors import ConfigError
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.ctr.model import build_ctr_model
 from tests.unit.configuration.schemas import SCHEMA, build
 

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from cove_dist.config.composition import compose_yaml, load_run_config
+from cove_dist.config.composition import compose_yaml
 from cove_dist.config.overrides import literal, text_of
 from cove_dist.errors import ConfigError
+from cove_dist.tasks.configuration import load_run_config
 
 ODD = ["ä", "a b", "a=b", "a,b", "[x]/y", "x[1]", "it's", 'say "x"', "2026", "1e5", "true", "a{b}", "#a", "a;b", "x!"]
 ODD += ["*.csv", "日本", r"a\b'c", "a\\", "choice(a,b)"]

@@ -15,8 +15,9 @@ from omegaconf import OmegaConf
 
 import cove_dist
 from cove_dist import cli
-from cove_dist.config.composition import compose_yaml, keys
+from cove_dist.config.composition import keys
 from cove_dist.config_files import OWN_FOLDERS, config_folder
+from cove_dist.tasks.configuration import compose_run_config
 from tests.configurations import small_run
 from tests.warm import executable
 
@@ -70,7 +71,7 @@ def test_help_and_version_are_printed_by_one_rank(
 def test_help_shows_every_key_with_its_comments(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     train(["--help", f"model={model}"])
     shown = capsys.readouterr().out
-    for key in keys(compose_yaml("train", [f"model={model}"])):
+    for key in keys(compose_run_config([f"model={model}"])):
         if key not in ("data.name", "trainer.early_stopping.mode"):
             assert re.search(rf"^ +{key.rpartition('.')[2]}: ?", shown, flags=re.MULTILINE), key
     assert "experiment: aotm_bert4rec, " in shown

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cove_dist.config.composition import load_run_config
 from cove_dist.errors import ConfigError
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.registry import task_of
 from tests.unit.configuration.schemas import build
 

@@ -9,9 +9,10 @@ from dataclasses import fields
 import pytest
 
 from cove_dist.config import RunConfig
-from cove_dist.config.composition import config_folder, load_run_config, read_yaml
+from cove_dist.config.composition import config_folder, read_yaml
 from cove_dist.config.model_spec import ModelSpec
 from cove_dist.errors import ConfigError
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.registry import TASKS, task_of
 from tests.unit.configuration.schemas import options
 
@@ -65,5 +66,5 @@ def test_each_task_refuses_quantizer_settings_that_it_does_not_support(overrides
 
 
 def test_composing_a_configuration_does_not_import_torchrec() -> None:
-    program = "import sys, cove_dist.config.composition; sys.exit('torchrec' in sys.modules)"
+    program = "import sys, cove_dist.tasks.configuration; sys.exit('torchrec' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cove_dist.config.composition import compose_yaml, load_run_config
+from cove_dist.config.composition import compose_yaml
 from cove_dist.errors import ConfigError
+from cove_dist.tasks.configuration import load_run_config
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torchmetrics import Metric
 
-from cove_dist.config.composition import load_run_config
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import BinnedAUC, Coverage, CTRMetrics, ListCompletion, LogLoss, TopK, UserRanking
 from cove_dist.evaluation.declarations import (
@@ -23,6 +22,7 @@ from cove_dist.evaluation.declarations import (
 )
 from cove_dist.evaluation.positions import Positions
 from cove_dist.tasks.cf.config import CFEvaluationConfig
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.ctr.config import CTREvaluationConfig
 from cove_dist.tasks.registry import task_of
 from cove_dist.tasks.sequential.config import SequentialEvaluationConfig

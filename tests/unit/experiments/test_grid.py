@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cove_dist.config.composition import load_run_config
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.cells import is_stale
 from cove_dist.experiments.grid import cells_of, load_grid
 from cove_dist.experiments.plan import file_arguments, find_file, merged
+from cove_dist.tasks.configuration import load_run_config
 from tests.unit.experiments.grids import small_grid, write_cell, write_grid
 
 

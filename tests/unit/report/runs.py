@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
-from cove_dist.config.composition import compose_yaml
+from cove_dist.tasks.configuration import compose_run_config
 from data_pipeline.schema import Categorical, Schema
 from tests.configurations import COVE, small_run
 
@@ -22,7 +22,7 @@ LEVELS = {"user": (8, 3), "item": (12, 4)}  # of COVE
 def write_run(folder: Path, data: Path, records: Sequence[Mapping], *overrides: str, quantized: bool = True) -> Path:
     """A run folder with a configuration and a log."""
     folder.mkdir()
-    composed = compose_yaml("train", small_run(data, folder, *(COVE if quantized else ()), *overrides))
+    composed = compose_run_config(small_run(data, folder, *(COVE if quantized else ()), *overrides))
     OmegaConf.save(composed, folder / "config.yaml")
     (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return folder

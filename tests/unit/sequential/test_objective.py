@@ -12,9 +12,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import ConfigError
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.registry import task_of
 from cove_dist.tasks.sequential.catalogue import item_catalogue
 from cove_dist.tasks.sequential.positions import Embedded, predict_next

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from cove_dist import cli
-from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import process_group
 from cove_dist.faults.agreement import Agreement, Decision
 from cove_dist.faults.signals import Interrupted, StopRequest, deferred_signals, named_signals
 from cove_dist.runs import LOG_FILE, read_records
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema

@@ -12,10 +12,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cove_dist.config import QuantizerConfig
-from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.quantization import CascadedQuantizer, CodeUsage
 from cove_dist.runs import LOG_FILE, read_records
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.codebooks import Codebooks, health
 from cove_dist.training.reporting import board_tag
 from cove_dist.training.trainer import Trainer

@@ -14,10 +14,10 @@ import pytest
 import torch.distributed as dist
 from omegaconf import OmegaConf
 
-from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import process_group
 from cove_dist.errors import ConfigError
 from cove_dist.runs import CONFIG_FILE, HISTORY_FILE, LOG_FILE, SUMMARY_FILE, read_json, read_records
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
 from data_pipeline.datasets.synthetic import Synthetic

@@ -9,9 +9,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.embeddings.tables import FIRST_ORDER_DIM
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.optimization import gradient_norm, learning_rates
 from cove_dist.training.summary import describe_start, sharding_table
 from cove_dist.training.trainer import Trainer

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import ConfigError, TrainingError
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.build import build
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema

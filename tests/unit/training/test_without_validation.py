@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from cove_dist.checkpoints.files import read_meta
-from cove_dist.config.composition import load_run_config
 from cove_dist.distributed import process_group
 from cove_dist.inference.checkpoints import find_checkpoint
 from cove_dist.inference.evaluate import evaluate_run
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
 from data_pipeline.errors import DataError
