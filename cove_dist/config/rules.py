@@ -68,6 +68,11 @@ RULES: tuple[Rule[RunConfig], ...] = (
         like="embeddings.optimizer",
     ),
     Rule(
+        ("trainer.schedule.epochs", "trainer.schedule.steps"),
+        lambda config: config.trainer.schedule.name != "constant",
+        "acts with trainer.schedule.name=linear or cosine",
+    ),
+    Rule(
         ("embeddings.optimizer.weight_decay_rows",),
         lambda config: config.embeddings.optimizer.weight_decay > 0,
         "acts with embeddings.optimizer.weight_decay above 0",

@@ -13,7 +13,12 @@ from cove_dist.types import NonNegativeInt, PositiveFloat, PositiveInt
 
 # Keys that a resumed run may change, as patterns. All act from the resumed step on; none changes what the steps so far
 # mean, or which values of the early-stopping metric are compared. The first ones change what is learned.
-CHANGES_LEARNING = ("trainer.optimizer.learning_rate", "trainer.warmup_steps", "trainer.gradient_clip_norm")
+CHANGES_LEARNING = (
+    "trainer.optimizer.learning_rate",
+    "trainer.warmup_steps",
+    "trainer.schedule.*",
+    "trainer.gradient_clip_norm",
+)
 MAY_CHANGE = (
     *CHANGES_LEARNING,
     "trainer.epochs",
@@ -70,6 +75,30 @@ class EarlyStoppingConfig:
 
 
 @settings
+class ScheduleConfig:
+    """How the learning rates of all parameters fall after the warm-up; with neither end given, by the last step."""
+
+    name: Literal["constant", "linear", "cosine"]
+    epochs: PositiveInt | None
+    steps: PositiveInt | None
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(f"epochs = {self.epochs}: not together with steps = {self.steps}; allowed: null")
+
+    def end(self, steps_per_epoch: int, steps: int) -> int:
+        """Return the number of steps after which the rates are 0.
+
+        Args:
+            steps_per_epoch: Number of steps of an epoch.
+            steps: Number of steps of the training.
+        """
+        if self.epochs is not None:
+            return self.epochs * steps_per_epoch
+        return steps if self.steps is None else self.steps
+
+
+@settings
 class TrainerConfig:
     device: Literal["auto", "cpu", "cuda"]
     epochs: PositiveInt
@@ -78,6 +107,7 @@ class TrainerConfig:
     evaluation_batch_size: PositiveInt
     optimizer: OptimizerConfig
     warmup_steps: NonNegativeInt
+    schedule: ScheduleConfig
     gradient_clip_norm: PositiveFloat | None
     precision: Literal["float32", "bfloat16"]
     workers: NonNegativeInt
@@ -98,6 +128,11 @@ class TrainerConfig:
             raise ValueError("on_nan = skip: not with debug=true, which looks for the cause; allowed: stop")
         if self.debug and self.checkpoint.resume == "auto":
             raise ValueError("checkpoint.resume = auto: not with debug=true, which writes no checkpoints; allowed: no")
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Return the number of steps of the training, unless it stops early."""
+        steps = self.epochs * steps_per_epoch
+        return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def rank_evaluation_batch_size(self, world_size: int) -> int:
         return -(-self.evaluation_batch_size // world_size)

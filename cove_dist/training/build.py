@@ -60,7 +60,9 @@ class TrainState:
         schedule.last_epoch, schedule._step_count, schedule._last_lr = step, step + 1, rates
 
 
-def build(config: RunConfig, schema: Schema, context: DistributedContext, batch_size: int) -> TrainState:
+def build(
+    config: RunConfig, schema: Schema, context: DistributedContext, batch_size: int, steps_per_epoch: int | None = None
+) -> TrainState:
     """Build, shard and initialize what a run trains. A collective call.
 
     The initial values depend only on ``config.seed``, not on the plan or the number of ranks; afterwards each rank's
@@ -69,6 +71,7 @@ def build(config: RunConfig, schema: Schema, context: DistributedContext, batch_
     Args:
         config, schema, context: Configuration, data and distributed context of the run.
         batch_size: Rows per rank, for the planner's cost estimates.
+        steps_per_epoch: Number of steps of an epoch, for the learning-rate schedule; None: nothing is trained.
 
     Raises:
         ConfigError: A setting does not fit this device, the number of ranks, or the data.
@@ -100,7 +103,7 @@ def build(config: RunConfig, schema: Schema, context: DistributedContext, batch_
     initialize_tables(sharded, config.embeddings.init_std, config.seed)
     optimizer = build_optimizer(sharded, config)
     torch.manual_seed(config.seed * 1_000_003 + context.rank)
-    return TrainState(sharded, optimizer, build_schedule(optimizer, config.trainer.warmup_steps))
+    return TrainState(sharded, optimizer, build_schedule(optimizer, config.trainer, steps_per_epoch))
 
 
 def build_validation(config: RunConfig, schema: Schema, context: DistributedContext) -> Evaluator | None:

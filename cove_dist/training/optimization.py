@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torchrec.distributed import DistributedModelParallel
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
-from cove_dist.config import OptimizerConfig, RunConfig
+from cove_dist.config import OptimizerConfig, RunConfig, TrainerConfig
 from cove_dist.embeddings.optimizers import optimizer_factory
 from cove_dist.errors import ConfigError
 
@@ -86,9 +87,42 @@ def gradient_norm(model: DistributedModelParallel) -> torch.Tensor:
     return nn.utils.get_total_norm(present) if present else torch.zeros((), device="cpu")
 
 
-def build_schedule(optimizer: torch.optim.Optimizer, warmup_steps: int) -> LambdaLR:
-    """Build a schedule that increases rates linearly over ``warmup_steps`` and then keeps them constant."""
-    return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup_steps)))
+def build_schedule(optimizer: torch.optim.Optimizer, settings: TrainerConfig, steps_per_epoch: int | None) -> LambdaLR:
+    """Build the schedule of all learning rates: they rise linearly over the warm-up, then stay or fall to 0.
+
+    Args:
+        optimizer: Optimizers of tables, sharded or not, and of the other parameters.
+        settings: Settings of the run.
+        steps_per_epoch: Number of steps of an epoch; None: nothing is trained, and the rates do not fall.
+
+    Raises:
+        ConfigError: The rates would be 0 before the training ends, or fall before the warm-up does.
+    """
+    warmup, name, end = settings.warmup_steps, "constant", 1
+    if settings.schedule.name != "constant" and steps_per_epoch is not None:
+        name, end = settings.schedule.name, _end_of_schedule(settings, steps_per_epoch)
+    return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)) * _decay(name, step, warmup, end))
+
+
+def _end_of_schedule(settings: TrainerConfig, steps_per_epoch: int) -> int:
+    steps, schedule, warmup = settings.total_steps(steps_per_epoch), settings.schedule, settings.warmup_steps
+    end = schedule.end(steps_per_epoch, steps)
+    if end < steps:
+        raise ConfigError(
+            f"trainer.schedule = {schedule.name}: the learning rates would be 0 from step {end} on, of {steps};"
+            f" allowed: trainer.schedule.epochs or steps that cover {steps} steps, or null"
+        )
+    if end <= warmup:
+        raise ConfigError(f"trainer.warmup_steps = {warmup}: allowed: below the {end} steps of trainer.schedule")
+    return end
+
+
+def _decay(name: str, step: int, warmup: int, end: int) -> float:
+    """Return the factor of the rates of a step, which is 1 up to the warm-up's end and 0 from step ``end`` on."""
+    if name == "constant":
+        return 1.0
+    done = min(1.0, max(0, step - warmup) / (end - warmup))
+    return 1.0 - done if name == "linear" else (1.0 + math.cos(math.pi * done)) / 2
 
 
 def _keyed(parameters: dict[str, nn.Parameter], config: OptimizerConfig) -> KeyedOptimizerWrapper:

@@ -64,7 +64,8 @@ class Trainer:
         task.check_data(config, schema)
         self.train_loader = task.build_training_loader(config, schema, context)
         self.evaluator = build_validation(config, schema, context)
-        self.trainable = build(config, schema, context, config.trainer.rank_batch_size(context.world_size))
+        rows, steps = config.trainer.rank_batch_size(context.world_size), len(self.train_loader)
+        self.trainable = build(config, schema, context, rows, steps)
         self.trainable.epoch_hook = task.build_epoch_hook(
             config, schema, context, self.trainable.model.module, self.train_loader
         )
@@ -287,8 +288,7 @@ class Trainer:
         return data_fingerprint(self.config.data.path)
 
     def _total_steps(self) -> int:
-        settings = self.config.trainer
-        return min(settings.epochs * len(self.train_loader), settings.max_steps or 2**62)
+        return self.config.trainer.total_steps(len(self.train_loader))
 
     def finished(self) -> bool:
         """Return whether training is finished."""

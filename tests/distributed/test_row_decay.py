@@ -20,6 +20,7 @@ from tests.distributed.test_training import NO_DROPOUT, train_until, training_lo
 from tests.interactions import SMALL_RUN, prepare_small
 
 DECAY, RATE = 0.3, 0.03
+RATES = ("trainer.warmup_steps=3", "trainer.schedule.name=linear")
 LARGE = "embeddings.optimizer.learning_rate=0.05"
 Build = Callable[[list[torch.Tensor]], torch.optim.Optimizer]
 OPTIMIZERS: dict[str, Build] = {
@@ -82,7 +83,7 @@ def test_looked_up_rows_decay_by_the_steps_that_they_missed(data: Path, name: st
 @pytest.mark.parametrize("name", ["adam", "sgd", "sparse_rmsprop"])
 def test_a_killed_run_goes_on_exactly(data: Path, tmp_path: Path, name: str) -> None:
     def overrides(folder: str) -> list[str]:
-        saving = ("trainer.checkpoint.every_steps=2", "trainer.warmup_steps=6", "trainer.log_every=1")
+        saving = ("trainer.checkpoint.every_steps=2", "trainer.log_every=1", *RATES)
         return [*SMALL_RUN, "model=bprmf", f"data.path={data}", f"output={tmp_path / folder}", *saving, *decay_of(name)]
 
     run_ranks(2, train, overrides("whole"))

@@ -134,7 +134,13 @@ def test_resumed_losses_equal_those_of_an_uninterrupted_run_exactly(
     prepared: Path, tmp_path: Path, tables: tuple[str, ...]
 ) -> None:
     """Killed in the middle of the second epoch, with dropout and shuffling on, and resumed."""
-    saving = ("trainer.checkpoint.every_steps=4", "trainer.warmup_steps=20", *tables, *COVE)
+    saving = (
+        "trainer.checkpoint.every_steps=4",
+        "trainer.warmup_steps=9",
+        "trainer.schedule.name=cosine",
+        *tables,
+        *COVE,
+    )
     run_ranks(2, train, small_run(prepared, tmp_path / "whole", *saving))
     whole = training_losses(tmp_path / "whole")
     killed = small_run(prepared, tmp_path / "killed", *saving)

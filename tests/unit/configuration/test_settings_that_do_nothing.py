@@ -35,6 +35,7 @@ COVE, ITEMS = "quantizer=cove", "quantizer=cove_items"
             [COVE, "quantizer.learning=ema", "quantizer.codebook_gradient=quantization"],
             r"quantizer\.codebook_gradient = quantization: .*moving averages",
         ),
+        (["trainer.schedule.epochs=9"], r"schedule\.epochs = 9: .*schedule\.name=linear or cosine; allowed: None"),
         ([COVE, "quantizer.kmeans_step=3"], r"quantizer\.kmeans_step = 3: .*quantizer\.start=kmeans"),
         ([COVE, "quantizer.kmeans_batches=3"], r"quantizer\.kmeans_batches = 3: .*quantizer\.start=kmeans"),
         (["model=bprmf", "negatives.power=0.5"], r"negatives\.power = 0\.5: .*negatives\.source=popularity"),
