@@ -1,7 +1,8 @@
 """The command ``cove``: its subcommands, flags, and errors as one message.
 
 The files in ``launch/`` call the same function, for torchrun. A subcommand is a module of `cove_dist.commands` with a
-function ``run(arguments)``. It is imported when it runs, so that help, version and completion do not import torch.
+function ``run(arguments)``. It is imported when it runs, so that help, version and completion import neither torch nor
+rich.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from typing import NamedTuple, NoReturn
 
 from cove_dist import __version__, targets
 from cove_dist.config_files import add_own_folder, check_own_folders
-from cove_dist.console import quiet_libraries
-from cove_dist.doctor import remedy
 from cove_dist.errors import ConfigError
 from data_pipeline.errors import UserError
 
@@ -82,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (UserError, FloatingPointError) as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
+        from cove_dist.doctor import remedy
+
         if (hint := remedy(str(error.name).partition(".")[0])) is None:
             raise
         _fail(f"{error.name}: not installed. Run {hint}; cove doctor names all that is missing")
@@ -126,6 +127,8 @@ def dispatch(arguments: list[str]) -> None:
         _print(printed(str(COMMANDS[name].config), getattr(_module(name), "overrides", list)(rest)))
     else:
         if COMMANDS[name].config is not None:
+            from cove_dist.console import quiet_libraries
+
             quiet_libraries()
         _module(name).run(rest)
 

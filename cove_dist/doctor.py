@@ -79,14 +79,22 @@ def find_version(*names: str) -> str | None:
     return None
 
 
-def examine() -> Diagnosis:
-    """Examine the installed packages; import torch and, if versions match, fbgemm_gpu and torchrec."""
-    triple = {
+def installed_versions() -> dict[str, str | None]:
+    """Return the version of every required package by name, None where it is missing. Imports none of them."""
+    return _found_triple() | {name: find_version(name) for name in REQUIRED}
+
+
+def _found_triple() -> dict[str, str | None]:
+    return {
         "torch": find_version("torch"),
         "fbgemm": find_version(*FBGEMM_BUILDS.values()),
         "torchrec": find_version("torchrec"),
     }
-    others = {name: find_version(name) for name in REQUIRED}
+
+
+def examine() -> Diagnosis:
+    """Examine the installed packages; import torch and, if versions match, fbgemm_gpu and torchrec."""
+    triple, others = _found_triple(), {name: find_version(name) for name in REQUIRED}
     diagnosis = Diagnosis({name: number or "missing" for name, number in (triple | others).items()})
     if missing := [name for name, number in triple.items() if number is None]:
         diagnosis.problems.append(f"{', '.join(missing)}: not installed. Run {INSTALL}.")

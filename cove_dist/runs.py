@@ -1,8 +1,8 @@
 """Run folders: names of the files, and reading and writing of the shared ones.
 
-``config.yaml`` (composed), ``config_history.jsonl`` (what a resumed run changed), ``data.json`` (digests of the data),
-``log.jsonl``, ``tensorboard/`` and ``checkpoints/``; ``summary.json`` after training;
-``metrics_<split>_<checkpoint>.json`` after evaluation.
+``config.yaml`` (composed), ``config_history.jsonl`` (what a resumed run changed), ``provenance.json`` (command, commit,
+versions and machine of every start), ``data.json`` (digests of the data), ``log.jsonl``, ``tensorboard/`` and
+``checkpoints/``; ``summary.json`` after training; ``metrics_<split>_<checkpoint>.json`` after evaluation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from data_pipeline.files import replaced_file
 from data_pipeline.json_files import read_record
 
 CONFIG_FILE, HISTORY_FILE, LOG_FILE = "config.yaml", "config_history.jsonl", "log.jsonl"
-DATA_FILE = "data.json"
+DATA_FILE, PROVENANCE_FILE = "data.json", "provenance.json"
 SUMMARY_FILE, CHECKPOINTS = "summary.json", "checkpoints"
 
 Record = dict[str, Any]

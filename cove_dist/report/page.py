@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def render(run: Run, pictures: Sequence[Picture], agreement: Sequence[Mapping[st
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": figure, "embedded": embedded}
+    environment.filters |= {"figure": figure, "embedded": embedded, "start": describe_start}
     return environment.get_template(TEMPLATE).render(
         run=run,
         evaluations=[(each.words, _overall(each), by_entity(each.metrics)) for each in run.evaluated],
@@ -60,6 +61,24 @@ def figure(value: Any) -> str:
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.1e}" if 0 < abs(value) < 0.001 else f"{value:.4f}"
+
+
+def describe_start(start: Mapping[str, Any]) -> dict[str, str]:
+    """Return the provenance of one start as text by name."""
+    repositories = {str(each): f"{each['commit']}{_DIRTY[each['dirty']]}" for each in start["git"].values() if each}
+    return {
+        "command": shlex.join(start["command"]),
+        "in folder": start["folder"],
+        "git": ", ".join(repositories.values()) or "no repository",
+        "machine": f"{start['host']}, {start['platform']}",
+        "device": f"{start['device']}, {start['world_size']} ranks with {start['threads']} threads each",
+        "data": f"{start['data']['path']}, fingerprint {start['data']['fingerprint']}",
+        "python": start["python"],
+        "packages": ", ".join([f"cove_dist {start['cove_dist']}", *(f"{n} {v}" for n, v in start["packages"].items())]),
+    }
+
+
+_DIRTY = {True: " with local changes", False: "", None: " (local changes unknown)"}
 
 
 def embedded(path: Path) -> str:

@@ -15,6 +15,7 @@ from cove_dist.metrics_files import Evaluated, all_metrics
 from cove_dist.runs import (
     CONFIG_FILE,
     LOG_FILE,
+    PROVENANCE_FILE,
     SUMMARY_FILE,
     Record,
     best_record,
@@ -33,6 +34,7 @@ class Run:
         records: Records of the log, in order.
         summary: empty until the run has finished.
         evaluated: empty until the run is evaluated.
+        starts: Provenance of every start, the first one first; empty for a run of an older version.
     """
 
     folder: Path
@@ -40,6 +42,7 @@ class Run:
     records: list[Record]
     summary: dict[str, Any]
     evaluated: list[Evaluated]
+    starts: list[dict[str, Any]]
 
     @property
     def model(self) -> str:
@@ -76,8 +79,8 @@ def load_run(folder: Path) -> Run:
     records = read_records(log)
     if not records:
         raise ConfigError(f"{log}: no records; train first")
-    values = plain(read_yaml(config))
-    return Run(folder, values, records, read_json(folder / SUMMARY_FILE), all_metrics(folder))
+    values, starts = plain(read_yaml(config)), read_json(folder / PROVENANCE_FILE).get("starts", [])
+    return Run(folder, values, records, read_json(folder / SUMMARY_FILE), all_metrics(folder), starts)
 
 
 def series(records: Sequence[Record], x: str, y: str) -> tuple[np.ndarray, np.ndarray]:

@@ -34,6 +34,7 @@ from cove_dist.runs import (
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.debug import debug_settings
 from cove_dist.training.progress import Progress
+from cove_dist.training.provenance import record_start
 from cove_dist.training.resume import record_configuration, record_data
 from cove_dist.training.trainer import Trainer
 from data_pipeline.json_files import write_json
@@ -83,6 +84,7 @@ def train_here(
         mark_begun(folder)
         record_configuration(folder, composed, trainer.position.step, changes)
         record_data(folder, schema)
+        record_start(folder, trainer.position.step, config.data.path, trainer.data, context)
         if not trainer.finished():
             (folder / SUMMARY_FILE).unlink(missing_ok=True)  # from an earlier end of this run
     barrier()

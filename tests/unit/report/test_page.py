@@ -8,10 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.report.page import figure
 from cove_dist.report.program import report_run
+from cove_dist.training.provenance import record_start
 from tests.configurations import evaluated
 from tests.unit.report.runs import Page, log, random_codes, write_codes, write_data, write_run
 
@@ -56,6 +59,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     evaluated(metrics, checkpoint="step_00000006").save(run)
     evaluated({"auc": 0.81} | GROUPED | NEVER, split="validation", kind="newest").save(run)
     (run / "summary.json").write_text(json.dumps({"step": 6, "best": None, "samples_per_second": 13694.7}))
+    for step in (0, 4):
+        record_start(run, step, str(folder / "data"), "abc123", DistributedContext(0, 2, 2, torch.device("cpu")))
     return report_run([f"run={run}", "shuffles=2", "top_categories=3"])
 
 
@@ -92,6 +97,14 @@ def test_final_metrics_and_summary(page: Path) -> None:
     assert "Metrics: test split, best checkpoint (step 6); ranking per user" in text
     assert "Metrics: validation split, newest checkpoint (step 2); ranking per user" in text
     assert "Not evaluated yet" not in text
+
+
+def test_provenance_of_every_start(page: Path) -> None:
+    text = Page(page.read_text()).text
+    assert "Started, 20" in text
+    assert "Resumed at step 4, 20" in text
+    assert text.count("fingerprint abc123") == 2
+    assert f"torch {torch.__version__}" in text
 
 
 def test_metrics_of_groups_have_tables_of_their_own(page: Path) -> None:
