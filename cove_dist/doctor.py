@@ -45,6 +45,7 @@ EXTRAS = {  # of the package: what they bring, and which subcommands need it
     "report": (("jinja2", "matplotlib", "scikit-learn"), "cove report, experiment and cluster_items"),
     "tune": (("optuna",), "cove tune"),
     "faiss": (("faiss-cpu",), "FAISS indices"),
+    "onnx": (("onnx", "onnxscript", "onnxruntime"), "cove export what=[onnx]"),
 }
 INSTALL = "cove doctor --install cpu (or cuda)"
 

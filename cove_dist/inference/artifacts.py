@@ -1,38 +1,44 @@
-"""Files of a finished run for other programs: embeddings, a FAISS index, and the model as a torch-only program.
+"""Files of a finished run for other programs: embeddings, a FAISS index, and the model as a self-contained program.
 
 Layout, by kind; one kind is written into ``output``, several into a folder in it each::
 
     codes/       see `cove_dist.inference.export`
     embeddings/  <entity>.parquet: original_id, embedding; embeddings.safetensors: <entity> [n, d], in the same order
     index/       item.faiss, inner products; item.parquet: position in the index, original_id
-    model/       model.pt2, by torch.export; model.json: its inputs and outputs; ids/<column>.parquet: id, original_id
+    model/       *.pt2, by torch.export; model.json; ids/: see `cove_dist.inference.programs`
+    onnx/        *.onnx, and the same
+
+Every folder has ``export.json``: checkpoint, precision, and for rounded tables the metrics with and without rounding.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors.numpy import save
+from safetensors.torch import save
 
 from cove_dist.config.composition import load_settings
 from cove_dist.config.overrides import key_of
 from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.embeddings.serving import Precision, StoredRows
 from cove_dist.errors import ConfigError
+from cove_dist.evaluation.declarations import is_metric
 from cove_dist.inference.export import ExportConfig, export_codes
 from cove_dist.inference.folders import replaced_folder
+from cove_dist.inference.programs import require_onnx, write_programs
 from cove_dist.inference.session import Session
-from data_pipeline.id_tables import id_table_path
 from data_pipeline.json_files import write_json
-from data_pipeline.schema import Entity
+from data_pipeline.schema import ENTITIES
 
 ABOUT_FILE = "export.json"
+ROUNDED_KINDS = ("embeddings", "model", "onnx")  # those with tables of a chosen precision
 
 
 def export_run(overrides: Sequence[str]) -> list[Path]:
@@ -46,8 +52,7 @@ def export_run(overrides: Sequence[str]) -> list[Path]:
     """
     request = load_settings(ExportConfig, "export", overrides)
     kinds = tuple(dict.fromkeys(request.what))
-    if not kinds:
-        raise ConfigError("what = []: nothing to export; allowed: codes, embeddings, index, model")
+    check_kinds(kinds, request.precision)
     if kinds == ("codes",):
         return [folder for folder in (export_codes(overrides),) if folder is not None]
     several = len(kinds) > 1 and request.output is not None
@@ -59,13 +64,47 @@ def export_run(overrides: Sequence[str]) -> list[Path]:
     with process_group(request.device) as context:
         if context.world_size > 1:
             raise ConfigError(f"what = {list(kinds)}: for one process; under torchrun what=[codes] only")
+        facts = {"checkpoint": session.checkpoint.name, "precision": request.precision}
+        if request.precision != "float32":
+            facts |= rounding_loss(session, context, request.precision)
         for kind in (kind for kind in kinds if kind != "codes"):
-            write(session, kind, folders[kind], context)
+            write(session, kind, folders[kind], request.precision, facts, context)
     return list(folders.values())
 
 
-def write(session: Session, kind: str, folder: Path, context: DistributedContext) -> None:
-    """Write one kind into its folder.
+def check_kinds(kinds: Sequence[str], precision: Precision) -> None:
+    """Raise ConfigError unless something is exported, and every kind has tables to round if these are to be rounded."""
+    if not kinds:
+        raise ConfigError("what = []: nothing to export; allowed: codes, embeddings, index, model, onnx")
+    exact = [kind for kind in kinds if kind not in ROUNDED_KINDS]
+    if precision != "float32" and exact:
+        raise ConfigError(
+            f"precision = {precision}: acts on {', '.join(ROUNDED_KINDS)}; export {', '.join(exact)} by another command"
+        )
+    if "onnx" in kinds:
+        require_onnx()
+
+
+def rounding_loss(session: Session, context: DistributedContext, precision: Precision) -> dict[str, Any]:
+    """Evaluate the exact and the rounded tables, on the test split if the data have one, else on validation.
+
+    Returns:
+        The split, and by metric: its value with float32 tables, with rounded ones, and the change.
+    """
+    split = "test" if session.schema.has_split("test") else "validation"
+    exact, rounded = (session.inference.evaluate(split, context, each) for each in ("float32", precision))
+    metrics = {
+        name: {"float32": exact[name], precision: rounded[name], "change": rounded[name] - exact[name]}
+        for name in exact
+        if is_metric(name)
+    }
+    return {"split": split, "metrics": metrics}
+
+
+def write(
+    session: Session, kind: str, folder: Path, precision: Precision, facts: dict[str, Any], context: DistributedContext
+) -> None:
+    """Write one kind into its folder, with these facts in its ``export.json``.
 
     Raises:
         ConfigError: The folder holds other files, or the model does not support the kind.
@@ -74,25 +113,33 @@ def write(session: Session, kind: str, folder: Path, context: DistributedContext
         raise ConfigError(f"output = {folder}: exists but was not created by cove export; remove it, or change output")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with replaced_folder(folder, context) as target:
-        facts = WRITERS[kind](session, target)
-        write_json(target / ABOUT_FILE, {"checkpoint": session.checkpoint.name, **facts})
+        of_kind = WRITERS[kind](session, target, precision=precision)
+        write_json(target / ABOUT_FILE, {**facts, **of_kind})
 
 
-def write_embeddings(session: Session, folder: Path) -> dict[str, object]:
-    """Write the embeddings of all entities of the model."""
-    tables: dict[str, pa.Table] = {}
-    entities: tuple[Entity, ...] = ("user", "item")
-    for entity in entities:
-        if entity in session.inference.entities():
-            tables[entity] = session.embeddings(entity)
-            pq.write_table(tables[entity], folder / f"{entity}.parquet", compression="zstd")
-    vectors = {entity: session.inference.vectors(entity) for entity in entities if entity in tables}
-    contiguous: dict[str, np.ndarray] = {str(name): np.ascontiguousarray(each) for name, each in vectors.items()}
-    (folder / "embeddings.safetensors").write_bytes(save(contiguous))
-    return {"entities": {name: list(v.shape) for name, v in vectors.items()}}
+def write_embeddings(session: Session, folder: Path, precision: Precision) -> dict[str, object]:
+    """Write the embeddings of all entities of the model.
+
+    Parquet has no bfloat16: rounded values are float32 there, and bfloat16 in the safetensors file. int8 values have a
+    column ``scale`` in Parquet and a tensor ``<entity>.scale [n, 1]`` in the safetensors file.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for entity in (entity for entity in ENTITIES if entity in session.inference.entities()):
+        stored = StoredRows.of(torch.from_numpy(session.inference.vectors(entity)), precision)
+        tensors[entity] = stored.values.contiguous()
+        shown = stored.values.float() if precision == "bfloat16" else stored.values
+        flat = pa.array(shown.numpy().reshape(-1))
+        columns = {"embedding": pa.FixedSizeListArray.from_arrays(flat, shown.shape[1])}
+        if stored.scale is not None:
+            tensors[f"{entity}.scale"] = stored.scale.contiguous()
+            columns["scale"] = pa.array(stored.scale.numpy().reshape(-1))
+        table = pa.table({"original_id": session.seen_ids(entity), **columns})
+        pq.write_table(table, folder / f"{entity}.parquet", compression="zstd")
+    (folder / "embeddings.safetensors").write_bytes(save(tensors, {"precision": precision}))
+    return {"entities": {name: list(each.shape) for name, each in tensors.items() if not name.endswith(".scale")}}
 
 
-def write_index(session: Session, folder: Path) -> dict[str, object]:
+def write_index(session: Session, folder: Path, precision: Precision) -> dict[str, object]:
     """Write a flat inner-product index of the items seen in training.
 
     Raises:
@@ -111,38 +158,9 @@ def write_index(session: Session, folder: Path) -> dict[str, object]:
     return {"items": len(keys), "dim": keys.shape[1], "metric": "inner product"}
 
 
-def write_model(session: Session, folder: Path) -> dict[str, object]:
-    """Write the scores of the model as a program that ``torch.export.load`` reads, without this package.
-
-    Raises:
-        ConfigError: The model cannot be exported as one program.
-    """
-    program = session.inference.program()
-    names = list(program.inputs)
-    rows = torch.export.Dim("rows")
-    exported = torch.export.export(
-        program.module.eval(),
-        tuple(program.inputs.values()),
-        dynamic_shapes=tuple({0: rows} for _ in names),
-        strict=False,
-    )
-    torch.export.save(exported, folder / "model.pt2")
-    (folder / "ids").mkdir()
-    for column in program.columns:
-        shutil.copyfile(id_table_path(session.data, column.table_name), folder / "ids" / f"{column.name}.parquet")
-    shapes = {name: ["rows", *each.shape[1:]] for name, each in program.inputs.items()}
-    facts = {
-        "inputs": {name: {"shape": shapes[name], "dtype": str(program.inputs[name].dtype)} for name in names},
-        "ids": [asdict(column) for column in program.columns],
-        "unseen": "ids from num_seen on have the row num_seen, which was not trained",
-        "output": program.output,
-    }
-    write_json(folder / "model.json", facts)
-    return {"file": "model.pt2"}
-
-
-WRITERS: dict[str, Callable[[Session, Path], dict[str, object]]] = {
+WRITERS: dict[str, Callable[..., dict[str, object]]] = {
     "embeddings": write_embeddings,
     "index": write_index,
-    "model": write_model,
+    "model": partial(write_programs, form="torch"),
+    "onnx": partial(write_programs, form="onnx"),
 }

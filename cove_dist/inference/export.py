@@ -31,6 +31,7 @@ from cove_dist.config.composition import load_settings
 from cove_dist.console import console
 from cove_dist.distributed import DistributedContext, process_group, sum_over_ranks
 from cove_dist.embeddings.lookup import single_ids
+from cove_dist.embeddings.serving import Precision
 from cove_dist.errors import ConfigError
 from cove_dist.inference.checkpoints import find_checkpoint, load_trained, output_folder
 from cove_dist.inference.folders import replaced_folder
@@ -56,7 +57,8 @@ Chunk = tuple[pa.Table, int]
 @settings
 class ExportConfig:
     run: Text
-    what: tuple[Literal["codes", "embeddings", "index", "model"], ...]
+    what: tuple[Literal["codes", "embeddings", "index", "model", "onnx"], ...]
+    precision: Precision
     checkpoint: Literal["best", "newest"]
     device: Literal["auto", "cpu", "cuda"]
     batch_size: PositiveInt

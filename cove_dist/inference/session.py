@@ -170,15 +170,16 @@ class Session:
         """Return ``original_id`` and ``embedding``, a list of d float32; see `cove_dist.api.Run.embeddings`."""
         vectors = self.inference.vectors(entity)
         values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
-        return pa.table({"original_id": self._seen(entity), "embedding": values})
+        return pa.table({"original_id": self.seen_ids(entity), "embedding": values})
 
     def codes(self, entity: Entity) -> pa.Table:
         """Return ``original_id`` and ``code_1 … code_H``; see `cove_dist.api.Run.codes`."""
         codes = self.inference.codes(entity).astype(np.int32)
         levels = {f"code_{level}": pa.array(column) for level, column in enumerate(codes.T, start=1)}
-        return pa.table({"original_id": self._seen(entity), **levels})
+        return pa.table({"original_id": self.seen_ids(entity), **levels})
 
-    def _seen(self, entity: Entity) -> pa.Array:
+    def seen_ids(self, entity: Entity) -> pa.Array:
+        """Return the original ids of all users or items seen in training, in the order of their vectors."""
         if entity not in ("user", "item"):
             raise ConfigError(f"entity = {entity!r}: allowed: user, item")
         table = self.users if entity == "user" else self.items

@@ -15,7 +15,9 @@ import torch
 from torch import nn
 
 from cove_dist.config import RunConfig
+from cove_dist.distributed import DistributedContext
 from cove_dist.embeddings.lookup import single_ids
+from cove_dist.embeddings.serving import Precision
 from cove_dist.errors import ConfigError
 from cove_dist.quantization.quantizer import QuantizerOutput
 from cove_dist.tasks.base import TaskModel
@@ -38,20 +40,36 @@ class Lists(NamedTuple):
     items: np.ndarray
 
 
-class Program(NamedTuple):
-    """Scores as one module, for export.
+class ProgramInput(NamedTuple):
+    """An input of a program.
 
     Attributes:
-        module: Maps the inputs to scores.
-        inputs: Examples by name, two rows each.
-        columns: The id columns of the input ``ids``, in order.
-        output: What a score is.
+        example: Valid values.
+        shape: Shape; a name stands for a size that may vary, the same in every input: ``rows``.
+        meaning: What the values are.
+    """
+
+    example: torch.Tensor
+    shape: tuple[str | int, ...]
+    meaning: str
+
+
+class Program(NamedTuple):
+    """A module for export, with its tables.
+
+    Attributes:
+        module: Maps the inputs to the output.
+        inputs: Inputs by the names that ``forward`` gives them, in order.
+        columns: The columns whose encoded ids the inputs hold.
+        output: Name of the output.
+        meaning: What the output is.
     """
 
     module: nn.Module
-    inputs: dict[str, torch.Tensor]
+    inputs: dict[str, ProgramInput]
     columns: list[Categorical]
     output: str
+    meaning: str
 
 
 @dataclass(frozen=True)
@@ -129,13 +147,23 @@ class Inference(ABC, Generic[M]):
         """
         raise ConfigError(f"index: the score of {self.config.model.name} is no inner product; no index serves it")
 
-    def program(self) -> Program:
-        """Return the model's scores as a torch-only module that includes the tables.
+    @abstractmethod
+    def programs(self, precision: Precision = "float32") -> dict[str, Program]:
+        """Return torch-only modules that include the tables, by name; ``model`` maps ids to scores.
 
-        Raises:
-            ConfigError: It cannot be written as one.
+        Args:
+            precision: Precision of the tables; everything is computed in float32.
         """
-        raise ConfigError(f"model: {self.config.model.name} cannot be exported as one program; export embeddings")
+
+    @abstractmethod
+    def evaluate(self, split: str, context: DistributedContext, precision: Precision) -> dict[str, float]:
+        """Compute the metrics of a split with the tables of `programs`. For one process.
+
+        Args:
+            split: ``validation`` or ``test``.
+            context: Context of the only rank.
+            precision: Precision of the tables.
+        """
 
     @torch.no_grad()
     def vectors(self, entity: Entity) -> np.ndarray:

@@ -59,6 +59,19 @@ def test_an_exported_model_is_served_with_the_scores_of_the_run(own_data: Path) 
     assert scores.numpy() == pytest.approx(run.score([user] * 40, items), abs=1e-6)
 
 
+def test_an_exported_sequential_model_recommends_as_the_run_does(own_data: Path) -> None:
+    columns = {"user": "uid", "item": "iid", "label": None, "time": "ts", "candidates": 10, "sequences": 5}
+    data = cove.prepare(own_data / "ratings.csv", own_data / "sequences", settings=columns)
+    small = {**example("own_data").SMALL, "trainer.epochs": 1, "model.num_layers": 1, "model.num_heads": 2}
+    run = cove.train(data, "sasrec", "cove_items", own_data / "sequential", {**small, "quantizer.item_levels": [8, 4]})
+    cli.main(["export", f"run={run.folder}", "what=[model]", "device=cpu"])
+    listed, scores = example("serve_sequences").main(run.folder / "model", [3, 1, 4], k=5)
+    originals = run.session.items.decode(np.array([3, 1, 4]))
+    expected = run.recommend(sequences=[originals.to_pylist()], k=5)
+    assert run.session.items.decode(np.array(listed)).to_pylist() == expected["item"].to_pylist()
+    assert scores == pytest.approx(expected["score"].to_pylist(), abs=1e-5)
+
+
 def test_a_head_of_ones_own_is_trained_and_loaded_by_its_path(tmp_path: Path) -> None:
     run = example("own_head").main(tmp_path)
     assert type(run.session.inference.model.objective.head).__name__ == "Bilinear"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as torch_load
 from sklearn.metrics import log_loss, roc_auc_score
 
 import cove_dist as cove
@@ -275,5 +277,36 @@ def test_exports_hold_what_the_run_answers(
     assert scores.tolist() == pytest.approx(cf.score(["u7"] * 5, listed).tolist(), abs=1e-7)
     cli.main(["export", f"run={sequential.folder}", "what=[index]", "device=cpu"])
     assert faiss.read_index(str(sequential.folder / "index" / "item.faiss")).ntotal == ITEMS
-    with pytest.raises(ConfigError, match="SASRec cannot be exported as one program; export embeddings"):
-        export_run([f"run={sequential.folder}", "what=[model]", "device=cpu"])
+
+
+@pytest.mark.parametrize("task", ["ctr", "cf", "sequential"])
+def test_rounded_exports_state_the_change_of_every_metric(
+    task: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run: cove.Run = request.getfixturevalue(task)
+    words = ["export", f"run={run.folder}", "what=[embeddings]", "device=cpu"]
+    cli.main([*words, "precision=int8", f"output={tmp_path / 'int8'}"])
+    assert "tables in int8" in capsys.readouterr().out
+    about = json.loads((tmp_path / "int8" / "export.json").read_text())
+    assert about["split"] == "test"
+    evaluated = run.evaluate("test")
+    for name, values in about["metrics"].items():
+        assert values["float32"] == pytest.approx(evaluated[name], abs=1e-6)
+        assert values["change"] == pytest.approx(values["int8"] - values["float32"])
+        assert values["int8"] == pytest.approx(values["float32"], abs=0.1)
+    vectors = np.array(run.embeddings("item")["embedding"].to_pylist(), np.float32)
+    stored = pq.read_table(tmp_path / "int8" / "item.parquet")
+    scale = stored["scale"].to_numpy()[:, None]
+    assert scale[:, 0] == pytest.approx(np.abs(vectors).max(axis=1) / 127)
+    restored = np.array(stored["embedding"].to_pylist()) * scale
+    assert (np.abs(restored - vectors) <= scale / 2 + 1e-7).all()
+    assert np.abs(restored - vectors).max() > 0
+    cli.main([*words, "precision=bfloat16", f"output={tmp_path / 'bfloat16'}"])
+    half = torch_load(tmp_path / "bfloat16" / "embeddings.safetensors")["item"]
+    assert half.dtype is torch.bfloat16
+    assert half.float().numpy() == pytest.approx(vectors, rel=2**-8)
+
+
+def test_an_export_of_rounded_codes_is_refused(cf: cove.Run) -> None:
+    with pytest.raises(ConfigError, match=r"precision = int8: acts on embeddings, model, onnx; export codes, index by"):
+        export_run([f"run={cf.folder}", "what=[codes,index,model]", "precision=int8"])

@@ -13,6 +13,11 @@ from __future__ import annotations
 import torch
 
 
+def buckets_of(mask: torch.Tensor, sequences_per_bucket: int = 32) -> Buckets:
+    """Return the layout of a batch; under `torch.export`, whose shapes must not depend on values, one padded bucket."""
+    return OneBucket(mask) if torch.compiler.is_exporting() else Buckets(mask, sequences_per_bucket)
+
+
 class Buckets:
     """The layout of one batch.
 
@@ -72,3 +77,27 @@ class Buckets:
             rows = rows.masked_fill(~self._is_item.unsqueeze(1), 0)
         batch = rows.new_zeros(self._batch_shape.numel(), rows.shape[1])
         return batch.index_copy(0, self._sources, rows).unflatten(0, self._batch_shape)
+
+
+class OneBucket(Buckets):
+    """The batch as it is: one bucket of ``B * T`` rows in order, whose shape depends on no value.
+
+    Args:
+        mask: Mask of items ``[B, T]``. Causal models need right-padded sequences; others ignore slots of padding.
+    """
+
+    def __init__(self, mask: torch.Tensor) -> None:
+        batch, slots = mask.shape
+        self._mask = mask
+        self.shapes, self.masks, self.longest = [(batch, slots)], [mask], slots
+        self.positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0).flatten()
+        self.sequences = torch.arange(batch, device=mask.device).unsqueeze(1).expand(batch, slots).flatten()
+
+    def flatten(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(0, 1)
+
+    def split(self, rows: torch.Tensor) -> list[torch.Tensor]:
+        return [rows.unflatten(0, self.shapes[0])]
+
+    def unflatten(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows.unflatten(0, self.shapes[0]).masked_fill(~self._mask.unsqueeze(2), 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from cove_dist.models.layers.bert import BertEncoder, special_vector
-from cove_dist.models.layers.buckets import Buckets
+from cove_dist.models.layers.buckets import buckets_of
 from cove_dist.models.layers.positions import PositionalEmbedding
 from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.types import PositiveInt, Probability
@@ -64,6 +64,6 @@ class BERT4Rec(SequentialModel):
         Returns:
             Hidden states ``[B, T, d]``, zeros at padding.
         """
-        buckets = Buckets(mask)
+        buckets = buckets_of(mask)
         rows = torch.where(buckets.flatten(masked).unsqueeze(1), self.mask_vector, buckets.flatten(items))
         return buckets.unflatten(self.encoder(rows + self.positions(buckets.positions, buckets.longest), buckets))

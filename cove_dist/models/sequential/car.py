@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cove_dist.models.layers.attention import attend, check_heads
-from cove_dist.models.layers.buckets import Buckets
+from cove_dist.models.layers.buckets import Buckets, buckets_of
 from cove_dist.models.layers.dropout import Dropout
 from cove_dist.models.sequential.base import CausalAttentionModel
 
@@ -51,7 +51,7 @@ class CAR(CausalAttentionModel):
         Returns:
             Hidden states ``[B, T, d]``, zeros at padding.
         """
-        buckets = Buckets(mask)
+        buckets = buckets_of(mask)
         creator = None if owner is None else (owner * self.scale).index_select(0, buckets.sequences)
         return self.hidden_states(items, buckets, creator=creator)
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cove_dist.models.layers.buckets import Buckets
+from cove_dist.models.layers.buckets import buckets_of
 from cove_dist.models.layers.dropout import Dropout
 from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.types import PositiveInt, Probability
@@ -60,7 +60,7 @@ class Caser(SequentialModel):
 
     def forward(self, items: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Map right-padded items ``[B, T, d]`` at ``mask [B, T]`` to hidden states ``[B, T, d]``, zeros at padding."""
-        buckets = Buckets(mask)
+        buckets = buckets_of(mask)
         values = buckets.join([self._filter(sequences) for sequences in buckets.split(buckets.flatten(items))])
         return buckets.unflatten(self.output(F.relu(self.joint(self.dropout(values)))))
 

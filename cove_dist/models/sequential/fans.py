@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from cove_dist.models.layers.bert import BertEncoder, special_vector
-from cove_dist.models.layers.buckets import Buckets
+from cove_dist.models.layers.buckets import buckets_of
 from cove_dist.models.layers.positions import PositionalEmbedding
 from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.types import PositiveInt, Probability
@@ -89,7 +89,7 @@ class FANS(SequentialModel):
         one, always = (batch, 1, items.shape[2]), mask.new_ones(batch, 1)
         start, separator = self.start_vector.expand(one), self.separator_vector.expand(one)
         tokens = torch.cat([start, items, separator, targets, separator], dim=1)
-        buckets = Buckets(torch.cat([always, mask, always, target_mask, always], dim=1))
+        buckets = buckets_of(torch.cat([always, mask, always, target_mask, always], dim=1))
         first_target = num_items + 2
         segment = (torch.arange(tokens.shape[1], device=mask.device) >= first_target).long().expand(batch, -1)
         rows = buckets.flatten(tokens) + self.positions(buckets.positions, buckets.longest)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cove_dist.models.layers.buckets import Buckets
+from cove_dist.models.layers.buckets import buckets_of
 from cove_dist.models.layers.dropout import Dropout
 from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.types import PositiveInt, Probability
@@ -50,7 +50,7 @@ class GRU4Rec(SequentialModel):
 
     def forward(self, items: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Map right-padded items ``[B, T, d]`` at ``mask [B, T]`` to hidden states ``[B, T, d]``, zeros at padding."""
-        buckets = Buckets(mask, SEQUENCES_PER_BUCKET)
+        buckets = buckets_of(mask, SEQUENCES_PER_BUCKET)
         rows = self.dropout(buckets.flatten(items))
         for layer in self.layers:
             rows = self.dropout(buckets.join([layer(sequences)[0] for sequences in buckets.split(rows)]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from cove_dist.models.layers.attention import TransformerBlock
-from cove_dist.models.layers.buckets import Buckets
+from cove_dist.models.layers.buckets import buckets_of
 from cove_dist.models.sequential.base import CausalAttentionModel
 
 
@@ -39,4 +39,4 @@ class SASRec(CausalAttentionModel):
 
     def forward(self, items: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Map right-padded items ``[B, T, d]`` at ``mask [B, T]`` to hidden states ``[B, T, d]``, zeros at padding."""
-        return self.hidden_states(items, Buckets(mask), causal=True)
+        return self.hidden_states(items, buckets_of(mask), causal=True)

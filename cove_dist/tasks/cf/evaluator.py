@@ -41,6 +41,24 @@ def build_cf_evaluator(
 
     With `groups` of users and items, the metrics over stored candidates are computed for each group as well.
     """
+    rank = build_cf_ranking(config, schema, split, context, groups)
+
+    @torch.no_grad()
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        was_training = model.training
+        model.eval()
+        inner = inner_model(model, CFModel)
+        metrics = rank(inner.objective.head, vectors_of(inner, schema, context.device))
+        model.train(was_training)
+        return metrics
+
+    return evaluate
+
+
+def build_cf_ranking(
+    config: CFRunConfig, schema: Schema, split: str, context: DistributedContext, groups: Groups
+) -> Evaluate:
+    """Build the function from a head and vectors to the metrics of a split. Building and calling it are collective."""
     parts: list[Evaluate] = []
     for ranking in config.evaluation.rankings(split):
         if ranking == "sampled":
@@ -51,16 +69,10 @@ def build_cf_evaluator(
             parts.append(FullRanking(config, schema, split, batch_size, context))
 
     @torch.no_grad()
-    def evaluate(model: nn.Module) -> dict[str, float]:
-        was_training = model.training
-        model.eval()
-        inner = inner_model(model, CFModel)
-        vectors = vectors_of(inner, schema, context.device)
-        metrics = {name: value for part in parts for name, value in part(inner.objective.head, vectors).items()}
-        model.train(was_training)
-        return metrics
+    def rank(head: Recommender, vectors: Vectors) -> dict[str, float]:
+        return {name: value for part in parts for name, value in part(head, vectors).items()}
 
-    return evaluate
+    return rank
 
 
 class SampledRanking:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 
 import numpy as np
@@ -9,17 +10,22 @@ import torch
 from torch import nn
 
 from cove_dist.distributed import DistributedContext
+from cove_dist.embeddings.serving import Precision, ServingTable
 from cove_dist.models.cf.base import InnerProductRecommender, Recommender
+from cove_dist.tasks.cf.config import CFRunConfig
+from cove_dist.tasks.cf.evaluator import build_cf_ranking
 from cove_dist.tasks.cf.model import CFModel
 from cove_dist.tasks.cf.retrieval import TopKRetriever
 from cove_dist.tasks.cf.vectors import Vectors, vectors_of
-from cove_dist.tasks.inference import AT_ONCE, NO_CONTEXT, Context, Inference, Lists, Program
+from cove_dist.tasks.inference import AT_ONCE, NO_CONTEXT, Context, Inference, Lists, Program, ProgramInput
 from data_pipeline.history import History
-from data_pipeline.schema import SPLITS, Entity
+from data_pipeline.schema import ENTITIES, SPLITS, Entity
 
 
 class CFInference(Inference[CFModel]):
     """Inference for collaborative filtering. Scores are inner products, or NeuMF's logits."""
+
+    config: CFRunConfig
 
     @cached_property
     def _vectors(self) -> Vectors:
@@ -50,14 +56,25 @@ class CFInference(Inference[CFModel]):
             return super().item_keys()
         return head.key(torch.from_numpy(self.vectors("item"))).numpy()
 
+    def programs(self, precision: Precision = "float32") -> dict[str, Program]:
+        columns = [self.schema.entity(entity) for entity in ENTITIES]
+        example = torch.arange(3, device="cpu").unsqueeze(1).expand(3, 2).contiguous()
+        inputs = {"ids": ProgramInput(example, ("rows", 2), ", ".join(column.name for column in columns))}
+        meaning = "[rows]: the score by which the model ranks"
+        return {"model": Program(self._pair_scores(precision), inputs, columns, "scores", meaning)}
+
+    def evaluate(self, split: str, context: DistributedContext, precision: Precision) -> dict[str, float]:
+        served = self._pair_scores(precision).to(context.device)
+        vectors = ServedVectors(served, self.schema.entity("item").num_seen)
+        return build_cf_ranking(self.config, self.schema, split, context, {})(served.head, vectors)
+
     @torch.no_grad()
-    def program(self) -> Program:
-        columns = [self.schema.entity("user"), self.schema.entity("item")]
-        ids = [torch.arange(column.num_rows, device=self.device) for column in columns]
-        tables = self._vectors.users(ids[0]).cpu(), self._vectors.items(ids[1]).cpu()
-        module = PairScores(self.model.objective.head.cpu(), *tables)
-        inputs = {"ids": torch.zeros(2, 2, dtype=torch.int64, device="cpu")}
-        return Program(module, inputs, columns, "the score by which the model ranks")
+    def _pair_scores(self, precision: Precision) -> PairScores:
+        """Return the model as a program on the CPU."""
+        rows = {name: torch.arange(self.schema.entity(name).num_rows, device=self.device) for name in ENTITIES}
+        users, items = self._vectors.users(rows["user"]), self._vectors.items(rows["item"])
+        head = copy.deepcopy(self.model.objective.head)
+        return PairScores(head, ServingTable(users, precision), ServingTable(items, precision)).cpu().eval()
 
     @torch.no_grad()
     def vectors(self, entity: Entity) -> np.ndarray:
@@ -74,14 +91,28 @@ class PairScores(nn.Module):
 
     Args:
         head: The model.
-        users, items: ``[num_rows, d]``.
+        users, items: Tables ``[num_rows, d]``.
     """
 
-    def __init__(self, head: Recommender, users: torch.Tensor, items: torch.Tensor) -> None:
+    def __init__(self, head: Recommender, users: ServingTable, items: ServingTable) -> None:
         super().__init__()
-        self.head = head
-        self.users, self.items = nn.Embedding.from_pretrained(users), nn.Embedding.from_pretrained(items)
+        self.head, self.users, self.items = head, users, items
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Return scores ``[rows]`` of ``ids [rows, 2]``: user and item."""
         return self.head(self.users(ids[:, 0]), self.items(ids[:, 1]).unsqueeze(1)).squeeze(1)
+
+
+class ServedVectors:
+    """The vectors of an exported model on the only rank, for evaluation; see `Vectors`.
+
+    Args:
+        served: The exported model.
+        num_seen: Number of items seen in training.
+    """
+
+    def __init__(self, served: PairScores, num_seen: int) -> None:
+        self.users, self.items, self._num_seen = served.users, served.items, num_seen
+
+    def item_block(self) -> tuple[int, torch.Tensor]:
+        return 0, self.items.first(self._num_seen)

@@ -5,6 +5,7 @@ Shapes: ``n`` rows, ``B`` users, ``F`` id fields, ``D`` dense columns.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,17 +16,23 @@ import torch
 from torch import nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from cove_dist.distributed import DistributedContext
+from cove_dist.embeddings.serving import Precision, ServingTable
 from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX, bag_columns
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.search import top_scores
 from cove_dist.models.ctr.base import CTRHead
+from cove_dist.tasks.ctr.config import CTRRunConfig
+from cove_dist.tasks.ctr.evaluator import build_ctr_evaluator
 from cove_dist.tasks.ctr.model import CTRModel, Predictions, entity_positions
-from cove_dist.tasks.inference import AT_ONCE, NO_CONTEXT, Context, Inference, Lists, Program
+from cove_dist.tasks.inference import AT_ONCE, NO_CONTEXT, Context, Inference, Lists, Program, ProgramInput
 from data_pipeline.batch import Batch
 
 
 class CTRInference(Inference[CTRModel]):
     """Inference for click-through rate models. Rows are scored as in evaluation and need every column of training."""
+
+    config: CTRRunConfig
 
     def required_context(self) -> list[str]:
         entities = {self.schema.entity("user").name, self.schema.entity("item").name}
@@ -56,26 +63,46 @@ class CTRInference(Inference[CTRModel]):
         return Lists(top.numpy(), at.where(top > -torch.inf, -1).numpy())
 
     @torch.no_grad()
-    def program(self) -> Program:
+    def programs(self, precision: Precision = "float32") -> dict[str, Program]:
+        columns, dense = bag_columns(self.schema), self.schema.dense
+        largest = torch.tensor([column.num_rows for column in columns], device="cpu")
+        ids = torch.arange(3, device="cpu").unsqueeze(1) % largest
+        inputs = {
+            "ids": ProgramInput(ids, ("rows", len(columns)), ", ".join(column.name for column in columns)),
+            "dense": ProgramInput(
+                torch.rand(3, len(dense), device="cpu"), ("rows", len(dense)), ", ".join(each.name for each in dense)
+            ),
+        }
+        module = self._click_probabilities(precision)
+        return {"model": Program(module, inputs, columns, "scores", "[rows]: the probability of a click")}
+
+    def evaluate(self, split: str, context: DistributedContext, precision: Precision) -> dict[str, float]:
+        module = self._click_probabilities(precision).to(context.device)
+        names = [column.name for column in bag_columns(self.schema)]
+        return build_ctr_evaluator(self.config, self.schema, split, context, {})(ServedModel(module, names))
+
+    @torch.no_grad()
+    def _click_probabilities(self, precision: Precision) -> ClickProbabilities:
+        """Return the model as a program on the CPU."""
         columns, objective = bag_columns(self.schema), self.model.objective
         bags = self.model.tables.embedding_bags
-        tables = [bags[column.table_name].weight.detach().clone().cpu() for column in columns]
+        tables = [bags[column.table_name].weight for column in columns]
         for entity, position in entity_positions(self.schema).items():
             if entity in objective.quantizers:  # the fused vector of an id does not change after training
                 quantizer = objective.quantizers[entity]
-                parts = tables[position].to(self.device).split(AT_ONCE)
-                tables[position] = torch.cat([quantizer(part).fused.cpu() for part in parts])
+                tables[position] = torch.cat([quantizer(part).fused for part in tables[position].split(AT_ONCE)])
         first = []
         if objective.reader.first_order_keys:
             weights = (bags[column.table_name + FIRST_ORDER_SUFFIX].weight for column in columns)
-            first = [weight.detach().mean(dim=1, keepdim=True).cpu() for weight in weights]
+            first = [weight.mean(dim=1, keepdim=True) for weight in weights]
         dense = [(column.mean, column.std) for column in self.schema.dense]
-        module = ClickProbabilities(objective.head.cpu(), tables, first, dense)
-        inputs = {
-            "ids": torch.zeros(2, len(columns), dtype=torch.int64, device="cpu"),
-            "dense": torch.zeros(2, len(dense), device="cpu"),
-        }
-        return Program(module, inputs, columns, "the probability of a click")
+        module = ClickProbabilities(
+            copy.deepcopy(objective.head),
+            [ServingTable(table, precision) for table in tables],
+            [ServingTable(weight) for weight in first],
+            dense,
+        )
+        return module.cpu().eval()
 
     def _require(self, context: Context) -> None:
         missing = [name for name in self.required_context() if name not in {*context.ids, *context.dense}]
@@ -119,12 +146,12 @@ class CTRInference(Inference[CTRModel]):
 
 
 class ClickProbabilities(nn.Module):
-    """Probabilities of clicks from whole tables of final vectors.
+    """Probabilities of clicks from whole tables of final vectors, in float32.
 
     Args:
         head: The model.
-        tables: ``[num_rows, d]`` by column, fused where the column is quantized.
-        first_order: ``[num_rows, 1]`` by column; none where the head does not use them.
+        tables: Tables ``[num_rows, d]`` by column, fused where the column is quantized.
+        first_order: Tables ``[num_rows, 1]`` by column; none where the head does not use them.
         dense: Mean and standard deviation by dense column.
     """
 
@@ -134,21 +161,41 @@ class ClickProbabilities(nn.Module):
     def __init__(
         self,
         head: CTRHead,
-        tables: Sequence[torch.Tensor],
-        first_order: Sequence[torch.Tensor],
+        tables: Sequence[ServingTable],
+        first_order: Sequence[ServingTable],
         dense: Sequence[tuple[float, float]],
     ) -> None:
         super().__init__()
         self.head = head
-        self.tables = nn.ModuleList(nn.Embedding.from_pretrained(table) for table in tables)
-        self.first_order = nn.ModuleList(nn.Embedding.from_pretrained(table) for table in first_order)
+        self.tables, self.first_order = nn.ModuleList(tables), nn.ModuleList(first_order)
         self.register_buffer("mean", torch.tensor([mean for mean, _ in dense]))
         self.register_buffer("std", torch.tensor([std for _, std in dense]))
 
     def forward(self, ids: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
         """Return probabilities ``[rows]`` of ``ids [rows, F]`` and raw ``dense [rows, D]``."""
-        fields = torch.stack([table(ids[:, i]) for i, table in enumerate(self.tables)], dim=1)
-        inputs = [fields, (dense - self.mean) / self.std]
+        return torch.sigmoid(self.logits(ids, (dense - self.mean) / self.std))
+
+    def logits(self, ids: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
+        """Return logits ``[rows]`` of ``ids [rows, F]`` and standardized ``dense [rows, D]``."""
+        inputs = [torch.stack([table(ids[:, i]) for i, table in enumerate(self.tables)], dim=1), dense]
         if len(self.first_order):
             inputs.append(torch.cat([table(ids[:, i]) for i, table in enumerate(self.first_order)], dim=1))
-        return torch.sigmoid(self.head(*inputs))
+        return self.head(*inputs)
+
+
+class ServedModel(nn.Module):
+    """An exported model in the place of the trained one, for evaluation.
+
+    Args:
+        served: The exported model.
+        columns: Names of its id columns, in order.
+    """
+
+    def __init__(self, served: ClickProbabilities, columns: Sequence[str]) -> None:
+        super().__init__()
+        self.served, self.columns = served, columns
+
+    def forward(self, batch: Batch) -> tuple[None, Predictions]:
+        """Return the predictions of a batch, without losses."""
+        ids = torch.stack([batch.ids[name].values() for name in self.columns], dim=1)
+        return None, Predictions(self.served.logits(ids, batch.dense), {})

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from cove_dist.evaluation.positions import Positions
 from cove_dist.models.sequential.base import SequentialModel
@@ -128,7 +129,8 @@ def _state_of_next(
     if model.reads_masked_items:
         lengths, last = lengths + 1, lengths
         arguments["masked"] = _at(last, int(lengths.max()))
-    items = items[:, : int(lengths.max())]
+    width = int(lengths.max())
+    items = F.pad(items[:, :width], (0, max(0, width - items.shape[1])))  # the mask may need a further slot
     hidden = model(catalogue.fed[items], _mask(lengths, items), **arguments)
     return hidden[rows, last].float()
 

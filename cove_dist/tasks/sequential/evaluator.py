@@ -26,26 +26,38 @@ def build_sequential_evaluator(
     config: SequentialRunConfig, schema: Schema, split: str, context: DistributedContext
 ) -> Callable[[nn.Module], dict[str, float]]:
     """Build the evaluator of a split. Building and calling it are collective."""
-    loader = evaluation_loader(config, schema, split, context)
-    exclude_seen = config.evaluation.protocol(schema).exclude_seen
+    rank = build_sequential_ranking(config, schema, split, context)
 
     def evaluate(sharded: nn.Module) -> dict[str, float]:
         model = inner_model(sharded, SequentialRecommender)
         was_training = model.training
         model.eval()
-        metrics = sequential_metrics(config, schema).to(context.device)
         catalogue = item_catalogue(model, schema, context.device)
-        owners = owner_table(model, schema, context.device)
+        metrics = rank(model.objective.model, catalogue, owner_table(model, schema, context.device))
+        model.train(was_training)
+        return metrics
+
+    return evaluate
+
+
+def build_sequential_ranking(
+    config: SequentialRunConfig, schema: Schema, split: str, context: DistributedContext
+) -> Callable[[SequentialModel, Catalogue, torch.Tensor | None], dict[str, float]]:
+    """Build the function from a model, its catalogue and the table of owners to the metrics of a split. Collective."""
+    loader = evaluation_loader(config, schema, split, context)
+    exclude_seen = config.evaluation.protocol(schema).exclude_seen
+
+    def rank(model: SequentialModel, catalogue: Catalogue, owners: torch.Tensor | None) -> dict[str, float]:
+        metrics = sequential_metrics(config, schema).to(context.device)
         for batch in loader:
             batch = batch.to(context.device, non_blocking=True)
             owner = None if owners is None else owners[batch.ids[OWNER].values()]
             request, targets = to_request(batch, owner, exclude_seen)
-            add_sequences(metrics, model.objective.model, catalogue, request, targets)
+            add_sequences(metrics, model, catalogue, request, targets)
         catalogue.finite.compute()
-        model.train(was_training)
         return metric_values(metrics)
 
-    return evaluate
+    return rank
 
 
 def add_sequences(

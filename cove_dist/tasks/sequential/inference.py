@@ -5,7 +5,9 @@ Shapes: ``B`` sequences, ``n`` rows, ``k`` items of a list, ``d`` embedding dime
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,18 +16,26 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import torch
 
+from cove_dist.distributed import DistributedContext
+from cove_dist.embeddings.serving import Precision, ServingTable
 from cove_dist.errors import ConfigError
-from cove_dist.tasks.inference import NO_CONTEXT, Context, Inference, Lists
+from cove_dist.evaluation.checks import FiniteScores
+from cove_dist.tasks.inference import NO_CONTEXT, Context, Inference, Lists, Program, ProgramInput
 from cove_dist.tasks.sequential.build import halves_of
 from cove_dist.tasks.sequential.catalogue import item_catalogue, owner_table
+from cove_dist.tasks.sequential.config import SequentialRunConfig
 from cove_dist.tasks.sequential.decoding import Request, next_states
+from cove_dist.tasks.sequential.evaluator import build_sequential_ranking
 from cove_dist.tasks.sequential.model import SequentialRecommender
+from cove_dist.tasks.sequential.program import NextItemScores, Served
 from cove_dist.tasks.sequential.ranking import Catalogue
-from data_pipeline.schema import INPUT, OWNER, SPLITS, TARGET, Entity
+from data_pipeline.schema import INPUT, OWNER, SPLITS, TARGET, Categorical, Entity
 
 
 class SequentialInference(Inference[SequentialRecommender]):
     """Inference for sequential models. A user's sequence is the newest in the data: its input, then its target."""
+
+    config: SequentialRunConfig
 
     @cached_property
     def _catalogue(self) -> Catalogue:
@@ -69,6 +79,58 @@ class SequentialInference(Inference[SequentialRecommender]):
     def codes(self, entity: Entity) -> np.ndarray:
         self._require_item(entity)
         return super().codes(entity)
+
+    @torch.no_grad()
+    def programs(self, precision: Precision = "float32") -> dict[str, Program]:
+        """Return ``model``, which scores all items, and ``query``, whose output searches an index of items.
+
+        Two-stage models have no ``query``: their score is no inner product.
+        """
+        served, first_stage = self._served(precision), self._catalogue.first_stage
+        columns, length = [self.schema.entity("item")], halves_of(self.schema)[0].max_length
+        example = torch.arange(3 * length, device="cpu").view(3, length) % columns[0].num_rows
+        inputs = {
+            "items": ProgramInput(
+                example,
+                ("rows", length),
+                f"{columns[0].name}, the oldest first; slots behind a sequence may hold any id",
+            ),
+            "lengths": ProgramInput(torch.tensor([1, 1, 2], device="cpu"), ("rows",), "number of items"),
+        }
+        if served.owners is not None:
+            columns.append(self._owner_column)
+            owners = torch.arange(3, device="cpu") % columns[1].num_rows
+            inputs["owner"] = ProgramInput(owners, ("rows",), columns[1].name)
+        scores = NextItemScores(served, copy.deepcopy(first_stage)).cpu().eval()
+        meaning = "[rows, num_seen]: scores of all items as the next one; higher is better"
+        programs = {"model": Program(scores, inputs, columns, "scores", meaning)}
+        if first_stage is None:
+            meaning = "[rows, width]: inner products with the vectors of export what=[index] are the scores"
+            programs["query"] = Program(scores.query, inputs, columns, "query", meaning)
+        return programs
+
+    @torch.no_grad()
+    def evaluate(self, split: str, context: DistributedContext, precision: Precision) -> dict[str, float]:
+        served, count = self._served(precision), self._catalogue.scored.shape[0]
+        fed, scored = served.fed.first(len(self._catalogue.fed)), served.scored.first(count)
+        catalogue = replace(self._catalogue, fed=fed, scored=scored, finite=FiniteScores())
+        owners = None if served.owners is None else served.owners.first(self._owner_column.num_rows)
+        return build_sequential_ranking(self.config, self.schema, split, context)(served.model, catalogue, owners)
+
+    def _served(self, precision: Precision) -> Served:
+        """Return the parts of the model; input and output share a table where their vectors are the same."""
+        catalogue = self._catalogue
+        fed, count = ServingTable(catalogue.fed, precision), len(catalogue.scored)
+        shared = torch.equal(catalogue.fed[:count], catalogue.scored)
+        scored = fed if shared else ServingTable(catalogue.scored, precision)
+        owners = None if self._owners is None else ServingTable(self._owners, precision)
+        bias = None if catalogue.bias is None else catalogue.bias.detach().clone()
+        return Served(copy.deepcopy(self.model.objective.model), fed, scored, owners, bias, count)
+
+    @property
+    def _owner_column(self) -> Categorical:
+        [column] = [column for column in self.schema.categorical if column.name == OWNER]
+        return column
 
     def _require_item(self, entity: Entity) -> None:
         if entity != "item":
@@ -145,8 +207,7 @@ class SequentialInference(Inference[SequentialRecommender]):
         sequences = [found[who][0] for who in users.tolist()]
         if not owners:
             return sequences, None
-        [column] = [column for column in self.schema.categorical if column.name == OWNER]
-        return sequences, np.minimum([found[who][1] for who in users.tolist()], column.num_seen)
+        return sequences, np.minimum([found[who][1] for who in users.tolist()], self._owner_column.num_seen)
 
 
 def _padded(sequences: Sequence[np.ndarray]) -> torch.Tensor:

@@ -119,13 +119,13 @@ class Catalogue:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]]:
         """Yield rows of ``hidden``, the items ranked for them, and the vectors and biases of these."""
         vectors, bias = self._shuffled
-        if self._first_stage is None:
+        if self.first_stage is None:
             rows = torch.arange(len(hidden), device=hidden.device)
             for part in rows.split(max(1, _WORKSPACE // len(self._order))):
                 yield part, self._order, vectors, bias
             return
-        categories = self._first_stage.categories[self._order]
-        likeliest, probabilities = self._first_stage.likeliest(hidden)
+        categories = self.first_stage.categories[self._order]
+        likeliest, probabilities = self.first_stage.likeliest(hidden)
         self.finite.update(probabilities)
         for category, rows in rows_by_category(likeliest):
             members = (categories == category).nonzero().squeeze(1)
@@ -143,7 +143,8 @@ class Catalogue:
         return tie_order(len(self.scored), self.scored.device)
 
     @cached_property
-    def _first_stage(self) -> FirstStage | None:
+    def first_stage(self) -> FirstStage | None:
+        """The choice of a category, for two-stage models."""
         if self.two_stage is None:
             return None
         if self.categories is None:
@@ -177,11 +178,11 @@ class FirstStage:
 
     def likeliest(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the most probable category of each state, int64 ``[n]``, and the categories' log-probabilities."""
-        probabilities = self.classifier.category_log_probabilities(hidden, self.categories)[:, self._filled]
-        return self._filled[probabilities.argmax(dim=1)], probabilities
+        probabilities = self.classifier.category_log_probabilities(hidden, self.categories)[:, self.filled]
+        return self.filled[probabilities.argmax(dim=1)], probabilities
 
     @cached_property
-    def _filled(self) -> torch.Tensor:
+    def filled(self) -> torch.Tensor:
         """The categories that have items, in tie order."""
         categories = self.categories.unique()
         return categories[tie_order(len(categories), categories.device)]
