@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 
 from cove_dist.errors import ConfigError
-from cove_dist.faults.liveness import watched_parent, watched_ranks
+from cove_dist.liveness import watched_parent, watched_ranks
 from cove_dist.torch_compat import all_gather, reduce_scatter, second_connection
 from data_pipeline.streaming.partition import row_block
 

@@ -7,11 +7,12 @@ import logging
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.staging import BlockingAsyncStager
+from torch.distributed.checkpoint.stateful import Stateful
 
 from cove_dist.checkpoints.files import PARTIAL, CheckpointFolder, CheckpointMeta, read_meta, step_name
 from cove_dist.checkpoints.manifest import verify
@@ -20,9 +21,6 @@ from cove_dist.checkpoints.storage import CheckpointStorageWriter, load_state
 from cove_dist.distributed import DistributedContext, barrier, close_group, open_host_group, world
 from cove_dist.errors import CheckpointError, DiskFullError
 from cove_dist.faults.full_disk import FullDiskPolicy, describe, is_full
-
-if TYPE_CHECKING:
-    from cove_dist.training.build import TrainState
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +59,11 @@ class CheckpointWriter:
             for path in folder.set_aside(step):
                 logger.warning("Kept as %s, which is not used; remove it when you no longer need it", path)
 
-    def save(self, trainable: TrainState, rank_state: dict[str, Any], meta: CheckpointMeta) -> None:
+    def save(self, state: dict[str, Any], rank_state: dict[str, Any], meta: CheckpointMeta) -> None:
         """Copy the state now and write it in the background; wait first for the previous save if it is still running.
 
         Args:
-            trainable: Model and optimizers.
+            state: Tensors of the model and the optimizers, sharded or data-parallel, as nested mappings.
             rank_state: State of this rank other than its random generators; see `rank_state.encode`.
             meta: Description of the checkpoint, the same on every rank.
         """
@@ -73,10 +71,10 @@ class CheckpointWriter:
         self._failed = None
         path = self.files.folder / step_name(meta.step)
         partial = path.with_name(path.name + PARTIAL)
-        state = encode({"state": rank_state, "random": random_state(self.context.device)})
+        encoded = encode({"state": rank_state, "random": random_state(self.context.device)})
         written = dcp.async_save(
-            trainable_state(trainable),
-            storage_writer=CheckpointStorageWriter(partial, self.context.rank, state, meta),
+            state,
+            storage_writer=CheckpointStorageWriter(partial, self.context.rank, encoded, meta),
             process_group=self._group,
             async_stager=BlockingAsyncStager(),  # the default one cannot copy a ShardedTensor
         )
@@ -159,27 +157,8 @@ def newest_sound(files: CheckpointFolder) -> Path | None:
     return None
 
 
-def trainable_state(trainable: TrainState) -> dict[str, Any]:
-    """Return the tensors of a checkpoint; the schedule is not stored, because it depends only on the step."""
-    hook = trainable.epoch_hook
-    return {
-        "model": trainable.model.state_dict(),
-        "optimizer": trainable.optimizer.state_dict(),
-        **({} if hook is None else {"epoch_hook": hook.state_dict()}),
-    }
-
-
-def load_model(path: Path, trainable: TrainState, model: dict[str, Any]) -> CheckpointMeta:
-    """Verify a checkpoint and load only its weights, into any sharding and number of ranks. Collective.
-
-    Raises:
-        CheckpointError: The checkpoint is incomplete or damaged, or holds another model.
-    """
-    return load_weights(path, trainable.model, model)
-
-
 def load_weights(path: Path, module: nn.Module, model: dict[str, Any]) -> CheckpointMeta:
-    """Verify a checkpoint and load only its weights, into a sharded or unsharded module.
+    """Verify a checkpoint and load only its weights, into any sharding and number of ranks.
 
     Collective if there is a process group.
 
@@ -200,10 +179,16 @@ def load_weights(path: Path, module: nn.Module, model: dict[str, Any]) -> Checkp
     return meta
 
 
-def load_trainable(
-    path: Path, trainable: TrainState, context: DistributedContext, model: dict[str, Any]
+def load_training_state(
+    path: Path, trainable: Stateful, context: DistributedContext, model: dict[str, Any]
 ) -> tuple[CheckpointMeta, dict[str, Any] | None]:
     """Load everything that training needs to continue from a verified checkpoint (`newest_sound`). Collective.
+
+    Args:
+        path: The checkpoint.
+        trainable: Model and optimizers, whose states have the shapes of the checkpoint.
+        context: Context of this rank.
+        model: As in `check_same_model`.
 
     Returns:
         The checkpoint's meta, and the state of this rank; None if another number of ranks wrote it (then the random
@@ -214,14 +199,9 @@ def load_trainable(
     """
     meta = read_meta(path)
     check_same_model(path, meta, model)
-    trainable.create_optimizer_state()
-    state = trainable_state(trainable)
+    state = trainable.state_dict()
     load_state(path, state)
-    trainable.model.load_state_dict(state["model"])
-    trainable.optimizer.load_state_dict(state["optimizer"])
-    trainable.set_schedule_step(meta.step)
-    if trainable.epoch_hook is not None:
-        trainable.epoch_hook.load_state_dict(state["epoch_hook"])
+    trainable.load_state_dict(state)
     if meta.world_size != context.world_size:
         return meta, None
     saved = decode(path / rank_file(context.rank))

@@ -1,1 +1,41 @@
 """The subcommands of ``cove``: each module has ``run(arguments)``; its docstring is the text of ``--help``."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A subcommand.
+
+    Attributes:
+        about: Description in one line.
+        config: Configuration file in ``configs/``, without ``.yaml``; None for a command without settings.
+    """
+
+    about: str
+    config: str | None
+
+
+COMMANDS = {
+    "prepare": Command("raw files to checked, encoded and split Parquet shards", "prepare"),
+    "train": Command("train a model on prepared data; under torchrun on several processes", "train"),
+    "evaluate": Command("metrics of a run on a split", "evaluate"),
+    "predict": Command("scores of new rows", "predict"),
+    "recommend": Command("the best items of a run for users, as Parquet", "recommend"),
+    "export": Command("codes, embeddings, an index or the model, as files for other programs", "export"),
+    "semantic_ids": Command("a tuple of tokens for every id, from exported codes", "semantic_ids"),
+    "report": Command("pictures of a run, and one HTML page", "report"),
+    "compare": Command("one table of several evaluated runs", "compare"),
+    "experiment": Command("a grid of models, quantizers and seeds: runs, tables and pictures", "experiment"),
+    "tune": Command("a hyper-parameter search with equal trials for every model and quantizer", "tune"),
+    "paper": Command("every claim of the paper next to what was measured, in one table", "paper"),
+    "popularity": Command("metrics of the most popular items: the baseline of sequential models", "popularity"),
+    "cluster_items": Command("categories of items from their neighbours in sequences", "cluster_items"),
+    "doctor": Command("check the installation, or complete it", None),
+    "completion": Command("completion of this command for a shell", None),
+}
+ALIASES = {"grid": "experiment"}
+
+FLAGS = ("-h", "--help", "--print-config", "--version")
+OWN_CONFIGS = "--config-dir"

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from cove_dist.cli import Command
+from cove_dist.commands import Command
 from cove_dist.config_files import find_file, options
 from cove_dist.errors import ConfigError
 from cove_dist.targets import KEY

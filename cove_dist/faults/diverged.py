@@ -2,53 +2,35 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cove_dist.checkpoints.files import CheckpointFolder
 from cove_dist.errors import DivergedError, TrainingError
-from cove_dist.runs import CHECKPOINTS
 from data_pipeline.batch import Batch
 from data_pipeline.id_tables import read_original_ids
 from data_pipeline.schema import Schema
-from data_pipeline.streaming.loader import EpochIterator, StreamLoader
-
-if TYPE_CHECKING:
-    from cove_dist.training.progress import Progress
 
 _SHOWN = 3  # ids per column in the message
 
 
 def explained(
-    error: DivergedError,
-    loader: StreamLoader,
-    position: Progress,
-    rank: int,
-    data: Path,
-    schema: Schema,
-    folder: Path | None,
+    error: DivergedError, batch: Batch, rank: int, data: Path, schema: Schema, folder: Path | None, newest: Path | None
 ) -> TrainingError:
     """Save the batch of the failed step; return the error extended by the batch and the last good checkpoint.
 
-    The batch is read again, as steps are deterministic.
-
     Args:
         error: Error raised on every rank.
-        loader: Loader of the training split.
-        position: Progress of the run; the failed step is in the current epoch.
-        rank: Rank of this process, whose part of the batch is saved.
+        batch: Batch of the failed step, this rank's part.
+        rank: Rank of this process.
         data: Folder of the prepared data.
         schema: Schema of the data.
         folder: Run folder; None: save nothing.
+        newest: Newest checkpoint of the run; None if there is none.
     """
-    index = position.batches - 1 - (position.step - error.step)
-    with closing(EpochIterator(loader.stream, position.epoch, index)) as batches:
-        table = original_ids(next(batches), data, schema)
+    table = original_ids(batch, data, schema)
     ids = "; ".join(f"{name} {_few(table[name])}" for name in table.column_names if name != "label")
     text = f"{error} The batch of step {error.step} on rank {rank}: {table.num_rows} rows ({ids})"
     if folder is None:
@@ -56,7 +38,6 @@ def explained(
     path = folder / "not_finite" / f"step_{error.step:08d}" / f"rank_{rank}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)
-    newest = CheckpointFolder(folder / CHECKPOINTS).newest()
     back = f"Last good checkpoint: {newest}" if newest is not None else "There is no checkpoint before it"
     return TrainingError(f"{text}, saved in {path}. {back}")
 

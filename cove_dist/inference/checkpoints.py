@@ -9,7 +9,7 @@ from typing import Literal
 from torchrec.distributed import DistributedModelParallel
 
 from cove_dist.checkpoints.files import CheckpointFolder
-from cove_dist.checkpoints.io import load_model
+from cove_dist.checkpoints.io import load_weights
 from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import CheckpointError, ConfigError
@@ -51,9 +51,9 @@ def load_trained(
     Raises:
         CheckpointError: The checkpoint is of another model, or damaged.
     """
-    trainable = build(config, schema, context, batch_size)
-    load_model(checkpoint, trainable, describe_model(config, schema))
-    return trainable.model
+    model = build(config, schema, context, batch_size).model
+    load_weights(checkpoint, model, describe_model(config, schema))
+    return model
 
 
 def find_checkpoint(folder: Path, config: RunConfig, which: Literal["best", "newest"]) -> Path:

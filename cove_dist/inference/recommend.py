@@ -29,12 +29,7 @@ from cove_dist.inference.folders import replaced_folder
 from cove_dist.inference.ids import IdTable
 from cove_dist.inference.popular import most_frequent
 from cove_dist.inference.session import Session
-from cove_dist.models.cf.base import InnerProductRecommender
-from cove_dist.tasks.base import inner_model
-from cove_dist.tasks.cf.faiss_retriever import FaissRetriever
-from cove_dist.tasks.cf.model import CFModel
-from cove_dist.tasks.cf.retrieval import TopKRetriever
-from cove_dist.tasks.cf.vectors import vectors_of
+from cove_dist.tasks.base import TaskModel, inner_model
 from cove_dist.tasks.configuration import load_saved_run
 from cove_dist.tasks.registry import task_of
 from cove_dist.types import PositiveInt, Text
@@ -87,18 +82,18 @@ def recommend(overrides: Sequence[str]) -> Path | None:
     """
     request = load_settings(RecommendConfig, "recommend", overrides)
     config, run = load_saved_run(request.run)
-    head_class = config.model.kind
-    if request.faiss and not issubclass(head_class, InnerProductRecommender):
-        raise ConfigError(f"faiss = true: the score of {head_class.__name__} is no inner product; set faiss=false")
+    task, model = task_of(config), config.model.name
+    if request.faiss and not config.model.kind.ranks_by_inner_product:
+        raise ConfigError(f"faiss = true: the score of {model} is no inner product; set faiss=false")
     folder = output_folder(run / "recommendations", request.output, ABOUT_FILE, "recommendations")
     checkpoint = find_checkpoint(run, config, request.checkpoint)
     schema = Schema.load(config.data.path)
     users = find_users(request, config, schema)
-    if not task_of(config).recommends_on_ranks:
+    if not task.recommends_on_ranks:
         recommend_alone(request, users, folder)
         return folder
     if request.columns:
-        raise ConfigError(f"columns = {request.columns}: {head_class.__name__} reads only users and items; remove them")
+        raise ConfigError(f"columns = {request.columns}: {model} reads only users and items; remove them")
     with process_group(request.device) as context:
         if request.faiss and context.world_size > 1:
             raise ConfigError(f"faiss = true: for one process, not {context.world_size}; run cove recommend")
@@ -143,11 +138,11 @@ def recommend_here(
 ) -> None:
     """Recommend items for ``users`` in an existing process group. Collective."""
     batch_size = -(-request.batch_size // context.world_size)
-    model = inner_model(load_trained(config, schema, context, checkpoint, batch_size).eval(), CFModel)
+    model = inner_model(load_trained(config, schema, context, checkpoint, batch_size).eval(), TaskModel)
     splits = [split for split in SPLITS if schema.has_split(split)] if request.history == "remove" else []
     histories = [History.load(config.data.path, split) for split in splits]
     with torch.no_grad(), replaced_folder(folder, context) as part:
-        retriever = build_retriever(model, schema, histories, request, context)
+        retriever = task_of(config).build_retriever(schema, model, histories, request.k, context, faiss=request.faiss)
         batches = ((each, *retriever(each)) for each in batches_of_block(users.known, batch_size, world()))
         write_lists(batches, Path(config.data.path), schema, part / f"part-{context.rank:05d}.parquet")
         retriever.finite.compute()
@@ -173,18 +168,6 @@ def write_unknown(request: RecommendConfig, config: RunConfig, schema: Schema, u
         }
     )
     pq.write_table(table, path, compression="zstd")
-
-
-def build_retriever(
-    model: CFModel, schema: Schema, histories: list[History], request: RecommendConfig, context: DistributedContext
-) -> TopKRetriever | FaissRetriever:
-    """Build the retriever of the best items. Collective."""
-    head, vectors = model.objective.head, vectors_of(model, schema, context.device)
-    reserved = schema.entity("user").num_seen
-    if not request.faiss:
-        return TopKRetriever(head, vectors, histories, reserved, request.k, context)
-    assert isinstance(head, InnerProductRecommender)  # `recommend` has checked its class
-    return FaissRetriever(head, vectors, histories, reserved, request.k, context)
 
 
 def write_lists(

@@ -6,10 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
 from cove_dist.embeddings.tables import Tables
+from cove_dist.evaluation.checks import FiniteScores
+from cove_dist.evaluation.protocol import Protocol as RankingProtocol
 from cove_dist.tasks.quantizers import EntityQuantizers
 from data_pipeline.batch import Batch
 from data_pipeline.schema import Entity, Schema
@@ -57,6 +60,34 @@ class EpochHook(Protocol):
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Restore what `state_dict` returned."""
+        ...
+
+
+class Retriever(Protocol):
+    """Finds the best items of users.
+
+    Attributes:
+        finite: Check for non-finite scores; call its `compute` before using the lists.
+    """
+
+    finite: FiniteScores
+
+    def __call__(self, users: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scores and items ``[B, k]`` of this rank's ``users [B]``; -inf and -1 where fewer are left."""
+        ...
+
+
+class PopularityBaseline(Protocol):
+    """The ranking of items by their occurrences in the training split, with the metrics of a task.
+
+    Attributes:
+        protocol: Ranking protocol of the metrics.
+    """
+
+    protocol: RankingProtocol
+
+    def evaluate(self, split: str, batch_size: int) -> dict[str, float]:
+        """Return the metrics of a split, read ``batch_size`` rows at a time."""
         ...
 
 

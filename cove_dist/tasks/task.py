@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -19,8 +19,9 @@ from cove_dist.evaluation.protocol import Protocol
 from data_pipeline.schema import Schema
 
 if TYPE_CHECKING:
-    from cove_dist.tasks.base import EpochHook, TaskModel
+    from cove_dist.tasks.base import EpochHook, PopularityBaseline, Retriever, TaskModel
     from cove_dist.tasks.inference import Inference
+    from data_pipeline.history import History
     from data_pipeline.streaming.loader import StreamLoader
 
 Evaluator = Callable[[nn.Module], dict[str, float]]  # evaluates one split; a collective call
@@ -41,6 +42,7 @@ class Task(ABC, Generic[C]):
         classifies_codes: Whether ``quantizer.omega_c`` applies.
         saves_predictions: Whether an evaluation can write the score of every row.
         recommends_on_ranks: Whether ``cove recommend`` shares the users of the task's models among ranks.
+        has_popularity_baseline: Whether the task's metrics are defined for the ranking of items by popularity.
     """
 
     name: ClassVar[str]
@@ -51,6 +53,7 @@ class Task(ABC, Generic[C]):
     classifies_codes: ClassVar[bool] = False
     saves_predictions: ClassVar[bool] = False
     recommends_on_ranks: ClassVar[bool] = False
+    has_popularity_baseline: ClassVar[bool] = False
 
     @abstractmethod
     def build_model(self, config: C, schema: Schema) -> TaskModel:
@@ -96,6 +99,39 @@ class Task(ABC, Generic[C]):
     ) -> Evaluator:
         """Build an evaluator that also writes the score of every row into a folder; for tasks that save predictions."""
         raise NotImplementedError(f"{self.name}: saves no predictions")
+
+    def build_retriever(
+        self,
+        schema: Schema,
+        model: TaskModel,
+        excluded: Sequence[History],
+        k: int,
+        context: DistributedContext,
+        *,
+        faiss: bool,
+    ) -> Retriever:
+        """Build the retriever of the best items, for tasks that recommend on ranks. Collective.
+
+        Args:
+            schema, context: Data of the run and distributed context.
+            model: Sharded model in eval mode, without its wrapper.
+            excluded: Interaction histories whose items are not listed.
+            k: Number of items per user.
+            faiss: Whether to search a FAISS index, in one process.
+        """
+        raise NotImplementedError(f"{self.name}: recommends in one process, by `build_inference`")
+
+    def build_popularity_baseline(self, evaluation: Mapping[str, Any], data: str, schema: Schema) -> PopularityBaseline:
+        """Build the popularity baseline.
+
+        Args:
+            evaluation: Values of the section ``evaluation`` of the task.
+            data, schema: Folder and schema of the prepared data.
+
+        Raises:
+            ConfigError: A value is invalid, or the data do not fit the task.
+        """
+        raise NotImplementedError(f"{self.name}: has no popularity baseline")
 
     @abstractmethod
     def metric_names(self, config: C, split: str, schema: Schema | None = None) -> list[str]:

@@ -39,6 +39,18 @@ class TrainState:
     schedule: LambdaLR
     epoch_hook: EpochHook | None = None
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the tensors of a checkpoint; the schedule is not stored, because it depends only on the step."""
+        hook = {} if self.epoch_hook is None else {"epoch_hook": self.epoch_hook.state_dict()}
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), **hook}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; `set_schedule_step` sets the schedule."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.epoch_hook is not None:
+            self.epoch_hook.load_state_dict(state["epoch_hook"])
+
     def create_optimizer_state(self) -> None:
         """Allocate the optimizer state, so that a checkpoint can be loaded into it.
 

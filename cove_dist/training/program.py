@@ -9,7 +9,7 @@ import logging
 import signal
 import statistics
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -37,8 +37,10 @@ from cove_dist.training.progress import Progress
 from cove_dist.training.provenance import record_start
 from cove_dist.training.resume import record_configuration, record_data
 from cove_dist.training.trainer import Trainer
+from data_pipeline.batch import Batch
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
+from data_pipeline.streaming.loader import EpochIterator
 
 logger = logging.getLogger(__name__)
 
@@ -91,11 +93,19 @@ def train_here(
     try:
         position = trainer.train(folder)
     except DivergedError as error:
-        data, at = Path(config.data.path), trainer.position
-        raise explained(error, trainer.train_loader, at, context.rank, data, schema, folder) from error
+        newest = None if folder is None else CheckpointFolder(folder / CHECKPOINTS).newest()
+        batch, data = batch_of_step(trainer, error.step), Path(config.data.path)
+        raise explained(error, batch, context.rank, data, schema, folder, newest) from error
     if folder is not None and context.is_main and trainer.finished():
         write_summary(folder, position, config, context)
     return interruption(trainer, folder) if trainer.stopped_by else None
+
+
+def batch_of_step(trainer: Trainer, step: int) -> Batch:
+    """Read this rank's batch of a step of the current epoch again, which gives the same rows."""
+    index = trainer.position.batches - 1 - (trainer.position.step - step)
+    with closing(EpochIterator(trainer.train_loader.stream, trainer.position.epoch, index)) as batches:
+        return next(batches)
 
 
 def interruption(trainer: Trainer, folder: Path | None) -> Interrupted:

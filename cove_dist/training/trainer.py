@@ -13,7 +13,7 @@ from torch import nn
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
 from cove_dist.checkpoints.files import CheckpointFolder, CheckpointMeta, read_meta
-from cove_dist.checkpoints.io import CheckpointWriter, load_trainable, newest_sound, trainable_state
+from cove_dist.checkpoints.io import CheckpointWriter, load_training_state, newest_sound
 from cove_dist.config import RunConfig
 from cove_dist.console import console
 from cove_dist.distributed import DistributedContext
@@ -89,7 +89,9 @@ class Trainer:
             logger.info("%s has no complete checkpoint; starting at step 0", folder)
             return []
         changes = changes_since(folder, read_meta(path), self.config, self.data, self.context.world_size)
-        meta, state = load_trainable(path, self.trainable, self.context, describe_model(self.config, self.schema))
+        self.trainable.create_optimizer_state()
+        meta, state = load_training_state(path, self.trainable, self.context, describe_model(self.config, self.schema))
+        self.trainable.set_schedule_step(meta.step)
         self.position = Progress(**meta.progress)
         if state is not None:
             self.codebooks.load_state_dict(state["codebooks"])
@@ -223,7 +225,7 @@ class Trainer:
     def _check_finite(self) -> None:
         """Refuse to evaluate or save a state that is not finite."""
         self.losses.check()
-        check_state(trainable_state(self.trainable), self.position.step, self.context)
+        check_state(self.trainable.state_dict(), self.position.step, self.context)
 
     def _end_epoch(self, batches: EpochIterator) -> None:
         """Evaluate and save; report the training steps before the validation."""
@@ -279,7 +281,7 @@ class Trainer:
         description = describe_model(self.config, self.schema)
         progress, world_size = asdict(self.position), self.context.world_size
         meta = CheckpointMeta(self.position.step, world_size, description, metrics, progress, self.data, loader)
-        self.writer.save(self.trainable, state, meta)
+        self.writer.save(self.trainable.state_dict(), state, meta)
         self.agreement.note_saved(self.position.step)
 
     @cached_property

@@ -12,7 +12,7 @@ import torch
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
 from cove_dist.checkpoints.files import CheckpointFolder, CheckpointMeta
-from cove_dist.checkpoints.io import CheckpointWriter, load_model, newest_sound
+from cove_dist.checkpoints.io import CheckpointWriter, load_weights, newest_sound
 from cove_dist.checkpoints.manifest import MANIFEST, describe_file, write_manifest
 from cove_dist.checkpoints.rank_state import encode
 from cove_dist.distributed import DistributedContext, process_group
@@ -43,13 +43,13 @@ def save_then_change(overrides: list[str], folder: Path) -> bool:
         model = describe_model(config, schema)
         writer = CheckpointWriter(CheckpointFolder(folder), context, 2, "auc")
         before = {key: value.clone() for key, value in local_parts(trainable.model.state_dict()).items()}
-        writer.save(trainable, {}, CheckpointMeta(1, context.world_size, model, {}, {}, "data", None))
+        writer.save(trainable.state_dict(), {}, CheckpointMeta(1, context.world_size, model, {}, {}, "data", None))
         for value in local_parts(trainable.model.state_dict()).values():
             value.zero_()
         for parameter in trainable.model.parameters():
             parameter.data.zero_()
         writer.close()
-        load_model(folder / "step_00000001", trainable, model)
+        load_weights(folder / "step_00000001", trainable.model, model)
         after = local_parts(trainable.model.state_dict())
         return all(torch.equal(before[key], after[key]) for key in before)
 
@@ -112,7 +112,7 @@ def fields_of_first_batch(overrides: list[str], checkpoint: Path) -> tuple[list[
     schema = Schema.load(config.data.path)
     with process_group("cpu") as context:
         trainable = build(config, schema, context, 64)
-        load_model(checkpoint, trainable, describe_model(config, schema))
+        load_weights(checkpoint, trainable.model, describe_model(config, schema))
         trainable.model.eval()
         batch = next(iter(build_loader(config.data.path, schema, "test", 64)))
         with torch.no_grad():

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from cove_dist.distributed import barrier, process_group
 from cove_dist.errors import LostRankError
-from cove_dist.faults.liveness import Heartbeat, Store
+from cove_dist.liveness import Heartbeat, Store
 from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
 from tests.configurations import small_run

@@ -16,7 +16,11 @@ ALLOWED = {
     "distributed.py": {"torch.distributed"},
     "torch_compat.py": {"torch.distributed", "torch.distributed._shard.sharded_tensor", "torch.distributed.optim"},
     # The library that reads and writes the files of a checkpoint.
-    "checkpoints/io.py": {"torch.distributed.checkpoint", "torch.distributed.checkpoint.staging"},
+    "checkpoints/io.py": {
+        "torch.distributed.checkpoint",
+        "torch.distributed.checkpoint.staging",
+        "torch.distributed.checkpoint.stateful",
+    },
     "checkpoints/storage.py": {
         f"torch.distributed.checkpoint{name}" for name in ("", ".filesystem", ".metadata", ".planner")
     },
@@ -30,7 +34,7 @@ def imported(source: str) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "torch")
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module in ("torch", "cove_dist"))
 
 
 def test_only_one_module_and_the_adapter_call_torch_distributed() -> None:

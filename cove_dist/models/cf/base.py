@@ -52,6 +52,8 @@ class Recommender(Model, ABC):
 class InnerProductRecommender(Recommender):
     """A model that ranks like ``query(user) · key(item)``, so that an inner-product index can retrieve its items."""
 
+    ranks_by_inner_product = True
+
     def query(self, users: torch.Tensor) -> torch.Tensor:
         """Map users ``[B, d]`` to queries ``[B, e]``."""
         return users

@@ -14,9 +14,12 @@ from cove_dist.distributed import DistributedContext, world
 from cove_dist.evaluation.checks import FiniteScores
 from cove_dist.evaluation.positions import Positions
 from cove_dist.evaluation.search import TopItems, best_items, mask_pairs, merge, merge_lists, pick_pairs, scored_chunks
-from cove_dist.models.cf.base import Recommender
-from cove_dist.tasks.cf.vectors import Vectors
+from cove_dist.models.cf.base import InnerProductRecommender, Recommender
+from cove_dist.tasks.cf.faiss_retriever import FaissRetriever
+from cove_dist.tasks.cf.model import CFModel
+from cove_dist.tasks.cf.vectors import Vectors, vectors_of
 from data_pipeline.history import History
+from data_pipeline.schema import Schema
 
 
 class TopKRetriever:
@@ -130,3 +133,15 @@ class _Step:
         longest = len(self._users) // self._context.world_size
         own = rows // longest == self._context.rank
         return rows[own] % longest, own
+
+
+def build_retriever(
+    model: CFModel, schema: Schema, excluded: Sequence[History], k: int, context: DistributedContext, *, faiss: bool
+) -> TopKRetriever | FaissRetriever:
+    """Build the retriever of a model's best items; see `cove_dist.tasks.task.Task.build_retriever`. Collective."""
+    head, vectors = model.objective.head, vectors_of(model, schema, context.device)
+    reserved = schema.entity("user").num_seen
+    if not faiss:
+        return TopKRetriever(head, vectors, excluded, reserved, k, context)
+    assert isinstance(head, InnerProductRecommender)  # its `ranks_by_inner_product` was checked
+    return FaissRetriever(head, vectors, excluded, reserved, k, context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from cove_dist.distributed import DistributedContext
@@ -16,9 +17,10 @@ from data_pipeline.schema import Schema
 if TYPE_CHECKING:
     import torch
 
-    from cove_dist.tasks.base import EpochHook, TaskModel
+    from cove_dist.tasks.base import EpochHook, Retriever, TaskModel
     from cove_dist.tasks.cf.model import CFModel
     from cove_dist.tasks.inference import Inference
+    from data_pipeline.history import History
     from data_pipeline.streaming.loader import StreamLoader
 
 
@@ -74,6 +76,22 @@ class CFTask(Task[CFRunConfig]):
 
         assert isinstance(model, CFModel)
         return CFInference(config, schema, model, device)
+
+    def build_retriever(
+        self,
+        schema: Schema,
+        model: TaskModel,
+        excluded: Sequence[History],
+        k: int,
+        context: DistributedContext,
+        *,
+        faiss: bool,
+    ) -> Retriever:
+        from cove_dist.tasks.cf.model import CFModel
+        from cove_dist.tasks.cf.retrieval import build_retriever
+
+        assert isinstance(model, CFModel)
+        return build_retriever(model, schema, excluded, k, context, faiss=faiss)
 
     def build_evaluator(
         self, config: CFRunConfig, schema: Schema, split: str, context: DistributedContext, groups: Groups

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cove_dist.distributed import DistributedContext
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cove_dist.tasks.base import TaskModel
     from cove_dist.tasks.inference import Inference
     from cove_dist.tasks.sequential.model import SequentialRecommender
+    from cove_dist.tasks.sequential.popularity import SequentialPopularity
     from data_pipeline.streaming.loader import StreamLoader
 
 
@@ -31,6 +33,7 @@ class SequentialTask(Task[SequentialRunConfig]):
     rules = RULES
     by_frequency = False
     classifies_codes = True
+    has_popularity_baseline = True
 
     def build_model(self, config: SequentialRunConfig, schema: Schema) -> SequentialRecommender:
         from cove_dist.tasks.sequential.build import build_sequential_model
@@ -59,6 +62,13 @@ class SequentialTask(Task[SequentialRunConfig]):
         from cove_dist.tasks.sequential.evaluator import build_sequential_evaluator
 
         return build_sequential_evaluator(config, schema, split, context)
+
+    def build_popularity_baseline(
+        self, evaluation: Mapping[str, Any], data: str, schema: Schema
+    ) -> SequentialPopularity:
+        from cove_dist.tasks.sequential.popularity import SequentialPopularity
+
+        return SequentialPopularity(evaluation, data, schema)
 
     def metric_names(self, config: SequentialRunConfig, split: str, schema: Schema | None = None) -> list[str]:
         return config.evaluation.metric_names(schema)

@@ -141,5 +141,6 @@ def test_a_setting_of_the_trainer_is_declared_by_its_section_and_its_yaml_file()
             found[name] = listed
     assert found == {
         "experiments/cells.py": {"trainer.early_stopping.mode"},  # changes nothing that a run computes
+        "tasks/configuration.py": {"quantizer.user_levels", "quantizer.item_levels"},  # parts of a run's default name
         "training/resume.py": {"trainer.checkpoint.resume"},  # says how this start was asked for
     }

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 import cove_dist
 from cove_dist import cli
+from cove_dist.commands import COMMANDS
 from cove_dist.config.composition import keys
 from cove_dist.config_files import OWN_FOLDERS, config_folder
 from cove_dist.tasks.configuration import compose_run_config
@@ -88,14 +89,14 @@ def test_help_of_a_group_shows_all_its_options(capsys: pytest.CaptureFixture[str
 
 
 def test_help_of_every_command_names_it(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in cli.COMMANDS:
+    for name in COMMANDS:
         cli.main([name, "--help"])
         assert capsys.readouterr().out.startswith(f"usage: cove {name}")
     cli.main(["grid", "--help"])
     assert capsys.readouterr().out.startswith("usage: cove experiment")
     cli.main([])
     shown = capsys.readouterr().out
-    assert all(f"\n  {name} " in shown for name in cli.COMMANDS)
+    assert all(f"\n  {name} " in shown for name in COMMANDS)
 
 
 def test_a_command_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:

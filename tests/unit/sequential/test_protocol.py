@@ -11,9 +11,10 @@ import torch
 from cove_dist.distributed import process_group
 from cove_dist.evaluation import ListCompletion
 from cove_dist.evaluation.sequential import NOTHING
-from cove_dist.inference.popularity import evaluate_popularity, popular_positions
+from cove_dist.inference.popularity import evaluate_popularity
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.sequential.config import SequentialEvaluationConfig
+from cove_dist.tasks.sequential.popularity import popular_positions
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import INPUT, TARGET, Categorical, Schema
 from tests.unit.evaluation.ties import expected

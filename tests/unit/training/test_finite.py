@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from cove_dist.checkpoints.files import CheckpointFolder
-from cove_dist.checkpoints.io import trainable_state
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import TrainingError
 from cove_dist.faults.finite import LossCheck, check_state
@@ -60,7 +59,7 @@ def test_each_parameter_buffer_and_moment_is_looked_at(
 ) -> None:
     trained = trainer(prepared, context, "trainer.max_steps=2", *COVE, "quantizer.learning=ema", *tables)
     trained.train(None)
-    state = trainable_state(trained.trainable)
+    state = trained.trainable.state_dict()
     check_state(state, 2, context)
     found = 0
     for (name, tensor), fault in zip(tensors_of(state), cycle((math.nan, math.inf, -math.inf)), strict=False):

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-from cove_dist.checkpoints.io import trainable_state
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import ConfigError, TrainingError
 from cove_dist.runs import LOG_FILE, read_records
@@ -56,7 +55,7 @@ def test_a_skipped_step_changes_nothing_and_is_counted(
     after_step = run._after_step
 
     def watching(*arguments: Any) -> None:
-        states.append([value.clone() for _, value in tensors_of(trainable_state(run.trainable))])
+        states.append([value.clone() for _, value in tensors_of(run.trainable.state_dict())])
         after_step(*arguments)
 
     run._after_step = watching  # type: ignore[method-assign]
