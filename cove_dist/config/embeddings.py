@@ -23,12 +23,19 @@ class OptimizerConfig:
 @settings
 class TableOptimizerConfig(OptimizerConfig):
     weight_decay_rows: Literal["all", "looked_up"]
+    weight_decay_frequency_power: NonNegativeFloat
 
     def __post_init__(self) -> None:
         if self.is_sparse and self.weight_decay and self.weight_decay_rows == "all":
             raise ValueError(
                 f"weight_decay_rows = all: {self.name} changes only the rows that a step looks up; with weight_decay ="
                 f" {self.weight_decay} allowed: looked_up"
+            )
+        power = self.weight_decay_frequency_power
+        if power and self.name == "sgd" and self.weight_decay_rows == "looked_up":
+            raise ValueError(
+                f"weight_decay_frequency_power = {power}: not with sgd and weight_decay_rows = looked_up, whose decay"
+                " compounds by the same factor for all rows; allowed: 0, or weight_decay_rows = all"
             )
         too_large = self.learning_rate * self.weight_decay >= 1
         if self.name == "sgd" and self.weight_decay_rows == "looked_up" and too_large:

@@ -73,7 +73,7 @@ RULES: tuple[Rule[RunConfig], ...] = (
         "acts with trainer.schedule.name=linear or cosine",
     ),
     Rule(
-        ("embeddings.optimizer.weight_decay_rows",),
+        ("embeddings.optimizer.weight_decay_rows", "embeddings.optimizer.weight_decay_frequency_power"),
         lambda config: config.embeddings.optimizer.weight_decay > 0,
         "acts with embeddings.optimizer.weight_decay above 0",
     ),

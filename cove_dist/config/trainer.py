@@ -104,6 +104,7 @@ class TrainerConfig:
     epochs: PositiveInt
     max_steps: PositiveInt | None
     batch_size: PositiveInt
+    accumulate_steps: PositiveInt
     evaluation_batch_size: PositiveInt
     optimizer: OptimizerConfig
     warmup_steps: NonNegativeInt
@@ -124,6 +125,9 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         if self.optimizer.name not in ("adam", "adagrad", "sgd"):
             raise ValueError(f"optimizer.name = {self.optimizer.name}: is for tables only; allowed: adam, adagrad, sgd")
+        if self.accumulate_steps > 1 and (self.debug or self.on_nan == "skip"):
+            other = "debug=true" if self.debug else "on_nan=skip, which leaves out the update of a whole step"
+            raise ValueError(f"accumulate_steps = {self.accumulate_steps}: not with {other}; allowed: 1")
         if self.debug and self.on_nan == "skip":
             raise ValueError("on_nan = skip: not with debug=true, which looks for the cause; allowed: stop")
         if self.debug and self.checkpoint.resume == "auto":

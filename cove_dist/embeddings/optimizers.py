@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from cove_dist.config import EmbeddingsConfig, OptimizerConfig, TableOptimizerConfig
+from cove_dist.embeddings.frequency_decay import decay_by_frequency
 from cove_dist.embeddings.row_decay import RowDecay, decay_looked_up_rows
 from cove_dist.embeddings.sharding import table_sharding
 from cove_dist.embeddings.sparse_optimizers import SparseAdam, SparseOptimizer, SparseRMSprop
@@ -55,13 +56,19 @@ def fuse_optimizer(tables: Tables, config: EmbeddingsConfig, device_type: str) -
         apply_optimizer_in_backward(OPTIMIZERS[config.optimizer.name], sharded, _arguments(config.optimizer))
 
 
-def optimizer_factory(config: OptimizerConfig) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
+def optimizer_factory(
+    config: OptimizerConfig, factors: Mapping[torch.Tensor, torch.Tensor] | None = None
+) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
     """Return the factory of the ordinary optimizer, for data-parallel parameters.
 
     Adam and Adagrad use the fused implementation, one pass over memory per parameter, which for a table on CPU takes an
     eighth of the time. Decay of looked-up rows takes another pass over the gradient, to find them, and 8 bytes per row.
+
+    Args:
+        config: Settings of the optimizer.
+        factors: Factors ``[rows]`` of the weight decay of each row, by table; for decay by frequency.
     """
-    row_decay = _row_decay(config)
+    row_decay = _row_decay(config, factors or {})
     fused: dict[str, Any] = {"fused": True} if config.name in ("adam", "adagrad") else {}
 
     def build(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -70,20 +77,26 @@ def optimizer_factory(config: OptimizerConfig) -> Callable[[Iterable[nn.Paramete
         optimizer = OPTIMIZERS[config.name](parameters, **_arguments(config), **fused)
         if row_decay is not None:
             decay_looked_up_rows(optimizer, row_decay)
+        elif _by_frequency(config):
+            decay_by_frequency(optimizer, config.weight_decay, factors or {})
         return optimizer
 
     return build
 
 
-def _row_decay(config: OptimizerConfig) -> RowDecay | None:
+def _by_frequency(config: OptimizerConfig) -> bool:
+    return isinstance(config, TableOptimizerConfig) and config.weight_decay_frequency_power > 0
+
+
+def _row_decay(config: OptimizerConfig, factors: Mapping[torch.Tensor, torch.Tensor]) -> RowDecay | None:
     if not isinstance(config, TableOptimizerConfig) or config.weight_decay_rows == "all" or not config.weight_decay:
         return None
-    return RowDecay(config.weight_decay, compounds=config.name == "sgd")
+    return RowDecay(config.weight_decay, compounds=config.name == "sgd", factors=factors)
 
 
 def _arguments(config: OptimizerConfig) -> dict[str, Any]:
     arguments: dict[str, Any] = {"lr": config.learning_rate}
-    if config.weight_decay and _row_decay(config) is None:
+    if config.weight_decay and _row_decay(config, {}) is None and not _by_frequency(config):
         arguments["weight_decay"] = config.weight_decay
     if config.name in ("adagrad", "rowwise_adagrad"):
         arguments["eps"] = 1e-8

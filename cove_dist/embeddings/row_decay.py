@@ -13,7 +13,8 @@ unchanged, and its next gradient applies the decay of the ``n`` steps since the 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,10 +31,13 @@ class RowDecay:
     Attributes:
         weight_decay: Weight decay per step.
         compounds: Whether decay multiplies weights, as in SGD; ``lr * weight_decay`` must then be below 1.
+        factors: Factors ``[rows]`` of the decay of each row, by table (`decay_factors`); missing: 1.
+            Decay that compounds has none.
     """
 
     weight_decay: float
     compounds: bool = False
+    factors: Mapping[torch.Tensor, torch.Tensor] = field(default_factory=dict)
 
     def new_state(self, table: torch.Tensor) -> State:
         """Return the initial state of a table ``[rows, d]``: total decay so far, and the part applied per row."""
@@ -49,7 +53,9 @@ class RowDecay:
         state[DECAYED].index_fill_(0, rows, float(state[TOTAL]))
         if self.compounds:
             missed = torch.expm1(-missed) / -lr
-        return torch.addcmul(gradient, table.index_select(0, rows), missed.to(table.dtype).unsqueeze(1))
+        if table in self.factors:
+            missed = missed * self.factors[table].index_select(0, rows)
+        return torch.addcmul(gradient, table.detach().index_select(0, rows), missed.to(table.dtype).unsqueeze(1))
 
 
 def looked_up(gradient: torch.Tensor) -> torch.Tensor:
@@ -70,7 +76,7 @@ def decay_looked_up_rows(optimizer: torch.optim.Optimizer, decay: RowDecay) -> N
             for table in (table for table in group["params"] if table.grad is not None):
                 state = optimizer.state[table] if TOTAL in optimizer.state.get(table, {}) else decay.new_state(table)
                 rows, gradient = looked_up(table.grad), table.grad
-                gradient[rows] = decay.add_to(gradient[rows], table.data, rows, state, group["lr"])
+                gradient[rows] = decay.add_to(gradient[rows], table, rows, state, group["lr"])
                 kept[table] = {key: state[key] for key in (TOTAL, DECAYED)}
 
     def after_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:

@@ -88,7 +88,7 @@ class SparseOptimizer(torch.optim.Optimizer, ABC):
                     state |= self.new_state(table) | ({} if self._decay is None else self._decay.new_state(table))
                 if self._decay is not None:
                     present = looked_up(gradient)
-                    decayed = self._decay.add_to(gradient[present], table.data, rows[present], state, group["lr"])
+                    decayed = self._decay.add_to(gradient[present], table, rows[present], state, group["lr"])
                     gradient = gradient.index_copy(0, present, decayed)
                 self.update(table, rows, gradient, group)
 

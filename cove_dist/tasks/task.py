@@ -94,6 +94,12 @@ class Task(ABC, Generic[C]):
         """
         return None
 
+    def row_counts(self, config: C, schema: Schema) -> dict[str, torch.Tensor]:
+        """Return how often the id of every table row occurs in training, int64 ``[rows]`` by table."""
+        from cove_dist.tasks.frequency import row_counts
+
+        return row_counts(config.data.path, schema)
+
     def build_saving_evaluator(
         self, config: C, schema: Schema, split: str, context: DistributedContext, groups: Groups, folder: Path
     ) -> Evaluator:
@@ -165,6 +171,12 @@ class Task(ABC, Generic[C]):
         if omega_c and not self.classifies_codes:
             raise ConfigError(
                 f"quantizer.omega_c = {omega_c}: codes are not classified in the task {self.name}; allowed: 0"
+            )
+        parts = config.trainer.accumulate_steps
+        if parts > 1 and config.quantizer.levels() and config.quantizer.learning == "ema":
+            raise ConfigError(
+                f"trainer.accumulate_steps = {parts}: moving averages change with every batch; allowed: 1, or"
+                " quantizer.learning=gradient"
             )
         metrics = self.metric_names(config, "validation")
         config.trainer.early_stopping.check(metrics, f"the task {self.name}")

@@ -113,7 +113,9 @@ def build(
     )
     look_up_unpooled(sharded, sparse_gradients=config.embeddings.optimizer.name in SPARSE)
     initialize_tables(sharded, config.embeddings.init_std, config.seed)
-    optimizer = build_optimizer(sharded, config)
+    by_frequency = steps_per_epoch is not None and config.embeddings.optimizer.weight_decay_frequency_power > 0
+    counts = task_of(config).row_counts(config, schema) if by_frequency else {}
+    optimizer = build_optimizer(sharded, config, counts)
     torch.manual_seed(config.seed * 1_000_003 + context.rank)
     return TrainState(sharded, optimizer, build_schedule(optimizer, config.trainer, steps_per_epoch))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,7 +14,9 @@ from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimiz
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from cove_dist.config import OptimizerConfig, RunConfig, TrainerConfig
+from cove_dist.embeddings.frequency_decay import decay_factors
 from cove_dist.embeddings.optimizers import optimizer_factory
+from cove_dist.embeddings.tables import base_table
 from cove_dist.errors import ConfigError
 
 
@@ -27,22 +30,43 @@ def replicated_state(model: DistributedModelParallel) -> dict[str, torch.Tensor]
     return replicated_parameters(model) | model.module.objective.state_dict(prefix="objective.")
 
 
-def build_optimizer(model: DistributedModelParallel, config: RunConfig) -> CombinedOptimizer:
+def build_optimizer(
+    model: DistributedModelParallel, config: RunConfig, counts: Mapping[str, torch.Tensor]
+) -> CombinedOptimizer:
     """Build the optimizers: ``embeddings.optimizer`` for tables, ``trainer.optimizer`` for the rest; clipped together.
 
+    Args:
+        model: Sharded model.
+        config: Configuration of the run.
+        counts: Occurrences in training ``[rows]`` by table, for weight decay by frequency; empty: nothing is trained,
+            or rows decay alike.
+
     Raises:
-        ConfigError: Gradient clipping is on and tables are sharded: their gradients are applied in the backward pass.
+        ConfigError: Gradients are clipped or accumulated, and tables are sharded: their gradients are applied in the
+            backward pass.
     """
     replicated = {name: p for name, p in replicated_parameters(model).items() if p.requires_grad}
     tables = {name: p for name, p in replicated.items() if name.startswith("tables.")}
     dense = {name: p for name, p in replicated.items() if name not in tables}
+    power = config.embeddings.optimizer.weight_decay_frequency_power
+    factors: dict[torch.Tensor, torch.Tensor] = {
+        table: decay_factors(counts[base_table(name.split(".")[-2])].to(table.device), power)
+        for name, table in (tables.items() if counts else ())
+    }
     groups = (("dense", dense, config.trainer.optimizer), ("tables", tables, config.embeddings.optimizer))
-    parts: list[tuple[str, KeyedOptimizer]] = [(name, _keyed(p, settings)) for name, p, settings in groups if p]
+    parts: list[tuple[str, KeyedOptimizer]] = [
+        (name, _keyed(p, settings, factors)) for name, p, settings in groups if p
+    ]
     norm = config.trainer.gradient_clip_norm
     if norm is not None and model.fused_optimizer.params:
         raise ConfigError(
             f"trainer.gradient_clip_norm = {norm}: sharded tables are updated in the backward pass, unclipped; allowed:"
             " null, or embeddings.sharding.default=data_parallel"
+        )
+    if config.trainer.accumulate_steps > 1 and model.fused_optimizer.params:
+        raise ConfigError(
+            f"trainer.accumulate_steps = {config.trainer.accumulate_steps}: sharded tables are updated in the backward"
+            " pass of every batch; allowed: 1, or embeddings.sharding.default=data_parallel"
         )
     ordinary = CombinedOptimizer(parts) if norm is None else ClippedOptimizer(parts, norm)
     return CombinedOptimizer([("fused", model.fused_optimizer), ("replicated", ordinary)])
@@ -125,5 +149,7 @@ def _decay(name: str, step: int, warmup: int, end: int) -> float:
     return 1.0 - done if name == "linear" else (1.0 + math.cos(math.pi * done)) / 2
 
 
-def _keyed(parameters: dict[str, nn.Parameter], config: OptimizerConfig) -> KeyedOptimizerWrapper:
-    return KeyedOptimizerWrapper(parameters, lambda params: optimizer_factory(config)(params))
+def _keyed(
+    parameters: dict[str, nn.Parameter], config: OptimizerConfig, factors: Mapping[torch.Tensor, torch.Tensor]
+) -> KeyedOptimizerWrapper:
+    return KeyedOptimizerWrapper(parameters, lambda params: optimizer_factory(config, factors)(params))

@@ -10,6 +10,7 @@ from torchrec.distributed.train_pipeline import TrainPipelineBase, TrainPipeline
 from cove_dist.config import RunConfig
 from cove_dist.distributed import world
 from cove_dist.errors import ConfigError, TrainingError
+from cove_dist.training.accumulation import AccumulatingPipeline
 from cove_dist.training.build import TrainState
 from cove_dist.training.optimization import gradient_norm
 
@@ -72,6 +73,8 @@ def build_pipeline(config: RunConfig, trainable: TrainState, device: torch.devic
     """
     if config.trainer.debug:
         return TrainPipelineBase(trainable.model, trainable.optimizer, device)
+    if config.trainer.accumulate_steps > 1:
+        return AccumulatingPipeline(trainable, device, config.trainer.accumulate_steps)
     if config.trainer.on_nan == "stop":
         return TrainPipelineSparseDist(trainable.model, trainable.optimizer, device)
     if config.quantizer.levels() and config.quantizer.learning == "ema":

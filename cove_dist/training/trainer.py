@@ -25,6 +25,7 @@ from cove_dist.faults.signals import deferred_signals
 from cove_dist.runs import CHECKPOINTS
 from cove_dist.tasks.base import StepOutput
 from cove_dist.tasks.registry import task_of
+from cove_dist.training.accumulation import choose_batches
 from cove_dist.training.build import build, build_validation, describe_model
 from cove_dist.training.codebooks import Codebooks
 from cove_dist.training.debug import show_shapes_once
@@ -64,8 +65,8 @@ class Trainer:
         task.check_data(config, schema)
         self.train_loader = task.build_training_loader(config, schema, context)
         self.evaluator = build_validation(config, schema, context)
-        rows, steps = config.trainer.rank_batch_size(context.world_size), len(self.train_loader)
-        self.trainable = build(config, schema, context, rows, steps)
+        rows = config.trainer.rank_batch_size(context.world_size)
+        self.trainable = build(config, schema, context, rows, self.steps_per_epoch)
         self.trainable.epoch_hook = task.build_epoch_hook(
             config, schema, context, self.trainable.model.module, self.train_loader
         )
@@ -76,6 +77,11 @@ class Trainer:
         self.losses = LossCheck(context)
         if config.trainer.debug:
             show_shapes_once(self.trainable.model.module)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of optimizer steps of an epoch."""
+        return -(-len(self.train_loader) // self.config.trainer.accumulate_steps)
 
     def resume(self, folder: Path) -> list[Change]:
         """Load the newest intact checkpoint of a run folder, if any; return the changed settings. Writes nothing.
@@ -135,10 +141,10 @@ class Trainer:
         return self.position
 
     def _describe_start(self) -> None:
-        rows, steps = self.schema.splits["train"].rows, len(self.train_loader)
-        for line in describe_start(self.trainable.model, self.context, rows, steps):
+        model, rows = self.trainable.model, self.schema.splits["train"].rows
+        for line in describe_start(model, self.context, rows, self.steps_per_epoch):
             logger.info(line)
-        console.print(sharding_table(self.trainable.model))
+        console.print(sharding_table(model))
 
     def _start_epoch(self) -> None:
         self.train_loader.set_epoch(self.position.epoch)
@@ -164,7 +170,8 @@ class Trainer:
             self.writer = CheckpointWriter(files, self.context, keep, settings.early_stopping.metric, step, policy)
         self._reported = step
         shown = folder if main else None
-        self.reporter = Reporter(shown, main, step, self._total_steps(), settings.epochs, policy)
+        steps = settings.total_steps(self.steps_per_epoch)
+        self.reporter = Reporter(shown, main, step, steps, settings.epochs, policy)
 
     def _stop_writing(self) -> None:
         if self.writer is not None:
@@ -173,13 +180,14 @@ class Trainer:
     def steps(self, batches: Iterator[Batch]) -> Iterator[StepOutput]:
         """Train on each batch; the look-ups of the next batch overlap with the dense part of this one."""
         while True:
+            taken = choose_batches(self.pipeline, self.train_loader, self.position.batches)
             try:
                 output = self.pipeline.progress(batches)
             except StopIteration:
                 return
             self.trainable.schedule.step()
             self.position.step += 1
-            self.position.batches += 1
+            self.position.batches += taken
             self.skipped = was_skipped(self.pipeline, self.position.step)
             if not self.skipped:
                 self.losses.note(self.position.step, output.losses)
@@ -288,9 +296,6 @@ class Trainer:
     def data(self) -> str:
         """The fingerprint of the prepared data."""
         return data_fingerprint(self.config.data.path)
-
-    def _total_steps(self) -> int:
-        return self.config.trainer.total_steps(len(self.train_loader))
 
     def finished(self) -> bool:
         """Return whether training is finished."""

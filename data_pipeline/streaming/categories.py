@@ -15,24 +15,31 @@ class ItemCategories:
 
     Args:
         codes: integers ``[I]``, the category of each item, 0 or above.
+        members: int64 ``[n]``, the items that are drawn, in proportion to how often they are in it; None: each once.
 
     Example:
         >>> ItemCategories(np.array([1, 0, 1])).draw(np.array([0, 0, 1]), np.array([0.4, 0.6, 0.9]))
         array([0, 2, 1])
     """
 
-    def __init__(self, codes: np.ndarray) -> None:
+    def __init__(self, codes: np.ndarray, members: np.ndarray | None = None) -> None:
         dtype = np.int32 if len(codes) < 1 << 31 else np.int64
         self._codes = codes
-        self._order = np.argsort(codes, kind="stable").astype(dtype)
-        self._sizes = np.bincount(codes)
+        of_members = codes if members is None else codes[members]
+        order = np.argsort(of_members, kind="stable")
+        self._order = (order if members is None else members[order]).astype(dtype)
+        self._sizes = np.bincount(of_members)
         self._starts = np.cumsum(self._sizes) - self._sizes
+
+    def among(self, members: np.ndarray) -> ItemCategories:
+        """Return the same categories, of which only ``members`` int64 ``[n]`` are drawn. One sort of them."""
+        return ItemCategories(self._codes, members)
 
     def draw(self, items: np.ndarray, uniform: np.ndarray) -> np.ndarray:
         """Return for each of ``items [N]`` an item of its category, all equally likely, itself included.
 
         Args:
-            items: int64 ``[N]``.
+            items: int64 ``[N]``, of categories that have members.
             uniform: float64 ``[N]``, in [0, 1).
 
         Returns:

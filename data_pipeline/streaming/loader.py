@@ -6,6 +6,8 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data_pipeline.batch import Batch
 from data_pipeline.errors import DataError
 from data_pipeline.schema import Schema
@@ -75,6 +77,11 @@ class StreamLoader:
         """Iterate over the batches of the epoch or, after `load_state_dict`, over its remaining batches."""
         yielded, self._yielded = self._yielded, 0
         return EpochIterator(self.stream, self.epoch, yielded)
+
+    def rows_of(self, first: int, last: int) -> list[int]:
+        """Return the rows over all ranks of the batches ``first <= batch < last`` of an epoch."""
+        starts = self.stream.plan.partition.lane_starts(np.arange(first, last + 1))
+        return np.diff(starts.sum(axis=1)).tolist()
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iteration. A loaded state applies only to its epoch."""

@@ -53,8 +53,8 @@ class DrawNegatives:
             ranks.
         power: for "popularity".
         category_share: With this probability an item of the category of the row's own item is drawn instead, all of
-            them equally likely, once `categories` are known. One in the user's history is rejected, and the item of
-            `source` stays.
+            them equally likely, once `categories` are known; with "in_batch" one of this batch. One in the user's
+            history is rejected, and the item of `source` stays.
         hardest_of: Candidates for each negative, side by side, from which the model chooses.
         hardest_share: The share of the rows that have several candidates; the others have one for each negative.
 
@@ -87,7 +87,8 @@ class DrawNegatives:
         pool = rows.ids[self._item] if self._source == "in_batch" else None
         drawn = self._negatives.draw(rows.ids[self._user], self._width, draws, pool=pool).ravel()
         if self.categories is not None:
-            self._replace_within_categories(drawn, rows, self.categories, draws)
+            categories = self.categories if pool is None else self.categories.among(pool)
+            self._replace_within_categories(drawn, rows, categories, draws)
         lengths = np.full(len(rows.labels), self._width)
         if self._hardest_of > 1 and self._hardest_share < 1:
             several = draws.stream(_CHOOSE_ROWS).of_rows(len(lengths), 1)[:, 0] < self._hardest_share

@@ -28,6 +28,7 @@ SOURCES = {
     "kmeans_lightgcn": ("model=lightgcn", *SHARE, "negatives.category_count=5"),
     "quantizer": ("model=neumf", *SHARE, *ROW_WISE, "quantizer=negatives", "negatives.category_codes=quantizer"),
     "random": ("model=bprmf", *SHARE, "negatives.category_codes=random"),
+    "data": ("model=bprmf", *SHARE, "negatives.category_codes=data", "negatives.category_count=4"),
 }
 
 

@@ -179,7 +179,7 @@ def table_steps(data: Path, name: str, *further: str) -> tuple[list[dict[str, np
     with process_group("cpu") as context:
         schema = Schema.load(data)
         loader, seen = cf_training_loader(config, schema, context), []
-        trainable = build(config, schema, context, 30)
+        trainable = build(config, schema, context, 30, len(loader))
         model = trainable.model.train()
         for epoch in range(2):
             loader.set_epoch(epoch)

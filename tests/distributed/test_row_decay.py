@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from cove_dist.training.program import train
+from data_pipeline.schema import Schema
 from tests.configurations import small_run
 from tests.distributed.cf_reference import Reference
 from tests.distributed.ranks import run_ranks
@@ -49,6 +51,36 @@ def decay_of(name: str) -> tuple[str, ...]:
 def missed(gap: int, name: str) -> float:
     """What a row's gradient gets, as a factor of the row."""
     return (1 - (1 - RATE * DECAY) ** gap) / RATE if name == "sgd" else DECAY * gap
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("power", [0.0, 0.6])
+def test_decay_by_frequency_is_that_of_whole_tables(data: Path, power: float, world_size: int) -> None:
+    """Of all rows at every step, by Adagrad: those of ids with many interactions decay more."""
+    decay = (f"embeddings.optimizer.weight_decay={DECAY}", f"embeddings.optimizer.weight_decay_frequency_power={power}")
+    results = run_ranks(world_size, table_steps, data, "adagrad", *decay)
+    reference = Reference([*SPARSE, f"data.path={data}"])
+    counts = counts_of(data, reference.schema)
+    tables = {key: table.double().requires_grad_() for key, table in reference.tables.items()}
+    optimizer = OPTIMIZERS["adagrad"](list(tables.values()))
+    for step in zip(*(seen for seen, _ in results), strict=True):
+        drawn = {key: torch.from_numpy(np.concatenate([ids[key] for ids in step])) for key in step[0]}
+        gradients = torch.autograd.grad(reference.loss(drawn, tables), list(tables.values()))
+        for (key, table), gradient in zip(tables.items(), gradients, strict=True):
+            weights = counts[key] ** power if power else torch.ones(len(table), dtype=torch.float64)
+            mean = weights[counts[key] > 0].mean()
+            table.grad = gradient + DECAY * (weights / mean).unsqueeze(1) * table.detach()
+        optimizer.step()
+    for key, table in tables.items():
+        for _, found in results:
+            assert np.abs(found[key] - table.detach().numpy()).max() < 1e-3
+
+
+def counts_of(data: Path, schema: Schema) -> dict[str, torch.Tensor]:
+    rows = pq.read_table([data / file for file in schema.splits["train"].files])
+    sizes = {name: schema.entity(name[:4]).num_rows for name in ("user_id", "item_id")}
+    counts = {name: np.bincount(rows[name].to_numpy(), minlength=size) for name, size in sizes.items()}
+    return {name: torch.from_numpy(count).double() for name, count in counts.items()}
 
 
 @pytest.mark.parametrize("world_size", [1, 2])

@@ -32,7 +32,7 @@ def look_up_a_history() -> tuple[list[int], bool]:
     config = EmbeddingsConfig(
         dim=DIM,
         init_std=0.1,
-        optimizer=TableOptimizerConfig("rowwise_adagrad", 0.1, 0.0, "all"),
+        optimizer=TableOptimizerConfig("rowwise_adagrad", 0.1, 0.0, "all", 0.0),
         sharding={"default": "row_wise"},
     )
     with process_group("cpu") as context:

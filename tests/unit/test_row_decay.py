@@ -47,7 +47,7 @@ def train(optimizer: torch.optim.Optimizer, table: nn.Parameter, steps: LookUps)
 
 
 def decayed(name: str, table: nn.Parameter, decay: float = 0.2) -> torch.optim.Optimizer:
-    return optimizer_factory(TableOptimizerConfig(name, 0.1, decay, "looked_up"))([table])
+    return optimizer_factory(TableOptimizerConfig(name, 0.1, decay, "looked_up", 0.0))([table])
 
 
 @given(st.sampled_from(["adam", "adagrad", "rowwise_adagrad"]), look_ups)
@@ -89,7 +89,7 @@ def test_rows_that_are_never_looked_up_stay_as_they_are_to_the_bit(name: str) ->
 def test_decay_of_all_rows_wipes_rows_that_adam_never_looks_up() -> None:
     """What the README warns of: a row of norm 0.02 under a decay of 1e-6."""
     table = nn.Parameter(torch.full((2, 4), 0.01))
-    optimizer = optimizer_factory(TableOptimizerConfig("adam", 0.001, 1e-6, "all"))([table])
+    optimizer = optimizer_factory(TableOptimizerConfig("adam", 0.001, 1e-6, "all", 0.0))([table])
     for _ in range(1000):
         table.grad = torch.zeros(2, 4)
         optimizer.step()
@@ -102,7 +102,7 @@ def test_a_rare_row_gets_as_much_decay_in_all_as_a_frequent_one(name: str) -> No
     random, added = torch.Generator().manual_seed(0), torch.zeros(ROWS, dtype=torch.float64)
     table, steps = nn.Parameter(torch.ones(ROWS, DIM, dtype=torch.float64)), 400
     shares = torch.tensor([1.0, 0.5, 0.2, 0.1, 0.05, 0.02])
-    optimizer = optimizer_factory(TableOptimizerConfig(name, 1e-9, 0.2, "looked_up"))([table])
+    optimizer = optimizer_factory(TableOptimizerConfig(name, 1e-9, 0.2, "looked_up", 0.0))([table])
     for step in range(steps):
         seen = torch.rand(ROWS, generator=random) < shares
         seen |= step == steps - 1

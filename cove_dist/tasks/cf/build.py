@@ -11,6 +11,7 @@ from cove_dist.tasks.cf.config import CFRunConfig
 from cove_dist.tasks.cf.graph import GraphObjective
 from cove_dist.tasks.cf.hardest import HardestOf
 from cove_dist.tasks.cf.model import CFModel, CFObjective
+from cove_dist.tasks.cf.pull import NeighborPull
 from cove_dist.tasks.quantizers import build_quantizers
 from data_pipeline.schema import ATTRIBUTES, Categorical, Schema
 from data_pipeline.streaming.transforms import (
@@ -42,7 +43,9 @@ def build_cf_model(config: CFRunConfig, schema: Schema) -> CFModel:
     if isinstance(head, GraphRecommender):
         objective: CFObjective = GraphObjective(head, quantizers, omega_q, schema, hardest, config.data.path)
     else:
-        objective = CFObjective(head, quantizers, omega_q, schema, hardest)
+        weight, num_items = config.interactions.neighbor_pull, schema.entity("item").num_seen
+        pull = NeighborPull(weight, config.data.path, num_items) if weight else None
+        objective = CFObjective(head, quantizers, omega_q, schema, hardest, pull)
     drawn_for = (schema.entity("user").name, schema.entity("item").name, NEGATIVES)
     columns = dict.fromkeys([*drawn_for, *(column.name for column in looked_up)])
     return CFModel(tables, objective, list(columns))

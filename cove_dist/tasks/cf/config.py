@@ -10,7 +10,7 @@ from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import FULL_PREFIX
 from cove_dist.evaluation.protocol import Protocol
 from cove_dist.evaluation.top_k import Coverage, TopK
-from cove_dist.models.cf.base import Recommender
+from cove_dist.models.cf.base import GraphRecommender, Recommender
 from cove_dist.types import NonNegativeFloat, PositiveInt, UnitInterval
 from data_pipeline.schema import Schema
 
@@ -29,9 +29,16 @@ class NegativesConfig:
     hardest_of: PositiveInt
     hardest_share: UnitInterval
     category_share: UnitInterval
-    category_codes: Literal["kmeans", "quantizer", "random"]
+    category_codes: Literal["kmeans", "quantizer", "data", "random"]
     category_count: PositiveInt
     category_level: int
+
+
+@settings
+class InteractionsConfig:
+    """Losses of the interactions besides the model's."""
+
+    neighbor_pull: NonNegativeFloat
 
 
 @settings
@@ -77,9 +84,15 @@ class CFRunConfig(RunConfig):
 
     evaluation: CFEvaluationConfig
     negatives: NegativesConfig
+    interactions: InteractionsConfig
 
 
 RULES: tuple[Rule[CFRunConfig], ...] = (
+    Rule(
+        ("interactions.neighbor_pull",),
+        lambda config: not issubclass(config.model.kind, GraphRecommender),
+        "this model averages the embeddings of neighbours in its layers; acts with bprmf, neumf and cfkg",
+    ),
     Rule(
         ("negatives.power",),
         lambda config: config.negatives.source == "popularity",
@@ -103,6 +116,6 @@ RULES: tuple[Rule[CFRunConfig], ...] = (
     Rule(
         ("negatives.category_count",),
         lambda config: config.negatives.category_codes != "quantizer",
-        "acts with negatives.category_codes=kmeans or random",
+        "acts with negatives.category_codes=kmeans, data or random",
     ),
 )

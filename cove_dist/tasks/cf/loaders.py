@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+import torch.nn.functional as F
+
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.models.cf.base import AttributeRecommender, GraphRecommender, Recommender
+from cove_dist.tasks.base import TaskModel
+from cove_dist.tasks.categories import CategoryRenewal, CategorySource
 from cove_dist.tasks.cf.build import check_data, interactions
 from cove_dist.tasks.cf.config import CFRunConfig
+from cove_dist.tasks.frequency import row_counts
 from cove_dist.tasks.loaders import evaluation_loader, training_loader
 from data_pipeline.history import History
 from data_pipeline.schema import ATTRIBUTES, Schema
 from data_pipeline.streaming.loader import StreamLoader
-from data_pipeline.streaming.transforms import DrawEdges, DrawNegatives, RowBlocks, RowTransform
+from data_pipeline.streaming.transforms import (
+    DrawEdges,
+    DrawNegatives,
+    RowBlocks,
+    RowTransform,
+    occurrences,
+)
 
 
 def cf_training_loader(config: CFRunConfig, schema: Schema, context: DistributedContext) -> StreamLoader:
@@ -40,6 +52,29 @@ def cf_training_loader(config: CFRunConfig, schema: Schema, context: Distributed
     if issubclass(head_class, GraphRecommender):
         transforms.append(RowBlocks(schema, context.rank, context.world_size))
     return training_loader(config, schema, context, transforms)
+
+
+def build_category_renewal(
+    config: CFRunConfig, schema: Schema, context: DistributedContext, model: TaskModel, loader: StreamLoader
+) -> CategoryRenewal | None:
+    """Build the run's category renewal; None if ``negatives.category_share`` is 0."""
+    settings = config.negatives
+    if settings.category_share == 0:
+        return None
+    [sampler] = [each for each in loader.stream.plan.transforms if isinstance(each, DrawNegatives)]
+    codes, count, level = settings.category_codes, settings.category_count, settings.category_level
+    source = CategorySource(codes, count, level, config.seed, config.data.path)
+    return CategoryRenewal(source, model, sampler, schema, context.device)
+
+
+def cf_row_counts(config: CFRunConfig, schema: Schema) -> dict[str, torch.Tensor]:
+    """Count the interactions of every user and item, and the items of every attribute, by table row."""
+    counts = row_counts(config.data.path, interactions(schema))
+    total = sum(schema.attributes.values())
+    if issubclass(config.model.kind_of(Recommender), AttributeRecommender):
+        items_of = torch.from_numpy(occurrences(History.load(config.data.path, ATTRIBUTES), total))
+        counts[ATTRIBUTES] = F.pad(items_of, (0, 1))  # the out-of-vocabulary row
+    return counts
 
 
 def candidate_loader(config: CFRunConfig, schema: Schema, split: str, context: DistributedContext) -> StreamLoader:

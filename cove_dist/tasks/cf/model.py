@@ -18,6 +18,7 @@ from cove_dist.models.cf.base import AttributeRecommender, GraphRecommender, Rec
 from cove_dist.quantization import CascadedQuantizer
 from cove_dist.tasks.base import EntityLookup, Objective, TaskModel
 from cove_dist.tasks.cf.hardest import HardestOf
+from cove_dist.tasks.cf.pull import NeighborPull
 from cove_dist.tasks.quantizers import EntityQuantizers
 from data_pipeline.batch import Batch
 from data_pipeline.schema import Entity, Schema
@@ -72,6 +73,7 @@ class CFObjective(Objective):
         omega_q: Weight of the quantization losses (Eq. 7 and 8).
         schema: Schema of the data.
         hardest: Choice of negatives among candidates; None: every sampled item is a negative.
+        pull: Pull of users and items of an interaction towards each other; None: there is none.
     """
 
     last_of_kind: torch.Tensor
@@ -83,12 +85,13 @@ class CFObjective(Objective):
         omega_q: float,
         schema: Schema,
         hardest: HardestOf | None = None,
+        pull: NeighborPull | None = None,
     ) -> None:
         super().__init__()
         self.head = head
         self.quantizers = EntityQuantizers(quantizers)
         self.omega_q = omega_q
-        self.hardest = hardest
+        self.hardest, self.pull = hardest, pull
         self.user, self.item = schema.entity("user").name, schema.entity("item").name
         sizes = list(schema.attributes.values())
         self.register_buffer("last_of_kind", torch.tensor(sizes, dtype=torch.int64).cumsum(0) - 1, persistent=False)
@@ -114,6 +117,9 @@ class CFObjective(Objective):
             parts["edges"] = head.edge_loss(edge_items[0], attributes, others, kinds)
         if head.regularization:
             parts["regularization"] = self.penalty(raw_users, *rows[:2])
+        if self.pull is not None:
+            positive_ids = (batch.ids[name].values() for name in (self.user, self.item))
+            parts["neighbor_pull"] = self.pull.loss(raw_users, rows[0], *positive_ids)
         return self.total(parts, user_loss | item_loss, batch)
 
     def fuse(

@@ -64,9 +64,14 @@ class CFTask(Task[CFRunConfig]):
     def build_epoch_hook(
         self, config: CFRunConfig, schema: Schema, context: DistributedContext, model: TaskModel, loader: StreamLoader
     ) -> EpochHook | None:
-        from cove_dist.tasks.cf.categories import build_category_renewal
+        from cove_dist.tasks.cf.loaders import build_category_renewal
 
         return build_category_renewal(config, schema, context, model, loader)
+
+    def row_counts(self, config: CFRunConfig, schema: Schema) -> dict[str, torch.Tensor]:
+        from cove_dist.tasks.cf.loaders import cf_row_counts
+
+        return cf_row_counts(config, schema)
 
     def build_inference(
         self, config: CFRunConfig, schema: Schema, model: TaskModel, device: torch.device

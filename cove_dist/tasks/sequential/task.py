@@ -85,6 +85,12 @@ class SequentialTask(Task[SequentialRunConfig]):
 
     def check(self, config: SequentialRunConfig) -> None:
         super().check(config)
+        parts = config.trainer.accumulate_steps
+        if parts > 1 and config.sequential.curriculum_steps:
+            raise ConfigError(
+                f"trainer.accumulate_steps = {parts}: sequential.curriculum_steps counts batches; allowed: 1, or"
+                " sequential.curriculum_steps=0"
+            )
         quantizer, sequential = config.quantizer, config.sequential
         if quantizer.user_levels is not None:
             raise ConfigError(

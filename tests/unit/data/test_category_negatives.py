@@ -79,3 +79,21 @@ def test_items_of_a_category_are_equally_likely():
     uniform = (np.arange(300) + 0.5) / 300
     assert np.bincount(categories.draw(np.full(300, 0), uniform), minlength=5).tolist() == [100, 0, 100, 100, 0]
     assert np.bincount(categories.draw(np.full(300, 4), uniform), minlength=5).tolist() == [0, 150, 0, 0, 150]
+
+
+def test_in_batch_negatives_of_a_category_are_items_of_the_batch():
+    """In proportion to their rows in the batch, and none that the user has."""
+    codes, histories = [0, 0, 0, 0, 1, 1], [[0], [1], [1, 4], [2]]
+    rows = rows_of([0, 1, 2, 3], [0, 1, 1, 2])  # item 3 is not in the batch
+    draw = transform(histories, len(codes), 30_000, 1.0, codes)
+    draw._source = "in_batch"
+    ((drawn, _),) = draw(rows, DRAWS)
+    first = np.bincount(drawn.reshape(4, -1)[0], minlength=len(codes))
+    assert first[[0, 3, 4, 5]].tolist() == [0, 0, 0, 0]
+    assert chisquare(first[1:3], [20_000, 10_000]).pvalue > 1e-4
+
+
+def test_categories_among_members_are_drawn_as_often_as_they_occur():
+    categories = ItemCategories(np.array([2, 0, 2, 2, 0])).among(np.array([3, 1, 3, 0]))
+    uniform = (np.arange(300) + 0.5) / 300
+    assert np.bincount(categories.draw(np.full(300, 2), uniform), minlength=5).tolist() == [100, 0, 0, 200, 0]

@@ -123,7 +123,7 @@ def test_tables_move_in_proportion_to_the_rate(
     """At a rate so small that gradients stay as they are."""
     tables = {
         "fused": ("embeddings.optimizer.name=sgd", ROW_WISE[1]),
-        "data_parallel": ("embeddings.optimizer.name=sgd",),
+        "data_parallel": ("embeddings.optimizer.name=sgd", "embeddings.sharding.default=data_parallel"),
         "sparse": ("embeddings.optimizer.name=sparse_rmsprop",),
     }[kind]
     base = [*SMALL_RUN, "model=bprmf", f"data.path={interactions}"] if kind == "sparse" else small_run(prepared)

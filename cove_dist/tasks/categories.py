@@ -6,40 +6,36 @@ Shapes: ``I`` items seen in training, ``n`` items of one look-up, ``d`` width of
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 
-from cove_dist.distributed import DistributedContext, batches_of_block, world
+from cove_dist.distributed import batches_of_block, world
 from cove_dist.embeddings.lookup import look_up
+from cove_dist.errors import ConfigError
 from cove_dist.quantization import CascadedQuantizer
 from cove_dist.quantization.kmeans import kmeans
 from cove_dist.quantization.replicas import ALONE, generator
 from cove_dist.quantization.search import nearest_code
 from cove_dist.tasks.base import TaskModel
-from cove_dist.tasks.cf.config import CFRunConfig
-from cove_dist.tasks.cf.model import CFModel
+from data_pipeline.integrity import checked_file
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.categories import ItemCategories
-from data_pipeline.streaming.loader import StreamLoader
-from data_pipeline.streaming.transforms import DrawNegatives
 
 _AT_ONCE = 1 << 17  # items per look-up
 _CLUSTERED = 1 << 16  # maximum number of items for fitting k-means
 _KMEANS, _RANDOM = 1, 2  # second word of a seed
 
 
-def build_category_renewal(
-    config: CFRunConfig, schema: Schema, context: DistributedContext, model: TaskModel, loader: StreamLoader
-) -> CategoryRenewal | None:
-    """Build the run's category renewal; None if ``negatives.category_share`` is 0."""
-    settings = config.negatives
-    if settings.category_share == 0:
-        return None
-    [draw] = [each for each in loader.stream.plan.transforms if isinstance(each, DrawNegatives)]
-    source = CategorySource(settings.category_codes, settings.category_count, settings.category_level, config.seed)
-    assert isinstance(model, CFModel)
-    return CategoryRenewal(source, model, draw, schema.entity("item").num_seen, context.device)
+class Sampler(Protocol):
+    """What draws category negatives, once it has the categories."""
+
+    categories: ItemCategories | None
 
 
 @dataclass(frozen=True)
@@ -48,16 +44,18 @@ class CategorySource:
 
     Attributes:
         codes: "kmeans": k-means over the item table's rows; "quantizer": the codes of the run's item quantizer;
-            "random": a fixed random code per item, as a control.
-        count: Number of codes of "kmeans" and "random".
+            "data": the data's own categories, see `known_codes`; "random": a fixed random code per item, as a control.
+        count: Number of codes, unless they are the quantizer's.
         level: Index into the quantizer's levels whose codes are used.
         seed: Seed of k-means and of random codes.
+        folder: Folder of the prepared data.
     """
 
     codes: str
     count: int
     level: int
     seed: int
+    folder: str
 
 
 class CategoryRenewal:
@@ -71,15 +69,20 @@ class CategoryRenewal:
     Args:
         source: Settings of the codes.
         model: The run's sharded model.
-        draw: Transform that samples negatives.
-        num_items: Number of items ``I``.
+        sampler: What samples negatives.
+        schema: Schema of the data.
         device: Device of the tables.
+
+    Raises:
+        ConfigError: The data have no categories of items, which are to be used.
     """
 
     def __init__(
-        self, source: CategorySource, model: CFModel, draw: DrawNegatives, num_items: int, device: torch.device
+        self, source: CategorySource, model: TaskModel, sampler: Sampler, schema: Schema, device: torch.device
     ) -> None:
-        self._source, self._model, self._draw, self._device = source, model, draw, device
+        self._source, self._model, self._sampler, self._device = source, model, sampler, device
+        self._lookup, num_items = model.entity_lookup("item", schema), schema.entity("item").num_seen
+        self._fixed = _fixed_codes(source, schema)
         count = source.count if source.codes != "quantizer" else self._quantizer.levels[source.level]
         self._codes = torch.zeros(num_items, dtype=torch.uint8 if count <= 256 else torch.int32, device="cpu")
         self._known = torch.zeros((), dtype=torch.bool, device="cpu")
@@ -89,9 +92,8 @@ class CategoryRenewal:
         """Recompute the codes from the current tables. Collective."""
         if epoch == 0:
             return
-        if self._source.codes == "random":
-            codes = np.random.default_rng([self._source.seed, _RANDOM]).integers(self._source.count, size=self._count)
-            self._set(torch.from_numpy(codes).to(self._codes.dtype))
+        if self._fixed is not None:
+            self._set(torch.from_numpy(self._fixed).to(self._codes.dtype))
             return
         model, was_training = self._model, self._model.training
         model.eval()
@@ -109,7 +111,7 @@ class CategoryRenewal:
 
     def _set(self, codes: torch.Tensor) -> None:
         self._codes, self._known = codes, torch.ones((), dtype=torch.bool, device="cpu")
-        self._draw.categories = ItemCategories(codes.numpy())
+        self._sampler.categories = ItemCategories(codes.numpy())
 
     @property
     def _count(self) -> int:
@@ -143,5 +145,61 @@ class CategoryRenewal:
 
     def _rows(self, items: torch.Tensor) -> torch.Tensor:
         """Return the table rows ``[n, d]`` of ``items [n]``. Collective."""
-        column = self._model.column_of("item")
-        return look_up(self._model.tables, self._model.columns, {column: items})[column]
+        columns = self._lookup.columns
+        column = columns[self._lookup.position]
+        return look_up(self._model.tables, columns, {column: items})[column]
+
+
+def _fixed_codes(source: CategorySource, schema: Schema) -> np.ndarray | None:
+    """Return the codes ``[I]`` that do not depend on the tables; None if they do."""
+    if source.codes == "random":
+        size = schema.entity("item").num_seen
+        return np.random.default_rng([source.seed, _RANDOM]).integers(source.count, size=size)
+    return known_codes(source.folder, schema, source.count) if source.codes == "data" else None
+
+
+def known_codes(folder: str, schema: Schema, count: int) -> np.ndarray:
+    """Return a code of every item from the categories in the data, of which an item may have any number.
+
+    Of the ``count - 1`` categories with most items an item has the rarest one that it belongs to; items of none of them
+    share code 0.
+
+    Args:
+        folder: Folder of the prepared data.
+        schema: Schema of the data.
+        count: Largest number of codes.
+
+    Returns:
+        int64 ``[I]``, below ``count``.
+
+    Raises:
+        ConfigError: The data have no categories of items.
+    """
+    item = schema.entity("item")
+    name = f"categories/{item.table_name}.parquet"
+    if not (Path(folder) / name).is_file():
+        raise ConfigError(
+            f"negatives.category_codes = data: {schema.name} has no categories of items; allowed: kmeans, quantizer,"
+            " random"
+        )
+    table = pq.read_table(checked_file(folder, name))
+    edges = [_edges(table, kind) for kind in table.column_names if kind not in ("id", "original_id")]
+    items = np.concatenate([items for items, _ in edges])
+    names, kinds = np.unique(np.concatenate([names for _, names in edges]), return_inverse=True)
+    items, kinds = items[items < item.num_seen], kinds[items < item.num_seen]
+    largest = np.argsort(-np.bincount(kinds, minlength=len(names)), kind="stable")[: count - 1]
+    codes_of_kinds = np.zeros(len(names), np.int64)
+    codes_of_kinds[largest] = np.arange(1, len(largest) + 1)
+    codes = np.zeros(item.num_seen, np.int64)
+    np.maximum.at(codes, items, codes_of_kinds[kinds])
+    return codes
+
+
+def _edges(table: pa.Table, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids and the names of the categories in one column, a pair for each category of an item."""
+    column, ids = table[kind].combine_chunks(), table["id"].to_numpy()
+    if pa.types.is_list(column.type):
+        ids, column = ids[pc.list_parent_indices(column).to_numpy()], pc.list_flatten(column)
+    given = column.is_valid().to_numpy(zero_copy_only=False)
+    names = np.asarray(column.cast(pa.string()).to_pylist(), dtype=object)
+    return ids[given], np.asarray([f"{kind}: {name}" for name in names[given]], dtype=object)

@@ -1,0 +1,95 @@
+"""Gradient accumulation: one optimizer step for the gradients of several batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torchrec.distributed.train_pipeline import TrainPipelineBase, TrainPipelineSparseDist
+from torchrec.optim.keyed import CombinedOptimizer
+
+from cove_dist.tasks.base import StepOutput
+from cove_dist.training.build import TrainState
+from data_pipeline.batch import Batch
+from data_pipeline.streaming.loader import StreamLoader
+
+
+@dataclass(frozen=True)
+class AccumulatedStep:
+    """Outputs of the batches of one optimizer step: their rows, and the means of their losses over the rows."""
+
+    rows: int
+    losses: dict[str, torch.Tensor]
+
+
+class AccumulatingPipeline(TrainPipelineSparseDist):
+    """Updates the parameters after several batches, by the mean of the batches' gradients weighted by `shares`.
+
+    With the batches' shares of the rows this is the gradient of one batch of all their rows, for losses that are means
+    over rows. Every batch's gradients are all-reduced over ranks where the parameters are data-parallel.
+
+    Args:
+        trainable: Model and optimizer; no table may be updated in the backward pass.
+        device: Device of this rank.
+        steps: Number of batches of a step; the last step of an epoch may have fewer.
+
+    Attributes:
+        shares: Weights of the batches of the next step, whose sum is 1.
+    """
+
+    def __init__(self, trainable: TrainState, device: torch.device, steps: int) -> None:
+        super().__init__(trainable.model, _Idle([]), device)
+        self._updates, self.steps = trainable.optimizer, steps
+        self._share = 1.0
+        self.shares: Sequence[float] = ()
+
+    def progress(self, dataloader_iter: Iterator[Batch]) -> StepOutput:
+        """Train on as many batches as there are `shares`, and update the parameters once."""
+        self._updates.zero_grad()
+        outputs = []
+        for share in self.shares:
+            self._share = share
+            outputs.append(super().progress(dataloader_iter))
+        if not outputs:
+            raise StopIteration
+        self._updates.step()
+        return _merged(outputs)
+
+    def _backward(self, losses: torch.Tensor) -> None:
+        super()._backward(losses * self._share)
+
+
+def choose_batches(pipeline: TrainPipelineBase, loader: StreamLoader, first: int) -> int:
+    """Choose the batches of a pipeline's next step, and return their number.
+
+    Args:
+        pipeline: The pipeline; only an `AccumulatingPipeline` takes several batches a step.
+        loader: Loader of the batches.
+        first: Index in the epoch of the next batch.
+    """
+    if not isinstance(pipeline, AccumulatingPipeline):
+        return 1
+    rows = loader.rows_of(first, min(first + pipeline.steps, len(loader)))
+    pipeline.shares = [each / sum(rows) for each in rows]
+    return len(rows)
+
+
+class _Idle(CombinedOptimizer):
+    """Stands in for the optimizer within a step, where a pipeline would clear gradients and update parameters."""
+
+    def zero_grad(self, set_to_none: bool = False) -> None:
+        """Keep the gradients."""
+
+    def step(self, closure: Any = None) -> None:
+        """Keep the parameters."""
+
+
+def _merged(outputs: Sequence[StepOutput]) -> AccumulatedStep:
+    rows = sum(output.rows for output in outputs)
+    losses = {
+        name: torch.stack([output.losses[name] * (output.rows / max(rows, 1)) for output in outputs]).sum()
+        for name in outputs[0].losses
+    }
+    return AccumulatedStep(rows, losses)

@@ -1,0 +1,41 @@
+"""The neighbour pull against the formula in float64, and the gradient it has over all interactions."""
+
+from __future__ import annotations
+
+import torch
+
+from cove_dist.losses import neighbor_pull
+
+EDGES = torch.tensor([[0, 0], [0, 1], [0, 2], [1, 1], [2, 1], [2, 3]])  # users and their items
+
+
+def vectors() -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(0)
+    return tuple(torch.randn(rows, 5, dtype=torch.float64, generator=random).requires_grad_() for rows in (3, 4))  # type: ignore[return-value]
+
+
+def whole(users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+    who, what = EDGES.T
+    degrees = torch.bincount(who)[who], torch.bincount(what)[what]
+    return neighbor_pull(users[who], items[what], *degrees)
+
+
+def test_the_loss_is_the_formula() -> None:
+    users, items = vectors()
+    expected = 0.0
+    for user, item in EDGES.tolist():
+        distance = sum((a - b) ** 2 for a, b in zip(users[user].tolist(), items[item].tolist(), strict=True))
+        degrees = (sum(u == user for u, _ in EDGES.tolist()), sum(i == item for _, i in EDGES.tolist()))
+        expected += distance / degrees[0] + distance / degrees[1]
+    torch.testing.assert_close(whole(users, items).item(), expected / len(EDGES))
+
+
+def test_over_all_interactions_rows_are_drawn_to_the_mean_of_their_neighbours() -> None:
+    """And not to their neighbours' own movement: the other end has no gradient."""
+    users, items = vectors()
+    who, what = EDGES.T
+    of_users, of_items = torch.autograd.grad(whole(users, items) * len(EDGES) / 2, (users, items))
+    for user in range(3):
+        torch.testing.assert_close(of_users[user], users[user] - items[what[who == user]].mean(dim=0))
+    for item in range(4):
+        torch.testing.assert_close(of_items[item], items[item] - users[who[what == item]].mean(dim=0))

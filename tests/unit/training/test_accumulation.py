@@ -1,0 +1,132 @@
+"""Gradient accumulation against the gradient of all rows of a step at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.errors import ConfigError
+from cove_dist.tasks.configuration import load_run_config
+from cove_dist.training.program import train
+from cove_dist.training.trainer import Trainer
+from data_pipeline.schema import Schema
+from tests.configurations import COVE, ROW_WISE, small_run
+from tests.distributed.test_training import training_losses
+from tests.interactions import SMALL_RUN, prepare_small
+
+SGD = ("trainer.optimizer.name=sgd", "trainer.optimizer.learning_rate=1", "embeddings.optimizer.learning_rate=1")
+REPLICATED = ("embeddings.optimizer.name=sgd", "embeddings.sharding.default=data_parallel")
+
+
+@pytest.fixture(scope="module")
+def interactions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepare_small(tmp_path_factory.mktemp("accumulation"))
+
+
+@pytest.fixture
+def context() -> Iterator[DistributedContext]:
+    with process_group("cpu") as context:
+        yield context
+
+
+def trainer(context: DistributedContext, *overrides: str) -> Trainer:
+    config, _ = load_run_config(overrides)
+    return Trainer(config, Schema.load(config.data.path), context)
+
+
+def parameters(trained: Trainer) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in trained.trainable.model.named_parameters()}
+
+
+@pytest.mark.parametrize("model", ["deepfm", "neumf"])
+def test_a_step_is_that_of_all_its_rows(
+    model: str, prepared: Path, interactions: Path, context: DistributedContext
+) -> None:
+    """Two steps of three batches each: by the mean loss of their rows, as autograd differentiates it."""
+    base = small_run(prepared) if model == "deepfm" else [*SMALL_RUN, "model=neumf", f"data.path={interactions}"]
+    overrides = (*base, "model.dropout=0", *SGD, *REPLICATED, "trainer.accumulate_steps=3")
+    found, reference = trainer(context, *overrides), trainer(context, *overrides)
+    found.trainable.model.train()
+    steps = list(islice(found.steps(iter(found.train_loader)), 2))
+    batches = list(reference.train_loader)
+    inner = reference.trainable.model
+    inner.train()
+    for step, output in enumerate(steps):
+        group = batches[3 * step : 3 * step + 3]
+        rows = sum(len(batch) for batch in group)
+        inner.zero_grad()
+        losses = []
+        for batch in group:
+            loss, _ = inner(batch)
+            (loss * (len(batch) / rows)).backward()
+            losses.append(loss.item() * len(batch))
+        with torch.no_grad():
+            for parameter in inner.parameters():
+                if parameter.grad is not None:
+                    parameter -= parameter.grad
+        assert output.rows == rows
+        assert output.losses["loss"].item() == pytest.approx(sum(losses) / rows, rel=1e-5)
+    expected = parameters(reference)
+    for name, value in parameters(found).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_sparse_optimizers_accumulate_rows(interactions: Path, context: DistributedContext) -> None:
+    """Under SGD's counterpart with one batch: three thirds of an epoch make the step of the whole epoch."""
+    base = (
+        *SMALL_RUN,
+        "model=bprmf",
+        f"data.path={interactions}",
+        "embeddings.optimizer.name=sparse_adam",
+        "trainer.shuffle_buffer=1000000",
+    )
+    rows = Schema.load(interactions).splits["train"].rows
+    parts = trainer(context, *base, f"trainer.batch_size={-(-rows // 3)}", "trainer.accumulate_steps=3")
+    parts.trainable.model.train()
+    batches = list(parts.train_loader)
+    [output] = parts.steps(iter(parts.train_loader))
+    assert (output.rows, parts.position.step, parts.position.batches) == (rows, 1, 3)
+    whole = trainer(context, *base)
+    model = whole.trainable.model.train()
+    whole.trainable.optimizer.zero_grad()
+    for batch in batches:
+        (model(batch)[0] * (len(batch) / rows)).backward()
+    whole.trainable.optimizer.step()
+    expected = parameters(whole)
+    for name, value in parameters(parts).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_steps_count_updates_and_a_resumed_run_goes_on_exactly(prepared: Path, tmp_path: Path) -> None:
+    def losses(folder: str, *overrides: str) -> dict[int, float]:
+        given = ("trainer.accumulate_steps=3", "trainer.schedule.name=linear", "trainer.schedule.steps=8", *COVE)
+        train([*small_run(prepared, tmp_path / folder, *given), *overrides])
+        return training_losses(tmp_path / folder)
+
+    whole = losses("whole")
+    assert sorted(whole) == list(range(1, 9))  # 10 batches an epoch: steps of 3, 3, 3 and 1
+    losses("cut", "trainer.max_steps=6")
+    assert losses("cut", "trainer.checkpoint.resume=auto") == whole
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trainer.debug=true"], r"accumulate_steps = 3: not with debug=true; allowed: 1"),
+        (["trainer.on_nan=skip"], r"accumulate_steps = 3: not with on_nan=skip"),
+        ([*COVE, "quantizer.learning=ema"], r"accumulate_steps = 3: moving averages"),
+    ],
+)
+def test_what_works_batch_by_batch_is_refused(prepared: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_run_config(small_run(prepared, "unused", "trainer.accumulate_steps=3", *overrides))
+
+
+def test_tables_that_are_updated_in_the_backward_pass_are_refused(prepared: Path, context: DistributedContext) -> None:
+    with pytest.raises(ConfigError, match=r"accumulate_steps = 3: sharded tables .*default=data_parallel"):
+        trainer(context, *small_run(prepared, "unused", *ROW_WISE, "trainer.accumulate_steps=3"))
