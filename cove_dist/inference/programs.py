@@ -125,9 +125,10 @@ def saved_onnx(exported: torch.export.ExportedProgram, program: Program, path: P
     assert converted is not None, "torch.onnx.export returns a program with dynamo=True"
     converted.save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    read = {each.name for each in session.get_inputs()}
 
     def run(*inputs: torch.Tensor) -> np.ndarray:
-        given = {name: each.numpy() for name, each in zip(names, inputs, strict=True) if each.numel()}
+        given = {name: each.numpy() for name, each in zip(names, inputs, strict=True) if name in read}
         return session.run(None, given)[0]
 
     return run

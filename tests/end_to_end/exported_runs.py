@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from cove_dist.config.composition import load_run_config
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.inference import Inference
 from cove_dist.tasks.registry import task_of
 from data_pipeline.schema import Schema
