@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,12 +66,17 @@ class GridConfig(PlanConfig):
         for key in ("seeds", "splits", "metrics"):
             if len(set(getattr(self, key))) != len(getattr(self, key)) or not getattr(self, key):
                 raise ValueError(f"{key} = {list(getattr(self, key))}: needs one or more, all different")
-        named = [self.base, *self.tuned_as, *(name for pair in self.compare for name in pair)]
-        for name in named:
-            if name not in self.quantizers:
-                raise ValueError(f"base, compare and tuned_as: {name} is none of {', '.join(self.quantizers)}")
+        unknown = [name for name in (self.base, *chain(*self.compare)) if name not in self.quantizers]
+        unknown += [pattern for pattern in self.tuned_as if not any(fnmatchcase(q, pattern) for q in self.quantizers)]
+        if unknown:
+            raise ValueError(f"base, compare and tuned_as: {unknown[0]} is none of {', '.join(self.quantizers)}")
         if (self.picture == "curve") != (self.varied is not None):
             raise ValueError(f"varied = {self.varied}: goes with picture=curve, and is a key such as quantizer.alpha")
+
+    def tuned_name(self, quantizer: str) -> str:
+        """Return the name of a quantizer in a search: its entry in `tuned_as`, or else that of the first pattern."""
+        found = (tuned for pattern, tuned in self.tuned_as.items() if fnmatchcase(quantizer, pattern))
+        return self.tuned_as.get(quantizer, next(found, quantizer))
 
     @property
     def checkpoint(self) -> str:
@@ -131,7 +138,7 @@ def tuning_note(grid: GridConfig) -> str:
     if grid.tuned is None:
         return "Settings are those of the configuration files; none was tuned."
     pairs: Any = plain(read_yaml(Path(grid.tuned)))["pairs"]
-    used = [(model, pairs[model][grid.tuned_as.get(quantizer, quantizer)]) for model, quantizer in grid.pairs()]
+    used = [(model, pairs[model][grid.tuned_name(quantizer)]) for model, quantizer in grid.pairs()]
     metrics, by_model = sorted({pair["metric"] for _, pair in used}), {(model, pair["trials"]) for model, pair in used}
     trials, equal = {count for _, count in by_model}, len(by_model) == len({model for model, _ in by_model})
     span = f"{min(trials)} to {max(trials)} trials"
@@ -151,7 +158,7 @@ def load_tuned(grid: GridConfig) -> dict[tuple[str, str], Overrides]:
     pairs: Any = plain(read_yaml(Path(grid.tuned)))
     found = {}
     for model, quantizer in grid.pairs():
-        name = grid.tuned_as.get(quantizer, quantizer)
+        name = grid.tuned_name(quantizer)
         try:
             found[model, quantizer] = tuple(pairs["pairs"][model][name]["overrides"])
         except (KeyError, TypeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,10 @@ def test_tuned_overrides_come_between_the_models_and_the_quantizers(tmp_path: Pa
     assert cove.quantizer.user_levels == (8, 3), "the quantizer's own overrides are the last"
     grid = small_grid(tmp_path, f"tuned={best}", 'only=["dlrm/*"]', "+tuned_as.none=cove")
     assert "model.dropout=0.4" in cells_of(grid)[0].overrides
+    patterns = replace(grid, tuned_as={"*": "none", "cove": "cove", "n*": "cove"})
+    assert [patterns.tuned_name(name) for name in ("none", "cove")] == ["none", "cove"], (
+        "first match; a name before all"
+    )
     with pytest.raises(ConfigError, match=r"best\.yaml: has no overrides for deepfm/none; search for them"):
         cells_of(small_grid(tmp_path, f"tuned={best}"))
     with pytest.raises(ConfigError, match=r"tuned = nowhere\.yaml: no such file; make it by cove tune"):
@@ -54,6 +59,7 @@ def test_tuned_overrides_come_between_the_models_and_the_quantizers(tmp_path: Pa
     [
         ("base=nothing", "nothing is none of none, cove"),
         ("compare=[[cove,cvoe]]", "cvoe is none of none, cove"),
+        ("+tuned_as.nothing=cove", "nothing is none of none, cove"),
         ("seeds=[]", r"seeds = \[\]: needs one or more"),
         ("seeds=[1,1]", r"seeds = \[1, 1\]: needs one or more, all different"),
         ("picture=curve", "varied = None: goes with picture=curve"),
