@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import pickle
 from typing import Any
 
@@ -22,7 +21,7 @@ def remember_compositions(patch: pytest.MonkeyPatch) -> None:
 
     Only where nothing but the shipped folder is searched: files that a test writes may change.
     """
-    read: dict[str, Any] = {}
+    read: dict[str, tuple[Any, bytes]] = {}
     merged: dict[str, bytes] = {}
     changes = False  # whether the reader changes what it reads
 
@@ -30,8 +29,10 @@ def remember_compositions(patch: pytest.MonkeyPatch) -> None:
         if not _of_shipped_files(repository):
             return _read(repository, config_path)
         if config_path not in read:
-            read[config_path] = _read(repository, config_path)
-        return copy.deepcopy(read[config_path]) if changes else read[config_path]
+            result = _read(repository, config_path)
+            read[config_path] = result, pickle.dumps(result)
+        result, copied = read[config_path]
+        return pickle.loads(copied) if changes else result
 
     def merge(loader: ConfigLoaderImpl, defaults: list[Any], repo: CachingConfigRepository) -> DictConfig:
         nonlocal changes
