@@ -62,7 +62,7 @@ def compose_groups(
 
 @contextmanager
 def _without_groups_of_hydra() -> Iterator[None]:
-    """Leave out Hydra's launcher, sweeper, logging and help: nothing here reads them, and they double the time to compose.
+    """Leave out Hydra's launcher, sweeper, logging and help, which nothing here reads: they double the time to compose.
 
     Hydra's own section is put back at the end, for a program that uses Hydra and calls this package.
     """
