@@ -6,6 +6,7 @@ Its result for a list of ids is their sum, which is correct only for one id; Tor
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torchrec.distributed.batched_embedding_kernel import BatchedDenseEmbedding
 from torchrec.distributed.embedding import ShardedEmbeddingCollection
+from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor
 
 from cove_dist.embeddings.sparse_optimizers import LookUpRows
 from cove_dist.torch_compat import lookups_of
@@ -28,12 +30,46 @@ def look_up_unpooled(model: nn.Module, sparse_gradients: bool) -> None:
     """
     for collection in (module for module in model.modules() if isinstance(module, ShardedEmbeddingCollection)):
         lookups = lookups_of(collection)
+        groups = []
         for position, lookup in enumerate(lookups):
             for module in lookup.modules():
                 if isinstance(module, BatchedDenseEmbedding) and module.emb_module.use_cpu:
                     module.emb_module.forward = partial(_rows, module.emb_module, sparse_gradients)
+                    groups.append(module)
             if sparse_gradients and isinstance(lookup, DistributedDataParallel):
                 lookups[position] = lookup.module
+        if sparse_gradients and len(groups) == len(lookups) == 1:
+            look_up: Any = DirectLookUp(groups[0])
+            collection.forward = look_up
+
+
+class DirectLookUp:
+    """Look-up in the only group of a collection's tables: nothing to exchange, so none of TorchRec's stages.
+
+    For small batches these take several times as long as the look-up itself.
+
+    Args:
+        group: Data-parallel tables of one width.
+    """
+
+    def __init__(self, group: BatchedDenseEmbedding) -> None:
+        self._weights = group.emb_module.weights
+        [(_, self._dim), *_] = group.emb_module.embedding_specs
+        self._first_rows: dict[str, int] = {}
+        rows = 0
+        for table in group.config.embedding_tables:
+            self._first_rows |= dict.fromkeys(table.feature_names, rows)
+            rows += table.num_embeddings
+
+    def __call__(self, features: KeyedJaggedTensor) -> dict[str, JaggedTensor]:
+        """Return the rows of the ids by feature, values ``[n, d]``, with the lengths of the ids."""
+        keys, counts = features.keys(), features.length_per_key()
+        ids = torch.cat(
+            [part + self._first_rows[key] for key, part in zip(keys, features.values().split(counts), strict=True)]
+        )
+        rows = LookUpRows.apply(self._weights, ids, self._dim).split(counts)
+        lengths = features.lengths().view(len(keys), -1)
+        return {key: JaggedTensor(rows[k], lengths=lengths[k]) for k, key in enumerate(keys)}
 
 
 def _rows(

@@ -126,7 +126,8 @@ class SparseAdam(SparseOptimizer):
         step, (beta1, beta2) = state["step"].item(), group["betas"]
         first = state["exp_avg"].index_select(0, ids).lerp_(gradient, 1 - beta1)
         second = state["exp_avg_sq"].index_select(0, ids).lerp_(gradient.square(), 1 - beta2)
-        state["exp_avg"][ids], state["exp_avg_sq"][ids] = first, second
+        state["exp_avg"].index_copy_(0, ids, first)
+        state["exp_avg_sq"].index_copy_(0, ids, second)
         scale = (second / (1 - beta2**step)).sqrt_().add_(group["eps"])
         _add_rows(table, ids, (first / scale).mul_(-group["lr"] / (1 - beta1**step)))
 
@@ -157,11 +158,12 @@ class SparseRMSprop(SparseOptimizer):
         state = self.state[table]
         state["step"] += 1
         step, beta2 = int(state["step"]), group["beta2"]
-        faded = torch.pow(beta2, step - state["updated"][ids])
-        second = state["exp_avg_sq"].index_select(0, ids)  # ten times faster than indexing
+        faded = torch.pow(beta2, step - state["updated"].index_select(0, ids))
+        second = state["exp_avg_sq"].index_select(0, ids)
         second.mul_(faded[:, None]).addcmul_(gradient, gradient, value=1 - beta2)
-        state["exp_avg_sq"][ids], state["updated"][ids] = second, step
-        scale = (second / (1 - beta2**step)).sqrt_().add_(group["eps"])
+        state["exp_avg_sq"].index_copy_(0, ids, second)
+        state["updated"].index_fill_(0, ids, step)
+        scale = second.div_(1 - beta2**step).sqrt_().add_(group["eps"])
         _add_rows(table, ids, (gradient / scale).mul_(-group["lr"]))
 
 
@@ -176,12 +178,10 @@ def _kept(whole: torch.Tensor) -> list[Rows]:
 
 def _averaged(whole: torch.Tensor, dim: int) -> Rows:
     """Return the mean over ranks of the stored gradients, by row, and clear them. Collective."""
-    kept = _kept(whole)
-    ids, gradients = _summed(
-        torch.cat([ids for ids, _ in kept] or [whole.new_empty(0, dtype=torch.int64)]),
-        torch.cat([gradient for _, gradient in kept] or [whole.new_empty(0, dim)]),
-    )
-    kept.clear()
+    kept = _kept(whole) or [(whole.new_empty(0, dtype=torch.int64), whole.new_empty(0, dim))]
+    single = len(kept) == 1  # not copied: a copy takes as long as the sum
+    ids, gradients = _summed(*(kept[0] if single else map(torch.cat, zip(*kept, strict=True))))
+    _kept(whole).clear()
     ranks = world()
     if ranks.size == 1:
         return ids, gradients

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torchrec.distributed.train_pipeline import TrainPipelineBase, TrainPipelineSparseDist
+from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from torchrec.optim.keyed import CombinedOptimizer
 
 from cove_dist.tasks.base import StepOutput
@@ -61,7 +61,7 @@ class AccumulatingPipeline(TrainPipelineSparseDist):
         super()._backward(losses * self._share)
 
 
-def choose_batches(pipeline: TrainPipelineBase, loader: StreamLoader, first: int) -> int:
+def choose_batches(pipeline: object, loader: StreamLoader, first: int) -> int:
     """Choose the batches of a pipeline's next step, and return their number.
 
     Args:

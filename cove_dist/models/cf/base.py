@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from cove_dist.models.base import Model
+from cove_dist.models.layers.inner_products import inner_products
 
 Neighbors = Callable[[torch.Tensor], torch.Tensor]
 
@@ -63,7 +64,7 @@ class InnerProductRecommender(Recommender):
         return items
 
     def forward(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        return torch.einsum("bd,bnd->bn", users, items)
+        return inner_products(users, items)
 
     def score_all(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         return self.query(users) @ self.key(items).T

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cove_dist.models.cf.base import Recommender
+from cove_dist.models.layers.inner_products import inner_products
 from cove_dist.models.layers.mlp import MLP
 from cove_dist.types import LayerSizes, NonNegativeFloat, Probability
 
@@ -48,7 +49,7 @@ class NeuMF(Recommender):
         """Return logits ``[B, n]`` of ``users [B, 2d]`` for ``items [B, n, 2d]``."""
         user_g, item_g = users[:, : users.shape[1] // 2], items[..., : users.shape[1] // 2]
         shallow, deep = self._shallow_weight * user_g, self._deep(users, items)
-        return torch.bmm(item_g, shallow.unsqueeze(2)).squeeze(2) + deep
+        return inner_products(shallow, item_g) + deep
 
     def score_all(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """Score all pairs, with the first layer applied to users and items separately instead of per pair."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cove_dist.models.layers.dropout import Dropout
+from cove_dist.models.layers.inner_products import inner_products
 from cove_dist.models.layers.mlp import MLP
 
 
@@ -52,3 +53,17 @@ def test_an_mlp_has_the_sizes_asked_for() -> None:
     assert mlp.out_dim == 4
     assert sum(isinstance(layer, Dropout) for layer in mlp) == 2
     assert not any(isinstance(layer, Dropout) for layer in MLP(6, (5,)))
+
+
+@pytest.mark.parametrize("n", [1, 2, 17])
+def test_inner_products_with_and_without_gradients_equal_the_float64_sum(n: int) -> None:
+    torch.manual_seed(0)
+    queries, keys = torch.randn(5, 8, requires_grad=True), torch.randn(5, n, 8, requires_grad=True)
+    expected = torch.einsum("bd,bnd->bn", queries.double(), keys.double())
+    weights = torch.randn(5, n)
+    torch.testing.assert_close(inner_products(queries, keys), expected.float())
+    with torch.no_grad():
+        torch.testing.assert_close(inner_products(queries, keys), expected.float())
+    (inner_products(queries, keys) * weights).sum().backward()
+    torch.testing.assert_close(queries.grad, torch.einsum("bn,bnd->bd", weights, keys.detach()))
+    torch.testing.assert_close(keys.grad, torch.einsum("bn,bd->bnd", weights, queries.detach()))

@@ -1,0 +1,79 @@
+"""How a training step is taken: with the stages of TorchRec's pipeline, or plainly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
+
+from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.tasks.configuration import load_run_config
+from cove_dist.training.pipelines import PlainPipeline
+from cove_dist.training.trainer import Trainer
+from data_pipeline.schema import Schema
+from tests.interactions import SMALL_RUN, prepare_small
+
+SPARSE = "embeddings.optimizer.name=sparse_rmsprop"
+
+
+@pytest.fixture(scope="module")
+def interactions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepare_small(tmp_path_factory.mktemp("cf"))
+
+
+@pytest.fixture(scope="module")
+def context() -> Iterator[DistributedContext]:
+    with process_group("cpu") as context:
+        yield context
+
+
+def build(data: Path, context: DistributedContext, *overrides: str) -> Trainer:
+    config, _ = load_run_config([*SMALL_RUN, f"data.path={data}", "model=bprmf", *overrides])
+    return Trainer(config, Schema.load(data), context)
+
+
+def losses(trainer: Trainer) -> list[float]:
+    trainer.trainable.model.train()
+    return [step.losses["loss"].item() for step in trainer.steps(iter(trainer.train_loader))]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sparse_rmsprop"])
+def test_a_plain_step_is_that_of_the_pipeline_to_the_bit(
+    interactions: Path, context: DistributedContext, optimizer: str
+) -> None:
+    plain = build(interactions, context, f"embeddings.optimizer.name={optimizer}")
+    staged = build(interactions, context, f"embeddings.optimizer.name={optimizer}")
+    assert isinstance(plain.pipeline, PlainPipeline)
+    staged.pipeline = TrainPipelineSparseDist(staged.trainable.model, staged.trainable.optimizer, context.device)
+    found = losses(plain)
+    assert len(found) == len(plain.train_loader) > 1
+    assert found == losses(staged)
+
+
+def test_sharded_tables_keep_the_pipeline_that_exchanges_rows(interactions: Path, context: DistributedContext) -> None:
+    sharded = ("embeddings.sharding.default=row_wise", "embeddings.optimizer.name=rowwise_adagrad")
+    assert isinstance(build(interactions, context, *sharded).pipeline, TrainPipelineSparseDist)
+
+
+def test_debug_mode_trains_every_epoch(interactions: Path, context: DistributedContext) -> None:
+    trainer = build(interactions, context, "trainer.debug=true", "trainer.epochs=3", SPARSE)
+    position = trainer.train(None)
+    assert position.epoch == 3
+    assert position.step == 3 * len(trainer.train_loader)
+
+
+def test_columns_may_be_looked_up_in_any_order(interactions: Path, context: DistributedContext) -> None:
+    trainer = build(interactions, context, SPARSE)
+    tables, batch = trainer.trainable.model.module.tables, next(iter(trainer.train_loader))
+    keys = batch.ids.keys()
+    weights = {name: weight for name, weight in tables.state_dict().items()}
+    there = tables(batch.ids)
+    back = tables(batch.ids.permute([keys.index(key) for key in reversed(keys)]))
+    for key in keys:
+        table = "user_id" if key == "user_id" else "item_id"
+        expected = weights[f"embeddings.{table}.weight"][batch.ids[key].values()]
+        assert there[key].values().equal(expected)
+        assert back[key].values().equal(expected)
+        assert there[key].lengths().equal(batch.ids[key].lengths())
