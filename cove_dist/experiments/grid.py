@@ -129,7 +129,11 @@ def _cell(grid: GridConfig, tuned: Mapping[tuple[str, str], Overrides], model: s
     folder = Path(grid.output) / model / quantizer / f"seed_{seed}"
     found = tuned.get((model, quantizer), ())
     own = (f"seed={seed}", f"output={folder}")
-    overrides = merged(grid.common, grid.models[model], found, grid.quantizers[quantizer], own)
+    chosen = grid.quantizers[quantizer]
+    both = (
+        (chosen, found) if grid.tuned_name(quantizer) == quantizer else (found, chosen)
+    )  # the former as in its trials
+    overrides = merged(grid.common, grid.models[model], *both, own)
     return Cell(model, quantizer, seed, folder, overrides)
 
 

@@ -31,7 +31,7 @@ def test_only_some_cells(tmp_path: Path) -> None:
     assert grid.pairs() == [("deepfm", "none"), ("dlrm", "none"), ("dlrm", "cove")]
 
 
-def test_tuned_overrides_come_between_the_models_and_the_quantizers(tmp_path: Path) -> None:
+def test_tuned_overrides_are_the_last_unless_they_are_of_another_quantizer(tmp_path: Path) -> None:
     best = tmp_path / "best.yaml"
     best.write_text(
         "pairs:\n  dlrm:\n    none: {overrides: [model.dropout=0.3]}\n"
@@ -41,9 +41,11 @@ def test_tuned_overrides_come_between_the_models_and_the_quantizers(tmp_path: Pa
     base, cove = (load_run_config(cell.overrides)[0] for cell in cells_of(grid))
     assert tuple(config.model.arguments["dropout"] for config in (base, cove)) == (0.3, 0.4)
     assert cove.quantizer.alpha == 0.5
-    assert cove.quantizer.user_levels == (8, 3), "the quantizer's own overrides are the last"
+    assert cove.quantizer.user_levels == (5,), "as in the trial"
     grid = small_grid(tmp_path, f"tuned={best}", 'only=["dlrm/*"]', "+tuned_as.none=cove")
     assert "model.dropout=0.4" in cells_of(grid)[0].overrides
+    swapped = replace(grid, quantizers=grid.quantizers | {"none": ("quantizer.alpha=0.9",)})
+    assert "quantizer.alpha=0.9" in cells_of(swapped)[0].overrides, "the quantizer's own"
     patterns = replace(grid, tuned_as={"*": "none", "cove": "cove", "n*": "cove"})
     assert [patterns.tuned_name(name) for name in ("none", "cove")] == ["none", "cove"], (
         "first match; a name before all"
