@@ -46,6 +46,8 @@ EXTRAS = {  # of the package: what they bring, and which subcommands need it
     "tune": (("optuna",), "cove tune"),
     "faiss": (("faiss-cpu",), "FAISS indices"),
     "onnx": (("onnx", "onnxscript", "onnxruntime"), "cove export what=[onnx]"),
+    "wandb": (("wandb",), "logger=wandb"),
+    "mlflow": (("mlflow-skinny",), "logger=mlflow"),
 }
 INSTALL = "cove doctor --install cpu (or cuda)"
 
@@ -62,7 +64,7 @@ class Diagnosis:
 
 def remedy(module: str) -> str | None:
     """Return the command that installs a missing module; None if it is not a dependency of this package."""
-    names = {"sklearn": "scikit-learn", "faiss": "faiss-cpu"}
+    names = {"sklearn": "scikit-learn", "faiss": "faiss-cpu", "mlflow": "mlflow-skinny"}
     for extra, (distributions, _) in EXTRAS.items():
         if names.get(module, module) in distributions:
             return f"pip install 'cove-dist[{extra}]'"

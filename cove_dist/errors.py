@@ -27,6 +27,10 @@ class DivergedError(TrainingError):
         self.step = step
 
 
+class LoggerError(UserError):
+    """A logger failed, and errors of loggers stop the run."""
+
+
 class LostRankError(UserError):
     """Another rank did not take part in a collective in time."""
 

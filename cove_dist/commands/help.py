@@ -59,9 +59,15 @@ def help_of(name: str, command: Command, arguments: Sequence[str]) -> str:
             "",
             "settings, with their defaults:",
             indent(_body(_path(command.config)), "  "),
-            *(_section(group, option, name) for group, option in chosen.items() if option not in (None, "null")),
+            *(_section(group, option, name) for group, text in chosen.items() for option in _listed(text)),
         ]
     ).rstrip()
+
+
+def _listed(text: str | None) -> list[str]:
+    """Return the options of a group as an argument gives them: one, a list in brackets, or null."""
+    options = (text or "null").strip("[]").split(",")
+    return [option.strip() for option in options if option.strip() != "null"]
 
 
 def _about(name: str) -> str:
@@ -97,12 +103,14 @@ def _section(group: str, option: str | None, name: str = "prepare") -> str:
 
     All subcommands except ``prepare`` read only the path of ``data``.
     """
-    prefix = "" if group in ("task", "experiment") else "  "
+    package = re.match(r"# @package (\S+)\n", _path(f"{group}/{option}").read_text())
+    header = "" if package and package.group(1) == "_global_" else package.group(1) if package else group
+    prefix = "  " if header else ""
     title = f"\n{group}={option}" if group != "task" else f"\nthe model's task, {option}"
     text = _text(f"{group}/{option}")
     if group == "data" and name != "prepare":
         text = "\n".join(re.findall(r"^path:.*$", text, flags=re.MULTILINE)) + "  # where the prepared data are"
-    lines = [title, *([f"{group}:"] if prefix else []), indent(text, prefix)]
+    lines = [title, *([f"{header}:"] if header else []), indent(text, prefix)]
     return indent("\n".join(lines), "  ").replace("\n  \n", "\n\n")
 
 
@@ -117,7 +125,8 @@ def _text(name: str) -> str:
 
 def _body(path: Path) -> str:
     """Return the text of a file without its list of defaults."""
-    return re.sub(r"^defaults:\n(?:  .*\n|\n(?=  ))*\n?", "", path.read_text(), flags=re.MULTILINE).strip("\n")
+    text = re.sub(r"^# @package .*\n", "", path.read_text())
+    return re.sub(r"^defaults:\n(?:  .*\n|\n(?=  ))*\n?", "", text, flags=re.MULTILINE).strip("\n")
 
 
 def _yaml(name: str) -> dict[str, Any]:

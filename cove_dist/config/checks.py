@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, get_type_hints
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, get_type_hints
 
 from hydra.utils import get_class
 from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
@@ -64,7 +65,7 @@ def check_arguments(function: Callable[..., Any], arguments: dict[str, Any], key
     return {name: getattr(checked, name) for name in arguments}
 
 
-def construct(kind: type[T], key: str, *sizes: int, **arguments: Any) -> T:
+def construct(kind: type[T], key: str, *sizes: Any, **arguments: Any) -> T:
     """Build a class whose constructor checks what types cannot say, such as that one argument divides another.
 
     Raises:
@@ -74,6 +75,48 @@ def construct(kind: type[T], key: str, *sizes: int, **arguments: Any) -> T:
         return kind(*sizes, **arguments)
     except ValueError as error:
         raise ConfigError(f"{key}.{error}") from error
+
+
+@dataclass(frozen=True)
+class Component(Generic[T]):
+    """A class that a section names by ``_target_``, such as a loss, with its checked arguments.
+
+    Attributes:
+        kind: The class.
+        arguments: The section's other keys, converted to the annotated types of the constructor.
+        key: Key of the section.
+    """
+
+    kind: type[T]
+    arguments: dict[str, Any]
+    key: str
+
+    @classmethod
+    def resolve(cls, base: type[T], section: dict[str, Any], key: str) -> Component[T]:
+        """Import the class of a section and check the arguments against its signature.
+
+        Args:
+            base: Base class that the class must derive from.
+            section: ``_target_`` and arguments.
+            key: Key of the section.
+
+        Raises:
+            ConfigError: The class cannot be imported or does not derive from ``base``, or an argument is wrong.
+        """
+        kind, arguments = target(section, key)
+        if not issubclass(kind, base):
+            raise ConfigError(
+                f"{key}._target_ = {section['_target_']}: allowed are subclasses of {base.__module__}.{base.__name__}"
+            )
+        return cls(kind, check_arguments(kind, arguments, key), key)
+
+    def build(self, *sizes: Any) -> T:
+        """Build the object from leading arguments and the checked ones.
+
+        Raises:
+            ConfigError: The constructor refuses an argument.
+        """
+        return construct(self.kind, self.key, *sizes, **self.arguments)
 
 
 def refuse_unused(kind: type, arguments: dict[str, Any], unused: dict[str, str], key: str) -> None:

@@ -57,6 +57,21 @@ RULES: tuple[Rule[RunConfig], ...] = (
         "this model has no large matrix products and computes in float32",
     ),
     Rule(
+        ("trainer.compile",),
+        lambda config: config.model.kind.compiles,
+        "only the dense heads of click-through rate models are compiled",
+    ),
+    Rule(
+        ("trainer.profile.steps",),
+        lambda config: config.trainer.profile.after is not None,
+        "acts with trainer.profile.after, the number of steps before the first one of the trace",
+    ),
+    Rule(
+        ("trainer.on_logger_error",),
+        lambda config: any(config.trainer.loggers.values()),
+        "there are no loggers; choose some by logger=[tensorboard]",
+    ),
+    Rule(
         ("trainer.gradient_clip_norm",),
         lambda config: not config.embeddings.optimizer.is_sparse,
         "gradients of tables are not clipped under sparse_adam and sparse_rmsprop; choose adam for them",

@@ -34,6 +34,7 @@ class RunConfig:
     quantizer: QuantizerConfig
     trainer: TrainerConfig
     evaluation: EvaluationConfig
+    loss: dict[str, Any] | None
     seed: NonNegativeInt
     output: Text
 

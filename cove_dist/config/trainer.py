@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from cove_dist.config.base import settings
 from cove_dist.config.embeddings import OptimizerConfig
@@ -31,6 +31,10 @@ MAY_CHANGE = (
     "trainer.timeout_seconds",
     "trainer.on_disk_full",
     "trainer.on_nan",
+    "trainer.loggers*",
+    "trainer.on_logger_error",
+    "trainer.profile.*",
+    "trainer.compile",
     "trainer.device",
     "trainer.workers",
     "trainer.evaluation_batch_size",
@@ -99,6 +103,14 @@ class ScheduleConfig:
 
 
 @settings
+class ProfileConfig:
+    """Which steps `torch.profiler` records."""
+
+    after: NonNegativeInt | None
+    steps: PositiveInt
+
+
+@settings
 class TrainerConfig:
     device: Literal["auto", "cpu", "cuda"]
     epochs: PositiveInt
@@ -122,7 +134,14 @@ class TrainerConfig:
     on_disk_full: Literal["stop", "warn"]
     debug: bool
 
+    loggers: dict[str, dict[str, Any] | None]
+    on_logger_error: Literal["warn", "stop"]
+    profile: ProfileConfig
+    compile: bool
+
     def __post_init__(self) -> None:
+        if self.debug and self.profile.after is not None:
+            raise ValueError(f"profile.after = {self.profile.after}: not with debug=true, which writes no files")
         if self.optimizer.name not in ("adam", "adagrad", "sgd"):
             raise ValueError(f"optimizer.name = {self.optimizer.name}: is for tables only; allowed: adam, adagrad, sgd")
         if self.accumulate_steps > 1 and (self.debug or self.on_nan == "skip"):

@@ -11,6 +11,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from cove_dist.evaluation.checks import CheckedMetric
 from cove_dist.evaluation.declarations import Family, declares
+from cove_dist.evaluation.own import SampleMetric
 
 logger = logging.getLogger(__name__)
 
@@ -154,35 +155,10 @@ def over_samples(metric: M) -> M:
 
 @over_samples
 @declares(Family("logloss", "log loss", higher_is_better=False))
-class LogLoss(CheckedMetric):
+class LogLoss(SampleMetric):
     """Mean binary cross-entropy of logits, in nats, summed in float64."""
 
     higher_is_better = False
-    scores_name = "logits"
-    total: torch.Tensor
-    samples: torch.Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("samples", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            logits: Logits, float ``[B]``.
-            labels: Labels ``[B]``, 0 or 1.
-
-        Raises:
-            ValueError: Shapes differ or a label is neither 0 nor 1.
-            FloatingPointError: Logits are not finite (on a GPU: raised by `compute`).
-        """
-        self.check_predictions(logits, labels)
-        self.total += F.binary_cross_entropy_with_logits(logits.double(), labels.double(), reduction="sum")
-        self.samples += len(logits)
-
-    def compute(self) -> torch.Tensor:
-        """Return the loss, a float64 scalar; nan without samples."""
-        self.raise_if_refused()
-        return self.total / self.samples
+    def values(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return F.binary_cross_entropy_with_logits(logits, labels, reduction="none")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
+from cove_dist.evaluation.checks import CheckedMetric
 from cove_dist.evaluation.classification import SAMPLE_METRICS, BinnedAUC
 from cove_dist.evaluation.declarations import families_of
 from cove_dist.evaluation.protocol import Group
@@ -23,6 +24,7 @@ class CTRMetrics:
         ndcg_at: Cutoffs k of NDCG@k.
         hit_rate_at: Cutoffs k of HR@k.
         group_by: Column of the groups whose rows are ranked: ``user_id`` or ``request_id`` (each request has one user).
+        own: Builders of further metrics over samples.
     """
 
     def __init__(
@@ -30,10 +32,12 @@ class CTRMetrics:
         ndcg_at: Sequence[int] = (1, 5, 10),
         hit_rate_at: Sequence[int] = (5,),
         group_by: Group = "user_id",
+        own: Sequence[Callable[[], CheckedMetric]] = (),
     ) -> None:
         self._by_request = group_by == REQUEST
         self._auc = BinnedAUC()
-        self._over_samples = [metric() for metric in SAMPLE_METRICS]
+        over_samples: list[Callable[[], CheckedMetric]] = [*SAMPLE_METRICS, *own]
+        self._over_samples = [metric() for metric in over_samples]
         self._ranking = UserRanking(ndcg_at, hit_rate_at)
         self._whole_users = WholeGroups()
 
@@ -78,10 +82,10 @@ class CTRMetrics:
         """Return the metrics over all ranks, the same on each, and end the stream. Collective.
 
         Returns:
-            ``auc``; ``auc_error``, its error bound; `SAMPLE_METRICS`; the metrics of `UserRanking`; ``users`` or
-            ``requests``, the number with a positive, over which MRR, NDCG and HR are averaged; ``samples``. Undefined
-            metrics are nan: ``auc`` without positives or negatives, ``gauc`` and ``mean_auc`` without a user who has
-            both, MRR, NDCG and HR without ``users``.
+            ``auc``; ``auc_error``, its error bound; `SAMPLE_METRICS` and own ones; the metrics of `UserRanking`;
+            ``users`` or ``requests``, the number with a positive, over which MRR, NDCG and HR are averaged;
+            ``samples``. Undefined metrics are nan: ``auc`` without positives or negatives, ``gauc`` and ``mean_auc``
+            without a user who has both, MRR, NDCG and HR without ``users``.
         """
         if (last := self._whole_users.flush()) is not None:
             self._rank(last)

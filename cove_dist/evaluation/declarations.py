@@ -73,8 +73,8 @@ def declares(*families: Family) -> Callable[[C], C]:
 
 
 def families_of(metric: type) -> tuple[Family, ...]:
-    """Return the families that a metric class declares."""
-    return _OF_CLASS[metric]
+    """Return the families that a metric class declares; none where it declares nothing."""
+    return _OF_CLASS.get(metric, ())
 
 
 def names_of(metric: type, ndcg_at: Sequence[int], hit_rate_at: Sequence[int]) -> list[str]:

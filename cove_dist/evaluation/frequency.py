@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from cove_dist.evaluation.checks import CheckedMetric
 from cove_dist.evaluation.ctr import CTRMetrics
 from cove_dist.evaluation.protocol import Group
 
@@ -85,7 +86,7 @@ class FrequencyMetrics:
         groups: Groups by entity, ``user`` or ``item``; empty: no metrics.
         ndcg_at: Cutoffs k of NDCG@k.
         hit_rate_at: Cutoffs k of HR@k.
-        group_by: Column of the groups whose rows are ranked, as in `CTRMetrics`.
+        group_by, own: As in `CTRMetrics`.
     """
 
     def __init__(
@@ -94,9 +95,10 @@ class FrequencyMetrics:
         ndcg_at: Sequence[int] = (1, 5, 10),
         hit_rate_at: Sequence[int] = (5,),
         group_by: Group = "user_id",
+        own: Sequence[Callable[[], CheckedMetric]] = (),
     ) -> None:
         self._groups = dict(groups)
-        self._metrics = {entity: [CTRMetrics(ndcg_at, hit_rate_at, group_by) for _ in GROUPS] for entity in groups}
+        self._metrics = {entity: [CTRMetrics(ndcg_at, hit_rate_at, group_by, own) for _ in GROUPS] for entity in groups}
 
     def to(self, device: torch.device | str) -> FrequencyMetrics:
         """Move the states and the groups to the device of the batches."""

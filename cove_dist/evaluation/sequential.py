@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torchmetrics import Metric
 
 from cove_dist.evaluation.declarations import HIT_RATE, NDCG, RECALL, Family, declares
+from cove_dist.evaluation.own import ListMetric
 from cove_dist.evaluation.positions import Positions, cumulative_discounts
 
 logger = logging.getLogger(__name__)
@@ -75,6 +77,7 @@ class ListCompletion(Metric):
         hits_at: Cutoffs k of HR@k and recall@k.
         unseen: First id of unseen items.
         longest: Number of items of the longest target half of the data; None: unknown.
+        own: Further metrics of the positions of the distinct target items.
     """
 
     full_state_update = False
@@ -83,16 +86,30 @@ class ListCompletion(Metric):
     counts: torch.Tensor
     lists: torch.Tensor
 
-    def __init__(self, ndcg_at: Sequence[int], hits_at: Sequence[int], unseen: int, longest: int | None = None) -> None:
+    def __init__(
+        self,
+        ndcg_at: Sequence[int],
+        hits_at: Sequence[int],
+        unseen: int,
+        longest: int | None = None,
+        own: Sequence[ListMetric] = (),
+    ) -> None:
         super().__init__(compute_with_cache=False)
         if any(k < 1 for k in (*ndcg_at, *hits_at)):
             raise ValueError(f"ndcg_at = {list(ndcg_at)}, hits_at = {list(hits_at)}: must be at least 1")
         self.ndcg_at, self.hits_at, self.unseen = tuple(ndcg_at), tuple(hits_at), unseen
         self.depth = max((*ndcg_at, *hits_at))
         self.names = self.defined(ndcg_at, hits_at, longest)
+        self.own = cast("Sequence[ListMetric]", torch.nn.ModuleList(own))  # moves with this metric
         self.add_state("totals", torch.zeros(len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("counts", torch.zeros(len(self.names), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("lists", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def reset(self) -> None:
+        """Reset all metrics."""
+        super().reset()
+        for metric in self.own:
+            metric.reset()
 
     @staticmethod
     def defined(ndcg_at: Sequence[int], hits_at: Sequence[int], longest: int | None) -> list[str]:
@@ -132,6 +149,8 @@ class ListCompletion(Metric):
         self.totals += torch.stack([values[name][0][values[name][1]].sum() for name in self.names])
         self.counts += torch.stack([values[name][1].sum() for name in self.names])
         self.lists += len(lengths)
+        for metric in self.own:
+            metric.update(positions, distinct)
 
     def _positions(self, candidates: torch.Tensor, targets: torch.Tensor) -> Positions:
         if candidates.dim() != 2 or candidates.shape[1] < self.depth:
@@ -145,5 +164,7 @@ class ListCompletion(Metric):
         if (self.counts == 0).any():
             undefined = [name for name, count in zip(self.names, self.counts.tolist(), strict=True) if not count]
             logger.warning("Skipping %s: no list has that many targets", ", ".join(undefined))
-        means = (self.totals / self.counts).unbind()
-        return dict(zip(self.names, means, strict=True)) | {"lists": self.lists.clone()}
+        means = dict(zip(self.names, (self.totals / self.counts).unbind(), strict=True))
+        for metric in self.own:
+            means |= metric.compute()
+        return means | {"lists": self.lists.clone()}

@@ -17,9 +17,11 @@ class Model(nn.Module):
         has_parameters: Whether the model has parameters other than its tables, trained by ``trainer.optimizer``.
         ranks_by_inner_product: Whether scores order items like ``query(user) · key(item)``, which an index can search.
         uses_precision: Whether ``trainer.precision`` applies; otherwise the model computes in float32.
+        compiles: Whether ``trainer.compile`` applies.
     """
 
     task: ClassVar[str]
     has_parameters: ClassVar[bool] = True
     ranks_by_inner_product: ClassVar[bool] = False
     uses_precision: ClassVar[bool] = True
+    compiles: ClassVar[bool] = False

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cove_dist.config.evaluation import declare_metrics
 from cove_dist.config.yaml_files import plain, read_yaml
 from cove_dist.errors import ConfigError
 from cove_dist.metrics_files import Evaluated, all_metrics
@@ -80,6 +81,7 @@ def load_run(folder: Path) -> Run:
     if not records:
         raise ConfigError(f"{log}: no records; train first")
     values, starts = plain(read_yaml(config)), read_json(folder / PROVENANCE_FILE).get("starts", [])
+    declare_metrics(values)
     return Run(folder, values, records, read_json(folder / SUMMARY_FILE), all_metrics(folder), starts)
 
 

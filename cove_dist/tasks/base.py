@@ -103,6 +103,10 @@ class Objective(nn.Module):
 
     quantizers: EntityQuantizers
 
+    def compile_head(self) -> None:
+        """Compile the head by `torch.compile` at its next call, in place: names of parameters stay as they are."""
+        raise NotImplementedError(f"{type(self).__name__}: has no head to compile")
+
 
 class TaskModel(nn.Module, ABC):
     """The trained module. The train pipeline traces its forward, so it reads ids as an attribute of the batch.

@@ -23,6 +23,7 @@ from cove_dist.config.rules import refuse_idle
 from cove_dist.config.yaml_files import compose_groups, keys, read_yaml
 from cove_dist.config_files import options
 from cove_dist.errors import ConfigError
+from cove_dist.loggers.group import resolve_loggers
 from cove_dist.models.base import Model
 from cove_dist.runs import CONFIG_FILE
 from cove_dist.tasks.keys import explain_key, foreign_keys
@@ -31,6 +32,8 @@ from cove_dist.tasks.registry import TASKS
 GROUPS = ("data", "model", "quantizer", "trainer", "experiment")
 _NAMING = ("data", "data.path", "model", "model._target_", "quantizer", "quantizer.user_levels",
            "quantizer.item_levels", "seed")  # fmt: skip
+
+_FREE = ("model.", "embeddings.sharding.", "trainer.loggers.", "loss.", "evaluation.metrics.")  # hold any keys
 
 
 def compose_run_config(overrides: Sequence[str]) -> DictConfig:
@@ -54,6 +57,7 @@ def load_run_config(overrides: Sequence[str]) -> tuple[RunConfig, DictConfig]:
     composed = _compose_run(overrides, choices)
     _refuse_unknown(composed, choices)
     config = check_run_config(composed)
+    resolve_loggers(config.trainer.loggers)
     if choices.options["quantizer"] == "none" and config.quantizer.levels():
         entity, levels = next(iter(config.quantizer.levels().items()))
         raise ConfigError(
@@ -68,7 +72,7 @@ def _refuse_unknown(composed: DictConfig, choices: Choices) -> None:
     """Refuse what an experiment or ``+key=value`` adds: keys of other tasks, and keys that there are not."""
     known = keys(OmegaConf.create(_defaults(choices)))
     for key in reversed(keys(composed)):  # sections come after what is in them
-        free = key.startswith(("model.", "embeddings.sharding."))
+        free = key.startswith(_FREE)
         if key in foreign_keys(choices.task) or (key not in known and not free):
             raise ConfigError(explain_key(key, known, choices.task))
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cove_dist.config import RunConfig
+from cove_dist.config.checks import Component
 from cove_dist.config.rules import Rule
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
@@ -41,6 +42,7 @@ class Task(ABC, Generic[C]):
         by_frequency: Whether metrics are computed for groups of ids by frequency as well.
         classifies_codes: Whether ``quantizer.omega_c`` applies.
         saves_predictions: Whether an evaluation can write the score of every row.
+        loss: Base class of the losses that ``loss`` may choose; None: the task has one loss.
         recommends_on_ranks: Whether ``cove recommend`` shares the users of the task's models among ranks.
         has_popularity_baseline: Whether the task's metrics are defined for the ranking of items by popularity.
     """
@@ -52,6 +54,7 @@ class Task(ABC, Generic[C]):
     by_frequency: ClassVar[bool] = True
     classifies_codes: ClassVar[bool] = False
     saves_predictions: ClassVar[bool] = False
+    loss: ClassVar[type[nn.Module] | None] = None
     recommends_on_ranks: ClassVar[bool] = False
     has_popularity_baseline: ClassVar[bool] = False
 
@@ -178,7 +181,16 @@ class Task(ABC, Generic[C]):
                 f"trainer.accumulate_steps = {parts}: moving averages change with every batch; allowed: 1, or"
                 " quantizer.learning=gradient"
             )
+        if config.loss is not None and self.loss is None:
+            raise ConfigError(f"loss = {config.loss.get('_target_')}: the task {self.name} has one loss; allowed: null")
+        if config.loss is not None and self.loss is not None:
+            Component.resolve(self.loss, config.loss, "loss")
         metrics = self.metric_names(config, "validation")
+        if twice := {name for name in metrics if metrics.count(name) > 1}:
+            raise ConfigError(
+                f"evaluation.metrics: {', '.join(sorted(twice))}: the task {self.name} has a metric of this name;"
+                " choose another for @declares"
+            )
         config.trainer.early_stopping.check(metrics, f"the task {self.name}")
 
     def check_data(self, config: C, schema: Schema) -> None:

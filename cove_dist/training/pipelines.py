@@ -101,12 +101,14 @@ class SkippingPipeline(TrainPipelineSparseDist):
 
 
 def build_pipeline(config: RunConfig, trainable: TrainState, device: torch.device) -> Pipeline:
-    """Build the pipeline of a run.
+    """Build the pipeline of a run; compile the head first, if that is wanted.
 
     Raises:
         ConfigError: steps are to be skipped, and moving averages would keep them.
     """
     sharded = bool(trainable.model.fused_optimizer.params)
+    if config.trainer.compile:
+        trainable.model.module.objective.compile_head()
     if config.trainer.debug:
         return PlainPipeline(trainable, device)
     if config.trainer.accumulate_steps > 1:

@@ -1,25 +1,26 @@
-"""Logging of a run: progress bar, TensorBoard, JSON lines (rank 0 only)."""
+"""Logging of a run: progress bar, JSON lines, and the configured loggers (rank 0 only)."""
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
-from torch.utils.tensorboard import SummaryWriter
 
+from cove_dist.config import RunConfig
+from cove_dist.config.overrides import flat
 from cove_dist.console import console
+from cove_dist.distributed import DistributedContext
 from cove_dist.faults.full_disk import FullDiskPolicy
+from cove_dist.loggers.base import LoggedRun
+from cove_dist.loggers.group import Loggers, start_loggers
 from cove_dist.runs import LOG_FILE
 from cove_dist.training.record_log import RecordLog, drop_records_after
 
 logger = logging.getLogger(__name__)
-
-LEARNING_RATE = "learning_rate_"  # prefix of learning rates among the metrics
 
 
 class Reporter:
@@ -32,6 +33,7 @@ class Reporter:
         total_steps: Steps of the whole run, for the bar.
         epochs: Epochs of the whole run.
         policy: Policy for a full disk.
+        loggers: Further loggers, started.
     """
 
     def __init__(
@@ -42,15 +44,14 @@ class Reporter:
         total_steps: int,
         epochs: int,
         policy: FullDiskPolicy | None = None,
+        loggers: Loggers | None = None,
     ) -> None:
         self._epochs = epochs
-        self._policy = policy or FullDiskPolicy()
         self._log: RecordLog | None = None
-        self._board: SummaryWriter | None = None
         if folder is not None:
             drop_records_after(folder / LOG_FILE, first_step)
-            self._log = RecordLog(folder / LOG_FILE, self._policy)
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+            self._log = RecordLog(folder / LOG_FILE, policy or FullDiskPolicy())
+        self._loggers = loggers
         self._visible = visible
         self._progress: StepProgress | None = None
         if visible and console.is_terminal:
@@ -76,7 +77,8 @@ class Reporter:
         """
         if self._log is not None:
             self._log.add({"kind": kind, "step": step, "epoch": epoch, **metrics})
-        self._draw(kind, step, metrics)
+        if self._loggers is not None:
+            self._loggers.log(kind, step, epoch, metrics)
         if not self._visible:
             return
         current = min(epoch + 1, self._epochs) if kind == "train" else epoch
@@ -86,23 +88,41 @@ class Reporter:
         else:
             logger.info("epoch %d/%d, step %d, %s: %s", current, self._epochs, step, kind, text)
 
-    def close(self) -> None:
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(failed=kind is not None)
+
+    def close(self, *, failed: bool = False) -> None:
+        """Close the bar, the log and the loggers; ``failed``: training ended with an error."""
         if self._progress is not None:
             self._progress.stop()
         if self._log is not None:
             self._log.close()
-        if self._board is not None:
-            with self._policy.guarding(Path(self._board.log_dir), "TensorBoard lacks the last metrics"):
-                self._board.close()
+        if self._loggers is not None:
+            self._loggers.close(failed=failed)
 
-    def _draw(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Add metrics to TensorBoard, until its disk is full."""
-        board, self._board = self._board, None
-        if board is not None:
-            with self._policy.guarding(Path(board.log_dir), "no more metrics for TensorBoard; log.jsonl has them"):
-                for name, value in metrics.items():
-                    board.add_scalar(board_tag(kind, name), value, step)
-                self._board = board
+
+def start_reporter(
+    config: RunConfig, folder: Path | None, context: DistributedContext, step: int, steps: int, policy: FullDiskPolicy
+) -> Reporter:
+    """Start the reporter of this rank, and on rank 0 the loggers.
+
+    Args:
+        config, context: Configuration and distributed context of the run.
+        folder: Run folder; None: write nothing.
+        step, steps: Steps already done, and of the whole run.
+        policy: Policy for a full disk.
+
+    Raises:
+        LoggerError, DiskFullError: A logger failed, and its policy is to stop.
+    """
+    settings, loggers = config.trainer, None
+    shown = folder if context.is_main else None
+    if shown is not None:
+        loggers = start_loggers(settings, LoggedRun(shown, step, flat(config.plain())), policy)
+    return Reporter(shown, context.is_main, step, steps, settings.epochs, policy, loggers)
 
 
 class StepProgress(Progress):
@@ -124,29 +144,6 @@ class StepProgress(Progress):
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
         yield Text(self._metrics)
-
-
-def board_tag(kind: str, name: str) -> str:
-    """Return the TensorBoard tag of a metric, grouped by kind.
-
-    Examples: ``loss/task``, ``codes/item/level_1/perplexity``, ``speed/samples_per_second``, ``lr/tables``,
-    ``memory/resident_mb``, ``validation/ndcg@10``.
-    """
-    if of_level := re.fullmatch(r"(perplexity|dead|revived)_(\w+)_(\d+)", name):
-        measure, entity, level = of_level.groups()
-        group = "codes" if kind == "train" else "codes_of_epoch"
-        return f"{group}/{entity}/level_{level}/{measure}"
-    if kind != "train":
-        return f"{kind}/{name}"
-    if name.startswith(LEARNING_RATE):
-        return f"lr/{name.removeprefix(LEARNING_RATE)}"
-    groups = {
-        "samples_per_second": "speed",
-        "resident_mb": "memory",
-        "device_mb": "memory",
-        "gradient_norm": "gradients",
-    }
-    return f"{groups.get(name, 'loss')}/{name}"
 
 
 def _short(value: float) -> str:

@@ -34,6 +34,7 @@ MAY_CHANGE = (
     "evaluation.ndcg_at",
     "evaluation.hit_rate_at",
     "evaluation.rank_*",
+    "evaluation.metrics*",
     *quantizer.MAY_CHANGE,
 )
 _SAME_DATA = ("data.path", "data.name")  # may change if the content is the same

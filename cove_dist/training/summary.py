@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import torch
@@ -9,9 +10,19 @@ from rich.table import Table
 from torchrec.distributed import DistributedModelParallel
 from torchrec.distributed.types import EmbeddingModuleShardingPlan
 
+from cove_dist.console import console
 from cove_dist.distributed import DistributedContext
 
+logger = logging.getLogger(__name__)
+
 _MB = 1 << 20
+
+
+def show_start(model: DistributedModelParallel, context: DistributedContext, rows: int, steps_per_epoch: int) -> None:
+    """Log the description of the run, and print the sharding plan; see `describe_start`."""
+    for line in describe_start(model, context, rows, steps_per_epoch):
+        logger.info(line)
+    console.print(sharding_table(model))
 
 
 def describe_start(

@@ -15,7 +15,6 @@ from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from cove_dist.checkpoints.files import CheckpointFolder, CheckpointMeta, read_meta
 from cove_dist.checkpoints.io import CheckpointWriter, load_training_state, newest_sound
 from cove_dist.config import RunConfig
-from cove_dist.console import console
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import TrainingError
 from cove_dist.faults.agreement import Agreement, Decision
@@ -32,11 +31,12 @@ from cove_dist.training.debug import show_shapes_once
 from cove_dist.training.metrics import IntervalMetrics
 from cove_dist.training.optimization import gradient_norm, learning_rates, replicated_state
 from cove_dist.training.pipelines import build_pipeline, was_skipped
+from cove_dist.training.profiling import StepProfiler
 from cove_dist.training.progress import Progress
 from cove_dist.training.replicas import check_replicas
-from cove_dist.training.reporting import Reporter
+from cove_dist.training.reporting import start_reporter
 from cove_dist.training.resume import Change, changes_since
-from cove_dist.training.summary import describe_start, sharding_table
+from cove_dist.training.summary import show_start
 from data_pipeline.batch import Batch
 from data_pipeline.errors import DataError
 from data_pipeline.fingerprint import data_fingerprint
@@ -124,9 +124,10 @@ class Trainer:
         """
         self._start_writing(folder)
         if self.context.is_main:
-            self._describe_start()
+            rows = self.schema.splits["train"].rows
+            show_start(self.trainable.model, self.context, rows, self.steps_per_epoch)
         self.trainable.model.train()
-        with closing(self.reporter), deferred_signals() as request:
+        with self.reporter, deferred_signals() as request, self.profiler:
             self.agreement = Agreement(request, self.config.trainer.checkpoint.every_minutes)
             try:
                 while not (self.finished() or self.stopped_by):
@@ -139,12 +140,6 @@ class Trainer:
             self.stopped_by = self.agreement.close() or self.stopped_by
             self._stop_writing()
         return self.position
-
-    def _describe_start(self) -> None:
-        model, rows = self.trainable.model, self.schema.splits["train"].rows
-        for line in describe_start(model, self.context, rows, self.steps_per_epoch):
-            logger.info(line)
-        console.print(sharding_table(model))
 
     def _start_epoch(self) -> None:
         self.train_loader.set_epoch(self.position.epoch)
@@ -163,15 +158,15 @@ class Trainer:
 
     def _start_writing(self, folder: Path | None) -> None:
         """Set up the writers of the folder; drop records and partial checkpoints after the current step."""
-        settings, step, main = self.config.trainer, self.position.step, self.context.is_main
+        settings, step = self.config.trainer, self.position.step
         policy, self.writer = FullDiskPolicy(settings.on_disk_full), None
         if folder is not None:
             files, keep = CheckpointFolder(folder / CHECKPOINTS), settings.checkpoint.keep
             self.writer = CheckpointWriter(files, self.context, keep, settings.early_stopping.metric, step, policy)
         self._reported = step
-        shown = folder if main else None
         steps = settings.total_steps(self.steps_per_epoch)
-        self.reporter = Reporter(shown, main, step, steps, settings.epochs, policy)
+        self.reporter = start_reporter(self.config, folder, self.context, step, steps, policy)
+        self.profiler = StepProfiler(settings.profile, folder, self.context)
 
     def _stop_writing(self) -> None:
         if self.writer is not None:
@@ -198,6 +193,7 @@ class Trainer:
         settings, step = self.config.trainer, self.position.step
         self.window.add(output, self.codebooks.after_step(step), skipped=self.skipped)
         self.reporter.advance(step)
+        self.profiler.after_step(step)
         if step == 1 or step % settings.log_every == 0:
             self._report()
         if self.context.world_size > 1 and step % settings.check_replicas_every == 0:

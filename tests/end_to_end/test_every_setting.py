@@ -70,6 +70,8 @@ CHANGES = {
     "evaluation.rank_validation": Change("[sampled,full]"),
     "evaluation.group_by": Change("request_id"),
     "evaluation.exclude_seen": Change("true"),
+    "evaluation.metrics": Change("{further:{_target_:cove_dist.evaluation.further.Brier}}"),
+    "loss": Change("focal"),
     "seed": Change("7"),
     "output": Change("elsewhere"),
     "quantizer.user_levels": Change("[5]"),
@@ -115,6 +117,9 @@ CHANGES = {
     "trainer.checkpoint.every_minutes": Change("1e-9"),
     "trainer.checkpoint.keep": Change("1", STILL),
     "trainer.debug": Change("true"),
+    "trainer.loggers.tensorboard._target_": Change("cove_dist.losses.pairs.BPR"),
+    "trainer.profile.after": Change("1"),
+    "trainer.profile.steps": Change("2", ("trainer.profile.after=1",)),
     "negatives.count": Change("3"),
     "negatives.source": Change("popularity"),
     "negatives.hardest_of": Change("3"),
@@ -152,6 +157,8 @@ MODELS = {
 }  # fmt: skip
 ELSEWHERE = {
     "evaluation.rank_test": "acts where a run is evaluated: below",
+    "trainer.compile": "takes a minute: tests/unit/training/test_compiled_heads.py",
+    "trainer.on_logger_error": "needs a logger that fails: tests/unit/training/test_loggers.py",
     "trainer.on_nan": "needs a loss that is not finite: tests/unit/training/test_skipped_steps.py",
     "trainer.on_disk_full": "needs a full disk: tests/unit/training/test_full_disk.py",
     "trainer.timeout_seconds": "needs several ranks: tests/distributed/test_liveness.py",

@@ -51,7 +51,7 @@ def test_all_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -
     assert problems[0] == "torch, fbgemm, torchrec: not installed. Run cove doctor --install cpu (or cuda)."
     assert all(name in problems[1] for name in doctor.REQUIRED)
     assert [line.rpartition(" ")[2] for line in doctor.examine().optional] == [
-        f"'cove-dist[{extra}]'" for extra in ("prepare", "report", "tune", "faiss", "onnx")
+        f"'cove-dist[{extra}]'" for extra in ("prepare", "report", "tune", "faiss", "onnx", "wandb", "mlflow")
     ]
 
 

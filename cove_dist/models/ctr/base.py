@@ -21,6 +21,7 @@ class CTRHead(Model):
     """
 
     task = "ctr"
+    compiles = True
     uses_first_order: ClassVar[bool] = False
 
     @staticmethod

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cove_dist.config.checks import Component
 from cove_dist.embeddings.tables import build_unpooled
 from cove_dist.errors import ConfigError
+from cove_dist.losses.pairs import PairLoss
 from cove_dist.models.cf.base import AttributeRecommender, GraphRecommender, Recommender
 from cove_dist.tasks.cf.config import CFRunConfig
 from cove_dist.tasks.cf.graph import GraphObjective
@@ -46,6 +48,8 @@ def build_cf_model(config: CFRunConfig, schema: Schema) -> CFModel:
         weight, num_items = config.interactions.neighbor_pull, schema.entity("item").num_seen
         pull = NeighborPull(weight, config.data.path, num_items) if weight else None
         objective = CFObjective(head, quantizers, omega_q, schema, hardest, pull)
+    if config.loss is not None:
+        objective.loss = Component.resolve(PairLoss, config.loss, "loss").build()
     drawn_for = (schema.entity("user").name, schema.entity("item").name, NEGATIVES)
     columns = dict.fromkeys([*drawn_for, *(column.name for column in looked_up)])
     return CFModel(tables, objective, list(columns))

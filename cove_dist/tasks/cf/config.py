@@ -8,6 +8,7 @@ from cove_dist.config import EvaluationConfig, RunConfig, settings
 from cove_dist.config.rules import Rule
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import FULL_PREFIX
+from cove_dist.evaluation.own import ListMetric
 from cove_dist.evaluation.protocol import Protocol
 from cove_dist.evaluation.top_k import Coverage, TopK
 from cove_dist.models.cf.base import GraphRecommender, Recommender
@@ -55,7 +56,9 @@ class CFEvaluationConfig(EvaluationConfig):
     def metric_names(self, split: str) -> list[str]:
         """Return the names of a split's metrics."""
         rankings = self.rankings(split)
-        return [RANKING_PREFIX[ranking] + name for ranking in rankings for name in self.names_of(*_METRICS[ranking])]
+        own = [each.kind for each in self.own(ListMetric)]
+        names = {ranking: self.names_of(*_METRICS[ranking], *own) for ranking in rankings}
+        return [RANKING_PREFIX[ranking] + name for ranking in rankings for name in names[ranking]]
 
     def protocol(self, split: str) -> Protocol:
         """Return the ranking protocol of a split."""

@@ -14,6 +14,7 @@ from torch import nn
 from cove_dist.distributed import DistributedContext, batches_of_block, world
 from cove_dist.evaluation.checks import FiniteScores
 from cove_dist.evaluation.frequency import GROUPS, Groups
+from cove_dist.evaluation.own import ListMetric
 from cove_dist.evaluation.positions import Positions
 from cove_dist.evaluation.top_k import Coverage, TopK, UserCount
 from cove_dist.models.cf.base import Recommender
@@ -138,23 +139,28 @@ class RowMetrics:
 
     def __init__(self, config: CFEvaluationConfig, device: torch.device) -> None:
         self._top_k = TopK(config.ndcg_at, config.hit_rate_at).to(device)
+        self._own = own_metrics(config, device)
         self._users = UserCount().to(device)
 
     def reset(self) -> None:
         """Reset the metrics."""
-        self._top_k.reset()
-        self._users.reset()
+        for metric in (self._top_k, *self._own, self._users):
+            metric.reset()
 
     def update(self, above: torch.Tensor, tied: torch.Tensor, users: torch.Tensor) -> None:
         """Add rows ``[B]``: number of candidates scored higher, number scored equal (with the positive), users."""
         rows = torch.arange(len(above), device=above.device)
-        self._top_k.update(Positions(rows, above, tied, len(rows), self._top_k.depth), torch.ones_like(above))
+        positions = Positions(rows, above, tied, len(rows), self._top_k.depth)
+        for metric in (self._top_k, *self._own):
+            metric.update(positions, torch.ones_like(above))
         self._users.update(users)
 
     def compute(self) -> dict[str, float]:
         """Return the metrics by name, ``users`` (distinct) and ``rows``, over all ranks. Collective."""
         metrics = self._top_k.compute()
         rows = metrics.pop("lists")
+        for metric in self._own:
+            metrics |= metric.compute()
         return _floats(metrics | {"users": self._users.compute(), "rows": rows}, RANKING_PREFIX["sampled"])
 
 
@@ -175,20 +181,30 @@ class FullRanking:
         self._earlier = [History.load(folder, name) for name in SPLITS[: SPLITS.index(split)]]
         self._reserved = schema.entity("user").num_seen
         self._metrics = TopK(config.evaluation.ndcg_at, config.evaluation.hit_rate_at).to(context.device)
+        self._own = own_metrics(config.evaluation, context.device)
         self._coverage = Coverage(schema.entity("item").num_seen, config.evaluation.hit_rate_at).to(context.device)
 
     def __call__(self, head: Recommender, vectors: Vectors) -> dict[str, float]:
-        self._metrics.reset()
-        self._coverage.reset()
+        for metric in (self._metrics, *self._own, self._coverage):
+            metric.reset()
         retriever = TopKRetriever(head, vectors, self._earlier, self._reserved, self._metrics.depth, self._context)
         users = np.flatnonzero(np.diff(self._positives.offsets))
         for part in batches_of_block(users, self._batch_size, world()):
             items, positions = retriever.rank(part, self._positives)
-            self._metrics.update(positions, torch.bincount(positions.lists, minlength=len(part)))
+            positives = torch.bincount(positions.lists, minlength=len(part))
+            for metric in (self._metrics, *self._own):
+                metric.update(positions, positives)
             self._coverage.update(items)
         retriever.finite.compute()
         metrics = self._metrics.compute() | self._coverage.compute()
+        for metric in self._own:
+            metrics |= metric.compute()
         return _floats(metrics | {"users": metrics.pop("lists")}, RANKING_PREFIX["full"])
+
+
+def own_metrics(config: CFEvaluationConfig, device: torch.device) -> list[ListMetric]:
+    """Build the metrics that the configuration adds."""
+    return [each.build(config.ndcg_at, config.hit_rate_at).to(device) for each in config.own(ListMetric)]
 
 
 _COUNTS = ("users", "rows")

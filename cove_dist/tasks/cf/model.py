@@ -14,6 +14,7 @@ import torch
 from torchrec.modules.embedding_modules import EmbeddingCollection
 from torchrec.sparse.jagged_tensor import JaggedTensor
 
+from cove_dist.losses.pairs import PairLoss
 from cove_dist.models.cf.base import AttributeRecommender, GraphRecommender, Recommender
 from cove_dist.quantization import CascadedQuantizer
 from cove_dist.tasks.base import EntityLookup, Objective, TaskModel
@@ -74,6 +75,9 @@ class CFObjective(Objective):
         schema: Schema of the data.
         hardest: Choice of negatives among candidates; None: every sampled item is a negative.
         pull: Pull of users and items of an interaction towards each other; None: there is none.
+
+    Attributes:
+        loss: Loss of positives and negatives; None: that of the head.
     """
 
     last_of_kind: torch.Tensor
@@ -92,6 +96,7 @@ class CFObjective(Objective):
         self.quantizers = EntityQuantizers(quantizers)
         self.omega_q = omega_q
         self.hardest, self.pull = hardest, pull
+        self.loss: PairLoss | None = None
         self.user, self.item = schema.entity("user").name, schema.entity("item").name
         sizes = list(schema.attributes.values())
         self.register_buffer("last_of_kind", torch.tensor(sizes, dtype=torch.int64).cumsum(0) - 1, persistent=False)
@@ -144,7 +149,8 @@ class CFObjective(Objective):
         """Compute the ranking loss of ``users [B, d]``, ``positives [B, d]`` and ``negatives [B * n, d]``."""
         negatives = negatives.view(len(users), -1, negatives.shape[1])
         scores = self.head(users, torch.cat([positives.unsqueeze(1), negatives], dim=1))
-        return self.head.loss(scores[:, 0], scores[:, 1:])
+        loss = self.head.loss if self.loss is None else self.loss
+        return loss(scores[:, 0], scores[:, 1:])
 
     def penalty(self, users: torch.Tensor, *items: torch.Tensor) -> torch.Tensor:
         """Return ``regularization / 2`` times the squared norms of the rows' embeddings, averaged over the rows."""

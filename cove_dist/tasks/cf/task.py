@@ -9,6 +9,7 @@ from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import Groups
 from cove_dist.evaluation.protocol import Protocol
+from cove_dist.losses.pairs import PairLoss
 from cove_dist.models.cf.base import Recommender
 from cove_dist.tasks.cf.config import RULES, CFRunConfig
 from cove_dist.tasks.task import Evaluator, Task
@@ -32,6 +33,7 @@ class CFTask(Task[CFRunConfig]):
     config = CFRunConfig
     rules = RULES
     recommends_on_ranks = True
+    loss = PairLoss
 
     def check(self, config: CFRunConfig) -> None:
         """Check settings; category negatives by quantizer codes need an item quantizer with that level."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cove_dist.config import EvaluationConfig, RunConfig, settings
 from cove_dist.errors import ConfigError
+from cove_dist.evaluation.checks import CheckedMetric
 from cove_dist.evaluation.classification import SAMPLE_METRICS, BinnedAUC
 from cove_dist.evaluation.protocol import Group, Protocol
 from cove_dist.evaluation.ranking import UserRanking
@@ -19,7 +20,8 @@ class CTREvaluationConfig(EvaluationConfig):
 
     def metric_names(self) -> list[str]:
         """Return the names of the metrics of every split."""
-        return self.names_of(BinnedAUC, *SAMPLE_METRICS, UserRanking)
+        own = [each.kind for each in self.own(CheckedMetric)]
+        return self.names_of(BinnedAUC, *SAMPLE_METRICS, *own, UserRanking)
 
     def protocol(self, schema: Schema) -> Protocol:
         """Return the ranking protocol.

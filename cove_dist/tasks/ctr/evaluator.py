@@ -17,6 +17,7 @@ from torch import nn
 
 from cove_dist.distributed import DistributedContext
 from cove_dist.evaluation import CTRMetrics, FrequencyMetrics, Groups
+from cove_dist.evaluation.checks import CheckedMetric
 from cove_dist.tasks.ctr.config import CTREvaluationConfig, CTRRunConfig
 from cove_dist.tasks.ctr.model import Predictions
 from cove_dist.tasks.loaders import evaluation_loader
@@ -110,7 +111,8 @@ def evaluate(
         device: Device of the batches.
         by_frequency: Groups of ids, by entity, with separate metrics.
     """
-    settings = (config.ndcg_at, config.hit_rate_at, config.group_by or "user_id")
+    own = [each.build for each in config.own(CheckedMetric)]
+    settings = (config.ndcg_at, config.hit_rate_at, config.group_by or "user_id", own)
     overall = CTRMetrics(*settings).to(device)
     grouped = FrequencyMetrics(by_frequency, *settings).to(device)
     for batch, logits, requests in scored:

@@ -11,12 +11,12 @@ from operator import add
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
-from cove_dist.config.checks import refuse_unused
+from cove_dist.config.checks import Component, refuse_unused
 from cove_dist.embeddings.tables import FieldReader, bag_columns, build_bags
+from cove_dist.losses.ctr import BinaryCrossEntropy, CTRLoss
 from cove_dist.models.ctr.base import CTRHead
 from cove_dist.quantization import CascadedQuantizer
 from cove_dist.tasks.base import EntityLookup, Objective, TaskModel
@@ -46,6 +46,7 @@ class CTRObjective(Objective):
         quantizers: Quantizers by field position; each replaces the field's embedding by its fused vector (Eq. 4).
         omega_q: Weight of the quantization losses (Eq. 7 and 8).
         precision: Type for autocast of the head; float32: no autocast.
+        loss: Loss of the logits; None: binary cross-entropy.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class CTRObjective(Objective):
         quantizers: Mapping[Entity, tuple[int, CascadedQuantizer]],
         omega_q: float,
         precision: torch.dtype = torch.float32,
+        loss: CTRLoss | None = None,
     ) -> None:
         super().__init__()
         self.head = head
@@ -63,6 +65,7 @@ class CTRObjective(Objective):
         self.positions = {entity: position for entity, (position, _) in quantizers.items()}
         self.omega_q = omega_q
         self.precision = precision
+        self.loss = loss or BinaryCrossEntropy()
 
     def forward(self, pooled: KeyedTensor, batch: Batch) -> tuple[torch.Tensor, Predictions]:
         """Return the loss to differentiate, weighted for uneven ranks, and the predictions."""
@@ -75,10 +78,13 @@ class CTRObjective(Objective):
             quantization[f"quantization_{entity}"] = output.loss
         first_order = (self.reader.first_order(pooled, len(batch)),) if self.reader.first_order_keys else ()
         logits = self._score(torch.stack(fields, dim=1), batch.dense, *first_order)
-        task = F.binary_cross_entropy_with_logits(logits, batch.labels)
+        task = self.loss(logits, batch.labels)
         loss = task + self.omega_q * reduce(add, quantization.values()) if quantization else task
         losses = {"loss": loss, "task": task, **quantization}
         return batch.weight * loss, Predictions(logits.detach(), {name: x.detach() for name, x in losses.items()})
+
+    def compile_head(self) -> None:
+        self.head.compile()
 
     def _score(self, *inputs: torch.Tensor) -> torch.Tensor:
         with torch.autocast(inputs[0].device.type, dtype=self.precision, enabled=self.precision != torch.float32):
@@ -120,4 +126,5 @@ def build_ctr_model(config: CTRRunConfig, schema: Schema) -> CTRModel:
     quantizers = {entity: (positions[entity], quantizer) for entity, quantizer in build_quantizers(config).items()}
     precision = getattr(torch, config.trainer.precision)
     reader = FieldReader(tables, columns)
-    return CTRModel(tables, CTRObjective(head, reader, quantizers, config.quantizer.omega_q, precision))
+    loss = None if config.loss is None else Component.resolve(CTRLoss, config.loss, "loss").build()
+    return CTRModel(tables, CTRObjective(head, reader, quantizers, config.quantizer.omega_q, precision, loss))

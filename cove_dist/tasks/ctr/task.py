@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cove_dist.distributed import DistributedContext
 from cove_dist.evaluation import Groups
 from cove_dist.evaluation.protocol import Protocol
+from cove_dist.losses.ctr import CTRLoss
 from cove_dist.models.ctr.base import CTRHead
 from cove_dist.tasks.ctr.config import CTRRunConfig
 from cove_dist.tasks.task import Evaluator, Task
@@ -29,6 +30,7 @@ class CTRTask(Task[CTRRunConfig]):
     title = "click-through rate models"
     config = CTRRunConfig
     saves_predictions = True
+    loss = CTRLoss
 
     def build_model(self, config: CTRRunConfig, schema: Schema) -> CTRModel:
         from cove_dist.tasks.ctr.model import build_ctr_model

@@ -8,6 +8,7 @@ from annotated_types import Gt, Le
 
 from cove_dist.config import EvaluationConfig, RunConfig, settings
 from cove_dist.config.rules import Rule, is_quantized
+from cove_dist.evaluation.own import ListMetric
 from cove_dist.evaluation.protocol import Protocol
 from cove_dist.evaluation.sequential import ListCompletion
 from cove_dist.models.sequential.base import SequentialModel
@@ -43,9 +44,10 @@ class SequentialEvaluationConfig(EvaluationConfig):
 
     def metric_names(self, schema: Schema | None = None) -> list[str]:
         """Return the names of the metrics of every split, except those undefined for the data's sequence lengths."""
+        own = [each.kind for each in self.own(ListMetric)]
         if schema is None:
-            return self.names_of(ListCompletion)
-        return ListCompletion.defined(self.ndcg_at, self.hit_rate_at, schema.longest_target)
+            return self.names_of(ListCompletion, *own)
+        return ListCompletion.defined(self.ndcg_at, self.hit_rate_at, schema.longest_target) + self.names_of(*own)
 
     def protocol(self, schema: Schema) -> Protocol:
         """Return the ranking protocol of the data.

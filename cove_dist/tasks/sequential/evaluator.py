@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from cove_dist.distributed import DistributedContext
+from cove_dist.evaluation.own import ListMetric
 from cove_dist.evaluation.sequential import NOTHING, ListCompletion, merge_depth_first
 from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.tasks.base import inner_model
@@ -81,7 +82,9 @@ def add_sequences(
 
 def sequential_metrics(config: SequentialRunConfig, schema: Schema) -> ListCompletion:
     settings = config.evaluation
-    return ListCompletion(settings.ndcg_at, settings.hit_rate_at, schema.entity("item").num_seen, schema.longest_target)
+    own = [each.build(settings.ndcg_at, settings.hit_rate_at) for each in settings.own(ListMetric)]
+    unseen = schema.entity("item").num_seen
+    return ListCompletion(settings.ndcg_at, settings.hit_rate_at, unseen, schema.longest_target, own)
 
 
 def metric_values(metrics: ListCompletion) -> dict[str, float]:

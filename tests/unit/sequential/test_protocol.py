@@ -32,7 +32,7 @@ def lists_of(longest: int) -> Schema:
     [(1, None, True), (2, None, False), (1, False, False), (2, True, True), (1, True, True), (12, False, False)],
 )
 def test_the_default_follows_from_the_data(longest: int, setting: bool | None, excluded: bool) -> None:
-    protocol = SequentialEvaluationConfig((5,), (5,), setting).protocol(lists_of(longest))
+    protocol = SequentialEvaluationConfig((5,), (5,), exclude_seen=setting).protocol(lists_of(longest))
     assert protocol.exclude_seen == excluded
     words = "items of the input are left out" if excluded else "items of the input may be ranked again"
     assert protocol.words == words

@@ -12,12 +12,18 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cove_dist.errors import ConfigError
+from cove_dist.faults.full_disk import FullDiskPolicy
+from cove_dist.loggers.base import LoggedRun, tag
+from cove_dist.loggers.group import Loggers
+from cove_dist.loggers.tensorboard import TensorBoard
 from cove_dist.runs import LOG_FILE, read_records
-from cove_dist.training.reporting import Reporter, board_tag
+from cove_dist.training.reporting import Reporter
 
 
 def report(folder: Path, first_step: int, steps: range, scale: float) -> None:
-    reporter = Reporter(folder, True, first_step, 100, 3)
+    run, policy = LoggedRun(folder, first_step, {}), FullDiskPolicy()
+    loggers = Loggers({"tensorboard": TensorBoard()}, run, "stop", policy)
+    reporter = Reporter(folder, True, first_step, 100, 3, policy, loggers)
     for step in steps:
         reporter.record("train", step, 0, {"loss": scale * step})
     reporter.close()
@@ -68,7 +74,7 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "tag"),
+    ("kind", "name", "expected"),
     [
         ("train", "loss", "loss/loss"),
         ("train", "quantization_item", "loss/quantization_item"),
@@ -82,8 +88,8 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
         ("validation", "ndcg@10", "validation/ndcg@10"),
     ],
 )
-def test_tags_are_grouped_by_what_they_measure(kind: str, name: str, tag: str) -> None:
-    assert board_tag(kind, name) == tag
+def test_tags_are_grouped_by_what_they_measure(kind: str, name: str, expected: str) -> None:
+    assert tag(kind, name) == expected
 
 
 def test_a_line_says_the_epoch_and_keeps_name_and_value_together(
