@@ -76,7 +76,7 @@ class Clicks:
         parts = zip(self.quantizers, self.raw, ids.T, strict=True)
         fields = torch.stack([quantizer(raw[column]).fused for quantizer, raw, column in parts], dim=1)
         first = torch.cat([table(column) for table, column in zip(self.first, ids.T, strict=True)], dim=1)
-        return torch.sigmoid(self.head(fields, NO_DENSE.example[: len(ids)].expand(len(ids), 0), first))
+        return torch.sigmoid(self.head(fields, torch.zeros(len(ids), 0), first))
 
 
 def scoring(users: int, items: int, candidates: int, hidden: Sequence[int], folder: Path) -> dict[str, Request]:

@@ -22,9 +22,9 @@ class ModelSpec:
         section: The section ``model`` as composed, which configuration files and checkpoints hold.
 
     Example:
-        >>> spec = ModelSpec.resolve({"_target_": "cove_dist.models.ctr.dcn.DCN", "num_layers": 2})
+        >>> spec = ModelSpec.resolve({"_target_": "cove_dist.models.ctr.dcn.DCN", "cross_layers": 2})
         >>> spec.name, spec.arguments, spec.kind.task
-        ('DCN', {'num_layers': 2}, 'ctr')
+        ('DCN', {'cross_layers': 2}, 'ctr')
     """
 
     kind: type[Model]

@@ -55,6 +55,11 @@ class ServingTable(nn.Module):
     Args:
         rows: Final vectors, float32 ``[n, d]``.
         precision: Precision in which they are stored.
+
+    Example:
+        >>> table = ServingTable(torch.eye(4), "int8")
+        >>> table(torch.tensor([[2]])).tolist(), table.values.dtype
+        ([[[0.0, 0.0, 1.0, 0.0]]], torch.int8)
     """
 
     values: torch.Tensor

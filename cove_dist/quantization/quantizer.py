@@ -92,6 +92,16 @@ class CascadedQuantizer(nn.Module):
 
     Raises:
         ValueError: An argument is out of range.
+
+    Example:
+        >>> quantizer = CascadedQuantizer(dim=16, levels=(32, 8))
+        >>> table = torch.nn.Embedding(100, 16)
+        >>> out = quantizer(table(torch.tensor([3, 14, 15])))
+        >>> out.fused.shape, out.codes.shape, out.loss.shape
+        (torch.Size([3, 16]), torch.Size([3, 2]), torch.Size([]))
+        >>> (out.fused.sum() + out.loss).backward()  # reaches table and codebooks
+        >>> table.weight.grad is not None, all(codebook.grad is not None for codebook in quantizer.codebooks)
+        (True, True)
     """
 
     _usage: torch.Tensor

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pyarrow.csv as csv
@@ -77,7 +79,22 @@ def test_a_head_of_ones_own_is_trained_and_loaded_by_its_path(tmp_path: Path) ->
     assert type(run.session.inference.model.objective.head).__name__ == "Bilinear"
 
 
+def test_the_notebook_runs_and_finds_the_kinds_of_items() -> None:
+    """Its code cells in order, as a kernel would run them."""
+    cells = json.loads((EXAMPLES / "first_steps.ipynb").read_text())["cells"]
+    names: dict[str, Any] = {}
+    for number, cell in enumerate(cells):
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [], "save the notebook without outputs"
+            exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
+    assert len(names["codes"]) == 60
+    assert sum(sorted(names["counts"].values())[-3:]) > 50  # of 60 items, in the largest code of each kind
+    assert names["listed"]["user"].to_pylist() == ["u1"] * 5 + ["nobody"] * 5
+    assert all(int(row["item"][1:]) % 3 == 1 for row in names["listed"].to_pylist()[:3])  # of the kind that u1 likes
+
+
 def test_every_example_is_tested() -> None:
     tested = Path(__file__).read_text()
-    for path in EXAMPLES.glob("*.py"):
-        assert f'"{path.stem}"' in tested, path
+    for path in EXAMPLES.iterdir():
+        if path.suffix in (".py", ".ipynb"):
+            assert f'"{path.stem}"' in tested or f'"{path.name}"' in tested, path
