@@ -20,11 +20,11 @@ class Plan:
     """How long a run is.
 
     Attributes:
-        epochs: at most.
-        max_steps: of an epoch; None: all. The rest of the epoch is left out, so quality means nothing then.
-        evaluate_every: epochs between evaluations; the last epoch is always evaluated. None: no evaluation, where
+        epochs: At most.
+        max_steps: Of an epoch; None: all. The rest of the epoch is left out, so quality means nothing then.
+        evaluate_every: Epochs between evaluations; the last epoch is always evaluated. None: no evaluation, where
             `max_steps` is given.
-        patience: evaluations without a better value of `METRIC` after which training ends; None: never.
+        patience: Evaluations without a better value of `METRIC` after which training ends; None: never.
     """
 
     epochs: int
@@ -37,8 +37,8 @@ class Contestant(Protocol):
     """What is trained.
 
     Attributes:
-        name: for people.
-        steps_per_epoch: of the whole training split.
+        name: For people.
+        steps_per_epoch: Steps per epoch of the whole training split.
     """
 
     name: str

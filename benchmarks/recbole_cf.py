@@ -110,7 +110,7 @@ def check_agreement(lists: turns.Lists, reported: dict[str, float], data: Path) 
     """RecBole's lists by our metrics, which must give what it reports, and what the two rank differently.
 
     Raises:
-        SystemExit: they do not, or a list holds an item that should be masked.
+        SystemExit: They do not, or a list holds an item that should be masked.
     """
     earlier, positives = (History.load(data, split) for split in SPLITS[:2]), History.load(data, "test")
     users, items = lists["users"], lists["items"]

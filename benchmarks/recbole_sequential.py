@@ -55,7 +55,7 @@ def whole_histories(data: Path) -> dict[int, list[int]]:
     """Of users with a row in test: the pieces of training, each of which begins where another ends, then two items.
 
     Raises:
-        SystemExit: the folder holds other lists.
+        SystemExit: The folder holds other lists.
     """
     schema = Schema.load(data)
     halves = {column.name: column for column in schema.categorical}

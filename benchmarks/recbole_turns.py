@@ -105,7 +105,7 @@ def play(arguments: argparse.Namespace, play_round: Callable[[str, int], dict[st
     """All rounds of all models, their table, and the file of results.
 
     Args:
-        play_round: of a model and a seed: the records of the contestants, RecBole's among them.
+        play_round: Of a model and a seed: the records of the contestants, RecBole's among them.
     """
     rounds = []
     for number in range(arguments.rounds):

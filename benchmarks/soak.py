@@ -83,7 +83,7 @@ class Training:
         """Wait for this time, then until two checkpoints were saved since now.
 
         Raises:
-            SystemExit: training ended, or does not go on.
+            SystemExit: Training ended, or does not go on.
         """
         before, end = (self.files.steps() or [Path()])[-1].name, time.monotonic() + seconds
         until = end + PATIENCE
@@ -96,7 +96,7 @@ class Training:
         """Wait until torchrun and these ranks are gone.
 
         Raises:
-            SystemExit: one of them outlives it; then it is killed.
+            SystemExit: One of them outlives it; then it is killed.
         """
         until = time.monotonic() + PATIENCE
         while self.torchrun.poll() is None or any(map(is_alive, ranks)):
@@ -186,10 +186,10 @@ class Survived:
     """A fault after which training went on.
 
     Attributes:
-        fault: its name.
-        step: of the newest checkpoint before it.
-        resumed: step of the checkpoint from which training went on; None where it was not started again.
-        seconds: from the fault to the second checkpoint after it.
+        fault: Its name.
+        step: Of the newest checkpoint before it.
+        resumed: Step of the checkpoint from which training went on; None where it was not started again.
+        seconds: From the fault to the second checkpoint after it.
     """
 
     fault: str

@@ -72,9 +72,9 @@ class Contestant:
     """One model under training, its quantizers timed where they work, by hooks.
 
     Args:
-        overrides, batches: of the run; the batches are repeated without end.
-        schema, context: of the run.
-        overlapped: whether the all-reduce of the moving averages begins before the backward pass; then codebooks have
+        overrides, batches: Of the run; the batches are repeated without end.
+        schema, context: Of the run.
+        overlapped: Whether the all-reduce of the moving averages begins before the backward pass; then codebooks have
             no other upkeep, whatever the configuration says.
     """
 

@@ -22,10 +22,10 @@ def kernel_times(vectors: int, codes: int, dim: int = 64, passes: int = 20, devi
 
     Args:
         vectors: N.
-        codes: v; as in training, frequent and rare ones.
+        codes: V; as in training, frequent and rare ones.
         dim: d.
-        passes: that are timed together.
-        device: of the tensors; "cpu" with Triton's interpreter shows only that it runs.
+        passes: That are timed together.
+        device: Of the tensors; "cpu" with Triton's interpreter shows only that it runs.
     """
     z, codebook = torch.randn(vectors, dim, device=device), torch.randn(codes, dim, device=device)
     scores, sums = z.new_empty(vectors, codes), torch.zeros_like(codebook)

@@ -57,7 +57,7 @@ class Evaluated:
         checkpoint = "" if self.kind is None else f", {self.kind} checkpoint (step {self.step})"
         return f"{self.split} split{checkpoint}; {self.protocol['words']}"
 
-    def figures(self) -> dict[str, float]:
+    def defined(self) -> dict[str, float]:
         """Return the metrics that are defined."""
         return {name: value for name, value in self.metrics.items() if value is not None}
 

@@ -14,7 +14,7 @@ class Batch(Pipelineable):
     """B rows.
 
     Attributes:
-        ids: for every categorical column, in schema order, the embedding row of each id (the out-of-vocabulary row for
+        ids: For every categorical column, in schema order, the embedding row of each id (the out-of-vocabulary row for
             unseen ids): one id per row, or a list per row for sequences. Its stride is the largest B of any rank in
             this step; rows past B have no ids. (Gloo has no backward of a row-wise look-up for unequal strides.)
         dense: float32 ``[B, D]``, standardized; ``D`` may be 0.

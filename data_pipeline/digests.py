@@ -33,9 +33,9 @@ class FileDigest:
     """What a file was when it was written.
 
     Attributes:
-        bytes: its size.
+        bytes: Size of the file.
         sha256: SHA-256 of the file, or of its Parquet footer, in hexadecimal digits.
-        covers: which of the two.
+        covers: Whether the digest is of the content or of the footer.
     """
 
     bytes: int
@@ -85,7 +85,7 @@ def check_digest(path: Path, expected: FileDigest | None) -> None:
     """Compare the size and the footer of a file with those when it was written: a few KB, whatever its size.
 
     Raises:
-        DataError: they differ.
+        DataError: They differ.
     """
     if expected is None:
         return
@@ -100,7 +100,7 @@ def check_content(path: Path, expected: FileDigest | None) -> None:
     """Compare all bytes of a file with its digest. A file that nobody writes to is read once per process.
 
     Raises:
-        DataError: they differ.
+        DataError: They differ.
     """
     if expected is None:
         return
@@ -116,7 +116,7 @@ def check_row_group(path: Path, number: int, start: int, end: int, digest: str) 
     """Compare the bytes ``start .. end-1`` of a file, those of a row group, with their digest.
 
     Raises:
-        DataError: they differ.
+        DataError: They differ.
     """
     if _range_sha256(path, signature(path), start, end) != digest:
         raise DataError(f"{path}, row group {number}: damaged or altered since it was prepared. {REMEDY}")

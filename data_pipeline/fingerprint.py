@@ -22,7 +22,7 @@ def data_fingerprint(folder: Path | str) -> str:
     """Return a hash of a prepared folder: a copy has the same hash, differently prepared data have another.
 
     Raises:
-        DataError: a file is missing, or has another size or Parquet footer than when it was prepared.
+        DataError: A file is missing, or has another size or Parquet footer than when it was prepared.
     """
     root, schema = Path(folder), Schema.load(folder)
     if schema.digests:

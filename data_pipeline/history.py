@@ -43,7 +43,7 @@ class History:
         """Map the histories of a split of a prepared folder.
 
         Raises:
-            DataError: the folder has no histories: it was not prepared as implicit feedback; or they were altered.
+            DataError: The folder has no histories: it was not prepared as implicit feedback; or they were altered.
         """
         try:
             for array in _ARRAYS:
@@ -75,7 +75,7 @@ class History:
         return indices, self.items[np.arange(len(indices)) + (starts - (ends - lengths))[indices]]
 
     def contains(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Tell whether ``users [B]`` have ``items [B, n]``: bool ``[B, n]``. Reads the history of each user once.
+        """Return whether ``users [B]`` have ``items [B, n]``: bool ``[B, n]``. Reads the history of each user once.
 
         A negative item stands for no item, which is in no history.
         """
@@ -117,10 +117,10 @@ def write_history(pairs: Iterable[tuple[np.ndarray, np.ndarray]], users: int, ro
     """Write the histories of all users.
 
     Args:
-        pairs: users and items, in order of user, then item, in parts of any length.
-        users: the number of users.
-        rows: the number of pairs.
-        path: the folder to create.
+        pairs: Users and items, in order of user, then item, in parts of any length.
+        users: The number of users.
+        rows: The number of pairs.
+        path: The folder to create.
     """
     path.mkdir(parents=True)
     counts = np.zeros(users + 1, dtype=np.int64)

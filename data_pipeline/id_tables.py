@@ -21,8 +21,8 @@ def id_table_path(folder: Path | str, table: str) -> Path:
     """Return the file of an id table.
 
     Args:
-        folder: the prepared folder.
-        table: name of the id table, as `data_pipeline.schema.Categorical.table_name`.
+        folder: The prepared folder.
+        table: Name of the id table, as `data_pipeline.schema.Categorical.table_name`.
     """
     return Path(folder) / FOLDER / f"{table}.parquet"
 

@@ -16,12 +16,12 @@ def checked_file(folder: Path | str, name: str) -> Path:
     once per process.
 
     Args:
-        folder: the prepared folder.
+        folder: The prepared folder.
         name: Name of the file, relative to ``folder``.
 
     Raises:
-        DataError: the file was damaged or altered.
-        FileNotFoundError: there is no such file.
+        DataError: The file was damaged or altered.
+        FileNotFoundError: There is no such file.
     """
     path = Path(folder) / name
     if (Path(folder) / "schema.json").is_file():
@@ -33,7 +33,7 @@ def check_folder(folder: Path | str, schema: Schema) -> None:
     """Check the sizes of all files of a prepared folder, and the footers of its Parquet files.
 
     Raises:
-        DataError: a file is missing or altered; the message names the first.
+        DataError: A file is missing or altered; the message names the first.
     """
     for name, digest in schema.digests.items():
         path = Path(folder) / name

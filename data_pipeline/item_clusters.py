@@ -37,11 +37,11 @@ class ClusterSettings:
     """Settings of `write_item_clusters`.
 
     Attributes:
-        path: the prepared folder.
-        clusters: number of clusters.
-        dim: components ``d`` of an item's vector.
-        window: the greatest distance of neighbours, in positions.
-        negatives: shifts the mutual information by its logarithm, as sampling this many negatives would.
+        path: The prepared folder.
+        clusters: Number of clusters.
+        dim: Components ``d`` of an item's vector.
+        window: The greatest distance of neighbours, in positions.
+        negatives: Shifts the mutual information by its logarithm, as sampling this many negatives would.
         seed: Seed of the SVD and of k-means.
     """
 
@@ -62,7 +62,7 @@ def write_item_clusters(settings: ClusterSettings) -> tuple[Path, list[int]]:
         The file, and the sizes of the clusters in increasing order.
 
     Raises:
-        DataError: the rows are not sequences, or there are no more items than clusters or components.
+        DataError: The rows are not sequences, or there are no more items than clusters or components.
     """
     folder = Path(settings.path)
     schema = Schema.load(folder)
@@ -95,7 +95,7 @@ def training_sequences(folder: Path, schema: Schema) -> tuple[np.ndarray, np.nda
     """Read the sequences of training, inputs and targets joined: int64 values ``[n]`` and offsets ``[S + 1]``.
 
     Raises:
-        DataError: the rows are not sequences.
+        DataError: The rows are not sequences.
     """
     names = [column.name for column in schema.categorical if column.sequence]
     if not {INPUT, TARGET} <= set(names):

@@ -18,11 +18,11 @@ def to_json(value: Any, indent: int | None = None) -> str:
     """Return the JSON text of a value.
 
     Args:
-        value: mappings, lists, tuples, strings, booleans, numbers and None; NaN and infinities are written as null.
-        indent: spaces per level; None writes one line.
+        value: Mappings, lists, tuples, strings, booleans, numbers and None; NaN and infinities are written as null.
+        indent: Spaces per level; None writes one line.
 
     Raises:
-        TypeError: for a value of any other type.
+        TypeError: For a value of any other type.
     """
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
@@ -38,7 +38,7 @@ def read_record(line: str) -> dict[str, Any]:
     """Read one line of metrics, with null as NaN: the metric is undefined.
 
     Raises:
-        ValueError: the line is not a JSON object.
+        ValueError: The line is not a JSON object.
     """
     values = json.loads(line)
     if not isinstance(values, dict):

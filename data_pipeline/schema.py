@@ -13,8 +13,8 @@ Layout of a prepared folder::
     validation/…  test/…         the same columns, sorted by user id; for implicit feedback also the candidates to rank.
                                  A data set with its own split may have no validation
     history/<split>/…            for implicit feedback: the items of every user (see `data_pipeline.history`)
-    history/attributes/…         likewise the attributes of every item seen in training: its categories, numbered as in
-                                 ids/attributes.parquet
+    history/attributes/…         for implicit feedback: the attributes of every item seen in training, which are its
+                                 categories, numbered as in ids/attributes.parquet
 
 The rows of some data sets are *sequences*: an ``input`` and a ``target``, both lists of items. They are cut from
 *playlists* (lists of items that users made) or from *interaction histories* (the items of a user in order of time).
@@ -55,12 +55,12 @@ class Categorical:
 
     Attributes:
         name: Name of the column.
-        num_ids: ids of all splits.
-        num_seen: ids seen in training.
-        role: whether it is the user, the item or a feature.
-        sequence: whether a row has a list of ids.
-        table: name of its id table, where it is not that of the column.
-        max_length: greatest number of ids of a row, over all splits; 0 where it is unknown.
+        num_ids: Ids of all splits.
+        num_seen: Ids seen in training.
+        role: Whether it is the user, the item or a feature.
+        sequence: Whether a row has a list of ids.
+        table: Name of its id table, where it is not that of the column.
+        max_length: Greatest number of ids of a row, over all splits; 0 where it is unknown.
     """
 
     name: str
@@ -105,19 +105,19 @@ class Schema:
 
     Attributes:
         name: Name of the data set.
-        label: the column of labels; None where rows have none, as sequences.
-        categorical: columns of encoded ids.
-        dense: columns of real numbers.
-        splits: files by split.
-        implicit: whether all rows are positives, each user-item pair once.
-        candidates: a list of items per row of validation and test: the row's item, then others; None without.
-        attributes: the number of attributes of items of each kind, for graphs.
-        requests: distinct values of the column `REQUEST` over all splits; 0 without such a column.
-        stored: the Arrow type of columns that are stored otherwise than ids (int64) and real numbers (float32) are.
-        described: whether only this schema was written for files that are somebody else's; they are never removed.
-        digests: of every other file of the folder but report.json, by name; empty in folders that preparation did not
-            write, whose files are not checked.
-        format_version: of the prepared folder.
+        label: The column of labels; None where rows have none, as sequences.
+        categorical: Columns of encoded ids.
+        dense: Columns of real numbers.
+        splits: Files by split.
+        implicit: Whether all rows are positives, each user-item pair once.
+        candidates: A list of items per row of validation and test: the row's item, then others; None without.
+        attributes: The number of attributes of items of each kind, for graphs.
+        requests: Distinct values of the column `REQUEST` over all splits; 0 without such a column.
+        stored: The Arrow type of columns that are stored otherwise than ids (int64) and real numbers (float32) are.
+        described: Whether only this schema was written for files that are somebody else's; they are never removed.
+        digests: Digests of all other files of the folder except report.json, by name; empty in folders that preparation
+            did not write, whose files are not checked.
+        format_version: Version of the format of the prepared folder.
 
     Example:
         >>> schema = Schema.load("data/movielens_100k")
@@ -142,7 +142,7 @@ class Schema:
         """Return the column with this role and one id per row, or else the first with a list of ids.
 
         Raises:
-            DataError: no column has the role.
+            DataError: No column has the role.
         """
         for column in sorted(self.categorical, key=lambda column: column.sequence):
             if column.role == role:
@@ -155,7 +155,7 @@ class Schema:
         return next((column.max_length for column in self.categorical if column.name == TARGET), None)
 
     def has_split(self, split: str) -> bool:
-        """Tell whether the data have a split; a data set with its own split may have no validation."""
+        """Return whether the data have a split; a data set with its own split may have no validation."""
         return split in self.splits
 
     def require_split(self, split: str) -> None:
@@ -176,7 +176,7 @@ class Schema:
         """Read ``folder/schema.json``.
 
         Raises:
-            DataError: the file is missing, is not a schema, has another format version, or names a file outside the
+            DataError: The file is missing, is not a schema, has another format version, or names a file outside the
                 folder.
         """
         path = Path(folder) / "schema.json"
@@ -203,7 +203,7 @@ def _require_inside(path: Path, name: str) -> None:
     """Refuse the name of a file that is not in the folder of ``schema.json``, also by way of a symbolic link.
 
     Raises:
-        DataError: the name is absolute, has ``..``, or the file is elsewhere.
+        DataError: The name is absolute, has ``..``, or the file is elsewhere.
     """
     parts, folder = PurePosixPath(name), path.parent.resolve()
     if parts.is_absolute() or ".." in parts.parts or not (folder / name).resolve().is_relative_to(folder):

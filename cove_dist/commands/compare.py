@@ -47,7 +47,7 @@ def _folders(runs: str | Sequence[str]) -> list[str]:
     """Return the folders of a list of folders and patterns, each folder once.
 
     Raises:
-        ConfigError: there are no folders, or one of the patterns matches none.
+        ConfigError: There are no folders, or one of the patterns matches none.
     """
     patterns = [runs] if isinstance(runs, str) else list(runs)
     found = {pattern: [pattern] if Path(pattern).is_dir() else sorted(glob.glob(pattern)) for pattern in patterns}

@@ -51,9 +51,9 @@ def rounding_table(about: Mapping[str, Any]) -> Table:
 
 
 def codes_table(folder: Path) -> Table:
-    """Return the figures of an export's ``codes.json``."""
+    """Return the table of an export's ``codes.json``."""
     table = Table("entity", "ids", "unseen", "levels", "codes used")
-    for entity, figures in json.loads((folder / CODES_FILE).read_text())["entities"].items():
-        counts = (", ".join(f"{n:,}" for n in figures[key]) for key in ("levels", "used"))
-        table.add_row(entity, f"{figures['ids']:,}", f"{figures['unseen']:,}", *counts)
+    for entity, counted in json.loads((folder / CODES_FILE).read_text())["entities"].items():
+        counts = (", ".join(f"{n:,}" for n in counted[key]) for key in ("levels", "used"))
+        table.add_row(entity, f"{counted['ids']:,}", f"{counted['unseen']:,}", *counts)
     return table

@@ -28,7 +28,7 @@ def help_of(name: str, command: Command, arguments: Sequence[str]) -> str:
 
     Args:
         name, command: The subcommand.
-        arguments: Of the command line: ``GROUP`` shows every option of a group, ``group=option`` chooses what is shown.
+        arguments: Of the command line: ``GROUP`` shows every option of a group, ``group=option`` chooses one.
 
     Raises:
         ConfigError: There is no such group or option.
@@ -99,7 +99,7 @@ def _all_options(group: str) -> str:
 
 
 def _section(group: str, option: str | None, name: str = "prepare") -> str:
-    """Return one option of a group as a section of YAML; the settings of a task are no section of their own.
+    """Return one option of a group as a section of YAML; the settings of a task are not a section.
 
     All subcommands except ``prepare`` read only the path of ``data``.
     """

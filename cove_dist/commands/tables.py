@@ -42,18 +42,18 @@ def metrics_table(evaluated: Evaluated) -> Table:
 
 
 def frequency_tables(metrics: Mapping[str, float | None]) -> list[Table]:
-    """A table an entity of the metrics by how often it occurs in training."""
+    """Build a table per entity: metrics by the number of its occurrences in training."""
     tables = []
-    for entity, figures in by_entity(metrics).items():
+    for entity, groups in by_entity(metrics).items():
         table = Table(f"{entity}s by training rows", *(Column(group, justify="right") for group in GROUPS))
-        for name, values in figures.items():
+        for name, values in groups.items():
             table.add_row(name, *map(number, values))
         tables.append(table)
     return tables
 
 
 def report_table(folder: Path) -> Table:
-    """The figures of a prepared folder's ``report.json``."""
+    """Build the table of a prepared folder's ``report.json``."""
     table = Table("prepared", str(folder))
     for label, value in Report.load(folder).summary().items():
         table.add_row(label, value)

@@ -28,7 +28,7 @@ def target(section: dict[str, Any], key: str) -> tuple[type, dict[str, Any]]:
     """Import the class that a section's ``_target_`` names; return it and the section's other keys.
 
     Raises:
-        ConfigError: the name is not in an allowed package (then nothing is imported), or is not that of a class there.
+        ConfigError: The name is not in an allowed package (then nothing is imported), or is not that of a class there.
     """
     arguments = {name: value for name, value in section.items() if name != "_target_"}
     name = str(section.get("_target_"))
@@ -48,7 +48,7 @@ def check_arguments(function: Callable[..., Any], arguments: dict[str, Any], key
     """Check arguments against the annotations of keyword parameters; return them converted.
 
     Raises:
-        ConfigError: an argument is unknown, missing, or not of its annotated type and range.
+        ConfigError: An argument is unknown, missing, or not of its annotated type and range.
     """
     parameters = inspect.signature(function).parameters.values()
     hints = get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
@@ -69,7 +69,7 @@ def construct(kind: type[T], key: str, *sizes: Any, **arguments: Any) -> T:
     """Build a class whose constructor checks what types cannot say, such as that one argument divides another.
 
     Raises:
-        ConfigError: the constructor refused an argument: the message of its ValueError, under the section's key.
+        ConfigError: The constructor refused an argument: the message of its ValueError, under the section's key.
     """
     try:
         return kind(*sizes, **arguments)
@@ -123,13 +123,13 @@ def refuse_unused(kind: type, arguments: dict[str, Any], unused: dict[str, str],
     """Refuse arguments that differ from their defaults though they do nothing.
 
     Args:
-        kind: the class, whose signature has the defaults.
+        kind: The class, whose signature has the defaults.
         arguments: checked.
-        unused: names of those that do nothing, and why.
+        unused: Names of those that do nothing, and why.
         key: Key of the section.
 
     Raises:
-        ConfigError: naming the argument and its default.
+        ConfigError: An argument would do nothing; the message names it and its default.
     """
     for name, why in unused.items():
         usual = inspect.signature(kind).parameters[name].default

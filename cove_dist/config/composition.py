@@ -29,7 +29,7 @@ def compose_yaml(name: str, overrides: Sequence[str]) -> DictConfig:
     """Compose ``configs/<name>.yaml`` of a program other than training with its groups and the overrides.
 
     Raises:
-        ConfigError: an unknown key or group option (with the nearest known ones), or a malformed override.
+        ConfigError: An unknown key or group option (with the nearest known ones), or a malformed override.
     """
     overrides = prepared(overrides)
     composed = compose_groups(name, overrides)
@@ -40,15 +40,15 @@ def compose_yaml(name: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def load_settings(kind: type[T], name: str, overrides: Sequence[str], missing: str | None = None) -> T:
-    """The checked settings of a program: ``configs/<name>.yaml`` with the overrides.
+    """Return the checked settings of a program: ``configs/<name>.yaml`` with the overrides.
 
     Args:
-        kind: a settings dataclass.
-        name, overrides: what is composed.
-        missing: what to do about keys without a default; None says it of each key.
+        kind: A settings dataclass.
+        name, overrides: Name of the file, and overrides.
+        missing: Remedy for keys without a default; None: a message per key.
 
     Raises:
-        ConfigError: one line per wrong key; a key without a default that is not given.
+        ConfigError: One line per wrong key; a key without a default that is not given.
     """
     values = cast(dict[str, Any], OmegaConf.to_container(compose_yaml(name, overrides), throw_on_missing=False))
     known = [field.name for field in fields(cast(Any, kind))]

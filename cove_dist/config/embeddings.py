@@ -46,11 +46,11 @@ class TableOptimizerConfig(OptimizerConfig):
 
     @property
     def is_sparse(self) -> bool:
-        """Whether a step changes the rows that it looks up and no others."""
+        """Whether a step changes only the rows that it looks up."""
         return self.name.startswith("sparse_")
 
     def is_fused_on(self, device_type: str) -> bool:
-        """Whether fbgemm has a kernel that applies this optimizer to sharded tables in the backward pass."""
+        """Return whether fbgemm has a kernel that applies this optimizer to sharded tables in the backward pass."""
         fused = self.name != "sparse_rmsprop" if device_type == "cuda" else self.name in _FUSED_ON_CPU
         return fused and self.weight_decay == 0
 
@@ -72,7 +72,7 @@ class EmbeddingsConfig:
         """Refuse a sharding that the table optimizer cannot serve on this device.
 
         Raises:
-            ConfigError: with both ways out.
+            ConfigError: With both ways out.
         """
         self._check_sparse(device_type)
         sharded = {t: s for t, s in self.sharding.items() if s not in ("auto", "data_parallel")}

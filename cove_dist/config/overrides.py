@@ -16,25 +16,25 @@ PATHS = ("path", "output", "run", "source", "results", "tuned", "json", "file") 
 
 
 def key_of(override: str) -> str:
-    """The key of ``key=value``, ``+key=value``, ``++key=value`` or ``~key``."""
+    """Return the key of ``key=value``, ``+key=value``, ``++key=value`` or ``~key``."""
     return override.partition("=")[0].lstrip("+~")
 
 
 def value_of(overrides: Sequence[str], key: str) -> str | None:
-    """The text of a key's value, or None where it is not among the overrides."""
+    """Return the text of a key's value; None if the overrides do not have the key."""
     return next((o.partition("=")[2] for o in overrides if key_of(o) == key), None)
 
 
 def text_of(override: str) -> str:
-    """The value of ``key=value`` as text, without quotes."""
+    """Return the value of ``key=value`` as text, without quotes."""
     return str(OverridesParser.create().parse_override(override).value())
 
 
 def prepared(overrides: Sequence[str]) -> list[str]:
-    """Overrides in Hydra's grammar; those that choose nothing (``experiment=null``) left out.
+    """Return overrides in Hydra's grammar, without those that choose nothing (``experiment=null``).
 
     Raises:
-        ConfigError: a setting of Hydra's own launcher, which would do nothing.
+        ConfigError: A setting of Hydra's own launcher, which would do nothing.
     """
     for override in overrides:
         if key_of(override).partition(".")[0].partition("/")[0] == "hydra":
@@ -57,7 +57,7 @@ def literal(override: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Text in Hydra's quotes: backslashes only count before a quote."""
+    """Return a text in Hydra's quotes: backslashes only count before a quote."""
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
     return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
 

@@ -64,6 +64,6 @@ class QuantizerConfig:
         return {"quantizer levels": levels} | (signed if levels else dict.fromkeys(signed))
 
     def levels(self) -> dict[Entity, tuple[int, ...]]:
-        """The levels of every entity that is quantized."""
+        """Return the levels of every entity that is quantized."""
         levels: dict[Entity, tuple[int, ...] | None] = {"user": self.user_levels, "item": self.item_levels}
         return {entity: sizes for entity, sizes in levels.items() if sizes is not None}

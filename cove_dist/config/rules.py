@@ -24,10 +24,10 @@ class Rule(Generic[C]):
     """A condition on which settings act.
 
     Attributes:
-        keys: dotted keys, or patterns of them.
-        acts: whether they act in a run, by its configuration.
-        why: why they do not otherwise, and what to set.
-        like: a section whose value of the same name is harmless too: one rate may be given to all parameters at once.
+        keys: Dotted keys, or patterns of them.
+        acts: Whether they act in a run, by its configuration.
+        why: Why they do not otherwise, and what to set.
+        like: A section whose value of the same name is harmless too: one rate may be given to all parameters at once.
     """
 
     keys: tuple[str, ...]
@@ -36,12 +36,12 @@ class Rule(Generic[C]):
     like: str | None = None
 
     def covers(self, key: str) -> bool:
-        """Whether the rule is about a key."""
+        """Return whether the rule is about a key."""
         return key not in LEVELS and any(fnmatchcase(key, pattern) for pattern in self.keys)
 
 
 def is_quantized(config: RunConfig) -> bool:
-    """Whether users or items are quantized."""
+    """Return whether users or items are quantized."""
     return bool(config.quantizer.levels())
 
 
@@ -116,12 +116,12 @@ def refuse_idle(
 
     Args:
         config: checked.
-        composed: the same, as composed.
-        defaults: what is composed of the same groups without anything else.
+        composed: The same, as composed.
+        defaults: Composition of the same groups without further overrides.
         rules: Rules of the task, which come after those of every task.
 
     Raises:
-        ConfigError: one line per key, with its value, the reason, and its default, which is allowed.
+        ConfigError: One line per key, with its value, the reason, and its default, which is allowed.
     """
     values, usual = flat(plain(composed)), flat(defaults)
     every: list[Rule[Any]] = [*RULES, *rules]

@@ -64,7 +64,7 @@ class EarlyStoppingConfig:
         """Refuse a metric that is not there, and a mode that takes its worst value for the best.
 
         Raises:
-            ConfigError: with what is allowed.
+            ConfigError: With what is allowed.
         """
         if self.metric not in allowed:
             raise ConfigError(
@@ -161,10 +161,10 @@ class TrainerConfig:
         return -(-self.evaluation_batch_size // world_size)
 
     def rank_batch_size(self, world_size: int) -> int:
-        """``batch_size`` counts rows over all ranks, so that a result does not depend on their number.
+        """Return the rows per rank; ``batch_size`` counts rows of all ranks, so results do not depend on their number.
 
         Raises:
-            ConfigError: it does not divide among the ranks.
+            ConfigError: It does not divide among the ranks.
         """
         if self.batch_size % world_size:
             raise ConfigError(

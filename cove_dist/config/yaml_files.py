@@ -40,12 +40,12 @@ def compose_groups(
 
     Args:
         name: Name of the primary file.
-        overrides: in Hydra's grammar; ``file=PATH`` of an experiment or a search is a YAML file laid over the primary.
-        with_hydra: keep Hydra's own section, which says what was chosen of each group.
-        explain: makes the message for an unknown key from the key and the known ones; None: `unknown_key`.
+        overrides: In Hydra's grammar; ``file=PATH`` of an experiment or a search is a YAML file over the primary.
+        with_hydra: Keep Hydra's own section, which says what was chosen of each group.
+        explain: Makes the message for an unknown key from the key and the known ones; None: `unknown_key`.
 
     Raises:
-        ConfigError: an unknown key or group option (with the nearest known ones), or a malformed override.
+        ConfigError: An unknown key or group option (with the nearest known ones), or a malformed override.
     """
     try:
         with ExitStack() as stack:
@@ -81,7 +81,7 @@ def _hydra_alone() -> ConfigNode:
 
 
 def keys(config: DictConfig, prefix: str = "") -> list[str]:
-    """Every dotted key of a composed configuration."""
+    """Return every dotted key of a composed configuration."""
     found = []
     for name, value in config.items_ex(resolve=False):
         path = prefix + str(name)
@@ -95,10 +95,10 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> DictConfig:
-    """A YAML file that holds a mapping; an empty file is an empty one.
+    """Read a YAML file that holds a mapping; an empty file is an empty mapping.
 
     Raises:
-        ConfigError: it cannot be read, is not YAML, is too large, or holds something else.
+        ConfigError: It cannot be read, is not YAML, is too large, or holds something else.
     """
     try:
         check_yaml_size(path)
@@ -113,7 +113,7 @@ def read_yaml(path: Path) -> DictConfig:
 
 
 def comment(name: str, key: str) -> str:
-    """What ``configs/<name>.yaml`` says of a key without a default, at the end of its line."""
+    """Return the comment of ``configs/<name>.yaml`` at the line of a key without a default."""
     text = (config_folder() / f"{name}.yaml").read_text()
     found = re.search(rf"^{re.escape(key)}: .*?# *(.*)$", text, flags=re.MULTILINE)
     return found.group(1) if found else ""
@@ -143,7 +143,7 @@ def _with_folders(name: str, overrides: Sequence[str], stack: ExitStack) -> list
 def _explain(
     name: str, overrides: Sequence[str], error: Exception, explain: Callable[[str, Sequence[str]], str]
 ) -> str:
-    """Hydra's message, and for an unknown key or option the nearest that there are."""
+    """Return Hydra's message, and for an unknown key or option the nearest existing ones."""
     message = str(error).strip().splitlines()[0]
     if isinstance(error, OverrideParseException):
         return _explain_syntax(error.override, message)
@@ -168,9 +168,9 @@ def did_you_mean(name: str, known: Sequence[str], others: Sequence[str] = ()) ->
     """Return ``; did you mean A or B?``, or a full stop where no known name is near.
 
     Args:
-        name: what was given.
-        known: allowed names. A key of another section with the same last part is nearer than any misspelling.
-        others: names that are only suggested for their last part.
+        name: The unknown name.
+        known: Allowed names. A key of another section with the same last part is nearer than any misspelling.
+        others: Names that are only suggested for their last part.
     """
     near = _same_last_part(name, known) or _same_last_part(name, others)
     near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.4)

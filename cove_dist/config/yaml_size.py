@@ -16,8 +16,8 @@ def check_yaml_size(path: Path) -> None:
     """Refuse a YAML file that is too large, as it is or once its aliases are followed.
 
     Raises:
-        ConfigError: it is.
-        OSError, yaml.YAMLError, UnicodeDecodeError: it cannot be read.
+        ConfigError: It is.
+        OSError, yaml.YAMLError, UnicodeDecodeError: It cannot be read.
     """
     size = path.stat().st_size
     if size > MAX_BYTES:

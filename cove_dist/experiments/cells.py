@@ -33,7 +33,7 @@ class CellFailed(Exception):
     """A program of the cell ended with an error.
 
     Attributes:
-        reason: in one line. The message is the end of its log.
+        reason: Reason in one line. The message is the end of its log.
     """
 
     def __init__(self, log: str, reason: str) -> None:
@@ -46,7 +46,7 @@ def is_finished(cell: Cell, grid: GridConfig) -> bool:
 
 
 def state(cell: Cell, grid: GridConfig) -> str:
-    """``finished``, ``failed``, ``begun`` or ``missing``."""
+    """Return ``finished``, ``failed``, ``begun`` or ``missing``."""
     if is_finished(cell, grid):
         return "finished"
     if read_json(cell.folder / RECORD).get("state") == "failed":
@@ -60,13 +60,13 @@ def failure(cell: Cell) -> str:
 
 
 def changes(cell: Cell) -> list[str]:
-    """Settings that differ between the run in the cell's folder and the grid, as ``key: there, here``.
+    """Return the settings that differ between the run in the cell's folder and the grid, as ``key: there, here``.
 
     A key that the run's configuration lacks, because it did not exist then, counts only where the grid
     sets it.
 
     Raises:
-        ConfigError: the grid's configuration of the cell is wrong.
+        ConfigError: The grid's configuration of the cell is wrong.
     """
     try:
         composed = load_run_config(cell.overrides)[1]
@@ -89,7 +89,7 @@ def is_stale(cell: Cell, grid: GridConfig) -> bool:
     """Check the cell's configuration; say whether its folder holds a run of another one, which is to be replaced.
 
     Raises:
-        ConfigError: the configuration is wrong, or another one is there and the grid does not say to replace it.
+        ConfigError: The configuration is wrong, or another one is there and the grid does not say to replace it.
     """
     changed = changes(cell)
     if changed and grid.changed == "error":
@@ -104,12 +104,12 @@ def compute(cell: Cell, grid: GridConfig, stop: Event, *, replace: bool = False)
     """Train what is not trained, evaluate what is not evaluated; returns whether there was anything to do.
 
     Args:
-        cell, grid: what to compute.
-        stop: ends it.
-        replace: remove first what the folder holds.
+        cell, grid: The cell to compute, and its grid.
+        stop: Ends it.
+        replace: Remove first what the folder holds.
 
     Raises:
-        CellFailed: a program failed.
+        CellFailed: A program failed.
         Interrupted: ``stop`` was set; the training can be resumed.
     """
     folder = cell.folder
@@ -162,7 +162,7 @@ def _recorded(folder: Path) -> Iterator[None]:
 
 
 def remove_checkpoints(folder: Path, keep: str) -> None:
-    """Of a finished run: all, or all but the one that was evaluated."""
+    """Remove the checkpoints of a finished run: all of them, or all except the evaluated one."""
     evaluated = {read_json(path).get("checkpoint") for path in folder.glob("metrics_*.json")}
     for path in (folder / "checkpoints").glob("step_*"):
         if keep == "none" or (keep == "best" and path.name not in evaluated):

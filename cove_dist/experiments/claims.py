@@ -21,11 +21,11 @@ class Claim:
     """That ``new`` is better than ``old``.
 
     Attributes:
-        measured: the comparison over seeds.
-        adjusted: its p-value after Holm's correction over all claims of the split.
-        printed: the paper's gain in percent, if it prints one.
-        lower_is_better: of the metric.
-        significance: the level.
+        measured: The comparison over seeds.
+        adjusted: The p-value after Holm's correction over all claims of the split.
+        printed: The paper's gain in percent, if it prints one.
+        lower_is_better: Whether lower values of the metric are better.
+        significance: The level.
     """
 
     model: str
@@ -40,7 +40,7 @@ class Claim:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the gain is there.
+        """Whether the claim holds, does not hold, or is not decided.
 
         It holds if the difference is significant in the claim's direction. It does not if it is significant in the
         other, or if it is not significant and the paper's printed gain lies beyond the 95 % interval.
@@ -52,7 +52,7 @@ class Claim:
 
     @property
     def excludes_printed(self) -> bool:
-        """Whether the gain that the paper prints is better than every one in the 95 % interval.
+        """Whether the published gain is better than every gain in the 95 % interval.
 
         An interval without width excludes nothing: there the two have the same metrics with every seed, as when the
         quantizer does not act.
@@ -64,7 +64,7 @@ class Claim:
         return self.printed > 100 * self.measured.high
 
     def sentence(self) -> str:
-        """The claim, the verdict and the numbers."""
+        """Return the claim, the verdict and the numbers as a sentence."""
         what = f"{self.model}, {self.metric}: {self.new} is better than {self.old}"
         measured = self.measured
         if measured.pairs == 0:
@@ -83,7 +83,7 @@ class Claim:
 
 
 def claims_of(grid: GridConfig, results: Results, split: str) -> list[Claim]:
-    """Every claim of the grid on a split, by model, metric and comparison."""
+    """Return every claim of the grid on a split, by model, metric and comparison."""
     pairs = set(grid.pairs())
     named = [
         (model, metric, new, old)
@@ -109,7 +109,7 @@ def claims_of(grid: GridConfig, results: Results, split: str) -> list[Claim]:
 
 
 def tally(claims: Sequence[Claim]) -> str:
-    """How many of each verdict."""
+    """Count the claims of each verdict."""
     verdicts = [claim.verdict for claim in claims]
     kinds: tuple[Verdict, ...] = ("holds", "does not hold", "not decided")
     counts = [f"{verdicts.count(kind)} {kind.replace('holds', 'hold').replace('does', 'do')}" for kind in kinds]

@@ -29,10 +29,10 @@ class Comparison:
 
     Attributes:
         split: evaluated.
-        checkpoint: evaluated: ``best`` or ``newest``.
-        protocol: how the split is ranked, in words.
-        records: one a group of runs that differ only in seed and output: model, runs, checkpoints, figures by metric.
-        notes: what a reader must know.
+        checkpoint: Evaluated: ``best`` or ``newest``.
+        protocol: Description of the ranking protocol.
+        records: One per group of runs that differ only in seed and output: model, runs, checkpoints, values by metric.
+        notes: Remarks that a reader must know.
     """
 
     split: str
@@ -45,7 +45,7 @@ class Comparison:
         """Return a column a group, so that the table fits a terminal; a row a metric."""
         rows = [
             (name, *(_over_runs(record, name) for record in self.records))
-            for name in dict.fromkeys(name for record in self.records for name in record["figures"])
+            for name in dict.fromkeys(name for record in self.records for name in record["values"])
         ]
         for key in ("checkpoint", "run folder"):
             rows.append((key, *("\n".join(record[f"{key}s"]) for record in self.records)))
@@ -58,7 +58,7 @@ def compare_runs(folders: Sequence[str], split: str, checkpoint: str) -> Compari
     """Read the metrics of runs and put them side by side.
 
     Raises:
-        ConfigError: a run is not trained, not evaluated so, or was trained further since; or their metrics mean
+        ConfigError: A run is not trained, not evaluated so, or was trained further since; or their metrics mean
             different things.
     """
     evaluated = {folder: load_metrics(Path(folder), split, checkpoint) for folder in folders}
@@ -73,12 +73,12 @@ def compare_runs(folders: Sequence[str], split: str, checkpoint: str) -> Compari
         same = {key: value for key, value in config.items() if key not in ("seed", "output")}
         key = json.dumps([same, changed], sort_keys=True)
         group = groups.setdefault(
-            key, {"model": _model_name(config), "run folders": [], "checkpoints": [], "figures": {}}
+            key, {"model": _model_name(config), "run folders": [], "checkpoints": [], "values": {}}
         )
         group["run folders"].append(folder)
         group["checkpoints"].append(found.checkpoint or "none")
         for name, value in _figures(Path(folder), found).items():
-            group["figures"].setdefault(name, []).append(value)
+            group["values"].setdefault(name, []).append(value)
     protocol = next(found.protocol["words"] for found in evaluated.values())
     return Comparison(split, checkpoint, protocol, list(groups.values()), notes)
 
@@ -89,7 +89,7 @@ def check_current(folder: Path, evaluated: Evaluated) -> None:
     Where a checkpoint is damaged it cannot be checked, which is a warning: metrics do not need it.
 
     Raises:
-        ConfigError: another checkpoint is the best, or the newest, now.
+        ConfigError: Another checkpoint is the best, or the newest, now.
     """
     files = CheckpointFolder(folder / CHECKPOINTS)
     try:
@@ -109,7 +109,7 @@ def existing(path: Path) -> Path:
     """Return the path of a file that training writes.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: It is not there.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; train it first: {path.parent}")
@@ -117,7 +117,7 @@ def existing(path: Path) -> Path:
 
 
 def _figures(folder: Path, evaluated: Evaluated) -> dict[str, float]:
-    shown = {n: v for n, v in evaluated.figures().items() if is_metric(n) and not is_grouped(n)}
+    shown = {n: v for n, v in evaluated.defined().items() if is_metric(n) and not is_grouped(n)}
     speed = read_json(existing(folder / SUMMARY_FILE))["samples_per_second"]
     return shown if speed is None else shown | {SPEED: speed}
 
@@ -129,8 +129,8 @@ def _changes(folder: Path) -> list[str]:
 
 
 def _over_runs(record: Mapping[str, Any], metric: str) -> str:
-    """A figure that some run of the group lacks is missing: its mean would be of other runs than the rest."""
-    values = record["figures"].get(metric, [])
+    """Return a metric's values; none if a run of the group lacks it, as its mean would be over other runs."""
+    values = record["values"].get(metric, [])
     return mean_and_deviation_text(values) if len(values) == len(record["run folders"]) else MISSING
 
 

@@ -32,7 +32,7 @@ class PaperConfig:
         return self.values.get(model, {}).get(quantizer, {}).get(metric)
 
     def gain(self, model: str, quantizer: str, other: str, metric: str, *, over_base: bool) -> float | None:
-        """In percent: as printed, where `other` is the base, or else from the printed values."""
+        """Return the published gain in percent; computed from the published values if `other` is not the base."""
         printed = self.gains.get(model, {}).get(quantizer, {}).get(metric) if over_base else None
         new, old = self.value(model, quantizer, metric), self.value(model, other, metric)
         if printed is not None or new is None or old is None:
@@ -84,7 +84,7 @@ class GridConfig(PlanConfig):
         return dict(argument.split("=", 1) for argument in self.evaluate if "=" in argument).get("checkpoint", "best")
 
     def comparisons(self) -> list[tuple[str, str]]:
-        """Pairs of quantizers: the one said to be better, and the one it is compared with."""
+        """Return pairs of quantizers: the one claimed to be better, and the one it is compared with."""
         return [(name, self.base) for name in self.quantizers if name != self.base] + list(self.compare)
 
 
@@ -108,7 +108,7 @@ class Cell:
 
 
 def load_grid(overrides: Sequence[str]) -> GridConfig:
-    """Raises ConfigError: one line per wrong key."""
+    """Load the settings of a grid; a `ConfigError` has one line per wrong key."""
     grid = load_settings(GridConfig, "experiment", overrides, missing="give a grid file, such as table4_movielens")
     check_metrics("metrics", grid.metrics)
     check_metrics("by_frequency", grid.by_frequency)
@@ -116,10 +116,10 @@ def load_grid(overrides: Sequence[str]) -> GridConfig:
 
 
 def cells_of(grid: GridConfig) -> list[Cell]:
-    """The cells, seed by seed, so that what is there first compares all models and quantizers.
+    """Return the cells, seed by seed, so that the first finished cells compare all models and quantizers.
 
     Raises:
-        ConfigError: the file of tuned overrides is not there, or lacks a cell's pair.
+        ConfigError: The file of tuned overrides is not there, or lacks a cell's pair.
     """
     tuned = load_tuned(grid)
     return [_cell(grid, tuned, model, quantizer, seed) for seed in grid.seeds for model, quantizer in grid.pairs()]
@@ -138,7 +138,7 @@ def _cell(grid: GridConfig, tuned: Mapping[tuple[str, str], Overrides], model: s
 
 
 def tuning_note(grid: GridConfig) -> str:
-    """How the settings were found, for the tables."""
+    """Describe for the tables how the settings were found."""
     if grid.tuned is None:
         return "Settings are those of the configuration files; none was tuned."
     pairs: Any = plain(read_yaml(Path(grid.tuned)))["pairs"]
@@ -154,7 +154,7 @@ def tuning_note(grid: GridConfig) -> str:
 
 
 def load_tuned(grid: GridConfig) -> dict[tuple[str, str], Overrides]:
-    """The tuned overrides of every pair of the grid; empty where the grid names no file."""
+    """Read the tuned overrides of every pair of the grid; empty if the grid names no file."""
     if grid.tuned is None:
         return {}
     if not Path(grid.tuned).is_file():

@@ -43,14 +43,14 @@ class GainClaim:
     """That quantizers of a grid are better than others.
 
     Attributes:
-        paper: the table or figure.
-        claim: in words; of every model.
-        data: what the grid is measured on.
-        grid: a shipped grid, or a path of one; its results are in the folder of the same name.
+        paper: The table or figure.
+        claim: Claim about every model, in words.
+        data: Data set of the grid.
+        grid: A shipped grid, or a path of one; its results are in the folder of the same name.
         metric: Metric of the row.
-        compared: pairs of quantizers, the better one first.
-        published: in words, where the grid has no published gain.
-        models: a row each; all of the grid if none is named.
+        compared: Pairs of quantizers, the better one first.
+        published: Published result in words, if the grid has no published gain.
+        models: Models, a row each; all of the grid if none is named.
     """
 
     paper: Text
@@ -68,12 +68,12 @@ class CoverageClaim:
     """That the codes which cover most of a category cover nearly all of it.
 
     Attributes:
-        paper, claim, data: as of `GainClaim`.
-        curves: a folder with the curves of reports (see `cove_dist.report.agreement`), ``<model>.parquet`` or, of
+        paper, claim, data: As in `GainClaim`.
+        curves: A folder with the curves of reports (see `cove_dist.report.agreement`), ``<model>.parquet`` or, of
             several seeds, ``<model>_<seed>.parquet``.
-        published: by model, the number of codes said to cover nearly all of a category.
+        published: By model, the published number of codes that cover nearly all of a category.
         column: Column of the categories.
-        categories: over which the mean is taken; all that the report has if none is named.
+        categories: Over which the mean is taken; all that the report has if none is named.
     """
 
     paper: Text
@@ -98,7 +98,7 @@ def paper_table(overrides: Sequence[str]) -> TextTable:
     """Return the table of ``configs/paper.yaml``; write it into the README that the settings name.
 
     Raises:
-        ConfigError: a wrong setting; no such folder; a grid that lacks the metric or comparison of a claim; curves
+        ConfigError: A wrong setting; no such folder; a grid that lacks the metric or comparison of a claim; curves
             without the categories of a claim; a README without the markers.
     """
     config = load_settings(PaperTableConfig, "paper", overrides)
@@ -204,7 +204,7 @@ def write_between_markers(readme: Path, text: str) -> None:
     """Replace what a file has between `BEGIN` and `END`.
 
     Raises:
-        ConfigError: the file lacks one of the markers.
+        ConfigError: The file lacks one of the markers.
     """
     before, begin, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)

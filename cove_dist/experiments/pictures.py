@@ -20,10 +20,10 @@ from cove_dist.tasks.configuration import load_run_config
 
 
 def draw(grid: GridConfig, cells: Sequence[Cell], results: Results, folder: Path) -> list[Picture]:
-    """The picture that the grid asks for, of every split that has results.
+    """Draw the picture that the grid requests, for every split that has results.
 
     Raises:
-        ConfigError: no setting, or none that is a number, is called ``varied``.
+        ConfigError: No setting, or none that is a number, is called ``varied``.
     """
     splits = [split for split in grid.splits if any(key[0] == split for key in results.values)]
     if grid.picture == "bars":
@@ -33,7 +33,7 @@ def draw(grid: GridConfig, cells: Sequence[Cell], results: Results, folder: Path
 
 
 def draw_bars(grid: GridConfig, results: Results, split: str, folder: Path) -> Picture:
-    """A row of panels a metric, a panel a model, a bar a quantizer, with the deviation over seeds."""
+    """Draw a row of panels per metric, a panel per model, a bar per quantizer, with the deviation over seeds."""
     path = folder / f"bars_{split}.png"
     models = list(dict.fromkeys(model for model, _ in grid.pairs()))
     with canvas(path, len(grid.metrics), len(models), width=2.6, height=2.2) as axes:
@@ -46,8 +46,8 @@ def draw_bars(grid: GridConfig, results: Results, split: str, folder: Path) -> P
 
 def _bars(axes: Axes, grid: GridConfig, results: Results, split: str, model: str, metric: str) -> None:
     names = [quantizer for m, quantizer in grid.pairs() if m == model]
-    figures = [mean_and_deviation(list(results.of_seeds(split, model, name, metric).values())) for name in names]
-    means, deviations = (np.array(column) for column in zip(*figures, strict=True))
+    values = [mean_and_deviation(list(results.of_seeds(split, model, name, metric).values())) for name in names]
+    means, deviations = (np.array(column) for column in zip(*values, strict=True))
     spread = np.nan_to_num(deviations)
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(names))]
     axes.bar(names, np.nan_to_num(means), yerr=spread, color=colours, width=0.65, capsize=3)
@@ -60,7 +60,7 @@ def _bars(axes: Axes, grid: GridConfig, results: Results, split: str, model: str
 
 
 def draw_curves(grid: GridConfig, settings: dict[str, float], results: Results, split: str, folder: Path) -> Picture:
-    """A panel a model, a line a metric: the gain over the base by the varied setting, with its 95 % interval."""
+    """Draw a panel per model, a line per metric: gain over the base by the varied setting, with its 95 % interval."""
     path = folder / f"curve_{split}.png"
     models = list(dict.fromkeys(model for model, _ in grid.pairs()))
     with canvas(path, 1, len(models), width=3.6, height=2.6) as axes:
@@ -87,7 +87,7 @@ def _curves(axes: Axes, grid: GridConfig, settings: dict[str, float], results: R
 
 
 def settings_of(grid: GridConfig, cells: Sequence[Cell]) -> dict[str, float]:
-    """The varied setting of every quantizer, from the configuration that its cells compose."""
+    """Return the varied setting of every quantizer, from the configuration that its cells compose."""
     found: dict[str, float] = {}
     for cell in cells:
         if cell.quantizer not in found:

@@ -40,7 +40,7 @@ class PlanConfig:
                 raise ValueError(f"only: {pattern} is no model/quantizer of this plan")
 
     def all_pairs(self) -> list[tuple[str, str]]:
-        """Every (model, quantizer)."""
+        """Return every (model, quantizer)."""
         return [(model, quantizer) for model in self.models for quantizer in self.quantizers]
 
     def pairs(self) -> list[tuple[str, str]]:
@@ -58,7 +58,7 @@ def file_arguments(group: str, arguments: Sequence[str]) -> list[str]:
         arguments: Arguments of the command line. At most one is a path or has no ``=``.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: There is no such file.
     """
     named = [argument for argument in arguments if _names_a_file(argument)]
     if not named:
@@ -74,7 +74,7 @@ def _names_a_file(argument: str) -> bool:
 
 
 def find_file(group: str, name: str) -> Path:
-    """``name`` as a path, or else the shipped file of that name, wherever the program is installed."""
+    """Find the file at the path ``name``, or else the shipped file of that name."""
     for path in (Path(name), config_files.find_file(f"{group}/{Path(name).stem}")):
         if path is not None and path.is_file():
             _check_syntax(path)
@@ -84,12 +84,12 @@ def find_file(group: str, name: str) -> Path:
 
 
 def shipped(group: str) -> str:
-    """The names of the shipped files of a group."""
+    """Return the names of the shipped files of a group."""
     return ", ".join(options(group))
 
 
 def _check_syntax(path: Path) -> None:
-    """Raises ConfigError: the file is not YAML, or holds no mapping."""
+    """Refuse a file that is not YAML, or holds no mapping."""
     try:
         read_yaml(path)
     except ConfigError as error:
@@ -97,5 +97,5 @@ def _check_syntax(path: Path) -> None:
 
 
 def merged(*groups: Sequence[str]) -> Overrides:
-    """Overrides in order; of several for one key, the last."""
+    """Merge overrides in order; of several for one key, keep the last."""
     return tuple({override.split("=")[0]: override for group in groups for override in group}.values())

@@ -33,13 +33,13 @@ class Interrupted(Exception):
 
 @contextmanager
 def exclusive(path: Path, stop: Event) -> Iterator[int]:
-    """Hold a lock file; wait for whoever holds it. Yields its descriptor.
+    """Hold a lock file, after waiting for its holder; yield its descriptor.
 
     A child that inherits the descriptor holds the lock too: if this process is killed and started again, it waits for
     the child that it left behind rather than train the same run at the same time.
 
     Raises:
-        Interrupted: while waiting.
+        Interrupted: While waiting.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
@@ -72,11 +72,11 @@ def run_program(
     Args:
         name: Name of the subcommand.
         arguments: Arguments of the program.
-        log: where its output is added.
-        plan: its processes and threads.
-        lock: a descriptor that the program inherits.
-        stop: ends it; then Interrupted is raised.
-        enough: asked every quarter of a second; true ends it, and the exit code is that of a killed program.
+        log: File to which its output is added.
+        plan: Numbers of processes and threads.
+        lock: A descriptor that the program inherits.
+        stop: Ends it; then Interrupted is raised.
+        enough: Called every quarter of a second; true ends the program, with the exit code of a killed program.
     """
     torchrun = ["torch.distributed.run", "--standalone", f"--nproc_per_node={plan.processes}", "-m"]
     command = [sys.executable, "-m", *(torchrun if plan.processes > 1 else []), "cove_dist", name, *arguments]
@@ -116,7 +116,7 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
 
 
 def tail(log: Path) -> str:
-    """The last lines of a log."""
+    """Return the last lines of a log."""
     lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
     return "\n".join(line for line in lines[-_TAIL_LINES:] if line.strip())
 
@@ -126,7 +126,7 @@ def reason(log: Path, start: int = 0) -> str:
 
     Args:
         log: Log of one or several programs.
-        start: bytes of the log before the program began.
+        start: Bytes of the log before the program began.
     """
     text = log.read_bytes()[start:].decode(errors="replace") if log.is_file() else ""
     messages = _ERROR.findall(text) or [line for line in text.splitlines() if line.strip()]

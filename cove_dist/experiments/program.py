@@ -27,7 +27,7 @@ class Outcome:
     Attributes:
         folder: Folder of the results.
         tables: Tables of the means, by split.
-        unfinished: the cells that are missing; empty when there are none.
+        unfinished: The cells that are missing; empty when there are none.
     """
 
     folder: Path
@@ -40,11 +40,11 @@ def run_experiment(overrides: Sequence[str], command: str) -> Outcome:
 
     Args:
         overrides: Overrides of ``configs/experiment.yaml``.
-        command: that makes the same again, to be written with the tables.
+        command: That makes the same again, to be written with the tables.
 
     Raises:
-        ConfigError: a wrong setting, or a folder that holds a run of another configuration.
-        TrainingError: cells failed. The others are computed, and the tables written.
+        ConfigError: A wrong setting, or a folder that holds a run of another configuration.
+        TrainingError: Cells failed. The others are computed, and the tables written.
     """
     grid = load_grid(overrides)
     cells = cells_of(grid)

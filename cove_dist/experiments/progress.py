@@ -19,9 +19,9 @@ class Estimate:
     """Seconds that the jobs not yet done will take: each what jobs of its kind took that are done.
 
     Args:
-        left: the kind of every job not yet done.
+        left: The kind of every job not yet done.
         seconds: Seconds of jobs done before, by kind.
-        at_once: jobs that run at the same time.
+        at_once: Jobs that run at the same time.
     """
 
     def __init__(self, left: Sequence[str], seconds: Mapping[str, Sequence[float]], at_once: int) -> None:
@@ -30,13 +30,13 @@ class Estimate:
         self._at_once = at_once
 
     def done(self, kind: str, seconds: float | None) -> None:
-        """A job ended; `None` where its time says nothing about others."""
+        """Count a job that ended, and its time; None if it says nothing about other jobs."""
         self._left.remove(kind)
         if seconds is not None:
             self._seconds.setdefault(kind, []).append(seconds)
 
     def remaining(self) -> float | None:
-        """`None` while no job of any kind is done."""
+        """Return the estimated time; None while no job of any kind is done."""
         known = [value for values in self._seconds.values() for value in values]
         if not known:
             return None
@@ -76,12 +76,12 @@ class JobProgress:
             logger.info("Starting %s", name)
 
     def finish(self, name: str, kind: str, text: str, *, counts: bool = True) -> None:
-        """A job ended.
+        """Count a job that ended.
 
         Args:
-            name, kind: of the job.
-            text: what became of it.
-            counts: whether its time tells how long others will take.
+            name, kind: Name and kind of the job.
+            text: Outcome of the job.
+            counts: Whether its time tells how long others will take.
         """
         seconds = time.monotonic() - self._running.pop(name)
         self.estimate.done(kind, seconds if counts else None)
@@ -95,7 +95,7 @@ class JobProgress:
         self._bar.update(self._task, completed=self._done, left=f"{self._left()}  {running}")
 
     def _left(self) -> str:
-        """The estimate less what the running jobs have taken so far."""
+        """Return the estimate minus the time that the running jobs have taken so far."""
         remaining = self.estimate.remaining()
         if remaining is None or self._done == self._total:
             return ""
@@ -105,7 +105,7 @@ class JobProgress:
 
 
 def duration(seconds: float) -> str:
-    """Such as ``45 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    """Format a duration, such as ``45 s``, ``3 min 20 s``, ``2 h 05 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -39,7 +39,7 @@ def collect(cells: Sequence[Cell], grid: GridConfig) -> pa.Table:
     """Return the finished cells' results. Cells that are not finished have no rows.
 
     Raises:
-        ConfigError: the metrics of cells mean different things, by protocol or data.
+        ConfigError: The metrics of cells mean different things, by protocol or data.
     """
     finished = [cell for cell in cells if is_finished(cell, grid)]
     evaluated = {
@@ -74,7 +74,7 @@ def _rows(cell: Cell, evaluated: Mapping[str, Evaluated]) -> Iterator[dict[str, 
         "samples_per_second": run.summary["samples_per_second"],
     }
     for split, found in evaluated.items():
-        for metric, value in found.figures().items():
+        for metric, value in found.defined().items():
             yield of_cell | {"split": split, "metric": metric, "value": value}
 
 
@@ -98,5 +98,5 @@ class Results:
         return cls(values)
 
     def of_seeds(self, split: str, model: str, quantizer: str, metric: str) -> dict[int, float]:
-        """Values by seed; empty where there are none."""
+        """Return values by seed; empty if there are none."""
         return self.values.get((split, model, quantizer, metric), {})

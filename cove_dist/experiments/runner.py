@@ -21,7 +21,7 @@ _REDRAW_SECONDS = 0.5
 
 @contextmanager
 def stopping() -> Iterator[Event]:
-    """An event for the threads that work in the block, set when it ends; SIGTERM ends it as Ctrl-C does."""
+    """Yield an event for the threads that work in the block, set when it ends; SIGTERM ends it as Ctrl-C does."""
     stop = Event()
     main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler) if main else None
@@ -59,9 +59,9 @@ def run_cells(
     """Compute what is not finished; returns the error of every cell that failed, by its name.
 
     Args:
-        cells, grid: what to compute.
-        stale: names of cells whose folders hold runs of other configurations; taken out as they are replaced.
-        after_each: called when a cell has ended, on its thread.
+        cells, grid: The cells to compute, and their grid.
+        stale: Names of cells whose folders hold runs of other configurations; taken out as they are replaced.
+        after_each: Called when a cell has ended, on its thread.
     """
     pending = [c for c in cells if c.name in stale or grid.reevaluate or not is_finished(c, grid)]
     seconds: dict[str, list[float]] = {}

@@ -44,7 +44,7 @@ class Number:
         return FloatDistribution(self.low, self.high, log=self.log)
 
     def encode(self, value: Any) -> float | None:
-        """A configuration's value as a trial's parameter; `None` if it lies outside."""
+        """Return a configuration's value as a trial's parameter; None if it is outside the space."""
         inside = isinstance(value, (int, float)) and self.low <= value <= self.high
         return value if inside else None
 
@@ -88,22 +88,22 @@ class SearchConfig(PlanConfig):
     seed: NonNegativeInt
 
     def parameters(self, model: str, quantizer: str) -> dict[str, Number | Choice]:
-        """The space of a pair."""
+        """Return the space of a pair."""
         own = self.space.models.get(model, {}) | self.space.quantizers.get(quantizer, {})
         return self.space.all | own
 
     def start(self, model: str, quantizer: str, number: int) -> dict[str, Any]:
-        """A start's values for the parameters that a pair has, as a trial's parameters."""
+        """Return a start's values of the parameters that a pair has, as a trial's parameters."""
         parameters, values = self.parameters(model, quantizer), self.starts[number]
         return {name: parameters[name].encode(value) for name, value in values.items() if name in parameters}
 
     def fixed(self, model: str, quantizer: str) -> Overrides:
-        """The overrides that all trials of a pair share."""
+        """Return the overrides that all trials of a pair share."""
         return merged(self.common, self.models[model], self.quantizers[quantizer], [f"seed={self.seed}"])
 
 
 def load_search(overrides: Sequence[str]) -> SearchConfig:
-    """Raises ConfigError: one line per wrong key; a pair without parameters."""
+    """Load the settings of a search; a `ConfigError` has one line per wrong key, or names a pair without parameters."""
     search = load_settings(SearchConfig, "tune", overrides, missing="give a search file, such as tune_movielens")
     for model, quantizer in search.all_pairs():
         if not search.parameters(model, quantizer):
@@ -113,7 +113,7 @@ def load_search(overrides: Sequence[str]) -> SearchConfig:
 
 
 def _check_starts(search: SearchConfig) -> None:
-    """Raises ConfigError: a parameter that no pair has, or a value outside the space."""
+    """Refuse starts with a parameter that no pair has, or with a value outside the space."""
     known = {name for pair in search.all_pairs() for name in search.parameters(*pair)}
     for number, values in enumerate(search.starts):
         for name in values.keys() - known:
@@ -124,17 +124,17 @@ def _check_starts(search: SearchConfig) -> None:
 
 
 def sampled(parameters: Mapping[str, Number | Choice], values: Mapping[str, Any]) -> Overrides:
-    """A trial's parameters as overrides."""
+    """Return a trial's parameters as overrides."""
     return tuple(f"{key}={short(value)}" for name, value in values.items() for key in parameters[name].keys)
 
 
 def short(value: Any) -> str:
-    """A parameter as it is trained with: numbers to four digits."""
+    """Return a parameter as it is trained with: numbers to four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def defaults(parameters: Mapping[str, Number | Choice], composed: DictConfig) -> dict[str, Any]:
-    """The values that a configuration has without a search, as far as they lie in the space."""
+    """Return the values that a configuration has without a search, if they are in the space."""
     values = {name: _plain(OmegaConf.select(composed, p.keys[0])) for name, p in parameters.items()}
     encoded = {name: parameters[name].encode(value) for name, value in values.items()}
     return {name: value for name, value in encoded.items() if value is not None}

@@ -17,10 +17,10 @@ class Comparison:
     """One quantizer against another over the seeds that both have. Gains are relative to the other's mean.
 
     Attributes:
-        pairs: seeds compared.
+        pairs: Seeds compared.
         gain: Gain of the mean; nan without pairs.
-        low, high: of the 95 % confidence interval of the gain, the other's mean taken as exact; nan under two pairs.
-        p: of the two-sided paired t-test, whose null hypothesis is that the mean difference is 0; nan under two pairs.
+        low, high: 95 % confidence interval of the gain, with the other's mean taken as exact; nan under two pairs.
+        p: p-value of the two-sided paired t-test of a mean difference of 0; nan under two pairs.
     """
 
     pairs: int
@@ -31,7 +31,7 @@ class Comparison:
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """The mean, and the sample's standard deviation (n - 1); nan where there are too few values."""
+    """Return the mean and the sample's standard deviation (n - 1); nan if there are too few values."""
     array = np.asarray(values, dtype=np.float64)
     mean = float(array.mean()) if array.size else math.nan
     return mean, float(array.std(ddof=1)) if array.size > 1 else math.nan
@@ -45,7 +45,7 @@ def interval_of_mean(values: Sequence[float]) -> tuple[float, float]:
 
 
 def compare(new: Mapping[int, float], old: Mapping[int, float]) -> Comparison:
-    """A paired comparison of values by seed: seeds shared by both, since one seed starts both alike."""
+    """Compare values paired by the seeds that both have, since one seed starts both alike."""
     seeds = sorted(new.keys() & old.keys())
     n = len(seeds)
     if n == 0:
@@ -63,7 +63,7 @@ def compare(new: Mapping[int, float], old: Mapping[int, float]) -> Comparison:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values: S. Holm, "A simple sequentially rejective multiple test procedure", 1979. nan is no test."""
+    """Adjust p-values (Holm, 1979, "A simple sequentially rejective multiple test procedure"); nan: no test."""
     adjusted = [math.nan] * len(p_values)
     ordered = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
     running = 0.0

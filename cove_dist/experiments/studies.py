@@ -35,12 +35,12 @@ class PairStudy:
     """The study of one pair. Its methods may be called from several threads.
 
     Args:
-        search: the settings.
-        model, quantizer: the pair.
+        search: The settings.
+        model, quantizer: The pair.
         storage: Storage of all studies of the search, an SQLite file.
 
     Raises:
-        ConfigError: a wrong configuration, or the file holds a search of other settings.
+        ConfigError: A wrong configuration, or the file holds a search of other settings.
     """
 
     _lock = Lock()  # of all studies: they share the file
@@ -112,13 +112,13 @@ class PairStudy:
             self._study.enqueue_trial(trial.params, user_attrs=trial.user_attrs | {_FOLDER: folder_name(trial)})
 
     def _queue_starts(self) -> None:
-        """Those not queued yet: starts may be added to a search. What they leave open is as in the defaults."""
+        """Queue the starts that are not queued yet; parameters that a start lacks have their defaults."""
         for number in range(self._study.user_attrs.get(_STARTS, 0), len(self.search.starts)):
             self._study.enqueue_trial(self.defaults | self.search.start(self.model, self.quantizer, number))
             self._study.set_user_attr(_STARTS, number + 1)
 
     def ended(self) -> list[FrozenTrial]:
-        """Trials that have an outcome: complete, pruned or failed."""
+        """Return the trials that have an outcome: complete, pruned or failed."""
         trials = self._study.get_trials()
         waiting = {folder_name(trial) for trial in trials if trial.state == TrialState.WAITING}
         running = {folder_name(trial) for trial in trials if trial.state == TrialState.RUNNING}
@@ -126,7 +126,7 @@ class PairStudy:
         return [trial for folder, trial in latest.items() if folder not in waiting | running]
 
     def ask(self) -> Trial:
-        """The next trial: an interrupted one, the defaults, a start, or new parameters.
+        """Return the next trial: an interrupted one, the defaults, a start, or new parameters.
 
         The sampler's seed depends on the number of the trial, so that an interruption does not change what is drawn.
         """

@@ -39,7 +39,7 @@ def means_table(grid: GridConfig, cells: Sequence[Cell], results: Results, split
 
 
 def comparison_table(grid: GridConfig, claims: Sequence[Claim], split: str) -> TextTable:
-    """A row a claim: our gain, its interval and p-values; the paper's values and gain where it has any."""
+    """Build a table with a row per claim: gain, interval and p-values; the paper's values and gain if published."""
     source = grid.paper.source or "paper"
     printed = any(claim.printed is not None for claim in claims)
     header: tuple[str, ...] = ("model", "metric", "compared", "gain", "95 % interval", "n", "p", "p (Holm)")
@@ -66,7 +66,7 @@ def comparison_table(grid: GridConfig, claims: Sequence[Claim], split: str) -> T
 
 
 def frequency_table(grid: GridConfig, results: Results, split: str, metric: str) -> TextTable:
-    """A row a model, comparison and entity, a column a group of ids: the base's mean, and the difference to it."""
+    """Build a table with a row per model, comparison and entity, a column per group of ids: base's mean, difference."""
     models = list(dict.fromkeys(model for model, _ in grid.pairs()))
     rows = []
     for model, (new, old), entity in product(models, grid.comparisons(), ("user", "item")):
@@ -120,7 +120,7 @@ def write_tables(
 
 
 def unfinished(cells: Sequence[Cell], grid: GridConfig) -> str:
-    """The cells that the tables lack, with their state; empty when there are none."""
+    """Describe the cells that the tables lack, with their state; empty if there are none."""
     states = [(cell, state(cell, grid)) for cell in cells]
     lines = [f"- {cell.name}: {_condition(cell, word)}" for cell, word in states if word != "finished"]
     if not lines:

@@ -17,10 +17,10 @@ class TextTable:
     """A table of strings.
 
     Attributes:
-        title: also the caption.
+        title: Also the caption.
         header: Header of every column.
-        rows: as many strings each.
-        notes: what a reader must know, a line each.
+        rows: Rows with one string per heading.
+        notes: Remarks that a reader must know, a line each.
     """
 
     title: str
@@ -34,7 +34,7 @@ class TextTable:
         return "\n\n".join([f"## {self.title}", *self.notes, table]) + "\n"
 
     def latex(self) -> str:
-        """A ``table`` environment for the booktabs package."""
+        """Return a ``table`` environment for the booktabs package."""
         body = "\n".join(" & ".join(map(latex_escape, row)) + r" \\" for row in self.rows)
         head = " & ".join(map(latex_escape, self.header)) + r" \\"
         caption = latex_escape(" ".join([f"{self.title}.", *self.notes]))
@@ -61,7 +61,7 @@ _LATEX |= {character: "\\" + character for character in "&%$#_{}"} | {"<": "$<$"
 
 
 def latex_escape(text: str) -> str:
-    """Every special character in its LaTeX form; a minus sign before a number as one."""
+    """Escape the special characters of LaTeX; a hyphen before a number becomes a minus sign."""
     escaped = re.sub(r"[±→\\~^&%$#_{}<>]", lambda match: _LATEX[match.group()], text)
     return re.sub(r"(?<!\S)-(?=\d)", "$-$", escaped)
 
@@ -88,7 +88,7 @@ def number(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A percentage with its sign, such as ``+5.95 %``."""
+    """Format a percentage with its sign, such as ``+5.95 %``."""
     return MISSING if value is None or math.isnan(value) else f"{value:+.2f} %"
 
 

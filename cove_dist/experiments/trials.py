@@ -26,7 +26,7 @@ class Follower:
 
     Args:
         log: ``log.jsonl``, which need not be there yet.
-        study, trial: to report to.
+        study, trial: Study and trial to report to.
     """
 
     def __init__(self, log: Path, study: PairStudy, trial: Trial) -> None:
@@ -80,7 +80,7 @@ def run_trial(study: PairStudy, trial: Trial, stop: Event) -> str:
 
 
 def _tell(study: PairStudy, trial: Trial, follower: Follower, code: int, facts: dict, cause: str) -> str:
-    """Complete only if the training ended well: of one that diverged not even the epochs before count."""
+    """Tell the study a trial's outcome: complete only if training ended well, without divergence."""
     best = follower.best()
     if code == 0 and best is not None:
         study.tell(trial, TrialState.COMPLETE, best, facts)

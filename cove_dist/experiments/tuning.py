@@ -49,14 +49,14 @@ def run_search(overrides: Sequence[str], command: str) -> tuple[Path, TextTable]
 
     Args:
         overrides: Overrides of ``configs/tune.yaml``.
-        command: to be written with the results.
+        command: Command to write with the results.
 
     Returns:
         The folder, and the table of the summary.
 
     Raises:
-        ConfigError: a wrong setting, or a folder that holds a search of other settings.
-        TrainingError: the trials of a pair fail, all of them.
+        ConfigError: A wrong setting, or a folder that holds a search of other settings.
+        TrainingError: The trials of a pair fail, all of them.
     """
     search = load_search(overrides)
     folder = Path(search.output)
@@ -131,7 +131,7 @@ def write_search(search: SearchConfig, studies: Sequence[PairStudy], command: st
 
 
 def best_of(studies: Sequence[PairStudy]) -> dict:
-    """What ``tuned`` of a grid file takes: overrides by model and quantizer."""
+    """Return the content of the file that ``tuned`` of a grid reads: overrides by model and quantizer."""
     pairs: dict[str, dict[str, dict]] = {}
     for study in studies:
         best = study.best()
@@ -147,7 +147,7 @@ def best_of(studies: Sequence[PairStudy]) -> dict:
 
 
 def summary_table(search: SearchConfig, studies: Sequence[PairStudy]) -> TextTable:
-    """A row a pair: its budget, the value of its settings without a search, and the best."""
+    """Build a table with a row per pair: its budget, the value of its settings without a search, and the best."""
     rows = []
     for study in studies:
         ended, best = study.ended(), study.best()
@@ -168,7 +168,7 @@ def summary_table(search: SearchConfig, studies: Sequence[PairStudy]) -> TextTab
 
 
 def _budgets(studies: Sequence[PairStudy]) -> str:
-    """What may be said of the numbers of trials that the pairs have had."""
+    """Describe the numbers of trials of the pairs."""
     counts: dict[str, set[int]] = {}
     for study in studies:
         counts.setdefault(study.model, set()).add(len(study.ended()))

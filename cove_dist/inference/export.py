@@ -106,13 +106,13 @@ def export_here(
     if context.is_main:
         folder.parent.mkdir(parents=True, exist_ok=True)
     with replaced_folder(folder, context) as target:
-        figures = {}
+        counts = {}
         for entity in config.quantizer.levels():
             path = id_table_path(config.data.path, schema.entity(entity).table_name)
-            figures[entity] = EntityExporter(model, schema, entity, context).write(path, target / entity, batch_size)
+            counts[entity] = EntityExporter(model, schema, entity, context).write(path, target / entity, batch_size)
         if context.is_main:
             write_codebooks(model, config, schema, checkpoint, target / CODEBOOKS_FILE)
-            entities = {entity: asdict(counted) for entity, counted in figures.items()}
+            entities = {entity: asdict(counted) for entity, counted in counts.items()}
             record = {"data": schema.name, "checkpoint": checkpoint.name, "entities": entities}
             write_json(target / CODES_FILE, record)
 

@@ -10,7 +10,7 @@ Layout of ``RUN/semantic_ids/<entity>/``::
     semantic_ids.parquet   original_id, tokens (list of string: "<a_12>", "<b_5>", …; a letter a level)
     index.json             one object: original id (as a string) -> tokens
     vocabulary.json        one object: token -> its number, from 0
-    collisions.json        ids, distinct tuples of codes, share of ids with a tuple of their own, largest bucket
+    collisions.json        ids, distinct tuples of codes, share of ids with a unique tuple, largest bucket
 
 Ids that training did not see have no codes, and no semantic id.
 """

@@ -40,12 +40,12 @@ class Agreement:
     Shapes: ``C`` categories, the largest ones; ``v`` codes.
 
     Attributes:
-        labelled: the column.
-        level: from 1.
+        labelled: The column.
+        level: Level, from 1.
         covered: ``[C, v]``, the coverage of each category.
         shuffled, deviation: ``[C, v]``, mean and deviation of the same with shuffled codes.
-        mutual_information: between code and category, over all categories, adjusted for chance: 0 for codes that know
-            nothing of them, 1 for the same partition; `None` where an id may have several categories.
+        mutual_information: Mutual information of codes and categories, adjusted for chance: 0 for unrelated ones, 1 for
+            the same partition; None where an id may have several categories.
     """
 
     labelled: Labelled
@@ -60,7 +60,7 @@ class Agreement:
         return self.labelled.names[: len(self.covered)]
 
     def row(self) -> dict[str, str | int | float | None]:
-        """For the page."""
+        """Return the row of the page's table."""
         return {
             "entity": self.labelled.entity,
             "category column": self.labelled.column,
@@ -74,7 +74,7 @@ class Agreement:
         }
 
     def curves(self) -> pa.Table:
-        """One row a category and number of codes taken."""
+        """Return a row per category and number of codes."""
         categories, v = self.covered.shape
         rows = categories * v
         columns = [
@@ -90,7 +90,7 @@ class Agreement:
 
 
 def compare(labelled: Labelled, *, top_categories: int, shuffles: int, seed: int) -> list[Agreement]:
-    """Every level's codes against the categories of one column; curves for the largest ``top_categories`` of them."""
+    """Compare every level's codes with the categories of one column; curves for the largest ``top_categories``."""
     compared = []
     drawn = labelled.categories < top_categories
     ids, categories = labelled.ids[drawn], labelled.categories[drawn]
@@ -108,7 +108,7 @@ def all_curves(compared: Iterable[Agreement]) -> pa.Table:
 
 
 def draw_coverage(compared: list[Agreement], folder: Path, shuffles: int) -> Picture:
-    """The levels of one category column, side by side."""
+    """Draw the levels of one category column, side by side."""
     labelled = compared[0].labelled
     path = folder / f"coverage_{labelled.entity}_{quote(labelled.column, safe='')}.png"
     with canvas(path, 2, len(compared), width=4.6, height=2.8) as axes:
@@ -129,7 +129,7 @@ def draw_coverage(compared: list[Agreement], folder: Path, shuffles: int) -> Pic
 
 
 def _draw_level(axes: Axes, beneath: Axes, one: Agreement) -> list[Artist]:
-    """The curves, and beneath them their gain over chance; returns what the legend names: the band, then the lines."""
+    """Draw the curves and their gain over chance below; return the entries of the legend: the band, then the lines."""
     v = one.covered.shape[1]
     taken = np.arange(1, v + 1)
     band = axes.fill_between(taken, one.shuffled.min(axis=0), one.shuffled.max(axis=0), color=GREY, alpha=0.35)

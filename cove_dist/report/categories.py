@@ -26,10 +26,10 @@ class Labelled:
     Shapes: ``N`` ids, ``H`` levels, ``M`` memberships, ``C`` categories.
 
     Attributes:
-        entity: user or item.
+        entity: User or item.
         levels: ``v_1 > v_2 > … > v_H``.
-        column: the category column.
-        several: whether an id may have several categories; if not, ``M = N`` and ``ids`` is ``0 .. N-1``.
+        column: The category column.
+        several: Whether an id may have several categories; if not, ``M = N`` and ``ids`` is ``0 .. N-1``.
         names: ``[C]``, the largest category first.
         codes: int64 ``[N, H]``.
         ids: int64 ``[M]``, rows of ``codes``.
@@ -47,10 +47,10 @@ class Labelled:
 
 
 def load_categories(run: Run, entity: EntityCodes) -> list[Labelled]:
-    """The columns of ``categories/<id column>.parquet`` in the run's prepared data; none where there is no such file.
+    """Read the columns of ``categories/<id column>.parquet`` in the run's prepared data; none without the file.
 
     Raises:
-        DataError: the file lacks ``original_id``, or a column is neither integers, text nor lists of them.
+        DataError: The file lacks ``original_id``, or a column is neither integers, text nor lists of them.
     """
     data = Path(run.config["data"]["path"])
     if not (data / "categories").is_dir():
@@ -85,7 +85,7 @@ def _match(entity: EntityCodes, column: str, values: pa.Array, rows: pa.Array) -
     """Put a column's values (one value or a list per id, nulls left out) next to the codes.
 
     Args:
-        entity, column: see `Labelled`.
+        entity, column: See `Labelled`.
         values: ``[n]``, of the ids in the category file.
         rows: ``[n]``, their rows in ``entity.codes``; null where training never saw the id.
     """

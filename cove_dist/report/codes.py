@@ -34,7 +34,7 @@ class EntityCodes:
     Shapes: ``N`` ids, ``H`` levels.
 
     Attributes:
-        entity: user or item.
+        entity: User or item.
         levels: ``v_1 > v_2 > … > v_H``.
         original_ids: ``[N]``.
         codes: int64 ``[N, H]``.
@@ -46,15 +46,15 @@ class EntityCodes:
     codes: np.ndarray
 
     def sizes(self, level: int) -> np.ndarray:
-        """Ids of each code: int64 ``[v]``. Levels count from 1."""
+        """Count the ids of each code: int64 ``[v]``. Levels count from 1."""
         return np.bincount(self.codes[:, level - 1], minlength=self.levels[level - 1])
 
 
 def load_codes(run: Run) -> list[EntityCodes]:
-    """The codes of every quantized entity; none while the run has no checkpoint to take them from.
+    """Load the codes of every quantized entity; none while the run has no checkpoint.
 
     Raises:
-        DataError: a file does not hold codes of this run.
+        DataError: A file does not hold codes of this run.
     """
     if not run.levels:
         return []
@@ -69,7 +69,7 @@ def load_codes(run: Run) -> list[EntityCodes]:
 
 
 def _current(run: Run, newest: Path | None) -> bool:
-    """Whether every entity has codes, none of them older than the newest checkpoint."""
+    """Return whether every entity has codes, none of them older than the newest checkpoint."""
     since = 0.0 if newest is None else newest.stat().st_mtime
     return all(
         (files := _files(run, entity)) and min(file.stat().st_mtime for file in files) >= since
@@ -108,7 +108,7 @@ def _read(run: Run, entity: Entity, levels: tuple[int, ...]) -> EntityCodes:
 
 
 def draw_sizes(loaded: list[EntityCodes], folder: Path) -> list[Picture]:
-    """Ids per code, from the largest code to the smallest: a row an entity, a column a level."""
+    """Draw the ids per code, from the largest code to the smallest: a row per entity, a column per level."""
     if not loaded:
         return []
     path = folder / "code_sizes.png"

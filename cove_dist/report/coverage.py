@@ -9,7 +9,7 @@ import numpy as np
 
 
 def code_counts(codes: np.ndarray, ids: np.ndarray, categories: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """How many ids of each category have each code: int64 ``[C, v]``.
+    """Count the ids of each category that have each code: int64 ``[C, v]``.
 
     Args:
         codes: int ``[N]``, of every id.
@@ -23,7 +23,7 @@ def code_counts(codes: np.ndarray, ids: np.ndarray, categories: np.ndarray, shap
 
 
 def coverage(counts: np.ndarray) -> np.ndarray:
-    """The share of a category's ids that its i most used codes cover, i = 1 .. v: float64 ``[C, v]``, rising to 1.
+    """Return the share of a category's ids that its i most used codes cover, i = 1 .. v: float64 ``[C, v]``.
 
     Args:
         counts: ``[C, v]``, from `code_counts`; every category has an id.
@@ -35,13 +35,13 @@ def coverage(counts: np.ndarray) -> np.ndarray:
 def shuffled_coverage(
     codes: np.ndarray, ids: np.ndarray, categories: np.ndarray, shape: tuple[int, int], *, shuffles: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`coverage` when codes have nothing to do with categories: mean and deviation over permutations of the codes.
+    """Compute `coverage` of shuffled codes: mean and deviation over permutations of the codes.
 
     The sizes of codes and of categories are kept, so the curve shows what these sizes contribute.
 
     Args:
-        codes, ids, categories, shape: see `code_counts`.
-        shuffles: how many permutations of the codes over the ``N`` ids.
+        codes, ids, categories, shape: See `code_counts`.
+        shuffles: Number of permutations of the codes over the ``N`` ids.
         seed: Seed of the permutations.
     """
     random = np.random.default_rng(seed)
@@ -55,5 +55,5 @@ def shuffled_coverage(
 
 
 def area(curves: np.ndarray) -> float:
-    """The area under coverage curves ``[C, v]``, mean over categories and i: 1 when one code covers each category."""
+    """Return the area under coverage curves ``[C, v]``, a mean over categories and i: 1 if each has one code."""
     return float(curves.mean())

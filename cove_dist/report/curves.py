@@ -22,7 +22,7 @@ _WIDE_RANGE = 5  # a ratio of codebook sizes, or of losses, from which a logarit
 
 
 def draw_losses(run: Run, folder: Path) -> list[Picture]:
-    """The total and the task's loss in one panel; the other parts, which are far smaller, in a second."""
+    """Draw the total and the task's loss in one panel; the other parts, which are far smaller, in a second."""
     records = run.of_kind("train")
     names = [name for name in dict.fromkeys(key for record in records for key in record) if _is_loss(name)]
     parts = [name for name in names if name not in ("loss", "task")]
@@ -45,7 +45,7 @@ def _draw_parts(axes: Axes, records: list[Record], parts: Sequence[str]) -> None
     drawn = [series(records, "step", name) for name in parts]
     for name, (steps, values) in zip(parts, drawn, strict=True):
         axes.plot(steps, values, label=name.replace("_", ", "))
-    label(axes, "its parts beside the task", "step", "loss (mean over rows)")
+    label(axes, "its parts other than the task", "step", "loss (mean over rows)")
     positive = np.concatenate([values[values > 0] for _, values in drawn])
     if len(positive) and positive.max() > _WIDE_RANGE * positive.min():
         logarithmic(axes, "y")
@@ -57,7 +57,7 @@ def _is_loss(name: str) -> bool:
 
 
 def draw_validation(run: Run, folder: Path) -> list[Picture]:
-    """A small panel a metric, against the epoch, with the best epoch marked."""
+    """Draw a small panel per metric, against the epoch, with the best epoch marked."""
     records, best = run.of_kind("validation"), run.best_validation()
     names = [name for name in dict.fromkeys(key for record in records for key in record) if is_metric(name)]
     names.sort(key=lambda name: name != run.stopping_metric)
@@ -79,7 +79,7 @@ def draw_validation(run: Run, folder: Path) -> list[Picture]:
 
 
 def draw_usage(run: Run, folder: Path) -> list[Picture]:
-    """Perplexity per level, a column an entity; beneath it the share of dead codes, where the log has it."""
+    """Draw the perplexity per level, a column per entity; below it the share of dead codes, if the log has it."""
     named = [name for record in run.records for name in record]
     entities = [entity for entity in run.levels if f"perplexity_{entity}_1" in named]
     kinds = [kind for kind in _USAGE if any(name.startswith(kind) for name in named)]
@@ -133,7 +133,7 @@ def _colours(levels: Sequence[int]) -> list[str]:
 
 
 def draw_speed(run: Run, folder: Path) -> list[Picture]:
-    """Samples a second and resident memory, small."""
+    """Draw samples per second and resident memory, small."""
     records: list[Record] = run.of_kind("train")
     if not records:
         return []

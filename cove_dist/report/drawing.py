@@ -51,12 +51,12 @@ class Picture:
 
 @contextmanager
 def canvas(path: Path, rows: int, columns: int, *, width: float = 4.4, height: float = 2.7) -> Iterator[np.ndarray]:
-    """Axes ``[rows, columns]`` to draw on; saved as PNG at the end.
+    """Yield axes ``[rows, columns]`` to draw on; save them as PNG at the end.
 
     Args:
-        path: the file.
-        rows, columns: of panels.
-        width, height: of a panel, in inches.
+        path: The file.
+        rows, columns: Numbers of rows and columns of panels.
+        width, height: Size of a panel in inches.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
@@ -78,7 +78,7 @@ def from_zero(axes: Axes) -> None:
 
 
 def logarithmic(axes: Axes, which: Literal["x", "y"]) -> None:
-    """A logarithmic scale with plain numbers."""
+    """Set a logarithmic scale with plain numbers."""
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_formatter(_PlainLogFormatter())

@@ -20,13 +20,13 @@ TEMPLATE = "page.html.jinja"
 
 
 def render(run: Run, pictures: Sequence[Picture], agreement: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
-    """The page's HTML.
+    """Return the page's HTML.
 
     Args:
         run: Run of the heading and the tables.
-        pictures: in order; their files are embedded.
-        agreement: rows of the table of codes against categories, all with the same keys.
-        notes: what is left out, and why.
+        pictures: Pictures in order; their files are embedded.
+        agreement: Rows of the table of codes against categories, all with the same keys.
+        notes: Reasons for what is left out.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -82,5 +82,5 @@ _DIRTY = {True: " with local changes", False: "", None: " (local changes unknown
 
 
 def embedded(path: Path) -> str:
-    """A PNG file as a data URL."""
+    """Return a PNG file as a data URL."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -35,7 +35,7 @@ def report_run(overrides: Sequence[str]) -> Path:
     Codes are exported first where a quantized run has none as new as its newest checkpoint.
 
     Raises:
-        ConfigError, CheckpointError, DataError: no such run, no log, or files that are not what they should be.
+        ConfigError, CheckpointError, DataError: No such run, no log, or files that are not what they should be.
     """
     request = load_settings(ReportConfig, "report", overrides)
     run = load_run(Path(request.run))
@@ -60,11 +60,11 @@ def report_run(overrides: Sequence[str]) -> Path:
 
 
 def _notes(run: Run, codes: Sequence[EntityCodes], agreement: Sequence[Agreement]) -> list[str]:
-    """What the page leaves out, and why."""
+    """Describe what the page leaves out, and why."""
     if not run.levels:
         return ["This run has no quantizers: there are no codes to show."]
     if not codes:
-        return ["There is no checkpoint to take codes from: figures of the codes are left out."]
+        return ["The run has no checkpoint: pictures of the codes are left out."]
     if not agreement:
         return [f"{run.config['data']['path']} holds no categories of the ids: codes are not compared with any."]
     return []

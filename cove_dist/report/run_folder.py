@@ -31,10 +31,10 @@ class Run:
     """A run folder's contents. The configuration is not checked: a run of an older version can be reported too.
 
     Attributes:
-        config: as composed when the run began.
+        config: Configuration as composed when the run began.
         records: Records of the log, in order.
-        summary: empty until the run has finished.
-        evaluated: empty until the run is evaluated.
+        summary: Summary; empty until the run has finished.
+        evaluated: Evaluations; empty until the run is evaluated.
         starts: Provenance of every start, the first one first; empty for a run of an older version.
     """
 
@@ -64,7 +64,7 @@ class Run:
         return [record for record in self.records if record["kind"] == kind]
 
     def best_validation(self) -> Record | None:
-        """The validation record with the best early-stopping metric, the earliest among equals."""
+        """Return the validation record with the best early-stopping metric, the earliest among equals."""
         return best_record(self.records, self.stopping_metric)
 
 
@@ -72,7 +72,7 @@ def load_run(folder: Path) -> Run:
     """Read a run folder.
 
     Raises:
-        ConfigError: it holds no run, or the run has no log.
+        ConfigError: It holds no run, or the run has no log.
     """
     config, log = folder / CONFIG_FILE, folder / LOG_FILE
     if not config.is_file():

@@ -40,17 +40,17 @@ def compose_run_config(overrides: Sequence[str]) -> DictConfig:
     """Compose ``configs/train.yaml`` with its groups, the sections of the model's task and the overrides.
 
     Raises:
-        ConfigError: an unknown key or group option (with the nearest known ones), or a malformed override.
+        ConfigError: An unknown key or group option (with the nearest known ones), or a malformed override.
     """
     overrides = prepared(overrides)
     return _compose_run(overrides, _choices(overrides))
 
 
 def load_run_config(overrides: Sequence[str]) -> tuple[RunConfig, DictConfig]:
-    """The checked configuration of a training run, and the composed YAML to save with it.
+    """Return the checked configuration of a training run, and the composed YAML to save with it.
 
     Raises:
-        ConfigError: one line per wrong key, with its value and what is allowed; a setting that would do nothing.
+        ConfigError: One line per wrong key, with its value and what is allowed; a setting that would do nothing.
     """
     overrides = prepared(overrides)
     choices = _choices(overrides)
@@ -81,7 +81,7 @@ def check_run_config(composed: DictConfig) -> RunConfig:
     """Check types, ranges and cross-field rules; the model's arguments against its signature.
 
     Raises:
-        ConfigError: one line per wrong key, with its value and what is allowed.
+        ConfigError: One line per wrong key, with its value and what is allowed.
     """
     values = cast(dict[str, Any], OmegaConf.to_container(composed))
     for section in ("data", "model"):
@@ -131,7 +131,7 @@ class Choices:
 
     Attributes:
         task: Task of the model.
-        options: by group; None where nothing is chosen.
+        options: Option of each group; None where nothing is chosen.
     """
 
     task: str
@@ -175,14 +175,14 @@ def _composed_of(group: str, option: str) -> dict[str, Any]:
 
 
 def _defaults(choices: Choices) -> dict[str, Any]:
-    """The values of the chosen groups, without those of the experiment and of the command line."""
+    """Return the values of the chosen groups, without those of the experiment and of the command line."""
     chosen = {"trainer": choices.task} | {k: v for k, v in choices.options.items() if v is not None}
     sections = {group: _composed_of(group, chosen[group])[group] for group in ("data", "quantizer", "trainer")}
     return _composed_of("task", choices.task) | sections
 
 
 def _output_name(composed: DictConfig, choices: Choices, overrides: Sequence[str]) -> str:
-    """``runs/EXPERIMENT``, or the names of data, quantizer, model and seed where the experiment's are changed."""
+    """Return ``runs/EXPERIMENT``, or the names of data, quantizer, model and seed if one of them was changed."""
     experiment = choices.options["experiment"]
     if experiment and not any(key_of(override) in _NAMING for override in overrides):
         return f"runs/{experiment}"

@@ -53,8 +53,8 @@ class IntervalMetrics:
 
         Args:
             output: Output of the step.
-            revived: codes, by their column in the report.
-            skipped: whether the step was left out: then it only counts as such.
+            revived: Codes, by their column in the report.
+            skipped: Whether the step was left out: then it only counts as such.
         """
         if skipped:
             self._revived["skipped_steps"] = self._revived.get("skipped_steps", 0.0) + 1

@@ -62,11 +62,11 @@ class SkippingPipeline(TrainPipelineSparseDist):
     Both looks wait for the device.
 
     Args:
-        trainable: the model and its optimizer.
+        trainable: The model and its optimizer.
         device: Device of this rank.
 
     Attributes:
-        skipped: whether the last step was left out, on all ranks alike.
+        skipped: Whether the last step was left out, on all ranks alike.
     """
 
     def __init__(self, trainable: TrainState, device: torch.device) -> None:
@@ -104,7 +104,7 @@ def build_pipeline(config: RunConfig, trainable: TrainState, device: torch.devic
     """Build the pipeline of a run; compile the head first, if that is wanted.
 
     Raises:
-        ConfigError: steps are to be skipped, and moving averages would keep them.
+        ConfigError: Steps are to be skipped, and moving averages would keep them.
     """
     sharded = bool(trainable.model.fused_optimizer.params)
     if config.trainer.compile:

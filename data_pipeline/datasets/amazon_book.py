@@ -22,7 +22,7 @@ class AmazonBook(Interactions):
     """Implicit feedback.
 
     Attributes:
-        source: the folder of the two files.
+        source: The folder of the two files.
     """
 
     source: str

@@ -33,7 +33,7 @@ class AmazonReviews(Interactions):
     """Reviews as implicit feedback. Categories: category and brand of the items.
 
     Attributes:
-        source: a file of reviews; the metadata of the category is looked for in the same folder.
+        source: A file of reviews; the metadata of the category is looked for in the same folder.
     """
 
     source: str

@@ -23,26 +23,26 @@ class Custom(Interactions):
     """Files of one kind: CSV with a header line, JSON lines, Parquet, or Arrow.
 
     Attributes:
-        source: paths, globs, folders and addresses; see `data_pipeline.preparation.inputs`. None: the next three name
+        source: Paths, globs, folders and addresses; see `data_pipeline.preparation.inputs`. None: the next three name
             the files.
-        train: the files of a ready-made split.
-        validation_file: the validation files of that split; may be None.
-        test: its test files.
-        user: the column of users.
-        item: the column of items.
-        label: the column of labels, 0 or 1.
-        rating: the column of ratings, instead of labels.
-        threshold: the lowest rating with label 1.
-        time: the column of times.
-        time_unit: of numeric times; see `data_pipeline.preparation.times`.
-        request: the column of request ids; see `data_pipeline.preparation.columns.Columns`.
-        split_column: the column of splits: train, validation or test.
-        categorical: columns of categorical features.
-        dense: columns of dense features.
-        categories: a file of items and their categories; see `data_pipeline.preparation.item_categories`.
+        train: The files of a ready-made split.
+        validation_file: The validation files of that split; may be None.
+        test: Test files of the split.
+        user: The column of users.
+        item: The column of items.
+        label: The column of labels, 0 or 1.
+        rating: The column of ratings, instead of labels.
+        threshold: The lowest rating with label 1.
+        time: The column of times.
+        time_unit: Unit of numeric times; see `data_pipeline.preparation.times`.
+        request: The column of request ids; see `data_pipeline.preparation.columns.Columns`.
+        split_column: The column of splits: train, validation or test.
+        categorical: Columns of categorical features.
+        dense: Columns of dense features.
+        categories: A file of items and their categories; see `data_pipeline.preparation.item_categories`.
 
     Raises:
-        DataError: columns, or files, that contradict each other.
+        DataError: Columns, or files, that contradict each other.
     """
 
     source: Sources | None

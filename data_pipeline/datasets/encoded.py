@@ -32,15 +32,15 @@ class Encoded(EncodedDataset):
     """Labelled rows of encoded ids: whole numbers from 0, of any integer type.
 
     Attributes:
-        source: the folder of the files.
-        train: a glob of the training files, relative to the folder.
-        validation: a glob of the validation files; it may match nothing.
-        test: a glob of the test files.
-        user: the column of users.
-        item: the column of items.
-        label: the column of labels, 0 or 1.
-        categorical: further columns of ids, one per row.
-        dense: columns of real numbers; they are read once, for their means and deviations.
+        source: The folder of the files.
+        train: A glob of the training files, relative to the folder.
+        validation: A glob of the validation files; it may match nothing.
+        test: A glob of the test files.
+        user: The column of users.
+        item: The column of items.
+        label: The column of labels, 0 or 1.
+        categorical: Further columns of ids, one per row.
+        dense: Columns of real numbers; they are read once, for their means and deviations.
     """
 
     source: str
@@ -71,7 +71,7 @@ class Encoded(EncodedDataset):
         """Write ``schema.json``, ``report.json`` and the tables of ids.
 
         Raises:
-            DataError: files are missing or do not fit each other, or a value is null or negative.
+            DataError: Files are missing or do not fit each other, or a value is null or negative.
         """
         _refuse_existing(output, overwrite)
         files = {split: _files(output, split, getattr(self, split)) for split in ("train", "validation", "test")}
@@ -195,7 +195,7 @@ def _largest(files: list[Path], column: str, on_progress: Callable[[str], None])
     """Return the largest id of a column, from the statistics of row groups that have some, else from the values.
 
     Raises:
-        DataError: a value is null or negative.
+        DataError: A value is null or negative.
     """
     largest = -1
     for file in files:

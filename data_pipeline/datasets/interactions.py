@@ -20,19 +20,19 @@ class Interactions(RawDataset):
     """One raw row per interaction; a prepared row is an interaction or, with `sequences`, a sequence of items.
 
     Attributes:
-        split: how rows are split (see `preparation.split.SplitRule`). None: ``given`` where the data set has its own
+        split: Kind of split (see `preparation.split.SplitRule`). None: ``given`` where the data set has its own
             split, else ``leave_one_out`` for implicit feedback, else ``user_time`` where there is a time column, else
             ``random``.
-        validation: what to do where the data set has its own split but no validation rows (see `SplitRule`): "none",
+        validation: Source of validation rows if the data set has its own split without them (see `SplitRule`): "none",
             "leave_one_out" or "ratio".
-        implicit: keep only positives, each user-item pair once, and write interaction histories and candidates: for
+        implicit: Keep only positives, each user-item pair once, and write interaction histories and candidates: for
             collaborative filtering. None: where the data set has no labels.
-        core: for implicit feedback, keep users and items with at least this many rows. None: all.
-        candidates: for implicit feedback, items to rank with each positive of validation and test. 0: none.
-        saturated_users: for implicit feedback, users with too many items to draw a negative in training, or
+        core: For implicit feedback, keep users and items with at least this many rows. None: all.
+        candidates: For implicit feedback, items to rank with each positive of validation and test. 0: none.
+        saturated_users: For implicit feedback, users with too many items to draw a negative in training, or
             `candidates` in validation and test: "error" refuses the data, "drop" leaves these users out and counts
             them.
-        sequences: for implicit feedback, a row is a sequence of up to this many items and the next one, for sequential
+        sequences: For implicit feedback, a row is a sequence of up to this many items and the next one, for sequential
             models. None: a row is an interaction.
     """
 
@@ -54,7 +54,7 @@ class Interactions(RawDataset):
 
     @property
     def rules(self) -> InteractionRules:
-        """The settings with their defaults resolved. Raises `DataError` where they contradict each other."""
+        """The settings with their defaults resolved; raises `DataError` if they contradict each other."""
         implicit = self.is_implicit
         return InteractionRules(
             columns=self.columns,
@@ -70,7 +70,7 @@ class Interactions(RawDataset):
 
     @property
     def is_implicit(self) -> bool:
-        """Raises `DataError` for labels where the data have none, and for a core without implicit feedback."""
+        """Whether all rows are positives; raises `DataError` for labels that the data lack, or a core with labels."""
         if self.implicit is False and self.columns.without_labels:
             raise DataError(
                 "data.implicit = false: the data have no labels. Set data.label=COLUMN, or data.rating=COLUMN"
@@ -85,7 +85,7 @@ class Interactions(RawDataset):
 
     @property
     def split_by(self) -> SplitBy:
-        """Raises `DataError` for a split by time without a time column, or "given" without a column of splits."""
+        """The kind of split; raises `DataError` for one by time, or "given", without the column that it needs."""
         given, timed = self.columns.split is not None, self.columns.time is not None
         if self.split is None:
             if given or self.is_implicit:
@@ -102,7 +102,7 @@ class Interactions(RawDataset):
 
     @property
     def split_rule(self) -> SplitRule:
-        """Raises `DataError` where `split_by` does, and for a validation rule where the split is not "given"."""
+        """The split rule; raises `DataError` as `split_by`, and for a validation rule if the split is not "given"."""
         by = self.split_by
         if self.validation != "none" and by != "given":
             raise DataError(
@@ -113,7 +113,7 @@ class Interactions(RawDataset):
 
     @property
     def sequence_length(self) -> int | None:
-        """Raises `DataError` for sequences of data without an order, or with another split than leave-one-out."""
+        """The sequence length; raises `DataError` for data without an order, or another split than leave-one-out."""
         if self.saturated_users != "error" and (self.sequences is not None or not self.is_implicit):
             raise DataError(
                 f"data.saturated_users = {self.saturated_users}: only for negatives and candidates of implicit"

@@ -59,9 +59,9 @@ class MINDSmall(Interactions):
     """Clicks as labels. Categories: category and subcategory of the news.
 
     Attributes:
-        source: a folder with the releases, zipped or not: MINDsmall_train.zip and MINDsmall_dev.zip, or folders whose
+        source: A folder with the releases, zipped or not: MINDsmall_train.zip and MINDsmall_dev.zip, or folders whose
             names end in train and dev. With ``split=time`` one of the two is enough, also as the folder itself.
-        ratios: with the given split, only the last two are used: they divide the users of ``dev``.
+        ratios: With the given split, only the last two are used: they divide the users of ``dev``.
     """
 
     source: str
@@ -78,7 +78,7 @@ class MINDSmall(Interactions):
 
     @property
     def split_by(self) -> SplitBy:
-        """Raises `DataError` for a split that would put positives of the histories among labelled rows to predict."""
+        """The kind of split; raises `DataError` for one that would evaluate on positives of the histories."""
         by = super().split_by
         if by not in ("given", "time") and not self.is_implicit:
             raise DataError(
@@ -89,7 +89,7 @@ class MINDSmall(Interactions):
 
     @property
     def split_rule(self) -> SplitRule:
-        """Return the rule; by time, the reader itself splits, since only impressions have a time of their own."""
+        """Return the rule; by time, the reader itself splits, since only impressions have a time."""
         rule = super().split_rule
         return replace(rule, by="given") if rule.by == "time" else rule
 

@@ -27,10 +27,10 @@ class TextFile:
     Attributes:
         name: Name of the file.
         fields: Fields of each line, in order.
-        delimiter: between fields.
-        header: whether the first line has the names of the fields.
+        delimiter: Delimiter of fields.
+        header: Whether the first line has the names of the fields.
         encoding: Encoding of the text.
-        values: columns that are computed from the fields: name -> SQL.
+        values: Columns that are computed from the fields: name -> SQL.
     """
 
     name: str
@@ -46,9 +46,9 @@ class FileLayout:
     """The files of one release of the data, in one folder.
 
     Attributes:
-        ratings: with user_id, item_id, rating, timestamp.
-        users: with user_id, age, gender, occupation.
-        films: with item_id, year (text) and genre (list of text).
+        ratings: Table of user_id, item_id, rating, timestamp.
+        users: Table of user_id, age, gender, occupation.
+        films: Table of item_id, year (text) and genre (list of text).
     """
 
     ratings: TextFile
@@ -76,12 +76,12 @@ class MovieLens(Interactions):
     """Ratings as labels: 1 for at least `threshold`. Categories: the genres of films, the occupation of users.
 
     Attributes:
-        source: a folder, zip, URL or ratings file in one of `layouts`; None: download it.
-        threshold: the lowest rating with label 1.
-        side_information: add the user's gender, occupation and age, and the film's release year. Films without a year
+        source: A folder, zip, URL or ratings file in one of `layouts`; None: download it.
+        threshold: The lowest rating with label 1.
+        side_information: Add the user's gender, occupation and age, and the film's release year. Films without a year
             get the mean year.
-        mirrors: where the data set is downloaded from.
-        layouts: the layouts that are read, the publisher's first.
+        mirrors: Places to download the data set from.
+        layouts: The layouts that are read, the publisher's first.
     """
 
     source: str | None = None
@@ -142,10 +142,10 @@ class MovieLens(Interactions):
         """Read a file of users or films into ``table``, if there is one.
 
         Args:
-            workspace: holds the table.
-            ratings: the ratings file, in the folder of which ``file`` is looked for.
+            workspace: Workspace that holds the table.
+            ratings: The ratings file, in the folder of which ``file`` is looked for.
             file: File of users or films.
-            table: name of the table to create.
+            table: Name of the table to create.
             columns: Columns of the table; the first is its id, which is unique.
 
         Returns:

@@ -36,12 +36,12 @@ class Playlists(RawDataset):
     """Playlists, filtered until nothing changes, split whole and at random, each cut in an input and a target half.
 
     Attributes:
-        source: a folder with the files of the release, zipped or not; or the playlist file (.txt or .txt.zip).
-        file: the name that the files of the release begin with.
-        owners: whether to read who made the playlists; needs the creators' file in the same folder.
-        min_length: least number of items of a playlist; shorter ones are left out.
-        max_length: greatest number of items of a playlist; longer ones are cut at their end.
-        min_occurrences: least number of entries of an item over all playlists; rarer items are left out.
+        source: A folder with the files of the release, zipped or not; or the playlist file (.txt or .txt.zip).
+        file: The name that the files of the release begin with.
+        owners: Whether to read who made the playlists; needs the creators' file in the same folder.
+        min_length: Least number of items of a playlist; shorter ones are left out.
+        max_length: Greatest number of items of a playlist; longer ones are cut at their end.
+        min_occurrences: Least number of entries of an item over all playlists; rarer items are left out.
 
     Raises:
         DataError: ``min_length`` and ``max_length`` contradict each other.
@@ -126,7 +126,7 @@ class Playlists(RawDataset):
 
 
 def _has_lists(path: Path) -> bool:
-    """Tell by its first line whether a file has a playlist on a line, and not an entry."""
+    """Return whether a file has a playlist per line, not an entry, by its first line."""
     with path.open("rb") as file:
         return b"\t[" in file.readline(1 << 20).replace(b" ", b"")
 
@@ -138,7 +138,7 @@ def load_creators(path: Path) -> dict[int, int]:
         The id of the user who made each playlist, by playlist id.
 
     Raises:
-        DataError: the file is missing, or contains anything else.
+        DataError: The file is missing, or contains anything else.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file. Put it into the folder of the playlists, or set data.owners=false")

@@ -32,18 +32,18 @@ class Synthetic(Interactions):
     Rows are generated in chunks by a counter-based generator, so they do not depend on the chunk size.
 
     Attributes:
-        users: the number of users. Ids that no row draws are absent from the data.
-        items: the number of items.
-        rows: the number of rows.
-        user_tree: categories of users per level, fine to coarse: (20, 4) is 20 categories nested in 4.
-        item_tree: categories of items per level, in the same form.
+        users: The number of users. Ids that no row draws are absent from the data.
+        items: The number of items.
+        rows: The number of rows.
+        user_tree: Categories of users per level, fine to coarse: (20, 4) is 20 categories nested in 4.
+        item_tree: Categories of items per level, in the same form.
         noise: 0 for labels that affinity decides; larger for labels closer to chance.
-        user_skew: exponent s of the users' popularity ~ (position by popularity)^-s (Zipf); 0 is uniform.
-        item_skew: exponent of the items' popularity.
-        chunk_rows: rows generated at a time: it changes memory, not content.
+        user_skew: Exponent s of the users' popularity ~ (position by popularity)^-s (Zipf); 0 is uniform.
+        item_skew: Exponent of the items' popularity.
+        chunk_rows: Rows generated at a time: it changes memory, not content.
 
     Raises:
-        DataError: the numbers of categories of a tree do not decrease from fine to coarse.
+        DataError: The numbers of categories of a tree do not decrease from fine to coarse.
     """
 
     users: PositiveInt

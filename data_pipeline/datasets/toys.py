@@ -28,7 +28,7 @@ class Toys(Interactions):
     """Reviews as implicit feedback. Categories: the attributes of the items.
 
     Attributes:
-        source: the folder of the two files.
+        source: The folder of the two files.
     """
 
     source: str
@@ -54,7 +54,7 @@ def read_attributes(path: Path) -> pa.Table:
     """Read ``original_id, attribute`` (a list of text) of every item.
 
     Raises:
-        DataError: the file is not JSON, or not an object of lists.
+        DataError: The file is not JSON, or not an object of lists.
     """
     try:
         known = json.loads(path.read_text(encoding="utf-8"))

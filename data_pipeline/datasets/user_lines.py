@@ -27,17 +27,17 @@ class UserLines(Interactions):
     """Files of any name.
 
     Attributes:
-        file: paths, globs, folders and addresses (see `data_pipeline.preparation.inputs`), read as one whatever split
+        file: Paths, globs, folders and addresses (see `data_pipeline.preparation.inputs`), read as one whatever split
             they had. None: the next three name the files.
-        train: the files of a ready-made split.
-        validation_file: the validation files of that split; may be None.
-        test: its test files.
-        ordered: whether the items of a line are in order of time, oldest first. If not, the data have no times, and
+        train: The files of a ready-made split.
+        validation_file: The validation files of that split; may be None.
+        test: Test files of the split.
+        ordered: Whether the items of a line are in order of time, oldest first. If not, the data have no times, and
             ``leave_one_out`` draws the row that it leaves out.
-        categories: a file of items and their categories; see `data_pipeline.preparation.item_categories`.
+        categories: A file of items and their categories; see `data_pipeline.preparation.item_categories`.
 
     Raises:
-        DataError: neither ``file`` nor the files of a split are given, or both.
+        DataError: Neither ``file`` nor the files of a split are given, or both.
     """
 
     file: Sources | None
@@ -76,10 +76,10 @@ def read_user_lines(
     line may have no items, as for a user whose items are all in the other part of a split.
 
     Args:
-        workspace: holds the table.
-        files: the part that each belongs to, and its path, in order.
-        description: where the files come from, for messages.
-        user: the name of the first column.
+        workspace: Workspace that holds the table.
+        files: The part that each belongs to, and its path, in order.
+        description: Origin of the files, for messages.
+        user: The name of the first column.
     """
     scans = [
         (path, f"SELECT *, row_number() OVER () AS line, {literal(part)} AS part FROM ({_scan(path)})")
@@ -108,7 +108,7 @@ def existing_file(source: Path, name: str) -> Path:
     """Return ``source``, if it is a file, or else the file ``name`` in it.
 
     Raises:
-        DataError: there is no such file.
+        DataError: There is no such file.
     """
     path = source if source.is_file() else source / name
     if not path.is_file():

@@ -33,8 +33,8 @@ class Mirror(ABC):
         """Return the archive in ``cache``, downloading it first unless an intact copy is there.
 
         Raises:
-            DataError: the downloaded archive has the wrong checksum.
-            OSError: the mirror cannot be reached.
+            DataError: The downloaded archive has the wrong checksum.
+            OSError: The mirror cannot be reached.
         """
         target = cache / self.filename
         if target.is_file() and self.is_intact(target):
@@ -53,7 +53,7 @@ class Mirror(ABC):
 
     @abstractmethod
     def is_intact(self, archive: Path) -> bool:
-        """Tell whether an archive has the expected checksum."""
+        """Return whether an archive has the expected checksum."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Download(Mirror):
 
     Attributes:
         url: URL of the zip file.
-        sha256: its digest, if the publisher states one.
+        sha256: Its digest, if the publisher states one.
     """
 
     url: str
@@ -91,8 +91,8 @@ class Wheel(Mirror):
 
     Attributes:
         requirement: Requirement of pip, such as ``recbole==1.2.1``.
-        wheel: name of the wheel file.
-        sha256: the digest of each file, by its name in the wheel.
+        wheel: Name of the wheel file.
+        sha256: The digest of each file, by its name in the wheel.
     """
 
     requirement: str
@@ -128,10 +128,10 @@ def acquire(
     """Find a data set's raw files.
 
     Args:
-        source: a folder, a file, a zip, or a URL of a zip; None: the first of ``mirrors`` that answers.
-        mirrors: where the data set is published, in order of preference. Failures are reported to ``on_progress``.
-        scratch: a folder to unpack into.
-        on_progress: receives one line of progress at a time.
+        source: A folder, a file, a zip, or a URL of a zip; None: the first of ``mirrors`` that answers.
+        mirrors: Places where the data set is published, in order of preference. Failures go to ``on_progress``.
+        scratch: A folder to unpack into.
+        on_progress: Receives one line of progress at a time.
 
     Returns:
         A folder with the files (or the one file that ``source`` names), and a description of where they come from.

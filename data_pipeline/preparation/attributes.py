@@ -24,9 +24,9 @@ def write_attributes(workspace: Workspace, folder: Path, item: Categorical) -> d
     order of their values. An item that has every attribute gets no edges: it has no negative attribute.
 
     Args:
-        workspace: receives warnings.
-        folder: the prepared folder, with its categories.
-        item: the item column.
+        workspace: Receives warnings.
+        folder: The prepared folder, with its categories.
+        item: The item column.
 
     Returns:
         The number of attributes of each kind; empty when no categories are known, or no item has edges.
@@ -57,7 +57,7 @@ def _edges(known: pa.Table) -> tuple[np.ndarray, pa.Table, dict[str, int]]:
     """Number the values of the category columns.
 
     Args:
-        known: id, original_id, and a column per kind of category.
+        known: Id, original_id, and a column per kind of category.
 
     Returns:
         Distinct pairs of item and attribute, int64 ``[E, 2]``; kind and original_id of every attribute; and the number

@@ -22,8 +22,8 @@ class CandidateSampler:
     of the B users, not on the size of the data.
 
     Args:
-        histories: whose items are excluded. A user may be beyond the end of one.
-        num_items: the number of items.
+        histories: Interaction histories whose items are excluded. A user may be beyond the end of one.
+        num_items: The number of items.
 
     Example:
         >>> history = History(np.array([0, 2]), np.array([0, 3]))  # user 0 has the items 0 and 3
@@ -42,13 +42,13 @@ class CandidateSampler:
         Args:
             users: int64 ``[B]``.
             count: ``n``.
-            rng: source of the random numbers.
+            rng: Source of the random numbers.
 
         Returns:
             int64 ``[B, n]``.
 
         Raises:
-            DataError: a user has fewer remaining items than ``count``.
+            DataError: A user has fewer remaining items than ``count``.
         """
         drawn = rng.integers(self._num_items, size=(len(users), count))
         pending = np.arange(len(users))

@@ -23,10 +23,10 @@ def write_histories(workspace: Workspace, users: int, rows: dict[str, int], fold
     """Write the interaction history of every split; see `data_pipeline.history`.
 
     Args:
-        workspace: holds ``rows`` and the id tables.
+        workspace: Workspace that holds ``rows`` and the id tables.
         users: Users of all splits.
-        rows: the number of rows of each split.
-        folder: the prepared folder.
+        rows: The number of rows of each split.
+        folder: The prepared folder.
     """
     for number, split in enumerate(SPLITS):
         reader = workspace.connection.sql(f"""
@@ -46,11 +46,11 @@ def with_candidates(
 
     Args:
         rows: Rows of the split, encoded.
-        folder: the prepared folder, with its histories.
-        items: the item column.
-        count: other items of each row.
+        folder: The prepared folder, with its histories.
+        items: The item column.
+        count: Other items of each row.
         seed: Seed of the data set.
-        split: its number, part of the random seed.
+        split: Number of the split, part of the random seed.
     """
     sampler = CandidateSampler([History.load(folder, name) for name in SPLITS], items.num_ids)
     schema = rows.schema.append(pa.field(CANDIDATES, pa.list_(pa.int64())))

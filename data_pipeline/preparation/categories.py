@@ -16,9 +16,9 @@ def write_categories(workspace: Workspace, categories: Mapping[str, str], folder
     Ids without any category are left out, and so are ids that no row has.
 
     Args:
-        workspace: holds the id tables.
-        categories: see `data_pipeline.preparation.read.Source`.
-        folder: the prepared folder.
+        workspace: Workspace that holds the id tables.
+        categories: See `data_pipeline.preparation.read.Source`.
+        folder: The prepared folder.
     """
     for column, known in categories.items():
         (folder / "categories").mkdir(exist_ok=True)

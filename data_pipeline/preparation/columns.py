@@ -18,22 +18,22 @@ class Columns:
     """Names of raw columns.
 
     Attributes:
-        user: user ids: whole numbers from 0, or text.
-        item: item ids: whole numbers from 0, or text.
+        user: User ids: whole numbers from 0, or text.
+        item: Item ids: whole numbers from 0, or text.
         label: 0 or 1. Set either this, or `rating` with `threshold`. With neither every row is a positive: implicit
             feedback.
-        rating: numbers; the label is 1 for rating >= threshold.
-        threshold: the lowest rating with label 1.
-        time: orders the rows: a number, a date or a timestamp.
-        time_unit: of a numeric time; see `data_pipeline.preparation.times`.
-        request: id of the request in which a row was shown (an impression list, a search): the rows of one request
+        rating: Numbers; the label is 1 for rating >= threshold.
+        threshold: The lowest rating with label 1.
+        time: Order of the rows: a number, a date or a timestamp.
+        time_unit: Unit of a numeric time; see `data_pipeline.preparation.times`.
+        request: Id of the request in which a row was shown (an impression list, a search): the rows of one request
             belong to one user, stay in one split, and can be a group of ranking metrics.
-        split: the split of each row where the data set has its own: train, validation or test.
-        categorical: categorical features. They keep their names.
-        dense: dense features. They keep their names.
+        split: The split of each row where the data set has its own: train, validation or test.
+        categorical: Categorical features. They keep their names.
+        dense: Dense features. They keep their names.
 
     Raises:
-        DataError: both label and rating are set; a column has two roles; or a feature has a name that is taken.
+        DataError: Both label and rating are set; a column has two roles; or a feature has a name that is taken.
     """
 
     user: str

@@ -24,15 +24,15 @@ class Dataset(ABC):  # noqa: B024  (abstract by what its two subclasses require)
         """Return the folder to write.
 
         Args:
-            requested: the setting ``output``.
-            default: the setting ``data.path``.
+            requested: The setting ``output``.
+            default: The setting ``data.path``.
         """
         return Path(requested or default)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedDataset(Dataset):
-    """Files that are prepared already, but for ``schema.json``."""
+    """Files that are prepared already, except for ``schema.json``."""
 
     @abstractmethod
     def describe(self, output: Path, name: str, overwrite: bool, on_progress: Callable[[str], None]) -> Schema:
@@ -44,12 +44,12 @@ class RawDataset(Dataset):
     """Raw files of one data set.
 
     Attributes:
-        ratios: train : validation : test, for the splits that use ratios.
-        on_invalid: what to do with rows that break a rule: "error" refuses the data, "drop" leaves the rows out and
+        ratios: Train : validation : test, for the splits that use ratios.
+        on_invalid: Treatment of rows that break a rule: "error" refuses the data, "drop" leaves the rows out and
             counts them in the report.
-        row_group_size: rows of a Parquet row group, the unit that ranks share; small splits get smaller ones.
-        memory_gb: memory for DuckDB in GB; larger tables go to disk.
-        published: counts that the publisher states, by name (users, items, interactions, samples or sequences). Other
+        row_group_size: Rows of a Parquet row group, the unit that ranks share; small splits get smaller ones.
+        memory_gb: Memory for DuckDB in GB; larger tables go to disk.
+        published: Counts that the publisher states, by name (users, items, interactions, samples or sequences). Other
             counts are logged as a warning.
     """
 
@@ -62,7 +62,7 @@ class RawDataset(Dataset):
     @property
     @abstractmethod
     def columns(self) -> Columns:
-        """Which columns of ``raw`` mean what."""
+        """The meaning of the columns of ``raw``."""
 
     @abstractmethod
     def read(self, workspace: Workspace) -> Source:
@@ -73,7 +73,7 @@ class RawDataset(Dataset):
         """Read the raw rows and write all files of the prepared folder but ``schema.json`` and ``report.json``.
 
         Args:
-            workspace: where the tables are made.
-            folder: the prepared folder, empty.
+            workspace: Workspace for the tables.
+            folder: The prepared folder, empty.
             name: Name of the data set, for the schema.
         """

@@ -31,7 +31,7 @@ def read_header(file: Path, columns: Sequence[str]) -> tuple[list[str], str]:
     """Read the names of all columns of a CSV file, and its delimiter.
 
     Raises:
-        DataError: the file is not text in UTF-8, or lacks one of ``columns``.
+        DataError: The file is not text in UTF-8, or lacks one of ``columns``.
     """
     refuse_other_formats(file)
     try:
@@ -100,10 +100,10 @@ def delimited_scan(
     Args:
         file: File of text.
         names: Names of all fields of a line.
-        delimiter: between fields.
-        columns: the fields to select.
-        quote: around fields; empty for none.
-        header: whether the first line has the names of the fields.
+        delimiter: Delimiter of fields.
+        columns: The fields to select.
+        quote: Around fields; empty for none.
+        header: Whether the first line has the names of the fields.
         encoding: Encoding of the text.
         on_invalid: "drop" records invalid lines in a table of DuckDB instead of failing.
     """

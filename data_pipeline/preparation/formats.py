@@ -56,14 +56,14 @@ _HINTS = (
 
 
 def kind_of(file: Path) -> str:
-    """Tell the kind of a file by the ending of its name, without that of its compression: one of `KINDS`."""
+    """Return the kind of a file by the ending of its name, without that of its compression: one of `KINDS`."""
     endings = [ending.lower() for ending in file.suffixes[-2:]]
     ending = endings[0] if endings[-1:] and endings[-1] in _COMPRESSED else (endings[-1:] or [""])[0]
     return next((kind for kind, known in KINDS.items() if ending in known), "CSV")
 
 
 def is_parquet(file: Path) -> bool:
-    """Tell by the ending of its name whether a file is a Parquet file."""
+    """Return whether a file is a Parquet file, by the ending of its name."""
     return kind_of(file) == "Parquet"
 
 

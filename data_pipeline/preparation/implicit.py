@@ -13,12 +13,12 @@ def keep_positives(workspace: Workspace, core: int | None, timed: bool) -> dict[
     Of a pair that occurs several times the first row is kept, in order of time, then of the raw files.
 
     Args:
-        workspace: holds ``valid``.
-        core: least rows of a user and of an item: those with fewer are left out until none has fewer. None keeps all.
-        timed: whether rows have times.
+        workspace: Workspace that holds ``valid``.
+        core: Least rows of a user and of an item: those with fewer are left out until none has fewer. None keeps all.
+        timed: Whether rows have times.
 
     Raises:
-        DataError: no rows are left.
+        DataError: No rows are left.
     """
     first = f"row_number() OVER (PARTITION BY {USER}, {ITEM} ORDER BY {f'{TIME}, ' if timed else ''}{ROW}) = 1"
     workspace.query(f"CREATE TABLE positives AS SELECT * FROM valid WHERE {LABEL} = 1 QUALIFY {first}")

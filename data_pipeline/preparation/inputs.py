@@ -41,7 +41,7 @@ def check_parts(key: str, source: Sources | None, parts: Parts) -> None:
     """Refuse a source together with the files of a ready-made split, and a split without training or test files.
 
     Raises:
-        DataError: with the keys to set.
+        DataError: With the keys to set.
     """
     given = [name for name, files in parts.items() if files is not None]
     if source is not None and given:
@@ -56,7 +56,7 @@ def find_parts(key: str, source: Sources | None, parts: Parts, workspace: Worksp
     """Find the files of a source (part "all"), or of a ready-made split.
 
     Raises:
-        DataError: see `find_files`; or a file is in two parts.
+        DataError: See `find_files`; or a file is in two parts.
     """
     if source is not None:
         return {"all": find_files(source, workspace)}
@@ -75,11 +75,11 @@ def find_files(source: Sources, workspace: Workspace | None = None) -> list[Path
     In a folder, files are looked for in all its subfolders; names that begin with a dot or an underscore are left out.
 
     Args:
-        source: a path, a glob, a folder or an address, or several of them.
-        workspace: for what is downloaded.
+        source: A path, a glob, a folder or an address, or several of them.
+        workspace: Workspace for downloads.
 
     Raises:
-        DataError: there is no file, a file is empty or cannot be downloaded, or the files are of several kinds.
+        DataError: There is no file, a file is empty or cannot be downloaded, or the files are of several kinds.
     """
     sources = [source] if isinstance(source, str) else list(source)
     files = [file for each in sources for file in _found(each, workspace)]

@@ -33,15 +33,15 @@ class InteractionRules:
     """The settings of a data set of interactions, checked and with their defaults resolved.
 
     Attributes:
-        columns: which raw columns mean what.
-        split: how rows are split.
-        implicit: keep only positives, each user-item pair once.
-        core: least rows of a user and of an item; None keeps all.
-        candidates: items to rank with each positive of validation and test; 0 for none.
-        saturated_users: what to do with users who have too many items to draw others; None where none are drawn.
-        on_invalid: what to do with rows that break a rule.
-        row_group_size: rows of a Parquet row group.
-        published: counts that the publisher states, by name.
+        columns: Meaning of the raw columns.
+        split: Rule by which rows are split.
+        implicit: Keep only positives, each user-item pair once.
+        core: Least rows of a user and of an item; None keeps all.
+        candidates: Items to rank with each positive of validation and test; 0 for none.
+        saturated_users: Treatment of users who have too many items to draw others; None if none are drawn.
+        on_invalid: Treatment of rows that break a rule.
+        row_group_size: Rows of a Parquet row group.
+        published: Counts that the publisher states, by name.
     """
 
     columns: Columns
@@ -60,10 +60,10 @@ class SplitCounts:
     """Counts over the table ``rows``, as `split_interactions` creates it.
 
     Attributes:
-        dropped: rows left out, by reason.
-        rows: rows of every split.
-        validation: where the validation rows come from (see `split_rows`).
-        ties: see `count_ties`.
+        dropped: Rows left out, by reason.
+        rows: Rows of every split.
+        validation: Origin of the validation rows (see `split_rows`).
+        ties: See `count_ties`.
     """
 
     dropped: dict[str, int]
@@ -103,10 +103,10 @@ def prepare_interactions(
     """Write a prepared row per interaction.
 
     Args:
-        workspace: holds ``raw``.
+        workspace: Workspace that holds ``raw``.
         source: Source of ``raw``.
-        rules: how rows are checked, split and written.
-        folder: the prepared folder.
+        rules: Rules by which rows are checked, split and written.
+        folder: The prepared folder.
         name: Name of the data set.
     """
     counts = split_interactions(workspace, source, rules)

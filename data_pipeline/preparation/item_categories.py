@@ -23,16 +23,16 @@ def read_item_categories(workspace: Workspace, path: str, item: str, on_invalid:
     """Read the file into the table ``item categories``.
 
     Args:
-        workspace: holds the table.
+        workspace: Workspace that holds the table.
         path: Path of the file: CSV with a header line, Parquet or Arrow.
-        item: the column of items in the rows.
+        item: The column of items in the rows.
         on_invalid: "error" refuses an item that is in several rows; "drop" keeps the first.
 
     Returns:
         The SELECT of ``original_id`` and the kinds; see `data_pipeline.preparation.read.Source`.
 
     Raises:
-        DataError: the file cannot be read, has no column of categories, or has an item twice.
+        DataError: The file cannot be read, has no column of categories, or has an item twice.
     """
     [file] = find_files(path, workspace)
     if kind_of(file) == "JSON lines":

@@ -24,7 +24,7 @@ def check_feature_names(categorical: Sequence[str], dense: Sequence[str]) -> Non
     """Refuse names that mean something else in the prepared data or in training.
 
     Raises:
-        DataError: a name is taken, contains characters that no file or table name can have, or occurs twice.
+        DataError: A name is taken, contains characters that no file or table name can have, or occurs twice.
     """
     seen: set[str] = set()
     for name in (*categorical, *dense):
@@ -59,10 +59,10 @@ def check_roles(roles: Iterable[tuple[str, str]]) -> None:
     """Refuse a column with two roles, and names that preparation uses itself.
 
     Args:
-        roles: pairs of configuration key and column.
+        roles: Pairs of configuration key and column.
 
     Raises:
-        DataError: a column has two roles, or its name is taken.
+        DataError: A column has two roles, or its name is taken.
     """
     keys: dict[str, str] = {}
     for key, name in roles:

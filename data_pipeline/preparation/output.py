@@ -35,7 +35,7 @@ def check_output(output: Path, overwrite: bool) -> None:
     """Refuse an output folder that cannot be written, or that is not to be replaced.
 
     Raises:
-        DataError: it exists and ``overwrite`` is false, or it has files that preparation did not write.
+        DataError: It exists and ``overwrite`` is false, or it has files that preparation did not write.
     """
     try:
         exists = output.exists() or output.is_symlink()
@@ -50,7 +50,7 @@ def check_output(output: Path, overwrite: bool) -> None:
 
 
 def _foreign(output: Path) -> str:
-    """Tell why a folder is not, or not only, what preparation wrote; empty if it is."""
+    """Return why a folder is not, or not only, what preparation wrote; empty if it is."""
     if output.is_symlink() or not output.is_dir():
         return "not a folder"
     if not (output / "schema.json").is_file():
@@ -76,7 +76,7 @@ def prepared_folder(output: Path) -> Iterator[Path]:
     What killed preparations left in the same place is removed first.
 
     Raises:
-        DataError: the folder cannot be made, or the disk is full.
+        DataError: The folder cannot be made, or the disk is full.
     """
     token = secrets.token_hex(4)
     stem = f"{output.name.encode()[:_LONGEST].decode(errors='ignore')}.{token}"
@@ -155,7 +155,7 @@ def _unwritable(output: Path, error: OSError) -> DataError:
 
 
 def _is_full(error: BaseException | None) -> bool:
-    """Tell whether an error, or one that caused it, says that there is no space left."""
+    """Return whether an error, or one that caused it, says that there is no space left."""
     while error is not None:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or _FULL.search(str(error)):
             return True

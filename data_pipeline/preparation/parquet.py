@@ -33,7 +33,7 @@ def parquet_scans(workspace: Workspace, files: Sequence[Path], columns: Sequence
     """Return a SELECT of ``columns`` for every file, all with the same types.
 
     Raises:
-        DataError: a file cannot be read, or lacks a column; or a column has types in two files that no type represents
+        DataError: A file cannot be read, or lacks a column; or a column has types in two files that no type represents
             without loss.
     """
     found = {file: _types(workspace, file, columns) for file in files}

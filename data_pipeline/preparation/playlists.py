@@ -27,9 +27,9 @@ class PlaylistRules:
     """Which entries of the raw playlists are kept.
 
     Attributes:
-        min_length: least number of entries of a playlist; shorter ones are left out.
-        max_length: greatest number of entries of a playlist; longer ones are cut at their end.
-        min_occurrences: least number of entries of an item over all playlists, repeats counted.
+        min_length: Least number of entries of a playlist; shorter ones are left out.
+        max_length: Greatest number of entries of a playlist; longer ones are cut at their end.
+        min_occurrences: Least number of entries of an item over all playlists, repeats counted.
     """
 
     min_length: int
@@ -43,7 +43,7 @@ def filter_playlists(workspace: Workspace, rules: PlaylistRules) -> dict[str, in
     Three steps are repeated until nothing changes: drop rare items, cut long playlists, drop short playlists.
 
     Raises:
-        DataError: no playlist is left.
+        DataError: No playlist is left.
     """
     workspace.query(f"CREATE TABLE entries AS SELECT {USER} AS {PLAYLIST}, {ITEM}, {ROW} AS position FROM valid")
     frequent = f"WHERE {ITEM} IN (SELECT {ITEM} FROM entries GROUP BY ALL HAVING count(*) >= {rules.min_occurrences})"
@@ -85,7 +85,7 @@ def split_playlists(workspace: Workspace, ratios: tuple[int, int, int]) -> dict[
     those up to ``floor(n (a+b) / (a+b+c))`` for validation, and the others for test.
 
     Raises:
-        DataError: a split is empty.
+        DataError: A split is empty.
     """
     total, train, validation = sum(ratios), ratios[0], ratios[0] + ratios[1]
     workspace.query(f"""
@@ -120,12 +120,12 @@ def write_playlists(
     Training rows are shuffled once by a seeded hash; validation and test are sorted by playlist id.
 
     Args:
-        workspace: holds ``rows``.
-        folder: the prepared folder.
+        workspace: Workspace that holds ``rows``.
+        folder: The prepared folder.
         name: Name of the data set.
-        counts: playlists of each split.
-        row_group_size: rows of a Parquet row group.
-        owners: whether the table ``owners`` (playlist_id, owner_id) has the users who made the playlists.
+        counts: Playlists of each split.
+        row_group_size: Rows of a Parquet row group.
+        owners: Whether the table ``owners`` (playlist_id, owner_id) has the users who made the playlists.
     """
     if owners:
         # as text on both sides: playlist ids are text where not all of them are whole numbers

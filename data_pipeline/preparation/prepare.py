@@ -33,13 +33,13 @@ def prepare(
     threads.
 
     Args:
-        dataset: where the raw rows come from and which columns mean what.
-        output: the folder to write (see `data_pipeline.schema` for its layout).
+        dataset: Source of the raw rows, and meaning of their columns.
+        output: The folder to write (see `data_pipeline.schema` for its layout).
         name: Name of the data set, kept in the schema.
         seed: Seed of the shuffle, of a random split, and of synthetic data.
-        overwrite: replace a prepared folder that exists, if all its files are those that preparation wrote.
-        on_progress: receives one line of progress at a time.
-        on_percent: receives, from another thread, how much of the running query is done.
+        overwrite: Replace a prepared folder that exists, if all its files are those that preparation wrote.
+        on_progress: Receives one line of progress at a time.
+        on_percent: Receives, from another thread, how much of the running query is done.
 
     Returns:
         The schema of the prepared folder.

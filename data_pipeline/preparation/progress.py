@@ -19,7 +19,7 @@ class Stages:
     """Says a line when a stage begins, and how far it is every `LINE_EVERY` seconds.
 
     Args:
-        say: receives the lines.
+        say: Receives the lines.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:

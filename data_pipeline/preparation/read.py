@@ -25,7 +25,7 @@ class Rule:
 
     Attributes:
         column: Column of ``raw``.
-        reason: what is wrong with a row that breaks the rule.
+        reason: Description of a row that breaks the rule.
         broken: SQL over ``raw``, true for the rows that break the rule.
     """
 
@@ -39,13 +39,13 @@ class Source:
     """What was read into ``raw``.
 
     Attributes:
-        description: where the rows come from, for messages and the report.
-        text: whether every column is text whose type must be found from its values (CSV).
-        dropped: rows that could not be read, by reason.
-        rules: rules of this source, checked before those of the columns.
+        description: Origin of the rows, for messages and the report.
+        text: Whether every column is text whose type must be found from its values (CSV).
+        dropped: Rows that could not be read, by reason.
+        rules: Rules of this source, checked before those of the columns.
         position: SQL over ``raw`` for the position of a row in its file, from 1.
-        categories: what is known about ids in addition to the rows, per id column: a SELECT of ``original_id``, each
-            once, and a column per kind of category: an int, text or list of text, null where an id has none. It may
+        categories: Further knowledge about ids, per id column: a SELECT of ``original_id``, each once, and a
+            column per kind of category: an int, text or list of text, null where an id has none. It may
             contain ids that no row has.
     """
 
@@ -77,14 +77,14 @@ def read_files(
     The delimiter of CSV is a comma, tab, semicolon or bar.
 
     Args:
-        workspace: holds the table.
-        files: all of one kind.
-        columns: to read.
+        workspace: Workspace that holds the table.
+        files: All of one kind.
+        columns: Columns to read.
         on_invalid: "error" refuses lines that cannot be read, "drop" leaves them out and counts them.
-        description: where the files come from, for messages.
+        description: Origin of the files, for messages.
 
     Raises:
-        DataError: a file is truncated, corrupt or of another format, lacks a column (the message lists those it has),
+        DataError: A file is truncated, corrupt or of another format, lacks a column (the message lists those it has),
             contains a CSV line with the wrong number of fields (unless ``on_invalid`` is "drop"), or has another type
             for a column than the files before it, where no type represents both without loss.
     """

@@ -17,24 +17,24 @@ class Report:
 
     Attributes:
         name: Name of the data set.
-        source: where the raw rows come from.
+        source: Origin of the raw rows.
         seed: Seed of preparation.
-        split: the rule by which rows were split.
-        rows_read: raw rows, including the dropped ones.
-        rows_dropped: rows left out, by reason.
-        duplicate_pairs: rows beyond the first of the same user and item. They are kept. None where not counted.
-        rows: rows of every split.
-        users: users or, of playlists, their owners where they are known.
-        items: items of all splits.
-        interactions: rows with label 1 or, where rows are sequences, their entries; None where not counted.
-        samples: rows of all splits.
-        density: samples / (users * items), as in the paper's Table 1; of sequences, entries / (rows * items).
-        published: counts that the publisher states, by name.
-        sequences: rows of all splits where rows are sequences, else 0. Rows read and dropped then count entries.
-        validation: where the validation rows come from: "split" (data.split), "given" (by the data set), "none", or
+        split: The rule by which rows were split.
+        rows_read: Raw rows, including the dropped ones.
+        rows_dropped: Rows left out, by reason.
+        duplicate_pairs: Rows beyond the first of the same user and item. They are kept. None where not counted.
+        rows: Rows of every split.
+        users: Users or, of playlists, their owners where they are known.
+        items: Items of all splits.
+        interactions: Rows with label 1 or, where rows are sequences, their entries; None where not counted.
+        samples: Rows of all splits.
+        density: Samples / (users * items), as in the paper's Table 1; of sequences, entries / (rows * items).
+        published: Counts that the publisher states, by name.
+        sequences: Rows of all splits where rows are sequences, else 0. Rows read and dropped then count entries.
+        validation: Origin of the validation rows: "split" (data.split), "given" (by the data set), "none", or
             the rule by which they were taken from the training rows of a given split.
-        ties: groups of rows that share user and time, or a request (see `data_pipeline.preparation.ties`).
-        warnings: messages about what is probably a mistake in the data.
+        ties: Groups of rows that share user and time, or a request (see `data_pipeline.preparation.ties`).
+        warnings: Messages about what is probably a mistake in the data.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Report:
         """Read ``folder/report.json``.
 
         Raises:
-            DataError: the file is missing or is not a report.
+            DataError: The file is missing or is not a report.
         """
         path = Path(folder) / "report.json"
         try:

@@ -15,8 +15,8 @@ def leave_out_saturated(workspace: Workspace, candidates: int, policy: Saturated
     """Find users for whom no negative can be drawn in training, or fewer than `candidates` in validation and test.
 
     Args:
-        workspace: holds ``rows``, which contains every pair of user and item once.
-        candidates: items to rank with each positive of validation and test, which the user has in no split.
+        workspace: Workspace that holds ``rows``, which contains every pair of user and item once.
+        candidates: Items to rank with each positive of validation and test, which the user has in no split.
         policy: "error" refuses such users; "drop" leaves all their rows out, repeatedly, since items that no other user
             has are removed as well.
 
@@ -24,7 +24,7 @@ def leave_out_saturated(workspace: Workspace, candidates: int, policy: Saturated
         The number of rows left out, by reason.
 
     Raises:
-        DataError: there is such a user and ``policy`` is "error", or no rows are left.
+        DataError: There is such a user and ``policy`` is "error", or no rows are left.
     """
     dropped = 0
     while _list_saturated(workspace, candidates):

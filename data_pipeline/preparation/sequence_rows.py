@@ -33,14 +33,14 @@ def report_sequences(
     """Report data whose rows are sequences: the interactions are the rows of the table ``rows``.
 
     Args:
-        workspace: holds ``rows``.
+        workspace: Workspace that holds ``rows``.
         schema: Schema of the prepared folder.
         source: Source of ``raw``.
-        dropped: raw rows left out, by reason.
-        published: counts that the publisher states, by name.
-        split: the rule by which rows were split.
-        users: users of histories, or owners of playlists.
-        ties: see `data_pipeline.preparation.ties`.
+        dropped: Raw rows left out, by reason.
+        published: Counts that the publisher states, by name.
+        split: The rule by which rows were split.
+        users: Users of histories, or owners of playlists.
+        ties: See `data_pipeline.preparation.ties`.
     """
     row = schema.entity("user")  # a row of the user-item matrix: a user, or a playlist
     [(interactions, pairs)] = workspace.query(f"SELECT count(*), count(DISTINCT ({row.name}, {ITEM})) FROM rows")

@@ -31,11 +31,11 @@ def prepare_sequences(
     """Split interactions by leave-one-out and write them as sequences.
 
     Args:
-        workspace: holds ``raw``.
+        workspace: Workspace that holds ``raw``.
         source: Source of ``raw``.
-        rules: how rows are checked, split and written.
-        longest: the greatest number of items of an input.
-        folder: the prepared folder.
+        rules: Rules by which rows are checked, split and written.
+        longest: The greatest number of items of an input.
+        folder: The prepared folder.
         name: Name of the data set.
     """
     counts = split_interactions(workspace, source, rules)
@@ -63,14 +63,14 @@ def write_sequences(workspace: Workspace, folder: Path, name: str, longest: int,
       once by a seeded hash; the other splits are sorted by user.
 
     Args:
-        workspace: holds ``rows``.
-        folder: the prepared folder.
+        workspace: Workspace that holds ``rows``.
+        folder: The prepared folder.
         name: Name of the data set.
-        longest: the greatest number of items of an input.
-        row_group_size: rows of a Parquet row group.
+        longest: The greatest number of items of an input.
+        row_group_size: Rows of a Parquet row group.
 
     Raises:
-        DataError: a split is empty.
+        DataError: A split is empty.
     """
     workspace.query(f"""
         CREATE OR REPLACE TABLE rows AS

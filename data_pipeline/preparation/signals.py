@@ -34,7 +34,7 @@ def check_dense(workspace: Workspace, columns: Columns) -> None:
     """Refuse dense columns that are constant only in training; warn about values far outside those of training.
 
     Raises:
-        DataError: a column is constant in training but has another value in validation or test.
+        DataError: A column is constant in training but has another value in validation or test.
     """
     for name in columns.dense:
         column = quoted(name)

@@ -11,7 +11,7 @@ def refuse_double_spelling(workspace: Workspace, source: Source, column: str) ->
     """Refuse a text column of ids in which one id has two spellings; warn about ids that differ in leading zeros.
 
     Raises:
-        DataError: two texts are the same number, or differ only in spaces around them.
+        DataError: Two texts are the same number, or differ only in spaces around them.
     """
     if found := _double_spelling(workspace, source, column, _plain(column)):
         raise DataError(

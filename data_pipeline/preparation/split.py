@@ -41,12 +41,12 @@ class SplitRule:
       of the training rows, as ``user_time`` does, or as ``random`` without time.
 
     Attributes:
-        by: one of the above.
-        ratios: a, b, c.
-        timed: whether rows have times.
-        requests: whether rows have requests.
-        implicit: whether all rows are positives.
-        validation: what to do with a given split without validation rows.
+        by: One of the above.
+        ratios: A, b, c.
+        timed: Whether rows have times.
+        requests: Whether rows have requests.
+        implicit: Whether all rows are positives.
+        validation: Source of validation rows for a given split without them.
     """
 
     by: SplitBy
@@ -167,7 +167,7 @@ def count_splits(workspace: Workspace, rule: SplitRule) -> dict[str, int]:
     """Count the rows of every split.
 
     Raises:
-        DataError: a split is empty. Validation may be empty where the data set has its own split without it.
+        DataError: A split is empty. Validation may be empty where the data set has its own split without it.
     """
     counts = dict(workspace.query(f"SELECT {SPLIT}, count(*) FROM rows GROUP BY {SPLIT}"))
     rows = {name: counts[number] for number, name in enumerate(SPLITS) if number in counts}

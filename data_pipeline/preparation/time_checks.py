@@ -30,13 +30,13 @@ def refuse_mixed_units(workspace: Workspace, source: Source, column: str, value:
     the units; fewer are outliers, such as 9999999999 for "never".
 
     Args:
-        workspace: holds ``raw``.
+        workspace: Workspace that holds ``raw``.
         source: Source of the rows.
         column: Column of times.
         value: SQL of the number.
 
     Raises:
-        DataError: seconds, milliseconds, microseconds or nanoseconds are mixed; the message has a row of each.
+        DataError: Seconds, milliseconds, microseconds or nanoseconds are mixed; the message has a row of each.
     """
     found = {
         unit: (count, row)

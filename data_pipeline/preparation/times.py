@@ -56,7 +56,7 @@ def to_nanoseconds(value: str, exact: bool) -> str:
 
     Args:
         value: SQL of the number.
-        exact: whether it is a whole number, for which no digit is lost.
+        exact: Whether it is a whole number, for which no digit is lost.
     """
     kind = "HUGEINT" if exact else "DOUBLE"
     cases = [f"WHEN '{unit}' THEN {UNITS['ns'] // by}" for unit, by in UNITS.items()]

@@ -28,7 +28,7 @@ class TypedColumn:
     Attributes:
         name: Name of the prepared column.
         value: SQL over ``raw``, for rows that break none of ``rules``.
-        rules: what a valid row must satisfy.
+        rules: Conditions of a valid row.
     """
 
     name: str
@@ -40,7 +40,7 @@ class ColumnTypes:
     """Finds the SQL and the rules of every column from the types in ``raw`` or, of text files, from the values.
 
     Args:
-        workspace: holds ``raw``.
+        workspace: Workspace that holds ``raw``.
         source: Source of ``raw``.
     """
 
@@ -185,7 +185,7 @@ class ColumnTypes:
         return f"{self.source.description}: column {column!r} has the type {kind}, but it must be {meaning}. Convert it"
 
     def _holds_only_integers(self, column: str) -> bool:
-        """Tell whether every value reads back as it was written: 007 and 1.0 do not."""
+        """Return whether every value reads back as it was written: 007 and 1.0 do not."""
         return self._share(column, f"TRY_CAST({quoted(column)} AS BIGINT)::VARCHAR = {quoted(column)}") == 1
 
     def _time_type(self, column: str) -> str:

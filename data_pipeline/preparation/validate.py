@@ -14,13 +14,13 @@ def validate(workspace: Workspace, source: Source, columns: Columns, on_invalid:
     """Create ``valid`` and count the rows left out of it, by reason. A row counts under the first rule it breaks.
 
     Args:
-        workspace: holds ``raw``.
+        workspace: Workspace that holds ``raw``.
         source: Source of ``raw``.
-        columns: which raw columns mean what.
+        columns: Meaning of the raw columns.
         on_invalid: "error" refuses rows that break a rule, "drop" leaves them out.
 
     Raises:
-        DataError: the type of a column does not fit its meaning; there are no rows; or rows break a rule and
+        DataError: The type of a column does not fit its meaning; there are no rows; or rows break a rule and
             ``on_invalid`` is "error" (one line per rule, with the first such row).
     """
     typed = ColumnTypes(workspace, source).of_all(columns)

@@ -23,10 +23,10 @@ class Workspace:
 
     Attributes:
         connection: DuckDB on a database file in ``scratch``, so that tables and sorts larger than memory go to disk.
-        scratch: a folder that is removed when preparation ends or fails.
+        scratch: A folder that is removed when preparation ends or fails.
         seed: Seed of every random choice.
-        on_progress: receives one line of progress at a time.
-        warnings: the messages of `warn`, for the report.
+        on_progress: Receives one line of progress at a time.
+        warnings: The messages of `warn`, for the report.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -62,11 +62,11 @@ def open_workspace(
     """Open a workspace, and close it and remove its scratch folder at the end.
 
     Args:
-        scratch: the folder to create.
-        memory_gb: memory for DuckDB, in GB.
+        scratch: The folder to create.
+        memory_gb: Memory for DuckDB, in GB.
         seed: Seed of every random choice.
-        on_progress: receives one line of progress at a time.
-        on_percent: receives, from another thread, how much of the running query is done.
+        on_progress: Receives one line of progress at a time.
+        on_percent: Receives, from another thread, how much of the running query is done.
     """
     scratch.mkdir(parents=True)
     try:

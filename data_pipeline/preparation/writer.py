@@ -22,9 +22,9 @@ def write_split(rows: pa.RecordBatchReader, num_rows: int, folder: Path, row_gro
 
     Args:
         rows: Rows of one split, encoded.
-        num_rows: how many there are.
-        folder: the folder of the split; it must not exist.
-        row_group_size: rows of a row group. A split with less than 32 such row groups gets 32 smaller ones.
+        num_rows: Number of rows.
+        folder: The folder of the split; it must not exist.
+        row_group_size: Rows of a row group. A split with less than 32 such row groups gets 32 smaller ones.
 
     Returns:
         The files, relative to the parent of ``folder``.

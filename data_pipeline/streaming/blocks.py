@@ -21,7 +21,7 @@ class Rows:
 
     Attributes:
         ids: int64 ``[P, n]``: the P columns of one id per row, in schema order, as stored.
-        sequences: for every column of lists, in schema order: its values, and int64 ``[n]`` lengths.
+        sequences: For every column of lists, in schema order: its values, and int64 ``[n]`` lengths.
         dense: float32 ``[n, D]``, standardized.
         labels: float32 ``[n]``.
     """
@@ -138,7 +138,7 @@ class BatchLayout:
 
         Args:
             rows: Rows of the batch, with the lists of the files first, then those of the transforms.
-            weight: see `Batch`.
+            weight: See `Batch`.
             stride: Stride of the ids, at least the number of rows; rows past them have no ids.
         """
         values, lengths, sizes = self._ids(rows, stride)

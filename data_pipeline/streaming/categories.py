@@ -14,7 +14,7 @@ class ItemCategories:
     Memory: an index of ``I`` items, of 4 bytes each below 2**31 items; building it is one stable sort.
 
     Args:
-        codes: integers ``[I]``, the category of each item, 0 or above.
+        codes: Integers ``[I]``, the category of each item, 0 or above.
         members: int64 ``[n]``, the items that are drawn, in proportion to how often they are in it; None: each once.
 
     Example:

@@ -33,9 +33,9 @@ class ColumnArrays:
     """n checked rows of one row group.
 
     Attributes:
-        where: the position of the first row.
+        where: The position of the first row.
         ids: int64 ``[n]`` for every column of one id per row, in schema order.
-        sequences: for every column of lists, in schema order: its values, and int64 ``[n + 1]`` offsets into them.
+        sequences: For every column of lists, in schema order: its values, and int64 ``[n + 1]`` offsets into them.
         dense: float32 ``[n]`` for every dense column, as stored.
         labels: float32 ``[n]``; ones where the data have none.
     """
@@ -60,7 +60,7 @@ def check_columns(rows: pa.RecordBatch, schema: Schema, where: Where) -> ColumnA
     """Return the rows as arrays, which are views where Arrow allows.
 
     Raises:
-        DataError: a null; an id that is negative or not below ``num_ids``; a dense value that is not finite; a label
+        DataError: A null; an id that is negative or not below ``num_ids``; a dense value that is not finite; a label
             other than 0 and 1.
     """
     columns = ColumnArrays(where, [], [], [], _labels(rows, schema.label, where))

@@ -21,7 +21,7 @@ class Draws:
     Attributes:
         key: Key of an epoch; see `epoch_key`.
         step: Step of the epoch.
-        first_row: number of the batch's first row in the epoch; see `partition.BatchPosition`.
+        first_row: Number of the batch's first row in the epoch; see `partition.BatchPosition`.
     """
 
     key: int

@@ -29,16 +29,16 @@ class EpochPlan:
     """The settings of all epochs of a rank.
 
     Attributes:
-        groups: row groups of the split.
+        groups: Row groups of the split.
         schema: Schema of the columns to read.
         layout: Layout of batches.
         partition: Partition of the epoch's rows.
         blocks: int64 ``[J + 1]``, the first step of each block, and S.
-        rank: the rank whose rows are read.
+        rank: The rank whose rows are read.
         seed: Seed of permutations and transforms.
-        shuffle: whether to permute row groups, and the rows of a lane in a block.
-        transforms: each appends columns to the rows of every batch.
-        pin_memory: whether batches are page-locked.
+        shuffle: Whether to permute row groups, and the rows of a lane in a block.
+        transforms: Each appends columns to the rows of every batch.
+        pin_memory: Whether batches are page-locked.
     """
 
     groups: RowGroups
@@ -98,9 +98,9 @@ class Epoch:
         """Submit the work of the epoch from ``step`` on, a batch at a time.
 
         Args:
-            pool: to submit to.
-            step: the first step.
-            ahead: submit the reading of the next block between the batches of this one, a part at a time.
+            pool: Threads to submit to.
+            step: The first step.
+            ahead: Submit the reading of the next block between the batches of this one, a part at a time.
 
         Yields:
             The task of each batch.

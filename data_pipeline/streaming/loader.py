@@ -92,7 +92,7 @@ class StreamLoader:
         """Continue from a state of `EpochIterator.state_after`: the next iteration yields the remaining batches.
 
         Raises:
-            DataError: the state belongs to another batch size, seed, order or data.
+            DataError: The state belongs to another batch size, seed, order or data.
         """
         saved, here = state["stream"], self.stream.fingerprint
         differing = [name for name in here if saved.get(name) != here[name]]
@@ -126,7 +126,7 @@ class EpochIterator(Iterator[Batch]):
         """Return the state after the first ``batches`` batches of the epoch, including those before a resume.
 
         Raises:
-            ValueError: fewer batches were yielded.
+            ValueError: Fewer batches were yielded.
         """
         if not 0 <= batches <= self.yielded:
             raise ValueError(f"state after {batches} batches: only {self.yielded} were yielded")

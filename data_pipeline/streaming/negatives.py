@@ -22,8 +22,8 @@ class RowNegatives:
     Memory depends on the batch, not on the size of the data.
 
     Args:
-        history: whose items are excluded; all of them below ``num_items``, and each once per user.
-        num_items: the number of items.
+        history: Interaction history whose items are excluded; all of them below ``num_items``, and each once per user.
+        num_items: The number of items.
         weights: ``[num_items]``, not negative, in proportion to which items are drawn; None: all equal.
     """
 
@@ -40,15 +40,15 @@ class RowNegatives:
         Args:
             users: int64 ``[B]``, ids with a history.
             count: ``n``.
-            draws: random numbers of the rows.
-            pool: propose these items; those in the user's history are rejected. A user who has nearly all of them gets
+            draws: Random numbers of the rows.
+            pool: Propose these items; those in the user's history are rejected. A user who has nearly all of them gets
                 other items, all equally likely.
 
         Returns:
             int64 ``[B, n]``.
 
         Raises:
-            DataError: a user has all items.
+            DataError: A user has all items.
         """
         cells = np.arange(len(users) * count)
         if pool is None and self._cumulative is None:
@@ -84,7 +84,7 @@ class RowNegatives:
         return others + _count(begin, end, lambda at: self._items[at] - (at - begin) <= others)
 
     def has(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Tell whether ``users [N]`` have ``items [N]``: bool ``[N]``."""
+        """Return whether ``users [N]`` have ``items [N]``: bool ``[N]``."""
         begin, end = self._offsets[users], self._offsets[users + 1]
         up_to = _count(begin, end, lambda at: self._items[at] <= items)
         return (up_to > 0) & (self._items[np.maximum(begin + up_to - 1, 0)] == items)

@@ -34,8 +34,8 @@ def slices(group_rows: np.ndarray, order: np.ndarray, first: int, last: int) -> 
     Args:
         group_rows: int64 ``[G]``, rows of every row group, in file order.
         order: int64 ``[G]``, the order of row groups in the sequence.
-        first: first row of the sequence.
-        last: the row after the last one.
+        first: First row of the sequence.
+        last: The row after the last one.
     """
     ends = np.cumsum(group_rows[order])
     found = []

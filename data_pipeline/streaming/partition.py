@@ -30,8 +30,8 @@ class Share(NamedTuple):
     """The rows of one rank in ``T`` consecutive steps.
 
     Attributes:
-        first: the first lane that the rank reads.
-        last: the lane after the last one that it reads.
+        first: The first lane that the rank reads.
+        last: The lane after the last one that it reads.
         begin: int64 ``[lanes]``, first row of every such lane in these steps, counted from the start of the lane.
         end: int64 ``[lanes]``, the row after the last one.
         starts: int64 ``[T, lanes]``, first row of this rank in each step, counted from ``begin``.
@@ -50,9 +50,9 @@ class BatchPosition(NamedTuple):
     """The position of a rank's batch in the epoch.
 
     Attributes:
-        first_row: of the batch, in the order in which the epoch is trained.
+        first_row: First row of the batch, in the order in which the epoch is trained.
         rows: Rows of the batch.
-        largest: rows of the largest batch of any rank in this step.
+        largest: Rows of the largest batch of any rank in this step.
         weight: `Batch.weight`, rows * world_size / rows of the global batch.
     """
 
@@ -70,7 +70,7 @@ class Partition:
         cuts: int64 ``[K + 1]``, first row of every lane in the sequence of the epoch, and N.
         steps: S, the same on every rank, since ranks with unequal numbers of batches hang in the next collective.
         world_size: W.
-        even: whether the sizes of lanes differ by at most one row, and those of global batches as well. Otherwise step
+        even: Whether the sizes of lanes differ by at most one row, and those of global batches as well. Otherwise step
             s of a lane of n rows has its rows from ``n * s // S`` to ``n * (s + 1) // S``.
     """
 
@@ -144,13 +144,13 @@ def partition_rows(rows: int, batch_size: int, world_size: int, *, shuffle: bool
 
     Args:
         rows: N.
-        batch_size: rows per rank and step.
+        batch_size: Rows per rank and step.
         world_size: W.
-        shuffle: whether the epoch is shuffled, for training; see this module.
-        split: for messages.
+        shuffle: Whether the epoch is shuffled, for training; see this module.
+        split: Name of the split, for messages.
 
     Raises:
-        DataError: fewer rows than ranks.
+        DataError: Fewer rows than ranks.
     """
     if rows < world_size:
         raise DataError(f"{split}: {rows} rows, {_too_few(world_size)}")
@@ -173,12 +173,12 @@ def partition_users(user_ends: np.ndarray, batch_size: int, world_size: int, *, 
 
     Args:
         user_ends: int64 ``[users]``, strictly increasing: the row after every user's last one.
-        batch_size: rows per rank and step.
+        batch_size: Rows per rank and step.
         world_size: W.
-        split: for messages.
+        split: Name of the split, for messages.
 
     Raises:
-        DataError: fewer users than ranks.
+        DataError: Fewer users than ranks.
     """
     users = len(user_ends)
     if users < world_size:

@@ -24,7 +24,7 @@ class RowGroups:
     """The G row groups of a split, in file order, from the footers of the files.
 
     Attributes:
-        paths: the files of the split.
+        paths: The files of the split.
         file: int64 ``[G]``, the file of every row group.
         index: int64 ``[G]``, the index of every row group in its file.
         rows: int64 ``[G]``, rows of every row group.
@@ -45,7 +45,7 @@ def read_footers(folder: Path, schema: Schema, split: str) -> RowGroups:
     """Read the footers of the files of a split and compare them with the schema.
 
     Raises:
-        DataError: the split is unknown, a file is missing, damaged or altered, a column is missing or has the wrong
+        DataError: The split is unknown, a file is missing, damaged or altered, a column is missing or has the wrong
             type, or the number of rows is not that of the schema.
     """
     if split not in schema.splits:
@@ -81,9 +81,9 @@ class RowReader:
     memory-mapped, so the resident memory of an epoch does not grow with its rows.
 
     Args:
-        groups: row groups of the split.
+        groups: Row groups of the split.
         schema: Schema of the columns to read.
-        parts: to read, in this order; a row group that follows itself is opened again.
+        parts: Parts to read, in this order; a row group that follows itself is opened again.
     """
 
     AT_ONCE = 16_384
@@ -102,7 +102,7 @@ class RowReader:
         """Yield the next ``rows`` rows in pieces, which are views of decoded columns where Arrow allows.
 
         Raises:
-            DataError: a file is damaged, or `check_columns` refuses a value.
+            DataError: A file is damaged, or `check_columns` refuses a value.
         """
         while rows:
             where, decoded = self._left or next(self._decoded)
@@ -153,7 +153,7 @@ def read_split(groups: RowGroups, schema: Schema) -> Iterator[ColumnArrays]:
     """Yield all rows of a split in file order, in pieces.
 
     Raises:
-        DataError: see `RowReader.read`.
+        DataError: See `RowReader.read`.
     """
     rows = groups.rows.tolist()
     with closing(RowReader(groups, schema, (Slice(group, 0, count) for group, count in enumerate(rows)))) as reader:
@@ -166,7 +166,7 @@ def read_user_ends(groups: RowGroups, schema: Schema) -> np.ndarray:
     Only the user column is read.
 
     Raises:
-        DataError: the rows are not sorted by user, or an id is invalid.
+        DataError: The rows are not sorted by user, or an id is invalid.
     """
     column = schema.entity("user")
     only_users = replace(schema, categorical=(column,), dense=(), label=None)

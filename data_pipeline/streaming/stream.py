@@ -35,25 +35,25 @@ class ParquetStream:
     It reads the columns of ``schema``; ``dataclasses.replace(schema, categorical=..., dense=...)`` reads fewer.
 
     Args:
-        folder: a prepared folder, with the files of ``schema``.
+        folder: A prepared folder, with the files of ``schema``.
         schema: Schema of the columns.
-        split: to read.
-        batch_size: rows per rank and step; see `partition` for the exact sizes.
+        split: Split to read.
+        batch_size: Rows per rank and step; see `partition` for the exact sizes.
         rank: Rank of this process.
-        world_size: the number of processes.
-        workers: threads that read ahead; 0 reads in the calling thread. The batches do not depend on them.
+        world_size: The number of processes.
+        workers: Threads that read ahead; 0 reads in the calling thread. The batches do not depend on them.
         seed: Seed of permutations and transforms.
-        shuffle: permute row groups, and rows within blocks, differently in each epoch; else file order.
-        shuffle_buffer: rows of a block over all ranks, in whole steps. A rank has in memory its rows of a block, with
+        shuffle: Permute row groups, and rows within blocks, differently in each epoch; else file order.
+        shuffle_buffer: Rows of a block over all ranks, in whole steps. A rank has in memory its rows of a block, with
             ``workers`` those of the next block as well, and an encoded row group of each of its lanes.
-        group_by_user: keep all rows of a user on one rank, for evaluation. Excludes ``shuffle``.
-        pin_memory: page-locked batches, for copies to an accelerator.
-        transforms: each appends columns to the rows of every batch.
+        group_by_user: Keep all rows of a user on one rank, for evaluation. Excludes ``shuffle``.
+        pin_memory: Page-locked batches, for copies to an accelerator.
+        transforms: Each appends columns to the rows of every batch.
 
     Raises:
-        DataError: the files do not match the schema, or there are too few rows (or users) for the ranks. Faults in the
+        DataError: The files do not match the schema, or there are too few rows (or users) for the ranks. Faults in the
             columns are raised while streaming.
-        ValueError: an argument is out of range.
+        ValueError: An argument is out of range.
     """
 
     def __init__(

@@ -50,7 +50,7 @@ class CallingThread:
         return LazyTask(function, arguments)
 
     def shutdown(self) -> None:
-        """Nothing is in progress between calls."""
+        """Do nothing: no work is in progress between calls."""
 
 
 class Threads:

@@ -47,12 +47,12 @@ class DrawNegatives:
     Args:
         schema: Schema of the rows.
         history: History of the training split.
-        count: items per row.
+        count: Items per row.
         source: "uniform"; "popularity", in proportion to (occurrences in training) ** `power`; or "in_batch", from the
             items of this batch. It is a rank's part of the global batch, so in-batch negatives depend on the number of
             ranks.
-        power: for "popularity".
-        category_share: With this probability an item of the category of the row's own item is drawn instead, all of
+        power: Exponent of the occurrences, for "popularity".
+        category_share: Probability with which an item of the category of the row's own item is drawn instead, all of
             them equally likely, once `categories` are known; with "in_batch" one of this batch. One in the user's
             history is rejected, and the item of `source` stays.
         hardest_of: Candidates for each negative, side by side, from which the model chooses.
@@ -114,9 +114,9 @@ class DrawEdges:
     """Draws for every row an edge from an item to one of its attributes, uniformly, and an attribute it does not have.
 
     Args:
-        item: the column of items.
-        attributes: the attributes of every item.
-        num_attributes: the number of attributes.
+        item: The column of items.
+        attributes: The attributes of every item.
+        num_attributes: The number of attributes.
     """
 
     def __init__(self, item: Categorical, attributes: History, num_attributes: int) -> None:

@@ -31,8 +31,8 @@ class VocabularySample:
     """Puts ``count`` items, drawn with replacement, into the list of the first row; the same on all ranks in a step.
 
     Args:
-        item: the column of items.
-        count: items per batch.
+        item: The column of items.
+        count: Items per batch.
         probabilities: float64 ``[num_seen]``, of the draws.
     """
 

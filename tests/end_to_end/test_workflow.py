@@ -181,8 +181,8 @@ def test_comparison_of_runs_over_seeds(data: Path, tmp_path: Path) -> None:
     assert "DeepFM" in out
     assert "±" in out
     [record] = json.loads((tmp_path / "table.json").read_text())["records"]
-    assert len(record["figures"]["auc"]) == 2
-    assert "auc/item_q1" not in record["figures"]
+    assert len(record["values"]["auc"]) == 2
+    assert "auc/item_q1" not in record["values"]
     other = launch("compare", f"runs={tmp_path}/seed*", "checkpoint=newest")
     assert other.returncode == 2
     assert re.search(r"seed0/metrics_test_newest\.json: no such file; .*cove evaluate run=", other.stderr)

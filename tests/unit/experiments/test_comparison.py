@@ -61,7 +61,7 @@ def test_a_folder_may_have_brackets_and_counts_once(tmp_path: Path, capsys: pyte
     compare([f"runs=['{folder}','{folder}/']", f"json={table}"])
     [record] = json.loads(table.read_text())["records"]
     assert record["run folders"] == [folder]
-    assert record["figures"]["auc"] == [0.7]
+    assert record["values"]["auc"] == [0.7]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_metrics_file_reads_as_it_was_written_and_holds_json(tmp_path: Path) -
         "users": 40,
         "gauc": None,
     }
-    assert found.figures() == {"auc": 0.5, "users": 40}
+    assert found.defined() == {"auc": 0.5, "users": 40}
 
 
 def test_a_file_of_an_earlier_version_is_refused_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
