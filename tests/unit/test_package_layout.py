@@ -15,7 +15,7 @@ ROOT = Path(cove_dist.__file__).parent
 ORDER = (
     "__main__", "cli", "__init__", "api", "commands",
     "experiments", "report", "inference", "training", "tasks",
-    "embeddings", "checkpoints", "faults", "config", "runs", "metrics_files",
+    "loggers", "embeddings", "checkpoints", "faults", "config", "runs", "metrics_files",
     "losses", "models", "quantization", "evaluation",
     "distributed", "liveness", "torch_compat",
     "doctor", "memory", "config_files", "targets", "console", "types", "errors",
