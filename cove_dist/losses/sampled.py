@@ -17,6 +17,7 @@ def sampled_cross_entropy(
     sampled_rows: torch.Tensor,
     sampled: torch.Tensor,
     log_expected: torch.Tensor,
+    excluded: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Compute ``sum_p weights[p] · -log softmax([hidden · true row, hidden · sampled rows - log_expected])[true]``.
 
@@ -32,12 +33,14 @@ def sampled_cross_entropy(
         sampled_rows: Rows of the sampled items, float ``[n, d]``; shared by all positions, drawn with replacement.
         sampled: Sampled items, int64 ``[n]``.
         log_expected: Log of the expected count of each in a sample, ``n · probability``, float ``[n]``.
+        excluded: Sampled items that a position is not scored against, bool ``[P, n]``; None: against all.
 
     Returns:
         The loss, a float32 scalar.
     """
     true = (hidden * true_rows).sum(dim=1, keepdim=True)
     scores = hidden @ sampled_rows.T - log_expected
-    scores = scores.masked_fill(targets[:, None] == sampled, -torch.inf)
+    left_out = targets[:, None] == sampled
+    scores = scores.masked_fill(left_out if excluded is None else left_out | excluded, -torch.inf)
     logits = torch.cat([true, scores], dim=1).float()
     return F.cross_entropy(logits, torch.zeros_like(targets), reduction="none").dot(weights.float())

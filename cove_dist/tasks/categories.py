@@ -5,9 +5,9 @@ Shapes: ``I`` items seen in training, ``n`` items of one look-up, ``d`` width of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
+from cove_dist.config import RunConfig
 from cove_dist.distributed import batches_of_block, world
 from cove_dist.embeddings.lookup import look_up
 from cove_dist.errors import ConfigError
@@ -23,19 +24,13 @@ from cove_dist.quantization.kmeans import kmeans
 from cove_dist.quantization.replicas import ALONE, generator
 from cove_dist.quantization.search import nearest_code
 from cove_dist.tasks.base import TaskModel
+from cove_dist.tasks.category_config import CategoryConfig
 from data_pipeline.integrity import checked_file
 from data_pipeline.schema import Schema
-from data_pipeline.streaming.categories import ItemCategories
 
 _AT_ONCE = 1 << 17  # items per look-up
 _CLUSTERED = 1 << 16  # maximum number of items for fitting k-means
 _KMEANS, _RANDOM = 1, 2  # second word of a seed
-
-
-class Sampler(Protocol):
-    """What draws category negatives, once it has the categories."""
-
-    categories: ItemCategories | None
 
 
 @dataclass(frozen=True)
@@ -57,6 +52,12 @@ class CategorySource:
     seed: int
     folder: str
 
+    @classmethod
+    def of(cls, settings: CategoryConfig, config: RunConfig) -> CategorySource:
+        """Return the source that a run's settings name."""
+        codes, count, level = settings.category_codes, settings.category_count, settings.category_level
+        return cls(codes, count, level, config.seed, config.data.path)
+
 
 class CategoryRenewal:
     """Recomputes item codes before every epoch but the first, when tables are random, and passes them to the loader.
@@ -69,7 +70,7 @@ class CategoryRenewal:
     Args:
         source: Settings of the codes.
         model: The run's sharded model.
-        sampler: What samples negatives.
+        use: Receives the codes int64 ``[I]`` when they are known, and whenever they change.
         schema: Schema of the data.
         device: Device of the tables.
 
@@ -78,9 +79,14 @@ class CategoryRenewal:
     """
 
     def __init__(
-        self, source: CategorySource, model: TaskModel, sampler: Sampler, schema: Schema, device: torch.device
+        self,
+        source: CategorySource,
+        model: TaskModel,
+        use: Callable[[np.ndarray], None],
+        schema: Schema,
+        device: torch.device,
     ) -> None:
-        self._source, self._model, self._sampler, self._device = source, model, sampler, device
+        self._source, self._model, self._use, self._device = source, model, use, device
         self._lookup, num_items = model.entity_lookup("item", schema), schema.entity("item").num_seen
         self._fixed = _fixed_codes(source, schema)
         count = source.count if source.codes != "quantizer" else self._quantizer.levels[source.level]
@@ -111,7 +117,7 @@ class CategoryRenewal:
 
     def _set(self, codes: torch.Tensor) -> None:
         self._codes, self._known = codes, torch.ones((), dtype=torch.bool, device="cpu")
-        self._sampler.categories = ItemCategories(codes.numpy())
+        self._use(codes.numpy().astype(np.int64))
 
     @property
     def _count(self) -> int:

@@ -97,6 +97,10 @@ class DrawNegatives:
             lengths[~several] //= self._hardest_of
         return [(drawn, lengths)]
 
+    def set_categories(self, codes: np.ndarray) -> None:
+        """Set `categories` from the codes of the items, integers ``[I]``."""
+        self.categories = ItemCategories(codes)
+
     def _replace_within_categories(
         self, drawn: np.ndarray, rows: Rows, categories: ItemCategories, draws: Draws
     ) -> None:

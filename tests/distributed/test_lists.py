@@ -97,13 +97,15 @@ def training_losses(folder: Path) -> dict[int, float]:
 def test_a_run_cut_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not_been(
     prepared_lists: Path, tmp_path: Path, model: str
 ) -> None:
-    """With what each step draws: masks and samples of the vocabulary, or the share that the curriculum shows."""
+    """With what each step draws: masks and samples, of categories that were coded before the epoch, or the share that
+    the curriculum shows."""
     curriculum = ["sequential.curriculum_steps=9"] if model == "Parallel" else []
-    drawn = ("sequential.softmax=sampled", "sequential.sampled=20", *curriculum)
+    categories = ["negatives.category_share=0.5", "negatives.category_count=3"] if model == "Masked" else []
+    drawn = ("sequential.softmax=sampled", "sequential.sampled=20", *curriculum, *categories)
     whole = small_run(prepared_lists, model, tmp_path / "whole", *ROW_WISE, *COVE, *drawn)
     run_ranks(2, train, whole)
     cut = small_run(prepared_lists, model, tmp_path / "cut", *ROW_WISE, *COVE, *drawn)
-    run_ranks(2, train, [*cut, "trainer.max_steps=5"])
+    run_ranks(2, train, [*cut, "trainer.max_steps=9"])
     run_ranks(2, train, [*cut, "trainer.checkpoint.resume=auto"])
     expected = training_losses(tmp_path / "whole")
     assert max(expected) > 9

@@ -142,7 +142,13 @@ CHANGES = {
     "sequential.two_stage": Change("true"),
 }
 DECAYED = ("embeddings.optimizer.weight_decay=0.5", "trainer.batch_size=2")
-OF_SEQUENTIAL = {  # whose softmax over all items looks all rows up
+CATEGORIES = (*SECOND_EPOCH, "sequential.softmax=sampled", "sequential.sampled=60", "negatives.category_share=0.5")
+BY_LEVELS = (*CATEGORIES, "negatives.category_codes=quantizer", "quantizer=cove_items")
+OF_SEQUENTIAL = {  # whose softmax over all items looks all rows up; what has negatives is a sample
+    "negatives.category_share": Change("0.2", CATEGORIES),
+    "negatives.category_codes": Change("random", CATEGORIES),
+    "negatives.category_count": Change("3", CATEGORIES),
+    "negatives.category_level": Change("0", (*BY_LEVELS, "quantizer.item_levels=[7,2]")),
     "embeddings.optimizer.weight_decay_rows": Change("looked_up", (*DECAYED, *SAMPLED)),
 }
 OF_BASE = {  # which quantizes nothing by itself
@@ -290,7 +296,7 @@ def test_every_setting_acts_or_is_refused(task: str, quantized: bool, folders: d
     assert not unknown, f"say in CHANGES what shows that {', '.join(unknown)} acts"
     assert traces.of(*base)[0] != "refused", traces.of(*base)
     assert traces.again(*base) == traces.of(*base), "equal runs leave different traces, which would show nothing"
-    changes = CHANGES | (OF_SEQUENTIAL if task == "sequential" else {}) | ({} if quantized else OF_BASE)
+    changes = CHANGES | ({} if quantized else OF_BASE) | (OF_SEQUENTIAL if task == "sequential" else {})
     assert silent(traces, base, {key: changes[key] for key in keys}) == []
 
 

@@ -12,6 +12,7 @@ from cove_dist.evaluation.own import ListMetric
 from cove_dist.evaluation.protocol import Protocol
 from cove_dist.evaluation.top_k import Coverage, TopK
 from cove_dist.models.cf.base import GraphRecommender, Recommender
+from cove_dist.tasks.category_config import CATEGORY_RULES, CategoryConfig
 from cove_dist.types import NonNegativeFloat, PositiveInt, UnitInterval
 from data_pipeline.schema import Schema
 
@@ -21,7 +22,7 @@ _METRICS: dict[Ranking, tuple[type, ...]] = {"sampled": (TopK,), "full": (TopK, 
 
 
 @settings
-class NegativesConfig:
+class NegativesConfig(CategoryConfig):
     """Negative sampling."""
 
     count: PositiveInt
@@ -29,10 +30,6 @@ class NegativesConfig:
     power: NonNegativeFloat
     hardest_of: PositiveInt
     hardest_share: UnitInterval
-    category_share: UnitInterval
-    category_codes: Literal["kmeans", "quantizer", "data", "random"]
-    category_count: PositiveInt
-    category_level: int
 
 
 @settings
@@ -106,19 +103,5 @@ RULES: tuple[Rule[CFRunConfig], ...] = (
         lambda config: config.negatives.hardest_of > 1,
         "acts with negatives.hardest_of above 1",
     ),
-    Rule(
-        ("negatives.category_*",),
-        lambda config: config.negatives.category_share > 0,
-        "acts with negatives.category_share above 0",
-    ),
-    Rule(
-        ("negatives.category_level",),
-        lambda config: config.negatives.category_codes == "quantizer",
-        "acts with negatives.category_codes=quantizer",
-    ),
-    Rule(
-        ("negatives.category_count",),
-        lambda config: config.negatives.category_codes != "quantizer",
-        "acts with negatives.category_codes=kmeans, data or random",
-    ),
+    *CATEGORY_RULES,
 )

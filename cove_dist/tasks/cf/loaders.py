@@ -61,10 +61,8 @@ def build_category_renewal(
     settings = config.negatives
     if settings.category_share == 0:
         return None
-    [sampler] = [each for each in loader.stream.plan.transforms if isinstance(each, DrawNegatives)]
-    codes, count, level = settings.category_codes, settings.category_count, settings.category_level
-    source = CategorySource(codes, count, level, config.seed, config.data.path)
-    return CategoryRenewal(source, model, sampler, schema, context.device)
+    [draw] = [each for each in loader.stream.plan.transforms if isinstance(each, DrawNegatives)]
+    return CategoryRenewal(CategorySource.of(settings, config), model, draw.set_categories, schema, context.device)
 
 
 def cf_row_counts(config: CFRunConfig, schema: Schema) -> dict[str, torch.Tensor]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from cove_dist.distributed import DistributedContext
-from cove_dist.errors import ConfigError
 from cove_dist.evaluation import Groups
 from cove_dist.evaluation.protocol import Protocol
 from cove_dist.losses.pairs import PairLoss
@@ -38,20 +37,7 @@ class CFTask(Task[CFRunConfig]):
     def check(self, config: CFRunConfig) -> None:
         """Check settings; category negatives by quantizer codes need an item quantizer with that level."""
         super().check(config)
-        settings = config.negatives
-        if settings.category_share == 0 or settings.category_codes != "quantizer":
-            return
-        levels = config.quantizer.levels().get("item", ())
-        if not levels:
-            raise ConfigError(
-                "negatives.category_codes = quantizer: items are not quantized; choose quantizer=negatives or another"
-                " with item_levels, or negatives.category_codes=kmeans"
-            )
-        if not -len(levels) <= settings.category_level < len(levels):
-            raise ConfigError(
-                f"negatives.category_level = {settings.category_level}: allowed: {-len(levels)} to {len(levels) - 1},"
-                f" the indices of quantizer.item_levels = {list(levels)}"
-            )
+        config.negatives.check(config.quantizer)
 
     def build_model(self, config: CFRunConfig, schema: Schema) -> CFModel:
         from cove_dist.tasks.cf.build import build_cf_model

@@ -14,12 +14,14 @@ from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.quantization import CodeClassifier
 from cove_dist.tasks.quantizers import build_quantizers
 from cove_dist.tasks.sequential.categories import ItemCategories, read_categories
+from cove_dist.tasks.sequential.category_negatives import CategoryNegatives
 from cove_dist.tasks.sequential.config import SequentialRunConfig
 from cove_dist.tasks.sequential.model import ObjectiveSettings, SequentialObjective, SequentialRecommender
 from data_pipeline.schema import INPUT, OWNER, TARGET, Categorical, Schema
 from data_pipeline.streaming.transforms import RowTransform, list_column
 from data_pipeline.streaming.vocabulary import (
     VOCABULARY,
+    CategorySplit,
     VocabularyBlock,
     VocabularySample,
     item_counts,
@@ -48,9 +50,9 @@ def build_sequential_model(config: SequentialRunConfig, schema: Schema) -> Seque
     quantizer, classifier = build_quantizers(config).get("item"), None
     if quantizer is not None and config.quantizer.omega_c:
         classifier = CodeClassifier(config.embeddings.dim, quantizer.levels)
-    log_expected = None
-    if config.sequential.softmax == "sampled":
-        log_expected = torch.from_numpy(config.sequential.sampled * probabilities(config, schema)).log().float()
+    log_expected, sequential = None, config.sequential
+    if sequential.softmax == "sampled":
+        log_expected = torch.from_numpy(sequential.sampled * probabilities(config, schema)).log().float()
     categories, two_stage = build_categories(config, schema)
     objective = SequentialObjective(
         model,
@@ -62,6 +64,7 @@ def build_sequential_model(config: SequentialRunConfig, schema: Schema) -> Seque
         log_expected=log_expected,
         categories=categories,
         two_stage=two_stage,
+        negatives=None if (split := category_split(config)) is None else CategoryNegatives(split, sequential.sampled),
     )
     return SequentialRecommender(tables, objective)
 
@@ -112,10 +115,19 @@ def vocabulary_of(config: SequentialRunConfig, schema: Schema, rank: int, world_
     """Build the transform that adds the vocabulary to every batch of this rank."""
     item = halves_of(schema)[0]
     if config.sequential.softmax == "sampled":
-        return VocabularySample(item, config.sequential.sampled, probabilities(config, schema))
+        split = category_split(config)
+        return VocabularySample(item, config.sequential.sampled, probabilities(config, schema), split)
     if config.sequential.softmax == "full":
         return VocabularyBlock(item)
     return VocabularyBlock(item, rank, world_size)
+
+
+def category_split(config: SequentialRunConfig) -> CategorySplit | None:
+    """Return how a sample is divided for category negatives; None without them."""
+    negatives, count = config.negatives, config.sequential.sampled
+    if negatives.category_share == 0:
+        return None
+    return CategorySplit.by_share(count, negatives.category_share, negatives.number(config.quantizer))
 
 
 def probabilities(config: SequentialRunConfig, schema: Schema) -> np.ndarray:

@@ -12,6 +12,7 @@ from cove_dist.evaluation.own import ListMetric
 from cove_dist.evaluation.protocol import Protocol
 from cove_dist.evaluation.sequential import ListCompletion
 from cove_dist.models.sequential.base import SequentialModel
+from cove_dist.tasks.category_config import CATEGORY_RULES, CategoryConfig
 from cove_dist.types import NonNegativeInt, PositiveInt, UnitInterval
 from data_pipeline.schema import Schema
 
@@ -66,6 +67,7 @@ class SequentialRunConfig(RunConfig):
 
     evaluation: SequentialEvaluationConfig
     sequential: SequentialConfig
+    negatives: CategoryConfig
 
     @property
     def model_class(self) -> type[SequentialModel]:
@@ -80,6 +82,12 @@ class SequentialRunConfig(RunConfig):
 
 
 RULES: tuple[Rule[SequentialRunConfig], ...] = (
+    Rule(
+        ("negatives.*",),
+        lambda config: config.sequential.softmax == "sampled",
+        "there are no negatives to draw; acts with sequential.softmax=sampled",
+    ),
+    *CATEGORY_RULES,
     Rule(
         ("sequential.sampled", "sequential.sampled_power"),
         lambda config: config.sequential.softmax == "sampled",

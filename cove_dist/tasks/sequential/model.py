@@ -24,6 +24,7 @@ from cove_dist.quantization import CascadedQuantizer, CodeClassifier
 from cove_dist.tasks.base import EntityLookup, Objective, TaskModel
 from cove_dist.tasks.quantizers import EntityQuantizers
 from cove_dist.tasks.sequential.categories import ItemCategories
+from cove_dist.tasks.sequential.category_negatives import CategoryNegatives
 from cove_dist.tasks.sequential.positions import (
     Embedded,
     Predicted,
@@ -102,6 +103,7 @@ class SequentialObjective(Objective):
         log_expected: Log of the expected count of each item in a sample, float ``[num_seen]``, for a sampled softmax.
         categories: Ready-made categories whose vectors are added to the model's input, or None.
         two_stage: Classifier of an item's category (ready-made, or its coarsest code) and then the item; or None.
+        negatives: Category negatives of a sampled softmax, or None.
     """
 
     log_expected: torch.Tensor | None
@@ -118,6 +120,7 @@ class SequentialObjective(Objective):
         log_expected: torch.Tensor | None = None,
         categories: ItemCategories | None = None,
         two_stage: TwoStageClassifier | None = None,
+        negatives: CategoryNegatives | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -126,6 +129,7 @@ class SequentialObjective(Objective):
         self.settings = settings
         self.categories = categories
         self.two_stage = two_stage
+        self.negatives = negatives
         self.uses_owner = uses_owner
         self.item_bias = nn.Parameter(torch.zeros(num_seen)) if settings.item_bias else None
         self.register_buffer("log_expected", log_expected, persistent=False)
@@ -140,7 +144,7 @@ class SequentialObjective(Objective):
         # A rank's mean times its share, averaged over ranks, is the mean over all ranks.
         counts = torch.tensor([len(predicted.which), len(items.fed)], device=items.ids.device)
         positions, vectors = counts * world().size / world().sum(counts.clone())
-        parts = {"task": self.softmax_loss(predicted, items, positions)}
+        parts = {"task": self.softmax_loss(predicted, items, positions, inputs, targets)}
         weights = {"quantization_item": self.settings.omega_q, "classification": self.settings.omega_c}
         if self.two_stage is not None:
             logits = self.two_stage.head(predicted.hidden)
@@ -193,15 +197,28 @@ class SequentialObjective(Objective):
         self.steps += 1
         return max(0.0, 1 - int(self.steps) / self.settings.curriculum_steps)
 
-    def softmax_loss(self, predicted: Predicted, items: Items, share: torch.Tensor) -> torch.Tensor:
-        """Return ``share`` times the mean cross-entropy of the true items over this rank's positions."""
+    def softmax_loss(
+        self, predicted: Predicted, items: Items, share: torch.Tensor, *halves: torch.Tensor
+    ) -> torch.Tensor:
+        """Return ``share`` times the mean cross-entropy of the true items over this rank's positions.
+
+        ``halves`` are the lengths of the input and of the target halves, int64 ``[B]``.
+        """
         hidden, targets = with_one(predicted.hidden, self.item_bias), items.ids[predicted.which]
         weights = (share / max(1, len(targets))).float().expand(len(targets))  # per position, the same on all ranks
         ids = items.ids[len(items.fed) :]
         rows = with_bias(items.scored[len(items.fed) :], self.item_bias, ids)
         if self.log_expected is not None:
             true = with_bias(items.scored[predicted.which], self.item_bias, targets)
-            return sampled_cross_entropy(hidden, true, targets, weights, rows, ids, self.log_expected[ids])
+            log_expected, excluded = self.log_expected[ids], None
+            if self.negatives is not None and self.negatives.known:
+                count = len(halves[0])
+                numbers = torch.arange(count, device=ids.device)
+                owners = torch.cat([numbers.repeat_interleave(lengths) for lengths in halves])
+                own, sequences = items.ids[: len(owners)], owners[predicted.which]
+                excluded = self.negatives.excluded(ids, targets, own, owners, sequences, count)
+                log_expected = log_expected + self.negatives.log_scale
+            return sampled_cross_entropy(hidden, true, targets, weights, rows, ids, log_expected, excluded)
         ranks = world() if self.settings.softmax == "vocabulary_parallel" else Collectives()
         first = int(ids[0]) if len(ids) else 0
         groups = of_rows = None

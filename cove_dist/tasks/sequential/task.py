@@ -17,7 +17,7 @@ from data_pipeline.schema import Schema
 if TYPE_CHECKING:
     import torch
 
-    from cove_dist.tasks.base import TaskModel
+    from cove_dist.tasks.base import EpochHook, TaskModel
     from cove_dist.tasks.inference import Inference
     from cove_dist.tasks.sequential.model import SequentialRecommender
     from cove_dist.tasks.sequential.popularity import SequentialPopularity
@@ -46,6 +46,18 @@ class SequentialTask(Task[SequentialRunConfig]):
         from cove_dist.tasks.sequential.loaders import sequential_training_loader
 
         return sequential_training_loader(config, schema, context)
+
+    def build_epoch_hook(
+        self,
+        config: SequentialRunConfig,
+        schema: Schema,
+        context: DistributedContext,
+        model: TaskModel,
+        loader: StreamLoader,
+    ) -> EpochHook | None:
+        from cove_dist.tasks.sequential.loaders import build_category_renewal
+
+        return build_category_renewal(config, schema, context, model, loader)
 
     def build_inference(
         self, config: SequentialRunConfig, schema: Schema, model: TaskModel, device: torch.device
@@ -91,7 +103,13 @@ class SequentialTask(Task[SequentialRunConfig]):
                 f"trainer.accumulate_steps = {parts}: sequential.curriculum_steps counts batches; allowed: 1, or"
                 " sequential.curriculum_steps=0"
             )
-        quantizer, sequential = config.quantizer, config.sequential
+        quantizer, sequential, negatives = config.quantizer, config.sequential, config.negatives
+        negatives.check(quantizer)
+        if negatives.category_share and sequential.sampled * negatives.category_share < negatives.number(quantizer):
+            raise ConfigError(
+                f"sequential.sampled = {sequential.sampled}: too few for a share {negatives.category_share} of"
+                f" {negatives.number(quantizer)} categories; allowed: more, or fewer categories"
+            )
         if quantizer.user_levels is not None:
             raise ConfigError(
                 f"quantizer.user_levels = {list(quantizer.user_levels)}: sequential models quantize items only;"

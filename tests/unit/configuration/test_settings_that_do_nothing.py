@@ -47,6 +47,7 @@ COVE, ITEMS = "quantizer=cove", "quantizer=cove_items"
         ),
         (["model=lightgcn", "interactions.neighbor_pull=1"], r"neighbor_pull = 1: .*neighbours in its layers"),
         (["embeddings.optimizer.weight_decay_frequency_power=1"], r"frequency_power = 1: .*weight_decay above 0"),
+        (["model=sasrec", "negatives.category_share=0.2"], r"category_share = 0\.2: .*sequential\.softmax=sampled"),
         (["model=sasrec", "sequential.sampled=7"], r"sequential\.sampled = 7: .*softmax=sampled; allowed: 4096"),
         (["model=sasrec", "sequential.sampled_power=0.5"], r"sequential\.sampled_power = 0\.5: .*softmax=sampled"),
         (["model=sasrec", "sequential.fuse_output=false"], r"sequential\.fuse_output = False: .*without a quantizer"),
@@ -104,7 +105,7 @@ def test_settings_of_other_tasks_and_programs_are_refused(overrides: list[str], 
 @pytest.mark.parametrize("model", ["deepfm", "bprmf", "sasrec"])
 def test_a_run_has_the_section_of_its_own_task_alone(model: str) -> None:
     config, composed = load_run_config([f"model={model}"])
-    own = {"deepfm": set(), "bprmf": {"negatives", "interactions"}, "sasrec": {"sequential"}}[model]
+    own = {"deepfm": set(), "bprmf": {"negatives", "interactions"}, "sasrec": {"sequential", "negatives"}}[model]
     sections = {"negatives", "interactions", "sequential"}
     assert sections & set(composed) == own
     assert {key for key in sections if hasattr(config, key)} == own

@@ -1,0 +1,64 @@
+"""Settings of category negatives, the same for every task that has them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from cove_dist.config import QuantizerConfig, settings
+from cove_dist.config.rules import Rule
+from cove_dist.errors import ConfigError
+from cove_dist.types import PositiveInt, UnitInterval
+
+
+@settings
+class CategoryConfig:
+    """Negatives from the category of the positive."""
+
+    category_share: UnitInterval
+    category_codes: Literal["kmeans", "quantizer", "data", "random"]
+    category_count: PositiveInt
+    category_level: int
+
+    def check(self, quantizer: QuantizerConfig) -> None:
+        """Refuse codes of a quantizer that does not exist, or of a level that it does not have.
+
+        Raises:
+            ConfigError: With the allowed values.
+        """
+        if self.category_share == 0 or self.category_codes != "quantizer":
+            return
+        levels = quantizer.levels().get("item", ())
+        if not levels:
+            raise ConfigError(
+                "negatives.category_codes = quantizer: items are not quantized; choose quantizer=negatives or another"
+                " with item_levels, or negatives.category_codes=kmeans"
+            )
+        if not -len(levels) <= self.category_level < len(levels):
+            raise ConfigError(
+                f"negatives.category_level = {self.category_level}: allowed: {-len(levels)} to {len(levels) - 1},"
+                f" the indices of quantizer.item_levels = {list(levels)}"
+            )
+
+    def number(self, quantizer: QuantizerConfig) -> int:
+        """Return the number of codes."""
+        of_quantizer = self.category_codes == "quantizer"
+        return quantizer.levels()["item"][self.category_level] if of_quantizer else self.category_count
+
+
+CATEGORY_RULES: tuple[Rule[Any], ...] = (
+    Rule(
+        ("negatives.category_*",),
+        lambda config: config.negatives.category_share > 0,
+        "acts with negatives.category_share above 0",
+    ),
+    Rule(
+        ("negatives.category_level",),
+        lambda config: config.negatives.category_codes == "quantizer",
+        "acts with negatives.category_codes=quantizer",
+    ),
+    Rule(
+        ("negatives.category_count",),
+        lambda config: config.negatives.category_codes != "quantizer",
+        "acts with negatives.category_codes=kmeans, data or random",
+    ),
+)
