@@ -124,7 +124,7 @@ def test_ranks_and_sharding_change_no_code(run: Path, data: Path, ranks: int, sh
     assert parts == [[f"part-{rank:05d}.parquet" for rank in range(ranks)]] * 2
 
 
-def test_what_stands_beside_the_codes(run: Path, data: Path, tmp_path: Path) -> None:
+def test_the_export_describes_the_codes(run: Path, data: Path, tmp_path: Path) -> None:
     """In a folder of one's own, with parents to be made; a second export takes the place of the first."""
     folder = tmp_path / "some" / "codes"
     for _ in range(2):
@@ -204,7 +204,7 @@ def test_a_run_without_quantizers_has_no_codes(prepared: Path, tmp_path: Path) -
     assert [path.name for path in run.iterdir()] == ["config.yaml"]
 
 
-def test_a_folder_of_other_things_is_left_alone(run: Path, tmp_path: Path) -> None:
+def test_a_folder_of_other_things_is_not_replaced(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"output = .*: exists and holds no exported codes"):
         export_codes(arguments(run, f"output={run}"))
     assert (run / "config.yaml").is_file()

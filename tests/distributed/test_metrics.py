@@ -68,7 +68,7 @@ def grouped_metrics_of(rows: Sample) -> dict[str, float]:
 
 
 def grouped_metrics_of_rank(boundaries: list[int]) -> dict[str, float]:
-    """Likewise, by groups."""
+    """The same by groups of ids."""
     with process_group("cpu") as context:
         first, last = boundaries[context.rank : context.rank + 2]
         logits, labels, users = sample()

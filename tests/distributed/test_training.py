@@ -218,7 +218,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_run_stopped_by_max_steps_goes_on_as_if_it_had_not_and_a_refusal_touches_nothing(
+def test_a_run_stopped_by_max_steps_continues_with_the_same_losses_and_a_refusal_changes_nothing(
     prepared: Path, tmp_path: Path
 ) -> None:
     given = (*COVE, *ROW_WISE, "trainer.early_stopping.patience=2")

@@ -170,7 +170,7 @@ def histories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int,
     return folder / "out", {user: [items.index(item) for item in kept] for user, kept in raw.items()}
 
 
-def test_whole_histories_are_put_together_of_their_pieces(histories: tuple[Path, dict], tmp_path: Path) -> None:
+def test_whole_histories_are_joined_from_their_pieces(histories: tuple[Path, dict], tmp_path: Path) -> None:
     folder, whole = histories
     assert sequential.whole_histories(folder) == whole
     sequential.write_recbole(folder, tmp_path)

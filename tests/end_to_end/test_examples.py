@@ -41,7 +41,7 @@ def own_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_quantizer_alone_finds_clusters() -> None:
+def test_the_standalone_quantizer_finds_clusters() -> None:
     assert example("quantizer_alone").main() > 0.9
 
 

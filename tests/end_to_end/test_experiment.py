@@ -98,7 +98,7 @@ def test_interrupted_and_started_again(prepared: Path, tmp_path: Path) -> None:
     assert [path.name for path in second.glob("checkpoints/*")] == [evaluated], "only the best is kept"
 
 
-def test_several_processes_jobs_and_splits_then_tables_alone(prepared: Path, tmp_path: Path) -> None:
+def test_several_processes_jobs_and_splits_then_only_tables(prepared: Path, tmp_path: Path) -> None:
     grid = write_grid(tmp_path, prepared)
     more = ("processes=2", "jobs=2", "splits=[validation,test]", "picture=bars", "keep_checkpoints=none")
     out = succeed("experiment", str(grid), *SMALL, *more)

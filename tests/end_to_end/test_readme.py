@@ -169,7 +169,7 @@ def test_the_examples_of_python(workplace: Path, monkeypatch: pytest.MonkeyPatch
     assert (workplace / "runs" / "newcomer" / "metrics_test_best.json").is_file()
 
 
-def test_the_example_of_the_quantizer_alone() -> None:
+def test_the_example_of_the_standalone_quantizer() -> None:
     """In a process of its own, in which nothing imports TorchRec."""
     alone, upkeep = blocks("python", ROOT / "docs" / "codebooks.md")
     script = f"""

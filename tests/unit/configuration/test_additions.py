@@ -115,7 +115,7 @@ def test_a_task_is_two_modules_two_yaml_files_and_a_line_in_the_registry(added: 
             load_run_config(overrides)
 
 
-def test_a_setting_of_the_quantizer_is_passed_on_by_its_section_alone() -> None:
+def test_a_setting_of_the_quantizer_is_passed_on_only_by_its_section() -> None:
     """So it is a field and a name in ``config/quantizer.py``, a line of YAML, and what the quantizer does with it."""
     config, _ = load_run_config(["quantizer=cove"])
     arguments, upkeep = config.quantizer.arguments(), config.quantizer.upkeep()

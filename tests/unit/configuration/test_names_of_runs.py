@@ -34,7 +34,7 @@ def test_the_folder_is_named_by_data_quantizer_model_and_seed(overrides: list[st
     ("model", "metric", "batch_size"),
     [("deepfm", "auc", 5000), ("bprmf", "ndcg@10", 1024), ("sasrec", "ndcg@10", 256)],
 )
-def test_a_model_alone_chooses_the_trainer_of_its_task(model: str, metric: str, batch_size: int) -> None:
+def test_a_model_chooses_the_trainer_of_its_task(model: str, metric: str, batch_size: int) -> None:
     trainer = load_run_config([f"model={model}"])[0].trainer
     assert (trainer.early_stopping.metric, trainer.batch_size) == (metric, batch_size)
 

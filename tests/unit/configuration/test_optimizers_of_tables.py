@@ -73,13 +73,13 @@ def test_replicated_tables_of_a_sparse_optimizer_are_refused_on_cuda_where_nothi
         config.embeddings.check_device("cuda")
 
 
-def test_an_optimizer_of_the_cpu_alone_is_refused_on_cuda() -> None:
+def test_an_optimizer_for_the_cpu_is_refused_on_cuda() -> None:
     config, _ = load_run_config(["embeddings.optimizer.name=sparse_rmsprop"])
     with pytest.raises(ConfigError, match=r"sparse_rmsprop: on cpu only"):
         fuse_optimizer(build(config).tables, config.embeddings, "cuda")
 
 
-def test_the_global_generator_alone_decides_the_initial_dense_weights() -> None:
+def test_only_the_global_generator_decides_the_initial_dense_weights() -> None:
     config, _ = load_run_config(["embeddings.dim=8", "quantizer=cove"])
     states = []
     for _ in range(2):

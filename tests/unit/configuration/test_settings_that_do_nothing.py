@@ -103,7 +103,7 @@ def test_settings_of_other_tasks_and_programs_are_refused(overrides: list[str], 
 
 
 @pytest.mark.parametrize("model", ["deepfm", "bprmf", "sasrec"])
-def test_a_run_has_the_section_of_its_own_task_alone(model: str) -> None:
+def test_a_run_has_only_the_section_of_its_task(model: str) -> None:
     config, composed = load_run_config([f"model={model}"])
     own = {"deepfm": set(), "bprmf": {"negatives", "interactions"}, "sasrec": {"sequential", "negatives"}}[model]
     sections = {"negatives", "interactions", "sequential"}
@@ -113,7 +113,7 @@ def test_a_run_has_the_section_of_its_own_task_alone(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["bprmf", "neumf", "cfkg"])
-def test_models_say_whether_they_have_parameters_besides_their_tables(model: str) -> None:
+def test_models_declare_whether_they_have_parameters_other_than_tables(model: str) -> None:
     config, _ = load_run_config([f"model={model}", "embeddings.dim=8"])
     parameters = list(build(config).objective.parameters())
     assert config.model.kind.has_parameters == bool(parameters)

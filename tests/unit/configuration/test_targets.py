@@ -47,7 +47,7 @@ def test_a_run_folder_or_an_override_imports_nothing_else(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("value", ["[mine_a, mine_b.models]", "['mine_a','mine_b.models']", "mine_a,mine_b.models"])
-def test_a_package_that_the_user_allows_is_imported_with_its_modules_alone(
+def test_only_the_allowed_package_and_its_modules_are_imported(
     value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(ALLOWED, "")

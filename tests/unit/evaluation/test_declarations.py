@@ -83,7 +83,7 @@ def test_titles_say_over_what() -> None:
     assert title("users") == "users"
 
 
-def test_a_new_family_is_known_everywhere_by_its_declaration_alone() -> None:
+def test_a_new_family_is_known_everywhere_by_its_declaration() -> None:
     @declares(NDCG, Family("regret_of_test", "regret", "hit_rate_at", higher_is_better=False))
     class Regret(Metric):
         pass

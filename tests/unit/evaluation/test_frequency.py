@@ -64,7 +64,7 @@ def grouped_samples(draw: st.DrawFn) -> tuple[tuple[torch.Tensor, ...], dict[str
 
 @given(grouped_samples(), st.lists(st.integers(0, 100), max_size=6))
 @settings(max_examples=25, deadline=None)
-def test_metrics_equal_those_of_the_groups_rows_alone(sample: tuple, points: list[int]) -> None:
+def test_metrics_equal_those_of_only_the_groups_rows(sample: tuple, points: list[int]) -> None:
     (logits, labels, users, items), counts = sample
     ids = {"user": users, "item": items}
     groups = {e: FrequencyGroups.from_counts(counts[e], int(ids[e].max()) + 1) for e in counts}
@@ -105,7 +105,7 @@ def test_groups_without_rows_are_undefined_and_say_nothing() -> None:
     assert math.isnan(result["auc/user_never"])
 
 
-def test_figures_as_tables() -> None:
+def test_metrics_as_tables() -> None:
     groups = {entity: FrequencyGroups.from_counts(torch.tensor([1, 2, 3, 4]), 5) for entity in ("user", "item")}
     metrics = FrequencyMetrics(groups)
     metrics.update(torch.zeros(0), torch.zeros(0), *torch.zeros(2, 0, dtype=torch.int64))

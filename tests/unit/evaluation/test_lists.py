@@ -90,7 +90,7 @@ def test_the_standard_ndcg_is_that_of_scikit_learn() -> None:
     assert metrics.compute()["ndcg@5"].item() == pytest.approx(ndcg_score(relevance, scores, k=5))
 
 
-def test_lists_shorter_than_k_count_in_the_standard_metrics_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_lists_shorter_than_k_count_only_in_the_standard_metrics(caplog: pytest.LogCaptureFixture) -> None:
     metrics = ListCompletion((5,), (2,), UNSEEN)
     metrics.update(torch.tensor([[1, 2, 3, 4, 5]]), torch.tensor([[5]]))
     computed = metrics.compute()

@@ -18,7 +18,7 @@ from cove_dist.evaluation.positions import Positions
 KS = (1, 3, 10)
 
 
-def test_a_metric_over_samples_is_computed_beside_those_of_the_task() -> None:
+def test_a_metric_over_samples_is_computed_with_those_of_the_task() -> None:
     rng = np.random.default_rng(0)
     logits, labels, users = rng.normal(size=90), rng.integers(0, 2, 90), np.arange(90) // 9
     metrics = CTRMetrics(own=[Brier])

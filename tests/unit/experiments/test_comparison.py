@@ -136,7 +136,7 @@ def test_metrics_next_to_a_damaged_checkpoint_are_compared_with_a_warning(
     assert "Cannot check that metrics are of the best checkpoint" in caplog.text
 
 
-def test_a_baseline_without_checkpoints_stands_beside_runs(tmp_path: Path) -> None:
+def test_a_baseline_without_checkpoints_is_compared_with_runs(tmp_path: Path) -> None:
     a = run_of(tmp_path / "a", 0.7)
     floor = run_of(tmp_path / "floor", 0.5, "model=dcn", kind=None, checkpoint=None, step=None, best_by=None)
     table = compare_runs([a, floor], "test", "best").table()

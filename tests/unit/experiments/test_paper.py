@@ -86,7 +86,7 @@ def write_curves(path: Path, covered: dict[str, list[float]], shuffled: float) -
     ("covered", "shuffled", "verdict"),
     [(0.94, 0.5, "does not hold"), (0.99, 0.6, "holds"), (0.99, 0.97, "holds, by chance alone")],
 )
-def test_coverage_is_that_of_the_named_categories_beside_shuffled_codes(
+def test_coverage_of_the_named_categories_is_compared_with_shuffled_codes(
     tmp_path: Path, covered: float, shuffled: float, verdict: str
 ) -> None:
     curves = {"travel": [0.1, covered - 0.01], "weather": [0.2, covered + 0.01], "news": [0.1, 0.2]}

@@ -59,7 +59,7 @@ def test_a_process_is_ended_with_its_group(tmp_path: Path) -> None:
     assert not is_running(pid)
 
 
-def test_jobs_run_beside_each_other_and_the_first_error_ends_them() -> None:
+def test_jobs_run_concurrently_and_the_first_error_ends_them() -> None:
     barrier, stop = threading.Barrier(2, timeout=10), Event()
     in_parallel([barrier.wait, barrier.wait], 2, stop, lambda: None)
     assert not stop.is_set()

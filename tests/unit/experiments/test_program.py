@@ -1,4 +1,4 @@
-"""A grid under way: what its tables say after every cell."""
+"""An unfinished grid: its tables after every cell."""
 
 from __future__ import annotations
 

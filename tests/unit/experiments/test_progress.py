@@ -15,9 +15,9 @@ def test_jobs_take_what_others_of_their_kind_took() -> None:
     assert estimate.remaining() == pytest.approx(15 + 100)
 
 
-def test_jobs_beside_each_other_share_the_time() -> None:
+def test_concurrent_jobs_share_the_time() -> None:
     assert Estimate(["a"] * 4, {"a": [10.0]}, at_once=2).remaining() == 20.0
-    assert Estimate(["a"], {"a": [10.0]}, at_once=2).remaining() == 10.0, "the last has no other beside it"
+    assert Estimate(["a"], {"a": [10.0]}, at_once=2).remaining() == 10.0, "the last job runs without another"
 
 
 def test_nothing_is_known_before_the_first_job_is_done() -> None:

@@ -59,7 +59,7 @@ def test_a_wrong_start_is_refused(tmp_path: Path, start: str, message: str) -> N
         small_search(tmp_path, f"starts=[{{{start}}}]")
 
 
-def test_the_base_has_the_space_of_all_and_a_quantizer_its_own_besides(tmp_path: Path) -> None:
+def test_the_base_has_the_common_space_and_a_quantizer_adds_its_own(tmp_path: Path) -> None:
     search = small_search(tmp_path)
     assert list(search.parameters("deepfm", "none")) == ["rate", "units"]
     assert list(search.parameters("deepfm", "cove")) == ["rate", "units", "levels", "alpha"]

@@ -28,14 +28,14 @@ def published(model: DCN, fields: torch.Tensor, dense: torch.Tensor) -> torch.Te
 
 @pytest.mark.parametrize("num_dense", [0, 2])
 @pytest.mark.parametrize("cross_layers", [1, 3])
-def test_equals_cross_layers_beside_an_mlp(cross_layers: int, num_dense: int) -> None:
+def test_equals_cross_layers_parallel_to_an_mlp(cross_layers: int, num_dense: int) -> None:
     torch.manual_seed(0)
     model = DCN(F, D, num_dense, cross_layers=cross_layers, hidden_units=(6, 5), dropout=0.0).double()
     torch.nn.init.normal_(model.cross.bias)
     assert_same_values_and_gradients(model, published, *random_inputs(B, F, D, num_dense))
 
 
-def test_two_ids_alone_in_the_papers_size() -> None:
+def test_two_ids_without_dense_columns_in_the_papers_size() -> None:
     model = DCN(2, 64, 0)
     assert sum(p.numel() for p in model.cross.parameters()) == 2 * 3 * 128
     assert model(*random_inputs(B, 2, 64, 0, torch.float32)).shape == (B,)

@@ -29,7 +29,7 @@ def test_equals_first_order_plus_pairs_plus_mlp() -> None:
     torch.testing.assert_close(model(fields, dense, first_order), linear + pairs + deep)
 
 
-def test_ids_alone() -> None:
+def test_ids_without_dense_columns() -> None:
     model = DeepFM(F, D, 0, hidden_units=(5,), dropout=0.0).double()
     fields, dense, first_order = inputs(0)
     moved = model(fields, dense, first_order + 1.0)

@@ -105,7 +105,7 @@ def test_nothing_to_cluster(vectors: torch.Tensor) -> None:
     assert mass.shape == (0,)
 
 
-def test_a_centre_that_loses_its_vectors_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_centre_that_loses_its_vectors_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     centres, vectors = clusters(4, 30)
     start = torch.cat([centres[:3], torch.full((1, 8), 1e3)])
     monkeypatch.setattr(module, "draw_apart", lambda *_: start.clone())

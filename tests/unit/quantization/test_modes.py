@@ -24,7 +24,7 @@ def everything(quantizer: CascadedQuantizer, upkeep: CodebookMaintenance) -> lis
 
 
 @pytest.mark.parametrize("learning", LEARNING)
-def test_evaluation_mode_changes_nothing_and_training_goes_on_as_if_it_had_not_been(learning: str) -> None:
+def test_evaluation_mode_changes_nothing_for_training(learning: str) -> None:
     """At a step of the gathering, of the start, of a revival and of averages alone."""
     plain, interrupted = (Loop(EVERYTHING, learning, scale=3.0) for _ in range(2))
     for step in range(1, 7):
@@ -53,7 +53,7 @@ def test_a_training_pass_before_evaluation_mode_waits_for_training_mode(learning
 
 
 @pytest.mark.parametrize("learning", LEARNING)
-def test_of_two_quantizers_the_one_in_evaluation_mode_is_left_alone(learning: str) -> None:
+def test_of_two_quantizers_the_one_in_evaluation_mode_is_unchanged(learning: str) -> None:
     def train(both: bool) -> tuple[dict[str, CascadedQuantizer], int]:
         torch.manual_seed(0)
         quantizers = {name: CascadedQuantizer(6, (20, 4), learning=learning) for name in ("user", "item")}

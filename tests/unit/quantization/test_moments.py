@@ -1,4 +1,4 @@
-"""The state of an optimizer for rows that are placed anew."""
+"""The optimizer state of re-initialized rows."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_distinct_ids_with_counts_move_codebooks_as_every_occurrence_does(proble
 
 @given(problems())
 @settings(max_examples=30, deadline=None)
-def test_gradients_reach_the_input_alone(problem: dict) -> None:
+def test_gradients_reach_only_the_input(problem: dict) -> None:
     """``(1 + alpha) g`` and the commitment, as where codebooks learn by gradient."""
     gradients = {}
     for learning in ("gradient", "ema"):

@@ -14,7 +14,7 @@ LOW = [torch.bfloat16, torch.float16]
 
 
 def problem(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Vectors around 6 centres away from the origin, and a start beside each centre."""
+    """Vectors around 6 centres away from the origin, and a start near each centre."""
     random = torch.Generator().manual_seed(0)
     centres = torch.randn(6, 8, generator=random) + 4
     z = centres.repeat(50, 1) + 0.05 * torch.randn(300, 8, generator=random)

@@ -85,7 +85,7 @@ def test_replicas_that_hold_fewer_than_are_wanted_give_all() -> None:
     assert all(torch.equal(drawn[0], other) for other in drawn)
 
 
-def test_a_generator_depends_on_every_number_of_its_key_and_leaves_torchs_own_alone() -> None:
+def test_a_generator_depends_on_every_number_of_its_key_and_leaves_torchs_unchanged() -> None:
     before = torch.get_rng_state()
     keys = [(0, 1, 2), (0, 2, 1), (1, 1, 2), (0, 1, 3), (0, 1)]
     draws = {torch.rand(1, generator=generator(CPU, *key)).item() for key in keys}

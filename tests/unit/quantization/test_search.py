@@ -67,7 +67,7 @@ def test_infinite_numbers_have_codes_within_the_codebook(codes: int) -> None:
     assert found[2] == distances(x, codebook)[2].argmin()
 
 
-def test_faiss_takes_float32_alone_and_says_what_to_use() -> None:
+def test_faiss_takes_only_float32_and_says_what_to_use() -> None:
     with pytest.raises(ValueError, match=r"x is torch\.float64 on cpu: .* use 'chunked'"):
         nearest_code(torch.zeros(3, 4).double(), torch.zeros(5, 4).double(), "faiss")
 

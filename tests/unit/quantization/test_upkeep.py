@@ -128,7 +128,7 @@ def test_revival_with_nothing_dead_changes_nothing(learning: str) -> None:
     ("optimizer", "moments"),
     [(torch.optim.Adam, ("exp_avg", "exp_avg_sq")), (torch.optim.Adagrad, ("sum",)), (torch.optim.SGD, ())],
 )
-def test_moments_of_revived_rows_alone_are_reset(
+def test_only_moments_of_revived_rows_are_reset(
     optimizer: type[torch.optim.Optimizer], moments: tuple[str, ...]
 ) -> None:
     revived = Loop(UpkeepSettings(revive_every=4), optimizer=optimizer, scale=3.0)
@@ -174,7 +174,7 @@ def test_revived_codes_stay_alive_under_adam_at_a_high_learning_rate() -> None:
     assert revived[-1] < 5
 
 
-def test_counts_of_revived_rows_alone_are_reset() -> None:
+def test_only_counts_of_revived_rows_are_reset() -> None:
     revived, plain = (Loop(UpkeepSettings(revive_every=every), "ema", scale=3.0) for every in (4, None))
     for step in range(1, 5):
         revived.step(step)
@@ -231,7 +231,7 @@ def test_the_seed_decides_what_is_drawn() -> None:
     assert not same(revive(0), revive(1))
 
 
-def test_vectors_are_kept_for_the_steps_that_need_them_alone() -> None:
+def test_vectors_are_kept_only_for_the_steps_that_need_them() -> None:
     loop = Loop(UpkeepSettings("kmeans", kmeans_step=4, kmeans_batches=2, revive_every=7))
     kept = []
     for step in range(1, 9):

@@ -1,4 +1,4 @@
-"""Categories of every form put beside codes."""
+"""Categories of every form compared with codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Codes of a run: which are taken, and when they are exported anew."""
+"""Codes of a run: which are used, and when they are exported again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of logs: whole ones, older ones, and those of runs under way."""
+"""Pictures of logs: complete ones, older ones, and those of unfinished runs."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_run_in_its_first_epoch_has_no_validation(tmp_path: Path) -> None:
     assert len(draw_losses(run, tmp_path)) == 1
 
 
-def test_a_log_of_validation_alone(tmp_path: Path) -> None:
+def test_a_log_of_validation_only(tmp_path: Path) -> None:
     run = run_of(tmp_path, [record for record in log() if record["kind"] == "validation"])
     assert draw_losses(run, tmp_path) == draw_usage(run, tmp_path) == draw_speed(run, tmp_path) == []
     assert len(draw_validation(run, tmp_path)) == 1

@@ -83,7 +83,7 @@ def test_the_page_of_a_quantized_run(page: Path) -> None:
     assert YEAR in parsed.text
 
 
-def test_curves_beside_the_page(page: Path) -> None:
+def test_curves_next_to_the_page(page: Path) -> None:
     table = pq.read_table(page.parent / "coverage.parquet").to_pydict()
     assert len(table["covered"]) == (2 + 3) * (12 + 4)
     drawn = set(zip(table["category_column"], table["category"], strict=True))
@@ -116,7 +116,7 @@ def test_metrics_of_groups_have_tables_of_their_own(page: Path) -> None:
     assert tables.count("q1q2q3q4never") == tables.count("auc0.61000.62000.63000.6400-") == 2
 
 
-def test_a_run_under_way_says_what_is_missing(tmp_path: Path, data: Path) -> None:
+def test_an_unfinished_run_says_what_is_missing(tmp_path: Path, data: Path) -> None:
     page = report_run([f"run={write_run(tmp_path / 'run', data, log()[:2])}"])
     assert pictures(page.parent) == ["losses.png", "perplexity.png", "speed.png"]
     text = Page(page.read_text()).text
@@ -158,5 +158,5 @@ def test_settings_out_of_range(run: Path) -> None:
         (0.0, "0.0000"),
     ],
 )
-def test_figures_to_read(value: object, text: str) -> None:
+def test_values_are_formatted_for_reading(value: object, text: str) -> None:
     assert figure(value) == text

@@ -252,7 +252,7 @@ def test_the_curriculum_hides_a_growing_share(prepared_lists: Path, context: Dis
     assert objective.state_dict()["steps"] == 6
 
 
-def test_data_without_lists_is_refused(prepared: Path, context: DistributedContext) -> None:
+def test_data_without_sequences_is_refused(prepared: Path, context: DistributedContext) -> None:
     config, _ = load_run_config(small_run(prepared, "Recurrent", "unused"))
     with pytest.raises(ConfigError, match="has no sequences"):
         build(config, Schema.load(prepared), context, 32)

@@ -75,7 +75,7 @@ def two_stage(items: int) -> tuple[Catalogue, torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("k", [1, 5, 20])
-def test_items_of_the_likeliest_category_are_ranked_alone(k: int) -> None:
+def test_only_items_of_the_likeliest_category_are_ranked(k: int) -> None:
     catalogue, hidden, likeliest = two_stage(20)
     ranked, scores = catalogue.rank(hidden, k), hidden @ catalogue.scored.T
     assert len(likeliest.unique()) > 1

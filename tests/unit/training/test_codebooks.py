@@ -65,7 +65,7 @@ def test_health_by_hand() -> None:
     }
 
 
-def test_figures_of_an_epoch_begin_anew_with_the_next(context: DistributedContext) -> None:
+def test_metrics_of_an_epoch_are_reset_for_the_next(context: DistributedContext) -> None:
     quantizer = quantizer_on_points()
     codebooks = codebooks_of(quantizer, context)
     quantizer(torch.tensor([[0.0], [10.0], [20.0], [30.0]]))
@@ -117,7 +117,7 @@ def test_the_warning_names_remedies_that_are_not_in_use(
     assert "quantizer.warn_perplexity" in caplog.text
 
 
-def test_no_warning_without_figures_or_threshold(caplog: pytest.LogCaptureFixture) -> None:
+def test_no_warning_without_metrics_or_threshold(caplog: pytest.LogCaptureFixture) -> None:
     codebooks_of(quantizer_on_points()).watch({"loss": 1.0, "perplexity_item_1": float("nan")})
     codebooks_of(quantizer_on_points(), warn_perplexity=0.0).watch({"perplexity_item_1": 1.0})
     codebooks_of(CascadedQuantizer(1, (1,))).watch({"perplexity_item_1": 1.0})  # of one code it is no collapse

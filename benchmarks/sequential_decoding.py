@@ -1,6 +1,6 @@
 """Continuing lists: FANS decodes all target positions at once, BERT4Rec one after the other; seconds per 1,000 lists.
 
-    python benchmarks/list_decoding.py --json FILE
+    python benchmarks/sequential_decoding.py --json FILE
 
 At the paper's settings: d = 64, three layers, eight heads; as many given items as are to be found, 5 or 10; the ten
 best items ranked at every position. Catalogues of 6,264 items (Art of the Mix) and of 60,000. Weights and lists are

@@ -56,7 +56,7 @@ def test_no_hidden_state_sees_a_later_item(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_list_depends_on_neither_padding_nor_other_lists(name: str) -> None:
+def test_a_sequence_depends_on_neither_padding_nor_other_sequences(name: str) -> None:
     model = ready(ALL[name]())
     lengths = [9, 4, 2, 6, 5] * 15  # of several buckets
     items, mask = batch(lengths, slots=10)
@@ -83,7 +83,7 @@ def test_every_parameter_learns(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ATTENTIVE)
-def test_attention_weights_are_dropped_in_training_alone(name: str) -> None:
+def test_attention_weights_are_dropped_only_in_training(name: str) -> None:
     def build(dropout: float) -> nn.Module:
         torch.manual_seed(0)
         model = type(ATTENTIVE[name]())

@@ -1,4 +1,4 @@
-"""Lists from their raw form to metrics, by the launch programs, on two ranks."""
+"""Sequential models from raw playlists to metrics, by the launch programs, on two ranks."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_prepare_train_evaluate(prepared: Path, tmp_path: Path, model: str, more
     assert metrics_of(run) == pytest.approx(alone, abs=1e-6)
 
 
-def test_the_floor_stands_beside_runs(prepared: Path, tmp_path: Path) -> None:
+def test_the_popularity_baseline_is_compared_with_runs(prepared: Path, tmp_path: Path) -> None:
     floor = tmp_path / "floor"
     cut = ("ndcg_at=[3,5]", "hit_rate_at=[3,5]")
     succeed("popularity", "data=aotm", f"data.path={prepared}", *cut, f"output={floor}")

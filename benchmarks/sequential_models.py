@@ -1,6 +1,6 @@
 """Training steps of the list models, forward and backward, and what they spend their time on.
 
-    python benchmarks/list_models.py --json FILE
+    python benchmarks/sequential_models.py --json FILE
 
 A step takes a batch of random item vectors to hidden states and back, without tables, loss and optimizer. "full" lists
 all have the longest length, which is also what short ones would cost padded to it; "short" lists have 1 to half of it,

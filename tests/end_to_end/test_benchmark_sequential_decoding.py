@@ -10,7 +10,7 @@ import pytest
 
 BENCHMARKS = str(Path(__file__).resolve().parents[2] / "benchmarks")
 sys.path.insert(0, BENCHMARKS)
-benchmark = importlib.import_module("list_decoding")
+benchmark = importlib.import_module("sequential_decoding")
 sys.path.remove(BENCHMARKS)
 
 
@@ -30,7 +30,7 @@ def test_a_round_has_positive_seconds() -> None:
     assert all(seconds > 0 for seconds in benchmark.measure_round((20, 2), lists=3, batch=2).values())
 
 
-def test_medians_are_per_thousand_lists_and_ratios_of_the_same_round() -> None:
+def test_medians_are_per_thousand_sequences_and_ratios_of_the_same_round() -> None:
     rounds = [{"FANS": f, "BERT4Rec": b, "ranking": 1.0} for f, b in ((1.0, 2.0), (2.0, 8.0), (4.0, 4.0))]
     found = benchmark.summarize((20, 2), rounds, lists=500)
     assert (found["FANS"], found["BERT4Rec"], found["ranking"]) == (4.0, 8.0, 2.0)

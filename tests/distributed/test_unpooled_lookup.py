@@ -1,4 +1,4 @@
-"""Histories, looked up unpooled from tables sharded over two real ranks."""
+"""Unpooled look-ups of sequences in tables sharded over two real ranks."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def look_up_a_history() -> tuple[list[int], bool]:
         return [len(shard.tensor) for shard in shards], torch.equal(looked_up.values(), whole[ids])
 
 
-def test_histories_come_back_row_by_row_from_a_table_cut_in_two() -> None:
+def test_sequences_are_looked_up_row_by_row_in_a_sharded_table() -> None:
     rows, equal = zip(*run_ranks(2, look_up_a_history), strict=True)
     assert rows == ([21], [20])
     assert equal == (True, True)

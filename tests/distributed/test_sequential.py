@@ -1,4 +1,4 @@
-"""The model of lists on 1, 2 and 4 real ranks: the same losses whatever the softmax, the same metrics."""
+"""Sequential models on 1, 2 and 4 real ranks: equal losses for every softmax, equal metrics."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def training_losses(folder: Path) -> dict[int, float]:
 
 
 @pytest.mark.parametrize("model", ["Masked", "Parallel"])
-def test_a_run_cut_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not_been(
+def test_a_run_interrupted_within_an_epoch_continues_with_the_same_losses(
     prepared_lists: Path, tmp_path: Path, model: str
 ) -> None:
     """With what each step draws: masks and samples, of categories that were coded before the epoch, or the share that
