@@ -43,7 +43,13 @@ from data_pipeline.streaming.loader import EpochIterator
 
 RATE = 1e-3
 PARTS = ("loader", "look_up", "forward", "backward", "update", "after_step")
-CF, SPARSE = ("data=toys", "trainer=cf"), ("embeddings.dim=64", "embeddings.optimizer.name=sparse_rmsprop")
+CF, SPARSE = (
+    ("data=toys", "trainer=cf"),
+    (
+        "embeddings.dim=64",
+        "embeddings.optimizer.name=sparse_rmsprop",
+    ),
+)
 ADAM = ("embeddings.optimizer.name=adam",)
 
 
@@ -136,11 +142,14 @@ def timed(function: Callable[..., Any], spent: list[float]) -> Callable[..., Any
     return call
 
 
-def measure(contest: Contest, folder: Path, batch_size: int, rounds: int, context: DistributedContext) -> dict[str, Any]:
+def measure(
+    contest: Contest, folder: Path, batch_size: int, rounds: int, context: DistributedContext
+) -> dict[str, Any]:
     """Return the medians of one model and batch size."""
     rates = [f"{part}.optimizer.learning_rate={RATE}" for part in ("trainer", "embeddings")]
-    overrides = [*contest.overrides, f"data.path={folder}", f"trainer.batch_size={batch_size}", *rates]
-    config, _ = load_run_config([*overrides, "trainer.device=cpu"])
+    settings = [f"data.path={folder}", f"trainer.batch_size={batch_size}", "embeddings.init_std=0.1"]
+    fixed = ["trainer.device=cpu", "trainer.warmup_steps=0"]
+    config, _ = load_run_config([*contest.overrides, *settings, *fixed, *rates])
     product = Product(Trainer(config, Schema.load(folder), context))
     bare = contest.loop(product.trainer.trainable.model.module, RATE)
     memory = [bare.prepare(batch) for batch in product.trainer.train_loader]

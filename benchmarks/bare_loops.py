@@ -159,10 +159,15 @@ class Fields(BareLoop):
     def prepare(self, batch: Batch) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
         return [batch.ids[name].values() for name in self.fields], batch.dense, batch.labels
 
+    def rows(self, names: list[str], ids: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [F.embedding(column, self.tables[name]) for name, column in zip(names, ids, strict=True)]
+
     def step(self, batch: tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]) -> torch.Tensor:
         ids, dense, labels = batch
         fields = torch.stack([F.embedding(i, self.tables[n]) for n, i in zip(self.fields, ids, strict=True)], dim=1)
-        extra = [F.embedding(i, self.tables[n])[:, 0] for n, i in zip(self.first, ids, strict=True)] if self.first else []
+        extra = (
+            [F.embedding(i, self.tables[n])[:, 0] for n, i in zip(self.first, ids, strict=True)] if self.first else []
+        )
         logits = self.head(fields, dense, *([torch.stack(extra, dim=1)] if extra else []))
         loss = F.binary_cross_entropy_with_logits(logits, labels)
         self.optimizer.zero_grad()

@@ -5,7 +5,7 @@ Shapes: ``B`` rows, ``n`` negatives a row, ``N`` items of a row and its negative
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import reduce
 from operator import add
 from typing import NamedTuple
@@ -106,10 +106,9 @@ class CFObjective(Objective):
         head = self.head
         names = [self.item, NEGATIVES, *([EDGE_ITEM] if isinstance(head, AttributeRecommender) else [])]
         rows = [looked_up[name].values() for name in names]
-        ids = torch.cat([batch.ids[name].values() for name in names])
         raw_users, raw_items = looked_up[self.user].values(), torch.cat(rows)
-        users, user_loss = self.fuse("user", raw_users, batch.ids[self.user].values())
-        items, item_loss = self.fuse("item", raw_items, ids)
+        users, user_loss = self.fuse("user", raw_users, (batch.ids[name].values() for name in [self.user]))
+        items, item_loss = self.fuse("item", raw_items, (batch.ids[name].values() for name in names))
         positives, negatives, *edge_items = items.split([len(part) for part in rows])
         if self.hardest is not None:
             chosen = self.hardest.choose(head, users, negatives, self.negative_lengths(batch))
@@ -128,17 +127,18 @@ class CFObjective(Objective):
         return self.total(parts, user_loss | item_loss, batch)
 
     def fuse(
-        self, entity: str, rows: torch.Tensor, ids: torch.Tensor | None = None
+        self, entity: str, rows: torch.Tensor, ids: Iterable[torch.Tensor] = ()
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return fused vectors ``[N, d]`` and the quantization loss; ``rows`` unchanged if there is no quantizer.
 
         Args:
             rows: Looked-up vectors ``[N, d]``.
-            ids: Ids ``[N]`` of the rows, if they may repeat.
+            ids: Parts of the ids ``[N]`` of the rows, if they may repeat; read only if there is a quantizer.
         """
         if entity not in self.quantizers:
             return rows, {}
-        output = self.quantizers[entity](rows, ids=ids)
+        parts = list(ids)
+        output = self.quantizers[entity](rows, ids=torch.cat(parts) if parts else None)
         return output.fused, {f"quantization_{entity}": output.loss}
 
     def negative_lengths(self, batch: Batch) -> torch.Tensor:
