@@ -54,7 +54,8 @@ class GridConfig(PlanConfig):
     compare: tuple[tuple[str, str], ...]
     significance: UnitInterval
     paper: PaperConfig
-    picture: Literal["bars", "curve"] | None
+    names: dict[str, Text]
+    picture: Literal["dots", "curve"] | None
     varied: str | None
     changed: Literal["error", "retrain"]
     keep_checkpoints: Literal["best", "all", "none"]

@@ -1,4 +1,7 @@
-"""The tables of a grid: means, comparisons next to the paper's, and the claims, as Markdown and LaTeX."""
+"""The tables of a grid as Markdown: means, comparisons next to published values, and claims.
+
+Those for a paper are made by `cove_dist.experiments.paper_tables`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from cove_dist.evaluation.frequency import GROUPS
 from cove_dist.experiments.cells import failure, state
 from cove_dist.experiments.claims import Claim, claims_of, tally
 from cove_dist.experiments.grid import Cell, GridConfig, tuning_note
+from cove_dist.experiments.latex import PREAMBLE
+from cove_dist.experiments.paper_tables import paper_tables
 from cove_dist.experiments.results import Results, described
 from cove_dist.experiments.statistics import mean_and_deviation
 from cove_dist.experiments.text import MISSING, TextTable, mean_and_deviation_text, number, p_value, percent
@@ -100,7 +105,7 @@ def write_tables(
 ) -> None:
     """Write ``tables.md``, which shows the pictures too, and ``tables.tex``, of whatever cells are finished."""
     markdown = [f"# {grid.title}\n", f"Made by `{command}`. {tuning_note(grid)}\n"]
-    latex = [f"% {grid.title}. Made by: {command}\n"]
+    latex = [f"% {grid.title}. Made by: {command}\n{PREAMBLE}"]
     for split in grid.splits:
         claims = claims_of(grid, results, split)
         tables = [means_table(grid, cells, results, split)]
@@ -108,7 +113,7 @@ def write_tables(
             tables.append(comparison_table(grid, claims, split))
             tables += [frequency_table(grid, results, split, metric) for metric in grid.by_frequency]
         markdown += [table.markdown() for table in tables]
-        latex += [table.latex() for table in tables]
+        latex += [table.text() for table in paper_tables(grid, results, claims, split)]
         if claims:
             lines = "\n".join(f"- {claim.sentence()}." for claim in claims)
             markdown.append(f"## Claims, {split} split\n\n{tally(claims)}\n\n{lines}\n")

@@ -1,9 +1,8 @@
-"""Tables of strings, as Markdown and LaTeX, and the numbers in them."""
+"""Tables of strings, as Markdown, and the numbers in them."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,38 +31,6 @@ class TextTable:
         lines = [self.header, tuple("---" for _ in self.header), *self.rows]
         table = "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
         return "\n\n".join([f"## {self.title}", *self.notes, table]) + "\n"
-
-    def latex(self) -> str:
-        """Return a ``table`` environment for the booktabs package."""
-        body = "\n".join(" & ".join(map(latex_escape, row)) + r" \\" for row in self.rows)
-        head = " & ".join(map(latex_escape, self.header)) + r" \\"
-        caption = latex_escape(" ".join([f"{self.title}.", *self.notes]))
-        columns = "l" * len(self.header)
-        begin = [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{caption}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-        ]
-        end = [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
-        return "\n".join([*begin, head, r"\midrule", body, *end])
-
-
-_LATEX = {
-    "±": r"$\pm$",
-    "→": r"$\to$",
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-}
-_LATEX |= {character: "\\" + character for character in "&%$#_{}"} | {"<": "$<$", ">": "$>$"}
-
-
-def latex_escape(text: str) -> str:
-    """Escape the special characters of LaTeX; a hyphen before a number becomes a minus sign."""
-    escaped = re.sub(r"[±→\\~^&%$#_{}<>]", lambda match: _LATEX[match.group()], text)
-    return re.sub(r"(?<!\S)-(?=\d)", "$-$", escaped)
 
 
 def mean_and_deviation_text(values: Sequence[float]) -> str:

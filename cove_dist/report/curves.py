@@ -57,7 +57,7 @@ def _is_loss(name: str) -> bool:
 
 
 def draw_validation(run: Run, folder: Path) -> list[Picture]:
-    """Draw a small panel per metric, against the epoch, with the best epoch marked."""
+    """Draw a small panel per metric, against the step, with the best epoch marked."""
     records, best = run.of_kind("validation"), run.best_validation()
     names = [name for name in dict.fromkeys(key for record in records for key in record) if is_metric(name)]
     names.sort(key=lambda name: name != run.stopping_metric)
@@ -66,15 +66,16 @@ def draw_validation(run: Run, folder: Path) -> list[Picture]:
     path, columns = folder / "validation.png", min(4, len(names))
     with canvas(path, math.ceil(len(names) / columns), columns, width=2.6, height=2.1) as axes:
         for panel, name in zip(axes.flat, names, strict=False):
-            epochs, values = series(records, "epoch", name)
-            panel.plot(epochs, values, marker="o", markersize=3)
+            panel.plot(*series(records, "step", name), marker="o", markersize=3)
             if best is not None:
-                panel.axvline(best["epoch"], color=GREY, linestyle=":", linewidth=1)
-                panel.plot([best["epoch"]], [best.get(name, math.nan)], "o", color=COLOURS[1], markersize=6)
-            label(panel, title(name), "epoch", "")
+                panel.axvline(best["step"], color=GREY, linestyle=":", linewidth=1)
+                panel.plot([best["step"]], [best.get(name, math.nan)], "o", color=COLOURS[1], markersize=6)
+            label(panel, title(name), "step", "")
         for panel in axes.flat[len(names) :]:
             panel.set_axis_off()
-    mark = "" if best is None else f"The mark is epoch {best['epoch']}, the best by {title(run.stopping_metric)}."
+    mark = ""
+    if best is not None:
+        mark = f"The mark is epoch {best['epoch']}, step {best['step']:,}, the best by {title(run.stopping_metric)}."
     return [Picture(path, "Validation metrics", f"After each epoch. {mark}")]
 
 

@@ -37,12 +37,16 @@ _STYLE: Any = {  # the stubs of matplotlib list every key of rcParams
     "legend.columnspacing": 1.2,
     "text.parse_math": False,  # a category may hold a dollar sign
     "figure.dpi": 150,
+    "pdf.fonttype": 42,  # text stays text
+    "svg.fonttype": "none",
+    "svg.hashsalt": "cove_dist",  # equal pictures are equal files
 }
+_UNDATED: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file with its words for the page."""
+    """A PNG file with its words for the page; the same as PDF and SVG lie beside it."""
 
     path: Path
     title: str
@@ -50,18 +54,23 @@ class Picture:
 
 
 @contextmanager
-def canvas(path: Path, rows: int, columns: int, *, width: float = 4.4, height: float = 2.7) -> Iterator[np.ndarray]:
-    """Yield axes ``[rows, columns]`` to draw on; save them as PNG at the end.
+def canvas(
+    path: Path, rows: int, columns: int, *, width: float = 4.4, height: float = 2.7, share_y: bool = False
+) -> Iterator[np.ndarray]:
+    """Yield axes ``[rows, columns]`` to draw on; save them at the end as PNG, and beside it as PDF and SVG for papers.
 
     Args:
-        path: The file.
-        rows, columns: Numbers of rows and columns of panels.
-        width, height: Size of a panel in inches.
+        path: the PNG file.
+        rows, columns: of panels.
+        width, height: of a panel, in inches.
+        share_y: Whether the panels of a row share the vertical axis, labelled once.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-        yield figure.subplots(rows, columns, squeeze=False)
+        yield figure.subplots(rows, columns, squeeze=False, sharey="row" if share_y else False)
         figure.savefig(path)
+        for kind, nothing in _UNDATED.items():
+            figure.savefig(path.with_suffix(f".{kind}"), metadata=nothing)
 
 
 def label(axes: Axes, title: str, x: str, y: str) -> None:

@@ -100,13 +100,13 @@ def test_interrupted_and_started_again(prepared: Path, tmp_path: Path) -> None:
 
 def test_several_processes_jobs_and_splits_then_only_tables(prepared: Path, tmp_path: Path) -> None:
     grid = write_grid(tmp_path, prepared)
-    more = ("processes=2", "jobs=2", "splits=[validation,test]", "picture=bars", "keep_checkpoints=none")
+    more = ("processes=2", "jobs=2", "splits=[validation,test]", "picture=dots", "keep_checkpoints=none")
     out = succeed("experiment", str(grid), *SMALL, *more)
     assert "1 of 1" in out
     cell = tmp_path / "runs" / "deepfm" / "cove" / "seed_0"
     assert json.loads((cell / "summary.json").read_text())["world_size"] == 2
     assert not list(cell.glob("checkpoints/*"))
-    assert len(list((tmp_path / "runs").glob("bars_*.png"))) == 2
+    assert len(list((tmp_path / "runs").glob("dots_*.png"))) == 2
     results = tmp_path / "elsewhere"
     out = succeed("experiment", str(grid), *more, "tables_only=true", f"results={results}")
     assert "0 of 3" in out

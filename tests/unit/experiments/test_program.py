@@ -42,14 +42,19 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, computer: Computer, *over
 
 def test_tables_are_written_after_every_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     computer = Computer(tmp_path / "runs")
-    outcome = run(tmp_path, monkeypatch, computer, *ONE_MODEL, "picture=bars")
+    outcome = run(tmp_path, monkeypatch, computer, *ONE_MODEL, "picture=dots")
     assert [f"{n} of 3 |" in text for n, text in enumerate(computer.found)] == [False, True, True]
     assert computer.found[0] == ""
     assert "| deepfm | none | 0.7000 | 0.5000 | 1 of 3 |" in computer.found[1]
     assert "- deepfm/none/seed_2: missing" in computer.found[2]
     assert "![" not in computer.found[2], "pictures come at the end"
     names = {path.name for path in outcome.folder.iterdir() if path.is_file()}
-    assert names == {"bars_test.png", "results.parquet", "tables.md", "tables.tex"}
+    assert names == {
+        *(f"dots_test.{kind}" for kind in ("png", "pdf", "svg")),
+        "results.parquet",
+        "tables.md",
+        "tables.tex",
+    }
     assert "![" in (outcome.folder / "tables.md").read_text()
     assert len(pq.read_table(outcome.folder / "results.parquet")) == 3 * 2
 

@@ -34,7 +34,7 @@ def test_a_whole_log_gives_every_picture(tmp_path: Path) -> None:
         width, height = pixels(picture)
         assert 600 < width < 2000
         assert 200 < height < 1500
-    assert draw_validation(run, tmp_path)[0].caption.endswith("The mark is epoch 2, the best by AUC.")
+    assert draw_validation(run, tmp_path)[0].caption.endswith("The mark is epoch 2, step 6, the best by AUC.")
 
 
 def test_a_log_without_dead_codes_has_one_row_of_panels(tmp_path: Path) -> None:
