@@ -2,8 +2,8 @@
 
     python benchmarks/cf_growth.py --json FILE --plot FILE.png
 
-As many users as items, d = 64, batch 1024, one negative a positive, ids drawn uniformly, loading left out. Each size
-and optimizer in a process of its own, in turn: row-wise Adagrad fused into the backward pass (sharded table, one rank),
+As many users as items, d = 64, batch 1024, one negative per positive, ids drawn uniformly, loading left out. Each size
+and optimizer runs in its own process, in turn: row-wise Adagrad fused into the backward pass (sharded table, one rank),
 and on a replicated table RMSprop and Adam of the rows looked up, and Adam of all rows. A size is left out where table,
 gradient and moments would not fit in `--memory`.
 """
@@ -126,7 +126,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--memory", type=float, default=8.0, metavar="GB", help="for tables, gradients and moments")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the measurements")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="also draw them")
     parser.add_argument("--measure", choices=COPIES, help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -1,4 +1,4 @@
-"""Training throughput of the CTR heads at the paper's setting: this project against FuxiCTR, in turns on one machine.
+"""Training throughput of the CTR heads at the paper's setting: this project and FuxiCTR, in turns on one machine.
 
     python3 -m venv fuxictr && fuxictr/bin/pip install torch==2.13.0 && \\
         fuxictr/bin/pip install -r benchmarks/requirements-fuxictr.txt
@@ -35,11 +35,11 @@ HEADS = ("deepfm", "dcn", "fibinet", "finalmlp")
 FUXICTR = "FuxiCTR"
 PEAK_SIZE = 4096
 
-Figures = dict[str, float]  # samples_per_s and, of ours, gflop_per_row
+Measured = dict[str, float]  # samples_per_s and, of ours, gflop_per_row
 
 
-def run_ours(data: Path, epochs: int, ranks: int, *overrides: str) -> Figures:
-    """One configuration on ``ranks`` processes that share the cores."""
+def run_ours(data: Path, epochs: int, ranks: int, *overrides: str) -> Measured:
+    """Train one configuration on ``ranks`` processes that share the cores."""
     threads = CORES // ranks
     launcher = [sys.executable] if ranks == 1 else [sys.executable, "-m", "torch.distributed.run"]
     launcher += [] if ranks == 1 else ["--standalone", f"--nproc_per_node={ranks}"]
@@ -48,7 +48,7 @@ def run_ours(data: Path, epochs: int, ranks: int, *overrides: str) -> Figures:
     return json.loads(last_line([*launcher, str(worker), *arguments], threads))
 
 
-def run_fuxictr(python: Path, data: Path, epochs: int, head: str) -> Figures:
+def run_fuxictr(python: Path, data: Path, epochs: int, head: str) -> Measured:
     script = Path(__file__).with_name("fuxictr_ctr.py")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "speed.json"
@@ -58,7 +58,7 @@ def run_fuxictr(python: Path, data: Path, epochs: int, head: str) -> Figures:
 
 
 def peak_gflops() -> float:
-    """The fastest of ten large products with `CORES` threads."""
+    """Measure the fastest of ten large products with `CORES` threads."""
     torch.set_num_threads(CORES)
     left, right = torch.rand(2, PEAK_SIZE, PEAK_SIZE)
     seconds = []
@@ -78,8 +78,8 @@ def last_line(command: list[str], threads: int) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
-def measure_round(data: Path, python: Path, head: str, epochs: int) -> dict[str, Figures]:
-    """Every contestant once."""
+def measure_round(data: Path, python: Path, head: str, epochs: int) -> dict[str, Measured]:
+    """Measure every contestant once."""
     figures = {}
     for ranks in (1, 2):
         where = "1 process" if ranks == 1 else f"{ranks} ranks"
@@ -90,7 +90,7 @@ def measure_round(data: Path, python: Path, head: str, epochs: int) -> dict[str,
 
 
 def summarize(rounds: list[dict]) -> list[dict]:
-    """One record a head and contestant: medians over rounds, and the lowest and highest ratio."""
+    """Return a record per head and contestant: medians over rounds, and the lowest and highest ratio."""
     records = []
     for head in dict.fromkeys(entry["head"] for entry in rounds):
         entries = [entry for entry in rounds if entry["head"] == head]
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=HEADS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=2, help="timed in each round, after one of warm-up")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="every round's figures; written after each")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every round's measurements; written after each")
     arguments = parser.parse_args()
     rounds = []
     for number in range(arguments.rounds):

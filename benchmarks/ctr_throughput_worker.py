@@ -1,4 +1,4 @@
-"""Training throughput of one of our configurations; started by ``ctr_throughput.py``, alone or under torchrun.
+"""Training throughput of one of our configurations; started by ``ctr_throughput.py``, directly or under torchrun.
 
 Times whole training epochs by `Trainer`, data streamed from Parquet, without evaluation. Rank 0 prints one JSON line:
 samples per second of all ranks, and the GFLOP of the matrix products in a step, divided by its rows.
@@ -23,7 +23,7 @@ from data_pipeline.schema import Schema
 
 
 def time_epochs(trainer: Trainer, epochs: int) -> float:
-    """Seconds an epoch: the median, after one of warm-up."""
+    """Return the median seconds per epoch, after an epoch of warm-up."""
     seconds = []
     for epoch in range(epochs + 1):
         trainer.train_loader.set_epoch(epoch)
@@ -35,7 +35,7 @@ def time_epochs(trainer: Trainer, epochs: int) -> float:
 
 
 def gflop_per_row(trainer: Trainer) -> float:
-    """Of the matrix products in one step, counted as torch dispatches them."""
+    """Count the GFLOP of the matrix products in one step, as torch dispatches them, per row."""
     batch = next(iter(trainer.train_loader))
     with FlopCounterMode(display=False) as counter:
         list(trainer.steps(iter([batch])))

@@ -55,12 +55,12 @@ class Contestant(Protocol):
         ...
 
     def test(self) -> Metrics:
-        """Of the weights that were noted last."""
+        """Return the test metrics of the weights that were noted last."""
         ...
 
 
 def run(contestant: Contestant, plan: Plan) -> dict[str, Any]:
-    """Train, and tell of every epoch: steps, seconds, and metrics of validation with their own seconds."""
+    """Train, and record of every epoch the steps, the seconds, and the validation metrics with their seconds."""
     epochs: list[dict[str, Any]] = []
     best, without_gain = None, 0
     for epoch in range(plan.epochs):

@@ -1,4 +1,4 @@
-"""Our cross network, SENET, bilinear interactions and bilinear fusion beside FuxiCTR's, with the same weights.
+"""Our cross network, SENET, bilinear interactions and bilinear fusion compared with FuxiCTR's, with the same weights.
 
 Runs in FuxiCTR's environment (see ``fuxictr_ctr.py``), from the root of the checkout::
 

@@ -1,6 +1,6 @@
 """CTR models of FuxiCTR 2.3.10 on a data set prepared by this project: the baselines for quality and for speed.
 
-They run in a virtual environment of their own and import nothing of this project::
+They run in a separate virtual environment and import nothing of this project::
 
     python3 -m venv fuxictr && fuxictr/bin/pip install torch==2.13.0 && \\
         fuxictr/bin/pip install -r benchmarks/requirements-fuxictr.txt
@@ -76,7 +76,7 @@ def ranking_metrics(users: np.ndarray, labels: np.ndarray, scores: np.ndarray) -
 
 
 def expected_relevance(relevance: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Of one user's rows, best first: each row's, averaged over the rows of its score. ``[rows]``."""
+    """Return the expected relevance ``[rows]`` of one user's rows, best first: the mean over rows of equal score."""
     _, group = np.unique(-scores, return_inverse=True)
     return (np.bincount(group, relevance) / np.bincount(group))[group]
 
@@ -132,7 +132,7 @@ def measure_speed(name: str, data: Prepared, settings: Settings, epochs: int, wo
 
 
 def open_results(path: Path, header: dict) -> dict:
-    """The results in ``path``, or empty ones. Refuses a file written with other settings or data."""
+    """Read the results in ``path``, or return empty ones; refuse a file written with other settings or data."""
     if not path.exists():
         return {**header, "seeds": {}, "speed": {}}
     results = json.loads(path.read_text())
@@ -142,7 +142,7 @@ def open_results(path: Path, header: dict) -> dict:
 
 
 def save_results(path: Path, results: dict) -> None:
-    """Write all or nothing: an interrupted run keeps the seeds it had."""
+    """Write atomically, so that an interrupted run keeps the finished seeds."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
     partial.replace(path)

@@ -51,7 +51,7 @@ def convert(data: Path, folder: Path) -> Prepared:
 
 
 def build_feature_map(name: str, folder: Path, num_seen: dict[str, int], label: str) -> FeatureMap:
-    """Categorical fields of ``num_seen + 1`` rows each, without a padding row: no field is a sequence."""
+    """Build categorical fields of ``num_seen + 1`` rows each, without a padding row, as no field is a sequence."""
     feature_map = FeatureMap(name, str(folder))
     feature_map.features = OrderedDict(
         (field, {"source": "", "type": "categorical", "vocab_size": seen + 1}) for field, seen in num_seen.items()

@@ -1,7 +1,7 @@
 """The CTR models of FuxiCTR 2.3.10, composed of the layers in its wheel, with a record of every fit.
 
 The wheel has the layers and `BaseModel`, but not the model zoo. What is ours is how the layers are put together, after
-the published classes, and for FinalMLP its gates and its fusion, which the zoo keeps beside the class.
+the published classes, and for FinalMLP its gates and its fusion, which the zoo keeps outside the class.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class RecordedModel(BaseModel):
         raise NotImplementedError
 
     def logits(self, inputs: Inputs, embeddings: torch.Tensor) -> torch.Tensor:
-        """``embeddings [B, fields, d]`` -> ``[B, 1]``."""
+        """Map ``embeddings [B, fields, d]`` to logits ``[B, 1]``."""
         raise NotImplementedError
 
     def forward(self, inputs: Inputs) -> Inputs:

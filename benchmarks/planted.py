@@ -1,18 +1,18 @@
-"""Whether codes recover categories that were planted in the data, and which settings matter for it.
+"""Recovery of categories planted in the data by codes, and the settings that matter for it.
 
     python benchmarks/planted.py --seeds 0 1 2 3 4 --json FILE
 
 Users and items of synthetic data sit in trees of categories of three levels, and labels follow the affinity of the two
-(`data_pipeline/datasets/synthetic.py`); each seed has a tree, rows and a start of its own. Codebooks have the sizes of
-the tree's levels. Scored is the adjusted mutual information of codes and categories, level by level: 0 for codes that
-know nothing of the categories, 1 for the same partition. Ids that training never saw are left out. Contestants:
+(`data_pipeline/datasets/synthetic.py`); each seed has its own tree, rows and initialization. Codebooks have the sizes
+of the tree's levels. The score is the adjusted mutual information of codes and categories, level by level: 0 for codes
+unrelated to the categories, 1 for the same partition. Ids that training never saw are left out. Contestants:
 
 - COVE trained end to end, at a default and with one setting changed at a time;
 - k-means of the embeddings that DeepFM, or COVE-DeepFM, has learned, and of its centres for the levels above;
 - random codes;
-- k-means, likewise, of the hidden vectors that made the labels: what the distances of the tree itself give away.
+- the same k-means of the hidden vectors that made the labels: the score that the distances of the tree give.
 
-All figures are of the checkpoint with the best validation AUC. A finished cell, a setting and a seed, is added to FILE
+All scores are of the checkpoint with the best validation AUC. A finished cell, a setting and a seed, is added to FILE
 as one line of JSON; cells that FILE has are not trained again. Runs and data stay in `--folder`.
 """
 
@@ -72,7 +72,7 @@ TRAINING = (
     "trainer.early_stopping.patience=2",
     "trainer.log_every=20",
 )
-SETTINGS: dict[str, tuple[str, ...]] = {  # beside COVE's default, one at a time
+SETTINGS: dict[str, tuple[str, ...]] = {  # changes of COVE's default, one at a time
     "start=kmeans": ("quantizer.start=kmeans", "quantizer.kmeans_step=500"),
     "learning=ema": ("quantizer.learning=ema",),
     "learning=ema, start=kmeans": ("quantizer.learning=ema", "quantizer.start=kmeans", "quantizer.kmeans_step=500"),
@@ -125,7 +125,7 @@ class Planted:
 
 
 def cell(planted: Planted, setting: str, seed: int, overrides: Sequence[str]) -> Record:
-    """What a record is of; two records of the same cell agree in it."""
+    """Return the identity of a record's cell, in which two records of the same cell agree."""
     levels = [f"quantizer.{entity}_levels={list(planted.tree)}" for entity in ENTITIES]
     cove = [] if setting == BASE else ["quantizer=cove", *levels, *SETTINGS.get(setting, ())]
     run = [*TRAINING, *cove, *overrides, f"seed={seed}"]
@@ -168,7 +168,7 @@ def rivals(planted: Planted, config: RunConfig, run: Run, seed: int, base: bool)
 
 
 def load_embeddings(config: RunConfig, schema: Schema, checkpoint: Path) -> dict[str, np.ndarray]:
-    """The rows ``[n, d]`` of the ids that training saw, out of a checkpoint, however its tables were sharded."""
+    """Load from a checkpoint the table rows ``[n, d]`` of the ids seen in training, for any sharding."""
     columns = {entity: schema.entity(entity) for entity in ENTITIES}
     saved = dcp.FileSystemReader(checkpoint).read_metadata().state_dict_metadata
     keys = {
@@ -187,7 +187,7 @@ def seen_ids(config: RunConfig, schema: Schema, entity: str) -> pa.Array:
 
 
 def cluster(vectors: np.ndarray, planted: Planted, seed: int) -> np.ndarray:
-    """Codes ``[n, H]`` by k-means: of the vectors, then of the centres, each with the weight of its vectors."""
+    """Return codes ``[n, H]`` by k-means of the vectors, then of the centres, each with the weight of its vectors."""
     weights, levels = np.ones(len(vectors)), []
     for size in planted.tree:
         found = KMeans(size, n_init=10, random_state=seed).fit(vectors, sample_weight=weights)
@@ -197,7 +197,7 @@ def cluster(vectors: np.ndarray, planted: Planted, seed: int) -> np.ndarray:
 
 
 def score(run: Run, codes: EntityCodes) -> dict[str, list[float]]:
-    """Adjusted mutual information and perplexity of each level, fine first; every id counts once."""
+    """Return adjusted mutual information and perplexity of each level, fine first; every id counts once."""
     categories = {labelled.column: labelled for labelled in load_categories(run, codes)}
     figures: dict[str, list[float]] = {"ami": [], "perplexity": []}
     for level, _ in enumerate(codes.levels, start=1):
@@ -211,7 +211,7 @@ def score(run: Run, codes: EntityCodes) -> dict[str, list[float]]:
 def measured(
     planted: Planted, settings: Sequence[str], seeds: Sequence[int], overrides: Sequence[str], folder: Path, file: Path
 ) -> Iterator[Record]:
-    """The records of all cells, in order of the seed: out of ``file``, or measured now and added to it."""
+    """Return the records of all cells, in order of the seed: read from ``file``, or measured and added to it."""
     lines = file.read_text().splitlines() if file.is_file() else []
     known = [json.loads(line) for line in lines]
     for seed in seeds:

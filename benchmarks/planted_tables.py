@@ -67,7 +67,7 @@ def score_table(records: Sequence[Record], listed: Iterable[Contestant], entity:
 
 
 def difference_table(records: Sequence[Record], listed: Iterable[Contestant], default: str) -> Table:
-    """Each contestant less the default, over the seeds that both have."""
+    """Build the table of each contestant minus the default, over the seeds that both have."""
     title = f"Less {default} of the same seed: mutual information, mean of users and items; AUC"
     caption = (
         f"mean ± standard deviation of the differences; + or -: {CONFIDENCE:.0%} of Student's interval lies on one side"
@@ -96,14 +96,14 @@ def mean_ami(record: Record, who: str, level: int) -> float:
 def differences(
     records: Sequence[Record], one: Contestant, default: str, figure: Callable[[Record, str], float]
 ) -> list[float]:
-    """A contestant's figure less that of the default's codes, seed by seed."""
+    """Return a contestant's values minus those of the default, by seed."""
     reference = {r["seed"]: figure(r, "codes") for r in records if r["setting"] == default}
     own = {r["seed"]: figure(r, one.who) for r in records if r["setting"] == one.setting}
     return [own[seed] - reference[seed] for seed in own if seed in reference]
 
 
 def verdict(values: Sequence[float]) -> str:
-    """The sign of the mean where Student's interval leaves out 0, else a blank."""
+    """Return the sign of the mean if Student's interval excludes 0, else a blank."""
     if len(values) < 2:
         return " "
     reach = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5

@@ -2,7 +2,7 @@
 
 Synthetic interactions are written to Parquet files, a share of them of one single user. `cove prepare` runs on them
 under a memory limit, and so do programs of the same steps in pandas and Polars, which hold all rows in memory. Each
-runs in a process of its own; the numbers of rows of the splits must be the same::
+runs in its own process; the numbers of rows of the splits must be the same::
 
     python benchmarks/prepare.py --rows 10000000
     python benchmarks/prepare.py --rows 100000000 --memory-gb 2.5 --without pandas polars

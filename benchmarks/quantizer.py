@@ -1,12 +1,12 @@
-"""Speed and memory of the quantizer, forward and backward, beside the usual ways to write it and to search.
+"""Speed and memory of the quantizer, forward and backward, next to its usual implementations and searches.
 
     pip install --no-deps -r benchmarks/requirements-quantizer.txt
     python benchmarks/quantizer.py --json FILE
 
-Every contestant of `quantizer_rivals.py` is measured in a process of its own, all in turn, round by round. After a
+Every contestant of `quantizer_rivals.py` is measured in its own process, all in turn, round by round. After a
 warm-up its passes alternate with one bare matmul ``[N, 64] x [64, v_1]`` in the same process, and "x matmul" is the
 time over the mean of the matmuls just before and after: the median of a process, then of the rounds. "x ours" is that
-ratio over our quantizer's without ids, in the same round. FAISS searches level 1 with its flat L2 index, forward alone,
+ratio over our quantizer's without ids, in the same round. FAISS searches level 1 with its flat L2 index, forward only,
 as do the contestants of the second table; vector-quantize-pytorch is set as its builder says.
 
 Memory: a pass over 61 vectors loads the libraries; then the peak of resident memory (VmHWM of ``/proc``, reset through
@@ -15,7 +15,7 @@ output. A first pass of over 4 seconds is the measurement itself; at ``--limit``
 all rounds, and "x ours" is a lower bound. vector-quantize-pytorch at (8000, 400, 20) needs some 12 GB until then.
 
 The machine must be idle. Two threads wait for each other several times a pass: where another process takes one of two
-cores, all figures grow, short passes the most. The rows of the bare matmul show it.
+cores, all times grow, those of short passes the most. The rows of the bare matmul show it.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Measurement:
 
 
 def measure(name: str, size: Size, settings: Settings) -> Measurement:
-    """In this process, which a first pass over the limit ends by SIGALRM."""
+    """Measure in this process, which SIGALRM ends if the first pass exceeds the limit."""
     build = ALL[name].build
     problem = build_problem(size.vectors, size.levels)
     build(problem.head(WARM_UP))()
@@ -131,10 +131,10 @@ def peak_resident_mb() -> float:
 
 
 def measure_in_process(name: str, size: Size, settings: Settings) -> Measurement:
-    """`measure` in a process of its own, forked from one that has done nothing but import torch."""
+    """Call `measure` in a new process, forked from one that has only imported torch."""
     if not ALL[name].installed:
         return Measurement(missing="not installed")
-    os.environ["OMP_NUM_THREADS"] = str(settings.threads)  # for FAISS, which has an OpenMP of its own
+    os.environ["OMP_NUM_THREADS"] = str(settings.threads)  # for FAISS, which has its own OpenMP
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["quantizer_rivals"])
     receiver, sender = context.Pipe(duplex=False)
@@ -159,7 +159,7 @@ Results = dict[Size, dict[str, list[Measurement]]]
 
 
 def run_rounds(names: Iterable[str], sizes: Sequence[Size], rounds: int, settings: Settings) -> Results:
-    """One measurement per round, or a single one that says why there are none."""
+    """Return one measurement per round, or a single one that says why there are none."""
     results: Results = {size: {name: [] for name in names} for size in sizes}
     for number in range(rounds):
         for size, measured in results.items():
@@ -274,7 +274,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=Settings.threads)
     parser.add_argument("--seconds", type=float, default=Settings.seconds, help="of repeated passes in a process")
     parser.add_argument("--limit", type=int, default=Settings.limit, help="seconds a first pass may take")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures, with those of every process")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the measurements, with those of every process"
+    )
     return parser.parse_args()
 
 

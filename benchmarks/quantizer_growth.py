@@ -2,9 +2,9 @@
 
     python benchmarks/quantizer_growth.py --json FILE --plot FILE.png
 
-Measured as in `quantizer.py`, on a machine as idle: without ids, each size in a process of its own, all in turn,
+Measured as in `quantizer.py`, on an idle machine: without ids, each size in its own process, all in turn,
 medians over rounds. The exponents are slopes of straight lines fitted to the logarithms. Memory grows with N, and with
-v_1 and H by the codebooks alone, never by N times v_1.
+v_1 and H only by the codebooks, never by N times v_1.
 
 From N = 131,072 a single ``[N, 64]`` array is over 32 MB, which glibc hands back to the system after every use, and the
 page faults of the next use take part in the time. Under ``MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000`` it
@@ -55,7 +55,7 @@ def points(series: dict[int, Size], results: Results) -> list[Point]:
 
 
 def exponent(line: list[Point], quantity: str) -> float:
-    """p of ``quantity ~ x^p``."""
+    """Fit p of ``quantity ~ x^p``."""
     logarithms = [(math.log(point.x), math.log(getattr(point, quantity))) for point in line]
     return statistics.linear_regression(*zip(*logarithms, strict=True)).slope
 
@@ -75,7 +75,7 @@ def show(lines: dict[str, list[Point]]) -> Table:
 
 
 def plot(lines: dict[str, list[Point]], file: Path) -> None:
-    """Time above, memory below, both axes logarithmic; dashed: slope 1 from the first point."""
+    """Plot time above, memory below, on logarithmic axes; dashed: slope 1 from the first point."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4 * len(lines), 7), layout="constrained")
@@ -121,7 +121,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=Settings.threads)
     parser.add_argument("--seconds", type=float, default=Settings.seconds, help="of repeated passes in a process")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the measurements")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="also draw them")
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""What `benchmarks/quantizer.py` measures: this project's quantizer, the usual ways to write it, and searches alone.
+"""The contestants of `benchmarks/quantizer.py`: this project's quantizer, usual implementations, and searches only.
 
 Shapes: ``N`` vectors, ``d`` components, ``H`` levels, ``v_i`` codes at level i.
 """
@@ -41,7 +41,7 @@ class Problem:
     codebooks: list[torch.Tensor]
 
     def head(self, vectors: int) -> Problem:
-        """Its first vectors alone."""
+        """Return the problem of only the first vectors."""
         batch = (self.z, self.task_gradient, self.zipf_ids, self.distinct_ids)
         return Problem(*(tensor[:vectors].clone() for tensor in batch), self.codebooks)
 
@@ -78,7 +78,7 @@ def draw_zipf_ids(vectors: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def build_problem(vectors: int, levels: Sequence[int]) -> Problem:
-    """The same at every call."""
+    """Build the problem, the same at every call."""
     generator = torch.Generator().manual_seed(0)
     zipf_ids = draw_zipf_ids(vectors, generator)
     distinct, inverse = torch.unique(zipf_ids, return_inverse=True)
@@ -123,14 +123,14 @@ def gather_nearest(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
 
 
 def one_hot_nearest(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
-    """Codes as VQ-VAE is usually published: a row of zeros and a one for each vector, times the codebook."""
+    """Look up codes as in usual VQ-VAE code: a one-hot row per vector, times the codebook."""
     codes = torch.cdist(x.detach(), codebook.detach()).argmin(dim=1, keepdim=True)
     one_hot = torch.zeros(len(x), len(codebook)).scatter_(1, codes, 1)
     return one_hot @ codebook
 
 
 def build_plain(problem: Problem, nearest: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Step:
-    """Eq. 1 to 6 by autograd: every level over the whole batch."""
+    """Build Eq. 1 to 6 by autograd: every level over the whole batch."""
     codebooks = [codebook.clone().requires_grad_() for codebook in problem.codebooks]
 
     def forward(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,7 +147,7 @@ def build_plain(problem: Problem, nearest: Callable[[torch.Tensor, torch.Tensor]
 
 
 def build_vector_quantize(problem: Problem) -> Step:
-    """vector-quantize-pytorch nearest to the paper: codebooks learn by gradient, the plain straight-through estimator.
+    """Build vector-quantize-pytorch nearest to the paper: codebooks by gradient, plain straight-through estimator.
 
     Its one loss per level pulls code and input alike, at half the value of Eq. 6 with ``beta = 1`` and with its
     gradients. The task's gradient does not reach its codebooks.
@@ -171,7 +171,7 @@ def build_vector_quantize(problem: Problem) -> Step:
 
 
 def build_matmul(problem: Problem) -> Step:
-    """``[N, d] x [d, v_1]`` into a matrix that is there already."""
+    """Build ``[N, d] x [d, v_1]`` into an allocated matrix."""
     transposed = problem.codebooks[0].t()
     scores = problem.z.new_empty(len(problem.z), len(problem.codebooks[0]))
     return lambda: torch.mm(problem.z, transposed, out=scores)

@@ -8,15 +8,15 @@
 
 The prepared folder is written as RecBole's benchmark files: its train, validation and test rows are ours. Both learn
 from d = 64, batches of 1024 positives with a uniform negative each, by Adam at the same rate, with the same L2; NeuMF's
-hidden layers are 64, 32, 16; LightGCN has three layers. All else is each one's own: the first weights, for one.
+hidden layers are 64, 32, 16; LightGCN has three layers. All else differs, such as the initial weights.
 
 Both rank all items but those of the user's earlier splits. RecBole ranks items that training never saw as well, which
 ours does not; there are few, and their number is shown. That NDCG, recall and HR mean the same is checked in every run:
-RecBole's own lists of the test split, scored by our metrics, must give RecBole's figures to six digits, and hold no
+RecBole's own lists of the test split, scored by our metrics, must give RecBole's metrics to six digits, and hold no
 item of the user's history.
 
 Quick times where an epoch of RecBole takes minutes: ``--max-steps 60 --epochs 2``. With ``--users 2000`` RecBole
-evaluates so many users alone, and its seconds are scaled up to all; not for LightGCN, which propagates once for all.
+evaluates only so many users, and its seconds are scaled up to all; not for LightGCN, which propagates once for all.
 Without an evaluation of either: ``--skip-evaluation``.
 """
 
@@ -64,7 +64,7 @@ MODELS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 
 def write_recbole(data: Path, folder: Path, users: int | None = None) -> Path:
-    """The prepared folder as RecBole's files ``cf/cf.<part>.inter``; validation and test of the first users alone."""
+    """Write the prepared folder as RecBole's files ``cf/cf.<part>.inter``; the first users for validation and test."""
     schema, target = Schema.load(data), folder / "cf"
     target.mkdir()
     user, item = (schema.entity(role).name for role in ("user", "item"))
@@ -80,7 +80,7 @@ def write_recbole(data: Path, folder: Path, users: int | None = None) -> Path:
 
 
 def recbole_config(model: str, folder: Path, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """A batch of an evaluation is counted in scores."""
+    """Return RecBole's configuration; it counts an evaluation batch in scores."""
     return {
         "dataset": "cf",
         "data_path": str(folder),
@@ -129,7 +129,7 @@ def check_agreement(lists: turns.Lists, reported: dict[str, float], data: Path) 
 def main() -> None:
     parser = turns.common_options(__doc__, list(MODELS), epochs=20)
     parser.add_argument("--weight-decay", type=float, default=0.0, help="of both optimizers (default: %(default)s)")
-    parser.add_argument("--users", type=int, help="with --max-steps: RecBole evaluates so many users alone, scaled up")
+    parser.add_argument("--users", type=int, help="with --max-steps: RecBole evaluates only so many users, scaled up")
     parser.add_argument("--evaluation-scores", type=int, help="of a batch of RecBole's evaluation")
     arguments = parser.parse_args()
     if arguments.users is not None and arguments.max_steps is None:

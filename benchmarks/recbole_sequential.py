@@ -12,11 +12,11 @@ items and trains all positions of a piece at once. A step is ``--samples`` of th
 
 The same for both: d = 64, layers, heads, inner width (d for SASRec, 4d for BERT4Rec), dropout, no dropout of attention
 weights, softmax over all items, Adam; BERT4Rec's tables start at BERT's 0.02, and it masks a fifth of a list, in half
-of the cases the last item alone; Caser sees five items through 16 horizontal filters of each height and 4 vertical
-ones; BERT4Rec has a bias of every item. RecBole's Caser has vectors of users besides. All else is each one's own.
+of the cases only the last item; Caser sees five items through 16 horizontal filters of each height and 4 vertical
+ones; BERT4Rec has a bias of every item. RecBole's Caser has vectors of users besides. All else differs.
 
 All items are ranked, none masked, and the metrics are checked in every run: RecBole's own lists of the test split,
-scored by our metrics, must give RecBole's figures to six digits.
+scored by our metrics, must give RecBole's metrics to six digits.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def read_lists(data: Path, split: str) -> list[tuple[int, list[int]]]:
 
 
 def whole_histories(data: Path) -> dict[int, list[int]]:
-    """Of users with a row in test: the pieces of training, each of which begins where another ends, then two items.
+    """Join the histories of users with a test row: training pieces, each beginning where another ends, then two items.
 
     Raises:
         SystemExit: The folder holds other lists.
@@ -74,7 +74,7 @@ def whole_histories(data: Path) -> dict[int, list[int]]:
 
 
 def write_recbole(data: Path, folder: Path) -> None:
-    """The histories as RecBole's file ``next/next.inter``, an item's place in its history as its time."""
+    """Write the histories as RecBole's file ``next/next.inter``, with an item's position in its history as its time."""
     (folder / "next").mkdir()
     with (folder / "next" / "next.inter").open("w") as file:
         file.write("user_id:token\titem_id:token\ttimestamp:float\n")

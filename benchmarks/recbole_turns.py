@@ -1,4 +1,4 @@
-"""What the comparisons with RecBole share: runs in turns, each in a process of its own, and their table.
+"""The common part of the comparisons with RecBole: runs in turns, each in its own process, and their table.
 
 A contestant's record is that of `epochs.run`. Seconds of an epoch are those of a step, median over the epochs after the
 first, times the steps of an epoch: where an epoch was cut short by ``--max-steps`` they are scaled up. Seconds until
@@ -69,7 +69,7 @@ def plans(arguments: argparse.Namespace) -> tuple[Plan, Plan]:
 
 
 def run_recbole(python: Path, config: dict[str, Any], plan: Plan, threads: int) -> tuple[Record, Lists]:
-    """One run, in a folder that is left behind nowhere."""
+    """Run RecBole once, in a temporary folder."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = {"request": folder / "request.json", "json": folder / "run.json", "lists": folder / "lists.npz"}
@@ -102,7 +102,7 @@ def start(command: list[str], threads: int, folder: Path | None = None) -> None:
 
 
 def play(arguments: argparse.Namespace, play_round: Callable[[str, int], dict[str, Record]]) -> None:
-    """All rounds of all models, their table, and the file of results.
+    """Run all rounds of all models, print their table, and write the file of results.
 
     Args:
         play_round: Of a model and a seed: the records of the contestants, RecBole's among them.
@@ -123,13 +123,13 @@ def play(arguments: argparse.Namespace, play_round: Callable[[str, int], dict[st
 
 
 def epoch_seconds(record: Record) -> float:
-    """Of a whole epoch, the first left out where there are more."""
+    """Return the seconds of a whole epoch, without the first if there are more."""
     timed = record["epochs"][1:] or record["epochs"]
     return statistics.median(epoch["train_s"] / epoch["steps"] for epoch in timed) * record["steps_per_epoch"]
 
 
 def evaluation_seconds(record: Record) -> float | None:
-    """Of validation; None where there was none."""
+    """Return the seconds of validation; None without validation."""
     seconds = [evaluated["evaluation_s"] for evaluated in evaluations(record)]
     return statistics.median(seconds) if seconds else None
 
@@ -143,7 +143,7 @@ def best_validation(record: Record) -> float:
 
 
 def seconds_until(record: Record, quality: float) -> float | None:
-    """Of training, until validation is that good; None where it never is."""
+    """Return the seconds of training until validation reaches a value; None if it never does."""
     seconds = 0.0
     for epoch in record["epochs"]:
         seconds += epoch["train_s"]
@@ -153,7 +153,7 @@ def seconds_until(record: Record, quality: float) -> float | None:
 
 
 def figures(record: Record, recbole: Record) -> dict[str, float | None]:
-    """Of one run beside RecBole's of the same round."""
+    """Return the measurements of one run next to RecBole's of the same round."""
     evaluation, of_recbole = evaluation_seconds(record), evaluation_seconds(recbole)
     found: dict[str, float | None] = {
         "epoch_s": epoch_seconds(record),
@@ -171,7 +171,7 @@ def figures(record: Record, recbole: Record) -> dict[str, float | None]:
 
 
 def summarize(rounds: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One record a model and contestant: medians over rounds; None where a round has none."""
+    """Return a record per model and contestant: medians over rounds; None where a round has none."""
     gathered: dict[tuple[str, str], list[dict[str, float | None]]] = {}
     for entry in rounds:
         for name, record in entry["runs"].items():
@@ -225,17 +225,17 @@ def table(title: str, columns: Columns, summary: list[dict[str, Any]]) -> Table:
 
 
 def check_same(ours: dict[str, float], reported: dict[str, float]) -> None:
-    """Raises SystemExit where two programs' metrics of the same lists differ."""
+    """Exit if two programs' metrics of the same lists differ."""
     if wrong := {name: (ours[name], x) for name, x in reported.items() if abs(ours[name] - x) > 1e-6}:
         raise SystemExit(f"metrics of RecBole's lists, ours and RecBole's: {wrong}: they do not mean the same.")
 
 
 def check_steps(runs: dict[str, Record]) -> None:
-    """Raises SystemExit where an epoch is not of as many steps for all, so that batches are not of the same rows."""
+    """Exit if epochs differ in their number of steps, so that batches are not of the same rows."""
     if len(set(steps := {name: record["steps_per_epoch"] for name, record in runs.items()}.values())) > 1:
         raise SystemExit(f"steps of an epoch: {steps}: batches differ.")
 
 
 def describe(overrides: Sequence[str]) -> str:
-    """Of the further contestant."""
+    """Describe the further contestant."""
     return "ours, " + " ".join(override.rsplit(".", 1)[-1] for override in overrides)

@@ -1,13 +1,13 @@
-"""Continuing lists: FANS decodes all target positions at once, BERT4Rec one after the other; seconds per 1,000 lists.
+"""Time to continue 1,000 sequences: FANS decodes all target positions at once, BERT4Rec one after the other.
 
     python benchmarks/sequential_decoding.py --json FILE
 
 At the paper's settings: d = 64, three layers, eight heads; as many given items as are to be found, 5 or 10; the ten
 best items ranked at every position. Catalogues of 6,264 items (Art of the Mix) and of 60,000. Weights and lists are
-random: neither model's work depends on their values. Decoding alone is timed (`continue_sequences`), not the merging of
+random: neither model's work depends on their values. Only decoding is timed (`continue_sequences`), not the merging of
 positions nor the metrics. In a round the models take turns; medians over rounds, and the ratio is taken round by round.
 
-"ranking alone" is the part that both do alike, scoring all items at every position, which is why the ratio is not the
+"ranking alone" is the part that both share, scoring all items at every position, which is why the ratio is not the
 number of positions: only the encoder runs once instead of once for every position. The machine must be idle.
 """
 
@@ -45,7 +45,7 @@ def random_catalogue(items: int) -> Catalogue:
 
 
 def decode_seconds(model: nn.Module, catalogue: Catalogue, targets: int, lists: int, batch: int) -> float:
-    """Of `lists` lists, a batch at a time."""
+    """Return the seconds to decode `lists` sequences, a batch at a time."""
     seconds = 0.0
     for begin in range(0, lists, batch):
         size = min(batch, lists - begin)
@@ -60,7 +60,7 @@ def decode_seconds(model: nn.Module, catalogue: Catalogue, targets: int, lists: 
 
 @torch.no_grad()
 def ranking_seconds(catalogue: Catalogue, targets: int, lists: int, batch: int) -> float:
-    """Of ranking all items at all positions, without a model."""
+    """Return the seconds to rank all items at all positions, without a model."""
     seconds = 0.0
     for begin in range(0, lists, batch):
         hidden = torch.randn(min(batch, lists - begin) * targets, DIM)
@@ -82,7 +82,7 @@ def measure_round(case: Case, lists: int, batch: int) -> dict[str, float]:
 
 
 def summarize(case: Case, rounds: list[dict[str, float]], lists: int) -> dict[str, Any]:
-    """Seconds per 1,000 lists, medians; BERT4Rec's over FANS's: median, lowest and highest."""
+    """Return median seconds per 1,000 sequences; BERT4Rec's over FANS's: median, lowest and highest."""
     items, targets = case
     ratios = sorted(entry["BERT4Rec"] / entry["FANS"] for entry in rounds)
     medians = {name: 1e3 / lists * statistics.median(entry[name] for entry in rounds) for name in rounds[0]}
@@ -108,7 +108,7 @@ def main() -> None:
     add("--batch", type=int, default=250, help="lists decoded together (default: %(default)s)")
     add("--rounds", type=int, default=5)
     add("--threads", type=int, default=2)
-    add("--json", type=Path, metavar="FILE", help="every round's figures")
+    add("--json", type=Path, metavar="FILE", help="every round's measurements")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)

@@ -1,10 +1,10 @@
-"""Training steps of the list models, forward and backward, and what they spend their time on.
+"""Training steps of the sequential models, forward and backward, and the shares of their operators.
 
     python benchmarks/sequential_models.py --json FILE
 
-A step takes a batch of random item vectors to hidden states and back, without tables, loss and optimizer. "full" lists
-all have the longest length, which is also what short ones would cost padded to it; "short" lists have 1 to half of it,
-evenly drawn, a quarter on average, much as real lists do.
+A step takes a batch of random item vectors to hidden states and back, without tables, loss and optimizer. "full"
+sequences all have the longest length, which is also the cost of short ones padded to it; "short" sequences have 1 to
+half of it, drawn uniformly, a quarter on average, much as real ones do.
 
 Shares of a step's operator time come from torch's profiler: matrix products, attention kernels, and the rest, which is
 the overhead. The machine must be idle.
@@ -38,7 +38,7 @@ PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::mkldnn_convolution", 
 
 
 def build_step(name: str, lists: int, slots: int, kind: str) -> Callable[[], None]:
-    """Forward and backward of one batch."""
+    """Build the forward and backward pass of one batch."""
     torch.manual_seed(0)
     model = MODELS[name](DIM, slots, slots)
     lengths = torch.randint(1, max(slots // 2, 2), (lists,)) if kind == "short" else torch.full((lists,), slots)
@@ -65,7 +65,7 @@ def call(model: nn.Module, items: torch.Tensor, mask: torch.Tensor) -> torch.Ten
 
 
 def milliseconds(step: Callable[[], None], seconds: float) -> float:
-    """The median of as many steps as the time allows, three at least."""
+    """Return the median of as many steps as the time allows, at least three."""
     step()
     times, deadline = [], time.perf_counter() + seconds
     while len(times) < 3 or time.perf_counter() < deadline:
@@ -76,7 +76,7 @@ def milliseconds(step: Callable[[], None], seconds: float) -> float:
 
 
 def shares(step: Callable[[], None]) -> dict[str, float]:
-    """Of the operators' own time in three steps."""
+    """Return shares of the operators' time in three steps."""
     with profile(activities=[ProfilerActivity.CPU]) as record:
         for _ in range(3):
             step()

@@ -11,7 +11,7 @@ user and 500 candidates of 100,000 items, by
 
 Top 20: inner products of one query with a million vectors of 64 numbers, by torch (a product and `topk`: exact), by
 FAISS (`IndexFlatIP`: exact) and by an inverted file (`IndexIVFFlat`, a sixteenth of whose lists are searched), with the
-share of the exact 20 that it finds. Vectors are drawn around 1,000 centres, queries likewise.
+share of the exact 20 that it finds. Vectors and queries are drawn around 1,000 centres.
 
 Weights are random: the time depends on no value but the recall of the inverted file. In a round the contestants take
 turns, a request each; every request has other ids or another query.

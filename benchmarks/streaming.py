@@ -4,8 +4,8 @@
     python benchmarks/streaming.py data/synthetic --batch-size 4096 --json streaming.json
 
 Nothing is done with the batches, so the speed is an upper bound on what training can be fed. Resident memory is that of
-this process, sampled 20 times an epoch: it must be flat, whatever the number of rows. `--scan` first times pyarrow
-alone: decoding the same columns of every row group in one thread, which no stream of them can beat.
+this process, sampled 20 times an epoch: it must be flat, whatever the number of rows. `--scan` first times only
+pyarrow: decoding the same columns of every row group in one thread, which no stream of them can beat.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ SETTINGS = (
 
 
 def train(data: Path, ranks: int, overrides: list[str]) -> list[dict[str, float]]:
-    """The training reports of a run in a temporary folder."""
+    """Return the training reports of a run in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run"
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]

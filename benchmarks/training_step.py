@@ -9,8 +9,9 @@ are rank 0's: the median over the steps of a block, then over rounds; ratios are
 
 Parts of COVE, measured within the same steps: the search for the nearest codes; the rest of the quantizers' forward
 pass; their backward pass; the upkeep after the step, which for moving averages begins with an all-reduce. "all-reduce"
-is timed apart, on a flat buffer of the size that the codebooks add, while nothing else runs; gradients are all-reduced
-during the backward pass, so there it is the most that it can cost. "rest" is what remains of the difference to DeepFM.
+is timed separately, on a flat buffer of the size that the codebooks add, while nothing else runs; gradients are
+all-reduced during the backward pass, so there it is the most that it can cost. "rest" is what remains of the difference
+to DeepFM.
 
 "overlapped" starts the all-reduce of the moving averages' statistics right after the forward pass, and waits for it
 after the step, where the trainer starts it then.
@@ -70,7 +71,7 @@ class Settings:
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """On every rank: by contestant, the medians of every round, and the all-reduce of its codebooks."""
+    """Measure on every rank: by contestant, the medians of every round, and the all-reduce of its codebooks."""
     quiet_libraries()
     torch.set_num_threads(1)
     with process_group("cpu") as context:
@@ -101,7 +102,7 @@ def build_contestants(settings: Settings, context: DistributedContext) -> dict[s
 
 
 def run_round(contestants: Mapping[str, Contestant], steps: int, backwards: bool) -> dict[str, dict[str, float]]:
-    """A block of steps of each contestant: medians, in milliseconds."""
+    """Run a block of steps of each contestant; return medians in milliseconds."""
     blocks = {}
     for name in reversed(contestants) if backwards else contestants:
         dist.barrier()
@@ -134,7 +135,7 @@ def refuse_bad_input(settings: Settings) -> None:
 
 
 def on_ranks(settings: Settings) -> dict[str, Any]:
-    """`measure` on fresh processes, as torchrun would start them; what rank 0 returned."""
+    """Call `measure` in new processes, as torchrun starts them; return the result of rank 0."""
     launch = LaunchConfig(
         run_id="training_step",
         min_nodes=1,
@@ -201,7 +202,9 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=Settings.ranks)
     parser.add_argument("--rounds", type=int, default=Settings.rounds)
     parser.add_argument("--steps", type=int, default=Settings.steps, help="of each model in a round")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures, with those of every round")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the measurements, with those of every round"
+    )
     parser.add_argument("overrides", nargs="*", help="further settings of all models, key=value; after --")
     given = parser.parse_args()
     settings = Settings(given.data, tuple(given.overrides), given.ranks, given.rounds, given.steps)

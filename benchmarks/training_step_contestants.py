@@ -104,7 +104,7 @@ class Contestant:
             one.register_forward_hook(self._after_forward)
 
     def step(self) -> dict[str, float]:
-        """One step: its milliseconds, in all and by part."""
+        """Run one step; return its milliseconds in total and by part."""
         with self.watch.timed("step"), mock.patch.object(assignment, "nearest_code", self._timed_search):
             next(self._steps)
             with self.watch.timed("upkeep"):
@@ -113,7 +113,7 @@ class Contestant:
         return times | {"other forward": times.get("forward", 0.0) - times.get("search", 0.0)}
 
     def all_reduced_bytes(self) -> int:
-        """What the codebooks add to the all-reduces of a step."""
+        """Return the bytes that the codebooks add to the all-reduces of a step."""
         gradients = [p for one in self.quantizers.values() for p in one.codebooks if p.requires_grad]
         averaged = [e for one in self.quantizers.values() if one.moving_averages is not None for e in one.codebooks]
         return sum(e.nbytes for e in gradients) + sum(e.nbytes + e[:, 0].nbytes for e in averaged)  # sums and counts

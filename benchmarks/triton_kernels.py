@@ -1,4 +1,4 @@
-"""Time of the quantizer's Triton kernels on CUDA: searches beside the bare matmul, sums by code beside `index_add_`.
+"""Time of the quantizer's Triton kernels on CUDA: searches next to the bare matmul, sums by code next to `index_add_`.
 
 python benchmarks/triton_kernels.py --vectors 65536 --codes 8000
 """

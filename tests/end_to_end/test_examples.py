@@ -42,7 +42,7 @@ def own_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_standalone_quantizer_finds_clusters() -> None:
-    assert example("quantizer_alone").main() > 0.9
+    assert example("quantizer_standalone").main() > 0.9
 
 
 def test_a_metric_of_ones_own_is_right(own_data: Path) -> None:

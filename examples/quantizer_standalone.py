@@ -1,6 +1,6 @@
 """The quantizer of COVE on the embeddings of any module; it needs torch and nothing else.
 
-python examples/quantizer_alone.py
+python examples/quantizer_standalone.py
 """
 
 from __future__ import annotations
