@@ -113,8 +113,8 @@ def saved_torch(exported: torch.export.ExportedProgram, program: Program, path: 
     return run
 
 
-def saved_onnx(exported: torch.export.ExportedProgram, program: Program, path: Path) -> Run:
-    """Convert a program to ONNX; return a function that runs the file by ONNX Runtime."""
+def saved_onnx(exported: torch.export.ExportedProgram, program: Program, path: Path, threads: int = 0) -> Run:
+    """Convert a program to ONNX; return a function that runs the file by ONNX Runtime, 0: on as many threads as cores."""
     import onnxruntime
 
     names = list(program.inputs)
@@ -124,7 +124,9 @@ def saved_onnx(exported: torch.export.ExportedProgram, program: Program, path: P
         )
     assert converted is not None, "torch.onnx.export returns a program with dynamo=True"
     converted.save(path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     read = {each.name for each in session.get_inputs()}
 
     def run(*inputs: torch.Tensor) -> np.ndarray:

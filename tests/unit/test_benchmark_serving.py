@@ -28,7 +28,10 @@ def test_percentiles_are_of_all_requests_in_milliseconds() -> None:
     seconds = benchmark.latencies({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, requests=4)
     assert calls == ["a", "b"] * 7  # three to warm up
     assert [len(each) for each in seconds.values()] == [4, 4]
-    assert benchmark.summarize({"a": [0.001, 0.002, 0.003]})["a"]["p50_ms"] == pytest.approx(2.0)
+    summary = benchmark.summarize({"a": [(0.001, 0.0005), (0.002, 0.001), (0.003, 0.005)]})["a"]
+    assert summary["p50_ms"] == pytest.approx(2.0)
+    assert summary["cpu_p50_ms"] == pytest.approx(1.0)
+    assert summary["p99_ms"] == pytest.approx(2.98)
 
 
 def test_it_runs_small_and_writes_what_it_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
