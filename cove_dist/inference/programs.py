@@ -114,7 +114,7 @@ def saved_torch(exported: torch.export.ExportedProgram, program: Program, path: 
 
 
 def saved_onnx(exported: torch.export.ExportedProgram, program: Program, path: Path, threads: int = 0) -> Run:
-    """Convert a program to ONNX; return a function that runs the file by ONNX Runtime, 0: on as many threads as cores."""
+    """Convert a program to ONNX; return a function that runs it by ONNX Runtime on these threads, 0: one a core."""
     import onnxruntime
 
     names = list(program.inputs)
