@@ -27,9 +27,9 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from cove_dist.console import quiet_libraries
 from cove_dist.distributed import process_group
-from cove_dist.memory import resident_mb
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.build import build
+from cove_dist.training.memory import resident_mb
 from data_pipeline.batch import Batch
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import Categorical, Schema

@@ -38,7 +38,7 @@ from quantizer_rivals import CONTESTANTS, DIM, SEARCHES, Contestant, Step, build
 from rich.console import Console
 from rich.table import Table
 
-from cove_dist.memory import resident_mb
+from cove_dist.training.memory import resident_mb
 from data_pipeline.json_files import write_json
 
 ALL = CONTESTANTS | SEARCHES

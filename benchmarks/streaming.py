@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from cove_dist.memory import resident_mb
+from cove_dist.training.memory import resident_mb
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.columns import column_names

@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cove_dist.config_files import options
+from cove_dist.config_folders import options
 from cove_dist.errors import ConfigError
 
 if TYPE_CHECKING:

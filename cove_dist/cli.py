@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from cove_dist import __version__, targets
+from cove_dist import __version__, allowed_packages
 from cove_dist.commands import ALIASES, COMMANDS, FLAGS, OWN_CONFIGS
-from cove_dist.config_files import add_own_folder, check_own_folders
+from cove_dist.config_folders import add_own_folder, check_own_folders
 from cove_dist.errors import ConfigError
 from data_pipeline.errors import UserError
 
@@ -122,7 +122,7 @@ def overview() -> str:
 
 
 def parse_flags(arguments: Sequence[str]) -> tuple[set[str], list[str]]:
-    """Separate flags, folders of ``--config-dir`` and packages of `targets` from a subcommand's arguments.
+    """Separate flags, folders of ``--config-dir`` and packages of `allowed_packages` from a subcommand's arguments.
 
     Raises:
         ConfigError: A flag is unknown (such as those of Hydra's launcher); the message states the replacement.
@@ -132,8 +132,8 @@ def parse_flags(arguments: Sequence[str]) -> tuple[set[str], list[str]]:
     for argument in following:
         if argument.partition("=")[0] == OWN_CONFIGS:
             add_own_folder(argument.partition("=")[2] or next(following, ""))
-        elif argument.partition("=")[0] == targets.KEY:
-            targets.allow_from_argument(argument.partition("=")[2])
+        elif argument.partition("=")[0] == allowed_packages.KEY:
+            allowed_packages.allow_from_argument(argument.partition("=")[2])
         elif argument in FLAGS:
             flags.add(argument)
         elif argument.startswith("-"):

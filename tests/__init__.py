@@ -1,5 +1,5 @@
 """Tests. Some train models of their own, which configurations name."""
 
-from cove_dist.targets import allow_targets
+from cove_dist.allowed_packages import allow_targets
 
 allow_targets("tests")

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cove_dist.evaluation.metrics_files import Evaluated
 from cove_dist.evaluation.protocol import Protocol
-from cove_dist.metrics_files import Evaluated
 
 COVE = ("quantizer=cove", "quantizer.user_levels=[8,3]", "quantizer.item_levels=[12,4]")
 ROW_WISE = ("embeddings.optimizer.name=rowwise_adagrad", "embeddings.sharding.default=row_wise")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from cove_dist.commands import COMMANDS, FLAGS, OWN_CONFIGS
 from cove_dist.commands.help import SHIPPED, defaults_of
-from cove_dist.config_files import options
+from cove_dist.config_folders import options
 from cove_dist.errors import ConfigError
 
 BASH = """_cove() {

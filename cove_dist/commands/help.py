@@ -14,10 +14,10 @@ from typing import Any
 
 import yaml
 
+from cove_dist.allowed_packages import KEY
 from cove_dist.commands import Command
-from cove_dist.config_files import find_file, options
+from cove_dist.config_folders import find_file, options
 from cove_dist.errors import ConfigError
-from cove_dist.targets import KEY
 
 SHIPPED = {"experiment": "grid", "tune": "search"}  # subcommands that take a file, by name where it is shipped
 _SUFFIX = "@_here_"

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from cove_dist.evaluation.frequency import GROUPS, by_entity, is_grouped
+from cove_dist.evaluation.metrics_files import Evaluated
 from cove_dist.experiments.text import TextTable, number
-from cove_dist.metrics_files import Evaluated
 from data_pipeline.preparation.report import Report
 
 

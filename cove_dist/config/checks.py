@@ -10,8 +10,8 @@ from typing import Any, Generic, TypeVar, get_type_hints
 from hydra.utils import get_class
 from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
+from cove_dist.allowed_packages import is_allowed, refuse_target
 from cove_dist.errors import ConfigError
-from cove_dist.targets import is_allowed, refuse_target
 
 T = TypeVar("T")
 

@@ -22,7 +22,7 @@ from yaml import YAMLError
 
 from cove_dist.config.overrides import key_of, quoted, text_of
 from cove_dist.config.yaml_size import check_yaml_size
-from cove_dist.config_files import config_folder, folders, own_folders
+from cove_dist.config_folders import config_folder, folders, own_folders
 from cove_dist.errors import ConfigError
 
 FILE = "file"  # the key by which a program passes on a grid or search file, whose keys replace its defaults

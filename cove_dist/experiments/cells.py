@@ -17,9 +17,9 @@ from cove_dist.checkpoints.files import CheckpointFolder
 from cove_dist.config.overrides import flat
 from cove_dist.config.yaml_files import plain, read_yaml
 from cove_dist.errors import ConfigError
+from cove_dist.evaluation.metrics_files import metrics_path
 from cove_dist.experiments.grid import Cell, GridConfig
 from cove_dist.experiments.process import exclusive, reason, run_program, size, tail
-from cove_dist.metrics_files import metrics_path
 from cove_dist.runs import CONFIG_FILE, SUMMARY_FILE, read_json
 from cove_dist.tasks.configuration import load_run_config
 from data_pipeline.json_files import write_json

@@ -14,9 +14,9 @@ from cove_dist.config.yaml_files import plain, read_yaml
 from cove_dist.errors import CheckpointError, ConfigError
 from cove_dist.evaluation.declarations import is_metric
 from cove_dist.evaluation.frequency import is_grouped
+from cove_dist.evaluation.metrics_files import Evaluated, check_comparable, load_metrics
 from cove_dist.experiments.results import SPEED
 from cove_dist.experiments.text import MISSING, TextTable, mean_and_deviation_text
-from cove_dist.metrics_files import Evaluated, check_comparable, load_metrics
 from cove_dist.runs import CHECKPOINTS, CONFIG_FILE, SUMMARY_FILE, read_history, read_json
 from cove_dist.training.resume import CHANGES_LEARNING
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from cove_dist.config_files import find_file
+from cove_dist.config_folders import find_file
 from cove_dist.evaluation.declarations import title
 from cove_dist.experiments.grid import GridConfig
 

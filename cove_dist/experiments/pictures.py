@@ -34,7 +34,7 @@ def draw(grid: GridConfig, cells: Sequence[Cell], results: Results, folder: Path
 
 
 def draw_dots(grid: GridConfig, results: Results, split: str, folder: Path) -> Picture:
-    """Draw a row of panels per metric, a panel per model, a line per quantizer: the mean over seeds with its 95 % interval."""
+    """Draw a row of panels per metric, a panel per model, a line per quantizer: mean over seeds and 95 % interval."""
     path = folder / f"dots_{split}.png"
     models = list(dict.fromkeys(model for model, _ in grid.pairs()))
     quantizers = [name for name in grid.quantizers if any(quantizer == name for _, quantizer in grid.pairs())]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from cove_dist import config_files
+from cove_dist import config_folders
 from cove_dist.config import settings
 from cove_dist.config.composition import options, read_yaml
 from cove_dist.config.yaml_files import FILE, did_you_mean
@@ -75,7 +75,7 @@ def _names_a_file(argument: str) -> bool:
 
 def find_file(group: str, name: str) -> Path:
     """Find the file at the path ``name``, or else the shipped file of that name."""
-    for path in (Path(name), config_files.find_file(f"{group}/{Path(name).stem}")):
+    for path in (Path(name), config_folders.find_file(f"{group}/{Path(name).stem}")):
         if path is not None and path.is_file():
             _check_syntax(path)
             return path.resolve()

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cove_dist.evaluation.metrics_files import Evaluated, check_comparable, load_metrics
 from cove_dist.experiments.cells import RECORD, is_finished
 from cove_dist.experiments.grid import Cell, GridConfig
-from cove_dist.metrics_files import Evaluated, check_comparable, load_metrics
 from cove_dist.report.run_folder import load_run
 from cove_dist.runs import read_json
 from data_pipeline.files import replaced_file

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from functools import partial
 from threading import Event
 
+from cove_dist.evaluation.metrics_files import load_metrics
 from cove_dist.experiments.cells import RECORD, CellFailed, compute, is_finished
 from cove_dist.experiments.grid import Cell, GridConfig
 from cove_dist.experiments.progress import Estimate, JobProgress
-from cove_dist.metrics_files import load_metrics
 from cove_dist.runs import read_json
 
 _REDRAW_SECONDS = 0.5

@@ -13,10 +13,10 @@ from cove_dist.config import RunConfig, settings
 from cove_dist.config.composition import load_settings
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import ConfigError
+from cove_dist.evaluation.metrics_files import Evaluated
 from cove_dist.faults.run_lock import check_writable
 from cove_dist.inference.checkpoints import find_checkpoint, load_trained
 from cove_dist.inference.folders import replaced_folder
-from cove_dist.metrics_files import Evaluated
 from cove_dist.tasks.configuration import load_saved_run
 from cove_dist.tasks.frequency import frequency_groups
 from cove_dist.tasks.registry import task_of

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from cove_dist.config import DataConfig, settings
 from cove_dist.config.composition import check, compose_yaml
 from cove_dist.config.yaml_files import plain
-from cove_dist.metrics_files import Evaluated
+from cove_dist.evaluation.metrics_files import Evaluated
 from cove_dist.runs import SUMMARY_FILE, save_config
 from cove_dist.tasks.registry import TASKS
 from cove_dist.types import PositiveInt, Text

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cove_dist.evaluation.frequency import GROUPS, by_entity, is_grouped
-from cove_dist.metrics_files import Evaluated
+from cove_dist.evaluation.metrics_files import Evaluated
 from cove_dist.report.drawing import Picture
 from cove_dist.report.run_folder import Run
 from cove_dist.runs import CONFIG_FILE

@@ -12,7 +12,7 @@ import numpy as np
 from cove_dist.config.evaluation import declare_metrics
 from cove_dist.config.yaml_files import plain, read_yaml
 from cove_dist.errors import ConfigError
-from cove_dist.metrics_files import Evaluated, all_metrics
+from cove_dist.evaluation.metrics_files import Evaluated, all_metrics
 from cove_dist.runs import (
     CONFIG_FILE,
     LOG_FILE,

@@ -21,7 +21,7 @@ from cove_dist.config.model_spec import ModelSpec, model_class
 from cove_dist.config.overrides import key_of, prepared, quoted, value_of
 from cove_dist.config.rules import refuse_idle
 from cove_dist.config.yaml_files import compose_groups, keys, read_yaml
-from cove_dist.config_files import options
+from cove_dist.config_folders import options
 from cove_dist.errors import ConfigError
 from cove_dist.loggers.group import resolve_loggers
 from cove_dist.models.base import Model

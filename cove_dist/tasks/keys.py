@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from cove_dist.config.yaml_files import keys, read_yaml, unknown_key
-from cove_dist.config_files import config_folder, find_file
+from cove_dist.config_folders import config_folder, find_file
 from cove_dist.tasks.registry import TASKS
 
 

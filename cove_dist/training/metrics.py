@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from cove_dist.distributed import DistributedContext, max_over_ranks, sum_over_ranks
-from cove_dist.memory import device_mb, resident_mb
 from cove_dist.quantization import CodeUsage
 from cove_dist.tasks.base import StepOutput
 from cove_dist.training.codebooks import Quantizers, health
+from cove_dist.training.memory import device_mb, resident_mb
 
 
 class IntervalMetrics:

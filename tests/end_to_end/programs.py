@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from cove_dist.metrics_files import load_metrics
+from cove_dist.evaluation.metrics_files import load_metrics
 from tests.warm import executable
 
 ROOT = Path(__file__).resolve().parents[2]

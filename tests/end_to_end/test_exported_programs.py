@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import cove_dist as cove
-from cove_dist.config_files import options
+from cove_dist.config_folders import options
 from cove_dist.inference.programs import write_programs
 from cove_dist.tasks.inference import Context, Inference
 from tests.end_to_end.exported_runs import OPTIONS, inference

@@ -15,10 +15,10 @@ ROOT = Path(cove_dist.__file__).parent
 ORDER = (
     "__main__", "cli", "__init__", "api", "commands",
     "experiments", "report", "inference", "training", "tasks",
-    "loggers", "embeddings", "checkpoints", "faults", "config", "runs", "metrics_files",
+    "loggers", "embeddings", "checkpoints", "faults", "config", "runs",
     "losses", "models", "quantization", "evaluation",
     "distributed", "liveness", "torch_compat",
-    "doctor", "memory", "config_files", "targets", "console", "types", "errors",
+    "doctor", "config_folders", "allowed_packages", "console", "types", "errors",
 )  # fmt: skip
 LEAVES = ("torchrec", "torch.distributed", "cove_dist.distributed", "cove_dist.config", "cove_dist.tasks")
 

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 import cove_dist
 from cove_dist.config import QuantizerConfig
 from cove_dist.config.overrides import flat
-from cove_dist.config_files import OWN_FOLDERS
+from cove_dist.config_folders import OWN_FOLDERS
 from cove_dist.distributed import process_group
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.classification import SAMPLE_METRICS

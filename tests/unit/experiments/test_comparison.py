@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 
 from cove_dist.commands.compare import run as compare
 from cove_dist.errors import ConfigError
+from cove_dist.evaluation.metrics_files import all_metrics, load_metrics
 from cove_dist.experiments.comparison import compare_runs
 from cove_dist.experiments.grid import cells_of
 from cove_dist.experiments.results import collect
-from cove_dist.metrics_files import all_metrics, load_metrics
 from cove_dist.runs import save_config
 from cove_dist.tasks.configuration import load_run_config
 from data_pipeline.json_files import to_json, write_json

@@ -16,8 +16,8 @@ from sklearn.metrics import roc_auc_score
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import FrequencyGroups
+from cove_dist.evaluation.metrics_files import all_metrics
 from cove_dist.inference.evaluate import evaluate_run
-from cove_dist.metrics_files import all_metrics
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.ctr.config import CTREvaluationConfig
 from cove_dist.tasks.ctr.evaluator import Scored, ctr_loader, evaluate

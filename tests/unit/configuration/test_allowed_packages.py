@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from cove_dist.allowed_packages import ALLOWED, allow_targets
 from cove_dist.cli import parse_flags
 from cove_dist.config.checks import target
 from cove_dist.config.model_spec import ModelSpec
 from cove_dist.errors import ConfigError
-from cove_dist.targets import ALLOWED, allow_targets
 from cove_dist.tasks.configuration import load_run_config
 
 DEEPFM = "cove_dist.models.ctr.deepfm.DeepFM"
