@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,26 +14,6 @@ from cove_dist.quantization.search import nearest_code
 from tests.unit.quantization.triton_cases import DEVICE
 
 ROOT = Path(__file__).parents[3]
-TRAINING_ON_CPU = """
-import sys
-import torch
-from cove_dist.quantization import CascadedQuantizer
-for learning in ("gradient", "ema"):
-    quantizer = CascadedQuantizer(8, (20, 5), learning=learning)
-    out = quantizer(torch.randn(9, 8, requires_grad=True))
-    (out.fused.sum() + out.loss).backward()
-assert "triton" not in sys.modules
-"""
-
-
-def test_training_on_cpu_does_not_import_triton() -> None:
-    subprocess.run([sys.executable, "-c", TRAINING_ON_CPU], check=True)
-
-
-def test_kernels_compile_for_hopper(tmp_path: Path) -> None:
-    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    program = [sys.executable, "-m", "tests.unit.quantization.compile_kernels"]
-    subprocess.run(program, check=True, env=environment, cwd=ROOT)
 
 
 def test_triton_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

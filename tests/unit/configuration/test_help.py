@@ -1,0 +1,94 @@
+"""Help, version, completion, and folders of one's own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import cove_dist
+from cove_dist import cli
+from cove_dist.commands import COMMANDS
+from cove_dist.config.composition import keys
+from cove_dist.config_files import OWN_FOLDERS, config_folder
+from cove_dist.tasks.configuration import compose_run_config
+from tests.unit.configuration.calling import command, error_of
+
+train = command("train")
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    train(["--version"])
+    assert capsys.readouterr().out == f"cove_dist {cove_dist.__version__}\n"
+
+
+def test_help_and_version_are_printed_by_one_rank(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    train(["--version"])
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("model", ["deepfm", "bprmf", "sasrec"])
+def test_help_shows_every_key_with_its_comments(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    train(["--help", f"model={model}"])
+    shown = capsys.readouterr().out
+    for key in keys(compose_run_config([f"model={model}"])):
+        if key not in ("data.name", "trainer.early_stopping.mode"):
+            assert re.search(rf"^ +{key.rpartition('.')[2]}: ?", shown, flags=re.MULTILINE), key
+    assert "experiment: aotm_bert4rec, " in shown
+    assert "# maximum number of optimizer steps; null: no limit" in shown
+
+
+def test_help_of_a_group_shows_all_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    train(["quantizer", "--help"])
+    shown = capsys.readouterr().out
+    assert [line.strip() for line in shown.splitlines() if line.startswith("  quantizer=")] == [
+        f"quantizer={path.stem}" for path in sorted((config_folder() / "quantizer").glob("*.yaml"))
+    ]
+    assert "seed:" not in shown
+
+
+def test_help_of_every_command_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in COMMANDS:
+        cli.main([name, "--help"])
+        assert capsys.readouterr().out.startswith(f"usage: cove {name}")
+    cli.main(["grid", "--help"])
+    assert capsys.readouterr().out.startswith("usage: cove experiment")
+    cli.main([])
+    shown = capsys.readouterr().out
+    assert all(f"\n  {name} " in shown for name in COMMANDS)
+
+
+def test_a_command_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    error = error_of(cli.main, ["trian", "model=deepfm"], capsys)
+    assert error.startswith("trian: no such command; did you mean train? Commands: prepare, train, ")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("cove tra", ["train"]),
+        ("cove train model=dee", ["model=deepfm"]),
+        ("cove train qu", ["quantizer="]),
+        ("cove tune tune_t", ["tune_toys"]),
+        ("cove doctor mo", []),
+    ],
+)
+def test_completion(line: str, expected: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["completion", "words", line])
+    assert capsys.readouterr().out.split() == expected
+
+
+def test_a_folder_of_ones_own_that_is_missing_or_takes_a_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(OWN_FOLDERS, "")
+    assert "no such folder" in error_of(train, ["--config-dir", str(tmp_path / "nowhere")], capsys)
+    monkeypatch.setenv(OWN_FOLDERS, "")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "deepfm.yaml").write_text("_target_: mine.Mine\n")
+    error = error_of(train, [f"--config-dir={tmp_path}"], capsys)
+    assert error.endswith("model/deepfm.yaml: this name is taken; choose another")
