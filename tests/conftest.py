@@ -15,6 +15,7 @@ from data_pipeline.datasets.playlists import Playlists
 from data_pipeline.datasets.synthetic import Synthetic
 from data_pipeline.preparation.prepare import prepare
 from tests.composing import remember_compositions
+from tests.databases import share_duckdb
 from tests.unit.data.playlist_files import raw_playlists, write_release
 
 if not torch.cuda.is_available():  # before anything imports Triton: without a GPU, its interpreter runs the kernels
@@ -37,9 +38,11 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compositions() -> Iterator[None]:
+def shared_work() -> Iterator[None]:
+    """Do once per process what programs do once: read the shipped YAML files, and open DuckDB."""
     with pytest.MonkeyPatch.context() as patch:
         remember_compositions(patch)
+        share_duckdb(patch)
         yield
 
 

@@ -6,7 +6,7 @@ import difflib
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -80,12 +80,13 @@ def _hydra_alone() -> ConfigNode:
     return ConfigNode("config.yaml", OmegaConf.structured(HydraConf(defaults=[])), "hydra", None, "cove_dist")
 
 
-def keys(config: DictConfig, prefix: str = "") -> list[str]:
-    """Return every dotted key of a composed configuration."""
+def keys(config: DictConfig | Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return every dotted key of a configuration, composed or plain; a section comes before the keys in it."""
+    values = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config
     found = []
-    for name, value in config.items_ex(resolve=False):
+    for name, value in cast(Mapping[str, Any], values).items():
         path = prefix + str(name)
-        found += [path, *keys(value, path + ".")] if OmegaConf.is_dict(value) else [path]
+        found += [path, *keys(value, path + ".")] if isinstance(value, dict) else [path]
     return found
 
 

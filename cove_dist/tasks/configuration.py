@@ -70,10 +70,10 @@ def load_run_config(overrides: Sequence[str]) -> tuple[RunConfig, DictConfig]:
 
 def _refuse_unknown(composed: DictConfig, choices: Choices) -> None:
     """Refuse what an experiment or ``+key=value`` adds: keys of other tasks, and keys that there are not."""
-    known = keys(OmegaConf.create(_defaults(choices)))
+    known, foreign = keys(_defaults(choices)), foreign_keys(choices.task)
     for key in reversed(keys(composed)):  # sections come after what is in them
         free = key.startswith(_FREE)
-        if key in foreign_keys(choices.task) or (key not in known and not free):
+        if key in foreign or (key not in known and not free):
             raise ConfigError(explain_key(key, known, choices.task))
 
 

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,6 @@ def record_start(folder: Path, step: int, data: str, fingerprint: str, context: 
 def describe(step: int, data: str, fingerprint: str, context: DistributedContext) -> dict[str, Any]:
     """Return the record of a start, as plain values; see `record_start`."""
     cuda = context.device.type == "cuda"
-    optional = {name: find_version(name) for names, _ in EXTRAS.values() for name in names}
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "step": step,
@@ -53,7 +53,7 @@ def describe(step: int, data: str, fingerprint: str, context: DistributedContext
         "folder": os.getcwd(),
         "git": {"package": repository(Path(cove_dist.__file__).parent), "folder": repository(Path.cwd())},
         "cove_dist": cove_dist.__version__,
-        "packages": {name: number for name, number in (installed_versions() | optional).items() if number},
+        "packages": _packages(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": socket.gethostname(),
@@ -62,6 +62,12 @@ def describe(step: int, data: str, fingerprint: str, context: DistributedContext
         "threads": torch.get_num_threads(),
         "data": {"path": str(Path(data).absolute()), "fingerprint": fingerprint},
     }
+
+
+@cache  # reading the metadata of all packages takes longer than the rest of the record
+def _packages() -> dict[str, str]:
+    optional = {name: find_version(name) for names, _ in EXTRAS.values() for name in names}
+    return {name: number for name, number in (installed_versions() | optional).items() if number}
 
 
 def masked(argument: str) -> str:

@@ -139,8 +139,8 @@ ELSEWHERE = {
     "trainer.compile": "takes a minute: tests/unit/training/test_compiled_heads.py",
     "trainer.on_logger_error": "needs a logger that fails: tests/unit/training/test_loggers.py",
     "trainer.on_nan": "needs a loss that is not finite: tests/unit/training/test_skipped_steps.py",
-    "trainer.on_disk_full": "needs a full disk: tests/unit/training/test_full_disk.py",
+    "trainer.on_disk_full": "needs a full disk: tests/end_to_end/runs/test_full_disk.py",
     "trainer.timeout_seconds": "needs several ranks: tests/distributed/test_liveness.py",
     "trainer.check_replicas_every": "needs several ranks: tests/distributed/test_training.py",
-    "trainer.checkpoint.resume": "needs a run to go on from: tests/unit/training/test_resume.py",
+    "trainer.checkpoint.resume": "needs a run to go on from: tests/end_to_end/runs/test_resume.py",
 }

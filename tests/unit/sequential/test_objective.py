@@ -221,11 +221,12 @@ def test_every_kind_of_model_learns(
     prepared_lists: Path, context: DistributedContext, model: tuple[str, ...], softmax: tuple[str, ...]
 ) -> None:
     rate = ("trainer.optimizer.learning_rate=0.1", "embeddings.optimizer.learning_rate=0.1")
-    more = (f"sequential.softmax={softmax[0]}", *softmax[1:], *model[1:], "trainer.epochs=10")
+    epochs = 10 if model == ("Masked",) else 4  # it learns from few positions of a step
+    more = (f"sequential.softmax={softmax[0]}", *softmax[1:], *model[1:], f"trainer.epochs={epochs}")
     config, _ = load_run_config(small_run(prepared_lists, model[0], "unused", *rate, *more))
     trainer = Trainer(config, Schema.load(prepared_lists), context)
     losses = []
-    for epoch in range(10):
+    for epoch in range(epochs):
         trainer.train_loader.set_epoch(epoch)
         losses += [output.losses["task"].item() for output in trainer.steps(iter(trainer.train_loader))]
     tail = len(losses) // 5

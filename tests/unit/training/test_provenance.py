@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def test_every_start_is_appended_and_step_0_starts_again(tmp_path: Path, monkeyp
     assert first["command"][2:] == ["cove_dist", "train", "seed=3", "+a.api_key=***"]
     assert first["data"] == {"path": str(Path.cwd() / "data/made"), "fingerprint": "f" * 64}
     assert (first["world_size"], first["cove_dist"]) == (2, cove_dist.__version__)
-    assert first["packages"]["torch"] == torch.__version__
+    assert first["packages"]["torch"] == version("torch")
     text = (tmp_path / "provenance.json").read_text()
     assert "not to be written" not in text
     assert "hidden" not in text

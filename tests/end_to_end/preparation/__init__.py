@@ -1,0 +1,1 @@
+"""From raw files to a prepared folder, by the whole of preparation."""
