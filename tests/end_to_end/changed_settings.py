@@ -43,7 +43,7 @@ CHANGES = {
     "evaluation.rank_validation": Change("[sampled,full]"),
     "evaluation.group_by": Change("request_id"),
     "evaluation.exclude_seen": Change("true"),
-    "evaluation.metrics": Change("{further:{_target_:cove_dist.evaluation.further.Brier}}"),
+    "evaluation.metrics": Change("{}", also=("metric=brier",)),
     "loss": Change("focal"),
     "seed": Change("7"),
     "output": Change("elsewhere"),

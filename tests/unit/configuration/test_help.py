@@ -11,7 +11,7 @@ import cove_dist
 from cove_dist import cli
 from cove_dist.commands import COMMANDS
 from cove_dist.config.composition import keys
-from cove_dist.config_files import OWN_FOLDERS, config_folder
+from cove_dist.config_folders import OWN_FOLDERS, config_folder
 from cove_dist.tasks.configuration import compose_run_config
 from tests.unit.configuration.calling import command, error_of
 

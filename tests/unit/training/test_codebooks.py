@@ -13,11 +13,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cove_dist.config import QuantizerConfig
 from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.loggers.base import tag
 from cove_dist.quantization import CascadedQuantizer, CodeUsage
 from cove_dist.runs import LOG_FILE, read_records
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.codebooks import Codebooks, health
-from cove_dist.training.reporting import board_tag
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
 from tests.configurations import COVE, small_run
@@ -151,9 +151,9 @@ def test_a_run_records_health_and_revivals_in_its_log_and_tensorboard(
     assert not any(name.startswith("revived") for step in steps.keys() - revivals for name in steps[step])
     board = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     for name in ("perplexity_item_1", "dead_user_2"):
-        logged = [event.value for event in board.Scalars(board_tag("codebooks", name))]
+        logged = [event.value for event in board.Scalars(tag("codebooks", name))]
         assert logged == pytest.approx([record[name] for record in epochs])
-    assert [event.step for event in board.Scalars(board_tag("train", "revived_item_1"))] == sorted(revivals)
+    assert [event.step for event in board.Scalars(tag("train", "revived_item_1"))] == sorted(revivals)
 
 
 def test_revivals_between_reports_are_added_up(prepared: Path, context: DistributedContext, tmp_path: Path) -> None:
