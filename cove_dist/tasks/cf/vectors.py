@@ -64,7 +64,7 @@ class _LookedUp:
     def _fused(self, entity: Entity, ids: torch.Tensor) -> torch.Tensor:
         column = self._model.column_of(entity)
         looked_up = look_up(self._model.tables, self._model.columns, {column: ids})[column]
-        return self._model.objective.fuse(entity, looked_up, ids)[0]
+        return self._model.objective.fuse(entity, looked_up, [ids])[0]
 
     def item_block(self) -> tuple[int, torch.Tensor]:
         ranks = world()
