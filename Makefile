@@ -1,7 +1,7 @@
 # make setup | quickstart | seeds | test | lint | clean        ACCELERATOR=cpu (default) or cuda chooses the builds
 ACCELERATOR ?= cpu
 PYTHON ?= python3
-# Where pip should look for torch besides its default index, such as PyTorch's index of CPU-only builds
+# Where pip should look for torch in addition to its default index, such as PyTorch's index of CPU-only builds
 TORCH_INDEX_URL ?=
 RANKS ?= 2
 # Threads of each process: one a core for the two ranks of the quickstart on two cores

@@ -90,7 +90,7 @@ def recommend(overrides: Sequence[str]) -> Path | None:
     schema = Schema.load(config.data.path)
     users = find_users(request, config, schema)
     if not task.recommends_on_ranks:
-        recommend_alone(request, users, folder)
+        recommend_in_one_process(request, users, folder)
         return folder
     if request.columns:
         raise ConfigError(f"columns = {request.columns}: {model} reads only users and items; remove them")
@@ -101,7 +101,7 @@ def recommend(overrides: Sequence[str]) -> Path | None:
     return folder if context.is_main else None
 
 
-def recommend_alone(request: RecommendConfig, users: Users, folder: Path) -> None:
+def recommend_in_one_process(request: RecommendConfig, users: Users, folder: Path) -> None:
     """Recommend in this process, with a model of any task.
 
     Raises:
@@ -115,7 +115,7 @@ def recommend_alone(request: RecommendConfig, users: Users, folder: Path) -> Non
         asked, request.k, unknown=request.unknown, history=request.history, columns=request.columns
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with process_group(request.device) as alone, replaced_folder(folder, alone) as part:
+    with process_group(request.device) as context, replaced_folder(folder, context) as part:
         pq.write_table(table, part / "part-00000.parquet", compression="zstd")
         write_json(part / ABOUT_FILE, about(request, session.checkpoint, users))
 

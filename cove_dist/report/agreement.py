@@ -120,7 +120,7 @@ def draw_coverage(compared: list[Agreement], folder: Path, shuffles: int) -> Pic
         f" sorted by how many of the category's {labelled.entity}s have them; a point is the share of the category that"
         " its i most used codes cover. Steeper is better. Grey: the same after the codes were shuffled over the"
         f" {labelled.entity}s (mean of {shuffles} shuffles; the band spans the categories), which is what the sizes of"
-        " codes and categories alone give: a small category needs fewer codes. Below: each category's curve less its"
+        " codes and categories give: a small category needs fewer codes. Below: each category's curve less its"
         " own of shuffled codes; codes follow a category whose line is above the band, twice the largest deviation of"
         f" a category over the shuffles. {len(labelled.codes):,} {labelled.entity}s have both codes and a category."
     )

@@ -27,8 +27,8 @@ class UserLines(Interactions):
     """Files of any name.
 
     Attributes:
-        file: Paths, globs, folders and addresses (see `data_pipeline.preparation.inputs`), read as one whatever split
-            they had. None: the next three name the files.
+        file: Paths, globs, folders and addresses (see `data_pipeline.preparation.inputs`), read as one file whatever
+            their split was. None: the next three name the files.
         train: The files of a ready-made split.
         validation_file: The validation files of that split; may be None.
         test: Test files of the split.

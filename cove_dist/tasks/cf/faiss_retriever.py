@@ -79,8 +79,8 @@ class FaissRetriever:
         scores, items = self._index.search(queries, found)
         last_found = torch.from_numpy(scores[:, -1].copy())
         for history in self._excluded:
-            had = history.contains(users, items)
-            scores[had], items[had] = -np.inf, -1
+            excluded = history.contains(users, items)
+            scores[excluded], items[excluded] = -np.inf, -1
         short = max(0, self._k - scores.shape[1])
         scores = np.pad(scores, ((0, 0), (0, short)), constant_values=-np.inf)
         items = np.pad(items, ((0, 0), (0, short)), constant_values=-1)

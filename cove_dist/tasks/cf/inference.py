@@ -42,9 +42,9 @@ class CFInference(Inference[CFModel]):
     def recommend(self, users: np.ndarray, k: int, *, repeat: bool, context: Context = NO_CONTEXT) -> Lists:
         splits = [] if repeat else [split for split in SPLITS if self.schema.has_split(split)]
         histories = [History.load(self.config.data.path, split) for split in splits]
-        alone = DistributedContext(0, 1, 1, self.device)
+        one_process = DistributedContext(0, 1, 1, self.device)
         reserved = self.schema.entity("user").num_seen
-        retriever = TopKRetriever(self.model.objective.head, self._vectors, histories, reserved, k, alone)
+        retriever = TopKRetriever(self.model.objective.head, self._vectors, histories, reserved, k, one_process)
         scores, items = retriever(users)
         retriever.finite.compute()
         return Lists(scores.cpu().numpy(), items.cpu().numpy())

@@ -65,7 +65,7 @@ def test_tuned_overrides_are_the_last_unless_they_are_of_another_quantizer(tmp_p
         ("seeds=[]", r"seeds = \[\]: needs one or more"),
         ("seeds=[1,1]", r"seeds = \[1, 1\]: needs one or more, all different"),
         ("picture=curve", "varied = None: goes with picture=curve"),
-        ("picture=pie", "picture = pie: input should be 'bars' or 'curve'"),
+        ("picture=pie", "picture = pie: input should be 'dots' or 'curve'"),
         ('only=["deepfn/*"]', r"only: deepfn/\* is no model/quantizer"),
         ("jobs=0", "jobs = 0: input should be greater than 0"),
         ("+job=2", "job: unknown key"),
