@@ -2,6 +2,7 @@
 
 cove report run=runs/movielens_cove_deepfm
 cove report run=runs/movielens_cove_deepfm output=pictures shuffles=100
+cove report runs=[runs/movielens_deepfm,runs/movielens_cove_deepfm] output=runs/both
 """
 
 from __future__ import annotations

@@ -14,9 +14,10 @@ from cove_dist.report.codes import EntityCodes
 from cove_dist.report.run_folder import Run
 from data_pipeline.errors import DataError
 from data_pipeline.integrity import checked_file
+from data_pipeline.preparation.categories import TITLE
 from data_pipeline.schema import Entity, Schema
 
-_ID_COLUMNS = ("id", "original_id")
+_NO_CATEGORIES = ("id", "original_id", TITLE)
 
 
 @dataclass(frozen=True)
@@ -46,26 +47,42 @@ class Labelled:
     categories: np.ndarray
 
 
+def load_titles(run: Run, entity: EntityCodes) -> dict[str, str]:
+    """Return the column ``title`` of the category file by original id, as text; empty if there is none."""
+    path = _category_file(run, entity)
+    if path is None or TITLE not in pq.read_schema(path).names:
+        return {}
+    table = pq.read_table(path, columns=["original_id", TITLE])
+    known = table.filter(pc.is_valid(table[TITLE]))
+    return dict(zip(map(str, known["original_id"].to_pylist()), known[TITLE].to_pylist(), strict=True))
+
+
+def _category_file(run: Run, entity: EntityCodes) -> Path | None:
+    """Return the file of an entity's categories in the run's prepared data; None if there is none."""
+    data = Path(run.config["data"]["path"])
+    if not (data / "categories").is_dir():
+        return None
+    path = data / "categories" / f"{Schema.load(data).entity(entity.entity).table_name}.parquet"
+    return path if path.is_file() else None
+
+
 def load_categories(run: Run, entity: EntityCodes) -> list[Labelled]:
     """Read the columns of ``categories/<id column>.parquet`` in the run's prepared data; none without the file.
 
     Raises:
         DataError: The file lacks ``original_id``, or a column is neither integers, text nor lists of them.
     """
-    data = Path(run.config["data"]["path"])
-    if not (data / "categories").is_dir():
+    path = _category_file(run, entity)
+    if path is None:
         return []
-    path = data / "categories" / f"{Schema.load(data).entity(entity.entity).table_name}.parquet"
-    if not path.is_file():
-        return []
-    table = pq.read_table(checked_file(data, f"categories/{path.name}"))
+    table = pq.read_table(checked_file(path.parents[1], f"categories/{path.name}"))
     if "original_id" not in table.column_names:
         raise DataError(f"{path}: no column original_id. Prepare the data again.")
     original = table["original_id"].combine_chunks()
     rows = pc.index_in(original, value_set=entity.original_ids.cast(original.type))
     labelled = []
     for column in table.column_names:
-        if column not in _ID_COLUMNS:
+        if column not in _NO_CATEGORIES:
             _check_type(path, column, table.schema.field(column).type)
             labelled.append(_match(entity, column, table[column].combine_chunks(), rows))
     return [one for one in labelled if len(one.names)]

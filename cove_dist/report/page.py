@@ -6,20 +6,27 @@ import base64
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from cove_dist.evaluation.frequency import GROUPS, by_entity, is_grouped
 from cove_dist.evaluation.metrics_files import Evaluated
 from cove_dist.report.drawing import Picture
+from cove_dist.report.examples import CodeExample
 from cove_dist.report.run_folder import Run
 from cove_dist.runs import CONFIG_FILE
 
-TEMPLATE = "page.html.jinja"
+TEMPLATE, SEVERAL = "page.html.jinja", "several.html.jinja"
 
 
-def render(run: Run, pictures: Sequence[Picture], agreement: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
+def render(
+    run: Run,
+    pictures: Sequence[Picture],
+    agreement: Sequence[Mapping[str, Any]],
+    notes: Sequence[str],
+    examples: Sequence[CodeExample] = (),
+) -> str:
     """Return the page's HTML.
 
     Args:
@@ -27,7 +34,51 @@ def render(run: Run, pictures: Sequence[Picture], agreement: Sequence[Mapping[st
         pictures: Pictures in order; their files are embedded.
         agreement: Rows of the table of codes against categories, all with the same keys.
         notes: Reasons for what is left out.
+        examples: Ids of the largest codes.
     """
+    return _template(TEMPLATE).render(
+        run=run,
+        evaluations=[(each.words, _overall(each), by_entity(each.metrics)) for each in run.evaluated],
+        groups=GROUPS,
+        data=run.config["data"],
+        pictures=pictures,
+        agreement=agreement,
+        notes=notes,
+        examples=examples,
+        configuration=(run.folder / CONFIG_FILE).read_text(),
+    )
+
+
+def render_several(
+    runs: Mapping[str, Run], metrics: Sequence[MetricRow], pictures: Sequence[Picture], notes: Sequence[str]
+) -> str:
+    """Return the HTML of the page of several runs.
+
+    Args:
+        runs: Runs by their label.
+        metrics: Rows of the table of test metrics.
+        pictures: Pictures in order; their files are embedded.
+        notes: What a reader must know, and reasons for what is left out.
+    """
+    return _template(SEVERAL).render(runs=runs, metrics=metrics, pictures=pictures, notes=notes)
+
+
+class MetricRow(NamedTuple):
+    """A metric of several runs.
+
+    Attributes:
+        title: Display name.
+        values: Values of the runs; None where it is undefined or missing.
+        best: Whether each value is the best.
+    """
+
+    title: str
+    values: list[float | int | None]
+    best: list[bool]
+
+
+def _template(name: str) -> Template:
+    """Return a template of this folder with its filters."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -36,16 +87,7 @@ def render(run: Run, pictures: Sequence[Picture], agreement: Sequence[Mapping[st
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": figure, "embedded": embedded, "start": describe_start}
-    return environment.get_template(TEMPLATE).render(
-        run=run,
-        evaluations=[(each.words, _overall(each), by_entity(each.metrics)) for each in run.evaluated],
-        groups=GROUPS,
-        data=run.config["data"],
-        pictures=pictures,
-        agreement=agreement,
-        notes=notes,
-        configuration=(run.folder / CONFIG_FILE).read_text(),
-    )
+    return environment.get_template(name)
 
 
 def _overall(evaluated: Evaluated) -> dict[str, float | int | None]:

@@ -10,11 +10,13 @@ import pyarrow.parquet as pq
 from cove_dist.config import settings
 from cove_dist.config.composition import load_settings
 from cove_dist.report.agreement import Agreement, all_curves, compare, draw_coverage
-from cove_dist.report.categories import load_categories
+from cove_dist.report.categories import load_categories, load_titles
 from cove_dist.report.codes import EntityCodes, draw_sizes, load_codes
 from cove_dist.report.curves import draw_losses, draw_speed, draw_usage, draw_validation
+from cove_dist.report.examples import code_examples
 from cove_dist.report.page import render
 from cove_dist.report.run_folder import Run, load_run
+from cove_dist.report.several import report_runs
 from cove_dist.types import NonNegativeInt, PositiveInt, Text
 
 PAGE, COVERAGE_FILE = "report.html", "coverage.parquet"
@@ -22,11 +24,16 @@ PAGE, COVERAGE_FILE = "report.html", "coverage.parquet"
 
 @settings
 class ReportConfig:
-    run: Text
+    run: Text | None
+    runs: tuple[Text, ...] | None
     output: Text | None
     shuffles: PositiveInt
     top_categories: PositiveInt
     seed: NonNegativeInt
+
+    def __post_init__(self) -> None:
+        if (self.run is None) == (self.runs is None):
+            raise ValueError("run: give the run folder as run=runs/a, or several as runs=[runs/a,runs/b]")
 
 
 def report_run(overrides: Sequence[str]) -> Path:
@@ -38,13 +45,21 @@ def report_run(overrides: Sequence[str]) -> Path:
         ConfigError, CheckpointError, DataError: No such run, no log, or files that are not what they should be.
     """
     request = load_settings(ReportConfig, "report", overrides)
-    run = load_run(Path(request.run))
+    if request.runs is not None:
+        return report_runs(request.runs, request.output)
+    run = load_run(Path(str(request.run)))
     folder = Path(request.output or run.folder / "report")
     codes = load_codes(run)
+    labels = {entity.entity: load_categories(run, entity) for entity in codes}
     compared = [
         compare(labelled, top_categories=request.top_categories, shuffles=request.shuffles, seed=request.seed)
+        for of_entity in labels.values()
+        for labelled in of_entity
+    ]
+    examples = [
+        example
         for entity in codes
-        for labelled in load_categories(run, entity)
+        for example in code_examples(entity, labels[entity.entity], load_titles(run, entity), request.seed)
     ]
     folder.mkdir(parents=True, exist_ok=True)
     pictures = [*draw_losses(run, folder), *draw_validation(run, folder), *draw_usage(run, folder)]
@@ -55,7 +70,8 @@ def report_run(overrides: Sequence[str]) -> Path:
     if agreement:
         pq.write_table(all_curves(agreement), folder / COVERAGE_FILE, compression="zstd")
     page = folder / PAGE
-    page.write_text(render(run, pictures, [level.row() for level in agreement], _notes(run, codes, agreement)))
+    rows, notes = [level.row() for level in agreement], _notes(run, codes, agreement)
+    page.write_text(render(run, pictures, rows, notes, examples))
     return page
 
 

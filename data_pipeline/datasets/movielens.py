@@ -17,7 +17,7 @@ from data_pipeline.preparation.workspace import Workspace
 
 RATING = ("user_id", "item_id", "rating", "timestamp")
 _USER = ("user_id", "age", "gender", "occupation")
-_FILM = ("item_id", "year", "genre")
+_FILM = ("item_id", "year", "genre", "title")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def recbole(name: str, **users: str) -> FileLayout:
         name: Name of the files.
         users: SQL of the users' columns that are computed from the fields.
     """
-    film = {"year": "release_year", "genre": "string_split(class, ' ')"}
+    film = {"year": "release_year", "genre": "string_split(class, ' ')", "title": "movie_title"}
     return FileLayout(
         ratings=TextFile(f"{name}.inter", RATING, header=True),
         users=TextFile(f"{name}.user", (*_USER, "zip_code"), header=True, values=users),
@@ -73,7 +73,8 @@ def recbole(name: str, **users: str) -> FileLayout:
 
 @dataclass(frozen=True, kw_only=True)
 class MovieLens(Interactions):
-    """Ratings as labels: 1 for at least `threshold`. Categories: the genres of films, the occupation of users.
+    """Ratings as labels: 1 for at least `threshold`. Categories: the genres of films, the occupation of users;
+    films have titles.
 
     Attributes:
         source: A folder, zip, URL or ratings file in one of `layouts`; None: download it.
@@ -110,7 +111,7 @@ class MovieLens(Interactions):
         if self._read_side_file(workspace, ratings, layout.users, "users", _USER):
             categories[USER] = "SELECT user_id AS original_id, occupation FROM users"
         if self._read_side_file(workspace, ratings, layout.films, "films", _FILM):
-            categories[ITEM] = "SELECT item_id AS original_id, genre FROM films"
+            categories[ITEM] = "SELECT item_id AS original_id, genre, title FROM films"
         scan = self._scan(ratings, layout.ratings, RATING)
         if self.side_information:
             scan = f"""

@@ -120,6 +120,7 @@ def test_side_information_adds_features_and_changes_no_row(tmp_path, written):
 def test_genres_and_occupations_are_kept_as_categories_of_rated_ids(tmp_path, written):
     decoded(*written, tmp_path / "out")
     assert categories(tmp_path / "out", "item_id", "genre") == {film: GENRES[film] for film in range(1, 21)}
+    assert set(categories(tmp_path / "out", "item_id", "title")) == set(range(1, 21))
     assert categories(tmp_path / "out", "user_id", "occupation") == {user: job for user, _, _, job in PEOPLE}
 
 

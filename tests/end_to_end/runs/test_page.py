@@ -80,6 +80,7 @@ def test_the_page_of_a_quantized_run(page: Path) -> None:
     assert "COVE-DeepFM on synthetic" in parsed.text
     assert "item_levels:\n  - 12\n  - 4" in parsed.text
     assert "adjusted mutual information" in parsed.text
+    assert "Ids of the largest codes" in parsed.text and "item, level 2: " in parsed.text
     assert YEAR in parsed.text
 
 
@@ -122,7 +123,7 @@ def test_an_unfinished_run_says_what_is_missing(tmp_path: Path, data: Path) -> N
     text = Page(page.read_text()).text
     assert "Not evaluated yet" in text
     assert "Training has not ended" in text
-    assert "There is no checkpoint to take codes from" in text
+    assert "The run has no checkpoint: pictures of the codes are left out" in text
 
 
 def test_a_run_without_quantizers(tmp_path: Path, data: Path) -> None:

@@ -1,0 +1,66 @@
+"""A report on several runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cove_dist.errors import ConfigError
+from cove_dist.report.program import report_run
+from cove_dist.report.several import labels
+from tests.configurations import evaluated
+from tests.unit.report.runs import Page, log, write_data, write_run
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Path]:
+    """Two evaluated runs of one data set, with and without quantizers."""
+    data = write_data(tmp_path / "data")
+    folders = [
+        write_run(tmp_path / name, data, log(quantized=quantized), quantized=quantized)
+        for name, quantized in (("base", False), ("cove", True))
+    ]
+    for folder, auc, logloss in zip(folders, (0.71, 0.72), (0.50, 0.51), strict=True):
+        evaluated({"auc": auc, "logloss": logloss, "samples": 9}).save(folder)
+    return folders
+
+
+def test_metrics_stand_side_by_side_with_the_best_in_bold(runs: list[Path]) -> None:
+    page = report_run([f"runs=[{','.join(map(str, runs))}]"])
+    assert page == runs[0].parent / "report" / "report.html"
+    html = page.read_text()
+    assert Page(html).tags.count("img") == 2
+    assert re.findall(r"<strong>([\d.]+)</strong>", html) == ["0.7200", "0.5000"]
+    text = Page(html).text
+    assert all(word in text for word in ("2 runs", "base", "cove", "COVE-DeepFM", "AUC", "log loss", "test split"))
+    assert "samples" not in text, "a number of rows is no metric"
+    for name in ("validation", "training"):
+        assert all((page.parent / f"{name}.{kind}").is_file() for kind in ("png", "pdf", "svg"))
+
+
+def test_a_run_that_is_not_evaluated_is_named(runs: list[Path], tmp_path: Path) -> None:
+    (runs[1] / "metrics_test_best.json").unlink()
+    text = Page(report_run([f"runs=[{','.join(map(str, runs))}]", f"output={tmp_path / 'o'}"]).read_text()).text
+    assert f"cove is not evaluated: cove evaluate run={runs[1]}." in text
+
+
+def test_metrics_that_mean_different_things_are_refused(runs: list[Path]) -> None:
+    evaluated({"auc": 0.7}, data="other").save(runs[1])
+    with pytest.raises(ConfigError, match="their metrics mean different things"):
+        report_run([f"runs=[{','.join(map(str, runs))}]"])
+
+
+def test_one_run_or_two_keys_are_refused(runs: list[Path]) -> None:
+    for given in ([f"runs=[{runs[0]}]"], [f"runs=[{runs[0]},{runs[0]}/]"]):
+        with pytest.raises(ConfigError, match="two or more different run folders"):
+            report_run(given)
+    for given in ([], [f"run={runs[0]}", f"runs=[{runs[0]},{runs[1]}]"]):
+        with pytest.raises(ConfigError, match=r"give the run folder as run=runs/a, or several as runs="):
+            report_run(given)
+
+
+def test_labels_are_as_short_as_they_may_be() -> None:
+    assert labels(["runs/a", "runs/b/"]) == ["a", "b"]
+    assert labels(["x/none/seed_0", "x/cove/seed_0"]) == ["none/seed_0", "cove/seed_0"]
