@@ -50,6 +50,8 @@ def write_programs(session: Session, folder: Path, form: Format, precision: Prec
         file = f"{part}.{SUFFIX[form]}"
         try:
             run = SAVERS[form](exported_program(program), program, folder / file)
+        except OSError:  # of the disk, not of the exporter
+            raise
         except Exception as error:  # the exporters raise many kinds
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise ConfigError(f"what: {name} cannot be exported to {file}: {reason}. Export embeddings") from error
