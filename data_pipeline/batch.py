@@ -47,6 +47,8 @@ class Batch(Pipelineable):
         return Batch(**moved)
 
     def pin_memory(self) -> Batch:
+        """Return a page-locked copy, with the number of ids of each column, which a device would be waited for."""
+        self.ids.sync()
         return Batch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
 
     def record_stream(self, stream: torch.Stream) -> None:

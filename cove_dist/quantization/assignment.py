@@ -87,8 +87,11 @@ def _residual_codes(rows: torch.Tensor, codebooks: Sequence[torch.Tensor], searc
 
 
 def _over_distinct(rows: torch.Tensor, ids: torch.Tensor | None, assign: Assign) -> list[torch.Tensor]:
-    """Apply ``assign`` to one row per id, if there are enough repeats for that to be faster."""
-    if ids is None:
+    """Apply ``assign`` to one row per id, if there are enough repeats for that to be faster.
+
+    Not on an accelerator: to count the distinct ids the host would wait for the device at every step.
+    """
+    if ids is None or rows.device.type != "cpu":
         return assign(rows)
     distinct, inverse = torch.unique(ids, return_inverse=True)
     if len(distinct) > _REPEATS_PAY_TO * len(inverse):

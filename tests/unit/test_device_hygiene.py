@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ from cove_dist.config.model_spec import ModelSpec
 from cove_dist.models.cf.base import AttributeRecommender, GraphRecommender, Recommender
 from cove_dist.models.ctr.base import CTRHead
 from cove_dist.models.sequential.base import SequentialModel
+from cove_dist.quantization import CascadedQuantizer
+from cove_dist.quantization.assignment import Cascade
+from cove_dist.quantization.quantizer import Learning
+from data_pipeline.schema import Schema
+from data_pipeline.streaming.loader import build_loader
 
 PACKAGE = Path(cove_dist.__file__).parent
 MODELS = sorted((PACKAGE.parent / "configs/model").glob("*.yaml"))
@@ -101,6 +107,29 @@ def test_a_model_keeps_to_the_device_of_its_input(path: Path, monkeypatch: pytes
     # The meta device, which stands for a GPU here, has no values. What the host reads are the lengths of lists, rising.
     monkeypatch.setattr(torch.Tensor, "tolist", lambda lengths: [SLOTS - 1, SLOTS])
     assert {"ctr": ctr, "cf": cf, "sequential": sequential}[spec.kind.task](spec).is_meta
+
+
+@pytest.mark.parametrize("cascade", ["codes", "residual"])
+@pytest.mark.parametrize("learning", ["gradient", "ema"])
+def test_a_training_step_of_a_quantizer_reads_no_value_on_the_host(
+    learning: Learning, cascade: Cascade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The meta device has no values: to count distinct ids, or to ask for a number, would raise."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # meta has none
+    quantizer = CascadedQuantizer(DIM, (20, 4), learning=learning, cascade=cascade).to("meta")
+    z, ids = on_meta(30, DIM).requires_grad_(), torch.zeros(30, dtype=torch.int64, device="meta")
+    out = quantizer(z, ids=ids)
+    (out.fused.sum() + out.loss).backward()
+    assert z.grad is not None and z.grad.is_meta and out.codes.is_meta
+
+
+def test_a_page_locked_batch_knows_the_lengths_that_a_device_would_be_asked_for(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
+    loader = build_loader(prepared, Schema.load(prepared), "train", 50)
+    batch = next(iter(loader)).pin_memory().to(torch.device("meta"))  # which has no values to ask for
+    assert batch.ids.length_per_key() == [len(batch)] * len(batch.ids.keys())
 
 
 def test_a_model_that_mixes_devices_is_found() -> None:

@@ -1,0 +1,31 @@
+"""The GPU benchmark runs whole on a CPU, tiny: every section is complete and every check passes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.end_to_end.programs import ROOT
+
+
+def test_the_dry_run_is_complete(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu" / "run.py"), "--dry-run", "--seconds=540"]
+    done = subprocess.run(
+        [*command, f"--out={tmp_path / 'out'}", f"--work={tmp_path / 'work'}"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout
+    sections = json.loads((tmp_path / "out" / "results.json").read_text())["sections"]
+    assert {record["status"] for record in sections.values()} == {"complete"}
+    rows = {name: record["rows"] for name, record in sections.items()}
+    assert len(rows["check_models"]) == len(list((ROOT / "configs" / "model").glob("*.yaml")))
+    assert all(rows.values())
+    assert {row["samples/s"] > 0 for row in rows["speed_training"].values()} == {True}
+    assert rows["check_tests"]["test_kernels"]["skipped"] == rows["check_tests"]["test_kernels"]["tests"] > 0
+    page = (tmp_path / "out" / "summary.md").read_text()
+    assert all(f"## {name}" in page for name in sections)

@@ -1,0 +1,119 @@
+"""The GPU benchmark loses nothing to a section that fails, crashes or hangs, and goes on where it was cut."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+FOLDER = str(Path(__file__).resolve().parents[2] / "benchmarks" / "gpu")
+sys.path.insert(0, FOLDER)
+benchmark, results = importlib.import_module("run"), importlib.import_module("results")
+sys.path.remove(FOLDER)
+
+
+def fail() -> dict[str, Any]:
+    raise ValueError("no such kernel")
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[int, dict[str, Any]]]:
+    """Run the benchmark with two sections of given cases; return its exit status and the sections' records."""
+    monkeypatch.setattr(benchmark, "make_data", lambda *_: None)
+    monkeypatch.setattr(benchmark, "GRACE", 0.3)
+    monkeypatch.setattr(benchmark, "AGAIN", 0.0)
+    monkeypatch.setenv("TRITON_INTERPRET", os.environ.get("TRITON_INTERPRET", "1"))
+
+    def run(first: dict[str, Callable[[], Any]], *options: str, seconds: float = 30) -> tuple[int, dict[str, Any]]:
+        sections = {"first_section": first, "second_section": {"measured": lambda: {"ms": 1.5}}}
+        monkeypatch.setattr(benchmark, "SECTIONS", dict.fromkeys(sections, 1))
+        for name, cases in sections.items():
+            module: Any = ModuleType(name)
+            module.cases = lambda bench, cases=cases: iter(cases.items())
+            monkeypatch.setitem(sys.modules, name, module)
+        status = benchmark.main(
+            [f"--out={tmp_path}", "--dry-run", f"--seconds={seconds}", f"--work={tmp_path}", *options]
+        )
+        return status, results.Results(tmp_path).content["sections"]
+
+    return run
+
+
+def test_a_case_that_raises_costs_nothing_else(call: Callable, tmp_path: Path) -> None:
+    status, sections = call({"a": fail, "b": lambda: {"ok": True, "error of": 1e-9}})
+    assert status == 1
+    assert sections["first_section"]["rows"] == {
+        "a": {"error": "ValueError: no such kernel"},
+        "b": {"ok": True, "error of": 1e-9},
+    }
+    assert {record["status"] for record in sections.values()} == {"complete"}
+    page = (tmp_path / "summary.md").read_text()
+    assert "| a |" in page and "| measured | 1.5 |" in page
+    assert "no such kernel" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_crash_costs_one_case(call: Callable) -> None:
+    status, sections = call({"a": lambda: {"ms": 1.0}, "b": lambda: os._exit(11), "c": lambda: {"ms": 2.0}})
+    assert status == 1
+    rows = sections["first_section"]["rows"]
+    assert rows["a"] == {"ms": 1.0} and rows["c"] == {"ms": 2.0}
+    assert rows["b"] == {"error": "ended with its process: crashed"}
+    assert sections["first_section"]["status"] == "complete"
+    assert sections["second_section"]["rows"] == {"measured": {"ms": 1.5}}
+
+
+def test_a_hang_costs_its_section_and_a_second_call_measures_what_is_missing(call: Callable, tmp_path: Path) -> None:
+    cases = {"a": lambda: {"ms": 1.0}, "b": lambda: time.sleep(60), "c": lambda: {"ms": 2.0}}
+    status, sections = call(cases, seconds=2)
+    assert status == 1
+    assert sections["first_section"]["status"] == "ended at its time limit"
+    assert sections["first_section"]["rows"]["b"] == {"error": "ended with its process: ended at its time limit"}
+    assert sections["second_section"]["rows"] == {"measured": {"ms": 1.5}}
+    earlier = tmp_path / "earlier.json"
+    (tmp_path / "results.json").rename(earlier)
+    status, sections = call({"a": fail, "b": lambda: {"ms": 3.0}, "c": lambda: {"ms": 2.0}}, f"--resume={earlier}")
+    assert status == 0
+    assert sections["first_section"]["rows"] == {"a": {"ms": 1.0}, "b": {"ms": 3.0}, "c": {"ms": 2.0}}
+
+
+def test_failed_checks_are_repeated_and_named(tmp_path: Path) -> None:
+    kept = results.Results(tmp_path)
+    for case, row in {"right": {"ok": True}, "wrong": {"ok": False}, "skipped": {"skipped": "needs CUDA"}}.items():
+        kept.add("s", case, row)
+    kept.close("s", "complete", 1.0)
+    assert kept.settled("s") == ["right", "skipped"]
+    assert kept.failures() == ["s, wrong: check failed"]
+
+
+def test_kernels_that_overlap_are_counted_once() -> None:
+    sys.path[:0] = [FOLDER, str(Path(FOLDER).parent)]
+    try:
+        union = importlib.import_module("speed_training").union
+    finally:
+        del sys.path[:2]
+    assert union([(0, 4), (1, 2), (3, 5), (7, 8)]) == 6
+    assert union([]) == 0
+
+
+def test_waits_are_told_by_the_innermost_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    sys.path[:0] = [FOLDER, str(Path(FOLDER).parent)]
+    try:
+        steps = importlib.import_module("check_steps")
+    finally:
+        del sys.path[:2]
+
+    def stack(*files: str) -> Iterator[SimpleNamespace]:
+        return [SimpleNamespace(filename=file, lineno=7) for file in files]
+
+    ours, theirs = str(steps.ROOT / "cove_dist/training/trainer.py"), "/site-packages/torchrec/distributed/dist_data.py"
+    monkeypatch.setattr(steps.traceback, "extract_stack", lambda: stack(ours, theirs, "/torch/_tensor.py"))
+    assert steps.place() == "torchrec dist_data.py:7"
+    monkeypatch.setattr(steps.traceback, "extract_stack", lambda: stack(theirs, ours, "/torch/_tensor.py"))
+    assert steps.place() == "cove_dist/training/trainer.py:7"
