@@ -20,6 +20,7 @@ from cove_dist import __version__, allowed_packages
 from cove_dist.commands import ALIASES, COMMANDS, FLAGS, OWN_CONFIGS
 from cove_dist.config_folders import add_own_folder, check_own_folders
 from cove_dist.errors import ConfigError
+from cove_dist.faults.signals import named_signals
 from data_pipeline.errors import UserError
 
 _SEVERAL = "Several runs: cove experiment or cove tune"
@@ -96,7 +97,8 @@ def dispatch(arguments: list[str]) -> None:
             from cove_dist.console import quiet_libraries
 
             quiet_libraries()
-        _module(name).run(rest)
+        with named_signals(f"cove {name} stopped before its end", resumable=name == "train"):
+            _module(name).run(rest)
 
 
 def _module(name: str) -> ModuleType:

@@ -34,28 +34,52 @@ def save_config(composed: DictConfig, folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the values of a JSON file; empty if the file does not exist."""
-    return json.loads(path.read_text()) if path.is_file() else {}
+    """Return the values of a JSON file; empty if the file does not exist.
+
+    Raises:
+        ConfigError: The file is not a JSON object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not JSON: {error}. Remove it") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: not a JSON object. Remove it")
+    return values
 
 
-def read_records(path: Path, parse: Callable[[str], Record] = read_record) -> list[Record]:
+def log_record(line: str) -> Record:
+    """Read a line of ``log.jsonl``: ``kind``, ``step``, and numbers by name; undefined metrics become nan.
+
+    Raises:
+        ValueError: The line is something else.
+    """
+    record = read_record(line)
+    if not isinstance(record.get("kind"), str) or not isinstance(record.get("step"), int):
+        raise ValueError("kind and step are missing")
+    if wrong := [name for name, value in record.items() if name != "kind" and not isinstance(value, int | float)]:
+        raise ValueError(f"{wrong[0]} is not a number")
+    return record
+
+
+def read_records(path: Path, parse: Callable[[str], Record] = log_record) -> list[Record]:
     """Read the records of a log that may be growing.
 
     An incomplete last line is skipped: it is being written, or its writer was killed.
 
     Args:
         path: Path of the log; no records if it does not exist.
-        parse: Parser of a line; by default undefined metrics become nan.
+        parse: Parser of a line, which raises ValueError; by default `log_record`.
 
     Raises:
         ConfigError: Another line is not a record.
     """
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    text = path.read_bytes().decode(errors="replace") if path.is_file() else ""
     records = []
-    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
         try:
             records.append(parse(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path}, line {number}: not a record ({error}); remove the line") from error
     return records
 

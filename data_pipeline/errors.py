@@ -11,3 +11,7 @@ class DataError(UserError):
     Raised by everything that reads or prepares data. Settings of training have `cove_dist.errors.ConfigError`. The
     message names the file, the column, the value, what is allowed and what to do.
     """
+
+
+class OutputError(UserError):
+    """A file or folder could not be written; the message names it and states the reason."""

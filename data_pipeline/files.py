@@ -1,12 +1,14 @@
-"""Files and folders that are complete or absent: written under another name, then renamed."""
+"""Files that are complete or absent: written under another name, then renamed."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from data_pipeline.errors import OutputError, UserError
+from data_pipeline.full_disk import describe, is_full
 
 
 @contextmanager
@@ -15,6 +17,9 @@ def replaced_file(path: Path) -> Iterator[Path]:
 
     After an error ``path`` is unchanged. The temporary name contains the process id, so that several processes may
     write the same file.
+
+    Raises:
+        OutputError: The file cannot be created, or the disk is full.
     """
     if path.exists() and not path.is_file():  # a pipe or a terminal, such as /dev/stdout
         yield path
@@ -23,14 +28,12 @@ def replaced_file(path: Path) -> Iterator[Path]:
     try:
         yield partial
         partial.rename(path)
+    except Exception as error:
+        if not isinstance(error, UserError) and is_full(error, path):
+            raise OutputError(f"{describe(path)}. Free space there, or give another output") from error
+        if isinstance(error, OSError) and error.filename == str(partial):
+            raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        raise
     finally:
-        partial.unlink(missing_ok=True)
-
-
-def replace_folder(complete: Path, folder: Path) -> None:
-    """Rename ``complete`` to ``folder``, and remove the folder that was there before."""
-    before = folder.with_name(f"{folder.name}.{os.getpid()}.replaced")
-    if folder.exists():
-        folder.rename(before)
-    complete.rename(folder)
-    shutil.rmtree(before, ignore_errors=True)
+        with suppress(OSError):  # such as a name that is too long: then it was not created
+            partial.unlink()

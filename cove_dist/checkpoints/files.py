@@ -112,12 +112,12 @@ class CheckpointFolder:
 
     def remove(self, path: Path) -> None:
         """Remove a checkpoint, atomically: an interrupted removal leaves nothing that looks complete."""
-        shutil.rmtree(_renamed(path, _REMOVED))
+        _delete(_renamed(path, _REMOVED))
 
     def remove_partial(self) -> None:
         """Remove checkpoints that a killed run left partly written or partly removed."""
         for path in [*self.folder.glob(f"step_*{PARTIAL}"), *self.folder.glob(f"step_*{_REMOVED}")]:
-            shutil.rmtree(path)
+            _delete(path)
 
     def set_aside(self, step: int) -> list[Path]:
         """Rename damaged checkpoints, and those after the step at which the run continues, to ``step_<n>.damaged``."""
@@ -142,6 +142,14 @@ def _is_readable(path: Path) -> bool:
 
 def _renamed(path: Path, suffix: str) -> Path:
     target = path.with_name(path.name + suffix)
-    if target.exists():
-        shutil.rmtree(target)
+    if target.exists() or target.is_symlink():
+        _delete(target)
     return path.rename(target)
+
+
+def _delete(path: Path) -> None:
+    """Remove a folder, or only the link or file that has its name."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -20,7 +20,8 @@ from cove_dist.checkpoints.rank_state import decode, encode, random_state, rank_
 from cove_dist.checkpoints.storage import CheckpointStorageWriter, load_state
 from cove_dist.distributed import DistributedContext, barrier, close_group, open_host_group, world
 from cove_dist.errors import CheckpointError, DiskFullError
-from cove_dist.faults.full_disk import FullDiskPolicy, describe, is_full
+from cove_dist.faults.full_disk import FullDiskPolicy
+from data_pipeline.full_disk import describe, is_full
 
 logger = logging.getLogger(__name__)
 

@@ -61,6 +61,8 @@ def read_manifest(folder: Path) -> Files:
     """
     path = folder / MANIFEST
     try:
+        if path.exists() and not path.is_file():  # a named pipe would block
+            raise CheckpointError(f"{path}: damaged: not a file. {_ADVICE}")
         content = path.read_bytes()
         files = json.loads(content)["files"]
         sound = content == _text(files) and all(map(_is_entry, files.items()))

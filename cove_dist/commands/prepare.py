@@ -8,7 +8,6 @@ cove prepare data=custom source='logs/*.parquet' user=uid item=iid label=clicked
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from cove_dist.config.checks import check_arguments, target
 from cove_dist.config.composition import load_settings
 from cove_dist.console import console
 from cove_dist.errors import ConfigError
-from cove_dist.faults.signals import Interrupted, named_signals
+from cove_dist.faults.signals import named_signals
 from cove_dist.types import NonNegativeInt, Text
 from data_pipeline.preparation.dataset import Dataset
 from data_pipeline.preparation.prepare import prepare
@@ -67,21 +66,17 @@ def prepare_data(arguments: Sequence[str]) -> Path:
     name, path = values.pop("name"), values.pop("path")
     dataset = dataset_class(**check_arguments(dataset_class, values, "data"))
     output = dataset.output(request.output, path)
-    try:
-        with (
-            named_signals(f"stopped; {output} is not written, and what was begun is removed"),
-            shown(console, logger.info) as stages,
-        ):
-            prepare(
-                dataset,
-                output,
-                name=name,
-                seed=request.seed,
-                overwrite=request.overwrite,
-                on_progress=stages.begin,
-                on_percent=stages.advance,
-            )
-    except Interrupted as stop:
-        stop.exit_code = stop.exit_code or 128 + signal.SIGTERM  # without the data, what follows must not go on
-        raise
+    with (
+        named_signals(f"stopped; {output} is not written, and what was begun is removed"),
+        shown(console, logger.info) as stages,
+    ):
+        prepare(
+            dataset,
+            output,
+            name=name,
+            seed=request.seed,
+            overwrite=request.overwrite,
+            on_progress=stages.begin,
+            on_percent=stages.advance,
+        )
     return output

@@ -105,8 +105,9 @@ def read_yaml(path: Path) -> DictConfig:
         check_yaml_size(path)
         config = OmegaConf.load(path)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        reason = error.strerror or "it holds no mapping"  # of a file with a single value, OmegaConf raises IOError
+        raise ConfigError(f"{path}: cannot be read: {reason}") from error
+    except (YAMLError, ValueError, OmegaConfBaseException) as error:  # ValueError: not UTF-8; too many digits
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(config, DictConfig):
         raise ConfigError(f"{path}: holds no mapping; needed are lines of the form key: value")

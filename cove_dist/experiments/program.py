@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from cove_dist.errors import ConfigError, TrainingError
+from cove_dist.errors import TrainingError
 from cove_dist.experiments.cells import is_stale
 from cove_dist.experiments.grid import Cell, GridConfig, cells_of, load_grid
 from cove_dist.experiments.pictures import draw
@@ -16,6 +16,7 @@ from cove_dist.experiments.results import RESULTS_FILE, Results, collect, write_
 from cove_dist.experiments.runner import run_cells
 from cove_dist.experiments.tables import means_table, unfinished, write_tables
 from cove_dist.experiments.text import TextTable
+from data_pipeline.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def run_experiment(overrides: Sequence[str], command: str) -> Outcome:
     def write_so_far() -> None:
         try:
             write(pictures=False)
-        except (ConfigError, OSError) as error:
+        except (UserError, OSError) as error:
             logger.warning("tables so far not written: %s", error)  # no reason to lose the other cells
 
     try:

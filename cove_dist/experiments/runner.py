@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ from cove_dist.evaluation.metrics_files import load_metrics
 from cove_dist.experiments.cells import RECORD, CellFailed, compute, is_finished
 from cove_dist.experiments.grid import Cell, GridConfig
 from cove_dist.experiments.progress import Estimate, JobProgress
+from cove_dist.faults.signals import named_signals
 from cove_dist.runs import read_json
 
 _REDRAW_SECONDS = 0.5
@@ -21,16 +20,13 @@ _REDRAW_SECONDS = 0.5
 
 @contextmanager
 def stopping() -> Iterator[Event]:
-    """Yield an event for the threads that work in the block, set when it ends; SIGTERM ends it as Ctrl-C does."""
+    """Yield an event for the threads that work in the block, set when it ends; a signal raises `Interrupted`."""
     stop = Event()
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if main else None
-    try:
-        yield stop
-    finally:
-        stop.set()
-        if main:
-            signal.signal(signal.SIGTERM, before)
+    with named_signals("stopped; the same command continues"):
+        try:
+            yield stop
+        finally:
+            stop.set()
 
 
 def in_parallel(jobs: Sequence[Callable[[], None]], at_once: int, stop: Event, on_wait: Callable[[], None]) -> None:

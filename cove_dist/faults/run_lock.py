@@ -1,4 +1,4 @@
-"""Checks before training: only one training per run folder at a time, and the folder is writable."""
+"""Only one training per run folder at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from data_pipeline.json_files import to_json
 logger = logging.getLogger(__name__)
 
 LOCK_FILE = "run.lock"
-_LONGEST_NAME = 64  # bytes of the longest names in a run folder, including temporary suffixes
 
 
 @contextmanager
@@ -54,36 +53,6 @@ def locked(folder: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
             if made and not any(folder.iterdir()):  # the run was refused before writing anything
                 folder.rmdir()
-
-
-def check_writable(folder: Path, key: str = "output") -> None:
-    """Check that a run folder can be created and written to. Creates nothing.
-
-    Args:
-        folder: Run folder.
-        key: Setting that names it.
-
-    Raises:
-        ConfigError: The folder is not writable; states the reason.
-    """
-    try:
-        if not str(folder).strip():
-            raise OSError(errno.EINVAL, "the name is blank")
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        names = folder.absolute().relative_to(there.absolute()).parts
-        limits = (os.pathconf(there, "PC_NAME_MAX"), os.pathconf(there, "PC_PATH_MAX"))
-        long = [name for name in names if len(os.fsencode(name)) > limits[0]]
-        if long or len(os.fsencode(folder.absolute())) + 3 * _LONGEST_NAME > limits[1]:
-            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-        if not there.is_dir():
-            raise OSError(errno.ENOTDIR, f"{there} is a file")
-        if not os.access(there, os.W_OK | os.X_OK):
-            read_only = os.statvfs(there).f_flag & os.ST_RDONLY
-            raise OSError(errno.EACCES, f"{there} is {'on a read-only file system' if read_only else 'not writable'}")
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        shown = str(folder) if len(str(folder)) < 200 else f"{str(folder)[:100]}…"
-        raise ConfigError(f"{key} = {shown}: {reason}; give a folder that can be written to") from error
 
 
 def _acquired(path: Path) -> IO[str]:

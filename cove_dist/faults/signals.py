@@ -1,4 +1,4 @@
-"""Handling of SIGTERM and SIGINT: deferred to the end of a step, when the state can be saved."""
+"""Handling of SIGTERM, SIGINT and SIGHUP: at once, or deferred to the end of a step, when the state can be saved."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Under torchrun, Ctrl-C reaches a rank twice: from the terminal, and from the agent that passes it on.
 _REPEATED_SECONDS = 3.0
 
@@ -17,13 +17,19 @@ _REPEATED_SECONDS = 3.0
 class Interrupted(KeyboardInterrupt):
     """A signal ended the program cleanly.
 
+    Args:
+        number: Number of the signal.
+        message: What was stopped, in one line.
+        resumable: Whether the same command continues the work: then SIGTERM, which schedulers send before a restart,
+            is no failure.
+
     Attributes:
-        exit_code: 0 after SIGTERM, which schedulers send before a restart; 130 after SIGINT (Ctrl-C).
+        exit_code: 128 + ``number``, as of shells: 130 after SIGINT (Ctrl-C); 0 after SIGTERM if ``resumable``.
     """
 
-    def __init__(self, number: int, message: str) -> None:
+    def __init__(self, number: int, message: str, *, resumable: bool = False) -> None:
         super().__init__(message)
-        self.exit_code = 130 if number == signal.SIGINT else 0
+        self.exit_code = 0 if resumable and number == signal.SIGTERM else 128 + number
 
 
 class StopRequest:
@@ -52,26 +58,30 @@ class StopRequest:
 
 @contextmanager
 def deferred_signals() -> Iterator[StopRequest]:
-    """Record SIGTERM and SIGINT instead of ending the process."""
+    """Record signals instead of ending the process."""
     request = StopRequest()
     with _handlers(request.note):
         yield request
 
 
 @contextmanager
-def named_signals(what: str) -> Iterator[None]:
-    """Raise `Interrupted` at SIGTERM and SIGINT.
+def named_signals(what: str, *, resumable: bool = False) -> Iterator[None]:
+    """Raise `Interrupted` at the first signal. Those of the next seconds are ignored: files are removed meanwhile.
 
     Args:
         what: Text for the message, after the name of the signal.
+        resumable: As in `Interrupted`.
     """
 
     stop: Interrupted | None = None
+    last = -_REPEATED_SECONDS
 
     def interrupt(number: int, _: FrameType | None) -> None:
-        nonlocal stop
-        stop = Interrupted(number, f"{signal.Signals(number).name}: {what}")
-        raise stop
+        nonlocal stop, last
+        before, last = last, time.monotonic()
+        if stop is None or last - before > _REPEATED_SECONDS:
+            stop = Interrupted(number, f"{signal.Signals(number).name}: {what}", resumable=resumable)
+            raise stop
 
     with _handlers(interrupt):
         try:
@@ -84,13 +94,18 @@ def named_signals(what: str) -> Iterator[None]:
 
 @contextmanager
 def _handlers(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle both signals in the block; do nothing outside the main thread, where Python has no handlers."""
+    """Handle the signals in the block; do nothing outside the main thread, where Python has no handlers.
+
+    A signal that is ignored, as SIGHUP is under ``nohup``, stays ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    before = {number: old for number in SIGNALS if (old := signal.getsignal(number)) is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, handler)
     try:
         yield
     finally:
         for number, old in before.items():
-            signal.signal(number, old)
+            signal.signal(number, signal.SIG_DFL if old is None else old)

@@ -30,6 +30,7 @@ from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.embeddings.serving import Precision, StoredRows
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import is_metric
+from cove_dist.faults.outputs import output_folder
 from cove_dist.inference.export import ExportConfig, export_codes
 from cove_dist.inference.folders import replaced_folder
 from cove_dist.inference.programs import require_onnx, write_programs
@@ -48,7 +49,8 @@ def export_run(overrides: Sequence[str]) -> list[Path]:
         The written folders; empty on ranks other than 0.
 
     Raises:
-        ConfigError, CheckpointError, DataError: The run does not exist, or the model does not support a kind.
+        ConfigError, CheckpointError, DataError: The run does not exist, a folder holds other files or cannot be
+            written to, or the model does not support a kind.
     """
     request = load_settings(ExportConfig, "export", overrides)
     kinds = tuple(dict.fromkeys(request.what))
@@ -57,6 +59,8 @@ def export_run(overrides: Sequence[str]) -> list[Path]:
         return [folder for folder in (export_codes(overrides),) if folder is not None]
     several = len(kinds) > 1 and request.output is not None
     folders = {kind: Path(request.output or Path(request.run) / kind) / (kind if several else "") for kind in kinds}
+    for kind in (kind for kind in kinds if kind != "codes"):
+        output_folder(folders[kind], None, ABOUT_FILE, "export of cove")
     if "codes" in kinds:
         same = [override for override in overrides if key_of(override) not in ("what", "output")]
         export_codes([*same, f"output={folders['codes']}"])
@@ -107,11 +111,8 @@ def write(
     """Write one kind into its folder, with these facts in its ``export.json``.
 
     Raises:
-        ConfigError: The folder holds other files, or the model does not support the kind.
+        ConfigError: The model does not support the kind.
     """
-    if folder.exists() and not (folder / ABOUT_FILE).is_file():
-        raise ConfigError(f"output = {folder}: exists but was not created by cove export; remove it, or change output")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with replaced_folder(folder, context) as target:
         of_kind = WRITERS[kind](session, target, precision=precision)
         write_json(target / ABOUT_FILE, {**facts, **of_kind})

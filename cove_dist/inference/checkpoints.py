@@ -1,4 +1,4 @@
-"""Shared parts of programs over a finished run: checkpoint, model, and output folder."""
+"""Shared parts of programs over a finished run: checkpoint and model."""
 
 from __future__ import annotations
 
@@ -12,30 +12,12 @@ from cove_dist.checkpoints.files import CheckpointFolder
 from cove_dist.checkpoints.io import load_weights
 from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext
-from cove_dist.errors import CheckpointError, ConfigError
+from cove_dist.errors import CheckpointError
 from cove_dist.runs import CHECKPOINTS
 from cove_dist.training.build import build, describe_model
 from data_pipeline.schema import Schema
 
 logger = logging.getLogger(__name__)
-
-
-def output_folder(default: Path, configured: str | None, marker: str, description: str) -> Path:
-    """Return the output folder of a program, which may replace only its own earlier output.
-
-    Args:
-        default: Folder used if none is configured.
-        configured: Value of the setting ``output``.
-        marker: Name of a file that only this program writes.
-        description: Description of the output, for the message.
-
-    Raises:
-        ConfigError: The folder exists and holds something else.
-    """
-    folder = default if configured is None else Path(configured)
-    if folder.exists() and not (folder / marker).is_file():
-        raise ConfigError(f"output = {folder}: exists and holds no {description}; remove it, or give another output")
-    return folder
 
 
 def load_trained(

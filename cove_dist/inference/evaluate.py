@@ -14,14 +14,14 @@ from cove_dist.config.composition import load_settings
 from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.metrics_files import Evaluated
-from cove_dist.faults.run_lock import check_writable
+from cove_dist.faults.outputs import check_writable
 from cove_dist.inference.checkpoints import find_checkpoint, load_trained
 from cove_dist.inference.folders import replaced_folder
 from cove_dist.tasks.configuration import load_saved_run
 from cove_dist.tasks.frequency import frequency_groups
 from cove_dist.tasks.registry import task_of
 from cove_dist.types import PositiveInt, Text
-from data_pipeline.errors import UserError
+from data_pipeline.errors import OutputError, UserError
 from data_pipeline.fingerprint import split_fingerprint
 from data_pipeline.schema import Schema
 
@@ -78,8 +78,8 @@ def evaluate_run(overrides: Sequence[str]) -> Evaluated | None:
         evaluated = describe_evaluation(config, schema, request, checkpoint, metrics)
     try:
         evaluated.save(folder)
-    except OSError as error:
-        raise NotSavedError(f"{folder}: the metrics could not be saved: {error.strerror}", evaluated) from error
+    except OutputError as error:
+        raise NotSavedError(f"the metrics could not be saved: {error}", evaluated) from error
     return evaluated
 
 

@@ -33,7 +33,8 @@ from cove_dist.distributed import DistributedContext, process_group, sum_over_ra
 from cove_dist.embeddings.lookup import single_ids
 from cove_dist.embeddings.serving import Precision
 from cove_dist.errors import ConfigError
-from cove_dist.inference.checkpoints import find_checkpoint, load_trained, output_folder
+from cove_dist.faults.outputs import output_folder
+from cove_dist.inference.checkpoints import find_checkpoint, load_trained
 from cove_dist.inference.folders import replaced_folder
 from cove_dist.tasks.base import TaskModel, inner_model
 from cove_dist.tasks.configuration import load_saved_run
@@ -103,8 +104,6 @@ def export_here(
 ) -> None:
     """Export in an existing process group; ``batch_size`` is that of this rank. Collective."""
     model = inner_model(load_trained(config, schema, context, checkpoint, batch_size).eval(), TaskModel)
-    if context.is_main:
-        folder.parent.mkdir(parents=True, exist_ok=True)
     with replaced_folder(folder, context) as target:
         counts = {}
         for entity in config.quantizer.levels():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from cove_dist.distributed import DistributedContext, barrier
-from data_pipeline.files import replace_folder
+from cove_dist import distributed
+from cove_dist.distributed import DistributedContext, world
+from data_pipeline import folders
 
 
 @contextmanager
@@ -16,13 +16,10 @@ def replaced_folder(folder: Path, context: DistributedContext) -> Iterator[Path]
     """Yield a folder for all ranks to write to, and rename it to ``folder`` when all ranks have written. Collective.
 
     After an error ``folder`` is unchanged.
+
+    Raises:
+        OutputError: The folder cannot be created, or the disk is full.
     """
-    partial = folder.with_name(f"{folder.name}.partial")
-    if context.is_main:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-    barrier()
-    yield partial
-    barrier()
-    if context.is_main:
-        replace_folder(partial, folder)
+    with folders.replaced_folder(folder) if context.is_main else nullcontext() as partial:
+        yield Path(world().gather_objects(str(partial))[0])
+        distributed.barrier()

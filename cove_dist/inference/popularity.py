@@ -15,6 +15,7 @@ from cove_dist.config import DataConfig, settings
 from cove_dist.config.composition import check, compose_yaml
 from cove_dist.config.yaml_files import plain
 from cove_dist.evaluation.metrics_files import Evaluated
+from cove_dist.faults.outputs import check_writable
 from cove_dist.runs import SUMMARY_FILE, save_config
 from cove_dist.tasks.registry import TASKS
 from cove_dist.types import PositiveInt, Text
@@ -52,8 +53,9 @@ def evaluate_popularity(overrides: Sequence[str]) -> Evaluated:
     evaluation = {name: values[name] for name in ("ndcg_at", "hit_rate_at", "exclude_seen")}
     baseline = task.build_popularity_baseline(evaluation, request.data.path, schema)
     schema.require_split(request.split)
-    metrics = baseline.evaluate(request.split, request.batch_size)
     folder = Path(request.output or f"runs/{request.data.name}_popularity")
+    check_writable(folder)
+    metrics = baseline.evaluate(request.split, request.batch_size)
     folder.mkdir(parents=True, exist_ok=True)
     evaluated = Evaluated(
         split=request.split,

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from cove_dist.config import settings
 from cove_dist.config.composition import load_settings
 from cove_dist.errors import ConfigError
+from cove_dist.faults.outputs import check_writable
 from cove_dist.inference.session import Session
 from cove_dist.types import Text
 from data_pipeline.files import replaced_file
@@ -44,11 +45,15 @@ def predict(overrides: list[str]) -> tuple[Path, int, int]:
         The file, the number of rows written, and the number of rows skipped.
 
     Raises:
-        ConfigError, CheckpointError: The run or file does not exist, a column is missing, or ids are unknown.
+        ConfigError, CheckpointError: The run or file does not exist, a column is missing, ids are unknown, or the
+            output is not a file that can be written.
     """
     request = load_settings(PredictConfig, "predict", overrides)
+    path = Path(request.run) / "scored.parquet" if request.output is None else Path(request.output)
+    check_writable(path.parent)
+    if path.is_dir() or not path.name.strip():
+        raise ConfigError(f"output = {path}: not the name of a file")
     session = Session(request.run, request.checkpoint, request.device)
-    path = session.folder / "scored.parquet" if request.output is None else Path(request.output)
     path.parent.mkdir(parents=True, exist_ok=True)
     read = written = 0
     writer = None

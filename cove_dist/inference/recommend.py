@@ -24,7 +24,8 @@ from cove_dist.config import RunConfig, settings
 from cove_dist.config.composition import load_settings
 from cove_dist.distributed import DistributedContext, batches_of_block, process_group, world
 from cove_dist.errors import ConfigError
-from cove_dist.inference.checkpoints import find_checkpoint, load_trained, output_folder
+from cove_dist.faults.outputs import output_folder
+from cove_dist.inference.checkpoints import find_checkpoint, load_trained
 from cove_dist.inference.folders import replaced_folder
 from cove_dist.inference.ids import IdTable
 from cove_dist.inference.popular import most_frequent
@@ -114,7 +115,6 @@ def recommend_in_one_process(request: RecommendConfig, users: Users, folder: Pat
     table = session.recommend(
         asked, request.k, unknown=request.unknown, history=request.history, columns=request.columns
     )
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with process_group(request.device) as context, replaced_folder(folder, context) as part:
         pq.write_table(table, part / "part-00000.parquet", compression="zstd")
         write_json(part / ABOUT_FILE, about(request, session.checkpoint, users))

@@ -30,8 +30,9 @@ import pyarrow.parquet as pq
 from cove_dist.config import settings
 from cove_dist.config.composition import load_settings
 from cove_dist.errors import ConfigError
+from cove_dist.faults.outputs import output_folder
 from cove_dist.types import Text
-from data_pipeline.files import replace_folder
+from data_pipeline.folders import replaced_folder
 from data_pipeline.json_files import write_json
 
 PARQUET_FILE, INDEX_FILE = "semantic_ids.parquet", "index.json"
@@ -77,19 +78,15 @@ def write_semantic_ids(overrides: Sequence[str]) -> tuple[Path, Collisions]:
         ConfigError: The run has no exported codes of this entity, or the folder holds other things.
     """
     request = load_settings(SemanticIdConfig, "semantic_ids", overrides)
-    folder = Path(request.run) / "semantic_ids" / request.entity if request.output is None else Path(request.output)
+    default = Path(request.run) / "semantic_ids" / request.entity
+    folder = output_folder(default, request.output, COLLISIONS_FILE, "semantic ids")
     parts = sorted((Path(request.run) / "codes" / request.entity).glob("part-*.parquet"))
     if not parts:
         raise ConfigError(
             f"run = {request.run}: no exported codes of {request.entity}s; write them by cove export run={request.run}"
         )
-    if folder.exists() and not (folder / COLLISIONS_FILE).is_file():
-        raise ConfigError(f"output = {folder}: exists and holds no semantic ids; remove it, or give another output")
-    partial = folder.with_name(f"{folder.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    with duckdb.connect() as connection:
+    with replaced_folder(folder) as partial, duckdb.connect() as connection:
         collisions = _write(connection, parts, partial, request.disambiguate)
-    replace_folder(partial, folder)
     return folder, collisions
 
 

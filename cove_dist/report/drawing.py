@@ -15,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
+from data_pipeline.files import replaced_file
+
 # Six colours of M. Okabe and K. Ito, "Color Universal Design"; the seventh line on has the same ones, dashed.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#777777"
@@ -68,9 +70,9 @@ def canvas(
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
         yield figure.subplots(rows, columns, squeeze=False, sharey="row" if share_y else False)
-        figure.savefig(path)
-        for kind, nothing in _UNDATED.items():
-            figure.savefig(path.with_suffix(f".{kind}"), metadata=nothing)
+        for kind, metadata in {path.suffix[1:]: None, **_UNDATED}.items():
+            with replaced_file(path.with_suffix(f".{kind}")) as file:
+                figure.savefig(file, format=kind, metadata=metadata)
 
 
 def label(axes: Axes, title: str, x: str, y: str) -> None:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from cove_dist.config import settings
 from cove_dist.config.composition import load_settings
+from cove_dist.faults.outputs import check_writable
 from cove_dist.report.agreement import Agreement, all_curves, compare, draw_coverage
 from cove_dist.report.categories import load_categories, load_titles
 from cove_dist.report.codes import EntityCodes, draw_sizes, load_codes
@@ -18,6 +19,7 @@ from cove_dist.report.page import render
 from cove_dist.report.run_folder import Run, load_run
 from cove_dist.report.several import report_runs
 from cove_dist.types import NonNegativeInt, PositiveInt, Text
+from data_pipeline.files import replaced_file
 
 PAGE, COVERAGE_FILE = "report.html", "coverage.parquet"
 
@@ -49,6 +51,7 @@ def report_run(overrides: Sequence[str]) -> Path:
         return report_runs(request.runs, request.output)
     run = load_run(Path(str(request.run)))
     folder = Path(request.output or run.folder / "report")
+    check_writable(folder)
     codes = load_codes(run)
     labels = {entity.entity: load_categories(run, entity) for entity in codes}
     compared = [
@@ -68,11 +71,12 @@ def report_run(overrides: Sequence[str]) -> Path:
     pictures += draw_speed(run, folder)
     agreement = [level for levels in compared for level in levels]
     if agreement:
-        pq.write_table(all_curves(agreement), folder / COVERAGE_FILE, compression="zstd")
-    page = folder / PAGE
+        with replaced_file(folder / COVERAGE_FILE) as file:
+            pq.write_table(all_curves(agreement), file, compression="zstd")
     rows, notes = [level.row() for level in agreement], _notes(run, codes, agreement)
-    page.write_text(render(run, pictures, rows, notes, examples))
-    return page
+    with replaced_file(folder / PAGE) as file:
+        file.write_text(render(run, pictures, rows, notes, examples))
+    return folder / PAGE
 
 
 def _notes(run: Run, codes: Sequence[EntityCodes], agreement: Sequence[Agreement]) -> list[str]:

@@ -81,8 +81,13 @@ def load_run(folder: Path) -> Run:
     if not records:
         raise ConfigError(f"{log}: no records; train first")
     values, starts = plain(read_yaml(config)), read_json(folder / PROVENANCE_FILE).get("starts", [])
-    declare_metrics(values)
-    return Run(folder, values, records, read_json(folder / SUMMARY_FILE), all_metrics(folder), starts)
+    run = Run(folder, values, records, read_json(folder / SUMMARY_FILE), all_metrics(folder), starts)
+    try:
+        declare_metrics(values)
+        _ = run.model, run.stopping_metric, values["seed"], Path(values["data"]["path"])
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{config}: not the configuration of a run: {type(error).__name__} at {error}") from error
+    return run
 
 
 def series(records: Sequence[Record], x: str, y: str) -> tuple[np.ndarray, np.ndarray]:

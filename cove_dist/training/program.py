@@ -22,7 +22,8 @@ from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext, barrier, mark_begun, process_group, was_begun
 from cove_dist.errors import ConfigError, DivergedError
 from cove_dist.faults.diverged import explained
-from cove_dist.faults.run_lock import check_writable, locked
+from cove_dist.faults.outputs import check_writable
+from cove_dist.faults.run_lock import locked
 from cove_dist.faults.signals import Interrupted, named_signals
 from cove_dist.runs import (
     CHECKPOINTS,
@@ -50,7 +51,7 @@ def train(overrides: Sequence[str]) -> None:
 
     Raises:
         ConfigError, DataError, CheckpointError, TrainingError: As in `Trainer`.
-        Interrupted: Any rank received SIGTERM or SIGINT; raised on every rank after the state is saved.
+        Interrupted: Any rank received SIGTERM, SIGINT or SIGHUP; raised on every rank after the state is saved.
     """
     config, composed = load_run_config(overrides)
     schema = Schema.load(config.data.path)
@@ -58,11 +59,13 @@ def train(overrides: Sequence[str]) -> None:
     if folder is not None:
         check_writable(folder)
     resumes = folder is not None and resumes_run(folder, config.trainer.checkpoint.resume)
-    at_once = named_signals("stopped outside of training; nothing to save")
+    at_once = named_signals("stopped outside of training; nothing to save", resumable=True)
     timeout = timedelta(seconds=config.trainer.timeout_seconds)
     with at_once, process_group(config.trainer.device, timeout) as context:
         lock = locked(folder) if folder is not None and context.is_main else nullcontext()
         with lock:
+            if folder is not None and context.is_main:  # a training may have run there since the first check
+                resumes_run(folder, config.trainer.checkpoint.resume)
             interrupted = train_here(config, composed, schema, context, folder, resumes)
     if interrupted is not None:  # raised after the process group is closed
         raise interrupted
@@ -118,7 +121,7 @@ def interruption(trainer: Trainer, folder: Path | None) -> Interrupted:
     else:
         newest = CheckpointFolder(folder / CHECKPOINTS).newest()
         what = f"stopped at step {step}; saved {newest}. Continue with trainer.checkpoint.resume=auto"
-    return Interrupted(trainer.stopped_by, f"{name}: {what}")
+    return Interrupted(trainer.stopped_by, f"{name}: {what}", resumable=True)
 
 
 def resumes_run(folder: Path, resume: Literal["no", "auto"]) -> bool:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_pipeline.digests import digest_folder
+from data_pipeline.folders import replaced_folder
 from data_pipeline.preparation.dataset import Dataset, EncodedDataset, RawDataset
-from data_pipeline.preparation.output import check_output, prepared_folder
+from data_pipeline.preparation.output import check_output
 from data_pipeline.preparation.workspace import open_workspace
 from data_pipeline.schema import Schema
 
@@ -45,14 +46,15 @@ def prepare(
         The schema of the prepared folder.
 
     Raises:
-        DataError: ``output`` exists or cannot be written, the disk is full, or the raw data are missing or invalid.
+        OutputError: ``output`` cannot be written, or the disk is full.
+        DataError: ``output`` exists, or the raw data are missing or invalid.
     """
     output = Path(output)
     if isinstance(dataset, EncodedDataset):
         return dataset.describe(output, name, overwrite, on_progress)
     assert isinstance(dataset, RawDataset)
     check_output(output, overwrite)
-    with prepared_folder(output) as folder:
+    with replaced_folder(output) as folder:
         with open_workspace(
             folder / "scratch",
             memory_gb=dataset.memory_gb,

@@ -15,8 +15,8 @@ import pytest
 
 from cove_dist.cli import main
 from data_pipeline.datasets.synthetic import Synthetic
-from data_pipeline.errors import DataError
-from data_pipeline.preparation.output import prepared_folder
+from data_pipeline.errors import DataError, OutputError
+from data_pipeline.folders import replaced_folder
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.schema import Schema
 
@@ -47,14 +47,14 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def begin_and_wait(output: Path) -> None:
-    with prepared_folder(output) as folder:
+    with replaced_folder(output) as folder:
         (folder / "half").write_text("x")
         time.sleep(60)
 
 
 def kill_in_replacement(output: Path) -> None:
     """Die between the two renames by which a new folder takes the place of the old one."""
-    with prepared_folder(output) as folder:
+    with replaced_folder(output) as folder:
         (folder / "new").write_text("x")
         rename = Path.rename
 
@@ -78,12 +78,12 @@ def test_what_a_killed_preparation_left_is_removed_by_the_next_and_what_a_living
     os.kill(killed, signal.SIGKILL)
     ended(killed)
     assert len(names(folder)) == 4  # a lock and a folder each
-    with prepared_folder(folder / "other"):
+    with replaced_folder(folder / "other"):
         pass
     assert [name.split(".")[0] or name.split(".")[1] for name in names(folder)] == ["living", "living", "other"]
     os.kill(living, signal.SIGTERM)
     ended(living)
-    with prepared_folder(folder / "again"):
+    with replaced_folder(folder / "again"):
         pass
     assert names(folder) == ["again", "other"]
 
@@ -93,7 +93,7 @@ def test_data_whose_replacement_was_killed_is_put_back(tmp_path: Path) -> None:
     (tmp_path / "x" / "out" / "old").touch()
     assert ended(in_child(lambda: kill_in_replacement(tmp_path / "x" / "out"), tmp_path / "log")) == -signal.SIGKILL
     assert "out" not in names(tmp_path / "x")
-    with prepared_folder(tmp_path / "x" / "other"):
+    with replaced_folder(tmp_path / "x" / "other"):
         pass
     assert names(tmp_path / "x") == ["other", "out"]
     assert names(tmp_path / "x" / "out") == ["old"]
@@ -132,7 +132,7 @@ def test_a_full_disk_is_named_at_once_and_nothing_is_left(tmp_path: Path, megaby
 
     def fill() -> None:
         data = Synthetic(users=5_000, items=1_000, rows=200_000, implicit=True, split="leave_one_out")
-        with pytest.raises(DataError) as raised:
+        with pytest.raises(OutputError) as raised:
             prepare(data, disk / "out", name="big", on_progress=lambda _: None)
         print(str(raised.value), names(disk), sep="\n")
         os._exit(0)
@@ -165,7 +165,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(
     (tmp_path / "file").touch()
     unreadable(monkeypatch)
     path = output.format(tmp=tmp_path)
-    with pytest.raises(DataError, match=rf"output = {path}: cannot be written: ({reason})\. Pass another output"):
+    with pytest.raises(OutputError, match=rf"output = {path}: cannot be written: ({reason})\. Pass another output"):
         prepare(Synthetic(users=5, items=5, rows=50), Path(path), name="small")
 
 

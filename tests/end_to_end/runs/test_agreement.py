@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,24 +59,57 @@ def test_signals_are_noted_once_and_a_late_second_ctrl_c_interrupts(monkeypatch:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_a_program_says_one_line_and_ends_with_the_code_of_the_signal(
-    number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def action(_: object) -> None:
-        with named_signals("nothing to save"):
-            os.kill(os.getpid(), number)
+def end(code: int) -> None:
+    raise SystemExit(code)
 
-    def end(code: int) -> None:
-        raise SystemExit(code)
+
+@pytest.mark.parametrize(
+    ("command", "number", "code"),
+    [
+        ("train", signal.SIGTERM, 0),  # the same command resumes: no failure for a scheduler
+        ("train", signal.SIGINT, 130),
+        ("evaluate", signal.SIGTERM, 143),
+        ("export", signal.SIGINT, 130),
+        ("tune", signal.SIGHUP, 129),
+    ],
+)
+def test_a_program_says_one_line_and_ends_with_the_code_of_the_signal(
+    command: str, number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_: object) -> None:
+        try:
+            os.kill(os.getpid(), number)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # torchrun repeats it while files are removed
 
     monkeypatch.setattr(os, "_exit", end)
-    monkeypatch.setattr(cli, "dispatch", action)
+    monkeypatch.setattr(cli, "_module", lambda _: SimpleNamespace(run=run))
     with pytest.raises(SystemExit) as ended:
-        cli.main(["train"])
+        cli.main([command])
     assert ended.value.code == code
-    assert capsys.readouterr().err.splitlines() == [f"{signal.Signals(number).name}: nothing to save"]
+    line = f"{signal.Signals(number).name}: cove {command} stopped before its end"
+    assert capsys.readouterr().err.splitlines() == [line]
     assert issubclass(Interrupted, KeyboardInterrupt), "no `except Exception` swallows it"
+
+
+def test_a_later_signal_interrupts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Interrupted, match="SIGTERM"), named_signals("stopped"):
+        with pytest.raises(Interrupted, match="SIGINT"):
+            os.kill(os.getpid(), signal.SIGINT)
+        later = time.monotonic() + 10
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with deferred_signals() as request, named_signals("stopped"):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert request.number == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_one_process_saves_on_sigterm_and_goes_on_where_it_was(

@@ -15,7 +15,8 @@ import pytest
 import torch.distributed as dist
 
 from cove_dist.errors import ConfigError
-from cove_dist.faults.run_lock import LOCK_FILE, check_writable, locked
+from cove_dist.faults.outputs import check_writable
+from cove_dist.faults.run_lock import LOCK_FILE, locked
 from cove_dist.training.program import train
 from tests.configurations import small_run
 
