@@ -1,14 +1,32 @@
-"""Agreement among ranks after a step: whether to save a checkpoint, whether a signal stops the run."""
+"""Agreement among ranks after a step or a batch of a validation: whether to save, whether a signal stops the run."""
 
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple, TypeVar
 
 from cove_dist.distributed import DelayedMaximum, world
 from cove_dist.faults.signals import StopRequest
 
 _EVERY_STEPS = 3  # exchange among ranks: tens of microseconds, more if ranks outnumber the cores
+
+
+T = TypeVar("T")
+
+
+class EvaluationStopped(Exception):
+    """A rank received a signal during an evaluation in training; raised on every rank after the same batch.
+
+    Attributes:
+        number: Number of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class Decision(NamedTuple):
@@ -49,6 +67,30 @@ class Agreement:
             self._exchange.start([int(due), self._request.number])
         return Decision(bool(save) and step > self._saved_step + 1, stop)
 
+    @contextmanager
+    def stopping_evaluation(self) -> Iterator[None]:
+        """Let a signal end an evaluation in the block, between two batches of `interruptible`."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+
+    def after_batch(self, batch: int) -> None:
+        """Send this rank's signal. Collective, at the same batches on every rank.
+
+        Args:
+            batch: Number of the batch, from 1.
+
+        Raises:
+            EvaluationStopped: A rank has received a signal.
+        """
+        _, stop = self._exchange.result() or (0, 0)
+        if stop:
+            raise EvaluationStopped(stop)
+        if batch % self._every == 0:
+            self._exchange.start([0, self._request.number])
+
     def note_saved(self, step: int) -> None:
         """Restart the save interval and drop save requests made before this save."""
         self._saved, self._saved_step = time.monotonic(), step
@@ -60,3 +102,19 @@ class Agreement:
         _, stop = self._exchange.result() or (0, 0)
         self._exchange.close()
         return stop
+
+
+_current: ContextVar[Agreement | None] = ContextVar("agreement of the evaluation that a signal may end", default=None)
+
+
+def interruptible(batches: Iterable[T]) -> Iterator[T]:
+    """Yield the batches of an evaluation, as many on every rank; in training, a signal ends it between two batches.
+
+    Raises:
+        EvaluationStopped: As in `Agreement.after_batch`.
+    """
+    agreement = _current.get()
+    for number, batch in enumerate(batches, start=1):
+        yield batch
+        if agreement is not None:
+            agreement.after_batch(number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from cove_dist.checkpoints.io import CheckpointWriter, load_training_state, newe
 from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import TrainingError
-from cove_dist.faults.agreement import Agreement, Decision
+from cove_dist.faults.agreement import Agreement, Decision, EvaluationStopped
 from cove_dist.faults.finite import LossCheck, check_state
 from cove_dist.faults.full_disk import FullDiskPolicy
 from cove_dist.faults.signals import deferred_signals
@@ -232,9 +232,14 @@ class Trainer:
         check_state(self.trainable.state_dict(), self.position.step, self.context)
 
     def _end_epoch(self, batches: EpochIterator) -> None:
-        """Evaluate and save; report the training steps before the validation."""
-        with self.window.paused():
-            metrics = self._close_epoch()
+        """Evaluate and save; report the training steps before. A signal in the validation saves the state before it."""
+        try:
+            with self.window.paused():
+                metrics = self._close_epoch()
+        except EvaluationStopped as stop:
+            self._save(batches, {})
+            self.stopped_by = stop.number
+            return
         if self.finished() and self.position.step > self._reported:
             self._report()
         with self.window.paused():
@@ -245,23 +250,19 @@ class Trainer:
     def _close_epoch(self) -> dict[str, float]:
         """Evaluate; only a completed epoch counts for early stopping, not one cut short by ``max_steps``."""
         self._check_finite()
-        completed = self.position.batches == len(self.train_loader)
-        if completed:
-            self.position.epoch += 1
-            self.position.batches = 0
-            self._report_codebooks()
-        if self.evaluator is None:
-            return {}
-        metrics = self.evaluate()
-        if completed:
-            watched = self.config.trainer.early_stopping.metric
-            self.position.note_gain(watched, metrics[watched])
+        metrics: dict[str, float] = {}
+        if self.evaluator is not None:
+            last = self.position.out_of_steps(self.config.trainer)  # a resumed run would not validate it again
+            with nullcontext() if last else self.agreement.stopping_evaluation():
+                metrics = self.evaluate()
+        if self.position.batches == len(self.train_loader):
+            self.position.epoch, self.position.batches = self.position.epoch + 1, 0
+            if codes := self.codebooks.close_epoch():
+                self.reporter.record("codebooks", self.position.step, self.position.epoch, codes)
+            if metrics:
+                watched = self.config.trainer.early_stopping.metric
+                self.position.note_gain(watched, metrics[watched])
         return metrics
-
-    def _report_codebooks(self) -> None:
-        metrics = self.codebooks.close_epoch()
-        if metrics:
-            self.reporter.record("codebooks", self.position.step, self.position.epoch, metrics)
 
     def evaluate(self) -> dict[str, float]:
         """Return the metrics of the validation split.

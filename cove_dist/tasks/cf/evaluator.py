@@ -17,6 +17,7 @@ from cove_dist.evaluation.frequency import GROUPS, Groups
 from cove_dist.evaluation.own import ListMetric
 from cove_dist.evaluation.positions import Positions
 from cove_dist.evaluation.top_k import Coverage, TopK, UserCount
+from cove_dist.faults.agreement import interruptible
 from cove_dist.models.cf.base import Recommender
 from cove_dist.tasks.base import inner_model
 from cove_dist.tasks.cf.config import RANKING_PREFIX, CFEvaluationConfig, CFRunConfig
@@ -108,7 +109,7 @@ class SampledRanking:
         self._finite.reset()
         for metrics in (self._metrics, *self._grouped.values()):
             metrics.reset()
-        for batch in self._loader:
+        for batch in interruptible(self._loader):
             batch = batch.to(self._device)
             user = batch.ids["user_id"].values()
             candidates = batch.ids[CANDIDATES].values()
@@ -189,7 +190,7 @@ class FullRanking:
             metric.reset()
         retriever = TopKRetriever(head, vectors, self._earlier, self._reserved, self._metrics.depth, self._context)
         users = np.flatnonzero(np.diff(self._positives.offsets))
-        for part in batches_of_block(users, self._batch_size, world()):
+        for part in interruptible(batches_of_block(users, self._batch_size, world())):
             items, positions = retriever.rank(part, self._positives)
             positives = torch.bincount(positions.lists, minlength=len(part))
             for metric in (self._metrics, *self._own):

@@ -18,6 +18,7 @@ from torch import nn
 from cove_dist.distributed import DistributedContext
 from cove_dist.evaluation import CTRMetrics, FrequencyMetrics, Groups
 from cove_dist.evaluation.checks import CheckedMetric
+from cove_dist.faults.agreement import interruptible
 from cove_dist.tasks.ctr.config import CTREvaluationConfig, CTRRunConfig
 from cove_dist.tasks.ctr.model import Predictions
 from cove_dist.tasks.loaders import evaluation_loader
@@ -42,7 +43,7 @@ def score(model: nn.Module, batches: Iterable[Batch], device: torch.device) -> I
     """Yield each batch with its logits. Collective: every rank has the same number of batches."""
     was_training = model.training
     model.eval()
-    for batch in batches:
+    for batch in interruptible(batches):
         batch, requests = _without_requests(batch.to(device, non_blocking=True))
         predictions: Predictions = model(batch)[1]
         yield Scored(batch, predictions.logits, requests)

@@ -10,6 +10,7 @@ from torch import nn
 from cove_dist.distributed import DistributedContext
 from cove_dist.evaluation.own import ListMetric
 from cove_dist.evaluation.sequential import NOTHING, ListCompletion, merge_depth_first
+from cove_dist.faults.agreement import interruptible
 from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.tasks.base import inner_model
 from cove_dist.tasks.loaders import evaluation_loader
@@ -50,7 +51,7 @@ def build_sequential_ranking(
 
     def rank(model: SequentialModel, catalogue: Catalogue, owners: torch.Tensor | None) -> dict[str, float]:
         metrics = sequential_metrics(config, schema).to(context.device)
-        for batch in loader:
+        for batch in interruptible(loader):
             batch = batch.to(context.device, non_blocking=True)
             owner = None if owners is None else owners[batch.ids[OWNER].values()]
             request, targets = to_request(batch, owner, exclude_seen)

@@ -20,7 +20,7 @@ from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
-from tests.configurations import small_run
+from tests.configurations import COVE, small_run
 
 
 def test_a_save_is_due_by_time_and_the_wish_during_a_save_is_met_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,3 +132,47 @@ def test_one_process_saves_on_sigterm_and_goes_on_where_it_was(
     train([*overrides, "trainer.checkpoint.resume=auto"])
     steps = [record["step"] for record in read_records(tmp_path / "run" / LOG_FILE) if record["kind"] == "train"]
     assert steps == list(range(1, 11))
+
+
+def test_a_signal_in_a_validation_stops_it_and_the_resumed_run_repeats_it(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Epochs have 10 steps and validations several batches."""
+    train(small_run(prepared, tmp_path / "whole", "trainer.epochs=2", *COVE))
+    validated: list[int] = []
+    after_batch = Agreement.after_batch
+
+    def signalled(self: Agreement, batch: int) -> None:
+        validated.append(batch)
+        if len(validated) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        after_batch(self, batch)
+
+    monkeypatch.setattr(Agreement, "after_batch", signalled)
+    overrides = small_run(prepared, tmp_path / "run", "trainer.epochs=2", *COVE)
+    with pytest.raises(Interrupted, match=r"SIGTERM: stopped at step 10; saved .*step_00000010\. Continue with "):
+        train(overrides)
+    assert validated == [1, 2], "the batch of the signal, and the next, by which all ranks know of it"
+    train([*overrides, "trainer.checkpoint.resume=auto"])
+    assert validated.count(1) == 3
+    logs = [read_records(tmp_path / name / LOG_FILE) for name in ("whole", "run")]
+    whole, resumed = (
+        [{k: v for k, v in r.items() if not k.endswith(("_mb", "_per_second"))} for r in log] for log in logs
+    )
+    assert resumed == whole
+
+
+def test_no_signal_ends_the_validation_after_the_last_step(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed run would have no step left, and would not repeat the validation."""
+
+    def signalled(self: Trainer) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(self)
+
+    evaluate = Trainer.evaluate
+    monkeypatch.setattr(Trainer, "evaluate", signalled)
+    with pytest.raises(Interrupted, match="SIGTERM: the run was complete, at step 3"):
+        train(small_run(prepared, tmp_path / "run", "trainer.max_steps=3"))
+    assert read_records(tmp_path / "run" / LOG_FILE)[-1]["kind"] == "validation"
