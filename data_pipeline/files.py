@@ -21,7 +21,7 @@ def replaced_file(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: The file cannot be created, or the disk is full.
     """
-    if path.exists() and not path.is_file():  # a pipe or a terminal, such as /dev/stdout
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a terminal, such as /dev/stdout
         yield path
         return
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")

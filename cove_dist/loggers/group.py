@@ -11,8 +11,9 @@ from typing import Any, Literal
 from cove_dist.config import TrainerConfig
 from cove_dist.config.checks import Component
 from cove_dist.errors import ConfigError, LoggerError
-from cove_dist.faults.full_disk import FullDiskPolicy, is_full
+from cove_dist.faults.full_disk import FullDiskPolicy
 from cove_dist.loggers.base import LoggedRun, Logger
+from data_pipeline.full_disk import is_full
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,10 @@ import torch.distributed as dist
 from cove_dist.errors import ConfigError
 from cove_dist.faults.outputs import check_writable
 from cove_dist.faults.run_lock import LOCK_FILE, locked
+from cove_dist.runs import CHECKPOINTS
+from cove_dist.training import program
 from cove_dist.training.program import train
+from tests.checkpoints import write_checkpoint
 from tests.configurations import small_run
 
 HOLD = """
@@ -124,3 +128,20 @@ def test_an_output_without_permission_or_on_a_read_only_file_system_is_refused(r
     reason = "not writable" if os.getuid() else "on a read-only file system"
     with pytest.raises(ConfigError, match=rf"output = {read_only}/a/run: {read_only} is {reason}; give a folder"):
         train(small_run(prepared, read_only / "a" / "run"))
+
+
+def test_a_run_that_was_trained_while_this_one_started_is_not_overwritten(
+    tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one had the lock after the first check, and has given it back."""
+
+    @contextmanager
+    def late(folder: Path) -> Iterator[None]:
+        write_checkpoint(folder / CHECKPOINTS, 10, {})
+        with locked(folder):
+            yield
+
+    monkeypatch.setattr(program, "locked", late)
+    with pytest.raises(ConfigError, match="already holds a run"):
+        train(small_run(prepared, tmp_path / "run", "trainer.max_steps=1"))
+    assert os.listdir(tmp_path / "run") == [CHECKPOINTS]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,26 @@ def test_every_difference_of_another_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"embeddings\.dim: 8 there, 16 here; tables: .*5.* there, .*6.* here\."):
         check_same_model(tmp_path, saved, {"embeddings.dim": 16, "tables": {"user_id": 6}, "same": (1,)})
     check_same_model(tmp_path, saved, {"embeddings.dim": 8, "tables": {"user_id": 5}, "same": (1,)})
+
+
+def test_a_checkpoint_that_is_a_link_is_pruned_without_its_target(tmp_path: Path) -> None:
+    """Also one whose removal was interrupted after the renaming."""
+    for step in (10, 20, 30):
+        write(tmp_path / "elsewhere", step, None)
+        (tmp_path / f"step_{step:08d}").symlink_to(tmp_path / "elsewhere" / f"step_{step:08d}")
+    (tmp_path / "step_00000005.removed").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "step_00000006.partial").touch()
+    files = CheckpointFolder(tmp_path)
+    files.remove_partial()
+    files.prune(keep=1, metric="auc")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "step_00000030"]
+    assert steps(tmp_path / "elsewhere") == [10, 20, 30]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "meta.json"])
+def test_a_named_pipe_is_damage_and_does_not_block(tmp_path: Path, name: str) -> None:
+    checkpoint = write(tmp_path, 10, None)
+    (checkpoint / name).unlink()
+    os.mkfifo(checkpoint / name)
+    with pytest.raises(CheckpointError, match=rf"^{checkpoint}/{name}: (damaged: not a file|missing)"):
+        read_meta(checkpoint)

@@ -69,6 +69,40 @@ def test_a_skipped_step_changes_nothing_and_is_counted(
     assert math.isfinite(last["loss"])
 
 
+@pytest.mark.parametrize("tables", [(), ROW_WISE], ids=["replicated", "row-wise"])
+def test_a_gradient_that_is_not_finite_although_the_loss_is(
+    prepared: Path, context: DistributedContext, tmp_path: Path, tables: tuple[str, ...]
+) -> None:
+    """Sharded tables are updated inside the backward pass, which cannot be undone."""
+    run = trainer(prepared, context, "trainer.on_nan=skip", "trainer.max_steps=5", "trainer.log_every=1", *tables)
+    passes = 0
+
+    def fault(gradient: torch.Tensor) -> torch.Tensor:
+        nonlocal passes
+        passes += 1
+        return gradient * math.inf if passes == 3 else gradient
+
+    weights = dict(run.trainable.model.module.objective.named_parameters())
+    weight = next(value for value in weights.values() if value.dim() == 2)
+    weight.register_hook(fault)
+    if tables:
+        with pytest.raises(TrainingError, match=r"gradients are not finite although the loss is.*data_parallel"):
+            run.train(tmp_path)
+        return
+    seen: list[torch.Tensor] = []
+    after_step = run._after_step
+
+    def watching(*arguments: Any) -> None:
+        seen.append(weight.detach().clone())
+        after_step(*arguments)
+
+    run._after_step = watching  # type: ignore[method-assign]
+    run.train(tmp_path)
+    assert [not torch.equal(*pair) for pair in pairwise(seen)] == [True, False, True, True]
+    records = [record for record in read_records(tmp_path / LOG_FILE) if record["kind"] == "train"]
+    assert [record.get("skipped_steps", 0) for record in records] == [0, 0, 1, 0, 0]
+
+
 def test_steps_that_are_never_finite_end_training(prepared: Path, context: DistributedContext) -> None:
     run = trainer(prepared, context, "trainer.on_nan=skip")
     break_losses(run, 3, 99)
