@@ -14,7 +14,8 @@ _NEARLY_FULL = 1 << 20  # bytes; torch's archive writer then reports only "unexp
 
 def is_full(error: BaseException | None, path: Path) -> bool:
     """Return whether an error while writing ``path``, or one of its causes, comes from a full disk."""
-    nearly = shutil.disk_usage(_existing(path)).free < _NEARLY_FULL
+    disk = shutil.disk_usage(_existing(path))
+    nearly = disk.total > 0 and disk.free < _NEARLY_FULL  # /proc has no size
     return error is not None and (nearly or any(_says_full(each) for each in _causes(error)))
 
 

@@ -96,12 +96,13 @@ def named_signals(what: str, *, resumable: bool = False) -> Iterator[None]:
 def _handlers(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Handle the signals in the block; do nothing outside the main thread, where Python has no handlers.
 
-    A signal that is ignored, as SIGHUP is under ``nohup``, stays ignored.
+    SIGHUP that is ignored, as under ``nohup``, stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: old for number in SIGNALS if (old := signal.getsignal(number)) is not signal.SIG_IGN}
+    ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+    before = {number: signal.getsignal(number) for number in SIGNALS if number not in ignored}
     for number in before:
         signal.signal(number, handler)
     try:

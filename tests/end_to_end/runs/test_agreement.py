@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,14 @@ from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
 from tests.configurations import COVE, small_run
+
+
+@pytest.fixture(autouse=True)
+def hangups() -> Iterator[None]:
+    """Tests may run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def test_a_save_is_due_by_time_and_the_wish_during_a_save_is_met_by_it(monkeypatch: pytest.MonkeyPatch) -> None:

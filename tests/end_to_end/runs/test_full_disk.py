@@ -103,7 +103,7 @@ def test_a_log_on_a_full_disk_has_whole_lines_only_and_later_all_of_them(
     choice: str, disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = RecordLog(disk / LOG_FILE, FullDiskPolicy(choice))
-    records = [{"step": step, "text": "x" * 1000} for step in range(20)]
+    records = [{"kind": "x" * 1000, "step": step} for step in range(20)]
     log.add(records[0])
     fill(disk)
     if choice == "stop":
