@@ -19,14 +19,14 @@ _merge = ConfigLoaderImpl._compose_config_from_defaults_list
 def remember_compositions(patch: pytest.MonkeyPatch) -> None:
     """Keep what is read from ``configs/``, and what is merged for each choice of groups; overrides are applied as ever.
 
-    Only where nothing but the shipped folder is searched: files that a test writes may change.
+    Files that a test writes may change: they are read each time, and nothing is kept of what is merged with them.
     """
     read: dict[str, tuple[Any, bytes]] = {}
     merged: dict[str, bytes] = {}
     changes = False  # whether the reader changes what it reads
 
     def load_config(repository: ConfigRepository, config_path: str) -> Any:
-        if not _of_shipped_files(repository):
+        if not _of_shipped_files(repository) and not (config_folder() / f"{config_path}.yaml").is_file():
             return _read(repository, config_path)
         if config_path not in read:
             result = _read(repository, config_path)
@@ -36,18 +36,18 @@ def remember_compositions(patch: pytest.MonkeyPatch) -> None:
 
     def merge(loader: ConfigLoaderImpl, defaults: list[Any], repo: CachingConfigRepository) -> DictConfig:
         nonlocal changes
-        if not _of_shipped_files(repo):
-            repo.cache.clear()  # it may hold what is remembered, which merging would change
-            return _merge(loader, defaults, repo)
-        choice = repr(defaults)
-        if choice not in merged:
-            repo.cache.clear()
-            changes = True
-            try:
-                merged[choice] = pickle.dumps(_merge(loader, defaults, repo))
-            finally:
-                changes = False
-        return pickle.loads(merged[choice])
+        choice = repr(defaults) if _of_shipped_files(repo) else None
+        if choice in merged:
+            return pickle.loads(merged[choice])
+        repo.cache.clear()  # it holds what is remembered, which merging would change
+        changes = True
+        try:
+            found = _merge(loader, defaults, repo)
+        finally:
+            changes = False
+        if choice is not None:
+            merged[choice] = pickle.dumps(found)
+        return found
 
     patch.setattr(ConfigRepository, "load_config", load_config)
     patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merge)
