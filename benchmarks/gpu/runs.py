@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -37,6 +38,7 @@ def build_trainer(overrides: Sequence[str], bench: Bench, device: str | None = N
         bench: Where it runs.
         device: ``cpu`` instead of the device of the bench.
     """
+    gc.collect()  # earlier trainers hold reference cycles, and their tables with them
     context = context_of(bench)
     if device is not None:
         context = replace(context, device=torch.device(device))

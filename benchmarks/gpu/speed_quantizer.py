@@ -104,10 +104,13 @@ def bare_matmul(problem: Problem) -> Callable[[], object]:
 
 def rival(problem: Problem, bench: Bench) -> float | str:
     try:
-        step = build_vector_quantize(problem)
+        with bench.device:
+            step = build_vector_quantize(problem)
+        return milliseconds(step, bench)
     except ModuleNotFoundError:
         return "not installed"
-    return milliseconds(step, bench)
+    except torch.OutOfMemoryError:
+        return "out of memory"
 
 
 def kernels(bench: Bench, vectors: int, codes: int) -> Row:

@@ -7,6 +7,7 @@ the look-up, and row and moments read and written for the update. Goal: flat in 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import cycle
@@ -16,10 +17,13 @@ from clock import Bench, copy_rate, milliseconds
 from runs import context_of
 from torch import nn
 from torchrec.distributed import DistributedModelParallel
+from torchrec.distributed.embedding_types import EmbeddingComputeKernel
+from torchrec.distributed.sharding_plan import construct_module_sharding_plan, table_wise
+from torchrec.distributed.types import ShardingPlan
 from torchrec.modules.embedding_configs import EmbeddingBagConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 from cove_dist.torch_compat import apply_optimizer_in_backward
 from results import Row
@@ -42,7 +46,9 @@ def measure(bench: Bench, optimizer: str, rows: int) -> Row:
         return {"skipped": "fbgemm fuses Adam on CUDA only"}
     predicted = rows * (4 * DIM + moments)
     if bench.device.type == "cuda":
+        gc.collect()  # sharded models hold reference cycles, and their tables with them
         torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
         free = torch.cuda.mem_get_info()[0]
         if predicted > FREE * free:
             return {
@@ -64,22 +70,32 @@ def measure(bench: Bench, optimizer: str, rows: int) -> Row:
     row |= {"x floor": time / row["floor ms"], "predicted GB": predicted / 1e9}
     if bench.device.type == "cuda":
         row["peak GB"] = torch.cuda.max_memory_allocated() / 1e9
-        torch.cuda.reset_peak_memory_stats()
     return row
 
 
+class Holder(nn.Module):
+    """Holds the tables, for `DistributedModelParallel` to replace by sharded ones."""
+
+    def __init__(self, bags: EmbeddingBagCollection) -> None:
+        super().__init__()
+        self.bags = bags
+
+    def forward(self, ids: KeyedJaggedTensor) -> KeyedTensor:
+        return self.bags(ids)
+
+
 def build_table(bench: Bench, optimizer: type[torch.optim.Optimizer], rows: int) -> nn.Module:
-    """Build one table that all fields share, sharded by TorchRec as in training."""
+    """Build one table that all fields share, whole on the device; the planner would reserve memory that it may fill."""
     fields = [f"f{i}" for i in range(FIELDS)]
     config = EmbeddingBagConfig(name="table", embedding_dim=DIM, num_embeddings=rows, feature_names=fields)
-    table = EmbeddingBagCollection(tables=[config], device=torch.device("meta"))
-    apply_optimizer_in_backward(optimizer, table.parameters(), {"lr": 0.001})
+    bags = EmbeddingBagCollection(tables=[config], device=torch.device("meta"))
+    apply_optimizer_in_backward(optimizer, bags.parameters(), {"lr": 0.001})
     context = context_of(bench)
-    return look_ups(DistributedModelParallel(table, device=context.device))
-
-
-def look_ups(sharded: nn.Module) -> Callable[[KeyedJaggedTensor], object]:
-    return lambda ids: sharded(ids)
+    whole = table_wise(rank=0, compute_kernel=EmbeddingComputeKernel.FUSED.value)
+    plan = construct_module_sharding_plan(
+        bags, {"table": whole}, local_size=1, world_size=1, device_type=context.device.type
+    )
+    return DistributedModelParallel(Holder(bags), device=context.device, plan=ShardingPlan({"bags": plan}))
 
 
 def draw(bench: Bench, rows: int, seed: int) -> KeyedJaggedTensor:
