@@ -40,15 +40,18 @@ $(DEV_READY): $(READY) $(DEV_LOCK) requirements/dev.txt
 	@touch $@
 
 quickstart: setup
-	@echo "== 1/4 preparing MovieLens-100K"
+	@echo "== 1/5 preparing MovieLens-100K"
 	@test -e data/movielens_100k/schema.json || $(BIN)/python launch/prepare.py data=movielens_100k
-	@echo "== 2/4 training DeepFM on $(RANKS) processes"
+	@echo "== 2/5 training DeepFM on $(RANKS) processes"
 	@$(TORCHRUN) launch/train.py experiment=movielens_deepfm trainer.checkpoint.resume=auto
 	@$(TORCHRUN) launch/evaluate.py run=runs/movielens_deepfm
-	@echo "== 3/4 training COVE-DeepFM on $(RANKS) processes"
+	@echo "== 3/5 training COVE-DeepFM on $(RANKS) processes"
 	@$(TORCHRUN) launch/train.py experiment=movielens_cove_deepfm trainer.checkpoint.resume=auto
 	@$(TORCHRUN) launch/evaluate.py run=runs/movielens_cove_deepfm
-	@echo "== 4/4 results on the test split"
+	@echo "== 4/5 what COVE learned: categories of users and films, and a tuple of codes for every film"
+	@$(BIN)/python launch/report.py run=runs/movielens_cove_deepfm shuffles=5
+	@$(BIN)/python launch/semantic_ids.py run=runs/movielens_cove_deepfm
+	@echo "== 5/5 results on the test split"
 	@$(BIN)/python launch/compare.py runs=[runs/movielens_deepfm,runs/movielens_cove_deepfm]
 
 # The README's table over seeds

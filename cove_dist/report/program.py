@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
@@ -14,7 +15,7 @@ from cove_dist.report.agreement import Agreement, all_curves, compare, draw_cove
 from cove_dist.report.categories import load_categories, load_titles
 from cove_dist.report.codes import EntityCodes, draw_sizes, load_codes
 from cove_dist.report.curves import draw_losses, draw_speed, draw_usage, draw_validation
-from cove_dist.report.examples import code_examples
+from cove_dist.report.examples import CodeExample, code_examples
 from cove_dist.report.page import render
 from cove_dist.report.run_folder import Run, load_run
 from cove_dist.report.several import report_runs
@@ -38,8 +39,22 @@ class ReportConfig:
             raise ValueError("run: give the run folder as run=runs/a, or several as runs=[runs/a,runs/b]")
 
 
-def report_run(overrides: Sequence[str]) -> Path:
-    """Write the pictures, the page and, where categories are known, ``coverage.parquet``; returns the page's path.
+class Reported(NamedTuple):
+    """What a report found.
+
+    Attributes:
+        page: Path of the page.
+        agreement: Codes against categories, by level and category column; empty of several runs.
+        examples: Ids of the largest codes; empty of several runs.
+    """
+
+    page: Path
+    agreement: list[Agreement]
+    examples: list[CodeExample]
+
+
+def report_run(overrides: Sequence[str]) -> Reported:
+    """Write the pictures, the page and, where categories are known, ``coverage.parquet``.
 
     Codes are exported first where a quantized run has none as new as its newest checkpoint.
 
@@ -48,7 +63,7 @@ def report_run(overrides: Sequence[str]) -> Path:
     """
     request = load_settings(ReportConfig, "report", overrides)
     if request.runs is not None:
-        return report_runs(request.runs, request.output)
+        return Reported(report_runs(request.runs, request.output), [], [])
     run = load_run(Path(str(request.run)))
     folder = Path(request.output or run.folder / "report")
     check_writable(folder)
@@ -76,7 +91,7 @@ def report_run(overrides: Sequence[str]) -> Path:
     rows, notes = [level.row() for level in agreement], _notes(run, codes, agreement)
     with replaced_file(folder / PAGE) as file:
         file.write_text(render(run, pictures, rows, notes, examples))
-    return folder / PAGE
+    return Reported(folder / PAGE, agreement, examples)
 
 
 def _notes(run: Run, codes: Sequence[EntityCodes], agreement: Sequence[Agreement]) -> list[str]:

@@ -61,7 +61,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run / "summary.json").write_text(json.dumps({"step": 6, "best": None, "samples_per_second": 13694.7}))
     for step in (0, 4):
         record_start(run, step, str(folder / "data"), "abc123", DistributedContext(0, 2, 2, torch.device("cpu")))
-    return report_run([f"run={run}", "shuffles=2", "top_categories=3"])
+    return report_run([f"run={run}", "shuffles=2", "top_categories=3"]).page
 
 
 def pictures(folder: Path) -> list[str]:
@@ -118,7 +118,7 @@ def test_metrics_of_groups_have_tables_of_their_own(page: Path) -> None:
 
 
 def test_an_unfinished_run_says_what_is_missing(tmp_path: Path, data: Path) -> None:
-    page = report_run([f"run={write_run(tmp_path / 'run', data, log()[:2])}"])
+    page = report_run([f"run={write_run(tmp_path / 'run', data, log()[:2])}"]).page
     assert pictures(page.parent) == ["losses.png", "perplexity.png", "speed.png"]
     text = Page(page.read_text()).text
     assert "Not evaluated yet" in text
@@ -128,7 +128,7 @@ def test_an_unfinished_run_says_what_is_missing(tmp_path: Path, data: Path) -> N
 
 def test_a_run_without_quantizers(tmp_path: Path, data: Path) -> None:
     run = write_run(tmp_path / "run", data, log(quantized=False), quantized=False)
-    page = report_run([f"run={run}", f"output={tmp_path / 'elsewhere'}"])
+    page = report_run([f"run={run}", f"output={tmp_path / 'elsewhere'}"]).page
     assert page.parent == tmp_path / "elsewhere"
     assert pictures(page.parent) == ["losses.png", "speed.png", "validation.png"]
     assert not (page.parent / "coverage.parquet").exists()
@@ -137,7 +137,7 @@ def test_a_run_without_quantizers(tmp_path: Path, data: Path) -> None:
 
 def test_data_without_categories(run: Path, data: Path) -> None:
     (data / "categories" / "item_id.parquet").unlink()
-    page = report_run([f"run={run}"])
+    page = report_run([f"run={run}"]).page
     assert pictures(page.parent) == sorted(["code_sizes.png", *CURVES])
     assert "holds no categories of the ids" in Page(page.read_text()).text
 

@@ -28,7 +28,7 @@ def runs(tmp_path: Path) -> list[Path]:
 
 
 def test_metrics_stand_side_by_side_with_the_best_in_bold(runs: list[Path]) -> None:
-    page = report_run([f"runs=[{','.join(map(str, runs))}]"])
+    page = report_run([f"runs=[{','.join(map(str, runs))}]"]).page
     assert page == runs[0].parent / "report" / "report.html"
     html = page.read_text()
     assert Page(html).tags.count("img") == 2
@@ -42,7 +42,7 @@ def test_metrics_stand_side_by_side_with_the_best_in_bold(runs: list[Path]) -> N
 
 def test_a_run_that_is_not_evaluated_is_named(runs: list[Path], tmp_path: Path) -> None:
     (runs[1] / "metrics_test_best.json").unlink()
-    text = Page(report_run([f"runs=[{','.join(map(str, runs))}]", f"output={tmp_path / 'o'}"]).read_text()).text
+    text = Page(report_run([f"runs=[{','.join(map(str, runs))}]", f"output={tmp_path / 'o'}"]).page.read_text()).text
     assert f"cove is not evaluated: cove evaluate run={runs[1]}." in text
 
 
