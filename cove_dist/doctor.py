@@ -27,8 +27,9 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 
 from cove_dist.errors import ConfigError
 
-TESTED = (  # the newest first; `make setup` and --install take it
+TESTED = (  # `make setup` and --install take the first, which has run all tests
     {"torch": "2.13.0", "fbgemm": "1.8.0", "torchrec": "1.8.0"},
+    {"torch": "2.14.1", "fbgemm": "1.9.0", "torchrec": "1.9.2"},
     {"torch": "2.11.0", "fbgemm": "1.6.0", "torchrec": "1.6.1"},
 )
 FBGEMM_BUILDS = {"cpu": "fbgemm-gpu-cpu", "cuda": "fbgemm-gpu"}

@@ -14,10 +14,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-# Private in torch 2.11 and 2.13, which have no public name for it; torchrec stores sharded tables in it.
+# Private in torch 2.11 to 2.14, which have no public name for it; torchrec stores sharded tables in it.
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
-# Private in torch 2.11 and 2.13: torchrec fuses an optimizer with the backward pass only after this call.
+# Private in torch 2.11 to 2.14: torchrec fuses an optimizer with the backward pass only after this call.
 from torch.distributed.optim import _apply_optimizer_in_backward as apply_optimizer_in_backward
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def topology(**arguments: Any) -> Topology:
 def lookups_of(collection: ShardedEmbeddingCollection) -> MutableSequence[nn.Module]:
     """Return the look-up modules of a `ShardedEmbeddingCollection`, one per kind of sharding, to change in place.
 
-    They are in a private list (torchrec 1.6 and 1.8), which `nn.Module.modules` does not traverse.
+    They are in a private list (torchrec 1.6 to 1.9), which `nn.Module.modules` does not traverse.
     """
     return collection._lookups
 
@@ -89,14 +89,14 @@ def lookups_of(collection: ShardedEmbeddingCollection) -> MutableSequence[nn.Mod
 def whole_parameter(table: nn.Parameter) -> tuple[torch.Tensor, int]:
     """Return the parameter that holds all tables of a group, and the index of a table's first element in it.
 
-    torchrec 1.6 and 1.8 keep both as private attributes of a `TableBatchedEmbeddingSlice`.
+    torchrec 1.6 to 1.9 keep both as private attributes of a `TableBatchedEmbeddingSlice`.
     """
     part: Any = table
     return part._original_tensor, part._start_offset
 
 
 def inside_backward() -> bool:
-    """Return whether a backward pass is running; torch 2.11 and 2.13 have no public call for it."""
+    """Return whether a backward pass is running; torch 2.11 to 2.14 have no public call for it."""
     return torch._C._current_graph_task_id() != -1  # `torch.utils.checkpoint` makes the same call
 
 

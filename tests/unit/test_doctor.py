@@ -25,7 +25,9 @@ def test_a_triple_that_does_not_match_is_named_with_the_remedy() -> None:
 
 
 @pytest.mark.parametrize(
-    "versions", [("2.13.1+cu130", "1.8.0", "1.8.0"), ("2.11.0+cpu", "1.6.0", "1.6.1")], ids=["newest", "oldest"]
+    "versions",
+    [("2.13.1+cu130", "1.8.0", "1.8.0"), ("2.14.1+cu130", "1.9.0", "1.9.2"), ("2.11.0+cpu", "1.6.0", "1.6.1")],
+    ids=["installed", "newest", "oldest"],
 )
 def test_patch_releases_and_local_builds_of_all_tested_versions_are_accepted(versions: tuple[str, str, str]) -> None:
     assert doctor.mismatches(dict(zip(("torch", "fbgemm", "torchrec"), versions, strict=True))) == []
