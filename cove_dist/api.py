@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cove_dist.config_folders import options
 from cove_dist.errors import ConfigError
+from cove_dist.settings import override, overrides_of
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from cove_dist.inference.fold_in import FoldedIn
     from cove_dist.inference.session import Session
 
 Settings = Mapping[str, Any]
@@ -162,7 +164,7 @@ class Run:
         *,
         sequences: Sequence[Sequence[Any]] | None = None,
         columns: Mapping[str, Iterable[Any]] | None = None,
-        unknown: Literal["error", "skip"] = "error",
+        unknown: Literal["error", "skip", "oov_row"] = "error",
     ) -> np.ndarray:
         """Score pairs of original ids: float32 ``[n]``.
 
@@ -173,7 +175,8 @@ class Run:
             items: Original item ids ``[n]``.
             sequences: Sequences of items instead of users, for sequential models; scores the item as the next one.
             columns: Values ``[n]`` of every further column that the model reads.
-            unknown: How to handle unseen ids: raise an error, or return nan.
+            unknown: How to handle unseen ids: raise an error, return nan, or score the out-of-vocabulary row (of runs
+                with ``embeddings.id_dropout``).
 
         Raises:
             ConfigError: Ids are unknown, or columns are missing.
@@ -211,7 +214,7 @@ class Run:
         k: int = 10,
         *,
         sequences: Sequence[Sequence[Any]] | None = None,
-        unknown: Literal["error", "skip", "popular"] = "error",
+        unknown: Literal["error", "skip", "popular", "oov_row"] = "error",
         history: Literal["remove", "keep"] = "remove",
         columns: Mapping[str, Any] | None = None,
     ) -> pa.Table:
@@ -221,8 +224,9 @@ class Run:
             users: Original ids, or "all": all users seen in training.
             k: Number of items per list.
             sequences: Sequences of original item ids instead of users, for sequential models.
-            unknown: How to handle unseen ids: raise an error, skip them (their number is logged), or list the most
-                frequent items of training, with null scores.
+            unknown: How to handle unseen ids: raise an error, skip them (their number is logged), list the most
+                frequent items of training, with null scores, or what the out-of-vocabulary row lists (for users of runs
+                with ``embeddings.id_dropout``; the same for all, and nothing is removed).
             history: Whether to remove items that the user has in any split, or that are in the sequence.
             columns: A value of every further column that the model reads, the same for all pairs.
 
@@ -233,6 +237,41 @@ class Run:
             ConfigError: Ids are unknown, or the model does not support this kind of request.
         """
         return self.session.recommend(users, k, sequences=sequences, unknown=unknown, history=history, columns=columns)
+
+    def fold_in(
+        self,
+        interactions: Mapping[Any, Sequence[Any]] | pa.Table | str | Path,
+        entity: Literal["user", "item"] = "user",
+        *,
+        unknown: Literal["error", "skip"] = "error",
+        steps: int = 100,
+        learning_rate: float = 0.02,
+    ) -> FoldedIn:
+        """Compute vectors of users or items that were never trained, by gradient steps on their rows alone.
+
+        For collaborative filtering models that do not propagate over a graph. The model stays as it is; see
+        `cove_dist.tasks.cf.fold_in` for what the steps minimize.
+
+        Args:
+            interactions: Items of every new user, ``{user: [item, …]}``, or users of every new item; or a table or file
+                (Parquet, CSV) with a row per interaction, whose columns are named as in the prepared data.
+            entity: Whether users or items are new.
+            unknown: How to handle neighbours that training did not see: raise an error, or leave them out.
+            steps: Number of Adam's steps.
+            learning_rate: Of Adam.
+
+        Returns:
+            The new ids: ``embeddings()``, and ``recommend(k)``.
+
+        Raises:
+            ConfigError: Neighbours are unknown, or the model cannot fold in new ids; the message states why.
+
+        Example:
+            >>> run.fold_in({"newcomer": [4, 9]}).recommend(k=5)
+        """
+        from cove_dist.inference.fold_in import fold_in
+
+        return fold_in(self.session, interactions, entity, unknown, steps, learning_rate)
 
     def embeddings(self, entity: Literal["user", "item"]) -> pa.Table:
         """Return ``original_id`` and ``embedding`` of every id seen in training.
@@ -258,30 +297,3 @@ def _data(data: str | Path) -> list[str]:
     if str(data) in options("data"):
         return [f"data={data}"]
     raise ConfigError(f"data = {data}: neither a prepared folder nor one of {', '.join(options('data'))}")
-
-
-def overrides_of(settings: Settings | None) -> list[str]:
-    """Return settings as ``key=value`` with quoted text."""
-    return [override(key, value) for key, value in (settings or {}).items()]
-
-
-def override(key: str, value: Any) -> str:
-    """Return one setting as ``key=value``.
-
-    Example:
-        >>> override("trainer.epochs", 5), override("user", "u id"), override("label", None)
-        ('trainer.epochs=5', "user='u id'", 'label=null')
-    """
-    return f"{key}={_text(value)}"
-
-
-def _text(value: Any) -> str:
-    from cove_dist.config.overrides import quoted
-
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_text(each)}" for key, each in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_text, value)) + "]"
-    return quoted(str(value)) if isinstance(value, str | Path) else repr(value)

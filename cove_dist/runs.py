@@ -1,8 +1,9 @@
 """Run folders: names of the files, and reading and writing of the shared ones.
 
 ``config.yaml`` (composed), ``config_history.jsonl`` (what a resumed run changed), ``provenance.json`` (command, commit,
-versions and machine of every start), ``data.json`` (digests of the data), ``log.jsonl``, ``tensorboard/`` and
-``checkpoints/``; ``summary.json`` after training; ``metrics_<split>_<checkpoint>.json`` after evaluation.
+versions and machine of every start), ``data.json`` (digests of the data), ``warm_start.json`` (ids that a warm start
+matched), ``log.jsonl``, ``tensorboard/`` and ``checkpoints/``; ``summary.json`` after training;
+``metrics_<split>_<checkpoint>.json`` after evaluation.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from data_pipeline.files import replaced_file
 from data_pipeline.json_files import read_record
 
 CONFIG_FILE, HISTORY_FILE, LOG_FILE = "config.yaml", "config_history.jsonl", "log.jsonl"
-DATA_FILE, PROVENANCE_FILE = "data.json", "provenance.json"
+DATA_FILE, PROVENANCE_FILE, WARM_START_FILE = "data.json", "provenance.json", "warm_start.json"
 SUMMARY_FILE, CHECKPOINTS = "summary.json", "checkpoints"
 
 Record = dict[str, Any]

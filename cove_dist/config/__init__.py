@@ -11,6 +11,7 @@ from cove_dist.config.evaluation import EvaluationConfig
 from cove_dist.config.quantizer import QuantizerConfig
 from cove_dist.config.run import DataConfig, RunConfig
 from cove_dist.config.trainer import CheckpointConfig, EarlyStoppingConfig, TrainerConfig
+from cove_dist.config.warm_start import WarmStartConfig
 
 __all__ = [
     "CheckpointConfig",
@@ -23,5 +24,6 @@ __all__ = [
     "RunConfig",
     "TableOptimizerConfig",
     "TrainerConfig",
+    "WarmStartConfig",
     "settings",
 ]

@@ -6,7 +6,7 @@ from typing import Literal
 
 from cove_dist.config.base import settings
 from cove_dist.errors import ConfigError
-from cove_dist.types import NonNegativeFloat, PositiveFloat, PositiveInt
+from cove_dist.types import NonNegativeFloat, PositiveFloat, PositiveInt, Probability
 
 Sharding = Literal["auto", "data_parallel", "table_wise", "row_wise", "column_wise"]
 
@@ -59,6 +59,7 @@ class TableOptimizerConfig(OptimizerConfig):
 class EmbeddingsConfig:
     dim: PositiveInt
     init_std: PositiveFloat
+    id_dropout: Probability
     optimizer: TableOptimizerConfig
     sharding: dict[str, Sharding]
 

@@ -101,6 +101,12 @@ RULES: tuple[Rule[RunConfig], ...] = (
         lambda config: config.quantizer.learning == "gradient",
         "no gradient reaches codebooks that are moving averages; acts with quantizer.learning=gradient",
     ),
+    Rule(("warm_start.*",), lambda config: config.warm_start.run is not None, "acts with warm_start.run"),
+    Rule(
+        ("warm_start.fold_in_*",),
+        lambda config: config.warm_start.new_rows == "fold_in",
+        "acts with warm_start.new_rows=fold_in",
+    ),
     Rule(
         ("quantizer.kmeans_step", "quantizer.kmeans_batches"),
         lambda config: config.quantizer.start == "kmeans",

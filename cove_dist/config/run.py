@@ -13,6 +13,7 @@ from cove_dist.config.evaluation import EvaluationConfig
 from cove_dist.config.model_spec import ModelSpec
 from cove_dist.config.quantizer import QuantizerConfig
 from cove_dist.config.trainer import TrainerConfig
+from cove_dist.config.warm_start import WarmStartConfig
 from cove_dist.types import NonNegativeInt, Text
 
 
@@ -37,6 +38,7 @@ class RunConfig:
     loss: dict[str, Any] | None
     seed: NonNegativeInt
     output: Text
+    warm_start: WarmStartConfig
 
     def plain(self) -> dict[str, Any]:
         """Return the settings as nested mappings of plain values, the model as its section."""

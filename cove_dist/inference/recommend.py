@@ -2,8 +2,9 @@
 
 ``part-00000.parquet`` …: user, rank (from 1), item, score; ids are original ones. Collaborative filtering writes one
 per rank, in order of the users' encoded ids; of equal scores, lower encoded item ids come first, for any number of
-ranks. Unseen items are not listed. Unseen users raise an error, are skipped, or get the most frequent items of
-training, with null scores: ``part-unknown.parquet``.
+ranks. Unseen items are not listed. Unseen users raise an error, are skipped, or get in ``part-unknown.parquet`` the
+most frequent items of training, with null scores, or the list of the out-of-vocabulary row, if the run trained it.
+``interactions=FILE`` recommends for new users by their interactions (`inference.fold_in`).
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from cove_dist.distributed import DistributedContext, batches_of_block, process_
 from cove_dist.errors import ConfigError
 from cove_dist.faults.outputs import output_folder
 from cove_dist.inference.checkpoints import find_checkpoint, load_trained
+from cove_dist.inference.fold_in import LEARNING_RATE, STEPS, fold_in
 from cove_dist.inference.folders import replaced_folder
 from cove_dist.inference.ids import IdTable
 from cove_dist.inference.popular import most_frequent
-from cove_dist.inference.session import Session
+from cove_dist.inference.session import Session, check_oov_row
 from cove_dist.tasks.base import TaskModel, inner_model
 from cove_dist.tasks.configuration import load_saved_run
 from cove_dist.tasks.registry import task_of
@@ -50,9 +52,10 @@ class RecommendConfig:
     checkpoint: Literal["best", "newest"]
     device: Literal["auto", "cpu", "cuda"]
     users: str | list[int | str]
+    interactions: Text | None
     k: PositiveInt
     history: Literal["remove", "keep"]
-    unknown: Literal["error", "skip", "popular"]
+    unknown: Literal["error", "skip", "popular", "oov_row"]
     columns: dict[str, Any] | None
     batch_size: PositiveInt
     faiss: bool
@@ -88,6 +91,11 @@ def recommend(overrides: Sequence[str]) -> Path | None:
         raise ConfigError(f"faiss = true: the score of {model} is no inner product; set faiss=false")
     folder = output_folder(run / "recommendations", request.output, ABOUT_FILE, "recommendations")
     checkpoint = find_checkpoint(run, config, request.checkpoint)
+    if request.unknown == "oov_row":
+        check_oov_row(config)
+    if request.interactions is not None:
+        recommend_folded_in(request, folder)
+        return folder
     schema = Schema.load(config.data.path)
     users = find_users(request, config, schema)
     if not task.recommends_on_ranks:
@@ -111,13 +119,40 @@ def recommend_in_one_process(request: RecommendConfig, users: Users, folder: Pat
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ConfigError("cove recommend: models of this task recommend in one process; run it without torchrun")
     session = Session(request.run, request.checkpoint, request.device)
-    asked = pa.concat_arrays([users.original, users.unknown.cast(users.original.type)])
+    asked = pa.concat_arrays([users.original, as_ids(users.unknown, users.original.type)])
     table = session.recommend(
         asked, request.k, unknown=request.unknown, history=request.history, columns=request.columns
     )
     with process_group(request.device) as context, replaced_folder(folder, context) as part:
         pq.write_table(table, part / "part-00000.parquet", compression="zstd")
         write_json(part / ABOUT_FILE, about(request, session.checkpoint, users))
+
+
+def recommend_folded_in(request: RecommendConfig, folder: Path) -> None:
+    """Recommend for new users, who are known by a file of their interactions alone, in this process.
+
+    Raises:
+        ConfigError: Users are named as well, the model cannot fold in users, or there are several processes.
+    """
+    given = request.interactions
+    if request.users != "all":
+        raise ConfigError(f"interactions = {given}: its users are recommended for; remove users = {request.users}")
+    if request.unknown not in ("error", "skip"):
+        raise ConfigError(f"unknown = {request.unknown}: with interactions allowed: error, skip (of unknown items)")
+    for key in ("columns", "faiss"):
+        if getattr(request, key):
+            raise ConfigError(f"{key} = {getattr(request, key)}: does nothing with interactions; remove it")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ConfigError(f"interactions = {given}: users are folded in by one process; run it without torchrun")
+    session = Session(request.run, request.checkpoint, request.device)
+    folded = fold_in(session, str(given), "user", request.unknown, STEPS, LEARNING_RATE)
+    table = folded.recommend(request.k, request.history)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with process_group(request.device) as alone, replaced_folder(folder, alone) as part:
+        pq.write_table(table, part / "part-00000.parquet", compression="zstd")
+        written = {"interactions": given, "users": len(folded), "k": request.k, "history": request.history}
+        write_json(part / ABOUT_FILE, {"checkpoint": session.checkpoint.name, **written})
+    logger.info("Recommendations for %d users that were folded in", len(folded))
 
 
 def about(request: RecommendConfig, checkpoint: Path, users: Users) -> dict[str, Any]:
@@ -145,26 +180,44 @@ def recommend_here(
         retriever = task_of(config).build_retriever(schema, model, histories, request.k, context, faiss=request.faiss)
         batches = ((each, *retriever(each)) for each in batches_of_block(users.known, batch_size, world()))
         write_lists(batches, Path(config.data.path), schema, part / f"part-{context.rank:05d}.parquet")
+        unseen = list_of_unseen(config, schema, model, context, request) if len(users.unknown) else None
         retriever.finite.compute()
+        if context.is_main and unseen is not None:
+            write_unknown(config, schema, users.unknown, *unseen, part / "part-unknown.parquet")
         if context.is_main:
-            write_unknown(request, config, schema, users.unknown, part / "part-unknown.parquet")
             write_json(part / ABOUT_FILE, about(request, checkpoint, users))
     logger.info("Recommendations for %d users; %d users unknown to training", len(users.known), len(users.unknown))
 
 
-def write_unknown(request: RecommendConfig, config: RunConfig, schema: Schema, users: pa.Array, path: Path) -> None:
-    """Write the most frequent items of training for unseen users, if requested."""
-    if request.unknown != "popular" or len(users) == 0:
-        return
-    items = IdTable(config.data.path, schema.entity("item"))
-    listed = items.decode(most_frequent(config.data.path, schema, request.k))
-    known = read_original_ids(config.data.path, schema.entity("user").table_name).type
+def list_of_unseen(
+    config: RunConfig, schema: Schema, model: TaskModel, context: DistributedContext, request: RecommendConfig
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return encoded items and scores of every unseen user; None if unseen users get no list. Collective."""
+    if request.unknown == "popular":
+        frequent = most_frequent(config.data.path, schema, request.k)
+        return frequent, np.full(len(frequent), np.nan)
+    if request.unknown != "oov_row":
+        return None
+    retriever = task_of(config).build_retriever(schema, model, [], request.k, context, faiss=request.faiss)
+    scores, items = retriever(np.array([schema.entity("user").num_seen]))
+    return items[0].cpu().numpy(), scores[0].cpu().numpy()
+
+
+def write_unknown(
+    config: RunConfig, schema: Schema, users: pa.Array, items: np.ndarray, scores: np.ndarray, path: Path
+) -> None:
+    """Write the same list for every unseen user: encoded ``items [k]``, -1 for none, and scores, nan for none."""
+    present = items >= 0
+    listed, values = IdTable(config.data.path, schema.entity("item")).decode(items[present]), scores[present]
+    column = schema.entity("user").table_name
+    users = as_ids(users, read_original_ids(config.data.path, column).type)
+    repeated = np.tile(values.astype(np.float32), len(users))
     table = pa.table(
         {
-            "user": users.cast(known).take(pa.array(np.repeat(np.arange(len(users)), len(listed)))),
+            "user": users.take(pa.array(np.repeat(np.arange(len(users)), len(listed)))),
             "rank": pa.array(np.tile(np.arange(1, len(listed) + 1), len(users)), pa.int32()),
             "item": listed.take(pa.array(np.tile(np.arange(len(listed)), len(users)))),
-            "score": pa.nulls(len(users) * len(listed), pa.float32()),
+            "score": pa.array(repeated, pa.float32(), mask=np.isnan(repeated)),
         }
     )
     pq.write_table(table, path, compression="zstd")
@@ -204,10 +257,24 @@ def find_users(request: RecommendConfig, config: RunConfig, schema: Schema) -> U
         raise ConfigError(f"users = {asked}: none")
     encoded = table.encode(wanted)
     if request.unknown == "error":
-        table.require_known(encoded, wanted, "users", "unknown=skip or unknown=popular")
+        table.require_known(
+            encoded, wanted, "users", "unknown=skip, unknown=popular, or unknown=oov_row where the run trained it"
+        )
     seen = table.known(encoded)
     known = np.unique(encoded[seen])
     return Users(known, table.decode(known), wanted.filter(pa.array(~seen)).unique())
+
+
+def as_ids(users: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return unseen users in the type of the data's ids, so that all parts of the output have one type.
+
+    Raises:
+        ConfigError: An id cannot be one of the data's.
+    """
+    try:
+        return users.cast(kind)
+    except pa.ArrowInvalid as error:
+        raise ConfigError(f"users: the ids of users in the data are of type {kind}: {error}; unknown=skip") from error
 
 
 def read_column(path: Path) -> pa.Array:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from cove_dist.config import RunConfig
 from cove_dist.errors import ConfigError
 from cove_dist.inference.checkpoints import find_checkpoint
 from cove_dist.inference.ids import IdTable
@@ -26,7 +27,7 @@ from data_pipeline.schema import Entity, Schema
 
 logger = logging.getLogger(__name__)
 
-Unknown = Literal["error", "skip", "popular"]
+Unknown = Literal["error", "skip", "popular", "oov_row"]
 _USERS = 1024  # users per batch
 
 
@@ -68,11 +69,13 @@ class Session:
         items: Iterable[Any],
         sequences: Sequence[Sequence[Any]] | None = None,
         columns: Mapping[str, Iterable[Any]] | None = None,
-        unknown: Literal["error", "skip"] = "error",
+        unknown: Literal["error", "skip", "oov_row"] = "error",
     ) -> np.ndarray:
         """Score pairs ``[n]``; see `cove_dist.api.Run.score`."""
         if (users is None) == (sequences is None):
             raise ConfigError("score: give either users or sequences, and items, as many of them")
+        if unknown == "oov_row":
+            check_oov_row(self.config)
         items = list(items)
         of_items = self._encoded("items", self.items, items, unknown)
         known = of_items >= 0
@@ -106,6 +109,8 @@ class Session:
         """List items; see `cove_dist.api.Run.recommend`."""
         if (users is None) == (sequences is None):
             raise ConfigError("recommend: give either users or sequences")
+        if unknown == "oov_row":
+            check_oov_row(self.config)
         repeat, tables = history == "keep", []
         if sequences is not None:
             given = self._sequences(sequences, unknown)
@@ -113,7 +118,7 @@ class Session:
         else:
             keys = self.users.decode(np.arange(self.users.column.num_seen)) if _is_all(users) else _keys(users)
             encoded = self._encoded("users", self.users, keys, unknown, "popular")
-            known = encoded >= 0
+            known = self.users.known(encoded)
             context = self.context({name: [value] for name, value in (columns or {}).items()}, 1, np.ones(1, bool))
         for rows in np.array_split(np.flatnonzero(known), max(1, -(-int(known.sum()) // _USERS))):
             if len(rows) == 0:
@@ -128,6 +133,11 @@ class Session:
         if len(rest) and unknown == "popular":
             items = np.tile(most_frequent(self.data, self.schema, k), (len(rest), 1))
             tables.append(self._table(keys.take(pa.array(rest)), Lists(np.full(items.shape, np.nan), items), name))
+        elif len(rest) and unknown == "oov_row":
+            reserved = np.array([self.users.column.num_seen])
+            one = self.inference.recommend(reserved, k, repeat=True, context=context)
+            lists = Lists(*(np.repeat(each, len(rest), axis=0) for each in one))
+            tables.append(self._table(keys.take(pa.array(rest)), lists, name))
         elif len(rest):
             logger.info("Left out %d of %d %ss unknown to training", len(rest), len(known), name)
         none = self._table(keys[:0], Lists(np.empty((0, k)), np.empty((0, k), np.int64)), name)
@@ -190,7 +200,7 @@ class Session:
         encoded = table.encode(values)
         if unknown == "error":
             table.require_known(encoded, values, what, " or ".join(f"unknown={each}" for each in ("skip", *further)))
-        return np.where(table.known(encoded), encoded, -1)
+        return np.where(table.known(encoded), encoded, table.column.num_seen if unknown == "oov_row" else -1)
 
     def _sequences(self, sequences: Sequence[Sequence[Any]], unknown: str) -> list[np.ndarray]:
         """Return sequences of encoded items, without unknown items if the policy allows them."""
@@ -211,6 +221,19 @@ class Session:
                 "item": self.items.decode(lists.items[rows, places]),
                 "score": pa.array(scores, mask=np.isnan(scores)),
             }
+        )
+
+
+def check_oov_row(config: RunConfig) -> None:
+    """Refuse ``unknown=oov_row`` for a run whose out-of-vocabulary rows were not trained.
+
+    Raises:
+        ConfigError: The run has ``embeddings.id_dropout=0``.
+    """
+    if config.embeddings.id_dropout == 0:
+        raise ConfigError(
+            "unknown = oov_row: the run was trained with embeddings.id_dropout=0, so its out-of-vocabulary rows are"
+            " random; allowed: error, skip, popular"
         )
 
 

@@ -129,6 +129,10 @@ class TaskModel(nn.Module, ABC):
     def entity_lookup(self, entity: Entity, schema: Schema) -> EntityLookup:
         """Return how to look up the embeddings of users or items."""
 
+    def row_parameters(self, schema: Schema) -> dict[str, str]:
+        """Return the parameters outside of tables that have a number per id, and the table of these ids."""
+        return {}
+
 
 M = TypeVar("M", bound=TaskModel)
 

@@ -26,6 +26,7 @@ from cove_dist.errors import ConfigError
 from cove_dist.loggers.group import resolve_loggers
 from cove_dist.models.base import Model
 from cove_dist.runs import CONFIG_FILE
+from cove_dist.tasks.inheritance import Inheritance, with_folders
 from cove_dist.tasks.keys import explain_key, foreign_keys
 from cove_dist.tasks.registry import TASKS
 
@@ -42,8 +43,8 @@ def compose_run_config(overrides: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: An unknown key or group option (with the nearest known ones), or a malformed override.
     """
-    overrides = prepared(overrides)
-    return _compose_run(overrides, _choices(overrides))
+    overrides, inheritance = _run_overrides(prepared(overrides))
+    return _compose_run(overrides, _choices(overrides), inheritance)
 
 
 def load_run_config(overrides: Sequence[str]) -> tuple[RunConfig, DictConfig]:
@@ -52,9 +53,9 @@ def load_run_config(overrides: Sequence[str]) -> tuple[RunConfig, DictConfig]:
     Raises:
         ConfigError: One line per wrong key, with its value and what is allowed; a setting that would do nothing.
     """
-    overrides = prepared(overrides)
+    overrides, inheritance = _run_overrides(prepared(overrides))
     choices = _choices(overrides)
-    composed = _compose_run(overrides, choices)
+    composed = _compose_run(overrides, choices, inheritance)
     _refuse_unknown(composed, choices)
     config = check_run_config(composed)
     resolve_loggers(config.trainer.loggers)
@@ -155,14 +156,23 @@ def _chosen(overrides: tuple[str, ...]) -> Choices:
     return Choices(task_of_class(model_class(section)), chosen)
 
 
-def _compose_run(overrides: Sequence[str], choices: Choices) -> DictConfig:
-    """Compose ``configs/train.yaml`` with the sections of the model's task; name ``output``."""
+def _run_overrides(overrides: Sequence[str]) -> tuple[list[str], Inheritance | None]:
+    """Return the overrides with the groups of the run to start from, and what else is taken over from it."""
+    given = with_folders(overrides)
+    inheritance = Inheritance.of(given)
+    return (given, None) if inheritance is None else ([*inheritance.groups(), *given], inheritance)
+
+
+def _compose_run(overrides: Sequence[str], choices: Choices, inheritance: Inheritance | None) -> DictConfig:
+    """Compose ``configs/train.yaml`` with the sections of the model's task; take settings over; name ``output``."""
     trainer = [] if choices.options["trainer"] else [f"trainer={choices.task}"]
     composed = compose_groups(
         "train",
         [*overrides, *trainer, f"task={choices.task}"],
         explain=lambda key, known: explain_key(key, known, choices.task),
     )
+    if inheritance is not None:
+        inheritance.take_over(composed)
     refuse_preparation(composed, _defaults(choices))
     if composed.get("output") is None:
         composed.output = _output_name(composed, choices, overrides)

@@ -131,6 +131,47 @@ class Inference(ABC, Generic[M]):
         """
         raise ConfigError(f"sequences: {self.config.model.name} does not read sequences of items; give users")
 
+    def fold_in(
+        self, entity: Entity, rows: np.ndarray, others: np.ndarray, count: int, steps: int, learning_rate: float
+    ) -> np.ndarray:
+        """Compute the vectors of users or items that were not trained from their trained neighbours.
+
+        Args:
+            entity: Whether they are users or items.
+            rows: Number of the new id of every interaction, int64 ``[m]``, increasing.
+            others: The neighbour of every interaction, encoded, int64 ``[m]``.
+            count: Number of new ids n.
+            steps, learning_rate: Of the gradient steps on their rows.
+
+        Returns:
+            Vectors float32 ``[n, d]``.
+
+        Raises:
+            ConfigError: The model cannot fold in new ids; the message states why.
+        """
+        raise ConfigError(f"fold_in: {self.cannot_fold_in}")
+
+    @property
+    def cannot_fold_in(self) -> str:
+        """Why the task folds in no new ids."""
+        return (
+            f"{self.config.model.name} does not rank by vectors of users and items; new users are served by the"
+            " out-of-vocabulary row (unknown=oov_row) or the most frequent items (unknown=popular)"
+        )
+
+    def recommend_folded_in(
+        self, entity: Entity, vectors: np.ndarray, k: int, excluded: tuple[np.ndarray, np.ndarray]
+    ) -> Lists:
+        """List the best items for the vectors ``[n, d]`` of new users, or the best users for those of new items.
+
+        Args:
+            entity: Whose vectors.
+            vectors: From `fold_in`.
+            k: Length of a list.
+            excluded: Pairs that are not listed: index into ``vectors``, and encoded id, int64 ``[m]`` each.
+        """
+        raise ConfigError(f"fold_in: {self.cannot_fold_in}")
+
     def required_context(self) -> list[str]:
         """Return the columns that `score` needs in its context."""
         return []

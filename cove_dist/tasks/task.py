@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -17,11 +18,12 @@ from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import Groups
 from cove_dist.evaluation.protocol import Protocol
-from data_pipeline.schema import Schema
+from data_pipeline.schema import Entity, Schema
 
 if TYPE_CHECKING:
     from cove_dist.tasks.base import EpochHook, PopularityBaseline, Retriever, TaskModel
     from cove_dist.tasks.inference import Inference
+    from cove_dist.tasks.new_rows import NewRows
     from data_pipeline.history import History
     from data_pipeline.streaming.loader import StreamLoader
 
@@ -102,6 +104,36 @@ class Task(ABC, Generic[C]):
         from cove_dist.tasks.frequency import row_counts
 
         return row_counts(config.data.path, schema)
+
+    def build_new_rows(
+        self,
+        config: C,
+        schema: Schema,
+        context: DistributedContext,
+        model: TaskModel,
+        trained: Mapping[Entity, np.ndarray],
+    ) -> NewRows | None:
+        """Build what ``warm_start.new_rows`` makes of the neighbours of new ids; None if the task knows none.
+
+        Args:
+            config, schema, context: Configuration, data and distributed context of the run.
+            model: Sharded model with the rows of the run to start from.
+            trained: Whether each user, and each item, has such a row: bool ``[ids]``.
+
+        Raises:
+            ConfigError: The task or the model does not support ``warm_start.new_rows``.
+        """
+        start = config.warm_start.new_rows
+        if start in ("code", "fold_in"):
+            raise ConfigError(
+                f"warm_start.new_rows = {start}: needs the neighbours of users and items, and {self.title} has none;"
+                " allowed: random, zero, mean"
+            )
+        return None
+
+    def data_bound(self, config: C) -> str | None:
+        """Return the setting whose weights fit one data set only, so that other data cannot start from them."""
+        return None
 
     def build_saving_evaluator(
         self, config: C, schema: Schema, split: str, context: DistributedContext, groups: Groups, folder: Path

@@ -17,13 +17,13 @@ from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext, world_group
 from cove_dist.embeddings.initialization import fill_normal_
 from cove_dist.embeddings.optimizers import SPARSE, fuse_optimizer
+from cove_dist.embeddings.parts import local_parts
 from cove_dist.embeddings.replicated import look_up_unpooled
 from cove_dist.embeddings.sharding import plan_tables, sharders
 from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX, table_names
 from cove_dist.tasks.base import EpochHook
 from cove_dist.tasks.registry import task_of
 from cove_dist.tasks.task import Evaluator
-from cove_dist.torch_compat import ShardedTensor
 from cove_dist.training.optimization import build_optimizer, build_schedule
 from data_pipeline.schema import Schema
 
@@ -154,15 +154,8 @@ def initialize_tables(model: DistributedModelParallel, std: float, seed: int) ->
     """Initialize tables from ``N(0, std²)`` and first-order weights with zeros; every rank fills its shards."""
     for key, weight in model.module.tables.state_dict().items():
         table = key.split(".")[1]  # embedding_bags.NAME.weight or embeddings.NAME.weight
-        for part, (row, column) in _local_parts(weight):
+        for part, row, column in local_parts(weight):
             if table.endswith(FIRST_ORDER_SUFFIX):
                 part.zero_()
             else:
                 fill_normal_(part, std=std, seed=seed, table=table, row_offset=row, column_offset=column)
-
-
-def _local_parts(weight: torch.Tensor | ShardedTensor) -> list[tuple[torch.Tensor, tuple[int, int]]]:
-    if isinstance(weight, ShardedTensor):
-        shards = [(shard.tensor, shard.metadata.shard_offsets) for shard in weight.local_shards()]
-        return [(tensor, (row, column)) for tensor, (row, column) in shards]
-    return [(weight, (0, 0))]

@@ -38,6 +38,7 @@ from cove_dist.training.progress import Progress
 from cove_dist.training.provenance import record_start
 from cove_dist.training.resume import record_configuration, record_data
 from cove_dist.training.trainer import Trainer
+from cove_dist.training.warm_start import start_warm
 from data_pipeline.batch import Batch
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
@@ -84,12 +85,17 @@ def train_here(
         config = debug_settings(config, context)
     trainer = Trainer(config, schema, context)
     changes = trainer.resume(folder) if folder is not None and resumes else []
+    if config.warm_start.run is not None and not trainer.resumed:
+        trainer.warm_start = start_warm(config, schema, context, trainer.trainable)
     barrier()  # settings, data and checkpoint are valid on every rank: files may be written from here on
     if folder is not None and context.is_main:
         mark_begun(folder)
         record_configuration(folder, composed, trainer.position.step, changes)
         record_data(folder, schema)
         record_start(folder, trainer.position.step, config.data.path, trainer.data, context)
+        if trainer.warm_start is not None:
+            trainer.warm_start.save(folder)
+            trainer.warm_start.report()
         if not trainer.finished():
             (folder / SUMMARY_FILE).unlink(missing_ok=True)  # from an earlier end of this run
     barrier()

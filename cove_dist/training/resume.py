@@ -8,20 +8,26 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from cove_dist.checkpoints.files import CheckpointMeta
+from cove_dist.checkpoints.files import CheckpointFolder, CheckpointMeta, read_meta
+from cove_dist.checkpoints.io import load_training_state, newest_sound
 from cove_dist.config import RunConfig, quantizer, trainer
 from cove_dist.config.overrides import flat
 from cove_dist.errors import ConfigError
-from cove_dist.runs import CONFIG_FILE, DATA_FILE, HISTORY_FILE, read_history, read_json, save_config
+from cove_dist.runs import CHECKPOINTS, CONFIG_FILE, DATA_FILE, HISTORY_FILE, read_history, read_json, save_config
 from cove_dist.tasks.configuration import load_saved_run
+from cove_dist.training.build import describe_model
+from cove_dist.training.progress import Progress
 from data_pipeline.digests import FileDigest, differing_files
 from data_pipeline.files import replaced_file
 from data_pipeline.json_files import to_json, write_json
 from data_pipeline.schema import Schema
+
+if TYPE_CHECKING:
+    from cove_dist.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +54,34 @@ class Change:
     key: str
     old: Any
     new: Any
+
+
+def resume(training: Trainer, folder: Path) -> list[Change]:
+    """Load the newest intact checkpoint of a run folder into a trainer; see `Trainer.resume`."""
+    path = newest_sound(CheckpointFolder(folder / CHECKPOINTS))
+    if path is None:
+        logger.info("%s has no complete checkpoint; starting at step 0", folder)
+        return []
+    training.resumed = True
+    changes = changes_since(folder, read_meta(path), training.config, training.data, training.context.world_size)
+    model = describe_model(training.config, training.schema)
+    training.trainable.create_optimizer_state()
+    meta, state = load_training_state(path, training.trainable, training.context, model)
+    training.trainable.set_schedule_step(meta.step)
+    training.position = Progress(**meta.progress)
+    if state is not None:
+        training.codebooks.load_state_dict(state["codebooks"])
+        training.window.load_state_dict(state["window"])
+    else:
+        logger.warning(
+            "Checkpoint %s was saved with world_size=%d but world_size is %d; resetting the random generators of"
+            " dropout and the counts of used codes",
+            path, meta.world_size, training.context.world_size,
+        )  # fmt: skip
+    if meta.loader is not None:
+        training.train_loader.load_state_dict(meta.loader)
+    logger.info("Resumed from %s", path)
+    return changes
 
 
 def changes_since(folder: Path, meta: CheckpointMeta, config: RunConfig, data: str, world_size: int) -> list[Change]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
 from torch import nn
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
-from cove_dist.checkpoints.files import CheckpointFolder, CheckpointMeta, read_meta
-from cove_dist.checkpoints.io import CheckpointWriter, load_training_state, newest_sound
+from cove_dist.checkpoints.files import CheckpointFolder, CheckpointMeta
+from cove_dist.checkpoints.io import CheckpointWriter
 from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import TrainingError
@@ -35,8 +35,9 @@ from cove_dist.training.profiling import StepProfiler
 from cove_dist.training.progress import Progress
 from cove_dist.training.replicas import check_replicas
 from cove_dist.training.reporting import start_reporter
-from cove_dist.training.resume import Change, changes_since
+from cove_dist.training.resume import Change, resume
 from cove_dist.training.summary import show_start
+from cove_dist.training.warm_start import WarmStart
 from data_pipeline.batch import Batch
 from data_pipeline.errors import DataError
 from data_pipeline.fingerprint import data_fingerprint
@@ -60,6 +61,8 @@ class Trainer:
         self.schema = schema
         self.context = context
         self.position = Progress()
+        self.resumed = False
+        self.warm_start: WarmStart | None = None  # what this process started the run from
         self.stopped_by = 0  # number of the signal that ended `train` early
         task = task_of(config)
         task.check_data(config, schema)
@@ -72,7 +75,8 @@ class Trainer:
         )
         self.pipeline = build_pipeline(config, self.trainable, context.device)
         quantizers = dict(self.trainable.model.module.objective.quantizers.items())
-        self.codebooks = Codebooks(quantizers, config.quantizer, config.seed, context, self.trainable.optimizer)
+        upkeep = config.quantizer if config.warm_start.run is None else replace(config.quantizer, start="random")
+        self.codebooks = Codebooks(quantizers, upkeep, config.seed, context, self.trainable.optimizer)
         self.window = IntervalMetrics(quantizers, context)
         self.losses = LossCheck(context)
         if config.trainer.debug:
@@ -90,28 +94,7 @@ class Trainer:
             ConfigError: A setting changed that must not.
             CheckpointError, DataError: The checkpoint is of another model or data, or all checkpoints are damaged.
         """
-        path = newest_sound(CheckpointFolder(folder / CHECKPOINTS))
-        if path is None:
-            logger.info("%s has no complete checkpoint; starting at step 0", folder)
-            return []
-        changes = changes_since(folder, read_meta(path), self.config, self.data, self.context.world_size)
-        self.trainable.create_optimizer_state()
-        meta, state = load_training_state(path, self.trainable, self.context, describe_model(self.config, self.schema))
-        self.trainable.set_schedule_step(meta.step)
-        self.position = Progress(**meta.progress)
-        if state is not None:
-            self.codebooks.load_state_dict(state["codebooks"])
-            self.window.load_state_dict(state["window"])
-        else:
-            logger.warning(
-                "Checkpoint %s was saved with world_size=%d but world_size is %d; resetting the random generators of"
-                " dropout and the counts of used codes",
-                path, meta.world_size, self.context.world_size,
-            )  # fmt: skip
-        if meta.loader is not None:
-            self.train_loader.load_state_dict(meta.loader)
-        logger.info("Resumed from %s", path)
-        return changes
+        return resume(self, folder)
 
     def train(self, folder: Path | None) -> Progress:
         """Train to the end: all epochs, ``max_steps``, early stopping, or a signal (`stopped_by`), which saves first.
@@ -130,6 +113,8 @@ class Trainer:
         with self.reporter, deferred_signals() as request, self.profiler:
             self.agreement = Agreement(request, self.config.trainer.checkpoint.every_minutes)
             try:
+                if self.warm_start is not None:
+                    self._report_start()
                 while not (self.finished() or self.stopped_by):
                     self._start_epoch()
                     with closing(iter(self.train_loader)) as batches:
@@ -140,6 +125,15 @@ class Trainer:
             self.stopped_by = self.agreement.close() or self.stopped_by
             self._stop_writing()
         return self.position
+
+    def _report_start(self) -> None:
+        """Evaluate and save the start from another run, which may remain the best checkpoint."""
+        metrics = {} if self.evaluator is None else self.evaluate()
+        if metrics:
+            watched = self.config.trainer.early_stopping.metric
+            self.position.note_gain(watched, metrics[watched])
+            self.reporter.record("validation", 0, 0, metrics)
+        self._save(None, metrics)
 
     def _start_epoch(self) -> None:
         self.train_loader.set_epoch(self.position.epoch)
@@ -278,10 +272,10 @@ class Trainer:
         """Return the model, detached from the pipeline until the next training step."""
         return self.pipeline.detach() if isinstance(self.pipeline, TrainPipelineSparseDist) else self.trainable.model
 
-    def _save(self, batches: EpochIterator, metrics: dict[str, float]) -> None:
+    def _save(self, batches: EpochIterator | None, metrics: dict[str, float]) -> None:
         if self.writer is None:
             return
-        loader = batches.state_after(self.position.batches) if self.position.batches else None
+        loader = batches.state_after(self.position.batches) if batches is not None and self.position.batches else None
         state = {"codebooks": self.codebooks.state_dict(), "window": self.window.state_dict()}
         description = describe_model(self.config, self.schema)
         progress, world_size = asdict(self.position), self.context.world_size

@@ -6,6 +6,7 @@ the draws of a row are the same after a restart, and on every rank and thread.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -137,6 +138,41 @@ class DrawEdges:
         ones = np.ones(count, np.int64)
         negatives = self._negatives.draw(heads, 1, draws.stream(1)).ravel()
         return [(heads, ones), (self._attributes.items[edges], ones), (negatives, ones)]
+
+
+class DropIds:
+    """Replaces ids by the out-of-vocabulary row, each with the same probability, so that training reaches this row.
+
+    Put it after the transforms that draw by the ids of a row. Lists that enumerate or draw rows of tables for other
+    purposes, such as blocks and edges, stay as they are.
+
+    Args:
+        schema: Schema of the rows.
+        share: Probability.
+        transforms: The transforms before this one; negatives among their lists are replaced as well.
+        width: Maximum number of negatives of a row.
+    """
+
+    columns: tuple[Categorical, ...] = ()
+
+    def __init__(self, schema: Schema, share: float, transforms: Sequence[RowTransform] = (), width: int = 1) -> None:
+        self._share, self._width = share, width
+        self._reserved = np.array([column.num_seen for column in schema.categorical if not column.sequence])
+        lists = [column for column in schema.categorical if column.sequence]
+        lists += [column for transform in transforms for column in transform.columns]
+        self._lists = [(index, each.num_seen) for index, each in enumerate(lists) if each.name == NEGATIVES]
+
+    def __call__(self, rows: Rows, draws: Draws) -> list[Lists]:
+        count, columns = len(rows.labels), len(self._reserved)
+        dropped = self._share > draws.stream(0).of_rows(count, columns).T
+        rows.ids = np.where(dropped, self._reserved[:, np.newaxis], rows.ids)
+        for index, reserved in self._lists:
+            values, lengths = rows.sequences[index]
+            row = np.repeat(np.arange(count), lengths)
+            place = np.arange(len(values)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+            drawn = draws.stream(1).of_cells(row * self._width + place, self._width)
+            rows.sequences[index] = np.where(drawn < self._share, reserved, values), lengths
+        return []
 
 
 class RowBlocks:

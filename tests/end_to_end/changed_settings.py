@@ -32,6 +32,7 @@ CHANGES = {
     "data.path": Change("nowhere"),
     "embeddings.dim": Change("16"),
     "embeddings.init_std": Change("0.3"),
+    "embeddings.id_dropout": Change("0.5"),
     "embeddings.optimizer.name": Change("sgd"),
     "embeddings.optimizer.learning_rate": Change("0.1"),
     "embeddings.optimizer.weight_decay": Change("0.5"),
@@ -135,6 +136,10 @@ MODELS = {
     "vertical_filters": "2", "hidden_dim": "12",
 }  # fmt: skip
 ELSEWHERE = {
+    **dict.fromkeys(
+        (f"warm_start.{key}" for key in ("run", "checkpoint", "new_rows", "fold_in_steps", "fold_in_learning_rate")),
+        "needs a run to start from: tests/distributed/test_warm_start.py",
+    ),
     "evaluation.rank_test": "acts where a run is evaluated: below",
     "trainer.compile": "takes a minute: tests/unit/training/test_compiled_heads.py",
     "trainer.on_logger_error": "needs a logger that fails: tests/unit/training/test_loggers.py",

@@ -86,6 +86,7 @@ def workplace(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_release(folder / "raw" / "aotm", raw_playlists())
     lines = ["uid,iid,stars", *(f"{log['uid'][i]},{log['iid'][i]},{log['stars'][i]}" for i in rows)]
     (folder / "ratings.csv").write_text("\n".join(lines) + "\n")
+    (folder / "new_users.csv").write_text("user_id,item_id\nanna,1001\nanna,1004\nbert,1002\n")
     ratings = [f"{log['uid'][i] + 1}\t{log['iid'][i] + 1}\t{log['stars'][i]}\t{i}" for i in rows]
     (folder / "u.data").write_text("\n".join(ratings) + "\n")
     return folder
@@ -110,7 +111,8 @@ def reduced(command: list[str], workplace: Path, python: str) -> list[str]:
     fewer = {"rows": "3000", "users": "60", "items": "80"} if program == "prepare" else {"trials": "1"}
     small = [f"{key}={fewer[key]}" if (key := word.split("=")[0]) in fewer else word for word in rest]
     head = [python, "-m", "torch.distributed.run", "--standalone"] if runner == "torchrun" else [python]
-    ctr = not any(word.startswith(("experiment=toys", "experiment=aotm", "model=sasrec")) for word in rest)
+    others = ("experiment=toys", "experiment=aotm", "model=sasrec", "warm_start=")
+    ctr = not any(word.startswith(others) for word in rest)
     head_units = ["model.hidden_units=[16]"] if program == "train" and ctr else []
     return [*head, *small, *FEWER[program], *head_units]
 
@@ -155,6 +157,9 @@ def test_commands_of_the_quickstart_and_the_readme(workplace: Path) -> None:
     assert (workplace / "results" / "table4_movielens" / "results.parquet").is_file()
     assert (workplace / "runs" / "movielens_cove_dlrm" / "report" / "report.html").is_file()
     assert list((workplace / "runs" / "toys_cove_bprmf" / "recommendations").glob("*.parquet"))
+    [block] = blocks("python", ROOT / "docs" / "warm_start.md")
+    done = subprocess.run([executable(), "-c", block], cwd=workplace, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_examples_of_python(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

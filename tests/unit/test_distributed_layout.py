@@ -24,6 +24,7 @@ ALLOWED = {
     "checkpoints/storage.py": {
         f"torch.distributed.checkpoint{name}" for name in ("", ".filesystem", ".metadata", ".planner")
     },
+    "checkpoints/stored_rows.py": {"torch.distributed.checkpoint.metadata"},
 }
 
 

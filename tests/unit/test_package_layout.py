@@ -13,8 +13,8 @@ from tests.unit.test_distributed_layout import imported
 ROOT = Path(cove_dist.__file__).parent
 # Parts of cove_dist. Each may import those after it.
 ORDER = (
-    "__main__", "cli", "__init__", "api", "commands",
-    "experiments", "report", "inference", "training", "tasks",
+    "__main__", "cli", "__init__", "api", "settings", "commands",
+    "experiments", "report", "inference", "training", "warm_start", "tasks",
     "loggers", "embeddings", "checkpoints", "faults", "config", "runs",
     "losses", "models", "quantization", "evaluation",
     "distributed", "liveness", "torch_compat",

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from cove_dist.models.base import Model
 from cove_dist.models.layers.inner_products import inner_products
+from data_pipeline.schema import Entity
 
 Neighbors = Callable[[torch.Tensor], torch.Tensor]
 
@@ -40,6 +41,15 @@ class Recommender(Model, ABC):
     def score_all(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """Return scores ``[B, C]`` of ``users [B, d]`` for shared ``items [C, d]``, up to a constant per user."""
 
+    def row_from_neighbours(self, entity: Entity, mean: torch.Tensor) -> torch.Tensor | None:
+        """Return rows that are near the mean rows of an id's neighbours; None if users and items share no space.
+
+        Args:
+            entity: Whose rows: a user's neighbours are its items, an item's its users.
+            mean: Mean rows of the neighbours, ``[n, w]``.
+        """
+        return None
+
     def loss(self, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
         """Compute BPR-Opt (Rendle et al., UAI 2009): ``-ln sigmoid(positive - negative)``, mean over pairs.
 
@@ -62,6 +72,9 @@ class InnerProductRecommender(Recommender):
     def key(self, items: torch.Tensor) -> torch.Tensor:
         """Map items ``[C, d]`` to keys ``[C, e]``."""
         return items
+
+    def row_from_neighbours(self, entity: Entity, mean: torch.Tensor) -> torch.Tensor | None:
+        return mean
 
     def forward(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         return inner_products(users, items)

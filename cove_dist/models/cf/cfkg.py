@@ -11,6 +11,7 @@ from torch import nn
 
 from cove_dist.models.cf.base import AttributeRecommender, InnerProductRecommender
 from cove_dist.types import NonNegativeFloat, PositiveFloat
+from data_pipeline.schema import Entity
 
 
 class CFKG(AttributeRecommender, InnerProductRecommender):
@@ -54,6 +55,10 @@ class CFKG(AttributeRecommender, InnerProductRecommender):
     def key(self, items: torch.Tensor) -> torch.Tensor:
         """Return ``[item ; ||item||²]``."""
         return torch.cat([items, items.square().sum(dim=1, keepdim=True)], dim=1)
+
+    def row_from_neighbours(self, entity: Entity, mean: torch.Tensor) -> torch.Tensor | None:
+        """Return the mean after translation: ``item = user + buy``."""
+        return mean + self.buy if entity == "item" else mean - self.buy
 
     def loss(self, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
         """Compute the margin loss, mean over pairs of ``positives [B]`` and ``negatives [B, n]``."""

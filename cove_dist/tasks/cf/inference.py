@@ -11,15 +11,21 @@ from torch import nn
 
 from cove_dist.distributed import DistributedContext
 from cove_dist.embeddings.serving import Precision, ServingTable
+from cove_dist.errors import ConfigError
 from cove_dist.models.cf.base import InnerProductRecommender, Recommender
 from cove_dist.tasks.cf.config import CFRunConfig
 from cove_dist.tasks.cf.evaluator import build_cf_ranking
+from cove_dist.tasks.cf.fold_in import FoldInSettings, Frozen, Neighbours, fold_in, supports_fold_in
 from cove_dist.tasks.cf.model import CFModel
+from cove_dist.tasks.cf.new_rows import Trained, draw_pool
 from cove_dist.tasks.cf.retrieval import TopKRetriever
 from cove_dist.tasks.cf.vectors import Vectors, vectors_of
 from cove_dist.tasks.inference import AT_ONCE, NO_CONTEXT, Context, Inference, Lists, Program, ProgramInput
 from data_pipeline.history import History
 from data_pipeline.schema import ENTITIES, SPLITS, Entity
+from data_pipeline.streaming.negatives import RowNegatives
+
+_AT_ONCE_FOLDED = 256  # new ids scored at a time
 
 
 class CFInference(Inference[CFModel]):
@@ -48,6 +54,50 @@ class CFInference(Inference[CFModel]):
         scores, items = retriever(users)
         retriever.finite.compute()
         return Lists(scores.cpu().numpy(), items.cpu().numpy())
+
+    @torch.no_grad()
+    def fold_in(
+        self, entity: Entity, rows: np.ndarray, others: np.ndarray, count: int, steps: int, learning_rate: float
+    ) -> np.ndarray:
+        objective = self.model.objective
+        if (obstacle := supports_fold_in(objective)) is not None:
+            raise ConfigError(f"fold_in: not with {self.config.model.name}: {obstacle}")
+        decay = self.config.embeddings.optimizer.weight_decay * len(self._history.items)
+        settings = FoldInSettings(steps, learning_rate, self.config.seed, decay)
+        width = objective.head.rows_per_id * self.config.embeddings.dim
+        look_up = self._vectors.items if entity == "user" else self._vectors.users
+        neighbours = Neighbours(np.arange(count), rows, others, look_up(torch.from_numpy(others).to(self.device)))
+        start = torch.zeros(count, width, device=self.device)
+        folded = fold_in(self._frozen, entity, start, neighbours, settings)
+        return objective.fuse(entity, folded)[0].cpu().numpy()
+
+    @torch.no_grad()
+    def recommend_folded_in(
+        self, entity: Entity, vectors: np.ndarray, k: int, excluded: tuple[np.ndarray, np.ndarray]
+    ) -> Lists:
+        head, new = self.model.objective.head, torch.from_numpy(vectors).to(self.device)
+        trained = torch.from_numpy(self.vectors("item" if entity == "user" else "user")).to(self.device)
+        score = head.score_all if entity == "user" else lambda items, users: head.score_all(users, items).T
+        scores, found = [], []
+        for start in range(0, len(new), _AT_ONCE_FOLDED):
+            part = score(new[start : start + _AT_ONCE_FOLDED], trained).float()
+            mine = (excluded[0] >= start) & (excluded[0] < start + len(part))
+            part[torch.from_numpy(excluded[0][mine] - start), torch.from_numpy(excluded[1][mine])] = -torch.inf
+            best, ids = (each[:, :k] for each in part.sort(dim=1, descending=True, stable=True))
+            scores.append(best.cpu().numpy())
+            found.append(np.where(np.isfinite(scores[-1]), ids.cpu().numpy(), -1))
+        return Lists(np.concatenate(scores), np.concatenate(found))
+
+    @cached_property
+    def _history(self) -> History:
+        return History.load(self.config.data.path, "train")
+
+    @cached_property
+    def _frozen(self) -> Frozen:
+        trained: Trained = {entity: np.ones(self.schema.entity(entity).num_seen, bool) for entity in ENTITIES}
+        pool = draw_pool(self._history, trained, self._vectors, self.config.seed, self.device)
+        has = RowNegatives(self._history, self.schema.entity("item").num_seen).has
+        return Frozen(self.model.objective, pool, has)
 
     @torch.no_grad()
     def item_keys(self) -> np.ndarray:

@@ -22,6 +22,7 @@ from data_pipeline.streaming.loader import StreamLoader
 from data_pipeline.streaming.transforms import (
     DrawEdges,
     DrawNegatives,
+    DropIds,
     RowBlocks,
     RowTransform,
     occurrences,
@@ -51,6 +52,8 @@ def cf_training_loader(config: CFRunConfig, schema: Schema, context: Distributed
         transforms.append(DrawEdges(schema.entity("item"), edges, sum(schema.attributes.values())))
     if issubclass(head_class, GraphRecommender):
         transforms.append(RowBlocks(schema, context.rank, context.world_size))
+    if share := config.embeddings.id_dropout:
+        transforms.append(DropIds(schema, share, tuple(transforms), settings.count * settings.hardest_of))
     return training_loader(config, schema, context, transforms)
 
 

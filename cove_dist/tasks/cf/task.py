@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from cove_dist.distributed import DistributedContext
+from cove_dist.errors import ConfigError
 from cove_dist.evaluation import Groups
 from cove_dist.evaluation.protocol import Protocol
 from cove_dist.losses.pairs import PairLoss
 from cove_dist.models.cf.base import Recommender
 from cove_dist.tasks.cf.config import RULES, CFRunConfig
 from cove_dist.tasks.task import Evaluator, Task
-from data_pipeline.schema import Schema
+from data_pipeline.schema import Entity, Schema
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from cove_dist.tasks.base import EpochHook, Retriever, TaskModel
     from cove_dist.tasks.cf.model import CFModel
     from cove_dist.tasks.inference import Inference
+    from cove_dist.tasks.new_rows import NewRows
     from data_pipeline.history import History
     from data_pipeline.streaming.loader import StreamLoader
 
@@ -37,6 +40,11 @@ class CFTask(Task[CFRunConfig]):
     def check(self, config: CFRunConfig) -> None:
         """Check settings; category negatives by quantizer codes need an item quantizer with that level."""
         super().check(config)
+        if config.embeddings.id_dropout and config.interactions.neighbor_pull:
+            raise ConfigError(
+                f"embeddings.id_dropout = {config.embeddings.id_dropout}: not with interactions.neighbor_pull, which"
+                " needs the degree of every id; allowed: 0"
+            )
         config.negatives.check(config.quantizer)
 
     def build_model(self, config: CFRunConfig, schema: Schema) -> CFModel:
@@ -60,6 +68,32 @@ class CFTask(Task[CFRunConfig]):
         from cove_dist.tasks.cf.loaders import cf_row_counts
 
         return cf_row_counts(config, schema)
+
+    def build_new_rows(
+        self,
+        config: CFRunConfig,
+        schema: Schema,
+        context: DistributedContext,
+        model: TaskModel,
+        trained: Mapping[Entity, np.ndarray],
+    ) -> NewRows:
+        from cove_dist.tasks.cf.fold_in import supports_fold_in
+        from cove_dist.tasks.cf.model import CFModel
+        from cove_dist.tasks.cf.new_rows import CFNewRows
+
+        assert isinstance(model, CFModel)
+        start, obstacle = config.warm_start.new_rows, supports_fold_in(model.objective)
+        if start == "fold_in" and obstacle is not None:
+            raise ConfigError(
+                f"warm_start.new_rows = fold_in: not with {config.model.name}: {obstacle}; allowed: random, zero, mean,"
+                " code"
+            )
+        if start == "code" and not config.quantizer.levels():
+            raise ConfigError(
+                "warm_start.new_rows = code: nothing is quantized; allowed: random, zero, mean, fold_in, or a run with"
+                " a quantizer"
+            )
+        return CFNewRows(config, schema, model, trained, context.device)
 
     def build_inference(
         self, config: CFRunConfig, schema: Schema, model: TaskModel, device: torch.device

@@ -39,8 +39,10 @@ class CTRTask(Task[CTRRunConfig]):
 
     def build_training_loader(self, config: CTRRunConfig, schema: Schema, context: DistributedContext) -> StreamLoader:
         from cove_dist.tasks.loaders import training_loader
+        from data_pipeline.streaming.transforms import DropIds
 
-        return training_loader(config, schema, context)
+        share = config.embeddings.id_dropout
+        return training_loader(config, schema, context, [DropIds(schema, share)] if share else [])
 
     def build_inference(
         self, config: CTRRunConfig, schema: Schema, model: TaskModel, device: torch.device

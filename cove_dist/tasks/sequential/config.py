@@ -89,6 +89,11 @@ RULES: tuple[Rule[SequentialRunConfig], ...] = (
     ),
     *CATEGORY_RULES,
     Rule(
+        ("embeddings.id_dropout",),
+        lambda config: False,
+        "sequential models know users by their sequences, and their items are targets too",
+    ),
+    Rule(
         ("sequential.sampled", "sequential.sampled_power"),
         lambda config: config.sequential.softmax == "sampled",
         "acts with sequential.softmax=sampled",

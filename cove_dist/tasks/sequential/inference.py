@@ -51,6 +51,13 @@ class SequentialInference(Inference[SequentialRecommender]):
     def recommend(self, users: np.ndarray, k: int, *, repeat: bool, context: Context = NO_CONTEXT) -> Lists:
         return self._recommend(*self._of_users(users), k, repeat)
 
+    @property
+    def cannot_fold_in(self) -> str:
+        return (
+            f"{self.config.model.name} knows users by their sequences, new ones too: recommend(sequences=[…]). An item"
+            " without a trained row cannot be listed; start a run from this one with the new data (warm_start)"
+        )
+
     def recommend_after(self, sequences: Sequence[np.ndarray], k: int, *, repeat: bool) -> Lists:
         return self._recommend(sequences, None, k, repeat)
 

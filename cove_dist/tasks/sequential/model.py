@@ -238,6 +238,9 @@ class SequentialRecommender(TaskModel):
         keys = batch_keys(schema)
         return EntityLookup(keys, keys.index(VOCABULARY), lambda looked_up, _: looked_up[VOCABULARY].values())
 
+    def row_parameters(self, schema: Schema) -> dict[str, str]:
+        return {} if self.objective.item_bias is None else {"objective.item_bias": schema.entity("item").table_name}
+
 
 def with_bias(rows: torch.Tensor, bias: torch.Tensor | None, ids: torch.Tensor) -> torch.Tensor:
     """Append the bias of items ``ids [n]`` to ``rows [n, d]`` as column d, if there is a bias. See `with_one`."""

@@ -95,6 +95,9 @@ class SequentialTask(Task[SequentialRunConfig]):
             "categories": (config.sequential.categories, config.sequential.two_stage),
         }
 
+    def data_bound(self, config: SequentialRunConfig) -> str | None:
+        return None if config.sequential.categories is None else "sequential.categories"
+
     def check(self, config: SequentialRunConfig) -> None:
         super().check(config)
         parts = config.trainer.accumulate_steps

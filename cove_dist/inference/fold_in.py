@@ -1,0 +1,150 @@
+"""Users and items that were never trained: their vectors and recommendations from their interactions.
+
+Shapes: ``n`` new users or items, ``m`` pairs of them and a neighbour, ``d`` width of a vector.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cove_dist.errors import ConfigError
+from cove_dist.inference.ids import IdTable
+from cove_dist.inference.predict import read_rows
+from cove_dist.inference.session import Session
+from data_pipeline.schema import Entity
+
+logger = logging.getLogger(__name__)
+
+STEPS, LEARNING_RATE = 100, 0.02  # of the gradient steps
+
+Interactions: TypeAlias = Mapping[Any, Sequence[Any]] | pa.Table | str | Path
+
+
+class Pairs(NamedTuple):
+    """Interactions of new ids.
+
+    Attributes:
+        original: Original ids of the new users or items, ``[n]``.
+        rows: Index into ``original`` of every pair, int64 ``[m]``, increasing.
+        others: Encoded trained ids of the other entity, int64 ``[m]``.
+    """
+
+    original: pa.Array
+    rows: np.ndarray
+    others: np.ndarray
+
+
+class FoldedIn:
+    """New users or items that were folded into a run; see `cove_dist.api.Run.fold_in`.
+
+    Args:
+        session: The run.
+        entity: Whether they are users or items.
+        pairs: Their interactions.
+        steps, learning_rate: Of the gradient steps.
+
+    Raises:
+        ConfigError: The model cannot fold in new ids.
+    """
+
+    def __init__(self, session: Session, entity: Entity, pairs: Pairs, steps: int, learning_rate: float) -> None:
+        self._session, self._entity, self._pairs = session, entity, pairs
+        count = len(pairs.original)
+        self._vectors = session.inference.fold_in(entity, pairs.rows, pairs.others, count, steps, learning_rate)
+
+    def __len__(self) -> int:
+        return len(self._pairs.original)
+
+    def embeddings(self) -> pa.Table:
+        """Return ``original_id`` and ``embedding``, a list of d float32, of every new id."""
+        values = pa.FixedSizeListArray.from_arrays(pa.array(self._vectors.reshape(-1)), self._vectors.shape[1])
+        return pa.table({"original_id": self._pairs.original, "embedding": values})
+
+    def recommend(self, k: int = 10, history: Literal["remove", "keep"] = "remove") -> pa.Table:
+        """List the best k items for every new user, or the users to whom a new item matters most.
+
+        Args:
+            k: Length of a list.
+            history: Whether to remove the interactions that were given.
+
+        Returns:
+            ``user``, ``rank`` from 1, ``item`` and ``score``; ``item``, ``rank``, ``user`` and ``score`` for items.
+        """
+        pairs, other = self._pairs, self._others
+        excluded = (pairs.rows, pairs.others) if history == "remove" else (pairs.rows[:0], pairs.others[:0])
+        lists = self._session.inference.recommend_folded_in(self._entity, self._vectors, k, excluded)
+        rows, places = np.nonzero(lists.items >= 0)
+        return pa.table(
+            {
+                self._entity: pairs.original.take(pa.array(rows)),
+                "rank": pa.array(places + 1, pa.int32()),
+                "item" if self._entity == "user" else "user": other.decode(lists.items[rows, places]),
+                "score": pa.array(lists.scores[rows, places].astype(np.float32)),
+            }
+        )
+
+    @cached_property
+    def _others(self) -> IdTable:
+        return self._session.items if self._entity == "user" else self._session.users
+
+
+def fold_in(
+    session: Session, interactions: Interactions, entity: Entity, unknown: str, steps: int, learning_rate: float
+) -> FoldedIn:
+    """Fold in new ids; see `cove_dist.api.Run.fold_in`."""
+    if entity not in ("user", "item"):
+        raise ConfigError(f"entity = {entity!r}: allowed: user, item")
+    if steps < 1 or learning_rate <= 0:
+        raise ConfigError(f"steps = {steps}, learning_rate = {learning_rate}: both must be above 0")
+    return FoldedIn(session, entity, find_pairs(session, interactions, entity, unknown), steps, learning_rate)
+
+
+def find_pairs(session: Session, interactions: Interactions, entity: Entity, unknown: str) -> Pairs:
+    """Encode interactions.
+
+    Raises:
+        ConfigError: There are none, a column is missing, or other ids are unknown and ``unknown`` is ``error``.
+    """
+    own, others = _columns(session, interactions, entity)
+    if len(own) == 0:
+        raise ConfigError("interactions: there are none; a new id is folded in by its interactions")
+    table = session.items if entity == "user" else session.users
+    encoded = table.encode(others)
+    if unknown == "error":
+        table.require_known(encoded, others, "interactions", "unknown=skip")
+    known = table.known(encoded)
+    kept = own.filter(pa.array(known))
+    original = kept.unique()
+    lost = len(own.unique()) - len(original)
+    if not known.all():
+        logger.info(
+            "Left out %d of %d interactions, and %d new ids that have no others", (~known).sum(), len(own), lost
+        )
+    rows = pc.index_in(kept, original).to_numpy(zero_copy_only=False).astype(np.int64)
+    pairs = np.unique(np.stack([rows, encoded[known]], axis=1), axis=0)
+    return Pairs(original, pairs[:, 0], pairs[:, 1])
+
+
+def _columns(session: Session, interactions: Interactions, entity: Entity) -> tuple[pa.Array, pa.Array]:
+    """Return the new ids and their neighbours, one pair each, in original ids."""
+    if isinstance(interactions, Mapping):
+        lengths = [len(each) for each in interactions.values()]
+        own = pa.array([key for key, length in zip(interactions, lengths, strict=True) for _ in range(length)])
+        return own, pa.array([other for each in interactions.values() for other in each])
+    table = interactions if isinstance(interactions, pa.Table) else pa.concat_tables(read_rows(Path(interactions)))
+    names = {role: session.schema.entity(role).name for role in ("user", "item")}
+    if missing := [name for name in names.values() if name not in table.column_names]:
+        raise ConfigError(
+            f"interactions: no column {', '.join(missing)}; there are {', '.join(table.column_names)}. Name them as in"
+            f" the prepared data: {names['user']} and {names['item']}"
+        )
+    columns = {role: table[name].combine_chunks() for role, name in names.items()}
+    return columns[entity], columns["item" if entity == "user" else "user"]

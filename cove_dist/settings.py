@@ -1,0 +1,34 @@
+"""Settings as ``key=value`` words, from Python values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def overrides_of(settings: Mapping[str, Any] | None) -> list[str]:
+    """Return settings as ``key=value`` with quoted text."""
+    return [override(key, value) for key, value in (settings or {}).items()]
+
+
+def override(key: str, value: Any) -> str:
+    """Return one setting as ``key=value``.
+
+    Example:
+        >>> override("trainer.epochs", 5), override("user", "u id"), override("label", None)
+        ('trainer.epochs=5', "user='u id'", 'label=null')
+    """
+    return f"{key}={_text(value)}"
+
+
+def _text(value: Any) -> str:
+    from cove_dist.config.overrides import quoted
+
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_text(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_text, value)) + "]"
+    return quoted(str(value)) if isinstance(value, str | Path) else repr(value)

@@ -1,0 +1,184 @@
+"""Folding in: table rows of users or items that were not trained, by gradient steps on these rows, all else frozen.
+
+A row minimizes what training minimizes, of which only the terms with this row are left. For a user u with items i and
+drawn items j that u does not have, ``loss(s(u, i), s(u, j))``. For an item i with users u, ``loss(s(u, i), s(u, j))``;
+and as the item is also drawn as a negative of others in training, ``loss(s(v, k), s(v, i))`` of drawn interactions
+(v, k), as often as in an epoch with one negative per interaction. `Recommender.regularization` acts as in training, and
+``embeddings.optimizer.weight_decay`` too: training adds it to the mean gradient of a batch, so over an epoch of N rows
+it weighs N times as much as a pair. The online update of Rendle and Schmidt-Thieme (RecSys 2008) takes such steps.
+
+Steps are Adam's on all rows together, whose gradients are independent of each other. Drawn items are a hash of
+(seed, step, id, number of the neighbour), so a row does not depend on the rows it is folded in with.
+
+Shapes: ``n`` rows of width ``w``, ``m`` pairs of a row and a neighbour, ``P`` drawn items or interactions, ``d`` width
+of a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from cove_dist.models.cf.base import GraphRecommender
+from cove_dist.tasks.cf.model import CFObjective
+from data_pipeline.schema import Entity
+from data_pipeline.streaming.draws import Draws, epoch_key
+
+POOL = 4096  # drawn items or interactions, shared by all rows
+_TRIES = 8  # of finding a drawn item that a user does not have
+_PER_ID = 1 << 20  # random numbers of an id and a step
+
+
+@dataclass(frozen=True)
+class FoldInSettings:
+    """Settings of the gradient steps.
+
+    Attributes:
+        steps: Number of steps; 0 leaves rows at their start.
+        learning_rate: Of Adam.
+        seed: Seed of the drawn items.
+        weight_decay: Weight of half the squared norm of a row, against the sum over its pairs.
+    """
+
+    steps: int
+    learning_rate: float
+    seed: int = 0
+    weight_decay: float = 0.0
+
+
+class Neighbours(NamedTuple):
+    """The trained neighbours of new ids.
+
+    Attributes:
+        ids: The new ids, int64 ``[n]``, which seed their draws.
+        rows: Row of every pair, int64 ``[m]``, increasing.
+        others: Neighbour of every pair, an id of the other entity, int64 ``[m]``.
+        vectors: Vectors of the neighbours, ``[m, d]``.
+    """
+
+    ids: np.ndarray
+    rows: np.ndarray
+    others: np.ndarray
+    vectors: torch.Tensor
+
+
+class Pool(NamedTuple):
+    """What negatives are drawn from: trained items, and trained interactions for rows that are negatives themselves.
+
+    Attributes:
+        items: Items, all equally likely, int64 ``[P]``.
+        item_vectors: Their vectors, ``[P, d]``.
+        users: Vectors of the users of the interactions, ``[P', d]``.
+        positives: Vectors of the items of the interactions, ``[P', d]``.
+        per_item: Interactions for each item of the data, on average.
+    """
+
+    items: np.ndarray
+    item_vectors: torch.Tensor
+    users: torch.Tensor
+    positives: torch.Tensor
+    per_item: float
+
+
+class Frozen(NamedTuple):
+    """A trained model, of which folding in changes nothing.
+
+    Attributes:
+        objective: Model and quantizers, in eval mode.
+        pool: Drawn interactions.
+        has: Function that tells whether users ``[k]`` have items ``[k]`` in training: bool ``[k]``.
+    """
+
+    objective: CFObjective
+    pool: Pool
+    has: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def supports_fold_in(objective: CFObjective) -> str | None:
+    """Return why a model cannot fold in new rows; None if it can."""
+    if isinstance(objective.head, GraphRecommender):
+        return "its vectors are propagated over the graph of the training data, in which new ids have no place"
+    return None
+
+
+def fold_in(
+    frozen: Frozen, entity: Entity, start: torch.Tensor, neighbours: Neighbours, settings: FoldInSettings
+) -> torch.Tensor:
+    """Return the rows ``[n, w]`` after gradient steps from ``start [n, w]``."""
+    rows = start.detach().clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([rows], lr=settings.learning_rate)
+    of_pair = torch.from_numpy(neighbours.rows).to(rows.device)
+    loss_of = _user_loss if entity == "user" else _item_loss
+    for step in range(settings.steps):
+        draws = Draws(epoch_key(settings.seed, step), 0, 0)
+        with torch.enable_grad():
+            fused, _ = frozen.objective.fuse(entity, rows)
+            loss = loss_of(frozen, fused, of_pair, neighbours, draws)
+            penalty = rows.index_select(0, of_pair).square().sum() * (frozen.objective.head.regularization / 2)
+            decay = rows.square().sum() * (settings.weight_decay / 2)
+            (rows.grad,) = torch.autograd.grad(loss + penalty + decay, [rows])
+        optimizer.step()
+    return rows.detach()
+
+
+def _user_loss(
+    frozen: Frozen, fused: torch.Tensor, of_pair: torch.Tensor, neighbours: Neighbours, draws: Draws
+) -> torch.Tensor:
+    pool = frozen.pool
+    drawn = _others(neighbours, pool.items, draws)
+    items = torch.stack([neighbours.vectors, pool.item_vectors[torch.from_numpy(drawn).to(fused.device)]], dim=1)
+    return _summed_loss(frozen, fused.index_select(0, of_pair), items)
+
+
+def _item_loss(
+    frozen: Frozen, fused: torch.Tensor, of_pair: torch.Tensor, neighbours: Neighbours, draws: Draws
+) -> torch.Tensor:
+    pool = frozen.pool
+    drawn = _uniform(neighbours, draws, len(pool.items))
+    for _ in range(_TRIES):
+        again = frozen.has(neighbours.others, pool.items[drawn])
+        drawn = np.where(again, (drawn + 1) % len(pool.items), drawn)
+    negatives = pool.item_vectors[torch.from_numpy(drawn).to(fused.device)]
+    as_positive = torch.stack([fused.index_select(0, of_pair), negatives], dim=1)
+    loss = _summed_loss(frozen, neighbours.vectors, as_positive)
+    count = max(1, round(pool.per_item))
+    which = np.repeat(np.arange(len(neighbours.ids)), count)
+    cells = neighbours.ids[which] * _PER_ID + np.tile(np.arange(count), len(neighbours.ids))
+    drawn = (draws.stream(1).of_cells(cells, 1) * len(pool.users)).astype(np.int64)
+    users, positives = (each[torch.from_numpy(drawn).to(fused.device)] for each in (pool.users, pool.positives))
+    own = fused.index_select(0, torch.from_numpy(which).to(fused.device))
+    return loss + _summed_loss(frozen, users, torch.stack([positives, own], dim=1))
+
+
+def _summed_loss(frozen: Frozen, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+    """Return the summed losses of ``users [k, d]``, each with its positive and its negative ``[k, 2, d]``."""
+    objective = frozen.objective
+    scores = objective.head(users, items)
+    loss = objective.head.loss if objective.loss is None else objective.loss
+    return loss(scores[:, 0], scores[:, 1:]) * len(users)
+
+
+def _others(neighbours: Neighbours, pool: np.ndarray, draws: Draws) -> np.ndarray:
+    """Draw for every pair an index of ``pool`` whose item the row does not have, int64 ``[m]``.
+
+    Of a row that has nearly all items, one that it has may remain.
+    """
+    width = max(int(pool.max()), int(neighbours.others.max(initial=0))) + 1
+    owned = np.unique(neighbours.rows * width + neighbours.others)
+    drawn = _uniform(neighbours, draws, len(pool))
+    for _ in range(_TRIES):
+        keys = neighbours.rows * width + pool[drawn]
+        again = owned[np.minimum(np.searchsorted(owned, keys), len(owned) - 1)] == keys
+        drawn = np.where(again, (drawn + 1) % len(pool), drawn)
+    return drawn
+
+
+def _uniform(neighbours: Neighbours, draws: Draws, count: int) -> np.ndarray:
+    """Draw for every pair a number below ``count``, int64 ``[m]``."""
+    first = np.searchsorted(neighbours.rows, neighbours.rows)
+    cells = neighbours.ids[neighbours.rows] * _PER_ID + np.arange(len(neighbours.rows)) - first
+    return (draws.of_cells(cells, 1) * count).astype(np.int64)

@@ -1,0 +1,92 @@
+"""The start of a run from a finished one, in the place of random tables and weights."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cove_dist.config import RunConfig
+from cove_dist.distributed import DistributedContext
+from cove_dist.embeddings.parts import table_weights
+from cove_dist.errors import ConfigError
+from cove_dist.runs import WARM_START_FILE
+from cove_dist.tasks.registry import task_of
+from cove_dist.training.build import TrainState, describe_model, initialize_tables
+from cove_dist.warm_start.matching import Counts, Matching
+from cove_dist.warm_start.new_rows import start_new_rows
+from cove_dist.warm_start.source import Source, check_fits, open_source
+from cove_dist.warm_start.transfer import Transfer
+from data_pipeline.fingerprint import data_fingerprint
+from data_pipeline.json_files import write_json
+from data_pipeline.schema import ENTITIES, Schema
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """What a run started from.
+
+    Attributes:
+        run: Folder of the run.
+        checkpoint: Name of its checkpoint.
+        new_rows: Start of new ids.
+        tables: What happened to the ids of every table.
+    """
+
+    run: str
+    checkpoint: str
+    new_rows: str
+    tables: dict[str, Counts]
+
+    def save(self, folder: Path) -> None:
+        """Write ``warm_start.json`` into the run folder."""
+        write_json(folder / WARM_START_FILE, asdict(self))
+
+    def report(self) -> None:
+        """Log the number of rows matched, new and gone of every table."""
+        logger.info("Warm start from %s of %s", self.checkpoint, self.run)
+        for table, counts in self.tables.items():
+            logger.info(
+                "Table %s: %s ids keep their rows, %s are new (%s), %s are gone (their rows are dropped)",
+                table, f"{counts.matched:,}", f"{counts.new:,}", self.new_rows, f"{counts.gone:,}",
+            )  # fmt: skip
+
+
+def start_warm(config: RunConfig, schema: Schema, context: DistributedContext, trainable: TrainState) -> WarmStart:
+    """Move the rows and weights of the run that ``warm_start.run`` names into a newly built run. Collective.
+
+    Steps, epochs and the learning-rate schedule start from zero. Writes nothing.
+
+    Raises:
+        ConfigError: The run has another model, columns or optimizer, or its data have changed.
+        CheckpointError: The run has no complete checkpoint.
+    """
+    source = open_source(config)
+    former = describe_model(source.config, source.schema)
+    check_fits(source, former, describe_model(config, schema), config, schema)
+    _check_data_bound(config, source)
+    trainable.create_optimizer_state()
+    initialize_tables(trainable.model, config.embeddings.init_std, config.seed)  # after the step that makes the state
+    model = trainable.model.module
+    matching = Matching(source, schema, config.data.path, list(table_weights(model.tables)))
+    Transfer(source, model, trainable.state_dict(), schema, matching).run()
+    if config.warm_start.new_rows not in ("random", "zero"):
+        tables = {entity: schema.entity(entity).table_name for entity in ENTITIES}
+        trained = {entity: matching.trained(table) for entity, table in tables.items() if table in matching.tables}
+        of_task = task_of(config).build_new_rows(config, schema, context, model, trained)
+    else:
+        of_task = None
+    start_new_rows(model, config, schema, matching, context, of_task)
+    settings = config.warm_start
+    return WarmStart(str(settings.run), source.checkpoint.name, settings.new_rows, matching.counts)
+
+
+def _check_data_bound(config: RunConfig, source: Source) -> None:
+    key = task_of(config).data_bound(config)
+    if key is not None and source.meta.data != data_fingerprint(config.data.path):
+        raise ConfigError(
+            f"warm_start.run = {source.run}: {key} is set, and what it trains is numbered by the data; allowed with the"
+            f" data of that run, {source.config.data.path}, only"
+        )

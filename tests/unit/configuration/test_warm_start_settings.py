@@ -1,0 +1,49 @@
+"""What a warm start takes over from the run that it starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from cove_dist.errors import ConfigError
+from cove_dist.tasks.configuration import load_run_config
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder with a configuration only: SASRec with codes and settings that are not the defaults."""
+    given = ("data=aotm", "model=sasrec", "model.num_heads=2", "quantizer=cove_items", "quantizer.item_levels=[9,3]")
+    _, composed = load_run_config([*given, "trainer.epochs=7", "seed=5", "trainer.max_steps=3", "output=x"])
+    OmegaConf.save(composed, tmp_path / "config.yaml")
+    return tmp_path
+
+
+def test_settings_that_are_not_given_are_those_of_the_run(run: Path) -> None:
+    config, _ = load_run_config([f"warm_start={run}", "trainer.epochs=2", "data=aotm", "data.path=d", "output=y"])
+    assert config.model.name == "SASRec" and config.model.arguments["num_heads"] == 2
+    assert config.quantizer.item_levels == (9, 3) and config.quantizer.user_levels is None
+    assert (config.trainer.epochs, config.trainer.max_steps, config.seed, config.output) == (2, 3, 5, "y")
+    assert config.warm_start.run == str(run)
+
+
+def test_a_group_that_is_given_brings_its_own_settings(run: Path) -> None:
+    config, _ = load_run_config([f"warm_start={run}", "model=bert4rec", "quantizer=none"])
+    assert config.model.name == "BERT4Rec" and config.model.arguments["num_heads"] != 2
+    assert config.quantizer.levels() == {}
+    assert config.seed == 5
+
+
+def test_data_may_be_a_prepared_folder(tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text("{}")
+    config, _ = load_run_config([f"data={tmp_path}", "model=deepfm"])
+    assert config.data.path == str(tmp_path)
+    assert config.output.startswith(f"runs/{tmp_path.name}")
+
+
+def test_settings_of_a_warm_start_without_one_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"new_rows = zero: would do nothing: acts with warm_start.run; allowed: ran"):
+        load_run_config(["warm_start.new_rows=zero"])
+    with pytest.raises(ConfigError, match=r"warm_start.run = no/where: no config.yaml there"):
+        load_run_config(["warm_start=no/where"])

@@ -1,0 +1,95 @@
+"""Folding in rows: what the gradient steps minimize, alone or with others, and what they leave alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cove_dist.models.cf.base import Recommender
+from cove_dist.models.cf.bprmf import BPRMF
+from cove_dist.models.cf.cfkg import CFKG
+from cove_dist.models.cf.neumf import NeuMF
+from cove_dist.tasks.cf.fold_in import FoldInSettings, Frozen, Neighbours, Pool, _others, fold_in
+from cove_dist.tasks.cf.model import CFObjective
+from cove_dist.tasks.cf.new_rows import _chunks, item_pairs, mean_of_pairs
+from data_pipeline.history import History
+from data_pipeline.schema import Categorical, Entity, Schema
+from data_pipeline.streaming.draws import Draws, epoch_key
+
+DIM, ITEMS = 8, 60
+SCHEMA = Schema(
+    "data", None, (Categorical("user_id", 9, 9, "user"), Categorical("item_id", ITEMS, ITEMS, "item")), (), {}
+)
+HEADS = {"bprmf": BPRMF(DIM), "neumf": NeuMF(DIM, hidden_units=(6,)), "cfkg": CFKG(DIM, 1)}
+
+
+def frozen_of(head: Recommender, width: int = DIM) -> Frozen:
+    random = torch.Generator().manual_seed(1)
+    items, users, positives = (torch.randn(count, width, generator=random) for count in (ITEMS, 30, 30))
+    pool = Pool(np.arange(ITEMS), items, users, positives, 2.0)
+    return Frozen(CFObjective(head, {}, 0.0, SCHEMA).eval(), pool, lambda users, items: np.zeros(len(users), bool))
+
+
+def neighbours_of(frozen: Frozen, ids: list[int]) -> Neighbours:
+    """Three items, or users with the vectors of these items, for each id."""
+    others = np.concatenate([np.sort(np.random.default_rng(i).choice(ITEMS, 3, replace=False)) for i in ids])
+    return Neighbours(np.array(ids), np.repeat(np.arange(len(ids)), 3), others, frozen.pool.item_vectors[others])
+
+
+@pytest.mark.parametrize("entity", ["user", "item"])
+@pytest.mark.parametrize("name", HEADS)
+def test_a_row_does_not_depend_on_those_it_is_folded_in_with_and_the_model_stays(name: str, entity: Entity) -> None:
+    width = DIM * HEADS[name].rows_per_id
+    frozen, settings = frozen_of(HEADS[name], width), FoldInSettings(20, 0.05, weight_decay=0.5)
+    before = [each.clone() for each in frozen.objective.parameters()]
+    together = fold_in(frozen, entity, torch.zeros(3, width), neighbours_of(frozen, [4, 7, 8]), settings)
+    for row, number in zip(together, (4, 7, 8), strict=True):
+        alone = fold_in(frozen, entity, torch.zeros(1, width), neighbours_of(frozen, [number]), settings)
+        assert alone[0].tolist() == pytest.approx(row.tolist(), abs=1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(before, frozen.objective.parameters(), strict=True))
+    assert all(each.grad is None for each in frozen.objective.parameters())
+
+
+def test_a_user_approaches_the_minimum_of_the_expected_loss() -> None:
+    """The minimum over all negatives, by gradient descent in float64; the steps draw some of them."""
+    frozen = frozen_of(HEADS["bprmf"])
+    neighbours, items = neighbours_of(frozen, [3]), frozen.pool.item_vectors.double()
+    negatives = items[np.setdiff1d(np.arange(ITEMS), neighbours.others)]
+    row = torch.zeros(DIM, dtype=torch.float64)
+    for _ in range(4000):
+        own = row.clone().requires_grad_(True)
+        margins = (neighbours.vectors.double() @ own)[:, None] - negatives @ own
+        loss = torch.nn.functional.softplus(-margins).mean(1).sum() + own.square().sum() * 2.0 / 2
+        row -= 0.02 * torch.autograd.grad(loss, own)[0]
+    found = fold_in(frozen, "user", torch.zeros(1, DIM), neighbours, FoldInSettings(600, 0.005, weight_decay=2.0))[0]
+    assert torch.cosine_similarity(found.double(), row, dim=0) > 0.97
+    assert found.norm().item() == pytest.approx(row.norm().item(), rel=0.15)
+
+
+def test_negatives_of_a_user_are_not_its_items() -> None:
+    frozen = frozen_of(HEADS["bprmf"])
+    neighbours = neighbours_of(frozen, [1, 2])
+    for step in range(50):
+        drawn = frozen.pool.items[_others(neighbours, frozen.pool.items, Draws(epoch_key(0, step), 0, 0))]
+        for row in (0, 1):
+            assert not set(drawn[neighbours.rows == row]) & set(neighbours.others[neighbours.rows == row])
+
+
+def test_pairs_of_items_are_those_of_a_loop_and_chunks_keep_them_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    lists = [[0, 3, 5], [], [3], [1, 3, 4, 5], [5]]
+    history = History(np.cumsum([0, *map(len, lists)]), np.concatenate(lists).astype(int))
+    monkeypatch.setattr("cove_dist.tasks.cf.new_rows._USERS_AT_ONCE", 2)
+    monkeypatch.setattr("cove_dist.tasks.cf.new_rows._PAIRS_AT_ONCE", 2)
+    wanted = np.array([1, 3, 5])
+    places, users = item_pairs(history, wanted)
+    expected = [(p, u) for p, item in enumerate(wanted) for u, own in enumerate(lists) if item in own]
+    assert list(zip(places.tolist(), users.tolist(), strict=True)) == expected
+    chunks = [each.tolist() for each, _ in _chunks(places, users)]
+    assert chunks == [[0], [1, 1, 1], [2, 2, 2]]
+
+
+def test_means_are_in_float64() -> None:
+    rows = torch.tensor([[2.0**24], [1.0], [1.0], [7.0]])
+    which = torch.tensor([0, 0, 0, 2])
+    assert mean_of_pairs(rows, which, 3).tolist() == [[torch.tensor((2.0**24 + 2) / 3).item()], [0.0], [7.0]]
