@@ -224,12 +224,17 @@ def test_a_warm_run_saves_its_start_trains_from_step_zero_and_resumes_without_st
     assert len([r for r in records if r["kind"] == "validation" and r["step"] == 0]) == 1
 
 
-def refused(*overrides: str) -> str:
+def message(overrides: list[str]) -> str:
     try:
-        started(list(overrides))
+        started(overrides)
     except (ConfigError, CheckpointError) as error:
         return str(error)
     return "started"
+
+
+def refused(*overrides: str) -> str:
+    """Return the message of the refusal, from a process of its own."""
+    return run_ranks(1, message, list(overrides))[0]
 
 
 def test_what_does_not_fit_is_refused_by_its_key(days: TwoDays, first: Path, tmp_path: Path) -> None:
