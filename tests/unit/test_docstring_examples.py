@@ -12,9 +12,11 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 NEED_DATA = {  # examples that read prepared data, which tests of these functions do
+    "cove_dist.api.Run.fold_in",
     "cove_dist.api.prepare",
     "cove_dist.inference.ids.IdTable",
     "data_pipeline.batch.Batch",
+    "data_pipeline.id_matching.match_rows",
     "data_pipeline.schema.Schema",
     "data_pipeline.streaming.loader.build_loader",
 }
