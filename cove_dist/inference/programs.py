@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -105,8 +106,9 @@ Run = Callable[..., np.ndarray]
 
 def saved_torch(exported: torch.export.ExportedProgram, program: Program, path: Path) -> Run:
     """Save a program; return a function that runs what was saved."""
-    torch.export.save(exported, path)
-    loaded = torch.export.load(path).module()
+    with quiet("torch.export"):
+        torch.export.save(exported, path)
+        loaded = torch.export.load(path).module()
 
     def run(*inputs: torch.Tensor) -> np.ndarray:
         with torch.no_grad():
@@ -173,13 +175,15 @@ def require_onnx() -> None:
 
 @contextmanager
 def quiet(*names: str) -> Iterator[None]:
-    """Leave out the warnings of exporters about packages that they do without."""
+    """Leave out the warnings of exporters about packages that they do without, and about torch's own code."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [each.level for each in loggers]
     for each in loggers:
         each.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for each, level in zip(loggers, levels, strict=True):
             each.setLevel(level)
