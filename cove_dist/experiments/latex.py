@@ -98,13 +98,16 @@ class LatexTable:
 
 
 def split_columns(first: Sequence[Column], others: Sequence[Column]) -> list[list[Column]]:
-    """Distribute columns over tables that fit the width of the text, each with the first columns before them."""
-    tables: list[list[Column]] = []
-    fixed = sum(column.width for column in first) - _SEPARATION
-    for column in others:
-        if not tables or fixed + sum(each.width for each in tables[-1]) + column.width > TEXT_WIDTH:
-            tables.append([])
-        tables[-1].append(column)
+    """Distribute columns over as few tables as fit the width of the text, each with the first columns before them.
+
+    The tables have equally many columns, as far as that is possible.
+    """
+    left = TEXT_WIDTH + _SEPARATION - sum(column.width for column in first)
+    for count in range(1, len(others) + 1):
+        size = -(-len(others) // count)
+        tables = [others[start : start + size] for start in range(0, len(others), size)]
+        if all(sum(column.width for column in table) <= left for table in tables):
+            break
     return [[*first, *table] for table in tables]
 
 

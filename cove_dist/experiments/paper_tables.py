@@ -12,6 +12,7 @@ from cove_dist.evaluation.frequency import GROUPS
 from cove_dist.experiments.claims import Claim
 from cove_dist.experiments.grid import GridConfig
 from cove_dist.experiments.latex import (
+    Column,
     LatexTable,
     Mark,
     latex_escape,
@@ -42,14 +43,20 @@ def paper_tables(grid: GridConfig, results: Results, claims: Sequence[Claim], sp
     tables = _means(grid, results, claims, split, names)
     for metric in grid.metrics:
         if of_metric := [claim for claim in claims if claim.metric == metric]:
-            tables.append(_gains(grid, of_metric, len(claims), split, names))
+            tables += _gains(grid, of_metric, len(claims), split, names)
     for metric, entity in product(grid.by_frequency if claims else (), ("user", "item")):
         tables += _frequency(grid, results, split, metric, entity, names)
     return tables
 
 
-def _label(grid: GridConfig, *parts: str) -> str:
-    return "tab:" + "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in (grid.title, *parts))
+def _fitting(
+    caption: str, parts: Sequence[str], first: Sequence[Column], columns: Sequence[Column], groups: frozenset[int]
+) -> list[LatexTable]:
+    """Return one table, or several where one would be too wide, labelled by parts and number."""
+    label = "tab:" + "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts)
+    tables = split_columns(first, columns)
+    numbers = [""] if len(tables) == 1 else [f"-{number}" for number in range(1, len(tables) + 1)]
+    return [LatexTable(caption, label + number, table, groups) for number, table in zip(numbers, tables, strict=True)]
 
 
 def _means(grid: GridConfig, results: Results, claims: Sequence[Claim], split: str, names: Names) -> list[LatexTable]:
@@ -73,17 +80,8 @@ def _means(grid: GridConfig, results: Results, claims: Sequence[Claim], split: s
         rf" the same model: paired $t$-test over seeds, significant at {grid.significance:g} after Holm's correction"
         f" over {len(claims)} comparisons."
     )
-    tables = split_columns(first, columns)
     groups = _groups([model for model, _ in pairs])
-    return [
-        LatexTable(
-            latex_escape(caption) + significance,
-            _label(grid, split, *([str(number)] if len(tables) > 1 else [])),
-            table,
-            groups,
-        )
-        for number, table in enumerate(tables, start=1)
-    ]
+    return _fitting(latex_escape(caption) + significance, (grid.title, split), first, columns, groups)
 
 
 def marks(metric: str, values: Sequence[Sequence[float]]) -> list[Mark]:
@@ -113,14 +111,14 @@ def _symbols(symbol: str) -> str:
     return rf"\textsuperscript{{{symbol}}}"
 
 
-def _gains(grid: GridConfig, claims: Sequence[Claim], total: int, split: str, names: Names) -> LatexTable:
+def _gains(grid: GridConfig, claims: Sequence[Claim], total: int, split: str, names: Names) -> list[LatexTable]:
     """Return a row a model and comparison of one metric."""
     metric = claims[0].metric
-    columns = [text_column("Model", _without_repeats([names.model(claim.model) for claim in claims]))]
+    first = [text_column("Model", _without_repeats([names.model(claim.model) for claim in claims]))]
     if len({(claim.new, claim.old) for claim in claims}) > 1:
         compared = [f"{names.quantizer(claim.new)} / {names.quantizer(claim.old)}" for claim in claims]
-        columns.append(text_column("Compared", compared))
-    columns.append(number_column("Gain, %", [_percent(100 * claim.measured.gain) for claim in claims]))
+        first.append(text_column("Compared", compared))
+    columns = [number_column("Gain, %", [_percent(100 * claim.measured.gain) for claim in claims])]
     columns.append(text_column("95 % interval", [_interval(claim) for claim in claims]))
     columns.append(number_column("p (Holm)", [_p(claim.adjusted) for claim in claims]))
     if any(claim.printed is not None for claim in claims):
@@ -132,12 +130,8 @@ def _gains(grid: GridConfig, claims: Sequence[Claim], total: int, split: str, na
         f" {' to '.join(str(n) for n in dict.fromkeys((pairs[0], pairs[-1])))} seeds, with the 95 % interval of the"
         f" paired t-test; p after Holm's correction over {total} comparisons."
     )
-    return LatexTable(
-        latex_escape(caption),
-        _label(grid, split, "gains", metric),
-        columns,
-        _groups([claim.model for claim in claims]),
-    )
+    groups = _groups([claim.model for claim in claims])
+    return _fitting(latex_escape(caption), (grid.title, split, "gains", metric), first, columns, groups)
 
 
 def _frequency(
@@ -167,16 +161,8 @@ def _frequency(
         f"{grid.title}, {split} split: {names.metric(metric)} by how often the {entity} occurs in training, q1 the"
         f" rarest quarter; {_DEVIATION}."
     )
-    tables = split_columns(first, columns)
-    return [
-        LatexTable(
-            latex_escape(caption),
-            _label(grid, split, metric, entity, *([str(number)] if len(tables) > 1 else [])),
-            table,
-            _groups(models),
-        )
-        for number, table in enumerate(tables, start=1)
-    ]
+    parts = (grid.title, split, metric, entity)
+    return _fitting(latex_escape(caption), parts, first, columns, _groups(models))
 
 
 def _without_repeats(names: Sequence[str]) -> list[str]:

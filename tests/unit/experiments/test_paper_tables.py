@@ -20,6 +20,7 @@ from cove_dist.experiments.results import Results
 from tests.unit.experiments.grids import small_grid
 
 COMPUTER_MODERN = Path(mpl.get_data_path()) / "fonts" / "ttf" / "cmb10.ttf"  # bold, the wider one
+LONG = "+names.cove=a quantizer with a long name"
 POINTS = 8  # of \footnotesize
 BASE, COVE, BETTER = [0.70, 0.71, 0.72], [0.710, 0.722, 0.731], [0.71234, 0.72441, 0.73311]
 
@@ -91,7 +92,9 @@ def test_gains_have_a_table_a_metric(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("metrics", [("auc",), ("ndcg@1", "ndcg@5", "ndcg@10", "hr@5", "auc", "logloss", "gauc")])
 def test_no_table_is_wider_than_a_column_of_text(tmp_path: Path, metrics: tuple[str, ...]) -> None:
-    made = tables(tmp_path, metrics, "by_frequency=[auc]", "evaluate=['by_frequency=true']", "compare=[[none,cove]]")
+    made = tables(
+        tmp_path, metrics, "by_frequency=[auc]", "evaluate=['by_frequency=true']", "compare=[[none,cove]]", LONG
+    )
     assert all(width(table) <= TEXT_WIDTH for table in made), [width(table) for table in made]
     assert all(width(table) <= table.width for table in made), "the estimate is an upper bound"
     shown = [column.header.shown for table in made for column in table.columns]
