@@ -16,6 +16,9 @@ from cove_dist.checkpoints.files import CheckpointFolder
 from cove_dist.checkpoints.manifest import verify
 from cove_dist.errors import DiskFullError
 from cove_dist.faults.full_disk import FullDiskPolicy
+from cove_dist.loggers.base import LoggedRun
+from cove_dist.loggers.group import Loggers
+from cove_dist.loggers.tensorboard import TensorBoard
 from cove_dist.runs import LOG_FILE, SUMMARY_FILE, read_records
 from cove_dist.training.program import train
 from cove_dist.training.record_log import RecordLog
@@ -121,3 +124,26 @@ def test_a_log_on_a_full_disk_has_whole_lines_only_and_later_all_of_them(
     if choice == "warn":
         assert read_records(disk / LOG_FILE) == records
         assert "records are kept in memory" in caplog.text
+
+
+@pytest.mark.parametrize("choice", ["stop", "warn"])
+def test_tensorboard_alone_on_a_full_disk(
+    choice: Any, disk: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The rest of the run folder is on another disk."""
+    (tmp_path / "tensorboard").symlink_to(disk)
+    policy = FullDiskPolicy(choice)
+
+    def log() -> None:
+        loggers = Loggers({"tensorboard": TensorBoard()}, LoggedRun(tmp_path, 0, {}), "stop", policy)
+        fill(disk)
+        for step in range(1, 300):
+            loggers.log("train", step, 0, {"loss": 1.0})
+        loggers.close(failed=False)
+
+    if choice == "stop":
+        with pytest.raises(DiskFullError, match="tensorboard: no space left on device"):
+            log()
+    else:
+        log()
+        assert caplog.text.count("no more metrics for the logger tensorboard; log.jsonl has them") == 1

@@ -17,6 +17,7 @@ from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 from cove_dist.checkpoints.manifest import MANIFEST, describe_file, verify, write_manifest
 from cove_dist.checkpoints.rank_state import decode, encode
 from cove_dist.checkpoints.storage import read_metadata
+from cove_dist.cli import main
 from cove_dist.errors import CheckpointError
 from cove_dist.inference.evaluate import evaluate_run
 from cove_dist.training.program import train
@@ -179,3 +180,23 @@ def test_a_state_of_a_rank_that_is_something_else_is_refused(tmp_path: Path, con
     (tmp_path / "state").write_bytes(content)
     with pytest.raises(CheckpointError, match="not the state of a rank"):
         decode(tmp_path / "state")
+
+
+def test_metrics_that_cannot_be_saved_are_shown(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Something else has the name of their file."""
+
+    def end(code: int) -> None:
+        raise SystemExit(code)
+
+    (run / "metrics_test_best.json").mkdir()
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", f"run={run}", "device=cpu"])
+    printed = capsys.readouterr()
+    assert "auc" in printed.out
+    path = run / "metrics_test_best.json"
+    assert printed.err.splitlines()[-1] == (
+        f"error: the metrics could not be saved: {path}: cannot be written: Is a directory"
+    )

@@ -11,6 +11,7 @@ from cove_dist.allowed_packages import ALLOWED, allow_targets
 from cove_dist.cli import parse_flags
 from cove_dist.config.checks import target
 from cove_dist.config.model_spec import ModelSpec
+from cove_dist.config.yaml_files import plain, read_yaml
 from cove_dist.errors import ConfigError
 from cove_dist.tasks.configuration import load_run_config
 
@@ -72,3 +73,12 @@ def test_what_is_allowed_must_be_a_name(monkeypatch: pytest.MonkeyPatch) -> None
     for name in ("", "my-package", "a/b", "a..b", "*"):
         with pytest.raises(ConfigError, match="not the name of a package or module"):
             allow_targets(name)
+
+
+def test_a_saved_configuration_reads_no_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "hunter2")
+    (tmp_path / "config.yaml").write_text(
+        "data: {path: '${oc.env:SECRET}', name: \"x${oc.decode:'${oc.env:SECRET}'}\"}\n"
+    )
+    values = plain(read_yaml(tmp_path / "config.yaml"))
+    assert values == {"data": {"path": "${oc.env:SECRET}", "name": "x${oc.decode:'${oc.env:SECRET}'}"}}

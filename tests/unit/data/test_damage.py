@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -143,12 +144,14 @@ def test_every_file_of_a_prepared_folder_has_a_digest(implicit: Path) -> None:
     assert set(json.loads((implicit / "schema.json").read_text())["digests"]) == files - {"schema.json", "report.json"}
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../secret.parquet", "train/../../secret.parquet", "link.parquet"])
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../secret.parquet", "train/../../secret.parquet", "link.parquet", "a\0b"]
+)
 def test_files_outside_the_folder_are_refused(folder: Path, name: str) -> None:
     shutil.copy(folder / SHARD, folder.parent / "secret.parquet")
     (folder / "link.parquet").symlink_to(folder.parent / "secret.parquet")
     schema = json.loads((folder / "schema.json").read_text())
     schema["splits"]["train"]["files"][0] = name
     (folder / "schema.json").write_text(json.dumps(schema))
-    with pytest.raises(DataError, match=rf"schema\.json: names the file '{name}', which is outside its folder"):
+    with pytest.raises(DataError, match=rf"schema\.json: names the file {re.escape(repr(name))}, which is outside"):
         Schema.load(folder)
