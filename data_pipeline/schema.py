@@ -206,5 +206,10 @@ def _require_inside(path: Path, name: str) -> None:
         DataError: The name is absolute, has ``..``, or the file is elsewhere.
     """
     parts, folder = PurePosixPath(name), path.parent.resolve()
-    if "\0" in name or parts.is_absolute() or ".." in parts.parts or not (folder / name).resolve().is_relative_to(folder):
+    if (
+        "\0" in name
+        or parts.is_absolute()
+        or ".." in parts.parts
+        or not (folder / name).resolve().is_relative_to(folder)
+    ):
         raise DataError(f"{path}: names the file {name!r}, which is outside its folder. Prepare the data again")
