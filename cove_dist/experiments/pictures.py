@@ -36,7 +36,8 @@ def draw(grid: GridConfig, cells: Sequence[Cell], results: Results, folder: Path
 def draw_dots(grid: GridConfig, results: Results, split: str, folder: Path) -> Picture:
     """Draw a row of panels per metric, a panel per model, a line per quantizer: mean over seeds and 95 % interval."""
     path = folder / f"dots_{split}.png"
-    models = list(dict.fromkeys(model for model, _ in grid.pairs()))
+    found = {model for of_split, model, *_ in results.values if of_split == split}
+    models = [model for model in dict.fromkeys(model for model, _ in grid.pairs()) if model in found]
     quantizers = [name for name in grid.quantizers if any(quantizer == name for _, quantizer in grid.pairs())]
     names, height = Names.of(grid), 0.9 + 0.22 * len(quantizers)
     with canvas(path, len(grid.metrics), len(models), width=2.6, height=height, share_y=True) as axes:
