@@ -81,7 +81,7 @@ CHANGES = {
     "trainer.schedule.steps": Change("90", ("trainer.schedule.name=cosine",)),
     "trainer.gradient_clip_norm": Change("1e-6", ("trainer.optimizer.name=sgd", "embeddings.optimizer.name=sgd")),
     "trainer.precision": Change("bfloat16"),
-    "trainer.workers": Change("1"),
+    "trainer.workers": Change("2"),
     "trainer.shuffle_buffer": Change("50"),
     "trainer.log_every": Change("2"),
     "trainer.early_stopping.metric": Change("ndcg@5", STILL),

@@ -1,0 +1,32 @@
+"""Gradient accumulation on two real ranks: the losses of one, dense and sparse gradients alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cove_dist.training.program import train
+from tests.configurations import small_run
+from tests.distributed.ranks import run_ranks
+from tests.distributed.test_training import NO_DROPOUT, training_losses
+from tests.interactions import SMALL_RUN, prepare_small
+
+LARGE = ("embeddings.init_std=0.3", "embeddings.optimizer.learning_rate=0.05", "trainer.accumulate_steps=2")
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_two_ranks_accumulate_as_one_does(kind: str, prepared: Path, tmp_path: Path) -> None:
+    def losses(world_size: int) -> dict[int, float]:
+        output = tmp_path / f"ranks_{world_size}" / "run"
+        given = [*small_run(prepared, output, NO_DROPOUT), "trainer.epochs=1"]
+        if kind == "sparse":
+            own = ("model=bprmf", "embeddings.optimizer.name=sparse_rmsprop", "trainer.log_every=1")
+            given = [*SMALL_RUN, *own, f"data.path={prepare_small(output.parent)}", f"output={output}"]
+        run_ranks(world_size, train, [*given, *LARGE])
+        return training_losses(output)
+
+    one, two = losses(1), losses(2)
+    assert len(one) >= 4
+    assert one[max(one)] != pytest.approx(one[1], rel=1e-3)
+    assert two == pytest.approx(one, rel=5e-5)
