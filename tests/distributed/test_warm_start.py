@@ -22,6 +22,7 @@ from cove_dist.warm_start.transfer import _tensors
 from data_pipeline.history import History
 from data_pipeline.id_tables import read_original_ids
 from data_pipeline.schema import Schema
+from tests.configurations import small_run
 from tests.distributed.ranks import run_ranks
 from tests.interactions import SMALL_RUN
 from tests.two_days import TwoDays, prepare_two_days
@@ -175,6 +176,30 @@ def test_two_and_four_ranks_start_as_one(days: TwoDays, first: Path, start: str,
             continue
         for several in (two, four):
             assert whole(several, name) == pytest.approx(whole(one, name), abs=1e-6), name
+
+
+SEQUENTIAL = ("data=aotm", "model=bert4rec", "model.num_layers=1", "model.num_heads=2", "embeddings.dim=8")
+
+
+@pytest.mark.parametrize("task", ["ctr", "sequential"])
+def test_other_tasks_start_with_their_first_order_weights_and_item_biases(
+    task: str, prepared: Path, prepared_lists: Path, tmp_path: Path
+) -> None:
+    data = prepared if task == "ctr" else prepared_lists
+    small = ("trainer.device=cpu", "trainer.batch_size=60", "trainer.epochs=1", "trainer.max_steps=6")
+    model = small_run(prepared, "unused")[3:] if task == "ctr" else SEQUENTIAL
+    run_ranks(1, train, [*model, *small, f"data.path={data}", f"output={tmp_path / 'first'}"])
+    there, here = (
+        stored(tmp_path / "first"),
+        run_ranks(2, started, [f"warm_start={tmp_path / 'first'}", f"data={data}"]),
+    )
+    named = "_first_order" if task == "ctr" else "item_bias"
+    assert any(named in name and there[name].any() for name in there)
+    for name in here[0]:
+        values = whole(here, name) if here[0][name][0][2].ndim else here[0][name][0][2]
+        assert np.array_equal(values, there[name].numpy()), name
+    text = refused(f"warm_start={tmp_path / 'first'}", f"data={data}", "warm_start.new_rows=fold_in")
+    assert "new_rows = fold_in: needs the neighbours of users and items, and" in text
 
 
 def users_of_item(data: Path, item: int) -> list[int]:
