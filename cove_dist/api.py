@@ -247,7 +247,7 @@ class Run:
         steps: int = 100,
         learning_rate: float = 0.02,
     ) -> FoldedIn:
-        """Compute vectors of users or items that were never trained, by gradient steps on their rows alone.
+        """Compute vectors of users or items that were never trained, by gradient steps on their rows only.
 
         For collaborative filtering models that do not propagate over a graph. The model stays as it is; see
         `cove_dist.tasks.cf.fold_in` for what the steps minimize.
