@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from goals import goals
+
 from data_pipeline.json_files import write_json
 
 Row = dict[str, Any]  # "ok": False if a check failed, "error" if the case raised, "skipped" with the reason
@@ -84,6 +86,8 @@ def page(content: Mapping[str, Any]) -> str:
         rows = record["rows"].values()
         failed = sum("error" in row or not row.get("ok", True) for row in rows)
         lines.append(f"| {name} | {record['status']} | {len(rows)} | {failed} | {record.get('seconds', 0):.0f} |")
+    if reached := goals(content["sections"]):
+        lines += ["", "## Goals", "", *table(reached)]
     for name, record in content["sections"].items():
         lines += ["", f"## {name}", "", *table(record["rows"])]
     return "\n".join(lines) + "\n"

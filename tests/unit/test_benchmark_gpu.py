@@ -15,7 +15,7 @@ import pytest
 
 FOLDER = str(Path(__file__).resolve().parents[2] / "benchmarks" / "gpu")
 sys.path.insert(0, FOLDER)
-benchmark, results = importlib.import_module("run"), importlib.import_module("results")
+benchmark, results, goals = (importlib.import_module(name) for name in ("run", "results", "goals"))
 sys.path.remove(FOLDER)
 
 
@@ -90,6 +90,29 @@ def test_failed_checks_are_repeated_and_named(tmp_path: Path) -> None:
     kept.close("s", "complete", 1.0)
     assert kept.settled("s") == ["right", "skipped"]
     assert kept.failures() == ["s, wrong: check failed"]
+
+
+def test_goals_are_taken_from_the_rows_that_belong_together() -> None:
+    training = {
+        "deepfm, 65,536, tf32": {"ms": 9.6, "gaps": 0.2},
+        "deepfm, COVE, 65,536, tf32": {"ms": 10.0, "gaps": 0.05},
+        "bare loop, deepfm, 65,536, tf32": {"ms": 8.64},
+        "dcn, 5,000, tf32": {"ms": 3.0, "gaps": 0.4},  # without the others: no goal
+        "dcn, COVE, 5,000, tf32": {"error": "out of memory"},
+    }
+    tables = {
+        "adam, 1 M rows": {"ms": 2.0},
+        "adam, 10 M rows": {"ms": 2.4},
+        "adam, 250 M rows": {"skipped": "too large"},
+    }
+    reached = goals.goals({"speed_training": {"rows": training}, "speed_tables": {"rows": tables}})
+    assert {name: (round(row["value"], 3), row["met"]) for name, row in reached.items()} == {
+        "deepfm, 65,536, tf32: COVE's share of a step": (0.04, True),
+        "deepfm, 65,536, tf32: of the bare loop's speed": (0.9, False),
+        "deepfm, 65,536, tf32: gaps": (0.2, False),
+        "deepfm, COVE, 65,536, tf32: gaps": (0.05, True),
+        "adam: largest table over smallest": (1.2, False),
+    }
 
 
 def test_kernels_that_overlap_are_counted_once() -> None:
