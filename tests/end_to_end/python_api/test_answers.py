@@ -3,79 +3,19 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
-from safetensors.numpy import load_file
-from safetensors.torch import load_file as torch_load
 from sklearn.metrics import log_loss, roc_auc_score
 
 import cove_dist as cove
 from cove_dist import cli
 from cove_dist.errors import ConfigError
-from cove_dist.inference.artifacts import export_run
-
-SMALL = {"embeddings.dim": 8, "trainer.batch_size": 512, "trainer.epochs": 2, "trainer.device": "cpu"}
-CODES = {"quantizer.item_levels": [12, 4]}
-ROW_WISE = {"embeddings.optimizer.name": "rowwise_adagrad", "embeddings.sharding.default": "row_wise"}
-COLUMNS = {"user": "uid", "item": "iid", "time": "ts"}
-USERS, ITEMS = 40, 60
-
-
-@pytest.fixture(autouse=True)
-def no_exit(monkeypatch: pytest.MonkeyPatch) -> None:
-    def end(code: int) -> None:
-        raise SystemExit(code)
-
-    monkeypatch.setattr(cli.os, "_exit", end)
-
-
-@pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A newcomer's CSV file: users of text, items of numbers, a device, a price, and stars."""
-    draw = np.random.default_rng(0)
-    path = tmp_path_factory.mktemp("api") / "log.csv"
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["uid", "iid", "stars", "ts", "device", "price"])
-        for second in range(2500):
-            user, item = draw.integers(USERS), draw.integers(ITEMS)
-            stars = 1 + (user + item) % 5
-            rows.writerow([f"u{user}", item, stars, second, "abc"[draw.integers(3)], round(draw.random(), 3)])
-    return path
-
-
-@pytest.fixture(scope="module")
-def ctr(log: Path) -> cove.Run:
-    data = cove.prepare(
-        log,
-        log.parent / "ctr",
-        settings={**COLUMNS, "label": None, "rating": "stars", "threshold": 4}
-        | {"categorical": ["device"], "dense": ["price"]},
-    )
-    settings = {**SMALL, **CODES, **ROW_WISE, "quantizer.user_levels": [8, 3], "model.hidden_units": [16]}
-    return cove.train(data, model="deepfm", quantizer="cove", output=log.parent / "runs" / "ctr", settings=settings)
-
-
-@pytest.fixture(scope="module")
-def cf(log: Path) -> cove.Run:
-    data = cove.prepare(log, log.parent / "cf", settings={**COLUMNS, "label": None, "candidates": 10})
-    return cove.train(data, "bprmf", "cove_items", log.parent / "runs" / "cf", settings={**SMALL, **CODES})
-
-
-@pytest.fixture(scope="module")
-def sequential(log: Path) -> cove.Run:
-    settings = {**COLUMNS, "label": None, "candidates": 10, "sequences": 10}
-    data = cove.prepare(log, log.parent / "sequences", settings=settings)
-    small = {**SMALL, **CODES, "model.num_heads": 2, "model.num_layers": 1}
-    return cove.train(data, "sasrec", "cove_items", log.parent / "runs" / "sequential", settings=small)
+from tests.end_to_end.python_api.conftest import ITEMS, USERS
 
 
 def rows_of(log: Path) -> list[dict[str, str]]:
@@ -245,68 +185,3 @@ def test_what_cannot_be_asked_is_refused(ctr: cove.Run, sequential: cove.Run, tm
         cove.load(tmp_path)
     with pytest.raises(ConfigError, match="neither a prepared folder nor one of"):
         cove.train(tmp_path)
-
-
-def test_exports_hold_what_the_run_answers(
-    cf: cove.Run, sequential: cove.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cli.main(
-        [
-            "export",
-            f"run={cf.folder}",
-            "what=[embeddings,codes,index,model]",
-            "device=cpu",
-            f"output={tmp_path / 'out'}",
-        ]
-    )
-    out = tmp_path / "out"
-    assert sorted(path.name for path in out.iterdir()) == ["codes", "embeddings", "index", "model"]
-    assert pq.read_table(out / "embeddings" / "item.parquet").to_pylist() == cf.embeddings("item").to_pylist()
-    vectors = load_file(out / "embeddings" / "embeddings.safetensors")
-    users, items = (cf.embeddings(entity) for entity in ("user", "item"))
-    assert vectors["user"].tolist() == users["embedding"].to_pylist()
-    index = faiss.read_index(str(out / "index" / "item.faiss"))
-    row = users["original_id"].to_pylist().index("u7")
-    _, found = index.search(vectors["user"][row : row + 1], 5)
-    positions = pq.read_table(out / "index" / "item.parquet")["original_id"].to_pylist()
-    listed = cf.recommend(["u7"], k=5, history="keep")["item"].to_pylist()
-    assert [positions[place] for place in found[0]] == listed
-    program = torch.export.load(out / "model" / "model.pt2").module()
-    codes = [items["original_id"].to_pylist().index(item) for item in listed]
-    scores = program(torch.tensor([[row, code] for code in codes]))
-    assert scores.tolist() == pytest.approx(cf.score(["u7"] * 5, listed).tolist(), abs=1e-7)
-    cli.main(["export", f"run={sequential.folder}", "what=[index]", "device=cpu"])
-    assert faiss.read_index(str(sequential.folder / "index" / "item.faiss")).ntotal == ITEMS
-
-
-@pytest.mark.parametrize("task", ["ctr", "cf", "sequential"])
-def test_rounded_exports_state_the_change_of_every_metric(
-    task: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    run: cove.Run = request.getfixturevalue(task)
-    words = ["export", f"run={run.folder}", "what=[embeddings]", "device=cpu"]
-    cli.main([*words, "precision=int8", f"output={tmp_path / 'int8'}"])
-    assert "tables in int8" in capsys.readouterr().out
-    about = json.loads((tmp_path / "int8" / "export.json").read_text())
-    assert about["split"] == "test"
-    evaluated = run.evaluate("test")
-    for name, values in about["metrics"].items():
-        assert values["float32"] == pytest.approx(evaluated[name], abs=1e-6)
-        assert values["change"] == pytest.approx(values["int8"] - values["float32"])
-        assert values["int8"] == pytest.approx(values["float32"], abs=0.1)
-    vectors = np.array(run.embeddings("item")["embedding"].to_pylist(), np.float32)
-    stored = pq.read_table(tmp_path / "int8" / "item.parquet")
-    scale = stored["scale"].to_numpy()[:, None]
-    assert scale[:, 0] == pytest.approx(np.abs(vectors).max(axis=1) / 127)
-    restored = np.array(stored["embedding"].to_pylist()) * scale
-    assert (np.abs(restored - vectors) <= scale / 2 + 1e-7).all()
-    assert np.abs(restored - vectors).max() > 0
-    cli.main([*words, "precision=bfloat16", f"output={tmp_path / 'bfloat16'}"])
-    half = torch_load(tmp_path / "bfloat16" / "embeddings.safetensors")["item"]
-    assert half.dtype is torch.bfloat16
-    assert half.float().numpy() == pytest.approx(vectors, rel=2**-8)
-
-
-def test_an_export_of_rounded_codes_is_refused(cf: cove.Run) -> None:
-    with pytest.raises(ConfigError, match=r"precision = int8: acts on embeddings, model, onnx; export codes, index by"):
-        export_run([f"run={cf.folder}", "what=[codes,index,model]", "precision=int8"])
