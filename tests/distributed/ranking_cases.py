@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cove_dist.config.evaluation import EvaluationConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.evaluation import CTRMetrics
 from cove_dist.tasks.cf.evaluator import FullRanking, SampledRanking
@@ -87,9 +88,7 @@ class Scores:
 
 
 def settings(folder: Path) -> Any:
-    return SimpleNamespace(
-        data=SimpleNamespace(path=str(folder)), evaluation=SimpleNamespace(ndcg_at=KS, hit_rate_at=KS)
-    )
+    return SimpleNamespace(data=SimpleNamespace(path=str(folder)), evaluation=EvaluationConfig(KS, KS))
 
 
 def full(case: Case, folder: Path, batch_size: int, context: DistributedContext) -> Figures:
