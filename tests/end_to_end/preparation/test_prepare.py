@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_pipeline.errors import DataError
+from data_pipeline.errors import DataError, OutputError
 from data_pipeline.parquet_files import row_groups
 from data_pipeline.preparation.report import Report
 from data_pipeline.preparation.writer import dense_statistics
@@ -192,7 +192,7 @@ def test_nothing_is_left_when_writing_fails(tmp_path, raw, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(Report, "save", fail)
-    with pytest.raises(DataError, match=r"out: no space left on the disk of .*\. Free space"):
+    with pytest.raises(OutputError, match=r"out: no space left on the disk of .*\. Free space"):
         prepare_custom(raw, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["raw.csv"]
 
