@@ -246,19 +246,20 @@ class Run:
         unknown: Literal["error", "skip"] = "error",
         steps: int = 100,
         learning_rate: float = 0.02,
+        user: str | None = None,
+        item: str | None = None,
     ) -> FoldedIn:
         """Compute vectors of users or items that were never trained, by gradient steps on their rows only.
 
-        For collaborative filtering models that do not propagate over a graph. The model stays as it is; see
-        `cove_dist.tasks.cf.fold_in` for what the steps minimize.
+        For collaborative filtering without a graph; `cove_dist.tasks.cf.fold_in` states what the steps minimize.
 
         Args:
             interactions: Items of every new user, ``{user: [item, …]}``, or users of every new item; or a table or file
-                (Parquet, CSV) with a row per interaction, whose columns are named as in the prepared data.
+                (Parquet, CSV) with a row per interaction.
             entity: Whether users or items are new.
             unknown: How to handle neighbours that training did not see: raise an error, or leave them out.
-            steps: Number of Adam's steps.
-            learning_rate: Of Adam.
+            steps, learning_rate: Settings of Adam.
+            user, item: Columns in a table or file; None: named as in the prepared data.
 
         Returns:
             The new ids: ``embeddings()``, and ``recommend(k)``.
@@ -271,7 +272,7 @@ class Run:
         """
         from cove_dist.inference.fold_in import fold_in
 
-        return fold_in(self.session, interactions, entity, unknown, steps, learning_rate)
+        return fold_in(self.session, interactions, entity, unknown, steps, learning_rate, user=user, item=item)
 
     def embeddings(self, entity: Literal["user", "item"]) -> pa.Table:
         """Return ``original_id`` and ``embedding`` of every id seen in training.

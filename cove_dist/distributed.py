@@ -68,12 +68,16 @@ def process_group(device: str = "auto", timeout: timedelta = timedelta(minutes=1
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"  # checkpoints use gloo
     store, rank, world_size = _rendezvous(timeout)
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
-    with watched_parent(), watched_ranks(store, second_connection, rank, world_size, timeout):
-        here = torch.device(kind, local_rank) if kind == "cuda" else torch.device("cpu")
-        yield DistributedContext(rank, world_size, local_world_size, here)
-    # Not after an error: the other ranks may be inside a collective. DDP's reference cycles must not outlive the group
-    gc.collect()
-    dist.destroy_process_group()
+    closes = world_size == 1
+    try:
+        with watched_parent(), watched_ranks(store, second_connection, rank, world_size, timeout):
+            here = torch.device(kind, local_rank) if kind == "cuda" else torch.device("cpu")
+            yield DistributedContext(rank, world_size, local_world_size, here)
+        closes = True
+    finally:
+        if closes:  # after an error of one of several ranks the others may be inside a collective
+            gc.collect()  # DDP's reference cycles must not outlive the group
+            dist.destroy_process_group()
 
 
 def _rendezvous(timeout: timedelta) -> tuple[dist.Store, int, int]:

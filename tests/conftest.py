@@ -48,7 +48,7 @@ def shared_work() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def closed_process_group() -> Iterator[None]:
-    """Close the process group that a program leaves to the end of its process when it refuses its input."""
+    """Close a process group that a test leaves open."""
     shared = dist.is_initialized()  # by a fixture of the module
     yield
     if dist.is_initialized() and not shared:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from cove_dist.errors import ConfigError
 from cove_dist.inference.ids import IdTable
 from cove_dist.inference.predict import read_rows
-from cove_dist.inference.session import Session
+from cove_dist.inference.session import Session, check_choice, check_count
 from data_pipeline.schema import Entity
 
 logger = logging.getLogger(__name__)
@@ -78,6 +78,8 @@ class FoldedIn:
         Returns:
             ``user``, ``rank`` from 1, ``item`` and ``score``; ``item``, ``rank``, ``user`` and ``score`` for items.
         """
+        check_choice("history", history, "remove", "keep")
+        check_count("k", k)
         pairs, other = self._pairs, self._others
         excluded = (pairs.rows, pairs.others) if history == "remove" else (pairs.rows[:0], pairs.others[:0])
         lists = self._session.inference.recommend_folded_in(self._entity, self._vectors, k, excluded)
@@ -97,30 +99,61 @@ class FoldedIn:
 
 
 def fold_in(
-    session: Session, interactions: Interactions, entity: Entity, unknown: str, steps: int, learning_rate: float
+    session: Session,
+    interactions: Interactions,
+    entity: Entity,
+    unknown: str,
+    steps: int,
+    learning_rate: float,
+    *,
+    user: str | None = None,
+    item: str | None = None,
 ) -> FoldedIn:
     """Fold in new ids; see `cove_dist.api.Run.fold_in`."""
-    if entity not in ("user", "item"):
-        raise ConfigError(f"entity = {entity!r}: allowed: user, item")
+    check_choice("entity", entity, "user", "item")
+    check_choice("unknown", unknown, "error", "skip")
     if steps < 1 or learning_rate <= 0:
         raise ConfigError(f"steps = {steps}, learning_rate = {learning_rate}: both must be above 0")
-    return FoldedIn(session, entity, find_pairs(session, interactions, entity, unknown), steps, learning_rate)
+    session.inference.check_fold_in()
+    names = {role: given or session.schema.entity(role).name for role, given in (("user", user), ("item", item))}
+    own, others = _columns(interactions, entity, names)
+    return FoldedIn(session, entity, find_pairs(session, own, others, entity, unknown), steps, learning_rate)
 
 
-def find_pairs(session: Session, interactions: Interactions, entity: Entity, unknown: str) -> Pairs:
+def find_pairs(session: Session, own: pa.Array, others: pa.Array, entity: Entity, unknown: str) -> Pairs:
     """Encode interactions.
 
+    Args:
+        session: The run.
+        own, others: The new id and its neighbour, in original ids, of every interaction.
+        entity: Whether the new ids are users or items.
+        unknown: What to do with unknown neighbours.
+
     Raises:
-        ConfigError: There are none, a column is missing, or other ids are unknown and ``unknown`` is ``error``.
+        ConfigError: There are none with trained neighbours, or some are unknown and ``unknown`` is ``error``.
     """
-    own, others = _columns(session, interactions, entity)
     if len(own) == 0:
         raise ConfigError("interactions: there are none; a new id is folded in by its interactions")
-    table = session.items if entity == "user" else session.users
+    other: Entity = "item" if entity == "user" else "user"
+    for role, ids in ((entity, own), (other, others)):
+        if pa.types.is_nested(ids.type) or ids.null_count:
+            found = f"{ids.null_count} are null" if ids.null_count else f"they are of type {ids.type}"
+            raise ConfigError(f"interactions: ids of {role}s must be numbers or text, one a row; {found}")
+    tables = {"user": session.users, "item": session.items}
+    trained = tables[entity].known(tables[entity].encode(own))
+    if trained.any():
+        old = own.filter(pa.array(trained)).unique()
+        raise ConfigError(
+            f"interactions: {entity} {old[0].as_py()!r} and {len(old) - 1} others were trained; give new ids only, and"
+            " ask for trained ones without interactions"
+        )
+    table = tables[other]
     encoded = table.encode(others)
     if unknown == "error":
         table.require_known(encoded, others, "interactions", "unknown=skip")
     known = table.known(encoded)
+    if not known.any():
+        raise ConfigError(f"interactions: training saw no {other} of the {len(own)} interactions")
     kept = own.filter(pa.array(known))
     original = kept.unique()
     lost = len(own.unique()) - len(original)
@@ -133,18 +166,27 @@ def find_pairs(session: Session, interactions: Interactions, entity: Entity, unk
     return Pairs(original, pairs[:, 0], pairs[:, 1])
 
 
-def _columns(session: Session, interactions: Interactions, entity: Entity) -> tuple[pa.Array, pa.Array]:
-    """Return the new ids and their neighbours, one pair each, in original ids."""
+def _columns(interactions: Interactions, entity: Entity, names: Mapping[str, str]) -> tuple[pa.Array, pa.Array]:
+    """Return the new ids and their neighbours, one pair each, in original ids.
+
+    Raises:
+        ConfigError: The file cannot be read, or a column is missing.
+    """
     if isinstance(interactions, Mapping):
         lengths = [len(each) for each in interactions.values()]
         own = pa.array([key for key, length in zip(interactions, lengths, strict=True) for _ in range(length)])
         return own, pa.array([other for each in interactions.values() for other in each])
-    table = interactions if isinstance(interactions, pa.Table) else pa.concat_tables(read_rows(Path(interactions)))
-    names = {role: session.schema.entity(role).name for role in ("user", "item")}
-    if missing := [name for name in names.values() if name not in table.column_names]:
+    if isinstance(interactions, pa.Table):
+        table = interactions
+    else:
+        parts = list(read_rows(Path(interactions), "interactions"))
+        if not parts:
+            raise ConfigError(f"interactions = {interactions}: has no rows; a new id is folded in by its interactions")
+        table = pa.concat_tables(parts)
+    if missing := [f"{role} = {name}" for role, name in names.items() if name not in table.column_names]:
         raise ConfigError(
-            f"interactions: no column {', '.join(missing)}; there are {', '.join(table.column_names)}. Name them as in"
-            f" the prepared data: {names['user']} and {names['item']}"
+            f"interactions: no column {', '.join(missing)}; there are {', '.join(table.column_names)}. Name the columns"
+            " of users and items by user=… item=…"
         )
     columns = {role: table[name].combine_chunks() for role, name in names.items()}
     return columns[entity], columns["item" if entity == "user" else "user"]

@@ -16,7 +16,7 @@ from cove_dist.config import settings
 from cove_dist.config.composition import load_settings
 from cove_dist.errors import ConfigError
 from cove_dist.faults.outputs import check_writable
-from cove_dist.inference.session import Session
+from cove_dist.inference.session import Session, check_choice
 from cove_dist.types import Text
 from data_pipeline.files import replaced_file
 
@@ -73,6 +73,7 @@ def predict_table(
     session: Session, rows: str | Path | pa.Table, *, user: str | None, item: str | None, unknown: str
 ) -> pa.Table:
     """Score the rows of a file or of a table; see `cove_dist.api.Run.predict`."""
+    check_choice("unknown", unknown, "error", "skip")
     parts = [rows] if isinstance(rows, pa.Table) else read_rows(Path(rows))
     return pa.concat_tables([score_rows(session, part, user, item, unknown) for part in parts])
 
@@ -103,8 +104,12 @@ def score_rows(session: Session, rows: pa.Table, user: str | None, item: str | N
     return rows.append_column(SCORE, pa.array(scores)).filter(pa.array(known))
 
 
-def read_rows(path: Path) -> Iterator[pa.Table]:
+def read_rows(path: Path, key: str = "rows") -> Iterator[pa.Table]:
     """Read a Parquet or CSV file, a part at a time.
+
+    Args:
+        path: The file.
+        key: The setting that names it, for errors.
 
     Raises:
         ConfigError: The file cannot be read.
@@ -119,4 +124,4 @@ def read_rows(path: Path) -> Iterator[pa.Table]:
                 for batch in reader:
                     yield pa.Table.from_batches([batch])
     except (OSError, pa.ArrowException) as error:
-        raise ConfigError(f"rows = {path}: neither Parquet nor CSV with a header line: {error}") from error
+        raise ConfigError(f"{key} = {path}: neither Parquet nor CSV with a header line: {error}") from error

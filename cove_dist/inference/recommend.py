@@ -53,6 +53,8 @@ class RecommendConfig:
     device: Literal["auto", "cpu", "cuda"]
     users: str | list[int | str]
     interactions: Text | None
+    user: Text | None
+    item: Text | None
     k: PositiveInt
     history: Literal["remove", "keep"]
     unknown: Literal["error", "skip", "popular", "oov_row"]
@@ -96,6 +98,9 @@ def recommend(overrides: Sequence[str]) -> Path | None:
     if request.interactions is not None:
         recommend_folded_in(request, folder)
         return folder
+    for key in ("user", "item"):
+        if getattr(request, key) is not None:
+            raise ConfigError(f"{key} = {getattr(request, key)}: names a column of interactions=FILE; remove it")
     schema = Schema.load(config.data.path)
     users = find_users(request, config, schema)
     if not task.recommends_on_ranks:
@@ -145,7 +150,8 @@ def recommend_folded_in(request: RecommendConfig, folder: Path) -> None:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ConfigError(f"interactions = {given}: users are folded in by one process; run it without torchrun")
     session = Session(request.run, request.checkpoint, request.device)
-    folded = fold_in(session, str(given), "user", request.unknown, STEPS, LEARNING_RATE)
+    names = {"user": request.user, "item": request.item}
+    folded = fold_in(session, str(given), "user", request.unknown, STEPS, LEARNING_RATE, **names)
     table = folded.recommend(request.k, request.history)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with process_group(request.device) as alone, replaced_folder(folder, alone) as part:

@@ -74,6 +74,7 @@ class Session:
         """Score pairs ``[n]``; see `cove_dist.api.Run.score`."""
         if (users is None) == (sequences is None):
             raise ConfigError("score: give either users or sequences, and items, as many of them")
+        check_choice("unknown", unknown, "error", "skip", "oov_row")
         if unknown == "oov_row":
             check_oov_row(self.config)
         items = list(items)
@@ -109,6 +110,9 @@ class Session:
         """List items; see `cove_dist.api.Run.recommend`."""
         if (users is None) == (sequences is None):
             raise ConfigError("recommend: give either users or sequences")
+        check_choice("unknown", unknown, "error", "skip", "popular", "oov_row")
+        check_choice("history", history, "remove", "keep")
+        check_count("k", k)
         if unknown == "oov_row":
             check_oov_row(self.config)
         repeat, tables = history == "keep", []
@@ -222,6 +226,18 @@ class Session:
                 "score": pa.array(scores, mask=np.isnan(scores)),
             }
         )
+
+
+def check_choice(what: str, value: Any, *allowed: str) -> None:
+    """Refuse a value that is not among the allowed ones."""
+    if value not in allowed:
+        raise ConfigError(f"{what} = {value!r}: allowed: {', '.join(allowed)}")
+
+
+def check_count(what: str, value: Any) -> None:
+    """Refuse a value that is not a positive whole number."""
+    if not isinstance(value, int | np.integer) or value < 1:
+        raise ConfigError(f"{what} = {value!r}: allowed: whole numbers from 1")
 
 
 def check_oov_row(config: RunConfig) -> None:

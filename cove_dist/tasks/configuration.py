@@ -59,6 +59,9 @@ def load_run_config(overrides: Sequence[str]) -> tuple[RunConfig, DictConfig]:
     _refuse_unknown(composed, choices)
     config = check_run_config(composed)
     resolve_loggers(config.trainer.loggers)
+    loggers = [option.strip(" '\"") for option in (value_of(overrides, "logger") or "").strip("[]").split(",")]
+    if len(loggers) > 1 and "none" in loggers:
+        raise ConfigError(f"logger = [{','.join(loggers)}]: none stands for no logger; give it alone, or remove it")
     if choices.options["quantizer"] == "none" and config.quantizer.levels():
         entity, levels = next(iter(config.quantizer.levels().items()))
         raise ConfigError(

@@ -151,6 +151,14 @@ class Inference(ABC, Generic[M]):
         """
         raise ConfigError(f"fold_in: {self.cannot_fold_in}")
 
+    def check_fold_in(self) -> None:
+        """Refuse a model that cannot fold in new ids.
+
+        Raises:
+            ConfigError: The model cannot; the message states why.
+        """
+        raise ConfigError(f"fold_in: {self.cannot_fold_in}")
+
     @property
     def cannot_fold_in(self) -> str:
         """Why the task folds in no new ids."""

@@ -16,7 +16,12 @@ from cove_dist.runs import CONFIG_FILE
 from data_pipeline.schema import ENTITIES
 
 _FREE = ("model.", "embeddings.sharding.")  # sections with keys that are in no YAML file of their own
-_OF_THIS_START = ("data.", "output", "warm_start.", "trainer.checkpoint.resume", "trainer.debug", "trainer.device")
+_OF_THIS_START = (
+    *("data.", "output", "warm_start.", "trainer.checkpoint.resume"),
+    *("trainer.debug", "trainer.device", "trainer.profile."),
+)
+# Sections of classes that a group of the configuration chooses, by group: taken over whole or not at all
+_WHOLE = {"loss": "loss", "metric": "evaluation.metrics", "logger": "trainer.loggers"}
 _NONE = object()
 
 
@@ -51,7 +56,7 @@ class Inheritance:
         """Return what the overrides make a run inherit; None without a warm start, and with an experiment.
 
         Raises:
-            ConfigError: ``warm_start.run`` holds no run.
+            ConfigError: ``warm_start.run`` holds no run, or the overrides name no data.
         """
         named = [override for override in overrides if key_of(override) == "warm_start.run"]
         given = frozenset(map(key_of, overrides))
@@ -61,7 +66,13 @@ class Inheritance:
         path = Path(run) / CONFIG_FILE
         if not path.is_file():
             raise ConfigError(f"warm_start.run = {run}: no {CONFIG_FILE} there; give the folder of a finished run")
-        return cls(read_yaml(path), given)
+        saved = read_yaml(path)
+        if OmegaConf.select(saved, "model._target_") is None:
+            raise ConfigError(f"{path}: names no model, so it is damaged or of something else; give a finished run")
+        if not given & {"data", "data.path"}:
+            old = OmegaConf.select(saved, "data.path")
+            raise ConfigError(f"warm_start.run = {run}: give the data to train on, data=FOLDER (the run had {old})")
+        return cls(saved, given)
 
     def groups(self) -> list[str]:
         """Return overrides that choose the groups of the run, unless the given overrides choose them.
@@ -77,11 +88,19 @@ class Inheritance:
 
     def take_over(self, composed: DictConfig) -> None:
         """Set what the overrides leave open."""
+        whole = [section for group, section in _WHOLE.items() if not self._is_given(section, group)]
+        for section in whole:
+            value = OmegaConf.select(self.saved, section)
+            OmegaConf.update(composed, section, value, merge=False, force_add=True)
         for key, value in flat(plain(self.saved)).items():
             known = OmegaConf.select(composed, key, default=_NONE) is not _NONE
-            if not self._is_open(key) or not (known or key.startswith(_FREE)):
+            chosen = any(key == section or key.startswith(f"{section}.") for section in _WHOLE.values())
+            if chosen or not self._is_open(key) or not (known or key.startswith(_FREE)):
                 continue
             OmegaConf.update(composed, key, value, force_add=True)
+
+    def _is_given(self, section: str, group: str) -> bool:
+        return group in self.given or any(key == section or key.startswith(f"{section}.") for key in self.given)
 
     def _is_open(self, key: str) -> bool:
         covered = any(key == each or key.startswith(f"{each}.") for each in self.given)

@@ -11,13 +11,18 @@ from cove_dist.tasks.registry import TASKS
 
 
 @cache
-def foreign_keys(task: str) -> dict[str, str]:
-    """Return every key that runs of a task do not have, and the task that it belongs to. Sections follow their keys."""
+def foreign_keys(task: str) -> dict[str, list[str]]:
+    """Return every key that runs of a task do not have, and the tasks that have it. Sections follow their keys."""
     of_all = keys(read_yaml(config_folder() / "train.yaml"))
     files = {name: find_file(f"task/{name}") for name in TASKS}
     by_task = {name: keys(read_yaml(path)) for name, path in files.items() if path is not None}
     shared = {*of_all, *by_task.pop(task, [])}
-    return {key: name for name in by_task for key in reversed(by_task[name]) if key not in shared}
+    found: dict[str, list[str]] = {}
+    for name in by_task:
+        for key in reversed(by_task[name]):
+            if key not in shared:
+                found.setdefault(key, []).append(name)
+    return found
 
 
 def explain_key(key: str, known: Sequence[str], task: str) -> str:
@@ -25,5 +30,5 @@ def explain_key(key: str, known: Sequence[str], task: str) -> str:
     foreign = foreign_keys(task)
     if key not in foreign:
         return unknown_key(key, known, list(foreign))
-    owner = foreign[key]
-    return f"{key}: is a setting of {TASKS[owner].title} only; the model of this run is one of {TASKS[task].title}"
+    owners = " and ".join(TASKS[name].title for name in foreign[key])
+    return f"{key}: is a setting of {owners} only; the model of this run is one of {TASKS[task].title}"

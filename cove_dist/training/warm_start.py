@@ -20,6 +20,7 @@ from cove_dist.warm_start.transfer import Transfer
 from data_pipeline.fingerprint import data_fingerprint
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import ENTITIES, Schema
+from data_pipeline.trained_pairs import pairs_trained_before
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +34,15 @@ class WarmStart:
         checkpoint: Name of its checkpoint.
         new_rows: Start of new ids.
         tables: What happened to the ids of every table.
+        trained_pairs: Distinct pairs of user and item, by evaluation split, that the former run trained on and this
+            run's training rows do not hold.
     """
 
     run: str
     checkpoint: str
     new_rows: str
     tables: dict[str, Counts]
+    trained_pairs: dict[str, int]
 
     def save(self, folder: Path) -> None:
         """Write ``warm_start.json`` into the run folder."""
@@ -52,6 +56,13 @@ class WarmStart:
                 "Table %s: %s ids keep their rows, %s are new (%s), %s are gone (their rows are dropped)",
                 table, f"{counts.matched:,}", f"{counts.new:,}", self.new_rows, f"{counts.gone:,}",
             )  # fmt: skip
+        for split, pairs in self.trained_pairs.items():
+            if pairs:
+                logger.warning(
+                    "%s of the user-item pairs of the %s split were training rows of %s, and are not training rows now:"
+                    " its metrics are better than the truth. Split both data sets by time",
+                    f"{pairs:,}", split, self.run,
+                )  # fmt: skip
 
 
 def start_warm(config: RunConfig, schema: Schema, context: DistributedContext, trainable: TrainState) -> WarmStart:
@@ -79,8 +90,13 @@ def start_warm(config: RunConfig, schema: Schema, context: DistributedContext, t
     else:
         of_task = None
     start_new_rows(model, config, schema, matching, context, of_task)
-    settings = config.warm_start
-    return WarmStart(str(settings.run), source.checkpoint.name, settings.new_rows, matching.counts)
+    settings, former_data = config.warm_start, source.config.data.path
+    pairs = {
+        split: pairs_trained_before(former_data, source.schema, config.data.path, schema, split)
+        for split in ("validation", "test")
+        if context.is_main
+    }
+    return WarmStart(str(settings.run), source.checkpoint.name, settings.new_rows, matching.counts, pairs)
 
 
 def _check_data_bound(config: RunConfig, source: Source) -> None:

@@ -78,24 +78,41 @@ def test_the_scores_are_inner_products_and_the_run_stays_as_it_is(run: cove.Run)
 
 def test_the_command_recommends_for_the_interactions_of_a_file(run: cove.Run, tmp_path: Path) -> None:
     path = tmp_path / "new.csv"
-    path.write_text("user_id,item_id\nanna,0\nanna,6\nbert,1\nanna,20\nbert,77\n")
+    path.write_text("who,what\nanna,0\nanna,6\nbert,1\nanna,20\nbert,77\n")
     with pytest.raises(ConfigError, match=r"interactions: 1 of 5 ids were not in the training split, such as 77"):
-        run.fold_in(path)
+        run.fold_in(path, user="who", item="what")
     cli.dispatch(
-        ["recommend", f"run={run.folder}", f"interactions={path}", "unknown=skip", "k=3", "device=cpu",
-         f"output={tmp_path / 'lists'}"]
+        ["recommend", f"run={run.folder}", f"interactions={path}", "user=who", "item=what", "unknown=skip", "k=3",
+         "device=cpu", f"output={tmp_path / 'lists'}"]
     )  # fmt: skip
     written = pq.read_table(tmp_path / "lists")
-    assert written.to_pylist() == run.fold_in(path, unknown="skip").recommend(k=3).to_pylist()
+    folded = run.fold_in(path, unknown="skip", user="who", item="what")
+    assert written.to_pylist() == folded.recommend(k=3).to_pylist()
     assert written["user"].to_pylist() == ["anna"] * 3 + ["bert"] * 3
 
 
 def test_what_cannot_be_folded_in_is_refused_with_the_reason(run: cove.Run, data: Path) -> None:
     with pytest.raises(ConfigError, match="interactions: there are none"):
         run.fold_in({})
+    with pytest.raises(ConfigError, match="interactions: training saw no item of the 2 interactions"):
+        run.fold_in({"x": [777], "y": [888]}, unknown="skip")
+    empty = data.parent / "empty.csv"
+    empty.write_text("user_id,item_id\n")
+    with pytest.raises(ConfigError, match=r"interactions = .*empty\.csv: has no rows"):
+        run.fold_in(empty)
+    with pytest.raises(ConfigError, match=r"interactions: user 'u3' and 0 others were trained; give new ids only"):
+        run.fold_in({"x": [2], "u3": [2, 4]})
+    with pytest.raises(ConfigError, match=r"interactions: ids of users must be numbers or text, one a row; 1 are null"):
+        run.fold_in(pa.table({"user_id": ["x", None], "item_id": [2, 4]}))
+    with pytest.raises(ConfigError, match=r"interactions: ids of items must be numbers or text.* of type list"):
+        run.fold_in(pa.table({"user_id": ["x"], "item_id": [[2, 4]]}))
+    with pytest.raises(ConfigError, match="interactions = absent: neither Parquet nor CSV"):
+        run.fold_in("absent")
+    with pytest.raises(ConfigError, match=r"model = DeepFM: learns from labels, and the data .* hold positives only"):
+        cove.train(data, "deepfm", output=data.parent / "runs" / "unlabelled", settings=SMALL)
     with pytest.raises(ConfigError, match=r"users: the ids of users in the data are of type int64: .*newcomer"):
         as_ids(pa.array(["7", "newcomer"]), pa.int64())
-    with pytest.raises(ConfigError, match="interactions: no column user_id, item_id; there are a"):
+    with pytest.raises(ConfigError, match="interactions: no column user = user_id, item = item_id; there are a"):
         run.fold_in(pa.table({"a": [1]}))
     small = {**SMALL, "trainer.max_steps": 1, "trainer.epochs": 1}
     graph = cove.train(data, "lightgcn", output=data.parent / "runs" / "lightgcn", settings=small)

@@ -55,13 +55,16 @@ class CFInference(Inference[CFModel]):
         retriever.finite.compute()
         return Lists(scores.cpu().numpy(), items.cpu().numpy())
 
+    def check_fold_in(self) -> None:
+        if (obstacle := supports_fold_in(self.model.objective)) is not None:
+            raise ConfigError(f"fold_in: not with {self.config.model.name}: {obstacle}")
+
     @torch.no_grad()
     def fold_in(
         self, entity: Entity, rows: np.ndarray, others: np.ndarray, count: int, steps: int, learning_rate: float
     ) -> np.ndarray:
+        self.check_fold_in()
         objective = self.model.objective
-        if (obstacle := supports_fold_in(objective)) is not None:
-            raise ConfigError(f"fold_in: not with {self.config.model.name}: {obstacle}")
         decay = self.config.embeddings.optimizer.weight_decay * len(self._history.items)
         settings = FoldInSettings(steps, learning_rate, self.config.seed, decay)
         width = objective.head.rows_per_id * self.config.embeddings.dim

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from cove_dist.distributed import DistributedContext
+from cove_dist.errors import ConfigError
 from cove_dist.evaluation import Groups
 from cove_dist.evaluation.protocol import Protocol
 from cove_dist.losses.ctr import CTRLoss
@@ -31,6 +32,14 @@ class CTRTask(Task[CTRRunConfig]):
     config = CTRRunConfig
     saves_predictions = True
     loss = CTRLoss
+
+    def check_data(self, config: CTRRunConfig, schema: Schema) -> None:
+        if schema.implicit:
+            raise ConfigError(
+                f"model = {config.model.name}: learns from labels, and the data {schema.name} hold positives only."
+                " Prepare them with label=COLUMN, or rating=COLUMN threshold=T; or train model=bprmf"
+            )
+        super().check_data(config, schema)
 
     def build_model(self, config: CTRRunConfig, schema: Schema) -> CTRModel:
         from cove_dist.tasks.ctr.model import build_ctr_model

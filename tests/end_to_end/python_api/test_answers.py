@@ -183,5 +183,13 @@ def test_what_cannot_be_asked_is_refused(ctr: cove.Run, sequential: cove.Run, tm
         sequential.embeddings("user")
     with pytest.raises(ConfigError, match=r"config\.yaml there"):
         cove.load(tmp_path)
+    with pytest.raises(ConfigError, match="unknown = 'bogus': allowed: error, skip, oov_row"):
+        ctr.score(["u1"], [1], unknown="bogus")
+    with pytest.raises(ConfigError, match="unknown = 'bogus': allowed: error, skip, popular, oov_row"):
+        ctr.recommend(["u1"], unknown="bogus")
+    with pytest.raises(ConfigError, match="history = 'all': allowed: remove, keep"):
+        ctr.recommend(["u1"], history="all")
+    with pytest.raises(ConfigError, match="k = 0: allowed: whole numbers from 1"):
+        ctr.recommend(["u1"], k=0)
     with pytest.raises(ConfigError, match="neither a prepared folder nor one of"):
         cove.train(tmp_path)

@@ -53,7 +53,7 @@ def test_a_second_training_is_refused_with_host_and_process_and_a_dead_one_is_no
     with pytest.raises(ConfigError, match=rf"output = {run}: {owner}"):
         train(small_run(prepared, run, "trainer.max_steps=1"))
     assert os.listdir(run) == [LOCK_FILE]
-    dist.destroy_process_group()  # which a refused program leaves to the end of its process
+    assert not dist.is_initialized()  # a notebook may train again
     holder.kill()
     holder.wait()
     with caplog.at_level(logging.INFO):

@@ -29,10 +29,30 @@ def test_settings_that_are_not_given_are_those_of_the_run(run: Path) -> None:
 
 
 def test_a_group_that_is_given_brings_its_own_settings(run: Path) -> None:
-    config, _ = load_run_config([f"warm_start={run}", "model=bert4rec", "quantizer=none"])
+    config, _ = load_run_config([f"warm_start={run}", "data=aotm", "model=bert4rec", "quantizer=none"])
     assert config.model.name == "BERT4Rec" and config.model.arguments["num_heads"] != 2
     assert config.quantizer.levels() == {}
     assert config.seed == 5
+
+
+def test_losses_metrics_and_loggers_are_those_of_the_run_and_its_profile_is_not(tmp_path: Path) -> None:
+    chosen = ("loss=focal", "loss.gamma=3", "metric=[brier]", "logger=none", "trainer.profile.after=2")
+    watched = ("trainer.early_stopping.metric=brier", "output=x")
+    _, composed = load_run_config(["data=synthetic", "model=deepfm", *chosen, *watched])
+    OmegaConf.save(composed, tmp_path / "config.yaml")
+    start = [f"warm_start={tmp_path}", "data=synthetic", "output=y"]
+    config, _ = load_run_config(start)
+    assert config.loss == {"_target_": "cove_dist.losses.ctr.Focal", "gamma": 3}
+    assert list(config.evaluation.metrics) == ["brier"] and config.trainer.early_stopping.metric == "brier"
+    assert config.trainer.loggers == {} and config.trainer.profile.after is None
+    config, _ = load_run_config([*start, "loss=bce", "logger=tensorboard"])
+    assert config.loss == {"_target_": "cove_dist.losses.ctr.BinaryCrossEntropy"}
+    assert list(config.trainer.loggers) == ["tensorboard"]
+
+
+def test_a_warm_start_names_its_data(run: Path) -> None:
+    with pytest.raises(ConfigError, match=r"give the data to train on, data=FOLDER \(the run had data/aotm\)"):
+        load_run_config([f"warm_start={run}"])
 
 
 def test_data_may_be_a_prepared_folder(tmp_path: Path) -> None:

@@ -60,3 +60,13 @@ def test_the_global_batch_must_divide_among_ranks() -> None:
 def test_an_override_that_does_not_parse_is_shown_with_what_to_do() -> None:
     with pytest.raises(ConfigError, match=r"common=\[data=toys\]: .*Quote values that contain '=' or spaces"):
         compose_yaml("tune", ["common=[data=toys]"])
+
+
+def test_no_logger_next_to_a_logger_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"logger = \[none,tensorboard\]: none stands for no logger"):
+        load_run_config(["data=synthetic", "model=deepfm", "logger=[none,tensorboard]"])
+
+
+def test_a_setting_of_two_other_tasks_names_both() -> None:
+    with pytest.raises(ConfigError, match=r"category_share: is a setting of .*collaborative.* and .*sequential.* only"):
+        load_run_config(["data=synthetic", "model=deepfm", "negatives.category_share=0.2"])
