@@ -5,8 +5,7 @@ Example::
     import cove_dist as cove
 
     run = cove.train(data="data/mine", model="deepfm", quantizer="cove", output="runs/a")
-    run.metrics, run.evaluate("test")
-    run.score(users=[17, 23], items=[4, 8])
+    run.metrics, run.evaluate("test"), run.score(users=[17, 23], items=[4, 8])
     run.recommend(users=[17], k=20)
     run.embeddings("item"), run.codes("item")
 """
@@ -61,8 +60,8 @@ def prepare(source: str | Path, output: str | Path, data: str = "custom", settin
 
 def train(
     data: str | Path,
-    model: str = "deepfm",
-    quantizer: str = "none",
+    model: str | None = None,
+    quantizer: str | None = None,
     output: str | Path | None = None,
     settings: Settings | None = None,
     processes: int = 1,
@@ -71,7 +70,7 @@ def train(
 
     Args:
         data: A prepared folder, or the name of a data set prepared in its default folder.
-        model, quantizer: Options of these configuration groups.
+        model, quantizer: Options of these groups; None: deepfm and none, or those of a warm start.
         output: Run folder; None: named by data, quantizer, model and seed.
         settings: Further keys, such as ``{"trainer.epochs": 5, "embeddings.dim": 32}``.
         processes: Number of ranks, started by torchrun; 1 trains in this process.
@@ -82,7 +81,8 @@ def train(
     from cove_dist.tasks.configuration import load_run_config
     from cove_dist.training import program
 
-    overrides = [*_data(data), f"model={model}", f"quantizer={quantizer}", *overrides_of(settings)]
+    groups = {name: option for name, option in (("model", model), ("quantizer", quantizer)) if option is not None}
+    overrides = [*_data(data), *overrides_of(groups), *overrides_of(settings)]
     if output is not None:
         overrides.append(override("output", str(output)))
     config, _ = load_run_config(overrides)

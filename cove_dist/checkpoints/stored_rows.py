@@ -100,7 +100,7 @@ class StoredRows:
         """Return the rows ``numbers [n]``: ``[n, …]``, with some of the columns if the tensor has columns."""
         start, stop, _ = columns.indices(self.size[1] if len(self.size) > 1 else 1)
         shape = (len(numbers), stop - start) if len(self.size) > 1 else (len(numbers),)
-        found = torch.empty(shape, dtype=self._dtype).numpy()
+        found = torch.empty(shape, dtype=self._dtype, device="cpu").numpy()
         for row, column, values in self._chunks:
             mine = np.flatnonzero((row <= numbers) & (numbers < row + len(values)))
             taken = numbers[mine] - row
@@ -124,7 +124,7 @@ def _mapped(path: Path, offset: int, length: int, dtype: torch.dtype) -> np.ndar
             raise ValueError("it is compressed")
         file.seek(offset + entry.header_offset)
         name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-    number = torch.empty(0, dtype=dtype).numpy().dtype
+    number = torch.empty(0, dtype=dtype, device="cpu").numpy().dtype
     data = offset + entry.header_offset + _LOCAL_HEADER.size + name + extra
     last = first + sum((each - 1) * step for each, step in zip(size, stride, strict=True))
     if 0 in size:

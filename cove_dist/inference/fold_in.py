@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cove_dist.errors import ConfigError
-from cove_dist.inference.ids import IdTable
+from cove_dist.inference.ids import IdTable, as_array
 from cove_dist.inference.predict import read_rows
 from cove_dist.inference.session import Session, check_choice, check_count
 from data_pipeline.schema import Entity
@@ -115,7 +115,8 @@ def fold_in(
     if steps < 1 or learning_rate <= 0:
         raise ConfigError(f"steps = {steps}, learning_rate = {learning_rate}: both must be above 0")
     session.inference.check_fold_in()
-    names = {role: given or session.schema.entity(role).name for role, given in (("user", user), ("item", item))}
+    schema = session.schema
+    names = {"user": user or schema.entity("user").name, "item": item or schema.entity("item").name}
     own, others = _columns(interactions, entity, names)
     return FoldedIn(session, entity, find_pairs(session, own, others, entity, unknown), steps, learning_rate)
 
@@ -173,9 +174,10 @@ def _columns(interactions: Interactions, entity: Entity, names: Mapping[str, str
         ConfigError: The file cannot be read, or a column is missing.
     """
     if isinstance(interactions, Mapping):
-        lengths = [len(each) for each in interactions.values()]
-        own = pa.array([key for key, length in zip(interactions, lengths, strict=True) for _ in range(length)])
-        return own, pa.array([other for each in interactions.values() for other in each])
+        if text := [key for key, each in interactions.items() if isinstance(each, str)]:
+            raise ConfigError(f"interactions: of {text[0]!r} are {interactions[text[0]]!r}; give a list of ids")
+        own = [key for key, each in interactions.items() for _ in each]
+        return as_array(own), as_array([other for each in interactions.values() for other in each])
     if isinstance(interactions, pa.Table):
         table = interactions
     else:

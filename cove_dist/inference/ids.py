@@ -46,7 +46,7 @@ class IdTable:
 
         Ids are compared as text if their types differ: 17 and "17" are the same id.
         """
-        wanted = _array(values)
+        wanted = as_array(values)
         if len(wanted) == 0:
             return np.empty(0, np.int64)
         if wanted.type == self.original.type:
@@ -73,7 +73,7 @@ class IdTable:
         """
         unknown = ~self.known(encoded)
         if unknown.any():
-            first = _array(values).filter(pa.array(unknown))[:_SHOWN].to_pylist()
+            first = as_array(values).filter(pa.array(unknown))[:_SHOWN].to_pylist()
             raise ConfigError(
                 f"{what}: {int(unknown.sum())} of {len(encoded)} ids were not in the training split, such as"
                 f" {', '.join(map(repr, first))}; a model knows nothing of them. Allowed: {allowed}"
@@ -88,7 +88,8 @@ class IdTable:
         return self.original.cast(pa.string())
 
 
-def _array(values: Iterable[Any] | pa.Array | pa.ChunkedArray) -> pa.Array:
+def as_array(values: Iterable[Any] | pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return ids as an array; numbers and text together become text."""
     if isinstance(values, pa.ChunkedArray):
         return values.combine_chunks()
     if isinstance(values, pa.Array):

@@ -44,6 +44,7 @@ class CategorySource:
         level: Index into the quantizer's levels whose codes are used.
         seed: Seed of k-means and of random codes.
         folder: Folder of the prepared data.
+        first_epoch: First epoch with codes, from 0: before it the tables of a new run are random.
     """
 
     codes: str
@@ -51,16 +52,17 @@ class CategorySource:
     level: int
     seed: int
     folder: str
+    first_epoch: int = 1
 
     @classmethod
     def of(cls, settings: CategoryConfig, config: RunConfig) -> CategorySource:
         """Return the source that a run's settings name."""
         codes, count, level = settings.category_codes, settings.category_count, settings.category_level
-        return cls(codes, count, level, config.seed, config.data.path)
+        return cls(codes, count, level, config.seed, config.data.path, int(config.warm_start.run is None))
 
 
 class CategoryRenewal:
-    """Recomputes item codes before every epoch but the first, when tables are random, and passes them to the loader.
+    """Recomputes item codes before every epoch from ``first_epoch`` on, and passes them to the loader.
 
     Every rank codes a block of the items, and one byte per item (four from 257 codes on) is gathered. Every rank
     computes the centres of k-means from the same rows, so they do not depend on the number of ranks.
@@ -75,7 +77,7 @@ class CategoryRenewal:
         device: Device of the tables.
 
     Raises:
-        ConfigError: The data have no categories of items, which are to be used.
+        ConfigError: The data have no categories of items, which are to be used, or fewer items than codes.
     """
 
     def __init__(
@@ -90,13 +92,18 @@ class CategoryRenewal:
         self._lookup, num_items = model.entity_lookup("item", schema), schema.entity("item").num_seen
         self._fixed = _fixed_codes(source, schema)
         count = source.count if source.codes != "quantizer" else self._quantizer.levels[source.level]
+        if source.codes in ("kmeans", "random") and count >= num_items:
+            raise ConfigError(
+                f"negatives.category_count = {count}: the data {schema.name} have {num_items} items, so categories"
+                " would hold one item or none; 4 to 20 categories are usual"
+            )
         self._codes = torch.zeros(num_items, dtype=torch.uint8 if count <= 256 else torch.int32, device="cpu")
         self._known = torch.zeros((), dtype=torch.bool, device="cpu")
 
     @torch.no_grad()
     def start_epoch(self, epoch: int) -> None:
         """Recompute the codes from the current tables. Collective."""
-        if epoch == 0:
+        if epoch < self._source.first_epoch:
             return
         if self._fixed is not None:
             self._set(torch.from_numpy(self._fixed).to(self._codes.dtype))

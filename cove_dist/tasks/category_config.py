@@ -25,6 +25,10 @@ class CategoryConfig:
         Raises:
             ConfigError: With the allowed values.
         """
+        if self.category_share > 0 and self.category_codes != "quantizer" and self.category_count == 1:
+            raise ConfigError(
+                "negatives.category_count = 1: one category of all items is uniform sampling; allowed: 2 and more"
+            )
         if self.category_share == 0 or self.category_codes != "quantizer":
             return
         levels = quantizer.levels().get("item", ())

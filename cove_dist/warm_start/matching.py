@@ -89,7 +89,7 @@ class Matching:
         """The counts of every id table. Collective."""
         found = {}
         for table, seen in self._seen.items():
-            new = sum_over_ranks(torch.tensor(len(self.new_rows(table))), torch.device("cpu"))
+            new = sum_over_ranks(torch.tensor(len(self.new_rows(table)), device="cpu"), torch.device("cpu"))
             matched = seen - int(new)
             found[table] = Counts(matched, int(new), self._former_seen[table] - matched)
         return found

@@ -142,5 +142,11 @@ def test_a_setting_of_the_trainer_is_declared_by_its_section_and_its_yaml_file()
     assert found == {
         "experiments/cells.py": {"trainer.early_stopping.mode"},  # changes nothing that a run computes
         "tasks/configuration.py": {"quantizer.user_levels", "quantizer.item_levels"},  # parts of a run's default name
+        "tasks/inheritance.py": {
+            "trainer.checkpoint.resume",
+            "trainer.debug",
+            "trainer.device",
+        },  # not of a warm start's run
         "training/resume.py": {"trainer.checkpoint.resume"},  # says how this start was asked for
+        "warm_start/source.py": {"trainer.optimizer.name"},  # says whose moments fit
     }

@@ -45,7 +45,7 @@ def test_other_flags_are_refused_in_a_line(
         (evaluate, [], "run: not set: the run folder, as in run=runs/movielens_deepfm"),
         (export, [], "run: not set: the run folder, as in run="),
         (recommend, [], "run: not set: the run folder, as in run="),
-        (report, [], "run: not set: the run folder, as in run="),
+        (report, [], "run: give the run folder as run=runs/a, or several as runs=[runs/a,runs/b]"),
         (compare, [], "runs: not set: a list of run folders, or a pattern, as in 'runs=runs/*'"),
         (cluster_items, [], "path: not set: the prepared folder, as in path=data/aotm"),
         (experiment, [], "title, output, models, quantizers, metrics: not set; give a grid file"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_pipeline.errors import OutputError
 from data_pipeline.json_files import read_record, to_json, write_json
 
 
@@ -57,7 +58,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatc
         raise OSError("no space left on device")
 
     monkeypatch.setattr(Path, "write_text", full_disk)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(OutputError, match="no space left"):
         write_json(file, {"auc": 0.75})
     assert file.read_text() == before
     assert list(tmp_path.iterdir()) == [file]
