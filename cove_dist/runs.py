@@ -94,3 +94,14 @@ def best_record(records: Iterable[Record], metric: str) -> Record | None:
     """Return the validation record with the best value of a metric, the earliest among equals; None if none has it."""
     scored = [r for r in records if r["kind"] == "validation" and math.isfinite(r.get(metric, math.nan))]
     return (max if higher_is_better(metric) else min)(scored, key=lambda record: record[metric], default=None)
+
+
+def was_trained_on(folder: Path, split: str) -> bool:
+    """Return whether the run that a run started from was trained on some pairs of a split.
+
+    Args:
+        folder: Run folder.
+        split: ``validation`` or ``test``.
+    """
+    file = folder / WARM_START_FILE
+    return file.is_file() and (read_json(file)["trained_pairs"].get(split) or 0) > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -15,31 +16,33 @@ _MEMORY = "2GB"  # of the joins, which go to disk beyond it
 
 
 def pairs_trained_before(
-    former: Path | str, former_schema: Schema, folder: Path | str, schema: Schema, split: str
-) -> int:
+    former: Sequence[tuple[Path | str, Schema]], folder: Path | str, schema: Schema, split: str
+) -> int | None:
     """Count pairs of user and item of a split that were in former training rows and are not in those of today.
 
-    A model that starts from the former one has seen these pairs, and a model trained on today's data alone has not: the
+    A model that starts from the former ones has seen these pairs, and a model trained on today's data only has not: the
     metrics of the split are then better than the truth. Ids are compared as text.
 
     Args:
-        former, former_schema: Prepared folder of the former run, and its schema.
+        former: Prepared folders of the former runs, and their schemas.
         folder, schema: Prepared folder of today, and its schema.
         split: ``validation`` or ``test``.
 
     Returns:
-        The number of distinct pairs; 0 where rows are sequences, which have no pairs.
+        The number of distinct pairs; None where rows are sequences, which are not compared.
 
     Example:
         >>> old, new = Schema.load("data/yesterday"), Schema.load("data/today")
-        >>> pairs_trained_before("data/yesterday", old, "data/today", new, "test")
+        >>> pairs_trained_before([("data/yesterday", old)], "data/today", new, "test")
         0
     """
-    if not schema.has_split(split) or any(INPUT in {c.name for c in s.categorical} for s in (schema, former_schema)):
+    if any(INPUT in {column.name for column in each.categorical} for each in (schema, *(other for _, other in former))):
+        return None
+    if not schema.has_split(split):
         return 0
-    parts = [(folder, schema, split), (former, former_schema, "train"), (folder, schema, "train")]
-    today, before, trained = (_pairs(*part) for part in parts)
-    query = f"SELECT count(*) FROM (({today} INTERSECT {before}) EXCEPT {trained})"
+    today, trained = (_pairs(folder, schema, name) for name in (split, "train"))
+    before = " UNION ".join(_pairs(*each, "train") for each in former)
+    query = f"SELECT count(*) FROM (({today} INTERSECT ({before})) EXCEPT {trained})"
     with tempfile.TemporaryDirectory() as scratch, duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{_MEMORY}'; SET threads = 1")
         connection.execute("SET temp_directory = ?", [scratch])

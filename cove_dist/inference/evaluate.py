@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from cove_dist.evaluation.metrics_files import Evaluated
 from cove_dist.faults.outputs import check_writable
 from cove_dist.inference.checkpoints import find_checkpoint, load_trained
 from cove_dist.inference.folders import replaced_folder
+from cove_dist.runs import was_trained_on
 from cove_dist.tasks.configuration import load_saved_run
 from cove_dist.tasks.frequency import frequency_groups
 from cove_dist.tasks.registry import task_of
@@ -24,6 +26,8 @@ from cove_dist.types import PositiveInt, Text
 from data_pipeline.errors import OutputError, UserError
 from data_pipeline.fingerprint import split_fingerprint
 from data_pipeline.schema import Schema
+
+logger = logging.getLogger(__name__)
 
 
 @settings
@@ -88,13 +92,19 @@ def describe_evaluation(
 ) -> Evaluated:
     """Return the metrics with everything that must agree between compared runs."""
     split = request.split
+    protocol = task_of(config).protocol(config, schema, split).record()
+    if was_trained_on(Path(request.run), split):  # not to be compared with metrics of rows that are new to a model
+        logger.warning(
+            "The run's warm start was trained on rows of the %s split: metrics are better than the truth", split
+        )
+        protocol |= {"words": f"{protocol['words']}; the warm start was trained on some of the rows", "new_rows": False}
     return Evaluated(
         split=split,
         kind=request.checkpoint,
         checkpoint=checkpoint.name,
         step=read_meta(checkpoint).step,
         best_by=config.trainer.early_stopping.metric if request.checkpoint == "best" else None,
-        protocol=task_of(config).protocol(config, schema, split).record(),
+        protocol=protocol,
         data=split_fingerprint(config.data.path, schema, split),
         metrics={name: value if math.isfinite(value) else None for name, value in metrics.items()},
     )

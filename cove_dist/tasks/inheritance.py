@@ -18,7 +18,7 @@ from data_pipeline.schema import ENTITIES
 _FREE = ("model.", "embeddings.sharding.")  # sections with keys that are in no YAML file of their own
 _OF_THIS_START = (
     *("data.", "output", "warm_start.", "trainer.checkpoint.resume"),
-    *("trainer.debug", "trainer.device", "trainer.profile."),
+    *("trainer.debug", "trainer.device", "trainer.profile.", "trainer.schedule.", "trainer.max_steps"),
 )
 # Sections of classes that a group of the configuration chooses, by group: taken over whole or not at all
 _WHOLE = {"loss": "loss", "metric": "evaluation.metrics", "logger": "trainer.loggers"}
@@ -63,7 +63,7 @@ class Inheritance:
         run = text_of(named[-1]) if named else "None"
         if run == "None" or "experiment" in given:
             return None
-        path = Path(run) / CONFIG_FILE
+        path = _resumed(overrides, run) or Path(run) / CONFIG_FILE
         if not path.is_file():
             raise ConfigError(f"warm_start.run = {run}: no {CONFIG_FILE} there; give the folder of a finished run")
         saved = read_yaml(path)
@@ -113,6 +113,15 @@ class Inheritance:
             if path is not None and read_yaml(path).get("_target_") == wanted:
                 return option
         raise ConfigError(f"warm_start.run: no file in configs/model/ has _target_: {wanted}; choose it by model=…")
+
+
+def _resumed(overrides: Sequence[str], run: str) -> Path | None:
+    """Return the configuration of a run that began by this warm start and goes on: it needs the former run no more."""
+    output = next((text_of(override) for override in overrides if key_of(override) == "output"), None)
+    path = Path(output) / CONFIG_FILE if output else None
+    if path is None or not path.is_file() or OmegaConf.select(read_yaml(path), "warm_start.run") != run:
+        return None
+    return path
 
 
 def _prepared_folder(override: str) -> Path | None:

@@ -11,12 +11,14 @@ from cove_dist.distributed import DistributedContext
 from cove_dist.embeddings.parts import table_weights
 from cove_dist.errors import ConfigError
 from cove_dist.runs import WARM_START_FILE
+from cove_dist.tasks.configuration import load_saved_run
 from cove_dist.tasks.registry import task_of
 from cove_dist.training.build import TrainState, describe_model, initialize_tables
 from cove_dist.warm_start.matching import Counts, Matching
 from cove_dist.warm_start.new_rows import start_new_rows
 from cove_dist.warm_start.source import Source, check_fits, open_source
 from cove_dist.warm_start.transfer import Transfer
+from data_pipeline.errors import UserError
 from data_pipeline.fingerprint import data_fingerprint
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import ENTITIES, Schema
@@ -34,15 +36,15 @@ class WarmStart:
         checkpoint: Name of its checkpoint.
         new_rows: Start of new ids.
         tables: What happened to the ids of every table.
-        trained_pairs: Distinct pairs of user and item, by evaluation split, that the former run trained on and this
-            run's training rows do not hold.
+        trained_pairs: Distinct pairs of user and item, by evaluation split, that the former runs trained on and this
+            run's training rows do not hold; None where rows are sequences, which are not compared.
     """
 
     run: str
     checkpoint: str
     new_rows: str
     tables: dict[str, Counts]
-    trained_pairs: dict[str, int]
+    trained_pairs: dict[str, int | None]
 
     def save(self, folder: Path) -> None:
         """Write ``warm_start.json`` into the run folder."""
@@ -90,13 +92,27 @@ def start_warm(config: RunConfig, schema: Schema, context: DistributedContext, t
     else:
         of_task = None
     start_new_rows(model, config, schema, matching, context, of_task)
-    settings, former_data = config.warm_start, source.config.data.path
+    settings, former_data = config.warm_start, _former_data(source) if context.is_main else []
     pairs = {
-        split: pairs_trained_before(former_data, source.schema, config.data.path, schema, split)
+        split: pairs_trained_before(former_data, config.data.path, schema, split)
         for split in ("validation", "test")
         if context.is_main
     }
     return WarmStart(str(settings.run), source.checkpoint.name, settings.new_rows, matching.counts, pairs)
+
+
+def _former_data(source: Source) -> list[tuple[Path | str, Schema]]:
+    """Return the data of the run to start from, and of those that it started from in turn."""
+    found: list[tuple[Path | str, Schema]] = [(source.config.data.path, source.schema)]
+    run = source.config.warm_start.run
+    try:
+        while run is not None:
+            config, _ = load_saved_run(run)
+            found.append((config.data.path, Schema.load(config.data.path)))
+            run = config.warm_start.run
+    except UserError as error:
+        logger.warning("Not checked whether evaluation rows were training rows of the earlier run %s: %s", run, error)
+    return found
 
 
 def _check_data_bound(config: RunConfig, source: Source) -> None:

@@ -136,3 +136,8 @@ class CFTask(Task[CFRunConfig]):
     def check_data(self, config: CFRunConfig, schema: Schema) -> None:
         super().check_data(config, schema)
         config.evaluation.check_candidates(schema)
+        items, candidates = schema.entity("item").num_seen, config.negatives.hardest_of
+        if candidates > items:
+            raise ConfigError(
+                f"negatives.hardest_of = {candidates}: the data {schema.name} have {items} items; 2 to 10 are usual"
+            )

@@ -24,7 +24,7 @@ def test_pairs_of_a_random_split_that_the_former_run_trained_on(tmp_path: Path, 
         for folder in ("old", "new")
     )
     expected = (new[split] & old["train"]) - new["train"]
-    schemas = [Schema.load(tmp_path / folder) for folder in ("old", "new")]
-    found = pairs_trained_before(tmp_path / "old", schemas[0], tmp_path / "new", schemas[1], split)
-    assert found == len(expected) > 0
-    assert pairs_trained_before(tmp_path / "new", schemas[1], tmp_path / "new", schemas[1], split) == 0
+    former, today = ((tmp_path / folder, Schema.load(tmp_path / folder)) for folder in ("old", "new"))
+    assert pairs_trained_before([former], *today, split) == len(expected) > 0
+    assert pairs_trained_before([today], *today, split) == 0
+    assert pairs_trained_before([today, former], *today, split) == len(expected)
