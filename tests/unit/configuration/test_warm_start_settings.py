@@ -24,7 +24,7 @@ def test_settings_that_are_not_given_are_those_of_the_run(run: Path) -> None:
     config, _ = load_run_config([f"warm_start={run}", "trainer.epochs=2", "data=aotm", "data.path=d", "output=y"])
     assert config.model.name == "SASRec" and config.model.arguments["num_heads"] == 2
     assert config.quantizer.item_levels == (9, 3) and config.quantizer.user_levels is None
-    assert (config.trainer.epochs, config.trainer.max_steps, config.seed, config.output) == (2, 3, 5, "y")
+    assert (config.trainer.epochs, config.trainer.max_steps, config.seed, config.output) == (2, None, 5, "y")
     assert config.warm_start.run == str(run)
 
 
