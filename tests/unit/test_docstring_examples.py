@@ -19,6 +19,7 @@ NEED_DATA = {  # examples that read prepared data, which tests of these function
     "data_pipeline.id_matching.match_rows",
     "data_pipeline.schema.Schema",
     "data_pipeline.streaming.loader.build_loader",
+    "data_pipeline.trained_pairs.pairs_trained_before",
 }
 
 
