@@ -164,11 +164,10 @@ class Fields(BareLoop):
 
     def step(self, batch: tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]) -> torch.Tensor:
         ids, dense, labels = batch
-        fields = torch.stack([F.embedding(i, self.tables[n]) for n, i in zip(self.fields, ids, strict=True)], dim=1)
-        extra = (
-            [F.embedding(i, self.tables[n])[:, 0] for n, i in zip(self.first, ids, strict=True)] if self.first else []
-        )
-        logits = self.head(fields, dense, *([torch.stack(extra, dim=1)] if extra else []))
+        inputs = [torch.stack(self.rows(self.fields, ids), dim=1), dense]
+        if self.first:
+            inputs.append(torch.stack(self.rows(self.first, ids), dim=1).mean(dim=2))
+        logits = self.head(*inputs)
         loss = F.binary_cross_entropy_with_logits(logits, labels)
         self.optimizer.zero_grad()
         loss.backward()

@@ -84,8 +84,7 @@ def _rendezvous(timeout: timedelta) -> tuple[dist.Store, int, int]:
     """Return the store of all ranks, this rank and their number."""
     if "RANK" not in os.environ:
         return dist.HashStore(), 0, 1
-    launch = _launch_store()
-    if launch is None:
+    if (launch := _launch_store()) is None:
         return next(dist.rendezvous("env://", timeout=timeout))
     attempt = f"attempt_{os.environ['TORCHELASTIC_RESTART_COUNT']}"  # the addresses of earlier attempts remain
     return dist.PrefixStore(attempt, launch), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -93,15 +92,13 @@ def _rendezvous(timeout: timedelta) -> tuple[dist.Store, int, int]:
 
 def mark_begun(run: Path) -> None:
     """Record for later attempts of this torchrun that it started the run of a folder."""
-    launch = _launch_store()
-    if launch is not None:
+    if (launch := _launch_store()) is not None:
         launch.set(_begun(run), "yes")
 
 
 def was_begun(run: Path) -> bool:
     """Return whether an earlier attempt of this torchrun (``--max-restarts``) started the run of a folder."""
-    launch = _launch_store()
-    return launch is not None and launch.check([_begun(run)])
+    return (launch := _launch_store()) is not None and launch.check([_begun(run)])
 
 
 def _begun(run: Path) -> str:

@@ -103,5 +103,5 @@ def was_trained_on(folder: Path, split: str) -> bool:
         folder: Run folder.
         split: ``validation`` or ``test``.
     """
-    file = folder / WARM_START_FILE
-    return file.is_file() and (read_json(file)["trained_pairs"].get(split) or 0) > 0
+    pairs = read_json(folder / WARM_START_FILE).get("trained_pairs", {})
+    return (pairs.get(split) or 0) > 0

@@ -51,7 +51,7 @@ class BareModel(nn.Module):
 
 
 class BareDense(nn.Module):
-    """A head and the log loss; a module of its own, because the pipeline traces the one that holds the tables."""
+    """A head and the log loss; a separate module, because the pipeline traces the one that holds the tables."""
 
     def __init__(self, head: CTRHead, names: Sequence[str], precision: torch.dtype) -> None:
         super().__init__()

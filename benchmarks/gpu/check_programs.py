@@ -11,20 +11,13 @@ from functools import partial
 from pathlib import Path
 
 from clock import Bench
-from inputs import overrides
+from inputs import TRAINED, overrides
 
 import cove_dist
 from cove_dist.runs import LOG_FILE, best_record, read_records
 from results import Row
 
 ROOT = Path(__file__).resolve().parents[2]
-RUNS = (
-    ("ctr", "deepfm", False),
-    ("ctr", "deepfm", True),
-    ("cf", "bprmf", True),
-    ("cf", "lightgcn", True),
-    ("sequential", "sasrec", True),
-)
 METRICS = {"ctr": "auc", "cf": "ndcg@10", "sequential": "paper_ndcg@5"}
 WITHIN = 0.002  # of the CPU's validation metric: sums in another order, over some hundred steps
 SAME = 1e-4  # of a metric of the same checkpoint on both devices
@@ -32,7 +25,7 @@ SECONDS = 240
 
 
 def cases(bench: Bench) -> Iterator[tuple[str, Callable[[], Row]]]:
-    runs = RUNS if not bench.tiny else RUNS[1:2]
+    runs = TRAINED if not bench.tiny else TRAINED[1:2]
     started: dict[str, subprocess.Popen[bytes]] = {}
 
     def start() -> None:

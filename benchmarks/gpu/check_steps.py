@@ -15,19 +15,12 @@ os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # deterministic products; rea
 
 import torch
 from clock import Bench
-from inputs import overrides
+from inputs import TRAINED, overrides
 from runs import batches_in_memory, build_trainer, endless_steps
 
 from results import Row
 
-RUNS = (
-    ("ctr", "deepfm", False),
-    ("ctr", "deepfm", True),
-    ("cf", "bprmf", True),
-    ("cf", "lightgcn", True),
-    ("sequential", "sasrec", True),
-    ("sequential", "bert4rec", True),
-)
+RUNS = (*TRAINED, ("sequential", "bert4rec", True))
 ROOT = Path(__file__).resolve().parents[2]
 OURS = (str(ROOT / "cove_dist"), str(ROOT / "data_pipeline"))
 STEPS = 5

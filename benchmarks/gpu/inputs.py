@@ -25,6 +25,13 @@ MODELS = {
     "cf": ("bprmf", "neumf", "cfkg", "lightgcn"),
     "sequential": ("sasrec", "bert4rec", "gru4rec", "caser", "car", "fans"),
 }
+TRAINED = (  # task, model, whether with COVE
+    ("ctr", "deepfm", False),
+    ("ctr", "deepfm", True),
+    ("cf", "bprmf", True),
+    ("cf", "lightgcn", True),
+    ("sequential", "sasrec", True),
+)
 WITHOUT_DROPOUT = ("bprmf", "cfkg", "lightgcn")
 SMALL_HEAD = {"finalmlp": "[20,20]"}  # a multiple of its 10 heads
 

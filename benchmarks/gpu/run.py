@@ -178,7 +178,7 @@ STATUS = {0: "complete", 1: "failed to start", 4: "cut short"}
 
 
 def in_session(settings: Settings, target: Any, arguments: tuple[Any, ...]) -> None:
-    """Call in a session of its own, so that all its processes can be ended, with the output appended to the log."""
+    """Call in a new session, so that all its processes can be ended, with the output appended to the log."""
     os.setsid()
     descriptor = os.open(settings.out / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     log = os.fdopen(descriptor, "a", buffering=1)
