@@ -59,6 +59,7 @@ class GridConfig(PlanConfig):
     varied: str | None
     changed: Literal["error", "retrain"]
     keep_checkpoints: Literal["best", "all", "none"]
+    restore: bool
     reevaluate: bool
     tables_only: bool
 
@@ -78,6 +79,10 @@ class GridConfig(PlanConfig):
         """Return the name of a quantizer in a search: its entry in `tuned_as`, or else that of the first pattern."""
         found = (tuned for pattern, tuned in self.tuned_as.items() if fnmatchcase(quantizer, pattern))
         return self.tuned_as.get(quantizer, next(found, quantizer))
+
+    @property
+    def results_folder(self) -> Path:
+        return Path(self.results or self.output)
 
     @property
     def checkpoint(self) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 
 from cove_dist.errors import TrainingError
+from cove_dist.experiments.archive import ARCHIVE_FILE, restore, write_archive
 from cove_dist.experiments.cells import is_stale
 from cove_dist.experiments.grid import Cell, GridConfig, cells_of, load_grid
 from cove_dist.experiments.pictures import draw
@@ -49,6 +50,9 @@ def run_experiment(overrides: Sequence[str], command: str) -> Outcome:
     """
     grid = load_grid(overrides)
     cells = cells_of(grid)
+    if grid.restore:
+        restored = restore(cells, grid, grid.results_folder / ARCHIVE_FILE)
+        logger.info("%d of %d cells restored from %s", len(restored), len(cells), grid.results_folder / ARCHIVE_FILE)
     stale = {cell.name for cell in cells if is_stale(cell, grid)}
     failures: dict[str, str] = {}
     writing = Lock()
@@ -81,12 +85,13 @@ def run_experiment(overrides: Sequence[str], command: str) -> Outcome:
 
 
 def write_everything(grid: GridConfig, cells: Sequence[Cell], command: str, *, pictures: bool = True) -> Outcome:
-    """Write results, tables and, where the grid has any, pictures of the finished cells."""
-    folder = Path(grid.results or grid.output)
+    """Write results, records, tables and, where the grid has any, pictures of the finished cells."""
+    folder = grid.results_folder
     folder.mkdir(parents=True, exist_ok=True)
     table = collect(cells, grid)
     write_results(table, folder / RESULTS_FILE)
     results = Results.of(table)
     drawn = draw(grid, cells, results, folder) if pictures else []
     write_tables(grid, cells, results, drawn, folder, command)
+    write_archive(cells, grid, folder / ARCHIVE_FILE)
     return Outcome(folder, [means_table(grid, cells, results, split) for split in grid.splits], unfinished(cells, grid))
