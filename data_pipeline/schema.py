@@ -58,8 +58,8 @@ class Categorical:
         num_ids: Ids of all splits.
         num_seen: Ids seen in training.
         role: Whether it is the user, the item or a feature.
-        sequence: Whether a row has a list of ids.
-        table: Name of its id table, where it is not that of the column.
+        sequence: Whether a row has a list of ids, the oldest first.
+        table: Name of its id table, where it is not that of the column. Columns of a table share its ids.
         max_length: Greatest number of ids of a row, over all splits; 0 where it is unknown.
     """
 
@@ -113,6 +113,7 @@ class Schema:
         candidates: A list of items per row of validation and test: the row's item, then others; None without.
         attributes: The number of attributes of items of each kind, for graphs.
         requests: Distinct values of the column `REQUEST` over all splits; 0 without such a column.
+        list_separator: Separator of the entries of columns of lists in text; None without such columns.
         stored: The Arrow type of columns that are stored otherwise than ids (int64) and real numbers (float32) are.
         described: Whether only this schema was written for files that are somebody else's; they are never removed.
         digests: Digests of all other files of the folder except report.json, by name; empty in folders that preparation
@@ -133,6 +134,7 @@ class Schema:
     candidates: Categorical | None = None
     attributes: dict[str, int] = field(default_factory=dict)
     requests: int = 0
+    list_separator: str | None = None
     stored: dict[str, str] = field(default_factory=dict)
     described: bool = False
     digests: dict[str, FileDigest] = field(default_factory=dict)

@@ -9,11 +9,13 @@ from data_pipeline.preparation.columns import FILE, ITEM, Columns
 from data_pipeline.preparation.formats import kind_of
 from data_pipeline.preparation.inputs import Parts, Sources, check_parts, described_parts, find_parts, with_addresses
 from data_pipeline.preparation.item_categories import read_item_categories
+from data_pipeline.preparation.lists import LIST_SEPARATOR, ListColumns
 from data_pipeline.preparation.read import Source, read_files
 from data_pipeline.preparation.report import Report
 from data_pipeline.preparation.times import TimeUnit
 from data_pipeline.preparation.workspace import Workspace, literal, quoted
 from data_pipeline.schema import Schema
+from data_pipeline.types import PositiveInt
 
 _PART = "part of a ready-made split"  # the name of a column that no file has
 
@@ -39,6 +41,10 @@ class Custom(Interactions):
         split_column: The column of splits: train, validation or test.
         categorical: Columns of categorical features.
         dense: Columns of dense features.
+        lists: Columns with a list of ids per row; see `data_pipeline.preparation.lists.ListColumns`.
+        list_vocabularies: For a column of lists, the column whose ids it has.
+        list_separator: Separator of the entries of a list in text.
+        list_length: The greatest number of entries of a list, the last ones; None: all.
         categories: A file of items and their categories; see `data_pipeline.preparation.item_categories`.
 
     Raises:
@@ -60,6 +66,10 @@ class Custom(Interactions):
     split_column: str | None = None
     categorical: tuple[str, ...] = ()
     dense: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
+    list_vocabularies: dict[str, str] | None = None
+    list_separator: str = LIST_SEPARATOR
+    list_length: PositiveInt | None = None
     categories: str | None = None
 
     def __post_init__(self) -> None:
@@ -76,6 +86,10 @@ class Custom(Interactions):
         return {"train": self.train, "validation": self.validation_file, "test": self.test}
 
     @property
+    def _lists(self) -> ListColumns:
+        return ListColumns(self.lists, self.list_vocabularies or {}, self.list_separator, self.list_length)
+
+    @property
     def columns(self) -> Columns:
         return Columns(
             user=self.user,
@@ -89,6 +103,7 @@ class Custom(Interactions):
             split=_PART if self.source is None else self.split_column,
             categorical=tuple(self.categorical),
             dense=tuple(self.dense),
+            lists=self._lists,
         )
 
     def read(self, workspace: Workspace) -> Source:

@@ -81,6 +81,11 @@ class Interactions(RawDataset):
             raise DataError(
                 f"data.core = {self.core}: only for implicit feedback. Set data.implicit=true, or data.core=null"
             )
+        if implicit and self.columns.lists.names:
+            raise DataError(
+                f"columns of lists ({', '.join(self.columns.lists.names)}) are fields of click-through rate models, and"
+                " implicit feedback has users and items only. Give labels, or leave the lists out"
+            )
         return implicit
 
     @property

@@ -17,6 +17,10 @@ Rows are
   and without them training would contain few of their users. A pair that validation or test also shows is left out, so
   that no history reveals the label of a row to be predicted.
 
+With ``history=N`` the interaction history is a column of every row instead: the user's last N clicks, the newest last,
+with the ids of the items. Its pairs are then no rows. A history holds only clicks before the impression: within a
+release it is the same at all impressions of a user, so that clicks on these are not in it.
+
 Requests are the impressions, ``train-1``, …, ``dev-1``, …; the request of a row of a history is the line from which it
 is read, ``train-1-history``.
 
@@ -34,15 +38,19 @@ from data_pipeline.errors import DataError
 from data_pipeline.preparation.acquire import acquire
 from data_pipeline.preparation.columns import FILE, ITEM, Columns
 from data_pipeline.preparation.delimited import delimited_scan, malformed_lines
+from data_pipeline.preparation.interactions import InteractionRules
+from data_pipeline.preparation.lists import NO_LISTS, ListColumns
 from data_pipeline.preparation.read import Rule, Source, ingest
 from data_pipeline.preparation.report import Report
 from data_pipeline.preparation.split import SplitBy, SplitRule, seeded_hash, shares
 from data_pipeline.preparation.workspace import Workspace, literal
 from data_pipeline.schema import SPLITS, Schema
+from data_pipeline.types import PositiveInt
 
 PARTS = ("train", "dev")
 _BEHAVIORS = ("impression_id", "user_id", "time", "history", "impressions")
 _NEWS = ("news_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
+_HISTORY = "history"
 _SHOWN = "regexp_split_to_array(trim(coalesce(impressions, '')), ' +')"
 _RULES = (
     Rule(
@@ -62,9 +70,11 @@ class MINDSmall(Interactions):
         source: A folder with the releases, zipped or not: MINDsmall_train.zip and MINDsmall_dev.zip, or folders whose
             names end in train and dev. With ``split=time`` one of the two is enough, also as the folder itself.
         ratios: With the given split, only the last two are used: they divide the users of ``dev``.
+        history: The greatest length of the column of interaction histories; None: histories are rows of training.
     """
 
     source: str
+    history: PositiveInt | None = None
     published: ClassVar[dict[str, int]] = {
         "users": 94_057,
         "items": 65_238,
@@ -74,16 +84,33 @@ class MINDSmall(Interactions):
 
     @property
     def columns(self) -> Columns:
-        return Columns(user="user_id", item="item_id", label="label", time="shown_at", request="request", split="split")
+        lists = NO_LISTS
+        if self.history is not None:
+            lists = ListColumns((_HISTORY,), {_HISTORY: "item_id"}, separator=" ", longest=self.history)
+        return Columns(
+            user="user_id",
+            item="item_id",
+            label="label",
+            time="shown_at",
+            request="request",
+            split="split",
+            lists=lists,
+        )
+
+    @property
+    def rules(self) -> InteractionRules:
+        """The settings with their defaults resolved; the published counts are those of rows with histories."""
+        rules = super().rules
+        return rules if self.history is None else replace(rules, published={})
 
     @property
     def split_by(self) -> SplitBy:
         """The kind of split; raises `DataError` for one that would evaluate on positives of the histories."""
         by = super().split_by
-        if by not in ("given", "time") and not self.is_implicit:
+        if by not in ("given", "time") and not self.is_implicit and self.history is None:
             raise DataError(
                 f"data.split = {by}: the pairs of the interaction histories, all of them positive, belong to training."
-                " Set data.split=given or time"
+                " Set data.split=given or time, or data.history=50, which makes them a column"
             )
         return by
 
@@ -104,7 +131,8 @@ class MINDSmall(Interactions):
         workspace.on_progress("reading the items shown and the interaction histories")
         self._type_lines(workspace)
         _list_shown(workspace)
-        _list_histories(workspace)
+        if self.history is None:
+            _list_histories(workspace)
         news = """
             SELECT news_id AS original_id, arg_min(category, rowid) AS category,
                 arg_min(subcategory, rowid) AS subcategory
@@ -195,7 +223,8 @@ def _list_shown(workspace: Workspace) -> None:
     workspace.query(f"""
         CREATE TABLE raw AS
         SELECT user_id, left(impressions, -2) AS item_id, TRY_CAST(right(impressions, 1) AS TINYINT) AS label, shown_at,
-            split, request, time, impressions, line, {FILE}
+            split, request, time, impressions, line, {FILE},
+            list_filter(regexp_split_to_array(trim(coalesce(history, '')), ' +'), lambda item: item <> '') AS {_HISTORY}
         FROM (
             SELECT * REPLACE (unnest({_SHOWN}) AS impressions), generate_subscripts({_SHOWN}, 1) AS place FROM lines
         )
@@ -206,7 +235,7 @@ def _list_histories(workspace: Workspace) -> None:
     """Add to ``raw`` the pairs of the histories, each from the first line that has it."""
     workspace.query(f"""
         INSERT INTO raw
-        SELECT user_id, item_id, 1, shown_at, 'train', request || '-history', time, NULL, line, {FILE}
+        SELECT user_id, item_id, 1, shown_at, 'train', request || '-history', time, NULL, line, {FILE}, NULL
         FROM (
             SELECT user_id, item_id, min(position) AS position
             FROM (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from data_pipeline.errors import DataError
+from data_pipeline.preparation.lists import NO_LISTS, ListColumns
 from data_pipeline.preparation.names import check_feature_names, check_roles
 from data_pipeline.preparation.times import TimeUnit
 
@@ -31,6 +33,7 @@ class Columns:
         split: The split of each row where the data set has its own: train, validation or test.
         categorical: Categorical features. They keep their names.
         dense: Dense features. They keep their names.
+        lists: Columns with a list of ids per row.
 
     Raises:
         DataError: Both label and rating are set; a column has two roles; or a feature has a name that is taken.
@@ -47,6 +50,7 @@ class Columns:
     split: str | None = None
     categorical: tuple[str, ...] = ()
     dense: tuple[str, ...] = ()
+    lists: ListColumns = NO_LISTS
 
     def __post_init__(self) -> None:
         if self.label is not None and self.rating is not None:
@@ -63,13 +67,19 @@ class Columns:
             raise DataError(
                 f"data.time_unit = {self.time_unit}: needs data.time=COLUMN. Set it, or data.time_unit=null"
             )
-        check_feature_names(self.categorical, self.dense)
+        check_feature_names((*self.categorical, *self.lists.names), self.dense)
         check_roles(self._roles())
+        self.lists.check(self.vocabularies)
 
     @property
     def without_labels(self) -> bool:
         """Whether every row is a positive."""
         return self.label is None and self.rating is None
+
+    @property
+    def vocabularies(self) -> Mapping[str, str]:
+        """The name in the prepared files of every column with an id per row, by its raw name."""
+        return {self.user: USER, self.item: ITEM, **{name: name for name in self.categorical}}
 
     def raw(self) -> list[str]:
         """Return every raw column that is read."""
@@ -88,4 +98,5 @@ class Columns:
         }
         named = [(role, name) for role, name in single.items() if name is not None]
         named += [("categorical", name) for name in self.categorical]
+        named += [("lists", name) for name in self.lists.names]
         return named + [("dense", name) for name in self.dense]

@@ -16,6 +16,7 @@ from data_pipeline.preparation.columns import ITEM, LABEL, MOMENT, ROW, SPLIT, T
 from data_pipeline.preparation.delimited import OnInvalid
 from data_pipeline.preparation.encode import encode_column, encode_ids, encoded, rows_with_ids
 from data_pipeline.preparation.implicit import keep_positives
+from data_pipeline.preparation.lists import cut_lists, encoded_list, joined_lists
 from data_pipeline.preparation.read import Source
 from data_pipeline.preparation.report import Report
 from data_pipeline.preparation.saturation import SaturatedUsers, leave_out_saturated
@@ -64,12 +65,14 @@ class SplitCounts:
         rows: Rows of every split.
         validation: Origin of the validation rows (see `split_rows`).
         ties: See `count_ties`.
+        lists_cut: Rows whose list was cut, by column.
     """
 
     dropped: dict[str, int]
     rows: dict[str, int]
     validation: str
     ties: dict[str, int]
+    lists_cut: dict[str, int]
 
 
 def split_interactions(workspace: Workspace, source: Source, rules: InteractionRules) -> SplitCounts:
@@ -94,7 +97,8 @@ def split_interactions(workspace: Workspace, source: Source, rules: InteractionR
         )
     elif validation in ("leave_one_out", "ratio"):
         workspace.on_progress(f"took {rows['validation']:,} validation rows from training by {validation}")
-    return SplitCounts(dropped, rows, validation, count_ties(workspace, rules.split))
+    ties, lists_cut = count_ties(workspace, rules.split), cut_lists(workspace, rules.columns.lists)
+    return SplitCounts(dropped, rows, validation, ties, lists_cut)
 
 
 def prepare_interactions(
@@ -149,6 +153,7 @@ def _write(
         dense=tuple(dense_statistics(training, column) for column in columns.dense),
         splits=splits,
         implicit=rules.implicit,
+        list_separator=columns.lists.separator if columns.lists.names else None,
         candidates=replace(item, name=CANDIDATES, sequence=True, table=item.table_name) if count else None,
     )
 
@@ -161,13 +166,14 @@ def _encoded_rows(workspace: Workspace, columns: Columns, split: int) -> duckdb.
     request = [REQUEST] if columns.request else []
     names = (USER, ITEM, *columns.categorical, *request)
     ids = [f"{encoded(name)} AS {quoted(name)}" for name in names]
+    ids += [f"{encoded_list(name)} AS {quoted(name)}" for name in columns.lists.names]
     values = [f"rows.{quoted(name)}" for name in (*columns.dense, LABEL)]
     by_time = [encoded(USER), *([f"rows.{MOMENT}"] if columns.time else [])]
     by_time += [encoded(name) for name in request]
     by_time += [*([f"rows.{TIME}"] if columns.time else []), f"rows.{ROW}"]
     order = [seeded_hash(workspace.seed, "shuffle"), f"rows.{ROW}"] if split == 0 else by_time
     return workspace.connection.sql(
-        f"SELECT {', '.join([*ids, *values])} FROM {rows_with_ids(*names)}"
+        f"SELECT {', '.join([*ids, *values])} FROM {rows_with_ids(*names)} {joined_lists(columns.lists.names)}"
         f" WHERE {SPLIT} = {split} ORDER BY {', '.join(order)}"
     )
 
@@ -196,4 +202,5 @@ def _report(
         published=dict(rules.published),
         validation=counts.validation,
         ties=counts.ties,
+        lists_cut=counts.lists_cut,
     )

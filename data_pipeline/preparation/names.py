@@ -31,12 +31,12 @@ def check_feature_names(categorical: Sequence[str], dense: Sequence[str]) -> Non
         if name.casefold() in INTERNAL:
             raise DataError(
                 f"column {name!r}: the name is taken: prepared data and training use it for another column."
-                " Rename the column in the files, and in data.categorical or data.dense"
+                " Rename the column in the files, and in data.categorical, data.lists or data.dense"
             )
         if name.casefold() in seen:
             raise DataError(
                 f"column {name!r}: the name is taken by another feature (case is ignored)."
-                " Name every feature once in data.categorical and data.dense"
+                " Name every feature once in data.categorical, data.lists and data.dense"
             )
         if not name or name.startswith("__") or any(c in "/\\" or not c.isprintable() for c in name):
             raise DataError(
@@ -51,7 +51,8 @@ def check_feature_names(categorical: Sequence[str], dense: Sequence[str]) -> Non
         if "." in name or name.endswith(FIRST_ORDER) or hasattr(ModuleDict, name) or name == "training":
             raise DataError(
                 f"column {name!r}: no embedding table can have this name: it contains a dot, ends in {FIRST_ORDER}, or"
-                " is an attribute of torch modules. Rename the column in the files and in data.categorical"
+                " is an attribute of torch modules. Rename the column in the files, and in data.categorical or"
+                " data.lists"
             )
 
 

@@ -34,6 +34,7 @@ class Report:
         validation: Origin of the validation rows: "split" (data.split), "given" (by the data set), "none", or
             the rule by which they were taken from the training rows of a given split.
         ties: Groups of rows that share user and time, or a request (see `data_pipeline.preparation.ties`).
+        lists_cut: Rows whose list was cut to its last entries, by column of lists.
         warnings: Messages about what is probably a mistake in the data.
     """
 
@@ -54,6 +55,7 @@ class Report:
     sequences: int = 0
     validation: str = "split"
     ties: dict[str, int] = field(default_factory=dict)
+    lists_cut: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
@@ -88,6 +90,7 @@ class Report:
         table |= {f"dropped: {reason}": f"{count:,}" for reason, count in self.rows_dropped.items()}
         table |= {f"{name} {rows}": f"{count:,}" for name, count in self.rows.items()}
         table |= {f"ties: {name.replace('_', ' ')}": f"{count:,}" for name, count in self.ties.items()}
+        table |= {f"lists cut: {name}": f"{count:,}" for name, count in self.lists_cut.items()}
         if self.validation != "split":
             table["validation"] = self.validation
         if self.sequences:

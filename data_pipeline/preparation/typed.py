@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.columns import GIVEN, ITEM, LABEL, TIME, USER, Columns
+from data_pipeline.preparation.lists import entries_of_text, no_json
 from data_pipeline.preparation.read import Rule, Source
 from data_pipeline.preparation.spelling import refuse_double_spelling, warn_of_double_spelling
 from data_pipeline.preparation.time_checks import refuse_mixed_offsets, refuse_mixed_units
@@ -35,6 +37,11 @@ class TypedColumn:
     value: str
     rules: tuple[Rule, ...] = ()
 
+    @property
+    def is_integer(self) -> bool:
+        """Whether the ids of the column are numbers."""
+        return self.value.endswith(("AS BIGINT)", "::BIGINT"))
+
 
 class ColumnTypes:
     """Finds the SQL and the rules of every column from the types in ``raw`` or, of text files, from the values.
@@ -52,6 +59,7 @@ class ColumnTypes:
     def of_all(self, columns: Columns) -> list[TypedColumn]:
         typed = [self.entity(USER, columns.user), self.entity(ITEM, columns.item), self.label(columns)]
         typed += [self.feature(name) for name in columns.categorical]
+        typed += [self.ids(name, columns, {column.name: column for column in typed}) for name in columns.lists.names]
         typed += [self.dense(name) for name in columns.dense]
         if columns.time is not None:
             typed.append(self.time(columns.time, columns.time_unit))
@@ -123,6 +131,31 @@ class ColumnTypes:
             integers = self._share(column, f"abs({raw}) <= {exact} AND {raw} = trunc({raw})") == 1
         return TypedColumn(column, f"{quoted(column)}::{'BIGINT' if integers else 'VARCHAR'}")
 
+    def ids(self, column: str, columns: Columns, typed: Mapping[str, TypedColumn]) -> TypedColumn:
+        """Type a column of lists, like the column ``typed`` whose ids it has, if it has those of another."""
+        rules, values = [], quoted(column)
+        if not self.types[column].endswith("[]"):
+            self._require(column, _TEXT, "lists of ids, or text with separators")
+            reason = 'text in brackets that is no JSON list, such as ["a", "b"]'
+            rules.append(Rule(column, reason, no_json(column)))
+            values = entries_of_text(column, columns.lists.separator)
+        elif self.types[column].count("[") > 1 or self.types[column].startswith(("STRUCT", "MAP", "UNION")):
+            raise DataError(self._misfit(column, "lists of ids: one value per entry"))
+        empty = f"len(list_filter({values}, lambda entry: entry IS NULL OR entry::VARCHAR = '')) > 0"
+        rules.append(Rule(column, "a list with an empty entry", empty))
+        shared = columns.lists.vocabularies.get(column)
+        whole = "TRY_CAST(entry AS BIGINT)::VARCHAR = regexp_replace(entry::VARCHAR, '\\.0$', '')"
+        if shared is None:
+            integers = self._is(column, (*_INT64, *_REAL)) or self.source.text
+            integers = integers and self._entries_are_integers(values, whole)
+        elif integers := typed[columns.vocabularies[shared]].is_integer:
+            reason = f"a list with an entry that is not a whole number, as the ids of column {shared!r} are"
+            rules.append(
+                Rule(column, reason, f"len(list_filter({values}, lambda entry: NOT coalesce({whole}, false))) > 0")
+            )
+        kind = "BIGINT" if integers else "VARCHAR"
+        return TypedColumn(column, f"coalesce(({values})::{kind}[], []::{kind}[])", tuple(rules))
+
     def time(self, column: str, unit: TimeUnit | None) -> TypedColumn:
         raw = quoted(column)
         rules = [Rule(column, "null time", f"{raw} IS NULL")]
@@ -187,6 +220,13 @@ class ColumnTypes:
     def _holds_only_integers(self, column: str) -> bool:
         """Return whether every value reads back as it was written: 007 and 1.0 do not."""
         return self._share(column, f"TRY_CAST({quoted(column)} AS BIGINT)::VARCHAR = {quoted(column)}") == 1
+
+    def _entries_are_integers(self, values: str, whole: str) -> bool:
+        [(share,)] = self.workspace.query(
+            f"SELECT avg(coalesce({whole}, false)::INT) FROM (SELECT unnest({values}) AS entry FROM raw)"
+            " WHERE entry IS NOT NULL AND entry::VARCHAR <> ''"
+        )
+        return share == 1
 
     def _time_type(self, column: str) -> str:
         """Return the type of most values; the others are reported as invalid."""

@@ -149,28 +149,32 @@ class DropIds:
     Args:
         schema: Schema of the rows.
         share: Probability.
-        transforms: The transforms before this one; negatives among their lists are replaced as well.
+        transforms: The transforms before this one; negatives among their lists are replaced as well, and so are the
+            entries of the schema's own lists, each with the same probability.
         width: Maximum number of negatives of a row.
     """
 
     columns: tuple[Categorical, ...] = ()
 
     def __init__(self, schema: Schema, share: float, transforms: Sequence[RowTransform] = (), width: int = 1) -> None:
-        self._share, self._width = share, width
+        self._share = share
         self._reserved = np.array([column.num_seen for column in schema.categorical if not column.sequence])
-        lists = [column for column in schema.categorical if column.sequence]
-        lists += [column for transform in transforms for column in transform.columns]
-        self._lists = [(index, each.num_seen) for index, each in enumerate(lists) if each.name == NEGATIVES]
+        stored = [column for column in schema.categorical if column.sequence]
+        added = [column for transform in transforms for column in transform.columns]
+        self._lists = [(index, each.num_seen, each.max_length) for index, each in enumerate(stored)]
+        self._lists += [
+            (index, each.num_seen, width) for index, each in enumerate(added, len(stored)) if each.name == NEGATIVES
+        ]
 
     def __call__(self, rows: Rows, draws: Draws) -> list[Lists]:
         count, columns = len(rows.labels), len(self._reserved)
         dropped = self._share > draws.stream(0).of_rows(count, columns).T
         rows.ids = np.where(dropped, self._reserved[:, np.newaxis], rows.ids)
-        for index, reserved in self._lists:
+        for number, (index, reserved, width) in enumerate(self._lists, 1):
             values, lengths = rows.sequences[index]
             row = np.repeat(np.arange(count), lengths)
             place = np.arange(len(values)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-            drawn = draws.stream(1).of_cells(row * self._width + place, self._width)
+            drawn = draws.stream(number).of_cells(row * width + place, width)
             rows.sequences[index] = np.where(drawn < self._share, reserved, values), lengths
         return []
 

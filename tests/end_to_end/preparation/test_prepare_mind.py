@@ -239,3 +239,20 @@ def test_lines_with_another_number_of_fields(tmp_path, raw, file):
     assert message.startswith(f"{path}: cannot be read") and "Line: 3" in message
     prepared(raw, tmp_path / "out", on_invalid="drop")
     assert Report.load(tmp_path / "out").rows_dropped == {"malformed CSV line": 1}
+
+
+def test_histories_as_a_column_are_the_last_clicks_and_add_no_rows(tmp_path, raw, caplog):
+    rows = prepared(raw, tmp_path / "out", history=3)
+    found = Counter(
+        (row["user_id"], row["item_id"], row["label"], tuple(row["history"])) for part in rows.values() for row in part
+    )
+    expected = Counter()
+    for line in [line for file in raw.glob("*/behaviors.tsv") for line in file.read_text().splitlines()]:
+        _, user, _, history, impressions = line.split("\t")
+        for item, label in (entry.split("-") for entry in impressions.split()):
+            expected[user, item, float(label), tuple(history.split()[-3:])] += 1
+    assert found == expected
+    assert {row["user_id"] for row in prepared(raw, tmp_path / "by_user", history=3, split="user_time")["test"]}
+    assert "published" not in caplog.text
+    with pytest.raises(DataError, match=r"columns of lists \(history\) are fields of click-through rate models"):
+        prepared(raw, tmp_path / "implicit", history=3, implicit=True)

@@ -61,8 +61,15 @@ def read_decoded(folder: Path) -> dict[str, list[dict[str, Any]]]:
         ids = pq.read_table(folder / "ids" / f"{column.table_name}.parquet").to_pydict()
         assert ids["id"] == list(range(column.num_ids))
         originals[column.name] = ids["original_id"]
+
+    def decoded(value: Any, ids: list[Any]) -> Any:
+        return [ids[each] for each in value] if isinstance(value, list) else ids[value]
+
     return {
-        split: [row | {name: ids[row[name]] for name, ids in originals.items()} for row in read_split(folder, split)]
+        split: [
+            row | {name: decoded(row[name], ids) for name, ids in originals.items()}
+            for row in read_split(folder, split)
+        ]
         for split in schema.splits
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -20,6 +22,7 @@ SCHEMA = Schema(
     {},
     implicit=True,
 )
+HISTORY_COLUMN = Categorical("history", ITEMS, ITEMS, sequence=True, table="item_id", max_length=4)
 HISTORY = History(np.arange(USERS + 1), np.arange(USERS))
 
 
@@ -51,3 +54,15 @@ def test_the_same_ids_are_replaced_on_any_number_of_ranks() -> None:
     parts = [dropped(first, last) for first, last in ((0, 1001), (1001, 4000))]
     assert np.array_equal(np.concatenate([part[0] for part in parts], axis=1), ids)
     assert np.array_equal(np.concatenate([part[1] for part in parts]), negatives)
+
+
+def test_entries_of_stored_lists_are_replaced_as_often() -> None:
+    schema = replace(SCHEMA, categorical=(*SCHEMA.categorical, HISTORY_COLUMN))
+    lengths = np.arange(4000) % 5
+    values = np.arange(lengths.sum()) % ITEMS
+    rows = Rows(np.zeros((2, 4000), np.int64), [(values, lengths)], np.empty((4000, 0)), np.ones(4000))
+    DropIds(schema, SHARE)(rows, Draws(epoch_key(5, 1), 2, 100))
+    [(after, same)] = rows.sequences
+    assert same is lengths
+    assert ((after == values) | (after == ITEMS)).all()
+    assert (after == ITEMS).mean() == pytest.approx(SHARE, abs=0.03)
