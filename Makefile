@@ -1,4 +1,4 @@
-# make setup | quickstart | seeds | test | lint | clean        ACCELERATOR=cpu (default) or cuda chooses the builds
+# make setup | quickstart | seeds | benchmarks | test | lint | clean        ACCELERATOR=cpu (default) or cuda chooses the builds
 ACCELERATOR ?= cpu
 PYTHON ?= python3
 # Where pip should look for torch in addition to its default index, such as PyTorch's index of CPU-only builds
@@ -19,7 +19,7 @@ DEV_READY := $(VENV)/.ready-dev-$(ACCELERATOR)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCHRUN := $(BIN)/torchrun --nproc_per_node=$(RANKS)
 
-.PHONY: setup quickstart seeds test lint clean
+.PHONY: setup quickstart seeds benchmarks test lint clean
 
 setup: $(READY)
 
@@ -63,6 +63,16 @@ seeds: setup
 	  $(TORCHRUN) launch/evaluate.py run=$$run; \
 	done; done
 	@$(BIN)/python launch/compare.py 'runs=runs/seeds/*' json=runs/seeds.json
+
+# The benchmarks that need no rival's environment, one after the other on an idle machine; hours in all
+BENCHMARKS ?= bare training_step quantizer quantizer_growth serving sequential_models sequential_decoding cf_growth
+MEASURED ?= runs/benchmarks
+benchmarks: $(DEV_READY)
+	@test -e data/movielens_100k/schema.json || $(BIN)/python launch/prepare.py data=movielens_100k
+	@mkdir -p $(MEASURED)
+	@failed=; for name in $(BENCHMARKS); do echo "== $$name"; \
+	  $(BIN)/python benchmarks/$$name.py --json $(MEASURED)/$$name.json || failed="$$failed $$name"; \
+	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 # A file's tests run in one process, which shares their fixtures; in the order of the folders, so that short ones come last
 test: $(DEV_READY)

@@ -28,6 +28,7 @@ from unittest import mock
 
 import torch
 from bare_loops import BareLoop, Factors, Fields, Graph, NextItems, Pairs
+from measured import write_measurements
 from rich.console import Console
 from rich.table import Table
 
@@ -37,7 +38,6 @@ from cove_dist.faults.agreement import Agreement
 from cove_dist.faults.signals import deferred_signals
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.trainer import Trainer
-from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.loader import EpochIterator
 
@@ -209,7 +209,7 @@ def main() -> None:
                     results.append({"model": name, "batch_size": size, "threads": threads, **found})
                     table.add_row(*row(results[-1]))
                     if arguments.json:
-                        write_json(arguments.json, {"torch": torch.__version__, "results": results})
+                        write_measurements(arguments.json, {"results": results})
     Console(width=160).print(table)
 
 

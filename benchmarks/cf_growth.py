@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measured import write_measurements
 from rich.console import Console
 from rich.table import Table
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
@@ -31,7 +32,6 @@ from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.build import build
 from cove_dist.training.memory import resident_mb
 from data_pipeline.batch import Batch
-from data_pipeline.json_files import write_json
 from data_pipeline.schema import Categorical, Schema
 from data_pipeline.streaming.transforms import NEGATIVES
 
@@ -114,7 +114,7 @@ def main() -> None:
     ]
     Console().print(show(points))
     if arguments.json:
-        write_json(arguments.json, points)
+        write_measurements(arguments.json, {"points": points})
     if arguments.plot:
         plot(points, arguments.plot)
 

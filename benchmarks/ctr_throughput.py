@@ -25,10 +25,9 @@ import time
 from pathlib import Path
 
 import torch
+from measured import write_measurements
 from rich.console import Console
 from rich.table import Table
-
-from data_pipeline.json_files import write_json
 
 CORES = 2
 HEADS = ("deepfm", "dcn", "fibinet", "finalmlp")
@@ -141,7 +140,7 @@ def main() -> None:
             print(f"round {number + 1}, {head}: {speeds} ({peak:.0f} GFLOP/s; {took:.0f} s)", flush=True)
             if arguments.json:
                 results = {"rounds": rounds, "summary": summarize(rounds)}
-                write_json(arguments.json, results)
+                write_measurements(arguments.json, results)
     show(summarize(rounds))
 
 

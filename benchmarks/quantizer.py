@@ -34,12 +34,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+from measured import write_measurements
 from quantizer_rivals import CONTESTANTS, DIM, SEARCHES, Contestant, Step, build_matmul, build_problem
 from rich.console import Console
 from rich.table import Table
 
 from cove_dist.training.memory import resident_mb
-from data_pipeline.json_files import write_json
 
 ALL = CONTESTANTS | SEARCHES
 SLOW = 3.0  # seconds
@@ -249,7 +249,7 @@ def main() -> None:
             for size in summary
         ]
         header = {"settings": asdict(settings) | {"rounds": arguments.rounds, "dim": DIM}, "versions": versions()}
-        write_json(arguments.json, header | {"sizes": sizes})
+        write_measurements(arguments.json, header | {"sizes": sizes})
 
 
 def wide_console() -> Console:

@@ -19,10 +19,9 @@ import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from measured import write_measurements
 from quantizer import Results, Settings, Size, run_rounds, wide_console
 from rich.table import Table
-
-from data_pipeline.json_files import write_json
 
 VECTORS = 65_536
 SERIES: dict[str, dict[int, Size]] = {
@@ -110,7 +109,7 @@ def main() -> None:
     if arguments.json:
         report = {"settings": asdict(settings) | {"rounds": arguments.rounds}, "exponents": exponents}
         report["lines"] = {name: [asdict(point) for point in line] for name, line in lines.items()}
-        write_json(arguments.json, report)
+        write_measurements(arguments.json, report)
     if arguments.plot:
         plot(lines, arguments.plot)
 

@@ -23,10 +23,9 @@ from typing import Any
 
 import numpy as np
 from epochs import METRIC, Plan
+from measured import write_measurements
 from rich.console import Console
 from rich.table import Table
-
-from data_pipeline.json_files import write_json
 
 RECBOLE = "RecBole"
 WIDTH = 130  # of the tables at least, in a file or a pipe too
@@ -115,7 +114,7 @@ def play(arguments: argparse.Namespace, play_round: Callable[[str, int], dict[st
             print(f"round {number + 1}, {model}: {time.perf_counter() - begin:.0f} s", flush=True)
             if arguments.json:
                 results = {"summary": summarize(rounds), "rounds": rounds}
-                write_json(arguments.json, results)
+                write_measurements(arguments.json, results)
     console = Console()
     console.width = max(console.width, WIDTH)
     for made in tables(summarize(rounds)):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measured import write_measurements
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -28,7 +29,6 @@ from cove_dist.models.sequential.bert4rec import BERT4Rec
 from cove_dist.models.sequential.fans import FANS
 from cove_dist.tasks.sequential.decoding import Request, continue_sequences
 from cove_dist.tasks.sequential.ranking import Catalogue
-from data_pipeline.json_files import write_json
 
 DIM, LAYERS, HEADS, DEPTH = 64, 3, 8, 10
 MODELS = {model.__name__: model for model in (FANS, BERT4Rec)}
@@ -126,7 +126,7 @@ def main() -> None:
     if arguments.json:
         settings = {key: getattr(arguments, key) for key in ("lists", "batch", "threads")}
         every = [{"items": items, "targets": targets, "rounds": r} for (items, targets), r in rounds.items()]
-        write_json(arguments.json, {"settings": settings, "summary": summary, "cases": every})
+        write_measurements(arguments.json, {"settings": settings, "summary": summary, "cases": every})
 
 
 if __name__ == "__main__":

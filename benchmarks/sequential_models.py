@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from measured import write_measurements
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -30,7 +31,6 @@ from cove_dist.models.sequential.caser import Caser
 from cove_dist.models.sequential.fans import FANS
 from cove_dist.models.sequential.gru4rec import GRU4Rec
 from cove_dist.models.sequential.sasrec import SASRec
-from data_pipeline.json_files import write_json
 
 MODELS = {model.__name__: model for model in (Caser, GRU4Rec, SASRec, BERT4Rec, CAR, FANS)}
 DIM = 64
@@ -117,7 +117,7 @@ def main() -> None:
     Console().print(table)
     if arguments.json:
         settings = {key: getattr(arguments, key) for key in ("lists", "slots", "threads")}
-        write_json(arguments.json, {"settings": settings, "results": results})
+        write_measurements(arguments.json, {"settings": settings, "results": results})
 
 
 if __name__ == "__main__":

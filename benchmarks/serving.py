@@ -32,6 +32,7 @@ from typing import Any
 import faiss
 import numpy as np
 import torch
+from measured import write_measurements
 from rich.console import Console
 from rich.table import Table
 
@@ -41,7 +42,6 @@ from cove_dist.models.ctr.deepfm import DeepFM
 from cove_dist.quantization import CascadedQuantizer
 from cove_dist.tasks.ctr.inference import ClickProbabilities
 from cove_dist.tasks.inference import Program, ProgramInput
-from data_pipeline.json_files import write_json
 
 DIM, USER_LEVELS, ITEM_LEVELS, HIDDEN, TOP = 64, (100, 10), (100, 10), (1000, 1000, 1000), 20
 NO_DENSE = ProgramInput(torch.zeros(3, 0), ("rows", 0), "")
@@ -202,7 +202,7 @@ def main(words: Sequence[str] | None = None) -> None:
         settings = {key: value for key, value in vars(arguments).items() if key != "json"}
         loads = {"load_before": load, "load_after": os.getloadavg()[0], "cores": os.cpu_count()}
         summary = {"scoring": scored, "top_20": listed, "recall_of_inverted_file": recall}
-        write_json(arguments.json, {"settings": settings, **loads, **summary})
+        write_measurements(arguments.json, {"settings": settings, **loads, **summary})
 
 
 if __name__ == "__main__":

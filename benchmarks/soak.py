@@ -26,12 +26,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from measured import write_measurements
 from rich.console import Console
 from rich.table import Table
 
 from cove_dist.checkpoints.files import CheckpointFolder
 from data_pipeline.datasets.synthetic import Synthetic
-from data_pipeline.json_files import write_json
 from data_pipeline.preparation.prepare import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -274,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show(survived, steps, compared, differences)
     if given.json:
         found = {"seed": given.seed, "steps": steps, "compared": compared, "differences": differences}
-        write_json(given.json, found | {"survived": [asdict(each) for each in survived]})
+        write_measurements(given.json, found | {"survived": [asdict(each) for each in survived]})
     if differences or not compared:
         sys.exit(1)
 

@@ -17,10 +17,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from measured import write_measurements
 from rich.console import Console
 from rich.table import Table
-
-from data_pipeline.json_files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = (
@@ -63,7 +62,7 @@ def main() -> None:
         table.add_row(*cells, f"{report['samples_per_second']:,.0f}")
     Console().print(table)
     if arguments.json:
-        write_json(arguments.json, reports)
+        write_measurements(arguments.json, {"reports": reports})
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from measured import write_measurements
 from rich.console import Console
 from rich.table import Table
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -40,7 +41,6 @@ from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.loaders import training_loader
 from data_pipeline.errors import UserError
-from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
 
 BASE, GOAL = "DeepFM", 1.10
@@ -216,7 +216,7 @@ def main() -> None:
     console.print(part_table(summary))
     if given.json:
         record = {"settings": asdict(settings), "figures": summary, "measured": measured}
-        write_json(given.json, record)
+        write_measurements(given.json, record)
 
 
 if __name__ == "__main__":

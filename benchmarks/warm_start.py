@@ -26,6 +26,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from measured import write_measurements
 from rich.console import Console
 from rich.table import Table
 
@@ -33,7 +34,6 @@ import cove_dist as cove
 from cove_dist.runs import SUMMARY_FILE
 from data_pipeline.history import History
 from data_pipeline.id_tables import read_original_ids
-from data_pipeline.json_files import write_json
 from data_pipeline.schema import ENTITIES, SPLITS, Entity, Schema
 
 STARTS = ("random", "zero", "mean", "code", "fold_in")
@@ -212,7 +212,7 @@ def main() -> None:
             results.setdefault(name, []).append({"seed": seed, **record})
             if given.json is not None:
                 given.json.parent.mkdir(parents=True, exist_ok=True)
-                write_json(given.json, results)
+                write_measurements(given.json, results)
     Console(width=110).print(shown(results))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ sys.path.remove(BENCHMARKS)
 def test_a_run_survives_faults_and_loses_nothing(tmp_path: Path) -> None:
     benchmark.main(["--faults", "power_cut", "flip_byte", "--every", "0", "--json", str(tmp_path / "found.json")])
     found = json.loads((tmp_path / "found.json").read_text())
+    assert found["measured"]["program"].startswith("benchmarks/")
+    assert found["measured"]["machine"]["cores"] >= 1
+    assert found["measured"]["versions"]["torch"] == version("torch")
     cut, flip = found["survived"]
     assert (cut["fault"], flip["fault"]) == ("power_cut", "flip_byte")
     assert cut["resumed"] == cut["step"]
