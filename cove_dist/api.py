@@ -174,7 +174,7 @@ class Run:
             users: Original user ids ``[n]``.
             items: Original item ids ``[n]``.
             sequences: Sequences of items instead of users, for sequential models; scores the item as the next one.
-            columns: Values ``[n]`` of every further column that the model reads.
+            columns: Values ``[n]`` of every further column that the model reads; of a column of lists, lists of ids.
             unknown: How to handle unseen ids: raise an error, return nan, or score the out-of-vocabulary row (of runs
                 with ``embeddings.id_dropout``).
 

@@ -6,7 +6,7 @@ The types that data sets use as well are defined in `data_pipeline.types`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Le, Lt, MinLen
 
@@ -16,6 +16,7 @@ __all__ = [
     "LayerSizes",
     "NonNegativeFloat",
     "NonNegativeInt",
+    "Pooling",
     "PositiveFloat",
     "PositiveInt",
     "Probability",
@@ -25,4 +26,5 @@ __all__ = [
 
 UnitInterval = Annotated[float, Number, Ge(0), Le(1)]
 Probability = Annotated[float, Number, Ge(0), Lt(1)]
+Pooling = Literal["sum", "mean", "max"]  # of the vectors of a list
 LayerSizes = Annotated[Sequence[PositiveInt], MinLen(1)]

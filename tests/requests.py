@@ -33,5 +33,7 @@ def with_requests(prepared: Path, folder: Path, rows: int = 4, seed: int = 0) ->
         path = folder / split.files[0]
         pq.write_table(table.append_column(REQUEST, pa.array(numbers[request])), path, row_group_size=97)
         splits[name] = replace(split, files=split.files[:1])
+    ids = pa.table({name: np.arange(len(numbers)) for name in ("id", "original_id")})
+    pq.write_table(ids, folder / "ids" / f"{REQUEST}.parquet")
     replace(schema, splits=splits, requests=len(numbers), digests=digest_folder(folder)).save(folder)
     return folder

@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchrec.modules.embedding_modules import EmbeddingBagCollection
+from torchrec.modules.embedding_modules import EmbeddingCollection
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from cove_dist.config import EmbeddingsConfig, OptimizerConfig, TableOptimizerConfig
+from cove_dist.embeddings.fields import Tables, table_modules
 from cove_dist.embeddings.frequency_decay import decay_by_frequency
 from cove_dist.embeddings.row_decay import RowDecay, decay_looked_up_rows
 from cove_dist.embeddings.sharding import table_sharding
 from cove_dist.embeddings.sparse_optimizers import SparseAdam, SparseOptimizer, SparseRMSprop
-from cove_dist.embeddings.tables import Tables
 from cove_dist.errors import ConfigError
 from cove_dist.torch_compat import apply_optimizer_in_backward
 
@@ -38,18 +38,17 @@ def fuse_optimizer(tables: Tables, config: EmbeddingsConfig, device_type: str) -
     Raises:
         ConfigError: The optimizer is not supported for these tables.
     """
-    bags = isinstance(tables, EmbeddingBagCollection)
-    if bags and config.optimizer.name in SPARSE and device_type == "cpu":
+    pooled = not isinstance(tables, EmbeddingCollection)
+    if pooled and config.optimizer.name in SPARSE and device_type == "cpu":
         raise ConfigError(
             f"embeddings.optimizer.name = {config.optimizer.name}: on cpu for collaborative filtering and"
             " sequential models, not for CTR; allowed: adam, adagrad, rowwise_adagrad, sgd"
         )
     if config.optimizer.name == "sparse_rmsprop" and device_type == "cuda":
         raise ConfigError("embeddings.optimizer.name = sparse_rmsprop: on cpu only; on cuda use adam or sparse_adam")
-    modules = tables.embedding_bags if bags else tables.embeddings
     sharded = [
         module.weight
-        for name, module in modules.items()
+        for name, module in table_modules(tables).items()
         if table_sharding(config, name, device_type) != "data_parallel"
     ]
     if sharded:

@@ -33,7 +33,7 @@ def local_parts(whole: torch.Tensor | ShardedTensor) -> list[Part]:
 
 def table_weights(tables: nn.Module) -> dict[str, torch.Tensor | ShardedTensor]:
     """Return the weights of every table of a collection, sharded or not, by the table's name."""
-    return {key.partition(".")[2].rpartition(".")[0]: weight for key, weight in tables.state_dict().items()}
+    return {key.split(".")[-2]: weight for key, weight in tables.state_dict().items()}
 
 
 @torch.no_grad()

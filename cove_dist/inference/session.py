@@ -17,11 +17,12 @@ import pyarrow as pa
 from cove_dist.config import RunConfig
 from cove_dist.errors import ConfigError
 from cove_dist.inference.checkpoints import find_checkpoint
+from cove_dist.inference.context import encode_context
 from cove_dist.inference.ids import IdTable
 from cove_dist.inference.local import load_local, pick_device
 from cove_dist.inference.popular import most_frequent
 from cove_dist.tasks.configuration import load_saved_run
-from cove_dist.tasks.inference import NO_CONTEXT, Context, Inference, Lists
+from cove_dist.tasks.inference import Context, Inference, Lists
 from cove_dist.tasks.registry import task_of
 from data_pipeline.schema import Entity, Schema
 
@@ -148,37 +149,8 @@ class Session:
         return pa.concat_tables([none, *tables])
 
     def context(self, columns: Mapping[str, Any], rows: int, known: np.ndarray) -> Context:
-        """Encode further columns of rows; unseen values get the out-of-vocabulary row.
-
-        Raises:
-            ConfigError: A column is missing, has another length, or is not read by the model.
-        """
-        required = self.inference.required_context()
-        if unused := [name for name in columns if name not in required]:
-            allowed = ", ".join(required) or "no further columns"
-            raise ConfigError(f"columns: the model does not read {', '.join(unused)}; it reads {allowed}")
-        if missing := [name for name in required if name not in columns]:
-            raise ConfigError(f"columns: the model also reads {', '.join(missing)}; give them")
-        if not required:
-            return NO_CONTEXT
-        categorical = {column.name: column for column in self.schema.categorical}
-        ids, dense = {}, {}
-        for name in required:
-            values = columns[name]
-            if len(values) != rows:
-                raise ConfigError(f"columns: {name} has {len(values)} values, for {rows} rows")
-            if name in categorical:
-                table = IdTable(self.data, categorical[name])
-                encoded = table.encode(values)
-                unseen = ~table.known(encoded)
-                if unseen.any():
-                    logger.info("%s: %d values unknown to training", name, int(unseen.sum()))
-                ids[name] = np.where(unseen, table.column.num_seen, encoded)[known]
-            else:
-                dense[name] = np.asarray(values, dtype=np.float32)[known]
-                if not np.isfinite(dense[name]).all():
-                    raise ConfigError(f"columns: {name}: a value is missing or not finite")
-        return Context(ids, dense)
+        """Encode further columns of rows; see `inference.context.encode_context`."""
+        return encode_context(self.data, self.schema, self.inference.required_context(), columns, rows, known)
 
     def embeddings(self, entity: Entity) -> pa.Table:
         """Return ``original_id`` and ``embedding``, a list of d float32; see `cove_dist.api.Run.embeddings`."""

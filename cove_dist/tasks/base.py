@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cove_dist.embeddings.tables import Tables
+from cove_dist.embeddings.fields import Tables
 from cove_dist.evaluation.checks import FiniteScores
 from cove_dist.evaluation.protocol import Protocol as RankingProtocol
 from cove_dist.tasks.quantizers import EntityQuantizers

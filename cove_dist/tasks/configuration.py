@@ -34,7 +34,14 @@ GROUPS = ("data", "model", "quantizer", "trainer", "experiment")
 _NAMING = ("data", "data.path", "model", "model._target_", "quantizer", "quantizer.user_levels",
            "quantizer.item_levels", "seed")  # fmt: skip
 
-_FREE = ("model.", "embeddings.sharding.", "trainer.loggers.", "loss.", "evaluation.metrics.")  # hold any keys
+_FREE = (
+    "model.",
+    "embeddings.sharding.",
+    "embeddings.pooling.",
+    "trainer.loggers.",
+    "loss.",
+    "evaluation.metrics.",
+)  # hold any keys
 
 
 def compose_run_config(overrides: Sequence[str]) -> DictConfig:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from cove_dist.errors import ConfigError
 from cove_dist.quantization.quantizer import QuantizerOutput
 from cove_dist.tasks.base import TaskModel
 from data_pipeline.schema import Categorical, Entity, Schema
+from data_pipeline.streaming.blocks import ranges
 
 M = TypeVar("M", bound=TaskModel)
 
@@ -72,6 +73,23 @@ class Program(NamedTuple):
     meaning: str
 
 
+class Ragged(NamedTuple):
+    """A list of ids per row.
+
+    Attributes:
+        ids: int64, list after list.
+        lengths: int64 ``[n]``.
+    """
+
+    ids: np.ndarray
+    lengths: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Ragged:
+        """Return the lists of rows, given by their indices."""
+        starts, lengths = np.cumsum(self.lengths) - self.lengths, self.lengths[rows]
+        return Ragged(self.ids[ranges(starts[rows], lengths)], lengths)
+
+
 @dataclass(frozen=True)
 class Context:
     """The columns of rows other than user and item.
@@ -79,10 +97,17 @@ class Context:
     Attributes:
         ids: int64 ``[n]`` by categorical column: rows of its table.
         dense: float32 ``[n]`` by dense column, as in the raw data.
+        lists: Lists of rows of the table by column of lists.
     """
 
     ids: Mapping[str, np.ndarray]
     dense: Mapping[str, np.ndarray]
+    lists: Mapping[str, Ragged] = field(default_factory=dict)
+
+    def take(self, rows: np.ndarray) -> Context:
+        """Return the columns of rows, given by their indices."""
+        ids, dense = ({name: each[rows] for name, each in columns.items()} for columns in (self.ids, self.dense))
+        return Context(ids, dense, {name: each.take(rows) for name, each in self.lists.items()})
 
 
 NO_CONTEXT = Context({}, {})

@@ -15,7 +15,11 @@ from cove_dist.errors import ConfigError
 from cove_dist.runs import CONFIG_FILE
 from data_pipeline.schema import ENTITIES
 
-_FREE = ("model.", "embeddings.sharding.")  # sections with keys that are in no YAML file of their own
+_FREE = (
+    "model.",
+    "embeddings.sharding.",
+    "embeddings.pooling.",
+)  # sections with keys that are in no YAML file of their own
 _OF_THIS_START = (
     *("data.", "output", "warm_start.", "trainer.checkpoint.resume"),
     *("trainer.debug", "trainer.device", "trainer.profile.", "trainer.schedule.", "trainer.max_steps"),

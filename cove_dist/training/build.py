@@ -15,12 +15,13 @@ from torchrec.optim.keyed import CombinedOptimizer
 
 from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext, world_group
+from cove_dist.embeddings.fields import table_modules
 from cove_dist.embeddings.initialization import fill_normal_
 from cove_dist.embeddings.optimizers import SPARSE, fuse_optimizer
-from cove_dist.embeddings.parts import local_parts
+from cove_dist.embeddings.parts import local_parts, table_weights
 from cove_dist.embeddings.replicated import look_up_unpooled
 from cove_dist.embeddings.sharding import plan_tables, sharders
-from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX, table_names
+from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX
 from cove_dist.tasks.base import EpochHook
 from cove_dist.tasks.registry import task_of
 from cove_dist.tasks.task import Evaluator
@@ -95,7 +96,7 @@ def build(
     fuse_optimizer(model.tables, config.embeddings, device_type)
     plan = plan_tables(
         model,
-        table_names(model.tables),
+        list(table_modules(model.tables)),
         config.embeddings,
         device_type=device_type,
         world_size=context.world_size,
@@ -152,8 +153,7 @@ def describe_model(config: RunConfig, schema: Schema) -> dict[str, Any]:
 @torch.no_grad()
 def initialize_tables(model: DistributedModelParallel, std: float, seed: int) -> None:
     """Initialize tables from ``N(0, std²)`` and first-order weights with zeros; every rank fills its shards."""
-    for key, weight in model.module.tables.state_dict().items():
-        table = key.split(".")[1]  # embedding_bags.NAME.weight or embeddings.NAME.weight
+    for table, weight in table_weights(model.module.tables).items():
         for part, row, column in local_parts(weight):
             if table.endswith(FIRST_ORDER_SUFFIX):
                 part.zero_()

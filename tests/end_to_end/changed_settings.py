@@ -38,6 +38,7 @@ CHANGES = {
     "embeddings.optimizer.weight_decay": Change("0.5"),
     "embeddings.optimizer.weight_decay_rows": Change("looked_up", ("embeddings.optimizer.weight_decay=0.5",)),
     "embeddings.optimizer.weight_decay_frequency_power": Change("0.6", ("embeddings.optimizer.weight_decay=0.5",)),
+    "embeddings.pooling.default": Change("max"),
     "embeddings.sharding.default": Change("data_parallel", ("embeddings.optimizer.name=rowwise_adagrad",)),
     "evaluation.ndcg_at": Change("[3,10]"),
     "evaluation.hit_rate_at": Change("[2]"),
@@ -133,7 +134,7 @@ MODELS = {
     "cross_layers": "1", "bilinear": "all", "reduction_ratio": "1", "context": "[1]", "context_2": "[1]",
     "num_heads": "4", "num_layers": "2", "attention_dropout": "0.5", "regularization": "0.7", "margin": "9.0",
     "edge_weight": "5.0", "init_std": "0.5", "layers": "1", "window": "2", "horizontal_filters": "3",
-    "vertical_filters": "2", "hidden_dim": "12",
+    "vertical_filters": "2", "hidden_dim": "12", "attention_units": "[6]", "softmax": "true",
 }  # fmt: skip
 ELSEWHERE = {
     **dict.fromkeys(

@@ -38,17 +38,22 @@ COVE = {
     "cf": ("quantizer=cove", "quantizer.user_levels=[8,3]", "quantizer.item_levels=[12,4]"),
     "sequential": ("quantizer=cove_items", "quantizer.item_levels=[12,4]"),
 }
-CTR_COLUMNS = {"user": "user", "item": "item", "label": "label", "categorical": ("kind",), "dense": ("age",)}
+CTR_COLUMNS = {
+    **{"user": "user", "item": "item", "label": "label", "categorical": ("kind",), "dense": ("age",)},
+    **{"lists": ("before",), "list_vocabularies": {"before": "item"}},
+}
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory, prepared_lists: Path) -> dict[str, Path]:
-    """Prepared data of every task; of CTR with three columns of ids and one of numbers."""
+    """Prepared data of every task; of CTR with three columns of ids, one of lists and one of numbers."""
     folder = tmp_path_factory.mktemp("data")
     generator = torch.Generator().manual_seed(3)
     columns = {name: torch.randint(size, (600,), generator=generator) for name, size in
                (("user", 30), ("item", 40), ("kind", 5), ("age", 70), ("label", 2))}  # fmt: skip
-    pq.write_table(pa.table({name: values.numpy() for name, values in columns.items()}), folder / "raw.parquet")
+    before = torch.randint(40, (600, 3), generator=generator).tolist()
+    table = pa.table({name: values.numpy() for name, values in columns.items()} | {"before": before})
+    pq.write_table(table, folder / "raw.parquet")
     prepare(Custom(source=str(folder / "raw.parquet"), **CTR_COLUMNS), folder / "ctr", name="ctr")
     return {"ctr": folder / "ctr", "cf": interactions.prepare_small(folder), "sequential": prepared_lists}
 

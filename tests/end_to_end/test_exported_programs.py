@@ -17,11 +17,13 @@ import torch
 import cove_dist as cove
 from cove_dist.config_folders import options
 from cove_dist.inference.programs import write_programs
-from cove_dist.tasks.inference import Context, Inference
+from cove_dist.tasks.inference import Context, Inference, Ragged
+from tests.clicks_with_lists import prepare_clicks
 from tests.end_to_end.exported_runs import OPTIONS, inference
 from tests.interactions import prepare_small
 
 CTR = ("dcn", "deepfm", "dlrm", "fibinet", "finalmlp")
+ON_LISTS = (*CTR, "din")
 CF = ("bprmf", "cfkg", "lightgcn", "neumf")
 SEQUENTIAL = ("bert4rec", "car", "caser", "fans", "gru4rec", "sasrec")
 QUANTIZED = ("quantizer=cove", "quantizer.user_levels=[8,3]", "quantizer.item_levels=[12,4]")
@@ -40,6 +42,11 @@ def clicks(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows.writerow([draw.integers(20), draw.integers(30), draw.integers(2), "ab"[device], price])
     columns = {"user": "user", "item": "item", "label": "clicked", "categorical": ["device"], "dense": ["price"]}
     return cove.prepare(folder / "log.csv", folder / "data", settings=columns)
+
+
+@pytest.fixture(scope="module")
+def lists(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepare_clicks(tmp_path_factory.mktemp("lists"))
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +104,35 @@ def test_click_probabilities(name: str, form: str, clicks: Path, tmp_path: Path)
     assert expected.std() > 0.01
 
 
+@cases(ON_LISTS)
+def test_click_probabilities_of_rows_with_lists(name: str, form: str, lists: Path, tmp_path: Path) -> None:
+    """Quantized, so that the items of a list have the fused vectors of the table."""
+    pooling = () if name == "din" else ("embeddings.pooling.default=max",)
+    units = UNITS.get(name, ("model.hidden_units=[8]",))
+    model = inference(lists, f"model={name}", *units, *pooling, *QUANTIZED)
+    draw, rows = np.random.default_rng(SEED), 40
+    columns = {column.name: column for column in model.schema.categorical}
+    ids = {name: draw.integers(column.num_seen, size=rows) for name, column in columns.items() if not column.sequence}
+    lengths = {
+        name: draw.integers(column.max_length + 1, size=rows) for name, column in columns.items() if column.sequence
+    }
+    slots = {name: draw.integers(columns[name].num_rows, size=(rows, columns[name].max_length)) for name in lengths}
+    given = {
+        name: Ragged(each[np.arange(each.shape[1]) < lengths[name][:, None]], lengths[name])
+        for name, each in slots.items()
+    }
+    price = draw.random(rows).astype(np.float32)
+    context = Context({"device": ids["device"]}, {"price": price}, given)
+    expected = model.score(ids["user_id"], ids["item_id"], context)
+    [run] = written(model, lists, tmp_path / "out", form).values()
+    padded = np.concatenate([*slots.values()], axis=1)
+    inputs = np.stack([*ids.values()], axis=1), price[:, None], padded, np.stack([*lengths.values()], axis=1)
+    assert run(*inputs) == pytest.approx(expected, abs=1e-5)
+    assert expected.std() > 0.01
+    about = json.loads((tmp_path / "out" / "model.json").read_text())["inputs"]
+    assert about["lists"]["meaning"].startswith("genres (3 slots), before (4 slots)")
+
+
 @cases(CF)
 def test_scores_of_pairs(name: str, form: str, interactions: Path, tmp_path: Path) -> None:
     quantized = ITEMS_QUANTIZED if name == "bprmf" else ()
@@ -140,4 +176,4 @@ def test_scores_of_all_items_as_the_next(name: str, form: str, prepared_lists: P
 
 
 def test_every_model_is_exported_here() -> None:
-    assert set(options("model")) == {*CTR, *CF, *SEQUENTIAL}
+    assert set(options("model")) == {*ON_LISTS, *CF, *SEQUENTIAL}

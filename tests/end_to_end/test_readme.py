@@ -86,6 +86,11 @@ def workplace(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_release(folder / "raw" / "aotm", raw_playlists())
     lines = ["uid,iid,stars", *(f"{log['uid'][i]},{log['iid'][i]},{log['stars'][i]}" for i in rows)]
     (folder / "ratings.csv").write_text("\n".join(lines) + "\n")
+    shop = ["uid,iid,clicked,ts,session,tags,clicked_before"]
+    for i in rows:
+        tags, before = "|".join(["red", "new", "old"][: i % 4]), "|".join(f"i{j % 37}" for j in range(i, i + i % 5))
+        shop.append(f"u{i // 5 % 40},i{log['iid'][i]},{log['clicked'][i]},{i // 5},s{i // 5},{tags},{before}")
+    (folder / "shop.csv").write_text("\n".join(shop) + "\n")
     (folder / "new_users.csv").write_text("user_id,item_id\nanna,1001\nanna,1004\nbert,1002\n")
     ratings = [f"{log['uid'][i] + 1}\t{log['iid'][i] + 1}\t{log['stars'][i]}\t{i}" for i in rows]
     (folder / "u.data").write_text("\n".join(ratings) + "\n")
@@ -152,14 +157,16 @@ def test_commands_of_the_quickstart_and_the_readme(workplace: Path) -> None:
         "sharded",
         "aotm_sasrec",
         "toys_sasrec",
+        "shop",
     ):
         assert (workplace / "runs" / run / "config.yaml").is_file()
     assert (workplace / "results" / "table4_movielens" / "results.parquet").is_file()
     assert (workplace / "runs" / "movielens_cove_dlrm" / "report" / "report.html").is_file()
     assert list((workplace / "runs" / "toys_cove_bprmf" / "recommendations").glob("*.parquet"))
-    [block] = blocks("python", ROOT / "docs" / "warm_start.md")
-    done = subprocess.run([executable(), "-c", block], cwd=workplace, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    for document in ("warm_start.md", "data.md"):
+        [block] = blocks("python", ROOT / "docs" / document)
+        done = subprocess.run([executable(), "-c", block], cwd=workplace, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
 
 
 def test_the_examples_of_python(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

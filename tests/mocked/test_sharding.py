@@ -9,9 +9,10 @@ from torchrec.distributed.types import EmbeddingModuleShardingPlan
 
 from cove_dist.config import EmbeddingsConfig, TableOptimizerConfig
 from cove_dist.distributed import DistributedContext
+from cove_dist.embeddings.fields import build_field_tables
 from cove_dist.embeddings.optimizers import fuse_optimizer
 from cove_dist.embeddings.sharding import plan_tables, sharders
-from cove_dist.embeddings.tables import FIRST_ORDER_DIM, build_bags, build_unpooled
+from cove_dist.embeddings.tables import FIRST_ORDER_DIM, bag_columns, build_unpooled
 from cove_dist.errors import ConfigError
 from data_pipeline.schema import Categorical, Schema
 from tests.mocked.conftest import RANK, WORLD_SIZE
@@ -33,7 +34,7 @@ SCHEMA = Schema(
 class Tables(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.bags = build_bags(SCHEMA, DIM, first_order=True)
+        self.bags = build_field_tables(bag_columns(SCHEMA), DIM, first_order=True)
         self.sequences = build_unpooled([column for column in SCHEMA.categorical if column.sequence], DIM)
 
 
@@ -89,7 +90,7 @@ def test_a_rule_for_a_table_that_does_not_exist_is_refused() -> None:
 def test_a_table_that_fits_nowhere_is_refused() -> None:
     huge = Categorical("user_id", 2**40, 2**40, "user")
     model = Tables()
-    model.bags = build_bags(Schema("x", "label", (huge,), (), {}), DIM, first_order=False)
+    model.bags = build_field_tables([huge], DIM, first_order=False)
     with pytest.raises(ConfigError, match="no placement fits"):
         plan(model, embeddings(default="table_wise"))
 

@@ -72,7 +72,10 @@ def on_meta(*shape: int) -> torch.Tensor:
 def ctr(spec: ModelSpec) -> torch.Tensor:
     head = spec.build(CTRHead, FIELDS, DIM, DENSE).to("meta")
     first_order = (on_meta(ROWS, FIELDS),) if head.uses_first_order else ()
-    return head(on_meta(ROWS, FIELDS, DIM), on_meta(ROWS, DENSE), *first_order)
+    if not head.attends_to_histories:
+        return head(on_meta(ROWS, FIELDS, DIM), on_meta(ROWS, DENSE), *first_order)
+    histories = on_meta(ROWS, DIM), on_meta(ROWS, 1, SLOTS, DIM), on_meta(ROWS, 1, SLOTS) > 0
+    return head(on_meta(ROWS, FIELDS - 1, DIM), on_meta(ROWS, DENSE), *first_order, *histories)
 
 
 def cf(spec: ModelSpec) -> torch.Tensor:

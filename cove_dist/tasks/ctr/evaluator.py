@@ -24,7 +24,7 @@ from cove_dist.tasks.ctr.model import Predictions
 from cove_dist.tasks.loaders import evaluation_loader
 from data_pipeline.batch import Batch
 from data_pipeline.id_tables import read_original_ids
-from data_pipeline.schema import ENTITIES, REQUEST, Categorical, Entity, Schema
+from data_pipeline.schema import ENTITIES, REQUEST, Categorical, Schema
 from data_pipeline.streaming.loader import StreamLoader
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,8 @@ def build_ctr_evaluator(
         scored = score(model, loader, context.device)
         if predictions is not None:
             path = predictions / f"part-{context.rank:05d}.parquet"
-            scored = PredictionWriter(path, Path(config.data.path), schema).write(scored)
+            by_request = config.evaluation.group_by == REQUEST
+            scored = PredictionWriter(path, Path(config.data.path), schema, by_request).write(scored)
         return evaluate(scored, config.evaluation, context.device, groups)
 
     return evaluate_model
@@ -129,12 +130,19 @@ def evaluate(
 
 
 class PredictionWriter:
-    """Writes scored batches as Parquet and passes them on: user, item (original ids), label, score (a probability)."""
+    """Writes scored batches as Parquet and passes them on: user, item (original ids), label, score (a probability).
 
-    def __init__(self, path: Path, data: Path, schema: Schema) -> None:
+    Args:
+        path: The file.
+        data, schema: Prepared data.
+        by_request: Whether batches have requests, which are then written as well, in front of the label.
+    """
+
+    def __init__(self, path: Path, data: Path, schema: Schema, by_request: bool = False) -> None:
         self.path = path
-        entities = {role: schema.entity(role).table_name for role in ENTITIES}
-        self._original = {role: read_original_ids(data, table) for role, table in entities.items()}
+        tables = {role: schema.entity(role).table_name for role in ENTITIES}
+        tables |= {"request": REQUEST} if by_request else {}
+        self._original: dict[str, pa.Array] = {role: read_original_ids(data, table) for role, table in tables.items()}
 
     def write(self, scored: Iterable[Scored]) -> Iterator[Scored]:
         schema = pa.schema(
@@ -143,13 +151,14 @@ class PredictionWriter:
         )
         with pq.ParquetWriter(self.path, schema) as writer:
             for each in scored:
-                batch, logits, _ = each
+                batch, logits, requests = each
                 columns = [self._ids("user", batch.users), self._ids("item", batch.items)]
+                columns += [] if requests is None else [self._ids("request", requests)]
                 columns += [_array(batch.labels), _array(torch.sigmoid(logits.double()).float())]
                 writer.write_batch(pa.record_batch(columns, schema=schema))
                 yield each
 
-    def _ids(self, role: Entity, encoded: torch.Tensor) -> pa.Array:
+    def _ids(self, role: str, encoded: torch.Tensor) -> pa.Array:
         return self._original[role].take(_array(encoded))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
@@ -39,6 +39,7 @@ class CTRTask(Task[CTRRunConfig]):
                 f"model = {config.model.name}: learns from labels, and the data {schema.name} hold positives only."
                 " Prepare them with label=COLUMN, or rating=COLUMN threshold=T; or train model=bprmf"
             )
+        config.pooled(schema)
         super().check_data(config, schema)
 
     def build_model(self, config: CTRRunConfig, schema: Schema) -> CTRModel:
@@ -81,6 +82,10 @@ class CTRTask(Task[CTRRunConfig]):
         from cove_dist.tasks.ctr.evaluator import build_ctr_evaluator
 
         return build_ctr_evaluator(config, schema, split, context, groups, folder)
+
+    def signature(self, config: CTRRunConfig) -> dict[str, Any]:
+        pooling = dict(config.embeddings.pooling)
+        return {} if pooling == {"default": "mean"} else {"embeddings.pooling": pooling}
 
     def metric_names(self, config: CTRRunConfig, split: str, schema: Schema | None = None) -> list[str]:
         return config.evaluation.metric_names()

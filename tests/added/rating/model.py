@@ -10,7 +10,8 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from cove_dist.distributed import DistributedContext
-from cove_dist.embeddings.tables import FieldReader, bag_columns, build_bags
+from cove_dist.embeddings.fields import FieldReader, build_field_tables
+from cove_dist.embeddings.tables import bag_columns
 from cove_dist.quantization import CascadedQuantizer
 from cove_dist.tasks.base import EntityLookup
 from cove_dist.tasks.loaders import evaluation_loader
@@ -49,7 +50,7 @@ class RatingObjective(nn.Module):
         self.scale, self.omega_q = config.rating.scale, config.quantizer.omega_q
 
     def forward(self, pooled: KeyedTensor, batch: Batch) -> tuple[torch.Tensor, RatingStep]:
-        fields, losses = self.reader.fields(pooled, len(batch)), {}
+        fields, losses = list(self.reader.vectors(pooled, len(batch)).values()), {}
         vectors = {entity: fields[position] for entity, position in self.positions.items()}
         for entity, quantizer in self.quantizers.items():
             output = quantizer(vectors[entity])
@@ -73,16 +74,17 @@ class RatingTrainee(nn.Module):
 
     def entity_lookup(self, entity: str, schema: Schema) -> EntityLookup:
         columns, position = [column.name for column in bag_columns(schema)], self.objective.positions[entity]
-        return EntityLookup(columns, position, lambda pooled, n: self.objective.reader.fields(pooled, n)[position])
+        name, reader = columns[position], self.objective.reader
+        return EntityLookup(columns, position, lambda pooled, n: reader.vectors(pooled, n)[name])
 
 
 def build_rating_trainee(config: RatingRunConfig, schema: Schema) -> RatingTrainee:
     """Build tables on the meta device, and everything else from torch's global generator."""
     columns = bag_columns(schema)
-    tables = build_bags(schema, config.embeddings.dim, first_order=False)
+    tables = build_field_tables(columns, config.embeddings.dim, first_order=False)
     names = [column.name for column in columns]
     positions = {entity: names.index(schema.entity(entity).name) for entity in ("user", "item")}
-    model, reader = config.model.build(RatingModel), FieldReader(tables, columns)
+    model, reader = config.model.build(RatingModel), FieldReader(tables, columns, {})
     return RatingTrainee(tables, RatingObjective(model, reader, build_quantizers(config), positions, config))
 
 

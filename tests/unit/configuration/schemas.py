@@ -20,6 +20,7 @@ SCHEMA = Schema(
         Categorical("user_id", 12, 10, "user"),
         Categorical("item_id", 9, 9, "item"),
         Categorical("weekday", 7, 7),
+        Categorical("before", 9, 9, sequence=True, table="item_id", max_length=3),
     ),
     dense=(Dense("age", 0.0, 1.0),),
     splits={},

@@ -71,5 +71,7 @@ def test_what_a_sequential_model_declares_is_what_its_forward_takes(kind: type[S
 
 
 @pytest.mark.parametrize("kind", classes_in(cove_dist.models.ctr, CTRHead))
-def test_a_head_declares_whether_its_forward_takes_first_order_weights(kind: type[CTRHead]) -> None:
-    assert kind.uses_first_order == ("first_order" in inspect.signature(kind.forward).parameters)
+def test_a_head_declares_whether_its_forward_takes_first_order_weights_and_histories(kind: type[CTRHead]) -> None:
+    parameters = list(inspect.signature(kind.forward).parameters)
+    assert kind.uses_first_order == ("first_order" in parameters)
+    assert kind.attends_to_histories == (parameters[-3:] == ["item", "entries", "present"])

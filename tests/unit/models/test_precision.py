@@ -23,9 +23,11 @@ def test_logits_and_gradients_are_those_of_float32_up_to_rounding(head: str) -> 
     config, _ = load_run_config([f"model={head}"])
     head_class = config.model.kind_of(CTRHead)
     torch.manual_seed(0)
-    model = head_class(3, 8, 2, **(config.model.arguments | WIDTHS))
+    model = head_class(3 + head_class.attends_to_histories, 8, 2, **(config.model.arguments | WIDTHS))
     fields, dense = random_inputs(50, 3, 8, 2, torch.float32)
-    inputs = (fields, dense, torch.randn(50, 3)) if head_class.uses_first_order else (fields, dense)
+    inputs = [fields, dense, *([torch.randn(50, 3)] if head_class.uses_first_order else [])]
+    if head_class.attends_to_histories:
+        inputs += [fields[:, 1], torch.randn(50, 1, 5, 8), torch.rand(50, 1, 5) < 0.5]
     results = []
     for enabled in (False, True):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):

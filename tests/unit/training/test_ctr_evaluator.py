@@ -77,7 +77,9 @@ def test_a_run_ranks_the_rows_of_each_request(requests: Path, tmp_path: Path) ->
     metrics = evaluate_run([f"run={run}", "device=cpu", "save_predictions=true"]).metrics
     [part] = (run / "predictions_test").glob("*.parquet")
     rows = pq.read_table([requests / file for file in Schema.load(requests).splits["test"].files])
-    plain = plain_metrics(pq.read_table(part), rows)
+    predictions = pq.read_table(part)
+    assert predictions["request"].to_pylist() == rows[REQUEST].to_pylist()
+    plain = plain_metrics(predictions, rows)
     assert {name: metrics[name] for name in plain} == pytest.approx(plain, abs=1e-6)
     assert metrics["requests/item_q1"] > 0
     assert [found.protocol["words"] for found in all_metrics(run)] == ["ranking per request"]

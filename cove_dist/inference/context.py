@@ -1,0 +1,110 @@
+"""The columns of rows other than user and item, in original values -> those that a model reads.
+
+Shapes: ``n`` rows.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cove_dist.errors import ConfigError
+from cove_dist.inference.ids import IdTable
+from cove_dist.tasks.inference import NO_CONTEXT, Context, Ragged
+from data_pipeline.schema import Categorical, Schema
+
+logger = logging.getLogger(__name__)
+
+
+def encode_context(
+    folder: Path, schema: Schema, required: Sequence[str], columns: Mapping[str, Any], rows: int, known: np.ndarray
+) -> Context:
+    """Encode further columns of rows; unseen values get the out-of-vocabulary row.
+
+    Args:
+        folder, schema: Prepared data of the run.
+        required: Names of the columns that the model reads.
+        columns: Values ``[n]`` by column. A value of a column of lists is a list, or text as in the raw data; of a list
+            that is longer than those of training the last entries are read, as in preparation.
+        rows: Number of rows n.
+        known: Which rows are scored, bool ``[n]``.
+
+    Raises:
+        ConfigError: A column is missing, has another length, or is not read by the model.
+    """
+    if unused := [name for name in columns if name not in required]:
+        allowed = ", ".join(required) or "no further columns"
+        raise ConfigError(f"columns: the model does not read {', '.join(unused)}; it reads {allowed}")
+    if missing := [name for name in required if name not in columns]:
+        raise ConfigError(f"columns: the model also reads {', '.join(missing)}; give them")
+    if not required:
+        return NO_CONTEXT
+    categorical = {column.name: column for column in schema.categorical}
+    ids: dict[str, np.ndarray] = {}
+    dense: dict[str, np.ndarray] = {}
+    lists: dict[str, Ragged] = {}
+    for name in required:
+        values = columns[name]
+        if len(values) != rows:
+            raise ConfigError(f"columns: {name} has {len(values)} values, for {rows} rows")
+        if name not in categorical:
+            dense[name] = np.asarray(values, dtype=np.float32)
+            if not np.isfinite(dense[name][known]).all():
+                raise ConfigError(f"columns: {name}: a value is missing or not finite")
+        elif categorical[name].sequence:
+            lists[name] = _encoded_lists(folder, schema, categorical[name], values)
+        else:
+            ids[name] = _encoded(folder, categorical[name], values)
+    return Context(ids, dense, lists).take(np.flatnonzero(known))
+
+
+def _encoded(folder: Path, column: Categorical, values: Iterable[Any]) -> np.ndarray:
+    """Return the rows of the table of values ``[n]``."""
+    table = IdTable(folder, column)
+    encoded = table.encode(values)
+    unseen = ~table.known(encoded)
+    if unseen.any():
+        logger.info("%s: %d values unknown to training", column.name, int(unseen.sum()))
+    return np.where(unseen, column.num_seen, encoded)
+
+
+def _encoded_lists(folder: Path, schema: Schema, column: Categorical, values: Iterable[Any]) -> Ragged:
+    """Return the rows of the table of the lists' last entries, as many as the longest list of the data has."""
+    given = values.to_pylist() if isinstance(values, pa.Array | pa.ChunkedArray) else list(values)
+    lists = [_entries(value, column.name, schema.list_separator)[-column.max_length :] for value in given]
+    flat = [entry for each in lists for entry in each]
+    encoded = _encoded(folder, column, flat) if flat else np.empty(0, np.int64)
+    return Ragged(encoded, np.array([len(each) for each in lists], np.int64))
+
+
+def _entries(value: Any, name: str, separator: str | None) -> list[Any]:
+    """Return the entries of one list: a sequence, or text between separators or of a JSON list; None has none.
+
+    Raises:
+        ConfigError: The value is no list.
+    """
+    if value is None:
+        return []
+    if isinstance(value, str):
+        text = value.strip()
+        try:
+            found = json.loads(text) if text.startswith("[") else None
+        except ValueError:
+            found = None
+        if isinstance(found, list):
+            return found
+        return [entry.strip() for entry in text.split(separator)] if text else []
+    if isinstance(value, int):  # of a CSV file in which every list has one entry
+        return [value]
+    if isinstance(value, Iterable):
+        return list(value)
+    raise ConfigError(
+        f"columns: {name}: {value!r} is no list; give a list of ids for every row, or text with {separator!r} between"
+        " ids"
+    )
