@@ -34,9 +34,10 @@ class CTRTask(Task[CTRRunConfig]):
     loss = CTRLoss
 
     def check_data(self, config: CTRRunConfig, schema: Schema) -> None:
-        if schema.implicit:
+        if schema.implicit or schema.label is None:
+            rows = "hold positives only" if schema.implicit else "are sequences"
             raise ConfigError(
-                f"model = {config.model.name}: learns from labels, and the data {schema.name} hold positives only."
+                f"model = {config.model.name}: learns from labels, and the data {schema.name} {rows}."
                 " Prepare them with label=COLUMN, or rating=COLUMN threshold=T; or train model=bprmf"
             )
         config.pooled(schema)
