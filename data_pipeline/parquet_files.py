@@ -34,9 +34,14 @@ def write_row_groups(groups: Iterable[pa.Table], schema: pa.Schema, path: Path) 
         out.add_key_value_metadata({ROW_GROUPS.decode(): json.dumps(digests, separators=(",", ":"))})
 
 
-def open_parquet(path: Path) -> pq.ParquetFile:
-    """Open a Parquet file whose pages are compared with their checksums, where they have some, when they are read."""
-    return pq.ParquetFile(path, page_checksum_verification=True)
+def open_parquet(path: Path, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
+    """Open a Parquet file whose pages are compared with their checksums, where they have some, when they are read.
+
+    Args:
+        path: The file.
+        footer: Its footer, if it has been read already.
+    """
+    return pq.ParquetFile(path, metadata=footer, page_checksum_verification=True)
 
 
 def row_groups(batches: pa.RecordBatchReader, size: int) -> Iterator[pa.Table]:

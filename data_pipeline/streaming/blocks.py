@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 import numpy as np
@@ -24,69 +25,82 @@ class Rows:
         sequences: For every column of lists, in schema order: its values, and int64 ``[n]`` lengths.
         dense: float32 ``[n, D]``, standardized.
         labels: float32 ``[n]``.
+        unseen: Whether `ids` may have unseen ids.
     """
 
     ids: np.ndarray
     sequences: list[tuple[np.ndarray, np.ndarray]]
     dense: np.ndarray
     labels: np.ndarray
+    unseen: bool = True
 
 
 class Block:
-    """Rows of consecutive steps, lane after lane, in matrices, so that a batch is one gather per matrix.
+    """Rows of consecutive steps in matrices, in the order of the steps, so that a batch is a slice of every matrix.
 
     Call `fill` for every lane, in any order and from any thread; then `arrange`; then `take`.
 
     Args:
         schema: Schema of the columns.
-        sizes: int64 ``[lanes]``, rows of every lane.
+        lanes: The number of lanes.
+        rows: The number of rows.
     """
 
-    def __init__(self, schema: Schema, sizes: np.ndarray) -> None:
-        ends = np.cumsum(sizes)
-        rows = int(ends[-1])
-        self.starts = ends - sizes
-        self._dense_columns = schema.dense
-        self._ids = np.empty((sum(not c.sequence for c in schema.categorical), rows), np.int64)
-        self._dense = np.empty((rows, len(schema.dense)), np.float32)
-        self._labels = np.empty(rows, np.float32)
-        self._lists: list[list[list[tuple[np.ndarray, np.ndarray]]]] = [[] for _ in sizes]  # [lane][part][column]
-        self._sequences: list[tuple[np.ndarray, np.ndarray]] = []  # values, [rows + 1] offsets
-        self._order: np.ndarray | None = None
+    def __init__(self, schema: Schema, lanes: int, rows: int) -> None:
+        self._schema, self._rows = schema, rows
+        self._ids = np.empty((sum(not c.sequence for c in schema.categorical), rows + 1), np.int64)
+        self._dense = np.empty((rows + 1, len(schema.dense)), np.float32)
+        self._labels = np.empty(rows + 1, np.float32)
+        self._unseen = False
+        self._lists: list[list[list[tuple[np.ndarray, np.ndarray]]]] = [
+            [] for _ in range(lanes)
+        ]  # [lane][part][column]
+        self._targets = [np.empty(0, np.int64)] * lanes
+        self._sequences: list[tuple[np.ndarray, np.ndarray]] = []  # values, offsets of the rows as they were read
+        self._order: np.ndarray | None = None  # their order in the block
 
-    def fill(self, lane: int, parts: Iterable[ColumnArrays]) -> None:
-        """Write the rows of a lane. Dense columns are standardized in float64: means may far exceed deviations."""
-        start = int(self.starts[lane])
+    def fill(self, lane: int, parts: Iterable[ColumnArrays], target: np.ndarray | None) -> None:
+        """Write the rows of a lane. Dense columns are standardized in float64: means may far exceed deviations.
+
+        Args:
+            lane: Index of the lane.
+            parts: Its rows.
+            target: int64, the index in the block of each row, where the number of rows of the block drops a row; None:
+                the rows are those of the block.
+        """
+        start = 0
         for part in parts:
-            at = slice(start, start + len(part))
-            for row, ids in enumerate(part.ids):
-                self._ids[row, at] = ids
-            for column, (moments, values) in enumerate(zip(self._dense_columns, part.dense, strict=True)):
+            stop = start + len(part)
+            at = slice(start, stop) if target is None else target[start:stop]
+            for row, ids in zip(self._ids, part.ids, strict=True):
+                row[at] = ids
+            for column, (moments, values) in enumerate(zip(self._schema.dense, part.dense, strict=True)):
                 self._dense[at, column] = (values.astype(np.float64) - moments.mean) / moments.std
             self._labels[at] = part.labels
+            self._unseen = self._unseen or part.unseen
             self._lists[lane].append(part.sequences)
-            start = at.stop
+            start = stop
+        if target is not None:
+            self._targets[lane] = target
 
-    def arrange(self, order: np.ndarray | None) -> None:
-        """Set the order in which rows are taken, by their indices in the block; None: the order of the block."""
+    def arrange(self) -> None:
+        """Join the lists of all lanes."""
         parts = [part for lane in self._lists for part in lane]
         self._sequences = [_concat_lists(pieces) for pieces in zip(*parts, strict=True)]
         self._lists = []
-        self._order = order
+        targets = np.concatenate(self._targets)
+        if self._sequences and len(targets):
+            self._order = np.empty(self._rows + 1, np.int64)
+            self._order[targets] = np.arange(len(targets))
 
     def take(self, start: int, stop: int) -> Rows:
-        """Return the rows ``start .. stop-1`` of the order: views where that is the order of the block, else copies."""
+        """Return the rows ``start .. stop-1`` of the block: views, except of lists that were read in another order."""
+        at = slice(start, stop)
         if self._order is None:
-            at = slice(start, stop)
             lists = [_cut_lists(values, offsets[start : stop + 1]) for values, offsets in self._sequences]
-            return Rows(self._ids[:, at], lists, self._dense[at], self._labels[at])
-        rows = self._order[start:stop]
-        return Rows(
-            self._ids.take(rows, axis=1),
-            [_take_lists(values, offsets, rows) for values, offsets in self._sequences],
-            self._dense.take(rows, axis=0),
-            self._labels.take(rows),
-        )
+        else:
+            lists = [_take_lists(values, offsets, self._order[at]) for values, offsets in self._sequences]
+        return Rows(self._ids[:, at], lists, self._dense[at], self._labels[at], self._unseen)
 
 
 def _cut_lists(values: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -146,7 +160,7 @@ class BatchLayout:
             ids=KeyedJaggedTensor(
                 self._names,
                 torch.from_numpy(values),
-                lengths=torch.from_numpy(lengths.reshape(-1)),
+                lengths=lengths,
                 stride=stride,
                 length_per_key=sizes,
                 offset_per_key=[0, *accumulate(sizes)],
@@ -155,20 +169,28 @@ class BatchLayout:
             labels=torch.from_numpy(rows.labels),
             users=torch.from_numpy(rows.ids[self._user]),
             items=torch.from_numpy(np.empty(0, np.int64) if self._item is None else rows.ids[self._item]),
-            weight=torch.tensor(weight, dtype=torch.float32),
+            weight=torch.from_numpy(np.array(weight, np.float32)),
         )
 
-    def _ids(self, rows: Rows, stride: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
-        """Return values (unseen ids replaced), lengths ``[columns, stride]``, and the number of values per column."""
+    def _ids(self, rows: Rows, stride: int) -> tuple[np.ndarray, torch.Tensor, list[int]]:
+        """Return values (unseen ids replaced), lengths ``[columns * stride]``, and the number of values per column."""
         count = len(rows.labels)
+        plain = np.minimum(rows.ids, self._num_seen[self._plain, None]) if rows.unseen else rows.ids
+        if not self._sequences:
+            return plain.reshape(-1), _lengths_of_ids(len(plain), count, stride), [count] * len(plain)
         lengths = np.ones((len(self._names), stride), np.int64)
         lengths[:, count:] = 0
-        plain = np.minimum(rows.ids, self._num_seen[self._plain, None])
-        if not self._sequences:
-            return plain.reshape(-1), lengths, [count] * len(plain)
         columns = dict(zip(self._plain.tolist(), plain, strict=True))
         for index, (ids, of_rows) in zip(self._sequences, rows.sequences, strict=True):
             columns[index] = np.minimum(ids, self._num_seen[index])
             lengths[index, :count] = of_rows
         values = [columns[index] for index in range(len(self._names))]
-        return np.concatenate(values), lengths, list(map(len, values))
+        return np.concatenate(values), torch.from_numpy(lengths.reshape(-1)), list(map(len, values))
+
+
+@lru_cache(maxsize=16)
+def _lengths_of_ids(columns: int, count: int, stride: int) -> torch.Tensor:
+    """Return the lengths of ids of ``count`` rows, shared by batches of one size: int64 ``[columns * stride]``."""
+    lengths = torch.ones(columns, stride, dtype=torch.int64)
+    lengths[:, count:] = 0
+    return lengths.view(-1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +34,11 @@ class ColumnArrays:
 
     Attributes:
         where: The position of the first row.
-        ids: int64 ``[n]`` for every column of one id per row, in schema order.
+        ids: int64 or, where they are stored so, int32 ``[n]`` for every column of one id per row, in schema order.
         sequences: For every column of lists, in schema order: its values, and int64 ``[n + 1]`` offsets into them.
         dense: float32 ``[n]`` for every dense column, as stored.
         labels: float32 ``[n]``; ones where the data have none.
+        unseen: Whether `ids` have unseen ids.
     """
 
     where: Where
@@ -45,9 +46,27 @@ class ColumnArrays:
     sequences: list[tuple[np.ndarray, np.ndarray]]
     dense: list[np.ndarray]
     labels: np.ndarray
+    unseen: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def rows(self, start: int, stop: int) -> ColumnArrays:
+        """Return the rows ``start .. stop-1``: views."""
+        at = slice(start, stop)
+        return ColumnArrays(
+            replace(self.where, row=self.where.row + start),
+            [ids[at] for ids in self.ids],
+            [_cut_lists(values, offsets[start : stop + 1]) for values, offsets in self.sequences],
+            [values[at] for values in self.dense],
+            self.labels[at],
+            self.unseen,
+        )
+
+
+def _cut_lists(values: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values of the lists between the offsets, and the offsets into them."""
+    return values[offsets[0] : offsets[-1]], offsets - offsets[0]
 
 
 def column_names(schema: Schema) -> list[str]:
@@ -68,21 +87,22 @@ def check_columns(rows: pa.RecordBatch, schema: Schema, where: Where) -> ColumnA
         if column.sequence:
             columns.sequences.append(_sequence(rows, column, where))
         else:
-            columns.ids.append(_ids(rows, column, where))
+            columns.ids.append(_numpy(_array(rows, column.name, where, *_IDS)))
+            columns.unseen |= _check_ids(columns.ids[-1], column, where) >= column.num_seen
     columns.dense = [_dense(rows, column.name, where) for column in schema.dense]
     return columns
 
 
-_ID, _IDS, _REAL = pa.int64(), pa.list_(pa.int64()), pa.float32()
+_IDS, _REALS = (pa.int64(), pa.int32()), (pa.float32(),)
 
 
-def _array(rows: pa.RecordBatch, name: str, where: Where, kind: pa.DataType) -> pa.Array:
+def _array(rows: pa.RecordBatch, name: str, where: Where, *kinds: pa.DataType) -> pa.Array:
+    """Return a column, or the lists of one, whose values have one of these types."""
     column = rows.column(name)
-    same = column.type == kind or (
-        pa.types.is_list(column.type) and pa.types.is_list(kind) and column.type.value_type == kind.value_type
-    )
-    if not same:  # only files that others wrote: see `Schema.stored`
-        column = column.cast(kind, safe=False)
+    lists = pa.types.is_list(column.type)
+    if (column.type.value_type if lists else column.type) not in kinds:
+        # only files that others wrote: see `Schema.stored`
+        column = column.cast(pa.list_(kinds[0]) if lists else kinds[0], safe=False)
     if column.null_count:
         row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
         raise where.error(row, name, "null", "a value in every row")
@@ -94,14 +114,8 @@ def _numpy(array: pa.Array) -> np.ndarray:
     return np.from_dlpack(array)
 
 
-def _ids(rows: pa.RecordBatch, column: Categorical, where: Where) -> np.ndarray:
-    ids = _numpy(_array(rows, column.name, where, _ID))
-    _check_ids(ids, column, where)
-    return ids
-
-
 def _sequence(rows: pa.RecordBatch, column: Categorical, where: Where) -> tuple[np.ndarray, np.ndarray]:
-    lists = _array(rows, column.name, where, _IDS)
+    lists = _array(rows, column.name, where, *_IDS)
     offsets = _numpy(lists.offsets)
     values = lists.values.slice(offsets[0], offsets[-1] - offsets[0])
     offsets = (offsets - offsets[0]).astype(np.int64)
@@ -113,12 +127,15 @@ def _sequence(rows: pa.RecordBatch, column: Categorical, where: Where) -> tuple[
     return ids, offsets
 
 
-def _check_ids(ids: np.ndarray, column: Categorical, where: Where, offsets: np.ndarray | None = None) -> None:
-    unsigned = ids.view(np.uint64)  # a negative id becomes a huge one: one pass finds both faults
-    if unsigned.size and unsigned.max() >= column.num_ids:
+def _check_ids(ids: np.ndarray, column: Categorical, where: Where, offsets: np.ndarray | None = None) -> int:
+    """Return the greatest id, -1 without any: by the values, since statistics of the file may be wrong."""
+    unsigned = ids.view(f"u{ids.itemsize}")  # a negative id becomes a huge one: one pass finds both faults
+    largest = int(unsigned.max()) if unsigned.size else -1
+    if largest >= column.num_ids:
         position = int(np.argmax(unsigned >= column.num_ids))
         row = position if offsets is None else _row_of(position, offsets)
         raise where.error(row, column.name, ids[position], f"an id from 0 to {column.num_ids - 1}")
+    return largest
 
 
 def _row_of(position: int, offsets: np.ndarray) -> int:
@@ -126,7 +143,7 @@ def _row_of(position: int, offsets: np.ndarray) -> int:
 
 
 def _dense(rows: pa.RecordBatch, name: str, where: Where) -> np.ndarray:
-    values = _numpy(_array(rows, name, where, _REAL))
+    values = _numpy(_array(rows, name, where, *_REALS))
     finite = np.isfinite(values)
     if not finite.all():
         row = int(np.argmin(finite))
@@ -137,8 +154,9 @@ def _dense(rows: pa.RecordBatch, name: str, where: Where) -> np.ndarray:
 def _labels(rows: pa.RecordBatch, name: str | None, where: Where) -> np.ndarray:
     if name is None:
         return np.ones(len(rows), np.float32)
-    labels = _numpy(_array(rows, name, where, _REAL))
-    valid = (labels == 0) | (labels == 1)
+    labels = _numpy(_array(rows, name, where, *_REALS))
+    valid = labels == 0
+    valid |= labels == 1
     if not valid.all():
         row = int(np.argmin(valid))
         raise where.error(row, name, labels[row], "a label, 0 or 1")

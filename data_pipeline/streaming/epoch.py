@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -19,9 +20,11 @@ from data_pipeline.streaming.columns import ColumnArrays
 from data_pipeline.streaming.draws import Draws, epoch_key
 from data_pipeline.streaming.order import epoch_order, row_seed, slices
 from data_pipeline.streaming.partition import Partition
-from data_pipeline.streaming.row_groups import RowGroups, RowReader
+from data_pipeline.streaming.row_groups import AT_ONCE, RowGroups, RowReader
 from data_pipeline.streaming.threads import Pool, Task
 from data_pipeline.streaming.transforms import RowTransform
+
+SHUFFLED_PART = 4  # `AT_ONCE` is divided by it where an epoch is shuffled: a rank then has up to 16 lanes
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ class EpochPlan:
 class LaneReader:
     """Reads the rows of a lane of an epoch in sequence; a jump opens the row group of its target."""
 
-    def __init__(self, groups: RowGroups, schema: Schema, order: np.ndarray, first: int, last: int) -> None:
-        self._source = groups, schema
+    def __init__(self, plan: EpochPlan, order: np.ndarray, first: int, last: int) -> None:
+        self._plan = plan
         self._order, self._first, self._last = order, first, last
         self._reader: RowReader | None = None
         self._at = 0
@@ -66,8 +69,9 @@ class LaneReader:
         """Read rows ``begin <= row < end``, counted from the first row of the lane."""
         if self._reader is None or begin != self._at:
             self.close()
-            parts = slices(self._source[0].rows, self._order, self._first + begin, self._last)
-            self._reader = RowReader(*self._source, parts)
+            groups, at_once = self._plan.groups, AT_ONCE // (SHUFFLED_PART if self._plan.shuffle else 1)
+            parts = slices(groups.rows, self._order, self._first + begin, self._last)
+            self._reader = RowReader(groups, self._plan.schema, parts, at_once)
         self._at = end
         return self._reader.read(end - begin)
 
@@ -123,7 +127,7 @@ class Epoch:
         """Return the reader of a lane."""
         if lane not in self._lanes:
             first, last = self.plan.partition.cuts[lane : lane + 2].tolist()
-            self._lanes[lane] = LaneReader(self.plan.groups, self.plan.schema, self._order, first, last)
+            self._lanes[lane] = LaneReader(self.plan, self._order, first, last)
         return self._lanes[lane]
 
     def close(self) -> None:
@@ -147,8 +151,10 @@ class BlockWork:
         plan = self.epoch.plan
         self._share = plan.partition.share(plan.rank, self.first, self.last)
         self._positions = plan.partition.positions(plan.rank, self.first, self.last)
-        self._ends = np.cumsum([position.rows for position in self._positions]).tolist()
-        self._block = Block(plan.schema, self._share.end - self._share.begin)
+        self._ends = [*accumulate(position.rows for position in self._positions)]
+        counts = self._share.counts
+        self._starts = (np.cumsum(counts) - counts.ravel()).reshape(counts.shape)  # of steps and lanes in the block
+        self._block = Block(plan.schema, counts.shape[1], self._ends[-1])
 
     def submit(self, pool: Pool, part: float) -> None:
         """Submit the reading of the first lanes, up to this fraction of them, and after the last one the arranging."""
@@ -167,7 +173,7 @@ class BlockWork:
         def read() -> None:
             if before is not None:
                 before.result()
-            self._block.fill(index, reader.read(begin, end))
+            self._block.fill(index, reader.read(begin, end), self._target(index))
 
         self.epoch.latest[lane] = task = pool.submit(read)
         return task
@@ -175,25 +181,26 @@ class BlockWork:
     def _arrange(self, reading: list[Task[None]]) -> None:
         for task in reading:
             task.result()
-        self._block.arrange(self._order())
+        self._block.arrange()
 
-    def _order(self) -> np.ndarray | None:
-        """Return the rows in order of steps (for each, its rows of every lane), or None for the order of the block."""
-        if not self.epoch.plan.shuffle and len(self._block.starts) == 1:
+    def _target(self, index: int) -> np.ndarray | None:
+        """Return the index in the block of each row of a lane, whose rows of a step follow those of the lane before."""
+        if not self.epoch.plan.shuffle:  # a rank has one lane
             return None
-        starts = self._share.starts + self._block.starts
-        order = ranges(starts.ravel(), self._share.counts.ravel())
-        return self._permuted()[order] if self.epoch.plan.shuffle else order
+        share, counts = self._share, self._share.counts[:, index]
+        rows = int(share.end[index] - share.begin[index])
+        order = self._order(index, rows)
+        if counts.sum() < rows:  # the rank shares the lane with others
+            order = order[ranges(share.starts[:, index], counts)]
+        target = np.full(rows, self._ends[-1])
+        target[order] = ranges(self._starts[:, index], counts)
+        return target
 
-    def _permuted(self) -> np.ndarray:
-        """Return the rows of the block with those of every lane permuted."""
-        seed, lanes = self.epoch.plan.seed, []
-        sizes = self._share.end - self._share.begin
-        for lane, (start, rows) in enumerate(zip(self._block.starts, sizes.tolist(), strict=True), self._share.first):
-            # torch permutes four times as fast as numpy.random does.
-            generator = torch.Generator().manual_seed(row_seed(seed, self.epoch.number, lane, self.number))
-            lanes.append(torch.randperm(rows, generator=generator).numpy() + start)
-        return np.concatenate(lanes)
+    def _order(self, index: int, rows: int) -> np.ndarray:
+        """Return the permutation of the rows of a lane in this block."""
+        # torch permutes four times as fast as numpy.random does.
+        seed = row_seed(self.epoch.plan.seed, self.epoch.number, self._share.first + index, self.number)
+        return torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).numpy()
 
     def batch(self, step: int) -> Batch:
         """Make the batch of a step, after the arranging."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -105,15 +105,14 @@ class Partition:
         """Return every rank's first row in the global batch of ``shares [T, K]``, and the end: int64 ``[T, W + 1]``."""
         if self.lanes % self.world_size == 0:
             each = self.lanes // self.world_size
-            ends = np.cumsum(shares, axis=1)[:, each - 1 :: each]
-            return np.pad(ends, ((0, 0), (1, 0)))
+            cuts = np.zeros((len(shares), self.world_size + 1), np.int64)
+            cuts[:, 1:] = np.cumsum(shares, axis=1)[:, each - 1 :: each]
+            return cuts
         return shares.sum(axis=1, keepdims=True) * np.arange(self.world_size + 1) // self.world_size
 
     def share(self, rank: int, first: int, last: int) -> Share:
         """Return the rows of a rank in steps ``first <= step < last``."""
-        starts = self.lane_starts(np.arange(first, last + 1))
-        shares = np.diff(starts, axis=0)
-        cuts = self.rank_cuts(shares)
+        starts, shares, cuts = self._steps(first, last)
         ends = np.cumsum(shares, axis=1)
         begin = np.maximum(cuts[:, rank, None], ends - shares)
         counts = np.maximum(np.minimum(cuts[:, rank + 1, None], ends) - begin, 0)
@@ -126,13 +125,18 @@ class Partition:
 
     def positions(self, rank: int, first: int, last: int) -> list[BatchPosition]:
         """Return the positions of a rank's batches in steps ``first <= step < last``."""
-        starts = self.lane_starts(np.arange(first, last + 1))
-        cuts = self.rank_cuts(np.diff(starts, axis=0))
+        starts, _, cuts = self._steps(first, last)
         first_rows = starts[:-1].sum(axis=1) + cuts[:, rank]
-        sizes = np.diff(cuts, axis=1)
+        sizes = cuts[:, 1:] - cuts[:, :-1]
         weights = sizes[:, rank] * self.world_size / cuts[:, -1]
         columns = (first_rows, sizes[:, rank], sizes.max(axis=1), weights)
         return list(map(BatchPosition._make, zip(*(column.tolist() for column in columns), strict=True)))
+
+    def _steps(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the `lane_starts` of steps ``first .. last``, the rows of every lane in each, and the `rank_cuts`."""
+        starts = self.lane_starts(np.arange(first, last + 1))
+        shares = starts[1:] - starts[:-1]
+        return starts, shares, self.rank_cuts(shares)
 
 
 def partition_rows(rows: int, batch_size: int, world_size: int, *, shuffle: bool, split: str = "split") -> Partition:
@@ -211,6 +215,7 @@ def block_cuts(steps: int, rows: int, block_rows: int) -> np.ndarray:
     return np.arange(blocks + 1) * steps // blocks
 
 
+@cache
 def _spread(lanes: int) -> np.ndarray:
     """Return the order in which lanes get one row more than others, far from each other: int64 ``[lanes]``.
 

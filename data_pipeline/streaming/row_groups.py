@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipeline.digests import FileDigest, check_digest, check_row_group, digest_footer, row_group_digests
+from data_pipeline.digests import (
+    FileDigest,
+    Signature,
+    check_digest,
+    check_row_group,
+    digest_footer,
+    row_group_digests,
+    signature,
+)
 from data_pipeline.errors import DataError
 from data_pipeline.parquet_files import open_parquet
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.columns import REMEDY, ColumnArrays, Where, check_columns, column_names
 from data_pipeline.streaming.order import Slice
+
+AT_ONCE = 65_536  # rows that are decoded at a time: a row group of prepared files
 
 
 @dataclass(frozen=True)
@@ -77,26 +88,26 @@ def read_footers(folder: Path, schema: Schema, split: str) -> RowGroups:
 class RowReader:
     """Reads the rows of slices of row groups in sequence, and decodes only the requested rows.
 
-    In memory are one open file, the encoded columns of one row group, and up to `AT_ONCE` decoded rows. Nothing is
+    In memory are one open file, the encoded columns of one row group, and up to ``at_once`` decoded rows. Nothing is
     memory-mapped, so the resident memory of an epoch does not grow with its rows.
 
     Args:
         groups: Row groups of the split.
         schema: Schema of the columns to read.
         parts: Parts to read, in this order; a row group that follows itself is opened again.
+        at_once: Rows to decode at a time.
     """
 
-    AT_ONCE = 16_384
-
-    def __init__(self, groups: RowGroups, schema: Schema, parts: Iterable[Slice]) -> None:
+    def __init__(self, groups: RowGroups, schema: Schema, parts: Iterable[Slice], at_once: int = AT_ONCE) -> None:
         self._groups = groups
         self._schema = schema
+        self._at_once = at_once
         self._names = column_names(schema)
         self._path: Path | None = None
         self._file: pq.ParquetFile | None = None
         self._digests: list[tuple[int, int, str]] = []  # of the row groups of the file
         self._decoded = self._decode(parts)
-        self._left: tuple[Where, pa.RecordBatch] | None = None  # decoded, and not yet read
+        self._left: ColumnArrays | None = None  # decoded, and not yet read
 
     def read(self, rows: int) -> Iterator[ColumnArrays]:
         """Yield the next ``rows`` rows in pieces, which are views of decoded columns where Arrow allows.
@@ -105,12 +116,12 @@ class RowReader:
             DataError: A file is damaged, or `check_columns` refuses a value.
         """
         while rows:
-            where, decoded = self._left or next(self._decoded)
-            taken = min(rows, len(decoded))
-            left = replace(where, row=where.row + taken), decoded.slice(taken)
-            self._left = left if taken < len(decoded) else None
-            rows -= taken
-            yield check_columns(decoded.slice(0, taken), self._schema, where)
+            decoded, self._left = self._left or next(self._decoded), None
+            if rows < len(decoded):
+                self._left = decoded.rows(rows, len(decoded))
+                decoded = decoded.rows(0, rows)
+            rows -= len(decoded)
+            yield decoded
 
     def close(self) -> None:
         """Close the file."""
@@ -120,7 +131,7 @@ class RowReader:
             self._file.close()
         self._path = self._file = None
 
-    def _decode(self, parts: Iterable[Slice]) -> Generator[tuple[Where, pa.RecordBatch], None, None]:
+    def _decode(self, parts: Iterable[Slice]) -> Generator[ColumnArrays, None, None]:
         for group, start, stop in parts:
             number, index = int(self._groups.file[group]), int(self._groups.index[group])
             path = self._groups.paths[number]
@@ -128,7 +139,7 @@ class RowReader:
                 file = self._open(number)
                 if self._digests:
                     check_row_group(path, index, *self._digests[index])
-                batches = file.iter_batches(self.AT_ONCE, row_groups=[index], columns=self._names, use_threads=False)
+                batches = file.iter_batches(self._at_once, row_groups=[index], columns=self._names, use_threads=False)
             row = 0
             while row < stop:
                 with _reading(path):
@@ -136,17 +147,28 @@ class RowReader:
                 first, row = row, row + len(batch)
                 begin, end = max(start - first, 0), min(stop, row) - first
                 if begin < end:
-                    yield Where(path, index, first + begin), batch.slice(begin, end - begin)
+                    yield check_columns(
+                        batch.slice(begin, end - begin), self._schema, Where(path, index, first + begin)
+                    )
 
     def _open(self, number: int) -> pq.ParquetFile:
         path = self._groups.paths[number]
         if self._file is None or path != self._path:
             if self._file is not None:
                 self._file.close()
-            check_digest(path, self._groups.digests[number])
-            self._path, self._file = path, open_parquet(path)
-            self._digests = row_group_digests(self._file.metadata)
+            footer, self._digests = _checked_footer(path, signature(path), self._groups.digests[number])
+            self._path, self._file = path, open_parquet(path, footer)
         return self._file
+
+
+@lru_cache(maxsize=64)
+def _checked_footer(
+    path: Path, _: Signature, expected: FileDigest
+) -> tuple[pq.FileMetaData, list[tuple[int, int, str]]]:
+    """Return the footer of a file, once compared with its digest, and the digests of the row groups."""
+    check_digest(path, expected)
+    footer = pq.read_metadata(path)
+    return footer, row_group_digests(footer)
 
 
 def read_split(groups: RowGroups, schema: Schema) -> Iterator[ColumnArrays]:

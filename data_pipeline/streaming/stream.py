@@ -25,7 +25,7 @@ from data_pipeline.streaming.threads import CallingThread, Threads, in_order
 from data_pipeline.streaming.transforms import RowTransform
 
 SHUFFLE_BUFFER = 262_144
-UNSHUFFLED_BLOCK = 32_768  # rows of a rank
+UNSHUFFLED_BLOCK = 65_536  # rows of a rank
 AHEAD = 4  # batches per thread
 
 
