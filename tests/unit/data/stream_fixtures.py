@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import cycle, pairwise
+from itertools import accumulate, cycle, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,7 @@ def write_folder(
     splits: dict[str, pa.Table],
     *,
     group_rows: Sequence[int] = (64,),
-    files: int = 2,
+    files: int | Sequence[int] = 2,
     num_seen: int | None = None,
     plain: bool = False,
 ) -> Schema:
@@ -54,7 +54,7 @@ def write_folder(
 
     Args:
         group_rows: rows of the row groups, over and over.
-        files: files per split, of equal size.
+        files: files per split, of equal size, or the shares of their rows.
         num_seen: items of training; default: all.
         plain: leave ``age`` and ``history`` out of the schema.
     """
@@ -78,9 +78,12 @@ def write_folder(
     return schema
 
 
-def write_split(folder: Path, split: str, table: pa.Table, group_rows: Sequence[int], files: int) -> Split:
+def write_split(
+    folder: Path, split: str, table: pa.Table, group_rows: Sequence[int], files: int | Sequence[int]
+) -> Split:
     (folder / split).mkdir(parents=True, exist_ok=True)
-    names, cuts = [], [len(table) * i // files for i in range(files + 1)]
+    shares = [1] * files if isinstance(files, int) else files
+    names, cuts = [], [len(table) * share // sum(shares) for share in accumulate(shares, initial=0)]
     for number, (start, stop) in enumerate(pairwise(cuts)):
         names.append(f"{split}/part-{number:05d}.parquet")
         write_groups(folder / names[-1], table.slice(start, stop - start), group_rows)
