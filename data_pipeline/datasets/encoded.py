@@ -15,11 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_pipeline.datasets.encoded_lists import is_list_of_ids, read_lists
 from data_pipeline.digests import digest_file, digest_footer
 from data_pipeline.errors import DataError
 from data_pipeline.id_tables import FOLDER, id_table_path
 from data_pipeline.parquet_files import BATCH_ROWS, open_parquet, write_parquet
 from data_pipeline.preparation.dataset import EncodedDataset
+from data_pipeline.preparation.lists import LIST_SEPARATOR, ListColumns
 from data_pipeline.preparation.names import check_roles
 from data_pipeline.preparation.report import Report
 from data_pipeline.preparation.writer import dense_statistics
@@ -41,6 +43,8 @@ class Encoded(EncodedDataset):
         label: The column of labels, 0 or 1.
         categorical: Further columns of ids, one per row.
         dense: Columns of real numbers; they are read once, for their means and deviations.
+        lists: Columns of lists of ids; they are read once, for their longest list.
+        list_vocabularies: For a column of lists, the column whose ids it has.
     """
 
     source: str
@@ -52,11 +56,19 @@ class Encoded(EncodedDataset):
     label: str = "label"
     categorical: tuple[str, ...] = ()
     dense: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
+    list_vocabularies: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
         named = [("user", self.user), ("item", self.item), ("label", self.label)]
-        named += [(role, name) for role in ("categorical", "dense") for name in getattr(self, role)]
+        named += [(role, name) for role in ("categorical", "dense", "lists") for name in getattr(self, role)]
         check_roles(named)
+        singles = (self.user, self.item, *self.categorical)
+        self._lists.check({name: name for name in singles})
+
+    @property
+    def _lists(self) -> ListColumns:
+        return ListColumns(self.lists, self.list_vocabularies or {})
 
     def output(self, requested: str | None, default: str) -> Path:
         """Return the folder of the files, where their description is also written."""
@@ -79,12 +91,7 @@ class Encoded(EncodedDataset):
         on_progress(f"reading the footers of {sum(map(len, files.values())):,} files")
         stored = self._types([file for found in files.values() for file in found])
         rows = {split: sum(pq.read_metadata(file).num_rows for file in found) for split, found in files.items()}
-        roles: dict[str, Role] = {self.user: "user", self.item: "item"}
-        columns = []
-        for column in (self.user, self.item, *self.categorical):
-            seen = _largest(files["train"], column, on_progress) + 1
-            others = [_largest(files[split], column, on_progress) + 1 for split in files if split != "train"]
-            columns.append(Categorical(column, max([seen, *others]), seen, roles.get(column, "feature")))
+        columns = self._columns(files, on_progress)
         schema = Schema(
             name,
             self.label,
@@ -94,6 +101,7 @@ class Encoded(EncodedDataset):
                 split: Split(rows[split], tuple(file.relative_to(output).as_posix() for file in found))
                 for split, found in files.items()
             },
+            list_separator=LIST_SEPARATOR if self.lists else None,
             stored=stored,
             described=True,
         )
@@ -109,6 +117,28 @@ class Encoded(EncodedDataset):
         schema.save(output)
         self._report(schema, rows).save(output)
         return schema
+
+    def _columns(self, files: dict[str, list[Path]], on_progress: Callable[[str], None]) -> list[Categorical]:
+        """Return the columns of ids and of lists; a table has the ids of all its columns."""
+        roles: dict[str, Role] = {self.user: "user", self.item: "item"}
+        lists = {name: {split: read_lists(found, name) for split, found in files.items()} for name in self.lists}
+        table_of = {name: self._lists.vocabularies.get(name, name) for name in self.lists}
+        tables: dict[str, Categorical] = {}
+        for column in dict.fromkeys((self.user, self.item, *self.categorical, *table_of.values())):
+            sizes = dict.fromkeys(files, 0)
+            for split, found in files.items():
+                largest = [lists[name][split].largest for name, table in table_of.items() if table == column]
+                largest += [] if column in self.lists else [_largest(found, column, on_progress)]
+                sizes[split] = max(largest) + 1
+            tables[column] = Categorical(column, max(sizes.values()), sizes["train"], roles.get(column, "feature"))
+        columns = [tables[name] for name in (self.user, self.item, *self.categorical)]
+        for name, table in table_of.items():
+            longest = max(each.longest for each in lists[name].values())
+            like, shared = tables[table], "" if table == name else table
+            columns.append(
+                Categorical(name, like.num_ids, like.num_seen, sequence=True, table=shared, max_length=longest)
+            )
+        return columns
 
     def _dense(self, files: list[Path], column: str) -> Dense:
         statistics = dense_statistics(files, column)
@@ -126,7 +156,7 @@ class Encoded(EncodedDataset):
                 schema = pq.read_schema(file)
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"{file}: cannot be read as Parquet: {error}. Write it again") from error
-            for column in (self.user, self.item, self.label, *self.categorical, *self.dense):
+            for column in (self.user, self.item, self.label, *self.categorical, *self.dense, *self.lists):
                 if column not in schema.names:
                     raise DataError(f"{file}: no column {column!r}. The columns are: {', '.join(schema.names)}")
                 kind = self._type(file, column, schema.field(column).type)
@@ -138,6 +168,12 @@ class Encoded(EncodedDataset):
         return found
 
     def _type(self, file: Path, column: str, kind: pa.DataType) -> str:
+        if column in self.lists:
+            if not is_list_of_ids(kind):
+                raise DataError(
+                    f"{file}: column {column!r} has the type {kind}, but it must be of lists of encoded ids. Convert it"
+                )
+            return f"list<{kind.value_type}>"
         is_id = column not in (self.label, *self.dense)
         allowed = pa.types.is_integer(kind) and kind != pa.uint64()
         if not is_id:
@@ -244,7 +280,7 @@ def _write_ids(output: Path, schema: Schema, on_progress: Callable[[str], None])
     form = pa.schema([("id", pa.int64()), ("original_id", pa.int64())])
     (output / FOLDER).mkdir(exist_ok=True)
     paths = []
-    for column in schema.categorical:
+    for column in (each for each in schema.categorical if each.table_name == each.name):
         on_progress(f"writing {column.num_ids:,} ids of {column.name}")
         paths.append(id_table_path(output, column.table_name))
         write_parquet(pa.RecordBatchReader.from_batches(form, _own_ids(column.num_ids, form)), paths[-1])

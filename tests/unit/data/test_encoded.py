@@ -141,3 +141,42 @@ def test_missing_files_and_columns_are_named(folder: Path) -> None:
     with pytest.raises(DataError, match=r"no column 'who'\. The columns are: uid, iid"):
         describe(folder, user="who")
     assert set(describe(folder, validation="none/*").splits) == {"train", "test"}
+
+
+def test_lists_are_described_and_share_the_table_of_another_column(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    lists: dict[str, list[list[int]]] = {}
+    for file in sorted(folder.rglob("*.parquet")):
+        rows = pq.read_table(file)
+        listed = {"before": rng.integers(0, 40, (len(rows), 3)), "tags": rng.integers(0, 6, (len(rows), 2))}
+        cut = {name: [each[: i % 4].tolist() for i, each in enumerate(values)] for name, values in listed.items()}
+        for name, values in cut.items():
+            rows = rows.append_column(name, pa.array(values, pa.list_(pa.int32())))
+            lists.setdefault(f"{name} {file.parent.name}", []).extend(values)
+        pq.write_table(rows, file)
+    schema = describe(folder, lists=("before", "tags"), list_vocabularies={"before": "iid"})
+    item, before, tags = schema.entity("item"), *schema.categorical[-2:]
+    in_training = [max(map(max, filter(None, lists[f"{name} train"]))) for name in ("before", "tags")]
+    assert item.num_seen == before.num_seen == 1 + max(max(read(folder, "train")["iid"].to_pylist()), in_training[0])
+    assert (before.table_name, before.max_length, before.num_ids) == ("iid", 3, item.num_ids)
+    assert (tags.table_name, tags.max_length, tags.num_seen) == ("tags", 2, 1 + in_training[1])
+    assert sorted(path.stem for path in (folder / "ids").iterdir()) == ["genre", "iid", "tags", "uid"]
+    batches = [batch.ids["before"] for batch in build_loader(folder, Schema.load(folder), "train", 8)]
+    found = [entries.tolist() for each in batches for entries in each.to_dense()]
+    assert found == lists["before train"]
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ([[1, None]], "column 'before' has 60 null values; lists hold whole numbers from 0"),
+        ([[1], [-2]], "column 'before' has the value -2"),
+        ([["a"]], "column 'before' has the type list<.*>, but it must be of lists of encoded ids"),
+    ],
+)
+def test_lists_that_are_no_ids_are_named(folder: Path, lists: list[list[Any]], message: str) -> None:
+    for file in sorted(folder.rglob("*.parquet")):
+        rows = pq.read_table(file)
+        pq.write_table(rows.append_column("before", pa.array([lists[i % len(lists)] for i in range(len(rows))])), file)
+    with pytest.raises(DataError, match=message):
+        describe(folder, lists=("before",))

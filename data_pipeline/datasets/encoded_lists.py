@@ -1,0 +1,53 @@
+"""Columns of lists of ids that somebody else's pipeline has encoded already; see `data_pipeline.datasets.encoded`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_pipeline.errors import DataError
+from data_pipeline.parquet_files import BATCH_ROWS, open_parquet
+
+
+class Lists(NamedTuple):
+    """The lists of a column of some files.
+
+    Attributes:
+        largest: Largest id; -1 without any.
+        longest: Entries of the longest list.
+    """
+
+    largest: int
+    longest: int
+
+
+def is_list_of_ids(kind: pa.DataType) -> bool:
+    """Return whether a type is that of lists of whole numbers."""
+    return pa.types.is_list(kind) and pa.types.is_integer(kind.value_type) and kind.value_type != pa.uint64()
+
+
+def read_lists(files: Sequence[Path], column: str) -> Lists:
+    """Read the largest id and the longest list of a column, a part at a time.
+
+    Raises:
+        DataError: A list or an entry is null, or an id is negative.
+    """
+    largest, longest = -1, 0
+    for file in files:
+        with open_parquet(file) as parquet:
+            for batch in parquet.iter_batches(BATCH_ROWS, columns=[column]):
+                lists = batch.column(0)
+                entries = lists.flatten()
+                nulls = lists.null_count + entries.null_count
+                low, high = (pc.min_max(entries)[name].as_py() for name in ("min", "max"))
+                if nulls or (low is not None and low < 0):
+                    fault = f"{nulls} null values" if nulls else f"the value {low}"
+                    raise DataError(
+                        f"{file}: column {column!r} has {fault}; lists hold whole numbers from 0, and an empty list"
+                        " none. Encode them so"
+                    )
+                largest = max(largest, -1 if high is None else high)
+                longest = max(longest, pc.max(pc.list_value_length(lists)).as_py() or 0)
+    return Lists(largest, longest)
