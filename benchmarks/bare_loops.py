@@ -90,7 +90,7 @@ class Pairs(BareLoop):
         user_ids, item_ids = batch
         users, items = self.users.rows(user_ids), self.items.rows(item_ids)
         scores = self.scores(users, items)
-        loss = self.head.loss(scores[:, 0], scores[:, 1:])
+        loss = self.head.loss(scores[:, 0], scores[:, 1:]).mean()
         if self.optimizer is not None:
             self.optimizer.zero_grad()
         loss.backward()

@@ -165,6 +165,7 @@ class Run:
         sequences: Sequence[Sequence[Any]] | None = None,
         columns: Mapping[str, Iterable[Any]] | None = None,
         unknown: Literal["error", "skip", "oov_row"] = "error",
+        label: str | None = None,
     ) -> np.ndarray:
         """Score pairs of original ids: float32 ``[n]``.
 
@@ -175,13 +176,13 @@ class Run:
             items: Original item ids ``[n]``.
             sequences: Sequences of items instead of users, for sequential models; scores the item as the next one.
             columns: Values ``[n]`` of every further column that the model reads; of a column of lists, lists of ids.
-            unknown: How to handle unseen ids: raise an error, return nan, or score the out-of-vocabulary row (of runs
-                with ``embeddings.id_dropout``).
+            unknown: Unseen ids: raise an error, return nan, or score the out-of-vocabulary row (of ``id_dropout``).
+            label: The label, of a run with several (``ctr.label``); None: the first one.
 
         Raises:
             ConfigError: Ids are unknown, or columns are missing.
         """
-        return self.session.score(users, items, sequences, columns, unknown)
+        return self.session.score(users, items, sequences, columns, unknown, label)
 
     def predict(
         self,
@@ -199,7 +200,7 @@ class Run:
             unknown: How to handle rows with unseen users or items: raise an error, or skip them.
 
         Returns:
-            The rows, with a column ``score``.
+            The rows, with a column ``score``; of a run with several labels also ``score_<label>`` for each.
 
         Raises:
             ConfigError: A column is missing, or ids are unknown.
@@ -277,8 +278,7 @@ class Run:
     def embeddings(self, entity: Literal["user", "item"]) -> pa.Table:
         """Return ``original_id`` and ``embedding`` of every id seen in training.
 
-        The embeddings are those that the model uses: fused with their codes if quantized, and propagated over the graph
-        if the model does so.
+        These are the vectors that the model uses: fused with their codes if quantized, propagated if it has a graph.
         """
         return self.session.embeddings(entity)
 

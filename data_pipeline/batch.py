@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
@@ -18,12 +18,14 @@ class Batch(Pipelineable):
             unseen ids): one id per row, or a list per row for sequences. Its stride is the largest B of any rank in
             this step; rows past B have no ids. (Gloo has no backward of a row-wise look-up for unequal strides.)
         dense: float32 ``[B, D]``, standardized; ``D`` may be 0.
-        labels: float32 ``[B]``, 0 or 1; ones where the data have no labels.
+        labels: float32 ``[B]``, 0 or 1; ones where the data have no labels. Of T labels that are learned jointly,
+            ``[B, T]``.
         users: int64 ``[B]``: encoded ids as stored, where unseen ids are distinct; for grouping and exporting. Of
             playlists, the playlist ids.
         items: int64 ``[B]``, in the same form; empty where rows are sequences.
         weight: float32 scalar ``B * world_size / (rows of this step over all ranks)``. A mean loss multiplied by it and
             averaged over ranks is the mean over the global batch, also where ranks have batches of different sizes.
+        sample_weights: float32 ``[B]``, at least 0: weights of the rows; empty where the data have none.
 
     Example:
         >>> loader = build_loader(folder, schema, "train", batch_size=256)
@@ -38,6 +40,7 @@ class Batch(Pipelineable):
     users: torch.Tensor
     items: torch.Tensor
     weight: torch.Tensor
+    sample_weights: torch.Tensor = field(default_factory=lambda: torch.empty(0, device="cpu"))
 
     def __len__(self) -> int:
         return len(self.labels)

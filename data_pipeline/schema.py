@@ -4,12 +4,13 @@ Layout of a prepared folder::
 
     schema.json                  this file's `Schema`
     report.json                  what was read, dropped and why; the counts of the paper's Table 1
-    ids/<table>.parquet          id (int64), original_id: one file per id table
+    ids/<table>.parquet          id (int64), original_id, of tables with hash buckets also row: one file per id table
     categories/<column>.parquet  id, original_id, a column per kind of category (int, string or list<string>): known
                                  categories of ids, for scores, pictures and graphs. Ids without any are left out.
                                  Synthetic data: category_1, … (fine first)
     train/part-00000.parquet     columns: every categorical (int64, or list<int64>), every dense and the label, if there
-                                 is one (float32); request_id (int64), if rows belong to requests, each of one user
+                                 is one (float32); request_id (int64), if rows belong to requests, each of one user;
+                                 sample_weight (float32), if rows have weights
     validation/…  test/…         the same columns, sorted by user id; for implicit feedback also the candidates to rank.
                                  A data set with its own split may have no validation
     history/<split>/…            for implicit feedback: the items of every user (see `data_pipeline.history`)
@@ -22,12 +23,14 @@ The rows of some data sets are *sequences*: an ``input`` and a ``target``, both 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from data_pipeline.dense import Bins, Dense
 from data_pipeline.digests import FileDigest
 from data_pipeline.errors import DataError
 from data_pipeline.json_files import write_json
@@ -36,6 +39,7 @@ FORMAT_VERSION = 1
 SPLITS = ("train", "validation", "test")
 CANDIDATES, ATTRIBUTES = "candidates", "attributes"
 REQUEST = "request_id"  # column (int64, 0 .. requests-1 over all splits): which request a row was shown in
+WEIGHT = "sample_weight"  # column (float32, at least 0): weight of a row in the loss
 
 INPUT, TARGET = "input", "target"  # columns (list<int64>) of data whose rows are sequences
 PLAYLIST, OWNER = "playlist_id", "owner_id"  # columns of playlists: the playlist, and who made it
@@ -51,16 +55,19 @@ class Categorical:
 
     Ids seen in training are ``0 .. num_seen-1``; unseen ids, which occur only in validation or test, follow them, up to
     ``num_ids-1``, so that the original id of every row can be recovered. In an embedding table every unseen id has the
-    out-of-vocabulary row ``num_seen``.
+    out-of-vocabulary row ``num_seen``. Ids that are too rare in training count as unseen. With hash buckets, unseen ids
+    have the rows from ``num_seen`` on, by `data_pipeline.rare_ids`.
 
     Attributes:
         name: Name of the column.
         num_ids: Ids of all splits.
-        num_seen: Ids seen in training.
+        num_seen: Ids seen in training, as often as preparation requires.
         role: Whether it is the user, the item or a feature.
         sequence: Whether a row has a list of ids, the oldest first.
         table: Name of its id table, where it is not that of the column. Columns of a table share its ids.
         max_length: Greatest number of ids of a row, over all splits; 0 where it is unknown.
+        buckets: Hash buckets of unseen ids; 0: they share one row.
+        bins: Quantile bins of a column of real numbers, whose original ids are the bins; None: of other columns.
     """
 
     name: str
@@ -70,6 +77,8 @@ class Categorical:
     sequence: bool = False
     table: str = ""
     max_length: int = 0
+    buckets: int = 0
+    bins: Bins | None = None
 
     @property
     def table_name(self) -> str:
@@ -78,17 +87,8 @@ class Categorical:
 
     @property
     def num_rows(self) -> int:
-        """Rows of the embedding table: the seen ids and the out-of-vocabulary row."""
-        return self.num_seen + 1
-
-
-@dataclass(frozen=True)
-class Dense:
-    """A column of real numbers. Batches have ``(x - mean) / std``, with mean and deviation of the training split."""
-
-    name: str
-    mean: float
-    std: float
+        """Rows of the embedding table: the seen ids and the out-of-vocabulary row, or the buckets."""
+        return self.num_seen + max(1, self.buckets)
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,8 @@ class Schema:
     Attributes:
         name: Name of the data set.
         label: The column of labels; None where rows have none, as sequences.
+        labels: Of data with several labels, the column of each label by name, that of `label` first; else empty.
+        learned: Columns of labels of which batches have one each, ``[B, T]``. Only training sets it, never a file.
         categorical: Columns of encoded ids.
         dense: Columns of real numbers.
         splits: Files by split.
@@ -114,6 +116,7 @@ class Schema:
         attributes: The number of attributes of items of each kind, for graphs.
         requests: Distinct values of the column `REQUEST` over all splits; 0 without such a column.
         list_separator: Separator of the entries of columns of lists in text; None without such columns.
+        weight: The column of sample weights, finite and at least 0; None where every row counts the same.
         stored: The Arrow type of columns that are stored otherwise than ids (int64) and real numbers (float32) are.
         described: Whether only this schema was written for files that are somebody else's; they are never removed.
         digests: Digests of all other files of the folder except report.json, by name; empty in folders that preparation
@@ -135,6 +138,9 @@ class Schema:
     attributes: dict[str, int] = field(default_factory=dict)
     requests: int = 0
     list_separator: str | None = None
+    weight: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    learned: tuple[str, ...] = ()
     stored: dict[str, str] = field(default_factory=dict)
     described: bool = False
     digests: dict[str, FileDigest] = field(default_factory=dict)
@@ -150,6 +156,16 @@ class Schema:
             if column.role == role:
                 return column
         raise DataError(f"{self.name}: schema.json has no column with the role {role}. Prepare the data again")
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns of labels that batches have."""
+        return self.learned or (() if self.label is None else (self.label,))
+
+    def learning(self, names: Sequence[str]) -> Schema:
+        """Return the schema whose batches have the labels of these names: ``[B]`` for one, ``[B, T]`` for several."""
+        columns = tuple(self.labels[name] for name in names)
+        return replace(self, label=columns[0], learned=columns if len(columns) > 1 else ())
 
     @property
     def longest_target(self) -> int | None:

@@ -1,7 +1,7 @@
 """Score new rows: of a click-through rate model the probability of a click, of others the score that they rank by.
 
-Writes the rows with a further column, score. Values of features that training did not see have the out-of-vocabulary
-row, as in an evaluation, and are counted.
+Writes the rows with a further column, score; of several labels (ctr.label) also with score_<label> for each. Values of
+features that training did not see have the out-of-vocabulary row, as in an evaluation, and are counted.
 
 cove predict run=runs/mine rows=tomorrow.csv user=uid item=iid unknown=skip
 """

@@ -24,7 +24,7 @@ class AUC(NamedTuple):
     Attributes:
         auc: float64 scalar; nan without positives or negatives, or if the bound is above 0.05.
         error_bound: float64 scalar: the exact AUC lies within ``auc ± error_bound``.
-        samples: Number of samples, int64 scalar.
+        samples: Number of samples, int64 scalar, whatever their weights.
     """
 
     auc: torch.Tensor
@@ -47,11 +47,12 @@ class BinnedAUC(CheckedMetric):
     improvement.
 
     Args:
-        bins: Number of bins, at least 2; the state has three int64 per bin, and twice as many rows between merges.
+        bins: Number of bins, at least 2; the state has three numbers per bin, and twice as many rows between merges.
     """
 
     higher_is_better = True
     scores_name = "logits"
+    keys: list[torch.Tensor]
     counts: list[torch.Tensor]
     merged_bits: torch.Tensor
 
@@ -60,7 +61,9 @@ class BinnedAUC(CheckedMetric):
         if bins < 2:
             raise ValueError(f"bins = {bins}: must be at least 2")
         self.bins = bins
-        self.add_state("counts", [], dist_reduce_fx="cat")  # rows: key, negatives, positives
+        self.add_state("keys", [], dist_reduce_fx="cat")  # int64, one per bin
+        self.add_state("counts", [], dist_reduce_fx="cat")  # float64 [n, 2]: the weight of negatives and of positives
+        self.add_state("samples", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("merged_bits", torch.zeros((), dtype=torch.int64), dist_reduce_fx="max")
         self.reset()
 
@@ -68,31 +71,39 @@ class BinnedAUC(CheckedMetric):
         """Reset the metric."""
         super().reset()
         # Always one tensor: all ranks gather, even without a batch.
-        self.counts = [torch.zeros(0, 3, dtype=torch.int64, device=self.device)]
+        self.keys = [torch.zeros(0, dtype=torch.int64, device=self.device)]
+        self.counts = [torch.zeros(0, 2, dtype=torch.float64, device=self.device)]
 
-    def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+    def update(self, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> None:
         """Count a batch.
 
         Args:
             logits: Logits, float ``[B]``.
             labels: Labels ``[B]``, 0 or 1.
+            weights: Weights ``[B]``, at least 0, of positives and negatives in the counts; None: 1.
 
         Raises:
             ValueError: Shapes differ or a label is neither 0 nor 1.
             FloatingPointError: Logits are not finite (on a GPU: raised by `compute`).
         """
         self.check_predictions(logits, labels)
-        positive = labels.long()
-        self.counts.append(torch.stack([_ordered_keys(logits), 1 - positive, positive], dim=1))
+        positive = labels.double()
+        counts = torch.stack([1 - positive, positive], dim=1)
+        self.keys.append(_ordered_keys(logits))
+        self.counts.append(counts if weights is None else counts * weights.double().unsqueeze(1))
+        self.samples += len(logits)
         if sum(map(len, self.counts)) > 2 * self.bins:
-            merged, self.merged_bits = _merge_bins(torch.cat(self.counts), self.merged_bits, self.bins)
-            self.counts = [merged]
+            keys, counts, self.merged_bits = _merge_bins(
+                torch.cat(self.keys), torch.cat(self.counts), self.merged_bits, self.bins
+            )
+            self.keys, self.counts = [keys], [counts]
 
     def compute(self) -> AUC:
         """Return the AUC over all samples of all ranks."""
         self.raise_if_refused()
-        merged, merged_bits = _merge_bins(dim_zero_cat(self.counts), self.merged_bits, self.bins)
-        negatives, positives = merged[:, 1:].double().unbind(1)
+        keys, counts = dim_zero_cat(self.keys), dim_zero_cat(self.counts)
+        _, counts, merged_bits = _merge_bins(keys, counts, self.merged_bits, self.bins)
+        negatives, positives = counts.unbind(1)
         pairs = positives.sum() * negatives.sum()
         same_bin = (positives * negatives).sum() / pairs
         below = negatives.cumsum(0) - negatives
@@ -103,7 +114,7 @@ class BinnedAUC(CheckedMetric):
                 "AUC is known only to within ± %.4f: %d bins hold logits of too different scales; %s",
                 bound, self.bins, "it is left undefined" if bound > UNDEFINED else "GAUC is exact",
             )  # fmt: skip
-        return AUC(torch.where(bound > UNDEFINED, torch.nan, auc), bound, merged[:, 1:].sum())
+        return AUC(torch.where(bound > UNDEFINED, torch.nan, auc), bound, self.samples.clone())
 
 
 def _ordered_keys(values: torch.Tensor) -> torch.Tensor:
@@ -112,25 +123,28 @@ def _ordered_keys(values: torch.Tensor) -> torch.Tensor:
     return bits ^ ((bits >> 63) & torch.iinfo(torch.int64).max)
 
 
-def _merge_bins(rows: torch.Tensor, merged_bits: torch.Tensor, bins: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Clear the last bits of the keys of rows ``[n, 3]`` and merge equal keys: at most ``bins`` rows, sorted by key.
+def _merge_bins(
+    keys: torch.Tensor, counts: torch.Tensor, merged_bits: torch.Tensor, bins: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Clear the last bits of keys and add up the counts of equal keys: at most ``bins`` of them, sorted by key.
 
     Args:
-        rows: Columns key, negatives, positives.
+        keys: int64 ``[n]``.
+        counts: Negatives and positives of each key, float64 ``[n, 2]``.
         merged_bits: Number of bits already cleared.
         bins: Maximum number of rows, at least 2.
 
     Returns:
-        The rows, and the number of cleared bits: the least that suffices, at least ``merged_bits``.
+        Keys, counts, and the number of cleared bits: the least that suffices, at least ``merged_bits``.
     """
-    keys, bin_of_row = torch.unique(rows[:, 0] >> merged_bits << merged_bits, return_inverse=True)
-    counts = rows.new_zeros(len(keys), 2).index_add_(0, bin_of_row, rows[:, 1:])
+    keys, bin_of_row = torch.unique(keys >> merged_bits << merged_bits, return_inverse=True)
+    counts = counts.new_zeros(len(keys), 2).index_add_(0, bin_of_row, counts)
     if len(keys) > bins:
         # Two neighbours merge when all bits up to the highest one in which they differ are cleared.
         differ = _bit_length(keys[1:] ^ keys[:-1])
         merged_bits = differ.topk(bins).values[-1]
-        return _merge_bins(torch.cat([keys[:, None], counts], dim=1), merged_bits, bins)
-    return torch.cat([keys[:, None], counts], dim=1), merged_bits
+        return _merge_bins(keys, counts, merged_bits, bins)
+    return keys, counts, merged_bits
 
 
 def _bit_length(values: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,7 @@ class CTRMetrics:
         hit_rate_at: Cutoffs k of HR@k.
         group_by: Column of the groups whose rows are ranked: ``user_id`` or ``request_id`` (each request has one user).
         own: Builders of further metrics over samples.
+        weighted: Whether AUC and the metrics over samples are weighted by the rows' weights.
     """
 
     def __init__(
@@ -33,7 +34,9 @@ class CTRMetrics:
         hit_rate_at: Sequence[int] = (5,),
         group_by: Group = "user_id",
         own: Sequence[Callable[[], CheckedMetric]] = (),
+        weighted: bool = False,
     ) -> None:
+        self._weighted = weighted
         self._by_request = group_by == REQUEST
         self._auc = BinnedAUC()
         over_samples: list[Callable[[], CheckedMetric]] = [*SAMPLE_METRICS, *own]
@@ -53,6 +56,7 @@ class CTRMetrics:
         labels: torch.Tensor,
         users: torch.Tensor,
         requests: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
     ) -> None:
         """Add a batch, which may be empty.
 
@@ -61,19 +65,22 @@ class CTRMetrics:
             labels: Labels ``[B]``, 0 or 1.
             users: Users int64 ``[B]``, sorted within and across batches.
             requests: Requests int64 ``[B]``, in any order within a user; required to group by request.
+            weights: Weights ``[B]`` of the rows, at least 0; required if metrics are weighted, else unused.
 
         Raises:
-            ValueError: Shapes differ, a label is neither 0 nor 1, rows are not sorted by user, or a request has rows of
-                several users.
+            ValueError: Shapes differ, weights are missing, a label is neither 0 nor 1, rows are not sorted by user, or
+                a request has rows of several users.
             FloatingPointError: Logits are not finite.
         """
         groups = requests if self._by_request else users
         if groups is None or not users.shape == groups.shape == logits.shape:
             shapes = [None if ids is None else list(ids.shape) for ids in (users, groups)]
             raise ValueError(f"users and requests {shapes}: must be [B] like the logits, {list(logits.shape)}")
-        self._auc.update(logits, labels)
-        for metric in self._over_samples:
-            metric.update(logits, labels)
+        if self._weighted and (weights is None or weights.shape != logits.shape):
+            raise ValueError(f"weights: must be [B] like the logits, {list(logits.shape)}, for weighted metrics")
+        over_samples = (logits, labels, weights) if self._weighted else (logits, labels)
+        for metric in (self._auc, *self._over_samples):
+            metric.update(*over_samples)
         whole = self._whole_users.push(users, logits, labels, groups)
         # Update even without complete groups: torchmetrics warns about metrics without updates.
         self._rank((users[:0], logits[:0], labels[:0], groups[:0]) if whole is None else whole)
@@ -84,8 +91,10 @@ class CTRMetrics:
         Returns:
             ``auc``; ``auc_error``, its error bound; `SAMPLE_METRICS` and own ones; the metrics of `UserRanking`;
             ``users`` or ``requests``, the number with a positive, over which MRR, NDCG and HR are averaged;
-            ``samples``. Undefined metrics are nan: ``auc`` without positives or negatives, ``gauc`` and ``mean_auc``
-            without a user who has both, MRR, NDCG and HR without ``users``.
+            ``samples``. If weighted, ``auc`` counts each pair by the product of its weights, and `SAMPLE_METRICS` and
+            own ones are weighted means; the others are not weighted. Undefined metrics are nan: ``auc`` without
+            positives or negatives (of weight above 0), ``gauc`` and ``mean_auc`` without a user who has both, MRR, NDCG
+            and HR without ``users``.
         """
         if (last := self._whole_users.flush()) is not None:
             self._rank(last)

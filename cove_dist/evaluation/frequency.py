@@ -27,7 +27,7 @@ class FrequencyGroups:
     the quartiles have equal sizes up to ties, and all except ``q1`` may be empty.
 
     Attributes:
-        of_id: Index into `GROUPS` of each id, uint8 ``[num_seen + 1]``; the last is for all ids from ``num_seen`` on.
+        of_id: Index into `GROUPS` of each id, uint8 ``[n + 1]``; the last is for all ids from n on.
         statistics: For each group ``ids``, the number of ids; ``train_rows_min`` and ``train_rows_max``, the smallest
             and largest of their counts, nan for empty groups.
     """
@@ -40,8 +40,8 @@ class FrequencyGroups:
         """Build the groups from counts.
 
         Args:
-            counts: Occurrences of ids 0, 1, … in training, int64 ``[num_seen]``.
-            num_ids: Number of all ids; those from ``num_seen`` on do not occur.
+            counts: Occurrences of ids 0, 1, … in training, int64 ``[n]``.
+            num_ids: Number of all ids; those from n on do not occur.
         """
         ordered = counts[counts > 0].sort().values
         places = [math.ceil(k * len(ordered) / 4) - 1 for k in (1, 2, 3)]
@@ -86,7 +86,7 @@ class FrequencyMetrics:
         groups: Groups by entity, ``user`` or ``item``; empty: no metrics.
         ndcg_at: Cutoffs k of NDCG@k.
         hit_rate_at: Cutoffs k of HR@k.
-        group_by, own: As in `CTRMetrics`.
+        group_by, own, weighted: As in `CTRMetrics`.
     """
 
     def __init__(
@@ -96,9 +96,11 @@ class FrequencyMetrics:
         hit_rate_at: Sequence[int] = (5,),
         group_by: Group = "user_id",
         own: Sequence[Callable[[], CheckedMetric]] = (),
+        weighted: bool = False,
     ) -> None:
         self._groups = dict(groups)
-        self._metrics = {entity: [CTRMetrics(ndcg_at, hit_rate_at, group_by, own) for _ in GROUPS] for entity in groups}
+        settings = (ndcg_at, hit_rate_at, group_by, own, weighted)
+        self._metrics = {entity: [CTRMetrics(*settings) for _ in GROUPS] for entity in groups}
 
     def to(self, device: torch.device | str) -> FrequencyMetrics:
         """Move the states and the groups to the device of the batches."""
@@ -115,6 +117,7 @@ class FrequencyMetrics:
         users: torch.Tensor,
         items: torch.Tensor,
         requests: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
     ) -> None:
         """Add a batch as in `CTRMetrics`; ``items``: int64 ``[B]``."""
         ids = {"user": users, "item": items}
@@ -122,7 +125,8 @@ class FrequencyMetrics:
             group = self._groups[entity].of(ids[entity])
             for place, metric in enumerate(metrics):
                 rows = group == place
-                metric.update(logits[rows], labels[rows], users[rows], None if requests is None else requests[rows])
+                optional = [None if each is None else each[rows] for each in (requests, weights)]
+                metric.update(logits[rows], labels[rows], users[rows], *optional)
 
     def compute(self) -> dict[str, float]:
         """Return ``<metric>/<entity>_<group>`` over all ranks, the same on each. Collective.

@@ -36,7 +36,7 @@ class SampleMetric(CheckedMetric):
     def __init__(self) -> None:
         super().__init__()
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("samples", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("samples", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     @abstractmethod
     def values(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -47,23 +47,29 @@ class SampleMetric(CheckedMetric):
             labels: Labels, 0 or 1, float64 ``[B]``.
         """
 
-    def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+    def update(self, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> None:
         """Add a batch.
 
         Args:
             logits: Logits, float ``[B]``.
             labels: Labels ``[B]``, 0 or 1.
+            weights: Weights ``[B]`` of the mean, at least 0; None: all rows count the same.
 
         Raises:
             ValueError: Shapes differ or a label is neither 0 nor 1.
             FloatingPointError: Logits are not finite (on a GPU: raised by `compute`).
         """
         self.check_predictions(logits, labels)
-        self.total += self.values(logits.double(), labels.double()).sum()
-        self.samples += len(logits)
+        values = self.values(logits.double(), labels.double())
+        if weights is None:
+            self.total += values.sum()
+            self.samples += len(logits)
+        else:
+            self.total += values @ weights.double()
+            self.samples += weights.double().sum()
 
     def compute(self) -> torch.Tensor:
-        """Return the mean, a float64 scalar; nan without samples."""
+        """Return the mean, a float64 scalar; nan without samples, or if all weights are 0."""
         self.raise_if_refused()
         return self.total / self.samples
 

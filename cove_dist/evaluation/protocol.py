@@ -19,6 +19,8 @@ class Protocol:
         group_by: Groups whose rows are ranked: users, or requests (impression lists).
         exclude_seen: Whether items of a row's input are excluded from its ranking.
         rankings: Candidate sets of positives, if the task has several.
+        label: The label, if it was chosen among several; of several that are learned, the first.
+        weighted: Whether AUC and the metrics over samples are weighted by the rows' sample weights; None: not.
     """
 
     task: str
@@ -28,6 +30,8 @@ class Protocol:
     group_by: Group = "user_id"
     exclude_seen: bool = False
     rankings: tuple[str, ...] | None = None
+    label: str | None = None
+    weighted: Literal[True] | None = None
 
     def record(self) -> dict[str, Any]:
         """Return the settings as stored in metrics files."""

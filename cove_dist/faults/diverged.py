@@ -59,7 +59,7 @@ def original_ids(batch: Batch, data: Path, schema: Schema) -> pa.Table:
             known = read_original_ids(data, tables[name])
             ids = known.take(pa.array(rows, mask=rows >= len(known)))
         columns[name] = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), ids)
-    return pa.table(columns | {"label": pa.array(np.asarray(batch.labels))})
+    return pa.table(columns | {"label": pa.array(list(np.asarray(batch.labels)))})
 
 
 def _few(column: pa.ChunkedArray) -> str:

@@ -46,6 +46,7 @@ def encode_context(
     if not required:
         return NO_CONTEXT
     categorical = {column.name: column for column in schema.categorical}
+    dense_columns = {column.name: column for column in schema.dense}
     ids: dict[str, np.ndarray] = {}
     dense: dict[str, np.ndarray] = {}
     lists: dict[str, Ragged] = {}
@@ -55,8 +56,8 @@ def encode_context(
             raise ConfigError(f"columns: {name} has {len(values)} values, for {rows} rows")
         if name not in categorical:
             dense[name] = np.asarray(values, dtype=np.float32)
-            if not np.isfinite(dense[name][known]).all():
-                raise ConfigError(f"columns: {name}: a value is missing or not finite")
+            if not dense_columns[name].valid(dense[name][known]).all():
+                raise ConfigError(f"columns: {name}: a value is missing, not finite, or outside of its logarithm")
         elif categorical[name].sequence:
             lists[name] = _encoded_lists(folder, schema, categorical[name], values)
         else:
@@ -67,8 +68,8 @@ def encode_context(
 def _encoded(folder: Path, column: Categorical, values: Iterable[Any]) -> np.ndarray:
     """Return the rows of the table of values ``[n]``."""
     table = IdTable(folder, column)
-    encoded = table.encode(values)
-    unseen = ~table.known(encoded)
+    encoded = table.rows(values)
+    unseen = encoded < 0
     if unseen.any():
         logger.info("%s: %d values unknown to training", column.name, int(unseen.sum()))
     return np.where(unseen, column.num_seen, encoded)

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from cove_dist.errors import ConfigError
 from data_pipeline.id_tables import read_original_ids
+from data_pipeline.rare_ids import buckets_of
 from data_pipeline.schema import Categorical
 
 _SHOWN = 5  # unknown ids shown in a message
@@ -49,11 +50,23 @@ class IdTable:
         wanted = as_array(values)
         if len(wanted) == 0:
             return np.empty(0, np.int64)
+        if self.column.bins is not None:
+            wanted = pa.array(self.column.bins.of(_numbers(wanted, self.column.name)))
         if wanted.type == self.original.type:
             found = pc.index_in(wanted, self.original)
         else:
             found = pc.index_in(wanted.cast(pa.string()), self._text)
         return found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+    def rows(self, values: Iterable[Any] | pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """Return the table rows int64 ``[n]`` of original ids: of unseen ids those of their hash buckets, else -1."""
+        encoded = self.encode(values)
+        unseen = ~self.known(encoded)
+        encoded[unseen] = -1
+        if self.column.buckets and unseen.any():
+            texts = as_array(values).filter(pa.array(unseen)).cast(pa.string()).to_pylist()
+            encoded[unseen] = self.column.num_seen + buckets_of(texts, self.column.buckets)
+        return encoded
 
     def known(self, encoded: np.ndarray) -> np.ndarray:
         """Return which encoded ids ``[n]`` were seen in training: bool ``[n]``."""
@@ -86,6 +99,13 @@ class IdTable:
     @cached_property
     def _text(self) -> pa.Array:
         return self.original.cast(pa.string())
+
+
+def _numbers(values: pa.Array, name: str) -> np.ndarray:
+    try:
+        return values.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)  # null becomes nan
+    except pa.ArrowInvalid as error:
+        raise ConfigError(f"{name}: not a number: {error}") from error
 
 
 def as_array(values: Iterable[Any] | pa.Array | pa.ChunkedArray) -> pa.Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -79,7 +80,7 @@ def predict_table(
 
 
 def score_rows(session: Session, rows: pa.Table, user: str | None, item: str | None, unknown: str) -> pa.Table:
-    """Return the rows with their scores, without skipped rows.
+    """Return the rows with their scores, without skipped rows; of several labels also a column ``score_<label>`` each.
 
     Raises:
         ConfigError: A column is missing, is taken, or has unknown ids.
@@ -90,15 +91,21 @@ def score_rows(session: Session, rows: pa.Table, user: str | None, item: str | N
         roles = [f"{role}=COLUMN" for role, name in names.items() if name in missing]
         hint = f"; name them by {' '.join(roles)}" if roles else ""
         raise ConfigError(f"rows: no column {', '.join(missing)}; there are {', '.join(rows.column_names)}{hint}")
-    if SCORE in rows.column_names:
-        raise ConfigError(f"rows: there is a column {SCORE} already; rename it")
-    scores = session.score(
+    labels = session.inference.labels if len(session.inference.labels) > 1 else ()
+    for name in (SCORE, *(f"{SCORE}_{label}" for label in labels)):
+        if name in rows.column_names:
+            raise ConfigError(f"rows: there is a column {name} already; rename it")
+    score = partial(
+        session.score,
         rows[names["user"]].combine_chunks(),
         rows[names["item"]].combine_chunks(),
         columns={name: rows[name].combine_chunks() for name in required},
         unknown="error" if unknown == "error" else "skip",
     )
+    scores = score()
     known = ~np.isnan(scores)
+    for label in labels:
+        rows = rows.append_column(f"{SCORE}_{label}", pa.array(score(label=label)))
     if not known.all():
         logger.info("Left out %d of %d rows whose user or item is unknown to training", int((~known).sum()), len(rows))
     return rows.append_column(SCORE, pa.array(scores)).filter(pa.array(known))

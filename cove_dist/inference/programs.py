@@ -67,13 +67,20 @@ def write_programs(session: Session, folder: Path, form: Format, precision: Prec
     facts = {
         "inputs": describe_inputs(first),
         "ids": [asdict(column) for column in columns.values()],
-        "unseen": "ids from num_seen on have the row num_seen, which was not trained",
+        "unseen": _UNSEEN,
         "outputs": {files[part]: {"name": each.output, "meaning": each.meaning} for part, each in programs.items()},
         "tables": precision,
         "computes_in": "float32",
     }
     write_json(folder / "model.json", facts)
     return {"files": list(files.values()), "largest_difference": differences}
+
+
+_UNSEEN = (
+    "ids from num_seen on have the row num_seen, which was not trained; of a column with buckets > 0, the row"
+    " num_seen + h % buckets, where h is the little-endian number in the last 8 bytes of the MD5 of the original id as"
+    " UTF-8 text"
+)
 
 
 def describe_inputs(program: Program) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,15 +71,18 @@ class Session:
         sequences: Sequence[Sequence[Any]] | None = None,
         columns: Mapping[str, Iterable[Any]] | None = None,
         unknown: Literal["error", "skip", "oov_row"] = "error",
+        label: str | None = None,
     ) -> np.ndarray:
         """Score pairs ``[n]``; see `cove_dist.api.Run.score`."""
         if (users is None) == (sequences is None):
             raise ConfigError("score: give either users or sequences, and items, as many of them")
+        if label is not None and sequences is not None:
+            raise ConfigError(f"label = {label}: sequences have no labels; leave it out")
         check_choice("unknown", unknown, "error", "skip", "oov_row")
         if unknown == "oov_row":
             check_oov_row(self.config)
         items = list(items)
-        of_items = self._encoded("items", self.items, items, unknown)
+        of_items = self._rows("items", self.items, items, unknown)
         known = of_items >= 0
         if sequences is not None:
             _same_length("sequences", sequences, items)
@@ -90,10 +93,11 @@ class Session:
         else:
             users = list(users or ())
             _same_length("users", users, items)
-            of_users = self._encoded("users", self.users, users, unknown)
+            of_users = self._rows("users", self.users, users, unknown)
             known &= of_users >= 0
             context = self.context(columns or {}, len(items), known)
-            found = self.inference.score(of_users[known], of_items[known], context)
+            score = self.inference.score if label is None else partial(self.inference.score_label, label)
+            found = score(of_users[known], of_items[known], context)
         scores = np.full(len(items), np.nan, np.float32)
         scores[known] = found
         return scores
@@ -170,6 +174,10 @@ class Session:
             raise ConfigError(f"entity = {entity!r}: allowed: user, item")
         table = self.users if entity == "user" else self.items
         return table.original[: table.column.num_seen]
+
+    def _rows(self, what: str, table: IdTable, values: Any, unknown: str) -> np.ndarray:
+        """Return table rows: of unseen ids those of their hash buckets or, without buckets, as `_encoded`."""
+        return table.rows(values) if table.column.buckets else self._encoded(what, table, values, unknown)
 
     def _encoded(self, what: str, table: IdTable, values: Any, unknown: str, *further: str) -> np.ndarray:
         """Return encoded ids, with -1 for unseen ids if the policy allows them."""

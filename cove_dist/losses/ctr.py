@@ -18,12 +18,12 @@ class CTRLoss(nn.Module, ABC):
 
         class SquaredError(CTRLoss):
             def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-                return (logits.sigmoid() - labels).square().mean()
+                return (logits.sigmoid() - labels).square()
     """
 
     @abstractmethod
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the mean over the rows, a scalar: only means over rows are the same on any number of ranks.
+        """Return the loss of every row, ``[B]``; `mean_over_rows` makes the loss of the step of it.
 
         Args:
             logits: Logits, float32 ``[B]``.
@@ -35,7 +35,7 @@ class BinaryCrossEntropy(CTRLoss):
     """Binary cross-entropy, in nats."""
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return F.binary_cross_entropy_with_logits(logits, labels)
+        return F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
 
 
 class Focal(CTRLoss):
@@ -51,4 +51,4 @@ class Focal(CTRLoss):
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         signed = (2 * labels - 1) * logits  # p = sigmoid(signed)
-        return (torch.exp(self.gamma * F.logsigmoid(-signed)) * F.softplus(-signed)).mean()
+        return torch.exp(self.gamma * F.logsigmoid(-signed)) * F.softplus(-signed)

@@ -20,12 +20,12 @@ class PairLoss(nn.Module, ABC):
 
         class Hinge(PairLoss):
             def forward(self, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-                return torch.relu(1 - positives.unsqueeze(1) + negatives).mean()
+                return torch.relu(1 - positives.unsqueeze(1) + negatives).mean(dim=1)
     """
 
     @abstractmethod
     def forward(self, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-        """Return the mean over the rows, a scalar: only means over rows are the same on any number of ranks.
+        """Return the loss of every row, ``[B]``; `mean_over_rows` makes the loss of the step of it.
 
         Args:
             positives: Scores of positives, ``[B]``.
@@ -34,10 +34,10 @@ class PairLoss(nn.Module, ABC):
 
 
 class BPR(PairLoss):
-    """``-ln sigmoid(positive - negative)``, mean over pairs (Rendle et al., UAI 2009)."""
+    """``-ln sigmoid(positive - negative)``, mean over a row's pairs (Rendle et al., UAI 2009)."""
 
     def forward(self, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-        return F.softplus(negatives - positives.unsqueeze(1)).mean()
+        return F.softplus(negatives - positives.unsqueeze(1)).mean(dim=1)
 
 
 class SampledSoftmax(PairLoss):
@@ -53,4 +53,4 @@ class SampledSoftmax(PairLoss):
 
     def forward(self, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
         scores = torch.cat([positives.unsqueeze(1), negatives], dim=1) / self.temperature
-        return (scores.logsumexp(dim=1) - scores[:, 0]).mean()
+        return scores.logsumexp(dim=1) - scores[:, 0]

@@ -11,6 +11,7 @@ import torch
 from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext, sum_over_ranks
 from cove_dist.evaluation import FrequencyGroups
+from data_pipeline.rare_ids import TableRows
 from data_pipeline.schema import ENTITIES, Schema
 from data_pipeline.streaming.loader import build_loader
 from data_pipeline.streaming.row_groups import read_footers, read_split
@@ -23,15 +24,16 @@ def row_counts(folder: Path | str, schema: Schema) -> dict[str, torch.Tensor]:
 
     Args:
         folder: Folder of the prepared data.
-        schema: Schema of the columns to count. The out-of-vocabulary row of a table has no occurrences.
+        schema: Schema of the columns to count. The out-of-vocabulary row has occurrences where ids are too rare.
     """
     counts = {column.table_name: np.zeros(column.num_rows, np.int64) for column in schema.categorical}
+    rows = {column.table_name: TableRows.load(folder, column) for column in schema.categorical}
     singles = [column.table_name for column in schema.categorical if not column.sequence]
     lists = [column.table_name for column in schema.categorical if column.sequence]
     for part in read_split(read_footers(Path(folder), schema, "train"), schema):
         values = [*zip(singles, part.ids, strict=True), *zip(lists, (ids for ids, _ in part.sequences), strict=True)]
         for table, ids in values:
-            counts[table] += np.bincount(ids, minlength=len(counts[table]))
+            counts[table] += np.bincount(rows[table](ids), minlength=len(counts[table]))
     return {table: torch.from_numpy(count) for table, count in counts.items()}
 
 
@@ -42,13 +44,10 @@ def frequency_groups(config: RunConfig, schema: Schema, context: DistributedCont
     """
     columns = {role: schema.entity(role) for role in ENTITIES}
     ids_alone = replace(schema, categorical=tuple(columns.values()), dense=())
-    counts = {role: torch.zeros(column.num_rows, dtype=torch.int64, device="cpu") for role, column in columns.items()}
+    counts = {role: torch.zeros(column.num_ids, dtype=torch.int64, device="cpu") for role, column in columns.items()}
     for batch in build_loader(config.data.path, ids_alone, "train", _ROWS, context.rank, context.world_size):
-        for role, column in columns.items():
+        for role in columns:
             ids = batch.users if role == "user" else batch.items
-            rows = ids.clamp(max=column.num_seen)  # as in a look-up
-            counts[role].index_add_(0, rows, torch.ones_like(rows))
-    return {
-        role: FrequencyGroups.from_counts(sum_over_ranks(counts[role], context.device)[:-1], column.num_ids)
-        for role, column in columns.items()
-    }
+            counts[role].index_add_(0, ids, torch.ones_like(ids))  # ids that are too rare for a row of their own too
+    total = {role: sum_over_ranks(count, context.device) for role, count in counts.items()}
+    return {role: FrequencyGroups.from_counts(total[role], column.num_ids) for role, column in columns.items()}

@@ -127,7 +127,22 @@ class Inference(ABC, Generic[M]):
 
     @abstractmethod
     def score(self, users: np.ndarray, items: np.ndarray, context: Context = NO_CONTEXT) -> np.ndarray:
-        """Score pairs of table rows of users and items, int64 ``[n]`` each: float32 ``[n]``."""
+        """Score pairs of table rows of users and items, int64 ``[n]`` each: float32 ``[n]``; by the first of labels."""
+
+    def score_label(
+        self, label: str, users: np.ndarray, items: np.ndarray, context: Context = NO_CONTEXT
+    ) -> np.ndarray:
+        """Score pairs as `score`, by one of `labels`.
+
+        Raises:
+            ConfigError: The model did not learn this label.
+        """
+        raise ConfigError(f"label = {label}: {self.config.model.name} has no labels by name; leave it out")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that the model learned by name."""
+        return ()
 
     @abstractmethod
     def recommend(self, users: np.ndarray, k: int, *, repeat: bool, context: Context = NO_CONTEXT) -> Lists:

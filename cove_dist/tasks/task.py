@@ -234,3 +234,13 @@ class Task(ABC, Generic[C]):
         metrics = self.metric_names(config, "validation", schema)
         config.trainer.early_stopping.check(metrics, f"the data {schema.name}")
         self.protocol(config, schema, "validation")
+        for key in ("validate_every_steps", "validate_every_minutes"):
+            value = getattr(config.trainer, key)
+            if value is not None and not schema.has_split("validation"):
+                raise ConfigError(f"trainer.{key} = {value}: {schema.name} has no validation split; allowed: null")
+        if schema.weight is not None and config.trainer.accumulate_steps > 1:
+            raise ConfigError(
+                f"trainer.accumulate_steps = {config.trainer.accumulate_steps}: not with the sample weights of"
+                f" {schema.name}, whose sum over a step is not known before its last batch; allowed: 1, or data"
+                " prepared without weight"
+            )

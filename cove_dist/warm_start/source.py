@@ -101,6 +101,12 @@ def check_fits(source: Source, former: Description, current: Description, config
         "embeddings.optimizer.name": (source.config.embeddings.optimizer.name, config.embeddings.optimizer.name),
         "trainer.optimizer.name": (source.config.trainer.optimizer.name, config.trainer.optimizer.name),
     }
+    hashed = [column.name for each in (source.schema, schema) for column in each.categorical if column.buckets]
+    if hashed:
+        raise ConfigError(
+            f"warm_start.run = {source.run}: {hashed[0]} has hash buckets, whose rows stand for several ids and cannot"
+            " be matched; allowed with data prepared with rare=oov"
+        )
     lines = [f"  {key}: {there} there, {here} here" for key, (there, here) in pairs.items() if there != here]
     if lines:
         raise ConfigError(

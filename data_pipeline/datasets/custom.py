@@ -1,15 +1,18 @@
 """Any interactions in CSV, JSON lines, Parquet or Arrow files."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_pipeline.datasets.interactions import Interactions
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.columns import FILE, ITEM, Columns
+from data_pipeline.preparation.dense import DenseSettings
 from data_pipeline.preparation.formats import kind_of
 from data_pipeline.preparation.inputs import Parts, Sources, check_parts, described_parts, find_parts, with_addresses
+from data_pipeline.preparation.interactions import InteractionRules
 from data_pipeline.preparation.item_categories import read_item_categories
 from data_pipeline.preparation.lists import LIST_SEPARATOR, ListColumns
+from data_pipeline.preparation.rare import Rare, rare_rules
 from data_pipeline.preparation.read import Source, read_files
 from data_pipeline.preparation.report import Report
 from data_pipeline.preparation.times import TimeUnit
@@ -32,12 +35,13 @@ class Custom(Interactions):
         test: Test files of the split.
         user: The column of users.
         item: The column of items.
-        label: The column of labels, 0 or 1.
+        label: The column of labels, 0 or 1, or several such columns.
         rating: The column of ratings, instead of labels.
         threshold: The lowest rating with label 1.
         time: The column of times.
         time_unit: Unit of numeric times; see `data_pipeline.preparation.times`.
         request: The column of request ids; see `data_pipeline.preparation.columns.Columns`.
+        weight: The column of sample weights; see `data_pipeline.preparation.columns.Columns`.
         split_column: The column of splits: train, validation or test.
         categorical: Columns of categorical features.
         dense: Columns of dense features.
@@ -45,6 +49,10 @@ class Custom(Interactions):
         list_vocabularies: For a column of lists, the column whose ids it has.
         list_separator: Separator of the entries of a list in text.
         list_length: The greatest number of entries of a list, the last ones; None: all.
+        dense_transforms: How they are transformed, by column; see `data_pipeline.preparation.dense.DenseSettings`.
+        min_count: Least training rows of an id with a table row of its own: for all columns of ids, or by column.
+        rare: What ids below it have: "oov", the row of unseen ids, or "hash", the row of their hash bucket.
+        hash_buckets: Buckets of every column with a least count.
         categories: A file of items and their categories; see `data_pipeline.preparation.item_categories`.
 
     Raises:
@@ -57,12 +65,13 @@ class Custom(Interactions):
     test: Sources | None = None
     user: str
     item: str
-    label: str | None = None
+    label: str | tuple[str, ...] | None = None
     rating: str | None = None
     threshold: float | None = None
     time: str | None = None
     time_unit: TimeUnit | None = None
     request: str | None = None
+    weight: str | None = None
     split_column: str | None = None
     categorical: tuple[str, ...] = ()
     dense: tuple[str, ...] = ()
@@ -70,6 +79,10 @@ class Custom(Interactions):
     list_vocabularies: dict[str, str] | None = None
     list_separator: str = LIST_SEPARATOR
     list_length: PositiveInt | None = None
+    dense_transforms: dict[str, DenseSettings] | None = None
+    min_count: PositiveInt | dict[str, PositiveInt] | None = None
+    rare: Rare = "oov"
+    hash_buckets: PositiveInt = 1000
     categories: str | None = None
 
     def __post_init__(self) -> None:
@@ -91,20 +104,41 @@ class Custom(Interactions):
 
     @property
     def columns(self) -> Columns:
+        labels = (self.label,) if isinstance(self.label, str) else self.label or ()
+        if self.label is not None and not labels:
+            raise DataError(
+                "data.label = []: names no column. Give one or several, or null where every row is a positive"
+            )
         return Columns(
             user=self.user,
             item=self.item,
-            label=self.label,
+            label=labels[0] if labels else None,
+            further_labels=labels[1:],
             rating=self.rating,
             threshold=self.threshold,
             time=self.time,
             time_unit=self.time_unit,
             request=self.request,
+            weight=self.weight,
             split=_PART if self.source is None else self.split_column,
             categorical=tuple(self.categorical),
             dense=tuple(self.dense),
             lists=self._lists,
+            nullable=tuple(name for name, each in (self.dense_transforms or {}).items() if each.may_miss),
         )
+
+    @property
+    def rules(self) -> InteractionRules:
+        rules = super().rules
+        rare = rare_rules(self.columns, self.min_count, self.rare, self.hash_buckets, rules.implicit)
+        transforms = self.dense_transforms or {}
+        for name in transforms:
+            if name not in self.dense:
+                known = ", ".join(self.dense) or "which is empty"
+                raise DataError(f"data.dense_transforms.{name}: no such column in data.dense, {known}")
+        if transforms and self.sequences is not None:
+            raise DataError("data.dense_transforms: sequences have no dense columns. Leave it out")
+        return replace(rules, rare=rare, dense=transforms)
 
     def read(self, workspace: Workspace) -> Source:
         parts = find_parts("source", self.source, self._parts, workspace)

@@ -77,6 +77,11 @@ class Interactions(RawDataset):
                 " data.threshold=X, or data.implicit=true"
             )
         implicit = self.columns.without_labels if self.implicit is None else self.implicit
+        if implicit and self.columns.labels:
+            raise DataError(
+                f"data.implicit = true: positives are the rows whose label is 1, but data.label names"
+                f" {len(self.columns.labels)} labels. Name one"
+            )
         if self.core is not None and not implicit:
             raise DataError(
                 f"data.core = {self.core}: only for implicit feedback. Set data.implicit=true, or data.core=null"
@@ -138,5 +143,10 @@ class Interactions(RawDataset):
         if self.columns.request is not None:
             raise DataError(
                 f"{key}, data.request = {self.columns.request}: a sequence has no request. Set one of them to null"
+            )
+        if self.columns.weight is not None:
+            raise DataError(
+                f"{key}, data.weight = {self.columns.weight}: a row is a sequence, whose loss is over its items, and"
+                " weights are of single interactions. Set one of them to null"
             )
         return self.sequences

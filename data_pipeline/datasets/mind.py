@@ -37,7 +37,7 @@ from data_pipeline.datasets.interactions import Interactions
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.acquire import acquire
 from data_pipeline.preparation.columns import FILE, ITEM, Columns
-from data_pipeline.preparation.delimited import delimited_scan, malformed_lines
+from data_pipeline.preparation.delimited import delimited_scan, line_form, malformed_lines
 from data_pipeline.preparation.interactions import InteractionRules
 from data_pipeline.preparation.lists import NO_LISTS, ListColumns
 from data_pipeline.preparation.read import Rule, Source, ingest
@@ -185,7 +185,7 @@ class MINDSmall(Interactions):
             scan = delimited_scan(path, fields, "\t", fields, header=False, on_invalid=self.on_invalid)
             numbered = f"SELECT *, {literal(part)} AS part, row_number() OVER () AS line FROM ({scan})"
             scans.append((path, numbered))
-        ingest(workspace, scans, table=name)
+        ingest(workspace, scans, table=name, form=line_form(fields, "\t"))
 
     def _type_lines(self, workspace: Workspace) -> None:
         """Create the view ``lines``: the impressions with their time, split and position among all impressions."""

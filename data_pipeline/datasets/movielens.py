@@ -11,7 +11,7 @@ from data_pipeline.datasets.interactions import Interactions
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.acquire import Mirror, acquire
 from data_pipeline.preparation.columns import ITEM, USER, Columns
-from data_pipeline.preparation.delimited import delimited_scan, malformed_lines
+from data_pipeline.preparation.delimited import delimited_scan, line_form, malformed_lines
 from data_pipeline.preparation.read import Source, ingest
 from data_pipeline.preparation.workspace import Workspace
 
@@ -39,6 +39,11 @@ class TextFile:
     header: bool = False
     encoding: str = "utf-8"
     values: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def form(self) -> str:
+        """The form of a line, for errors."""
+        return line_form(self.fields, self.delimiter)
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ class MovieLens(Interactions):
                 FROM (SELECT *, row_number() OVER () AS position FROM ({scan}))
                 LEFT JOIN users USING (user_id) LEFT JOIN films USING (item_id)
                 ORDER BY position"""  # a join may change the order, which decides between ratings of the same second
-        ingest(workspace, [(ratings, scan)])
+        ingest(workspace, [(ratings, scan)], form=layout.ratings.form)
         return Source(description, text=True, dropped=malformed_lines(workspace), categories=categories)
 
     def _find(self, folder: Path) -> Path:
@@ -158,7 +163,7 @@ class MovieLens(Interactions):
                 raise DataError(f"{path}: no such file. Add it, or set data.side_information=false")
             workspace.on_progress(f"{path}: no such file; {table} have no categories")
             return False
-        ingest(workspace, [(path, self._scan(path, file, columns))], table)
+        ingest(workspace, [(path, self._scan(path, file, columns))], table, file.form)
         repeated = workspace.query(
             f"SELECT {columns[0]} FROM {table} GROUP BY 1 HAVING count(*) > 1 ORDER BY min(rowid)"
         )

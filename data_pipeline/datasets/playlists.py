@@ -20,7 +20,7 @@ from data_pipeline.errors import DataError
 from data_pipeline.preparation.acquire import acquire
 from data_pipeline.preparation.columns import Columns
 from data_pipeline.preparation.dataset import RawDataset
-from data_pipeline.preparation.delimited import delimited_scan, malformed_lines
+from data_pipeline.preparation.delimited import delimited_scan, line_form, malformed_lines
 from data_pipeline.preparation.playlists import PlaylistRules, filter_playlists, split_playlists, write_playlists
 from data_pipeline.preparation.read import Source, ingest
 from data_pipeline.preparation.report import Report
@@ -91,7 +91,8 @@ class Playlists(RawDataset):
             return self._read_lists(workspace, path)
         names = ("playlist_id", "item_id")
         scan = delimited_scan(path, names, " ", names, header=False, on_invalid=self.on_invalid)
-        ingest(workspace, [(path, f"SELECT *, 1 AS label FROM ({scan})")])
+        form = f"{line_form(names, ' ')}, or all of them playlist_id<TAB>[item_id, item_id, …]"
+        ingest(workspace, [(path, f"SELECT *, 1 AS label FROM ({scan})")], form=form)
         return Source(self.source, text=True, dropped=malformed_lines(workspace))
 
     def _read_lists(self, workspace: Workspace, path: Path) -> Source:

@@ -24,16 +24,19 @@ class Columns:
         item: Item ids: whole numbers from 0, or text.
         label: 0 or 1. Set either this, or `rating` with `threshold`. With neither every row is a positive: implicit
             feedback.
+        further_labels: Further columns of 0 and 1, which keep their names.
         rating: Numbers; the label is 1 for rating >= threshold.
         threshold: The lowest rating with label 1.
         time: Order of the rows: a number, a date or a timestamp.
         time_unit: Unit of a numeric time; see `data_pipeline.preparation.times`.
         request: Id of the request in which a row was shown (an impression list, a search): the rows of one request
             belong to one user, stay in one split, and can be a group of ranking metrics.
+        weight: Weight of each row in the loss: a finite number, at least 0.
         split: The split of each row where the data set has its own: train, validation or test.
         categorical: Categorical features. They keep their names.
         dense: Dense features. They keep their names.
         lists: Columns with a list of ids per row.
+        nullable: Dense features whose numbers may be missing.
 
     Raises:
         DataError: Both label and rating are set; a column has two roles; or a feature has a name that is taken.
@@ -42,15 +45,18 @@ class Columns:
     user: str
     item: str
     label: str | None = None
+    further_labels: tuple[str, ...] = ()
     rating: str | None = None
     threshold: float | None = None
     time: str | None = None
     time_unit: TimeUnit | None = None
     request: str | None = None
+    weight: str | None = None
     split: str | None = None
     categorical: tuple[str, ...] = ()
     dense: tuple[str, ...] = ()
     lists: ListColumns = NO_LISTS
+    nullable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.label is not None and self.rating is not None:
@@ -68,6 +74,7 @@ class Columns:
                 f"data.time_unit = {self.time_unit}: needs data.time=COLUMN. Set it, or data.time_unit=null"
             )
         check_feature_names((*self.categorical, *self.lists.names), self.dense)
+        check_feature_names((), self.further_labels)
         check_roles(self._roles())
         self.lists.check(self.vocabularies)
 
@@ -80,6 +87,13 @@ class Columns:
     def vocabularies(self) -> Mapping[str, str]:
         """The name in the prepared files of every column with an id per row, by its raw name."""
         return {self.user: USER, self.item: ITEM, **{name: name for name in self.categorical}}
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The prepared column of each label, by its raw column, where there are several; else empty."""
+        if self.label is None or not self.further_labels:
+            return {}
+        return {self.label: LABEL} | {name: name for name in self.further_labels}
 
     def raw(self) -> list[str]:
         """Return every raw column that is read."""
@@ -94,9 +108,11 @@ class Columns:
             "rating": self.rating,
             "time": self.time,
             "request": self.request,
+            "weight": self.weight,
             "split_column": self.split,
         }
         named = [(role, name) for role, name in single.items() if name is not None]
+        named += [("label", name) for name in self.further_labels]
         named += [("categorical", name) for name in self.categorical]
         named += [("lists", name) for name in self.lists.names]
         return named + [("dense", name) for name in self.dense]

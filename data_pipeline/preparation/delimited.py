@@ -117,6 +117,11 @@ def delimited_scan(
     )
 
 
+def line_form(fields: Sequence[str], delimiter: str) -> str:
+    """Return the form of a line for errors, as ``user<TAB>item``."""
+    return {"\t": "<TAB>", " ": "<SPACE>"}.get(delimiter, delimiter).join(fields)
+
+
 def malformed_lines(workspace: Workspace) -> dict[str, int]:
     """Count the CSV lines that were left out, as DuckDB recorded them."""
     if not workspace.query("SELECT 1 FROM duckdb_tables() WHERE table_name = 'reject_errors'"):

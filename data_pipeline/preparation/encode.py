@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from data_pipeline.id_tables import id_table_path
 from data_pipeline.parquet_files import BATCH_ROWS, write_parquet
 from data_pipeline.preparation.columns import ITEM, SPLIT, USER, Columns
 from data_pipeline.preparation.lists import encode_lists, entries
+from data_pipeline.preparation.rare import KEEP_ALL, RareRule
 from data_pipeline.preparation.workspace import Workspace, quoted
+from data_pipeline.rare_ids import ROW
 from data_pipeline.schema import Categorical, Role
 
 
-def encode_ids(workspace: Workspace, columns: Columns, folder: Path) -> tuple[Categorical, ...]:
+def encode_ids(
+    workspace: Workspace, columns: Columns, folder: Path, rare: Mapping[str, RareRule]
+) -> tuple[Categorical, ...]:
     """Encode the user, the item, every categorical feature and every list column of ``rows``; see `encode_column`."""
     roles: dict[str, Role] = {USER: "user", ITEM: "item"}
     tables = {
@@ -22,19 +27,26 @@ def encode_ids(workspace: Workspace, columns: Columns, folder: Path) -> tuple[Ca
     }
     encoded: dict[str, Categorical] = {}
     for name in (USER, ITEM, *columns.categorical):
-        sharing = [of_lists for of_lists, table in tables.items() if table == name]
-        encoded[name] = encode_column(workspace, name, roles.get(name, "feature"), folder, sharing)
+        sharing, rule = [of_lists for of_lists, table in tables.items() if table == name], rare.get(name, KEEP_ALL)
+        encoded[name] = encode_column(workspace, name, roles.get(name, "feature"), folder, sharing, rule)
     for name, table in tables.items():
         like = encoded[table] if table != name else encode_column(workspace, name, "feature", folder, [name])
-        encoded[name] = encode_lists(workspace, name, id_table(table), like)
+        encoded[name] = replace(encode_lists(workspace, name, id_table(table), like), buckets=like.buckets)
     return tuple(encoded.values())
 
 
-def encode_column(workspace: Workspace, name: str, role: Role, folder: Path, lists: Sequence[str] = ()) -> Categorical:
+def encode_column(
+    workspace: Workspace,
+    name: str,
+    role: Role,
+    folder: Path,
+    lists: Sequence[str] = (),
+    rare: RareRule = KEEP_ALL,
+) -> Categorical:
     """Number the ids of one column of ``rows``, and write its id table (see `data_pipeline.id_tables`).
 
-    Ids of training come first, in order of the original id; those that occur only in validation or test follow. In a
-    feature null is an id as well, the last of its group, with a null ``original_id``.
+    Ids of training come first, in order of the original id; those that occur only in validation or test, or in too few
+    rows of training, follow. In a feature null is an id as well, the last of its group, with a null ``original_id``.
 
     Args:
         workspace: Workspace that holds ``rows``.
@@ -42,21 +54,41 @@ def encode_column(workspace: Workspace, name: str, role: Role, folder: Path, lis
         role: Role of the column.
         folder: The prepared folder.
         lists: Columns of lists whose entries are ids of the table as well.
+        rare: Least rows of an id in training, in which entries of lists do not count.
     """
     workspace.on_progress(f"encoding {name}")
     table = id_table(name)
-    parts = [] if name in lists else [f"SELECT {quoted(name)} AS original_id, {SPLIT} = 0 AS __seen FROM rows"]
-    occurrences = " UNION ALL ".join([*parts, *map(entries, lists)])
+    of_rows = f"SELECT {quoted(name)} AS original_id, {SPLIT} = 0 AS __seen, ({SPLIT} = 0)::INT AS __rows FROM rows"
+    of_lists = [f"SELECT *, 0 AS __rows FROM ({entries(each)})" for each in lists]
+    found = " UNION ALL ".join([*([] if name in lists else [of_rows]), *of_lists])
+    enough = f"sum(__rows) >= {rare.min_count}" if rare.min_count > 1 else "bool_or(__seen)"
     workspace.query(f"""
         CREATE TABLE {table} AS
-        SELECT row_number() OVER (ORDER BY NOT seen, original_id NULLS LAST) - 1 AS id, original_id, seen
-        FROM (SELECT original_id, bool_or(__seen) AS seen FROM ({occurrences}) GROUP BY ALL)""")
-    ids = workspace.connection.sql(f"SELECT id, original_id FROM {table} ORDER BY id")
+        SELECT row_number() OVER (ORDER BY NOT seen, original_id NULLS LAST) - 1 AS id, original_id, seen, occurrences
+        FROM (SELECT original_id, {enough} AS seen, sum(__rows) AS occurrences FROM ({found}) GROUP BY original_id)""")
+    [(num_ids, num_seen)] = workspace.query(f"SELECT count(*), count(*) FILTER (WHERE seen) FROM {table}")
+    row = f", CASE WHEN seen THEN id ELSE {num_seen} + {_bucket(rare)} END::BIGINT AS {ROW}" if rare.buckets else ""
+    ids = workspace.connection.sql(f"SELECT id, original_id{row} FROM {table} ORDER BY id")
     path = id_table_path(folder, name)
     path.parent.mkdir(exist_ok=True)
     write_parquet(ids.to_arrow_reader(BATCH_ROWS), path)
-    [(num_ids, num_seen)] = workspace.query(f"SELECT count(*), count(*) FILTER (WHERE seen) FROM {table}")
-    return Categorical(name, num_ids=num_ids, num_seen=num_seen, role=role)
+    return Categorical(name, num_ids=num_ids, num_seen=num_seen, role=role, buckets=rare.buckets)
+
+
+def count_rare(workspace: Workspace, name: str, rare: RareRule) -> dict[str, int]:
+    """Count the rare ids of training, their rows, their buckets, and those that share one with another rare id."""
+    [(ids, rows, used, shared)] = workspace.query(f"""
+        SELECT coalesce(sum(n), 0)::BIGINT, coalesce(sum(rows), 0)::BIGINT, count(*),
+            coalesce(sum(n) FILTER (n > 1), 0)::BIGINT
+        FROM (SELECT {_bucket(rare)} AS bucket, count(*) AS n, sum(occurrences) AS rows FROM {id_table(name)}
+              WHERE NOT seen AND occurrences > 0 GROUP BY bucket)""")
+    counts = {"min_count": rare.min_count, "ids": ids, "rows": rows}
+    return counts | ({"buckets": rare.buckets, "used": used, "collisions": shared} if rare.buckets else {})
+
+
+def _bucket(rare: RareRule) -> str:
+    """Return the SQL of an id's bucket, as `data_pipeline.rare_ids.buckets_of` computes it."""
+    return f"md5_number_lower(coalesce(original_id::VARCHAR, '')) % {rare.buckets}" if rare.buckets else "0"
 
 
 def id_table(column: str) -> str:

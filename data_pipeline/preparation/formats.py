@@ -39,6 +39,7 @@ _SIGNATURES = {
 }
 _CORRUPT = "It is damaged or truncated; write it again"
 _DROP = "or leave such lines out, counted in report.json: data.on_invalid=drop"
+_FIELDS = "Expected Number of Columns"
 # Patterns of DuckDB's messages, and what to do; the first that matches counts.
 _HINTS = (
     (r"Out of Memory|failed to allocate", "Give preparation more memory: data.memory_gb"),
@@ -47,7 +48,7 @@ _HINTS = (
     (r"not utf-8 encoded|Invalid unicode", "Convert the file to UTF-8, for example: iconv -f LATIN1 -t UTF-8"),
     (r"unterminated quote", f'Close the quote, and write a quote within a value twice (""), {_DROP}'),
     (
-        r"Expected Number of Columns",
+        _FIELDS,
         f"Give every line the fields of the header line (a delimiter within a value needs quotes around it), {_DROP}",
     ),
     (r"Maximum line size|straddles", f"A quote that is not closed joins lines: close it, {_DROP}"),
@@ -92,14 +93,22 @@ def refuse_other_formats(file: Path) -> None:
         )
 
 
-def explain(file: Path, error: Exception) -> str:
-    """Explain why DuckDB cannot read a file, and what to do."""
+def explain(file: Path, error: Exception, form: str | None = None) -> str:
+    """Explain why DuckDB cannot read a file, and what to do.
+
+    Args:
+        file: The file.
+        error: DuckDB's error.
+        form: Of text without a header line: what a line is, as ``user<TAB>item``.
+    """
     reason = re.split(r"Possible (?:fixes|Solution)|This can happen when", str(error))[0].strip()
     parquet = is_parquet(file)
     if not parquet and "invalid state" in reason and (ends := _mixed_line_ends(file)):
         return ends
     for pattern, remedy in _HINTS:
         if re.search(pattern, reason, re.IGNORECASE):
+            if form is not None and pattern == _FIELDS:
+                remedy = f"Every line must be of the form {form}, {_DROP}"
             return f"{reason}. {remedy}"
     return f"{reason}. {_CORRUPT if parquet else f'Correct the file, {_DROP}'}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import duckdb
@@ -14,19 +14,21 @@ from data_pipeline.preparation.candidates import with_candidates, write_historie
 from data_pipeline.preparation.categories import write_categories
 from data_pipeline.preparation.columns import ITEM, LABEL, MOMENT, ROW, SPLIT, TIME, USER, Columns
 from data_pipeline.preparation.delimited import OnInvalid
-from data_pipeline.preparation.encode import encode_column, encode_ids, encoded, rows_with_ids
+from data_pipeline.preparation.dense import DenseSettings, learn_dense, make_bins, scaled, without_bins
+from data_pipeline.preparation.encode import count_rare, encode_column, encode_ids, encoded, rows_with_ids
 from data_pipeline.preparation.implicit import keep_positives
 from data_pipeline.preparation.lists import cut_lists, encoded_list, joined_lists
+from data_pipeline.preparation.rare import RareRule
 from data_pipeline.preparation.read import Source
 from data_pipeline.preparation.report import Report
 from data_pipeline.preparation.saturation import SaturatedUsers, leave_out_saturated
-from data_pipeline.preparation.signals import check_dense, check_labels
+from data_pipeline.preparation.signals import check_dense, check_labels, check_weights
 from data_pipeline.preparation.split import SplitRule, count_splits, seeded_hash, split_rows
 from data_pipeline.preparation.ties import count_ties
 from data_pipeline.preparation.validate import validate
 from data_pipeline.preparation.workspace import Workspace, quoted
-from data_pipeline.preparation.writer import dense_statistics, write_split
-from data_pipeline.schema import CANDIDATES, REQUEST, SPLITS, Categorical, Schema, Split
+from data_pipeline.preparation.writer import write_split
+from data_pipeline.schema import CANDIDATES, REQUEST, SPLITS, WEIGHT, Categorical, Schema, Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,8 @@ class InteractionRules:
         on_invalid: Treatment of rows that break a rule.
         row_group_size: Rows of a Parquet row group.
         published: Counts that the publisher states, by name.
+        rare: Rules of rare ids, by prepared column.
+        dense: Transforms of dense columns, by column.
     """
 
     columns: Columns
@@ -54,6 +58,8 @@ class InteractionRules:
     on_invalid: OnInvalid
     row_group_size: int
     published: Mapping[str, int]
+    rare: Mapping[str, RareRule] = field(default_factory=dict)
+    dense: Mapping[str, DenseSettings] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ def split_interactions(workspace: Workspace, source: Source, rules: InteractionR
     if not rules.implicit:
         check_labels(workspace, rules.columns)
     check_dense(workspace, rules.columns)
+    check_weights(workspace, rules.columns)
     if validation == "none":
         workspace.warn(
             "the given split has no validation rows: training will run to its last epoch, without early stopping and"
@@ -114,7 +121,10 @@ def prepare_interactions(
         name: Name of the data set.
     """
     counts = split_interactions(workspace, source, rules)
-    categorical = encode_ids(workspace, rules.columns, folder)
+    bins = make_bins(workspace, rules.columns, rules.dense)
+    rules = replace(rules, columns=without_bins(rules.columns, bins))
+    categorical = encode_ids(workspace, rules.columns, folder, rules.rare)
+    categorical = tuple(replace(column, bins=bins.get(column.name)) for column in categorical)
     requests = 0
     if rules.columns.request is not None:
         requests = encode_column(workspace, REQUEST, "feature", folder).num_ids
@@ -136,6 +146,7 @@ def _write(
     rows: dict[str, int],
 ) -> Schema:
     columns, count, item = rules.columns, rules.candidates, categorical[1]
+    learned = learn_dense(workspace, columns, rules.dense)
     splits = {}
     for split, number_of_rows in rows.items():
         workspace.on_progress(f"writing {split}: {number_of_rows:,} rows")
@@ -150,10 +161,12 @@ def _write(
         name=name,
         label=LABEL,
         categorical=categorical,
-        dense=tuple(dense_statistics(training, column) for column in columns.dense),
+        dense=tuple(scaled(each, rules.dense.get(name), training) for name, each in learned.items()),
         splits=splits,
         implicit=rules.implicit,
         list_separator=columns.lists.separator if columns.lists.names else None,
+        weight=WEIGHT if columns.weight else None,
+        labels=columns.labels,
         candidates=replace(item, name=CANDIDATES, sequence=True, table=item.table_name) if count else None,
     )
 
@@ -164,10 +177,14 @@ def _encoded_rows(workspace: Workspace, columns: Columns, split: int) -> duckdb.
     Validation and test are in order of user, then time, and the rows of a request are consecutive.
     """
     request = [REQUEST] if columns.request else []
+    weight = [WEIGHT] if columns.weight else []
     names = (USER, ITEM, *columns.categorical, *request)
     ids = [f"{encoded(name)} AS {quoted(name)}" for name in names]
     ids += [f"{encoded_list(name)} AS {quoted(name)}" for name in columns.lists.names]
-    values = [f"rows.{quoted(name)}" for name in (*columns.dense, LABEL)]
+    values = [f"rows.{quoted(name)}" for name in (*columns.dense, LABEL, *columns.further_labels, *weight)]
+    for place, name in enumerate(columns.dense):
+        if name in columns.nullable:
+            values[place] = f"coalesce({values[place]}, 'nan'::FLOAT) AS {quoted(name)}"
     by_time = [encoded(USER), *([f"rows.{MOMENT}"] if columns.time else [])]
     by_time += [encoded(name) for name in request]
     by_time += [*([f"rows.{TIME}"] if columns.time else []), f"rows.{ROW}"]
@@ -203,4 +220,5 @@ def _report(
         validation=counts.validation,
         ties=counts.ties,
         lists_cut=counts.lists_cut,
+        rare={name: count_rare(workspace, name, rule) for name, rule in rules.rare.items()},
     )

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from torch.nn import ModuleDict
 
 from data_pipeline.errors import DataError
-from data_pipeline.schema import ATTRIBUTES, CANDIDATES, INPUT, OWNER, PLAYLIST, REQUEST, TARGET
+from data_pipeline.schema import ATTRIBUTES, CANDIDATES, INPUT, OWNER, PLAYLIST, REQUEST, TARGET, WEIGHT
 
 # Columns of the prepared files, and keys that training adds to a batch (`data_pipeline.streaming`).
 INTERNAL = frozenset(
     {
-        *("user_id", "item_id", "label", REQUEST, CANDIDATES, ATTRIBUTES, PLAYLIST, OWNER, INPUT, TARGET),
+        *("user_id", "item_id", "label", REQUEST, WEIGHT, CANDIDATES, ATTRIBUTES, PLAYLIST, OWNER, INPUT, TARGET),
         *("negatives", "vocabulary", "edge_item", "edge_attribute", "edge_negative", "user_block", "item_block"),
     }
 )

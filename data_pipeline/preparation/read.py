@@ -132,12 +132,21 @@ def _refuse_lost_lines(
     return lost
 
 
-def ingest(workspace: Workspace, scans: Iterable[tuple[Path, str]], table: str = "raw") -> None:
-    """Run one SELECT per file into ``table``. DuckDB keeps their order, so ``rowid`` numbers the rows of the files."""
+def ingest(
+    workspace: Workspace, scans: Iterable[tuple[Path, str]], table: str = "raw", form: str | None = None
+) -> None:
+    """Run one SELECT per file into ``table``. DuckDB keeps their order, so ``rowid`` numbers the rows of the files.
+
+    Args:
+        workspace: Workspace for the table.
+        scans: Files and their SELECTs.
+        table: Name of the table.
+        form: Of text without a header line: what a line is, for errors.
+    """
     for number, (file, select) in enumerate(scans):
         workspace.on_progress(f"reading {file}")
         statement = f"INSERT INTO {table}" if number else f"CREATE TABLE {table} AS"
         try:
             workspace.query(f"{statement} SELECT *, {literal(str(file))} AS {FILE} FROM ({select})")
         except (duckdb.Error, pa.ArrowInvalid) as error:
-            raise DataError(f"{file}: cannot be read: {explain(file, error)}") from error
+            raise DataError(f"{file}: cannot be read: {explain(file, error, form)}") from error

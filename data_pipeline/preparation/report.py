@@ -35,6 +35,8 @@ class Report:
             the rule by which they were taken from the training rows of a given split.
         ties: Groups of rows that share user and time, or a request (see `data_pipeline.preparation.ties`).
         lists_cut: Rows whose list was cut to its last entries, by column of lists.
+        rare: Of every column with a least count: the count, `ids` of training below it, and their `rows`; with hash
+            buckets also their number, those `used`, and `collisions`: rare ids that share a bucket with another one.
         warnings: Messages about what is probably a mistake in the data.
     """
 
@@ -56,6 +58,7 @@ class Report:
     validation: str = "split"
     ties: dict[str, int] = field(default_factory=dict)
     lists_cut: dict[str, int] = field(default_factory=dict)
+    rare: dict[str, dict[str, int]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
@@ -91,6 +94,9 @@ class Report:
         table |= {f"{name} {rows}": f"{count:,}" for name, count in self.rows.items()}
         table |= {f"ties: {name.replace('_', ' ')}": f"{count:,}" for name, count in self.ties.items()}
         table |= {f"lists cut: {name}": f"{count:,}" for name, count in self.lists_cut.items()}
+        for name, counts in self.rare.items():
+            shown = [f"{value:,} {key}" for key, value in counts.items() if key != "min_count"]
+            table[f"{name} below {counts['min_count']:,} rows"] = ", ".join(shown)
         if self.validation != "split":
             table["validation"] = self.validation
         if self.sequences:

@@ -13,7 +13,7 @@ from data_pipeline.preparation.spelling import refuse_double_spelling, warn_of_d
 from data_pipeline.preparation.time_checks import refuse_mixed_offsets, refuse_mixed_units
 from data_pipeline.preparation.times import UNITS, TimeUnit, nanoseconds_of, size_of, to_nanoseconds
 from data_pipeline.preparation.workspace import Workspace, literal, quoted
-from data_pipeline.schema import REQUEST, SPLITS
+from data_pipeline.schema import REQUEST, SPLITS, WEIGHT
 
 _INT64 = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 _NUMBERS = (*_INT64, "UBIGINT", "HUGEINT", "UHUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
@@ -58,13 +58,16 @@ class ColumnTypes:
 
     def of_all(self, columns: Columns) -> list[TypedColumn]:
         typed = [self.entity(USER, columns.user), self.entity(ITEM, columns.item), self.label(columns)]
+        typed += [self.binary(name, name) for name in columns.further_labels]
         typed += [self.feature(name) for name in columns.categorical]
         typed += [self.ids(name, columns, {column.name: column for column in typed}) for name in columns.lists.names]
-        typed += [self.dense(name) for name in columns.dense]
+        typed += [self.dense(name, nullable=name in columns.nullable) for name in columns.dense]
         if columns.time is not None:
             typed.append(self.time(columns.time, columns.time_unit))
         if columns.request is not None:
             typed.append(self.request(columns.request, columns.user))
+        if columns.weight is not None:
+            typed.append(self.weight(columns.weight))
         if columns.split is not None:
             typed.append(self.split(columns.split))
         return typed
@@ -98,12 +101,16 @@ class ColumnTypes:
         column = columns.label or columns.rating
         if column is None:
             return TypedColumn(LABEL, "1::FLOAT")
-        self._require(column, (*_NUMBERS, *_TEXT), "a label or a rating: numbers")
         if columns.label is None:
+            self._require(column, (*_NUMBERS, *_TEXT), "a rating: numbers")
             value = f"TRY_CAST({quoted(column)} AS DOUBLE)"
             return TypedColumn(
                 LABEL, f"({value} >= {columns.threshold!r})::FLOAT", self._finite(column, "rating", value)
             )
+        return self.binary(LABEL, column)
+
+    def binary(self, name: str, column: str) -> TypedColumn:
+        self._require(column, (*_NUMBERS, *_TEXT), "a label: 0 or 1")
         text = f"lower({quoted(column)}::VARCHAR)"
         value = f"CASE {text} WHEN 'true' THEN 1 WHEN 'false' THEN 0 ELSE TRY_CAST({text} AS DOUBLE) END"
         binary = Rule(
@@ -111,14 +118,23 @@ class ColumnTypes:
             "label is not 0 or 1 (for ratings set data.rating and data.threshold instead of data.label)",
             f"({value}) IS NULL OR ({value}) NOT IN (0, 1)",
         )
-        return TypedColumn(
-            LABEL, f"({value})::FLOAT", (Rule(column, "null label", f"{quoted(column)} IS NULL"), binary)
-        )
+        null = Rule(column, "null label", f"{quoted(column)} IS NULL")
+        return TypedColumn(name, f"({value})::FLOAT", (null, binary))
 
-    def dense(self, column: str) -> TypedColumn:
+    def dense(self, column: str, *, nullable: bool = False) -> TypedColumn:
         self._require(column, (*_NUMBERS, *_TEXT), "a dense feature: numbers")
         value = f"TRY_CAST({quoted(column)} AS FLOAT)"
-        return TypedColumn(column, value, self._finite(column, "value", value))
+        if not nullable:
+            return TypedColumn(column, value, self._finite(column, "value", value))
+        wrong = f"{quoted(column)} IS NOT NULL AND {quoted(column)}::VARCHAR <> '' AND coalesce(isinf({value}), true)"
+        rule = Rule(column, "value is not a number", wrong)
+        return TypedColumn(column, f"CASE WHEN isnan({value}) THEN NULL ELSE {value} END", (rule,))
+
+    def weight(self, column: str) -> TypedColumn:
+        self._require(column, (*_NUMBERS, *_TEXT), "a weight: numbers")
+        value = f"TRY_CAST({quoted(column)} AS FLOAT)"
+        negative = Rule(column, "negative weight", f"({value}) < 0")
+        return TypedColumn(WEIGHT, value, (*self._finite(column, "weight", value), negative))
 
     def feature(self, column: str) -> TypedColumn:
         if self._is(column, _NESTED) or self.types[column].endswith("]"):

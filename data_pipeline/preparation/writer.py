@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
@@ -39,11 +39,18 @@ def write_split(rows: pa.RecordBatchReader, num_rows: int, folder: Path, row_gro
     return tuple(files)
 
 
-def dense_statistics(files: Sequence[Path], column: str) -> Dense:
+def dense_statistics(
+    files: Sequence[Path], column: str, transform: Callable[[np.ndarray], np.ndarray] | None = None
+) -> Dense:
     """Compute the mean and the population standard deviation of a float32 column of Parquet files.
 
     Reads a row group at a time. The update is that of Chan, Golub and LeVeque (1979), which is stable for a mean far
     from 0. A constant column has a deviation of 1.
+
+    Args:
+        files: The files.
+        column: Name of the column.
+        transform: Applied to the values first; None: they are as stored.
     """
     count, mean, squares = 0, 0.0, 0.0
     for file in files:
@@ -52,6 +59,7 @@ def dense_statistics(files: Sequence[Path], column: str) -> Dense:
             values = parquet.read_row_group(number, columns=[column])[column].to_numpy().astype(np.float64)
             if not len(values):
                 continue
+            values = values if transform is None else transform(values)
             delta, total = values.mean() - mean, count + len(values)
             squares += len(values) * values.var() + delta**2 * count * len(values) / total
             mean += delta * len(values) / total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -12,6 +12,7 @@ import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from data_pipeline.batch import Batch
+from data_pipeline.rare_ids import TableRows
 from data_pipeline.schema import ENTITIES, Schema
 from data_pipeline.streaming.columns import ColumnArrays
 
@@ -24,8 +25,9 @@ class Rows:
         ids: int64 ``[P, n]``: the P columns of one id per row, in schema order, as stored.
         sequences: For every column of lists, in schema order: its values, and int64 ``[n]`` lengths.
         dense: float32 ``[n, D]``, standardized.
-        labels: float32 ``[n]``.
+        labels: float32 ``[n]``, or ``[n, T]`` of several labels.
         unseen: Whether `ids` may have unseen ids.
+        weights: float32 ``[n]``; None where rows have none.
     """
 
     ids: np.ndarray
@@ -33,6 +35,7 @@ class Rows:
     dense: np.ndarray
     labels: np.ndarray
     unseen: bool = True
+    weights: np.ndarray | None = None
 
 
 class Block:
@@ -50,7 +53,8 @@ class Block:
         self._schema, self._rows = schema, rows
         self._ids = np.empty((sum(not c.sequence for c in schema.categorical), rows + 1), np.int64)
         self._dense = np.empty((rows + 1, len(schema.dense)), np.float32)
-        self._labels = np.empty(rows + 1, np.float32)
+        self._labels = np.empty((rows + 1, len(schema.learned)) if schema.learned else rows + 1, np.float32)
+        self._weights = None if schema.weight is None else np.empty(rows + 1, np.float32)
         self._unseen = False
         self._lists: list[list[list[tuple[np.ndarray, np.ndarray]]]] = [
             [] for _ in range(lanes)
@@ -60,7 +64,7 @@ class Block:
         self._order: np.ndarray | None = None  # their order in the block
 
     def fill(self, lane: int, parts: Iterable[ColumnArrays], target: np.ndarray | None) -> None:
-        """Write the rows of a lane. Dense columns are standardized in float64: means may far exceed deviations.
+        """Write the rows of a lane. Dense columns are transformed and standardized (see `data_pipeline.dense`).
 
         Args:
             lane: Index of the lane.
@@ -74,9 +78,11 @@ class Block:
             at = slice(start, stop) if target is None else target[start:stop]
             for row, ids in zip(self._ids, part.ids, strict=True):
                 row[at] = ids
-            for column, (moments, values) in enumerate(zip(self._schema.dense, part.dense, strict=True)):
-                self._dense[at, column] = (values.astype(np.float64) - moments.mean) / moments.std
+            for number, (column, values) in enumerate(zip(self._schema.dense, part.dense, strict=True)):
+                self._dense[at, number] = column.apply(values)
             self._labels[at] = part.labels
+            if self._weights is not None:
+                self._weights[at] = part.weights
             self._unseen = self._unseen or part.unseen
             self._lists[lane].append(part.sequences)
             start = stop
@@ -100,7 +106,8 @@ class Block:
             lists = [_cut_lists(values, offsets[start : stop + 1]) for values, offsets in self._sequences]
         else:
             lists = [_take_lists(values, offsets, self._order[at]) for values, offsets in self._sequences]
-        return Rows(self._ids[:, at], lists, self._dense[at], self._labels[at], self._unseen)
+        weights = None if self._weights is None else self._weights[at]
+        return Rows(self._ids[:, at], lists, self._dense[at], self._labels[at], self._unseen, weights)
 
 
 def _cut_lists(values: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -133,11 +140,14 @@ class BatchLayout:
 
     Args:
         schema: Schema of the rows, with the columns that transforms add.
+        rows: Rows of the ids of every column; None: unseen ids share one.
     """
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, rows: Sequence[TableRows] | None = None) -> None:
         self._names = [column.name for column in schema.categorical]
         self._sequences = [index for index, column in enumerate(schema.categorical) if column.sequence]
+        self._rows = rows or [TableRows(column) for column in schema.categorical]
+        self._shared = not any(column.buckets for column in schema.categorical)  # one pass maps all plain columns
         self._num_seen = np.array([column.num_seen for column in schema.categorical])
         self._plain = np.flatnonzero([not column.sequence for column in schema.categorical])
         indices = (schema.categorical.index(schema.entity(role)) for role in ENTITIES)
@@ -170,22 +180,28 @@ class BatchLayout:
             users=torch.from_numpy(rows.ids[self._user]),
             items=torch.from_numpy(np.empty(0, np.int64) if self._item is None else rows.ids[self._item]),
             weight=torch.from_numpy(np.array(weight, np.float32)),
+            sample_weights=torch.from_numpy(np.empty(0, np.float32) if rows.weights is None else rows.weights),
         )
 
     def _ids(self, rows: Rows, stride: int) -> tuple[np.ndarray, torch.Tensor, list[int]]:
         """Return values (unseen ids replaced), lengths ``[columns * stride]``, and the number of values per column."""
         count = len(rows.labels)
-        plain = np.minimum(rows.ids, self._num_seen[self._plain, None]) if rows.unseen else rows.ids
+        plain = self._table_rows(rows.ids) if rows.unseen else rows.ids
         if not self._sequences:
             return plain.reshape(-1), _lengths_of_ids(len(plain), count, stride), [count] * len(plain)
         lengths = np.ones((len(self._names), stride), np.int64)
         lengths[:, count:] = 0
         columns = dict(zip(self._plain.tolist(), plain, strict=True))
         for index, (ids, of_rows) in zip(self._sequences, rows.sequences, strict=True):
-            columns[index] = np.minimum(ids, self._num_seen[index])
+            columns[index] = self._rows[index](ids)
             lengths[index, :count] = of_rows
         values = [columns[index] for index in range(len(self._names))]
         return np.concatenate(values), torch.from_numpy(lengths.reshape(-1)), list(map(len, values))
+
+    def _table_rows(self, ids: np.ndarray) -> np.ndarray:
+        if self._shared:
+            return np.minimum(ids, self._num_seen[self._plain, None])
+        return np.stack([self._rows[index](each) for index, each in zip(self._plain, ids, strict=True)])
 
 
 @lru_cache(maxsize=16)

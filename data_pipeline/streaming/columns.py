@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_pipeline.errors import DataError
-from data_pipeline.schema import Categorical, Schema
+from data_pipeline.schema import Categorical, Dense, Schema
 
 REMEDY = "Prepare the data again"
 
@@ -37,8 +37,9 @@ class ColumnArrays:
         ids: int64 or, where they are stored so, int32 ``[n]`` for every column of one id per row, in schema order.
         sequences: For every column of lists, in schema order: its values, and int64 ``[n + 1]`` offsets into them.
         dense: float32 ``[n]`` for every dense column, as stored.
-        labels: float32 ``[n]``; ones where the data have none.
+        labels: float32 ``[n]``, or ``[n, T]`` of several labels; ones where the data have none.
         unseen: Whether `ids` have unseen ids.
+        weights: float32 ``[n]``, at least 0; None where the data have none.
     """
 
     where: Where
@@ -47,6 +48,7 @@ class ColumnArrays:
     dense: list[np.ndarray]
     labels: np.ndarray
     unseen: bool = False
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,6 +63,7 @@ class ColumnArrays:
             [values[at] for values in self.dense],
             self.labels[at],
             self.unseen,
+            None if self.weights is None else self.weights[at],
         )
 
 
@@ -72,7 +75,7 @@ def _cut_lists(values: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.
 def column_names(schema: Schema) -> list[str]:
     """Return the columns that `check_columns` reads."""
     names = [column.name for column in schema.categorical] + [column.name for column in schema.dense]
-    return names if schema.label is None else [*names, schema.label]
+    return [*names, *schema.label_columns, *([] if schema.weight is None else [schema.weight])]
 
 
 def check_columns(rows: pa.RecordBatch, schema: Schema, where: Where) -> ColumnArrays:
@@ -80,16 +83,18 @@ def check_columns(rows: pa.RecordBatch, schema: Schema, where: Where) -> ColumnA
 
     Raises:
         DataError: A null; an id that is negative or not below ``num_ids``; a dense value that is not finite; a label
-            other than 0 and 1.
+            other than 0 and 1; a weight that is negative or not finite.
     """
-    columns = ColumnArrays(where, [], [], [], _labels(rows, schema.label, where))
+    columns = ColumnArrays(where, [], [], [], _labels(rows, schema, where))
     for column in schema.categorical:
         if column.sequence:
             columns.sequences.append(_sequence(rows, column, where))
         else:
             columns.ids.append(_numpy(_array(rows, column.name, where, *_IDS)))
             columns.unseen |= _check_ids(columns.ids[-1], column, where) >= column.num_seen
-    columns.dense = [_dense(rows, column.name, where) for column in schema.dense]
+    columns.dense = [_dense(rows, column, where) for column in schema.dense]
+    if schema.weight is not None:
+        columns.weights = _weights(rows, schema.weight, where)
     return columns
 
 
@@ -142,7 +147,18 @@ def _row_of(position: int, offsets: np.ndarray) -> int:
     return int(np.searchsorted(offsets, position, side="right")) - 1
 
 
-def _dense(rows: pa.RecordBatch, name: str, where: Where) -> np.ndarray:
+def _dense(rows: pa.RecordBatch, column: Dense, where: Where) -> np.ndarray:
+    if column.fill is None and column.log is None:
+        return _finite(rows, column.name, where)
+    values = _numpy(_array(rows, column.name, where, *_REALS))
+    valid = column.valid(values)
+    if not valid.all():
+        row = int(np.argmin(valid))
+        raise where.error(row, column.name, values[row], "a number that its transform is defined for")
+    return values
+
+
+def _finite(rows: pa.RecordBatch, name: str, where: Where) -> np.ndarray:
     values = _numpy(_array(rows, name, where, *_REALS))
     finite = np.isfinite(values)
     if not finite.all():
@@ -151,9 +167,21 @@ def _dense(rows: pa.RecordBatch, name: str, where: Where) -> np.ndarray:
     return values
 
 
-def _labels(rows: pa.RecordBatch, name: str | None, where: Where) -> np.ndarray:
-    if name is None:
-        return np.ones(len(rows), np.float32)
+def _weights(rows: pa.RecordBatch, name: str, where: Where) -> np.ndarray:
+    weights = _finite(rows, name, where)
+    if len(weights) and weights.min() < 0:
+        row = int(np.argmin(weights))
+        raise where.error(row, name, weights[row], "a weight of at least 0")
+    return weights
+
+
+def _labels(rows: pa.RecordBatch, schema: Schema, where: Where) -> np.ndarray:
+    if schema.learned:
+        return np.stack([_label(rows, name, where) for name in schema.learned], axis=1)
+    return np.ones(len(rows), np.float32) if schema.label is None else _label(rows, schema.label, where)
+
+
+def _label(rows: pa.RecordBatch, name: str, where: Where) -> np.ndarray:
     labels = _numpy(_array(rows, name, where, *_REALS))
     valid = labels == 0
     valid |= labels == 1

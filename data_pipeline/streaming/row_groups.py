@@ -191,7 +191,7 @@ def read_user_ends(groups: RowGroups, schema: Schema) -> np.ndarray:
         DataError: The rows are not sorted by user, or an id is invalid.
     """
     column = schema.entity("user")
-    only_users = replace(schema, categorical=(column,), dense=(), label=None)
+    only_users = replace(schema, categorical=(column,), dense=(), label=None, learned=(), weight=None)
     ends, before, last = [], 0, -1
     for part in read_split(groups, only_users):
         users = np.concatenate([[last], part.ids[0]])
@@ -231,7 +231,7 @@ def _check_digest(path: Path, expected: FileDigest, schema: Schema) -> None:
 def _check_types(path: Path, found: pa.Schema, schema: Schema) -> None:
     expected = {c.name: "list<int64>" if c.sequence else "int64" for c in schema.categorical}
     expected |= {c.name: "float" for c in schema.dense}
-    expected |= {} if schema.label is None else {schema.label: "float"}
+    expected |= {name: "float" for name in (*schema.label_columns, schema.weight) if name is not None}
     expected |= {name: kind for name, kind in schema.stored.items() if name in expected}
     for name, type_name in expected.items():
         if name not in found.names:

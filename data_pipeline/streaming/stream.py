@@ -16,6 +16,7 @@ import numpy as np
 
 from data_pipeline.batch import Batch
 from data_pipeline.errors import DataError
+from data_pipeline.rare_ids import TableRows
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.blocks import BatchLayout
 from data_pipeline.streaming.epoch import Epoch, EpochPlan
@@ -91,7 +92,8 @@ class ParquetStream:
             partition = partition_rows(rows, batch_size, world_size, shuffle=shuffle, split=split)
         blocks = block_cuts(partition.steps, rows, shuffle_buffer if shuffle else UNSHUFFLED_BLOCK * world_size)
         added = (column for transform in transforms for column in transform.columns)
-        layout = BatchLayout(replace(schema, categorical=(*schema.categorical, *added)))
+        columns = (*schema.categorical, *added)
+        layout = BatchLayout(replace(schema, categorical=columns), [TableRows.load(folder, each) for each in columns])
         self.plan = EpochPlan(
             groups, schema, layout, partition, blocks, rank, seed, shuffle, tuple(transforms), pin_memory
         )

@@ -67,7 +67,7 @@ class Reference:
             at = (at[0], at[1], at[2][torch.arange(len(who))[:, None], best])
             negative = negative.gather(1, best)
         scores = torch.stack([self.head(at[0], item.unsqueeze(1))[:, 0] for item in (at[1], *at[2].unbind(1))], dim=1)
-        loss = loss + self.head.loss(scores[:, 0], scores[:, 1:])
+        loss = loss + self.head.loss(scores[:, 0], scores[:, 1:]).mean()
         if isinstance(self.head, AttributeRecommender):
             tails = (tables["attributes"][drawn[name]] for name in ("edge_attribute", "edge_negative"))
             loss = loss + self.head.edge_loss(items[2], *tails, torch.zeros_like(who))

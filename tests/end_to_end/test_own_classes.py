@@ -30,12 +30,12 @@ class SquaredError(CTRLoss):
         self.scale = scale
 
     def forward(self, logits, labels):
-        return self.scale * (logits.sigmoid() - labels).square().mean()
+        return self.scale * (logits.sigmoid() - labels).square()
 
 
 class Hinge(PairLoss):
     def forward(self, positives, negatives):
-        return torch.relu(1 - positives.unsqueeze(1) + negatives).mean()
+        return torch.relu(1 - positives.unsqueeze(1) + negatives).mean(dim=1)
 
 
 @declares(Family("error", "absolute error", higher_is_better=False))

@@ -80,6 +80,8 @@ def workplace(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "country": [f"c{i % 5}" for i in rows],
         "price": [float(i % 11) for i in rows],
         "stars": [i % 5 + 1 for i in rows],
+        "liked": [i % 7 % 2 for i in rows],
+        "importance": [i % 4 / 2 for i in rows],
     }
     pq.write_table(pa.table(log), folder / "logs" / "day1.parquet")
     write_interactions(folder / "raw" / "toys")

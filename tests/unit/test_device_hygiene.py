@@ -88,7 +88,7 @@ def cf(spec: ModelSpec) -> torch.Tensor:
     if isinstance(head, GraphRecommender):
         users, _ = head.propagate(users, on_meta(ROWS, width), torch.clone, torch.clone)
     scores = head(users, items)
-    loss = head.loss(scores[:, 0], scores[:, 1:]) + head.score_all(users, items[0]).sum()
+    loss = head.loss(scores[:, 0], scores[:, 1:]).mean() + head.score_all(users, items[0]).sum()
     if isinstance(head, AttributeRecommender):
         loss = loss + head.edge_loss(users, users, users, torch.zeros(ROWS, dtype=torch.int64, device="meta"))
     return loss

@@ -51,13 +51,15 @@ class Recommender(Model, ABC):
         return None
 
     def loss(self, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-        """Compute BPR-Opt (Rendle et al., UAI 2009): ``-ln sigmoid(positive - negative)``, mean over pairs.
+        """Return the loss of every row, ``[B]``: by default that of BPR-Opt (Rendle et al., UAI 2009).
+
+        It is the mean of ``-ln sigmoid(positive - negative)`` over the row's negatives.
 
         Args:
             positives: Scores of positives ``[B]``.
             negatives: Scores of negatives ``[B, n]``.
         """
-        return F.softplus(negatives - positives.unsqueeze(1)).mean()
+        return F.softplus(negatives - positives.unsqueeze(1)).mean(dim=1)
 
 
 class InnerProductRecommender(Recommender):

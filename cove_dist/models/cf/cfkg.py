@@ -61,8 +61,8 @@ class CFKG(AttributeRecommender, InnerProductRecommender):
         return mean + self.buy if entity == "item" else mean - self.buy
 
     def loss(self, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-        """Compute the margin loss, mean over pairs of ``positives [B]`` and ``negatives [B, n]``."""
-        return torch.relu(self.margin - positives.unsqueeze(1) + negatives).mean()
+        """Return each row's mean margin loss of its positive, ``[B]``, and its negatives ``[B, n]``."""
+        return torch.relu(self.margin - positives.unsqueeze(1) + negatives).mean(dim=1)
 
     def edge_loss(
         self, items: torch.Tensor, attributes: torch.Tensor, others: torch.Tensor, kinds: torch.Tensor
@@ -70,4 +70,4 @@ class CFKG(AttributeRecommender, InnerProductRecommender):
         """Return the margin loss of edges, times `edge_weight`."""
         heads = items + self.kinds[kinds]
         true, false = (-(heads - tails).square().sum(dim=1) for tails in (attributes, others))
-        return self.edge_weight * self.loss(true, false.unsqueeze(1))
+        return self.edge_weight * self.loss(true, false.unsqueeze(1)).mean()

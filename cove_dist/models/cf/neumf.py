@@ -57,11 +57,11 @@ class NeuMF(Recommender):
         return torch.cat([self._score_slice(part, items) for part in users.split(at_once)])
 
     def loss(self, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-        """Compute mean binary cross-entropy (Eq. 7): label 1 for positives ``[B]``, 0 for negatives ``[B, n]``."""
+        """Return each row's mean binary cross-entropy (Eq. 7): label 1 for its positive, 0 for its negatives."""
         logits = torch.cat([positives.unsqueeze(1), negatives], dim=1)
         labels = torch.zeros_like(logits)
         labels[:, 0] = 1
-        return F.binary_cross_entropy_with_logits(logits, labels)
+        return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
 
     def _score_slice(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         dim = users.shape[1] // 2

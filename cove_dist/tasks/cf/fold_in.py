@@ -159,7 +159,7 @@ def _summed_loss(frozen: Frozen, users: torch.Tensor, items: torch.Tensor) -> to
     objective = frozen.objective
     scores = objective.head(users, items)
     loss = objective.head.loss if objective.loss is None else objective.loss
-    return loss(scores[:, 0], scores[:, 1:]) * len(users)
+    return loss(scores[:, 0], scores[:, 1:]).sum()
 
 
 def _others(neighbours: Neighbours, pool: np.ndarray, draws: Draws) -> np.ndarray:

@@ -15,6 +15,7 @@ from torchrec.modules.embedding_modules import EmbeddingCollection
 from torchrec.sparse.jagged_tensor import JaggedTensor
 
 from cove_dist.losses.pairs import PairLoss
+from cove_dist.losses.rows import mean_over_rows
 from cove_dist.models.cf.base import AttributeRecommender, GraphRecommender, Recommender
 from cove_dist.quantization import CascadedQuantizer
 from cove_dist.tasks.base import EntityLookup, Objective, TaskModel
@@ -113,7 +114,7 @@ class CFObjective(Objective):
         if self.hardest is not None:
             chosen = self.hardest.choose(head, users, negatives, self.negative_lengths(batch))
             negatives, rows[1] = negatives.index_select(0, chosen), rows[1].index_select(0, chosen)
-        parts = {"rank": self.ranking_loss(users, positives, negatives)}
+        parts = {"rank": self.ranking_loss(users, positives, negatives, batch)}
         if isinstance(head, AttributeRecommender):
             edges = batch.ids[EDGE_ATTRIBUTE].values()
             kinds = torch.searchsorted(self.last_of_kind, edges)
@@ -145,12 +146,14 @@ class CFObjective(Objective):
         """Return the number of sampled items per row, int64 ``[B]``."""
         return batch.ids[NEGATIVES].lengths()[: len(batch)]
 
-    def ranking_loss(self, users: torch.Tensor, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
+    def ranking_loss(
+        self, users: torch.Tensor, positives: torch.Tensor, negatives: torch.Tensor, batch: Batch
+    ) -> torch.Tensor:
         """Compute the ranking loss of ``users [B, d]``, ``positives [B, d]`` and ``negatives [B * n, d]``."""
         negatives = negatives.view(len(users), -1, negatives.shape[1])
         scores = self.head(users, torch.cat([positives.unsqueeze(1), negatives], dim=1))
         loss = self.head.loss if self.loss is None else self.loss
-        return loss(scores[:, 0], scores[:, 1:])
+        return mean_over_rows(loss(scores[:, 0], scores[:, 1:]), batch.sample_weights, same_step=self.training)
 
     def penalty(self, users: torch.Tensor, *items: torch.Tensor) -> torch.Tensor:
         """Return ``regularization / 2`` times the squared norms of the rows' embeddings, averaged over the rows."""

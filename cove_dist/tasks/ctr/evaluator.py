@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +33,13 @@ logger = logging.getLogger(__name__)
 
 
 class Scored(NamedTuple):
-    """A batch on the device, its logits float ``[B]``, and its rows' requests, int64 ``[B]`` if grouped by request."""
+    """A scored batch.
+
+    Attributes:
+        batch: The batch, on the device.
+        logits: float ``[B]``, or ``[B, T]`` of several labels.
+        requests: Requests of the rows, int64 ``[B]``, if grouped by request.
+    """
 
     batch: Batch
     logits: torch.Tensor
@@ -68,7 +76,7 @@ def ctr_loader(config: CTRRunConfig, schema: Schema, split: str, context: Distri
     if config.evaluation.protocol(schema).group_by == REQUEST:
         requests = Categorical(REQUEST, num_ids=schema.requests, num_seen=schema.requests)
         schema = replace(schema, categorical=(*schema.categorical, requests))
-    return evaluation_loader(config, schema, split, context)
+    return evaluation_loader(config, config.ctr.of(schema), split, context)
 
 
 def build_ctr_evaluator(
@@ -86,15 +94,15 @@ def build_ctr_evaluator(
         groups: Groups of ids for which the metrics are computed as well.
         predictions: Folder for the score of every row, one part per rank; None: write none.
     """
-    loader = ctr_loader(config, schema, split, context)
+    loader, labels = ctr_loader(config, schema, split, context), tuple(config.ctr.weights)
 
     def evaluate_model(model: nn.Module) -> dict[str, float]:
         scored = score(model, loader, context.device)
         if predictions is not None:
             path = predictions / f"part-{context.rank:05d}.parquet"
             by_request = config.evaluation.group_by == REQUEST
-            scored = PredictionWriter(path, Path(config.data.path), schema, by_request).write(scored)
-        return evaluate(scored, config.evaluation, context.device, groups)
+            scored = PredictionWriter(path, Path(config.data.path), schema, by_request, labels).write(scored)
+        return evaluate(scored, config.evaluation, context.device, groups, labels)
 
     return evaluate_model
 
@@ -104,42 +112,68 @@ def evaluate(
     config: CTREvaluationConfig,
     device: torch.device,
     by_frequency: Groups,
+    labels: Sequence[str] = (),
 ) -> dict[str, float]:
     """Compute the metrics over all ranks, the same on each; undefined ones are nan and logged as a warning.
 
     Args:
         scored: Scored batches; every user's rows on one rank, in order of user id.
-        config: Cutoffs k of the ranking metrics, and whether these are per user or per request.
+        config: Cutoffs k of the ranking metrics, whether these are per user or per request, and whether AUC and
+            metrics over samples are weighted.
         device: Device of the batches.
-        by_frequency: Groups of ids, by entity, with separate metrics.
+        by_frequency: Groups of ids, by entity, with separate metrics, of the first label.
+        labels: Several labels T of logits ``[B, T]``, each with metrics ``<metric>/<label>``; the first one's also have
+            no suffix. Empty: the logits are ``[B]``.
     """
     own = [each.build for each in config.own(CheckedMetric)]
-    settings = (config.ndcg_at, config.hit_rate_at, config.group_by or "user_id", own)
-    overall = CTRMetrics(*settings).to(device)
+    settings = (config.ndcg_at, config.hit_rate_at, config.group_by or "user_id", own, config.weighted)
+    overall = [CTRMetrics(*settings).to(device) for _ in labels or [None]]
     grouped = FrequencyMetrics(by_frequency, *settings).to(device)
     for batch, logits, requests in scored:
-        overall.update(logits, batch.labels, batch.users, requests)
-        grouped.update(logits, batch.labels, batch.users, batch.items, requests)
-    metrics = overall.compute()
+        weights = batch.sample_weights if config.weighted else None
+        columns = _columns(logits, batch.labels)
+        for metric, column in zip(overall, columns, strict=True):
+            metric.update(*column, batch.users, requests, weights)
+        grouped.update(*columns[0], batch.users, batch.items, requests, weights)
+    found = [_defined(metric, label) for metric, label in zip(overall, labels or [None], strict=True)]
+    of_labels = zip(labels, found, strict=False)  # without labels by name there is one
+    named = [{f"{name}/{label}": value for name, value in each.items()} for label, each in of_labels]
+    return reduce(or_, [found[0], *named, grouped.compute()])
+
+
+def _columns(logits: torch.Tensor, labels: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return logits and labels ``[B]`` of each label."""
+    return [(logits, labels)] if logits.dim() == 1 else list(zip(logits.unbind(1), labels.unbind(1), strict=True))
+
+
+def _defined(metric: CTRMetrics, label: str | None) -> dict[str, float]:
+    """Compute the metrics of a label, and warn about undefined ones."""
+    metrics = metric.compute()
     loose = not math.isnan(metrics["auc_error"])  # then the undefined AUC was already warned about
     if undefined := [name for name, value in metrics.items() if math.isnan(value) and not (name == "auc" and loose)]:
         logger.warning(
-            "Skipping %s: the split has no positives, no negatives, or no users with both", ", ".join(undefined)
-        )
-    return metrics | grouped.compute()
+            "Skipping %s%s: the split has no positives, no negatives, or no users with both",
+            ", ".join(undefined), f" of the label {label}" if label else "",
+        )  # fmt: skip
+    return metrics
 
 
 class PredictionWriter:
     """Writes scored batches as Parquet and passes them on: user, item (original ids), label, score (a probability).
 
+    Of several labels these are label and score of the first; those of each are in ``label_<name>``, ``score_<name>``.
+
     Args:
         path: The file.
         data, schema: Prepared data.
         by_request: Whether batches have requests, which are then written as well, in front of the label.
+        labels: Several labels of the logits.
     """
 
-    def __init__(self, path: Path, data: Path, schema: Schema, by_request: bool = False) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, data: Path, schema: Schema, by_request: bool = False, labels: Sequence[str] = ()
+    ) -> None:
+        self.path, self.labels = path, tuple(labels)
         tables = {role: schema.entity(role).table_name for role in ENTITIES}
         tables |= {"request": REQUEST} if by_request else {}
         self._original: dict[str, pa.Array] = {role: read_original_ids(data, table) for role, table in tables.items()}
@@ -147,16 +181,23 @@ class PredictionWriter:
     def write(self, scored: Iterable[Scored]) -> Iterator[Scored]:
         schema = pa.schema(
             [(role, ids.type) for role, ids in self._original.items()]
-            + [("label", pa.float32()), ("score", pa.float32())]
+            + [(f"{kind}{suffix}", pa.float32()) for suffix in self._suffixes for kind in ("label", "score")]
         )
         with pq.ParquetWriter(self.path, schema) as writer:
             for each in scored:
                 batch, logits, requests = each
                 columns = [self._ids("user", batch.users), self._ids("item", batch.items)]
                 columns += [] if requests is None else [self._ids("request", requests)]
-                columns += [_array(batch.labels), _array(torch.sigmoid(logits.double()).float())]
+                scores = torch.sigmoid(logits.double()).float()
+                pairs = _columns(scores, batch.labels)
+                pairs = [pairs[0], *pairs] if self.labels else pairs
+                columns += [_array(each) for score, label in pairs for each in (label, score)]
                 writer.write_batch(pa.record_batch(columns, schema=schema))
                 yield each
+
+    @property
+    def _suffixes(self) -> list[str]:
+        return ["", *(f"_{label}" for label in self.labels)]
 
     def _ids(self, role: str, encoded: torch.Tensor) -> pa.Array:
         return self._original[role].take(_array(encoded))

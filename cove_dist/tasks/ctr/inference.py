@@ -38,13 +38,28 @@ class CTRInference(Inference[CTRModel]):
         fields = [column.name for column in self.schema.categorical if column.name not in entities]
         return [*fields, *(column.name for column in self.schema.dense)]
 
-    @torch.no_grad()
     def score(self, users: np.ndarray, items: np.ndarray, context: Context = NO_CONTEXT) -> np.ndarray:
+        return self._score_column(0, users, items, context)
+
+    def score_label(
+        self, label: str, users: np.ndarray, items: np.ndarray, context: Context = NO_CONTEXT
+    ) -> np.ndarray:
+        if label not in self.labels:
+            allowed = ", ".join(self.labels) or "null: the run names no label"
+            raise ConfigError(f"label = {label}: not a label of the run; allowed: {allowed}")
+        return self._score_column(self.labels.index(label), users, items, context)
+
+    @torch.no_grad()
+    def _score_column(self, column: int, users: np.ndarray, items: np.ndarray, context: Context) -> np.ndarray:
         self._require(context)
         size = self.config.trainer.evaluation_batch_size
         parts = [np.arange(start, min(start + size, len(users))) for start in range(0, len(users), size)]
-        scores = [self._score(users[rows], items[rows], context.take(rows)) for rows in parts]
+        scores = [self._score(users[rows], items[rows], context.take(rows))[:, column] for rows in parts]
         return np.concatenate([np.empty(0, np.float32), *scores])
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.config.ctr.names
 
     @torch.no_grad()
     def recommend(self, users: np.ndarray, k: int, *, repeat: bool, context: Context = NO_CONTEXT) -> Lists:
@@ -60,7 +75,8 @@ class CTRInference(Inference[CTRModel]):
     @torch.no_grad()
     def programs(self, precision: Precision = "float32") -> dict[str, Program]:
         module, inputs = self._click_probabilities(precision), example_inputs(self.schema)
-        columns, meaning = list(self.schema.categorical), "[rows]: the probability of a click"
+        columns, several = list(self.schema.categorical), ", ".join(self.config.ctr.weights)
+        meaning = f"[rows, labels]: the probabilities of {several}" if several else "[rows]: the probability of a click"
         return {"model": Program(module, inputs, columns, "scores", meaning)}
 
     def evaluate(self, split: str, context: DistributedContext, precision: Precision) -> dict[str, float]:
@@ -99,8 +115,9 @@ class CTRInference(Inference[CTRModel]):
             else Ragged(by_role[column.role] if column.role in by_role else context.ids[column.name], ones)
             for column in columns
         ]
-        values = [np.minimum(each.ids, c.num_seen).astype(np.int64) for each, c in zip(lists, columns, strict=True)]
-        dense = [(context.dense[c.name] - c.mean) / c.std for c in self.schema.dense]
+        values = [np.minimum(each.ids, c.num_rows - 1).astype(np.int64) for each, c in zip(lists, columns, strict=True)]
+        dense = [c.apply(context.dense[c.name]) for c in self.schema.dense]
+        several = [len(self.config.ctr.weights)] if self.config.ctr.weights else []
         batch = Batch(
             ids=KeyedJaggedTensor(
                 [column.name for column in columns],
@@ -108,14 +125,14 @@ class CTRInference(Inference[CTRModel]):
                 lengths=torch.from_numpy(np.concatenate([each.lengths for each in lists])),
             ),
             dense=torch.from_numpy(np.reshape(dense, (len(dense), count)).T.astype(np.float32)),
-            labels=torch.zeros(count, device="cpu"),
+            labels=torch.zeros(count, *several, device="cpu"),
             users=torch.from_numpy(users.astype(np.int64)),
             items=torch.from_numpy(items.astype(np.int64)),
             weight=torch.ones((), device="cpu"),
         )
         output = self.model(batch.to(self.device))[1]
         assert isinstance(output, Predictions)
-        return torch.sigmoid(output.logits.double()).float().cpu().numpy()
+        return torch.sigmoid(output.logits.double()).float().view(count, -1).cpu().numpy()
 
     def _pairs(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices into ``users`` and the items of all rows of these users, in any split."""

@@ -16,7 +16,9 @@ from torchrec.sparse.jagged_tensor import KeyedTensor
 from cove_dist.config.checks import Component, refuse_unused
 from cove_dist.embeddings.fields import Bags, FieldReader, LookedUp, Vectors, build_field_tables
 from cove_dist.losses.ctr import BinaryCrossEntropy, CTRLoss
+from cove_dist.losses.rows import mean_over_rows
 from cove_dist.models.ctr.base import CTRHead
+from cove_dist.models.ctr.joint import JointHead
 from cove_dist.quantization import CascadedQuantizer
 from cove_dist.tasks.base import EntityLookup, Objective, TaskModel
 from cove_dist.tasks.ctr.config import CTRRunConfig
@@ -29,7 +31,7 @@ from data_pipeline.schema import ENTITIES, Categorical, Entity, Schema
 class Predictions(NamedTuple):
     """Outputs of one training step, detached."""
 
-    logits: torch.Tensor  # [B]
+    logits: torch.Tensor  # [B], or [B, T] of several labels
     losses: dict[str, torch.Tensor]  # scalars: the total and its parts, each a mean over this rank's rows
 
     @property
@@ -52,17 +54,19 @@ class CTRObjective(Objective):
         omega_q: Weight of the quantization losses (Eq. 7 and 8).
         precision: Type for autocast of the head; float32: no autocast.
         loss: Loss of the logits; None: binary cross-entropy.
+        label_weights: The weight of each label's loss in their sum; empty: the head has logits ``[B]`` of one label.
     """
 
     def __init__(
         self,
-        head: CTRHead,
+        head: CTRHead | JointHead,
         reader: FieldReader,
         quantizers: Mapping[Entity, CascadedQuantizer],
         columns: Mapping[Entity, Sequence[str]],
         omega_q: float,
         precision: torch.dtype = torch.float32,
         loss: CTRLoss | None = None,
+        label_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.head = head
@@ -72,6 +76,7 @@ class CTRObjective(Objective):
         self.omega_q = omega_q
         self.precision = precision
         self.loss = loss or BinaryCrossEntropy()
+        self.label_weights = dict(label_weights or {})
 
     def forward(self, looked_up: KeyedTensor | LookedUp, batch: Batch) -> tuple[torch.Tensor, Predictions]:
         """Return the loss to differentiate, weighted for uneven ranks, and the predictions."""
@@ -83,10 +88,23 @@ class CTRObjective(Objective):
         if self.head.attends_to_histories:
             inputs += [vectors[self.columns["item"][0]], *self.reader.histories(vectors, batch.ids, rows)]
         logits = self._score(*inputs)
-        task = self.loss(logits, batch.labels)
+        task, of_labels = self._task_loss(logits, batch)
         loss = task + self.omega_q * reduce(add, quantization.values()) if quantization else task
-        losses = {"loss": loss, "task": task, **quantization}
+        losses = {"loss": loss, "task": task, **of_labels, **quantization}
         return batch.weight * loss, Predictions(logits.detach(), {name: x.detach() for name, x in losses.items()})
+
+    def _task_loss(self, logits: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the loss of the labels and, of several labels, that of each by ``task_<label>``."""
+
+        def mean(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            return mean_over_rows(self.loss(logits, labels), batch.sample_weights, same_step=self.training)
+
+        if not self.label_weights:
+            return mean(logits, batch.labels), {}
+        columns = zip(self.label_weights, logits.unbind(1), batch.labels.unbind(1), strict=True)
+        losses = {name: mean(*column) for name, *column in columns}
+        total = reduce(add, (self.label_weights[name] * loss for name, loss in losses.items()))
+        return total, {f"task_{name}": loss for name, loss in losses.items()}
 
     def compile_head(self) -> None:
         self.head.compile()
@@ -157,16 +175,18 @@ def build_ctr_model(config: CTRRunConfig, schema: Schema) -> CTRModel:
     tables = build_field_tables(columns, config.embeddings.dim, head_class.uses_first_order, by_row)
     unused = head_class.unused(len(columns), len(schema.dense))
     refuse_unused(head_class, config.model.arguments, unused, "model")
-    head = config.model.build(CTRHead, len(columns), config.embeddings.dim, len(schema.dense))
+    sizes, weights = (len(columns), config.embeddings.dim, len(schema.dense)), config.ctr.weights
+    heads = [config.model.build(CTRHead, *sizes) for _ in weights or [None]]
     precision = getattr(torch, config.trainer.precision)
     loss = None if config.loss is None else Component.resolve(CTRLoss, config.loss, "loss").build()
     objective = CTRObjective(
-        head,
+        JointHead(heads) if weights else heads[0],
         FieldReader(tables, columns, pooling),
         build_quantizers(config),
         {entity: columns_of(entity, schema) for entity in ENTITIES},
         config.quantizer.omega_q,
         precision,
         loss,
+        weights,
     )
     return CTRModel(tables, objective)

@@ -16,7 +16,9 @@ from cove_dist.embeddings.fields import pool
 from cove_dist.embeddings.serving import ServingTable
 from cove_dist.embeddings.tables import bag_columns
 from cove_dist.models.ctr.base import CTRHead
+from cove_dist.models.ctr.joint import JointHead
 from cove_dist.tasks.ctr.model import Predictions
+from cove_dist.tasks.ctr.transforms import DenseTransforms
 from cove_dist.tasks.inference import ProgramInput
 from cove_dist.types import Pooling
 from data_pipeline.batch import Batch
@@ -34,12 +36,9 @@ class ClickProbabilities(nn.Module):
         first_order: Tables ``[num_rows, 1]`` by name; none where the head does not use them.
     """
 
-    mean: torch.Tensor
-    std: torch.Tensor
-
     def __init__(
         self,
-        head: CTRHead,
+        head: CTRHead | JointHead,
         schema: Schema,
         pooling: Mapping[str, Pooling],
         tables: Mapping[str, ServingTable],
@@ -50,8 +49,7 @@ class ClickProbabilities(nn.Module):
         item = schema.entity("item")
         self.item = bag_columns(schema).index(item), item.table_name
         self.tables, self.first_order = nn.ModuleDict(tables), nn.ModuleDict(first_order)
-        self.register_buffer("mean", torch.tensor([column.mean for column in schema.dense]))
-        self.register_buffer("std", torch.tensor([column.std for column in schema.dense]))
+        self.transform = DenseTransforms(schema.dense)
 
     def forward(
         self,
@@ -60,7 +58,7 @@ class ClickProbabilities(nn.Module):
         lists: torch.Tensor | None = None,
         lengths: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return probabilities ``[rows]``.
+        """Return probabilities ``[rows]``, or ``[rows, T]`` of T labels.
 
         Args:
             ids: Rows of the tables of the columns of one id, int64 ``[rows, F]``.
@@ -68,7 +66,7 @@ class ClickProbabilities(nn.Module):
             lists: Entries of all columns of lists side by side, each padded to its longest list, int64 ``[rows, L]``.
             lengths: Lengths of the lists, int64 ``[rows, S]``. Slots behind a list may hold any id.
         """
-        return torch.sigmoid(self.logits(ids, (dense - self.mean) / self.std, lists, lengths))
+        return torch.sigmoid(self.logits(ids, self.transform(dense), lists, lengths))
 
     def logits(
         self, ids: torch.Tensor, dense: torch.Tensor, lists: torch.Tensor | None, lengths: torch.Tensor | None

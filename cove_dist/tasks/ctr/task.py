@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +12,7 @@ from cove_dist.evaluation import Groups
 from cove_dist.evaluation.protocol import Protocol
 from cove_dist.losses.ctr import CTRLoss
 from cove_dist.models.ctr.base import CTRHead
-from cove_dist.tasks.ctr.config import CTRRunConfig
+from cove_dist.tasks.ctr.config import RULES, CTRRunConfig
 from cove_dist.tasks.task import Evaluator, Task
 from data_pipeline.schema import Schema
 
@@ -32,6 +33,7 @@ class CTRTask(Task[CTRRunConfig]):
     config = CTRRunConfig
     saves_predictions = True
     loss = CTRLoss
+    rules = RULES
 
     def check_data(self, config: CTRRunConfig, schema: Schema) -> None:
         if schema.implicit or schema.label is None:
@@ -42,6 +44,13 @@ class CTRTask(Task[CTRRunConfig]):
             )
         config.pooled(schema)
         super().check_data(config, schema)
+        config.ctr.of(schema)
+        hashed = [column.name for column in schema.categorical if column.buckets]
+        if hashed and config.embeddings.id_dropout:
+            raise ConfigError(
+                f"embeddings.id_dropout = {config.embeddings.id_dropout}: unseen ids of {', '.join(hashed)} have hash"
+                " buckets, which training reaches by itself; allowed: 0.0"
+            )
 
     def build_model(self, config: CTRRunConfig, schema: Schema) -> CTRModel:
         from cove_dist.tasks.ctr.model import build_ctr_model
@@ -53,6 +62,7 @@ class CTRTask(Task[CTRRunConfig]):
         from data_pipeline.streaming.transforms import DropIds
 
         share = config.embeddings.id_dropout
+        schema = config.ctr.of(schema)
         return training_loader(config, schema, context, [DropIds(schema, share)] if share else [])
 
     def build_inference(
@@ -85,11 +95,17 @@ class CTRTask(Task[CTRRunConfig]):
         return build_ctr_evaluator(config, schema, split, context, groups, folder)
 
     def signature(self, config: CTRRunConfig) -> dict[str, Any]:
-        pooling = dict(config.embeddings.pooling)
-        return {} if pooling == {"default": "mean"} else {"embeddings.pooling": pooling}
+        pooling, labels = dict(config.embeddings.pooling), list(config.ctr.weights)
+        of_lists = {} if pooling == {"default": "mean"} else {"embeddings.pooling": pooling}
+        return of_lists | ({"labels": labels} if labels else {})
 
     def metric_names(self, config: CTRRunConfig, split: str, schema: Schema | None = None) -> list[str]:
-        return config.evaluation.metric_names()
+        names = config.evaluation.metric_names()
+        return names + [f"{name}/{label}" for label in config.ctr.weights for name in names]
 
     def protocol(self, config: CTRRunConfig, schema: Schema, split: str) -> Protocol:
-        return config.evaluation.protocol(schema)
+        protocol = config.evaluation.protocol(schema)
+        if not (labels := config.ctr.names):
+            return protocol
+        words = f"{protocol.words}, label {labels[0]}"
+        return replace(protocol, words=words, label=labels[0])

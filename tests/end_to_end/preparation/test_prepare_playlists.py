@@ -189,3 +189,15 @@ def test_a_playlist_on_a_line_gives_the_same_sequences(tmp_path):
     (tmp_path / "lines.txt").write_text("1\t[2, 3]\n2\t[3, 4\n")
     with pytest.raises(DataError, match=r"not of the form playlist<TAB>\[item, item, …\] in 2 rows"):
         prepare(data, tmp_path / "broken", name="lists")
+
+
+def test_a_line_of_another_form_is_an_error_that_states_the_form(tmp_path: Path) -> None:
+    (tmp_path / "AotM.txt").write_text("1 2\n1 3 4\n")
+    data = AotM(source=str(tmp_path), file="AotM", owners=False, min_length=2, max_length=9)
+    with pytest.raises(DataError) as caught:
+        prepare(data, tmp_path / "out", name="aotm")
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'AotM.txt'}: cannot be read: Invalid Input Error: CSV Error on Line: 2")
+    assert (
+        "Every line must be of the form playlist_id<SPACE>item_id, or all of them playlist_id<TAB>[item_id, " in message
+    )

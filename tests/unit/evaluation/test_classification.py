@@ -16,7 +16,7 @@ from cove_dist.evaluation.classification import UNDEFINED
 from tests.unit.evaluation.samples import cut, reduced, samples
 
 
-def computed(metric: BinnedAUC | LogLoss, *batches: tuple[torch.Tensor, torch.Tensor]):
+def computed(metric: BinnedAUC | LogLoss, *batches: tuple[torch.Tensor, ...]):
     for batch in batches:
         metric.update(*batch)
     return metric.compute()
@@ -156,3 +156,24 @@ def test_bad_input(kind: type) -> None:
         metric.update(torch.zeros(3), torch.zeros(2))
     with pytest.raises(ValueError, match=r"logits \[3, 1\]"):
         metric.update(torch.zeros(3, 1), torch.zeros(3, 1))
+
+
+@given(samples(), st.integers(0, 2**32), st.lists(st.integers(0, 40), max_size=2))
+@settings(max_examples=50, deadline=None)
+def test_weighted_auc_and_log_loss_are_those_of_scikit_learn(sample: tuple, seed: int, points: list[int]) -> None:
+    """In one batch, and as two ranks hold them; rows of weight 0 count for nothing."""
+    logits, labels, _ = sample
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.rand(len(logits), generator=generator) * 9 * (torch.rand(len(logits), generator=generator) < 0.8)
+    assume((labels * weights).sum() > 0 and ((1 - labels) * weights).sum() > 0)
+    expected_auc = roc_auc_score(labels, logits, sample_weight=weights)
+    expected_loss = log_loss(labels, logits.double().sigmoid(), sample_weight=weights)
+    parts = [(logits[part], labels[part], weights[part]) for part in cut(len(logits), points)]
+    for kind, expected in ((BinnedAUC, expected_auc), (LogLoss, expected_loss)):
+        ranks = [kind() for _ in parts]
+        for rank, part in zip(ranks, parts, strict=True):
+            rank.update(*part)
+        for metric in (computed(kind(), (logits, labels, weights)), reduced(ranks).compute()):
+            value = metric.auc if kind is BinnedAUC else metric
+            assert value.item() == pytest.approx(expected, rel=1e-9)
+    assert computed(BinnedAUC(), (logits, labels, weights)).samples == len(logits)
