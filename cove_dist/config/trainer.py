@@ -138,6 +138,8 @@ class TrainerConfig:
     on_logger_error: Literal["warn", "stop"]
     profile: ProfileConfig
     compile: bool
+    validate_every_steps: PositiveInt | None = None
+    validate_every_minutes: PositiveFloat | None = None
 
     def __post_init__(self) -> None:
         if self.debug and self.profile.after is not None:

@@ -1,4 +1,4 @@
-"""Agreement among ranks after a step or a batch of a validation: whether to save, whether a signal stops the run."""
+"""Agreement among ranks after a step or a batch of a validation: whether to save or validate, and whether to stop."""
 
 from __future__ import annotations
 
@@ -34,11 +34,35 @@ class Decision(NamedTuple):
 
     Attributes:
         save: Whether to write a checkpoint.
+        validate: Whether to evaluate the validation split.
         stop: Number of the signal that ends the run; 0 to continue.
     """
 
     save: bool = False
+    validate: bool = False
     stop: int = 0
+
+
+class _Timer:
+    """Says when so many minutes have passed on this rank, and whether a request was made before the work was done.
+
+    Args:
+        every_minutes: Minutes; None: never.
+    """
+
+    def __init__(self, every_minutes: float | None) -> None:
+        self._seconds = None if every_minutes is None else 60 * every_minutes
+        self._since, self._step = time.monotonic(), 0
+
+    def due(self) -> bool:
+        return self._seconds is not None and time.monotonic() - self._since >= self._seconds
+
+    def restart(self, step: int) -> None:
+        self._since, self._step = time.monotonic(), step
+
+    def newer(self, step: int) -> bool:
+        """Return whether a request that arrives at a step was made after the last restart."""
+        return step > self._step + 1
 
 
 class Agreement:
@@ -50,22 +74,23 @@ class Agreement:
     Args:
         request: Signals received by this process.
         every_minutes: Minutes between saves; None: no saves by time.
+        validate_every_minutes: Minutes between validations; None: no validations by time.
     """
 
-    def __init__(self, request: StopRequest, every_minutes: float | None) -> None:
+    def __init__(
+        self, request: StopRequest, every_minutes: float | None, validate_every_minutes: float | None = None
+    ) -> None:
         self._request = request
-        self._seconds = None if every_minutes is None else 60 * every_minutes
-        self._saved, self._saved_step = time.monotonic(), 0
+        self._saves, self._validations = _Timer(every_minutes), _Timer(validate_every_minutes)
         self._exchange = DelayedMaximum()
         self._every = _EVERY_STEPS if world().size > 1 else 1
 
     def after_step(self, step: int) -> Decision:
         """Return the decision and send this rank's request. Collective."""
-        save, stop = self._exchange.result() or (0, 0)
-        due = self._seconds is not None and time.monotonic() - self._saved >= self._seconds
+        save, validate, stop = self._exchange.result() or (0, 0, 0)
         if step % self._every == 0:
-            self._exchange.start([int(due), self._request.number])
-        return Decision(bool(save) and step > self._saved_step + 1, stop)
+            self._exchange.start([int(self._saves.due()), int(self._validations.due()), self._request.number])
+        return Decision(bool(save) and self._saves.newer(step), bool(validate) and self._validations.newer(step), stop)
 
     @contextmanager
     def stopping_evaluation(self) -> Iterator[None]:
@@ -85,21 +110,25 @@ class Agreement:
         Raises:
             EvaluationStopped: A rank has received a signal.
         """
-        _, stop = self._exchange.result() or (0, 0)
+        *_, stop = self._exchange.result() or (0, 0, 0)
         if stop:
             raise EvaluationStopped(stop)
         if batch % self._every == 0:
-            self._exchange.start([0, self._request.number])
+            self._exchange.start([0, 0, self._request.number])
 
     def note_saved(self, step: int) -> None:
         """Restart the save interval and drop save requests made before this save."""
-        self._saved, self._saved_step = time.monotonic(), step
+        self._saves.restart(step)
+
+    def note_validated(self, step: int) -> None:
+        """Restart the interval of validations and drop requests made before this one."""
+        self._validations.restart(step)
 
     def close(self) -> int:
         """Return the signal that any rank has received, or 0. Collective."""
         self._exchange.result()
-        self._exchange.start([0, self._request.number])
-        _, stop = self._exchange.result() or (0, 0)
+        self._exchange.start([0, 0, self._request.number])
+        *_, stop = self._exchange.result() or (0, 0, 0)
         self._exchange.close()
         return stop
 

@@ -68,7 +68,7 @@ def resume(training: Trainer, folder: Path) -> list[Change]:
     training.trainable.create_optimizer_state()
     meta, state = load_training_state(path, training.trainable, training.context, model)
     training.trainable.set_schedule_step(meta.step)
-    training.position = Progress(**meta.progress)
+    training.position = Progress.of(meta.progress)
     if state is not None:
         training.codebooks.load_state_dict(state["codebooks"])
         training.window.load_state_dict(state["window"])

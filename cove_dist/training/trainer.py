@@ -17,7 +17,7 @@ from cove_dist.checkpoints.io import CheckpointWriter
 from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import TrainingError
-from cove_dist.faults.agreement import Agreement, Decision, EvaluationStopped
+from cove_dist.faults.agreement import Agreement, EvaluationStopped
 from cove_dist.faults.finite import LossCheck, check_state
 from cove_dist.faults.full_disk import FullDiskPolicy
 from cove_dist.faults.signals import deferred_signals
@@ -37,6 +37,7 @@ from cove_dist.training.replicas import check_replicas
 from cove_dist.training.reporting import start_reporter
 from cove_dist.training.resume import Change, resume
 from cove_dist.training.summary import show_start
+from cove_dist.training.validation import validate_within_epoch, within_epoch
 from cove_dist.training.warm_start import WarmStart
 from data_pipeline.batch import Batch
 from data_pipeline.errors import DataError
@@ -107,11 +108,11 @@ class Trainer:
         """
         self._start_writing(folder)
         if self.context.is_main:
-            rows = self.schema.splits["train"].rows
-            show_start(self.trainable.model, self.context, rows, self.steps_per_epoch)
+            show_start(self.trainable.model, self.context, self.schema.splits["train"].rows, self.steps_per_epoch)
         self.trainable.model.train()
         with self.reporter, deferred_signals() as request, self.profiler:
-            self.agreement = Agreement(request, self.config.trainer.checkpoint.every_minutes)
+            minutes = self.config.trainer.checkpoint.every_minutes, self.config.trainer.validate_every_minutes
+            self.agreement = Agreement(request, *minutes)
             try:
                 if self.warm_start is not None:
                     self._report_start()
@@ -130,10 +131,15 @@ class Trainer:
         """Evaluate and save the start from another run, which may remain the best checkpoint."""
         metrics = {} if self.evaluator is None else self.evaluate()
         if metrics:
-            watched = self.config.trainer.early_stopping.metric
-            self.position.note_gain(watched, metrics[watched])
+            self.note_gain(metrics)
             self.reporter.record("validation", 0, 0, metrics)
-        self._save(None, metrics)
+        self.save(None, metrics)
+
+    def note_gain(self, metrics: dict[str, float]) -> None:
+        """Count a validation for early stopping."""
+        watched = self.config.trainer.early_stopping.metric
+        self.position.note_gain(watched, metrics[watched])
+        self.agreement.note_validated(self.position.step)
 
     def _start_epoch(self) -> None:
         self.train_loader.set_epoch(self.position.epoch)
@@ -142,13 +148,21 @@ class Trainer:
             self.trainable.epoch_hook.start_epoch(self.position.epoch)
 
     def _train_epoch(self, batches: EpochIterator) -> None:
+        if self.position.validation_due:  # of the run that is resumed
+            validate_within_epoch(self, batches)
+        if self.ends_within_epoch():
+            return
         for output in self.steps(batches):
             self._after_step(output, batches)
-            if self.stopped_by:
+            if self.ends_within_epoch():
                 return
             if self.position.out_of_steps(self.config.trainer):
                 break
         self._end_epoch(batches)
+
+    def ends_within_epoch(self) -> bool:
+        """Return whether training ends within the epoch, after a signal or a validation without gain."""
+        return bool(self.stopped_by) or self.position.stalled(self.config.trainer)
 
     def _start_writing(self, folder: Path | None) -> None:
         """Set up the writers of the folder; drop records and partial checkpoints after the current step."""
@@ -194,18 +208,16 @@ class Trainer:
             check_replicas(replicated_state(self.trainable.model))
         if self.writer is not None:
             self.writer.poll()
-        self._save_within_epoch(batches, self.agreement.after_step(step))
+        within_epoch(self, batches, self.agreement.after_step(step))
 
-    def _save_within_epoch(self, batches: EpochIterator, agreed: Decision) -> None:
-        """Save at the interval of steps or minutes, and before a stop; the end of an epoch saves separately."""
-        every, step = self.config.trainer.checkpoint.every_steps, self.position.step
-        if self.position.out_of_steps(self.config.trainer):
-            return
-        due = agreed.save or (every is not None and step % every == 0)
-        if agreed.stop or (due and self.position.batches < len(self.train_loader)):
-            self._check_finite()
-            self._save(batches, {})
-        self.stopped_by = agreed.stop
+    def record_validation(self, batches: EpochIterator, metrics: dict[str, float]) -> None:
+        """Record and save the metrics, after the training steps before them if these are the last."""
+        if self.finished() and self.position.step > self._reported:
+            self._report()
+        with self.window.paused():
+            if metrics:
+                self.reporter.record("validation", self.position.step, self.position.epoch, metrics)
+            self.save(batches, metrics)
 
     def _report(self) -> None:
         """Report the steps since the last report: at step 1, every ``log_every`` steps, and at the last step."""
@@ -220,7 +232,7 @@ class Trainer:
             self.codebooks.watch(metrics)
         self._reported = step
 
-    def _check_finite(self) -> None:
+    def check_finite(self) -> None:
         """Refuse to evaluate or save a state that is not finite."""
         self.losses.check()
         check_state(self.trainable.state_dict(), self.position.step, self.context)
@@ -231,19 +243,14 @@ class Trainer:
             with self.window.paused():
                 metrics = self._close_epoch()
         except EvaluationStopped as stop:
-            self._save(batches, {})
+            self.save(batches, {})
             self.stopped_by = stop.number
             return
-        if self.finished() and self.position.step > self._reported:
-            self._report()
-        with self.window.paused():
-            if metrics:
-                self.reporter.record("validation", self.position.step, self.position.epoch, metrics)
-            self._save(batches, metrics)
+        self.record_validation(batches, metrics)
 
     def _close_epoch(self) -> dict[str, float]:
         """Evaluate; only a completed epoch counts for early stopping, not one cut short by ``max_steps``."""
-        self._check_finite()
+        self.check_finite()
         metrics: dict[str, float] = {}
         if self.evaluator is not None:
             last = self.position.out_of_steps(self.config.trainer)  # a resumed run would not validate it again
@@ -254,8 +261,7 @@ class Trainer:
             if codes := self.codebooks.close_epoch():
                 self.reporter.record("codebooks", self.position.step, self.position.epoch, codes)
             if metrics:
-                watched = self.config.trainer.early_stopping.metric
-                self.position.note_gain(watched, metrics[watched])
+                self.note_gain(metrics)
         return metrics
 
     def evaluate(self) -> dict[str, float]:
@@ -272,7 +278,8 @@ class Trainer:
         """Return the model, detached from the pipeline until the next training step."""
         return self.pipeline.detach() if isinstance(self.pipeline, TrainPipelineSparseDist) else self.trainable.model
 
-    def _save(self, batches: EpochIterator | None, metrics: dict[str, float]) -> None:
+    def save(self, batches: EpochIterator | None, metrics: dict[str, float]) -> None:
+        """Write a checkpoint with the metrics of its validation, if there was one."""
         if self.writer is None:
             return
         loader = batches.state_after(self.position.batches) if batches is not None and self.position.batches else None

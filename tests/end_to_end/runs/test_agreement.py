@@ -50,8 +50,8 @@ def test_a_run_without_intervals_saves_by_time(prepared: Path, tmp_path: Path) -
     saved = []
     with process_group("cpu") as context:
         trainer = Trainer(config, Schema.load(prepared), context)
-        save = trainer._save
-        trainer._save = lambda batches, metrics: (saved.append(trainer.position.step), save(batches, metrics))
+        save = trainer.save
+        trainer.save = lambda batches, metrics: (saved.append(trainer.position.step), save(batches, metrics))
         trainer.train(tmp_path)
     assert saved == [2, 4, 6, 8, 10, 12, 14, 16, 18, 20], "10 and 20 are the ends of the epochs"
 

@@ -170,19 +170,24 @@ def test_a_stop_in_mid_epoch_spends_no_patience_and_the_losses_are_those_of_a_wh
         parts = small_run(prepared, tmp_path / "parts", *given, f"trainer.max_steps={steps}")
         train([*parts, RESUME] if number else parts)
         if steps < 30:
-            assert read_json(tmp_path / "parts" / SUMMARY_FILE)["epochs_without_gain"] == 0
+            assert read_json(tmp_path / "parts" / SUMMARY_FILE)["validations_without_gain"] == 0
     whole, parts = losses(tmp_path / "whole"), losses(tmp_path / "parts")
     assert {step: parts[step] for step in whole} == whole
     assert max(whole) == 30
     assert sorted(parts.keys() - whole.keys()) == [7, 14], "the last step of each part"
     ends = [read_json(tmp_path / name / SUMMARY_FILE) for name in ("whole", "parts")]
-    assert ends[0]["epochs_without_gain"] == ends[1]["epochs_without_gain"]
+    assert ends[0]["validations_without_gain"] == ends[1]["validations_without_gain"]
 
 
 def test_a_stop_in_the_first_epoch_leaves_a_checkpoint_that_is_best(prepared: Path, tmp_path: Path) -> None:
     train(small_run(prepared, tmp_path / "run", "trainer.max_steps=3", "trainer.early_stopping.patience=1"))
     summary = read_json(tmp_path / "run" / SUMMARY_FILE)
-    assert (summary["step"], summary["epoch"], summary["best_step"], summary["epochs_without_gain"]) == (3, 0, 3, 0)
+    assert (summary["step"], summary["epoch"], summary["best_step"], summary["validations_without_gain"]) == (
+        3,
+        0,
+        3,
+        0,
+    )
     assert 0 < summary["best"] < 1
 
 

@@ -1,0 +1,55 @@
+"""Validation and saving within an epoch, at their intervals of steps and minutes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cove_dist.faults.agreement import Decision, EvaluationStopped
+from data_pipeline.streaming.loader import EpochIterator
+
+if TYPE_CHECKING:
+    from cove_dist.training.trainer import Trainer
+
+
+def within_epoch(training: Trainer, batches: EpochIterator, agreed: Decision) -> None:
+    """Validate and save at their intervals of steps or minutes after a step, and save before a stop. Collective.
+
+    The end of an epoch does both separately. A validation that a stop prevents comes first when the run is resumed.
+
+    Args:
+        training: The trainer, after the step.
+        batches: The batches of the epoch.
+        agreed: What the ranks agreed on.
+    """
+    settings, position = training.config.trainer, training.position
+    if position.out_of_steps(settings):
+        return
+    within = position.batches < len(training.train_loader)
+    position.validation_due = within and (agreed.validate or _is_due(position.step, settings.validate_every_steps))
+    if position.validation_due and not agreed.stop:
+        validate_within_epoch(training, batches)
+        return
+    save = within and (agreed.save or _is_due(position.step, settings.checkpoint.every_steps))
+    if agreed.stop or save:
+        training.check_finite()
+        training.save(batches, {})
+    training.stopped_by = agreed.stop
+
+
+def validate_within_epoch(training: Trainer, batches: EpochIterator) -> None:
+    """Evaluate the validation split, which counts for early stopping, and save; a signal saves the state before it."""
+    training.check_finite()
+    try:
+        with training.window.paused(), training.agreement.stopping_evaluation():
+            metrics = training.evaluate()
+    except EvaluationStopped as stop:
+        training.save(batches, {})
+        training.stopped_by = stop.number
+        return
+    training.position.validation_due = False
+    training.note_gain(metrics)
+    training.record_validation(batches, metrics)
+
+
+def _is_due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
