@@ -32,21 +32,25 @@ class Follower:
     def __init__(self, log: Path, study: PairStudy, trial: Trial) -> None:
         self._log, self._study, self._trial = log, study, trial
         self.values: dict[int, float] = {}  # by epoch
+        self._of_steps: dict[int, float] = {}  # by step: those of validations within epochs too
         self.pruned = False
 
     def look(self) -> bool:
         """Report epochs that are new; returns whether the trial should end."""
         for record in read_records(self._log):
-            epoch = record["epoch"]
-            if record["kind"] == "validation" and epoch not in self.values:
-                self.values[epoch] = value = record[self._study.metric]
+            if record["kind"] != "validation":
+                continue
+            epoch, value = record["epoch"], record[self._study.metric]
+            self._of_steps[record["step"]] = value
+            if epoch not in self.values:
+                self.values[epoch] = value
                 if math.isfinite(value) and not self.pruned:  # what is not defined is no reason to end the trial
                     self.pruned = self._study.report(self._trial, epoch, value)
         return self.pruned
 
     def best(self) -> float | None:
-        """Return the best value of the epochs so far; None if it was defined in none of them."""
-        values = [value for value in self.values.values() if math.isfinite(value)]
+        """Return the best value of the validations so far; None if it was defined in none of them."""
+        values = [value for value in self._of_steps.values() if math.isfinite(value)]
         return (max if self._study.mode == "max" else min)(values, default=None)
 
 

@@ -76,7 +76,7 @@ def draw_validation(run: Run, folder: Path) -> list[Picture]:
     mark = ""
     if best is not None:
         mark = f"The mark is epoch {best['epoch']}, step {best['step']:,}, the best by {title(run.stopping_metric)}."
-    return [Picture(path, "Validation metrics", f"After each epoch. {mark}")]
+    return [Picture(path, "Validation metrics", f"At each validation. {mark}")]
 
 
 def draw_usage(run: Run, folder: Path) -> list[Picture]:
