@@ -56,9 +56,8 @@ class Block:
         self._labels = np.empty((rows + 1, len(schema.learned)) if schema.learned else rows + 1, np.float32)
         self._weights = None if schema.weight is None else np.empty(rows + 1, np.float32)
         self._unseen = False
-        self._lists: list[list[list[tuple[np.ndarray, np.ndarray]]]] = [
-            [] for _ in range(lanes)
-        ]  # [lane][part][column]
+        self._lists: list[list[list[tuple[np.ndarray, np.ndarray]]]]  # [lane][part][column]
+        self._lists = [[] for _ in range(lanes)]
         self._targets = [np.empty(0, np.int64)] * lanes
         self._sequences: list[tuple[np.ndarray, np.ndarray]] = []  # values, offsets of the rows as they were read
         self._order: np.ndarray | None = None  # their order in the block

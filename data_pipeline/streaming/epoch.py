@@ -24,7 +24,8 @@ from data_pipeline.streaming.row_groups import AT_ONCE, RowGroups, RowReader
 from data_pipeline.streaming.threads import Pool, Task
 from data_pipeline.streaming.transforms import RowTransform
 
-SHUFFLED_PART = 4  # `AT_ONCE` is divided by it where an epoch is shuffled: a rank then has up to 16 lanes
+DECODED_BYTES = 1 << 25  # of the decoded rows that the lanes of a rank have in memory, by the sizes of their columns
+_UNKNOWN_LENGTH = 64  # ids of a list whose greatest number is not known
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,13 @@ class EpochPlan:
     pin_memory: bool
 
 
+def rows_at_once(plan: EpochPlan) -> int:
+    """Return the rows that a lane decodes at a time: more are faster, and take more memory in every lane."""
+    lanes, schema = -(-plan.partition.lanes // plan.partition.world_size), plan.schema
+    ids = sum((column.max_length or _UNKNOWN_LENGTH) if column.sequence else 1 for column in schema.categorical)
+    return min(max(DECODED_BYTES // (lanes * (8 * ids + 4 * len(schema.dense) + 4)), 1), AT_ONCE)
+
+
 class LaneReader:
     """Reads the rows of a lane of an epoch in sequence; a jump opens the row group of its target."""
 
@@ -69,9 +77,8 @@ class LaneReader:
         """Read rows ``begin <= row < end``, counted from the first row of the lane."""
         if self._reader is None or begin != self._at:
             self.close()
-            groups, at_once = self._plan.groups, AT_ONCE // (SHUFFLED_PART if self._plan.shuffle else 1)
-            parts = slices(groups.rows, self._order, self._first + begin, self._last)
-            self._reader = RowReader(groups, self._plan.schema, parts, at_once)
+            parts = slices(self._plan.groups.rows, self._order, self._first + begin, self._last)
+            self._reader = RowReader(self._plan.groups, self._plan.schema, parts, rows_at_once(self._plan))
         self._at = end
         return self._reader.read(end - begin)
 

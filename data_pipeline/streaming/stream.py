@@ -46,7 +46,8 @@ class ParquetStream:
         seed: Seed of permutations and transforms.
         shuffle: Permute row groups, and rows within blocks, differently in each epoch; else file order.
         shuffle_buffer: Rows of a block over all ranks, in whole steps. A rank has in memory its rows of a block, with
-            ``workers`` those of the next block as well, and an encoded row group of each of its lanes.
+            ``workers`` those of the next block as well, an encoded row group of each of its lanes, and up to 32 MB of
+            decoded rows that are not yet in a block.
         group_by_user: Keep all rows of a user on one rank, for evaluation. Excludes ``shuffle``.
         pin_memory: Page-locked batches, for copies to an accelerator.
         transforms: Each appends columns to the rows of every batch.

@@ -8,8 +8,9 @@ import torch
 
 from data_pipeline.errors import DataError
 from data_pipeline.schema import Dense
+from data_pipeline.streaming.epoch import DECODED_BYTES, rows_at_once
 from data_pipeline.streaming.partition import LANES
-from data_pipeline.streaming.row_groups import RowReader
+from data_pipeline.streaming.row_groups import AT_ONCE, RowReader
 from data_pipeline.streaming.stream import ParquetStream
 from tests.unit.data.stream_fixtures import (
     MEAN,
@@ -243,3 +244,15 @@ def test_strides_are_equal_on_all_ranks_and_rows_past_a_batch_have_no_ids(prepar
         for batch in step:
             lengths = batch.ids.lengths().view(len(batch.ids.keys()), -1)
             assert not lengths[:, len(batch) :].any()
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_lanes_decode_as_many_rows_at_a_time_as_fit_into_memory(prepared, shuffle):
+    folder, schema, _ = prepared
+    wide = replace(schema, categorical=(*schema.categorical[::2], replace(schema.categorical[1], max_length=10_000)))
+    narrow = replace(schema, categorical=schema.categorical[::2], dense=())
+    for each, width in ((wide, 8 * 10_002 + 4 + 4), (narrow, 8 * 2 + 4)):
+        for world_size in (1, 4):
+            stream = ParquetStream(folder, each, "train", 8, world_size=world_size, shuffle=shuffle)
+            lanes = LANES // world_size if shuffle else 1
+            assert rows_at_once(stream.plan) == min(AT_ONCE, DECODED_BYTES // (lanes * width))
