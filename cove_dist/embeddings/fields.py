@@ -74,9 +74,9 @@ Bags: TypeAlias = EmbeddingBagCollection | FieldTables
 Tables: TypeAlias = Bags | EmbeddingCollection
 
 
-def table_modules(tables: nn.Module) -> dict[str, nn.Module]:
+def table_modules(tables: nn.Module) -> dict[str, nn.EmbeddingBag | nn.Embedding]:
     """Return the module of every table of one or several collections, by its name."""
-    found: dict[str, nn.Module] = {}
+    found: dict[str, Any] = {}
     for collection in tables.modules():
         if isinstance(collection, EmbeddingBagCollection):
             found |= collection.embedding_bags

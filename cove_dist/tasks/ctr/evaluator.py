@@ -174,7 +174,7 @@ class PredictionWriter:
         self, path: Path, data: Path, schema: Schema, by_request: bool = False, labels: Sequence[str] = ()
     ) -> None:
         self.path, self.labels = path, tuple(labels)
-        tables = {role: schema.entity(role).table_name for role in ENTITIES}
+        tables: dict[str, str] = {role: schema.entity(role).table_name for role in ENTITIES}
         tables |= {"request": REQUEST} if by_request else {}
         self._original: dict[str, pa.Array] = {role: read_original_ids(data, table) for role, table in tables.items()}
 
