@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -84,28 +83,13 @@ def _rendezvous(timeout: timedelta) -> tuple[dist.Store, int, int]:
     """Return the store of all ranks, this rank and their number."""
     if "RANK" not in os.environ:
         return dist.HashStore(), 0, 1
-    if (launch := _launch_store()) is None:
+    if (launch := launch_store()) is None:
         return next(dist.rendezvous("env://", timeout=timeout))
     attempt = f"attempt_{os.environ['TORCHELASTIC_RESTART_COUNT']}"  # the addresses of earlier attempts remain
     return dist.PrefixStore(attempt, launch), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
-def mark_begun(run: Path) -> None:
-    """Record for later attempts of this torchrun that it started the run of a folder."""
-    if (launch := _launch_store()) is not None:
-        launch.set(_begun(run), "yes")
-
-
-def was_begun(run: Path) -> bool:
-    """Return whether an earlier attempt of this torchrun (``--max-restarts``) started the run of a folder."""
-    return (launch := _launch_store()) is not None and launch.check([_begun(run)])
-
-
-def _begun(run: Path) -> str:
-    return f"cove_dist/begun/{run.resolve()}"
-
-
-def _launch_store() -> dist.Store | None:
+def launch_store() -> dist.Store | None:
     """Return the store that all attempts and ranks of one torchrun share; None without torchrun."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
+from hydra._internal.defaults_list import DefaultsList, Overrides
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from cove_dist.config.composition import config_folder
 
 _read = ConfigRepository.load_config
 _merge = ConfigLoaderImpl._compose_config_from_defaults_list
+_list = config_loader_impl.create_defaults_list
 
 
 def remember_compositions(patch: pytest.MonkeyPatch) -> None:
-    """Keep what is read from ``configs/``, and what is merged for each choice of groups; overrides are applied as ever.
+    """Keep what is read from ``configs/``, listed and merged for each choice of groups; overrides are applied as ever.
 
     Files that a test writes may change: they are read each time, and nothing is kept of what is merged with them.
     """
     read: dict[str, tuple[Any, bytes]] = {}
+    lists: dict[str, DefaultsList] = {}
     merged: dict[str, bytes] = {}
     changes = False  # whether the reader changes what it reads
 
@@ -33,6 +39,19 @@ def remember_compositions(patch: pytest.MonkeyPatch) -> None:
             read[config_path] = result, pickle.dumps(result)
         result, copied = read[config_path]
         return pickle.loads(copied) if changes else result
+
+    def list_defaults(
+        repo: CachingConfigRepository, config_name: str | None, overrides_list: list[Override], **options: bool
+    ) -> DefaultsList:
+        given = Overrides(repo=repo, overrides_list=overrides_list)
+        groups = [each.input_line for each in overrides_list if each not in given.config_overrides]
+        choice = repr((config_name, groups, options))
+        if not _of_shipped_files(repo) or choice not in lists:
+            found = _list(repo, config_name, overrides_list, **options)
+            if not _of_shipped_files(repo):
+                return found
+            lists[choice] = found
+        return replace(lists[choice], config_overrides=given.config_overrides)
 
     def merge(loader: ConfigLoaderImpl, defaults: list[Any], repo: CachingConfigRepository) -> DictConfig:
         nonlocal changes
@@ -50,6 +69,7 @@ def remember_compositions(patch: pytest.MonkeyPatch) -> None:
         return found
 
     patch.setattr(ConfigRepository, "load_config", load_config)
+    patch.setattr(config_loader_impl, "create_defaults_list", list_defaults)
     patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merge)
 
 

@@ -32,7 +32,7 @@ from cove_dist.inference.folders import replaced_folder
 from cove_dist.inference.ids import IdTable
 from cove_dist.inference.popular import most_frequent
 from cove_dist.inference.session import Session, check_oov_row
-from cove_dist.tasks.base import TaskModel, inner_model
+from cove_dist.tasks.base import RetrieverSettings, TaskModel, inner_model
 from cove_dist.tasks.configuration import load_saved_run
 from cove_dist.tasks.registry import task_of
 from cove_dist.types import PositiveInt, Text
@@ -181,9 +181,10 @@ def recommend_here(
     batch_size = -(-request.batch_size // context.world_size)
     model = inner_model(load_trained(config, schema, context, checkpoint, batch_size).eval(), TaskModel)
     splits = [split for split in SPLITS if schema.has_split(split)] if request.history == "remove" else []
-    histories = [History.load(config.data.path, split) for split in splits]
+    histories = tuple(History.load(config.data.path, split) for split in splits)
     with torch.no_grad(), replaced_folder(folder, context) as part:
-        retriever = task_of(config).build_retriever(schema, model, histories, request.k, context, faiss=request.faiss)
+        settings = RetrieverSettings(request.k, histories, request.faiss)
+        retriever = task_of(config).build_retriever(schema, model, context, settings)
         batches = ((each, *retriever(each)) for each in batches_of_block(users.known, batch_size, world()))
         write_lists(batches, Path(config.data.path), schema, part / f"part-{context.rank:05d}.parquet")
         unseen = list_of_unseen(config, schema, model, context, request) if len(users.unknown) else None
@@ -204,7 +205,8 @@ def list_of_unseen(
         return frequent, np.full(len(frequent), np.nan)
     if request.unknown != "oov_row":
         return None
-    retriever = task_of(config).build_retriever(schema, model, [], request.k, context, faiss=request.faiss)
+    settings = RetrieverSettings(request.k, faiss=request.faiss)
+    retriever = task_of(config).build_retriever(schema, model, context, settings)
     scores, items = retriever(np.array([schema.entity("user").num_seen]))
     return items[0].cpu().numpy(), scores[0].cpu().numpy()
 

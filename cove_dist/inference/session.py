@@ -54,7 +54,7 @@ class Session:
     @cached_property
     def inference(self) -> Inference[Any]:
         model = load_local(self.config, self.schema, self.checkpoint, self._device)
-        return task_of(self.config).build_inference(self.config, self.schema, model, self._device)
+        return task_of(self.config).inference_class()(self.config, self.schema, model, self._device)
 
     @cached_property
     def users(self) -> IdTable:

@@ -70,6 +70,8 @@ def canvas(
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
         yield figure.subplots(rows, columns, squeeze=False, sharey="row" if share_y else False)
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)  # the layout is found: each format would find it again, which takes longest
         for kind, metadata in {path.suffix[1:]: None, **_UNDATED}.items():
             with replaced_file(path.with_suffix(f".{kind}")) as file:
                 figure.savefig(file, format=kind, metadata=metadata)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from cove_dist.evaluation.checks import FiniteScores
 from cove_dist.evaluation.protocol import Protocol as RankingProtocol
 from cove_dist.tasks.quantizers import EntityQuantizers
 from data_pipeline.batch import Batch
+from data_pipeline.history import History
 from data_pipeline.schema import Entity, Schema
 
 
@@ -61,6 +63,21 @@ class EpochHook(Protocol):
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Restore what `state_dict` returned."""
         ...
+
+
+@dataclass(frozen=True)
+class RetrieverSettings:
+    """What a retriever lists.
+
+    Attributes:
+        k: Number of items per user.
+        excluded: Interaction histories whose items are not listed.
+        faiss: Whether to search a FAISS index, in one process.
+    """
+
+    k: int
+    excluded: tuple[History, ...] = ()
+    faiss: bool = False
 
 
 class Retriever(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -21,10 +21,9 @@ from cove_dist.evaluation.protocol import Protocol
 from data_pipeline.schema import Entity, Schema
 
 if TYPE_CHECKING:
-    from cove_dist.tasks.base import EpochHook, PopularityBaseline, Retriever, TaskModel
+    from cove_dist.tasks.base import EpochHook, PopularityBaseline, Retriever, RetrieverSettings, TaskModel
     from cove_dist.tasks.inference import Inference
     from cove_dist.tasks.new_rows import NewRows
-    from data_pipeline.history import History
     from data_pipeline.streaming.loader import StreamLoader
 
 Evaluator = Callable[[nn.Module], dict[str, float]]  # evaluates one split; a collective call
@@ -74,13 +73,8 @@ class Task(ABC, Generic[C]):
     ) -> Evaluator:
         """Build the evaluator of a split; ``groups`` of ids are for tasks with ``by_frequency``."""
 
-    def build_inference(self, config: C, schema: Schema, model: TaskModel, device: torch.device) -> Inference[Any]:
-        """Build the inference of a trained model in one process: scores, recommendations, embeddings and codes.
-
-        Args:
-            config, schema: Configuration and data of the run.
-            model: Unsharded model in eval mode.
-            device: Device of the model.
+    def inference_class(self) -> type[Inference[Any]]:
+        """Return the class of inference in one process: scores, recommendations, embeddings and codes.
 
         Raises:
             ConfigError: The task has no inference.
@@ -126,8 +120,8 @@ class Task(ABC, Generic[C]):
         start = config.warm_start.new_rows
         if start in ("code", "fold_in"):
             raise ConfigError(
-                f"warm_start.new_rows = {start}: needs the neighbours of users and items, and {self.title} has none;"
-                " allowed: random, zero, mean"
+                f"warm_start.new_rows = {start}: needs the neighbours of users and items; the task {self.name} has"
+                " none; allowed: random, zero, mean"
             )
         return None
 
@@ -142,23 +136,14 @@ class Task(ABC, Generic[C]):
         raise NotImplementedError(f"{self.name}: saves no predictions")
 
     def build_retriever(
-        self,
-        schema: Schema,
-        model: TaskModel,
-        excluded: Sequence[History],
-        k: int,
-        context: DistributedContext,
-        *,
-        faiss: bool,
+        self, schema: Schema, model: TaskModel, context: DistributedContext, settings: RetrieverSettings
     ) -> Retriever:
         """Build the retriever of the best items, for tasks that recommend on ranks. Collective.
 
         Args:
             schema, context: Data of the run and distributed context.
             model: Sharded model in eval mode, without its wrapper.
-            excluded: Interaction histories whose items are not listed.
-            k: Number of items per user.
-            faiss: Whether to search a FAISS index, in one process.
+            settings: What is listed.
         """
         raise NotImplementedError(f"{self.name}: recommends in one process, by `build_inference`")
 

@@ -19,8 +19,9 @@ from omegaconf import DictConfig
 
 from cove_dist.checkpoints.files import CheckpointFolder
 from cove_dist.config import RunConfig
-from cove_dist.distributed import DistributedContext, barrier, mark_begun, process_group, was_begun
+from cove_dist.distributed import DistributedContext, barrier, process_group
 from cove_dist.errors import ConfigError, DivergedError
+from cove_dist.faults.attempts import mark_begun, was_begun
 from cove_dist.faults.diverged import explained
 from cove_dist.faults.outputs import check_writable
 from cove_dist.faults.run_lock import locked

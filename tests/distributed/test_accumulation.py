@@ -1,4 +1,4 @@
-"""Gradient accumulation on two real ranks: the losses of one, dense and sparse gradients alike."""
+"""Gradient accumulation in whole runs: two real ranks have the losses of one, and a resumed run goes on exactly."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cove_dist.training.program import train
-from tests.configurations import small_run
+from tests.configurations import COVE, small_run
 from tests.distributed.ranks import run_ranks
 from tests.distributed.test_training import NO_DROPOUT, training_losses
 from tests.interactions import SMALL_RUN, prepare_small
@@ -30,3 +30,15 @@ def test_two_ranks_accumulate_as_one_does(kind: str, prepared: Path, tmp_path: P
     assert len(one) >= 4
     assert one[max(one)] != pytest.approx(one[1], rel=1e-3)
     assert two == pytest.approx(one, rel=5e-5)
+
+
+def test_steps_of_several_batches_are_updates_and_a_resumed_run_goes_on_exactly(prepared: Path, tmp_path: Path) -> None:
+    def losses(folder: str, *overrides: str) -> dict[int, float]:
+        given = ("trainer.accumulate_steps=3", "trainer.schedule.name=linear", "trainer.schedule.steps=8", *COVE)
+        train([*small_run(prepared, tmp_path / folder, *given), *overrides])
+        return training_losses(tmp_path / folder)
+
+    whole = losses("whole")
+    assert sorted(whole) == list(range(1, 9))  # 10 batches an epoch: steps of 3, 3, 3 and 1
+    losses("cut", "trainer.max_steps=6")
+    assert losses("cut", "trainer.checkpoint.resume=auto") == whole

@@ -34,4 +34,4 @@ def inference(data: Path, *overrides: str, seed: int = 0) -> Inference:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.normal_(std=0.3)
-    return task_of(config).build_inference(config, schema, model.eval(), torch.device("cpu"))
+    return task_of(config).inference_class()(config, schema, model.eval(), torch.device("cpu"))

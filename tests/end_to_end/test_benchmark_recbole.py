@@ -16,7 +16,6 @@ from cove_dist.distributed import process_group
 from cove_dist.tasks.configuration import load_run_config
 from data_pipeline.history import History
 from data_pipeline.schema import SPLITS, Schema
-from tests.interactions import prepare_small
 from tests.unit.data.prepare_helpers import prepare_custom, read_split, write_csv
 
 BENCHMARKS = str(Path(__file__).resolve().parents[2] / "benchmarks")
@@ -104,11 +103,6 @@ def test_summary_is_of_medians_and_its_tables_show_what_there_is() -> None:
 def test_contestants_whose_batches_differ_are_refused() -> None:
     with pytest.raises(SystemExit, match="batches differ"):
         turns.check_steps({"a": {"steps_per_epoch": 3}, "b": {"steps_per_epoch": 4}})
-
-
-@pytest.fixture(scope="module")
-def interactions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare_small(tmp_path_factory.mktemp("cf"))
 
 
 def test_recbole_gets_the_same_rows(interactions: Path, tmp_path: Path) -> None:

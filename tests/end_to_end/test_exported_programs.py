@@ -20,7 +20,6 @@ from cove_dist.inference.programs import write_programs
 from cove_dist.tasks.inference import Context, Inference, Ragged
 from tests.clicks_with_lists import prepare_clicks
 from tests.end_to_end.exported_runs import OPTIONS, inference
-from tests.interactions import prepare_small
 
 CTR = ("dcn", "deepfm", "dlrm", "fibinet", "finalmlp")
 ON_LISTS = (*CTR, "din")
@@ -47,11 +46,6 @@ def clicks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def lists(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepare_clicks(tmp_path_factory.mktemp("lists"))
-
-
-@pytest.fixture(scope="module")
-def interactions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare_small(tmp_path_factory.mktemp("interactions"))
 
 
 def written(model: Inference, data: Path, folder: Path, form: Any, precision: Any = "float32") -> dict[str, Any]:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from torch.distributed import TCPStore
 
-from cove_dist.distributed import mark_begun
 from cove_dist.errors import ConfigError
+from cove_dist.faults.attempts import mark_begun
 from cove_dist.training.program import resumes_run, train
 from tests.checkpoints import write_checkpoint
 from tests.configurations import COVE, ROW_WISE, small_run

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cove_dist.config import TableOptimizerConfig
@@ -18,7 +18,7 @@ from cove_dist.errors import ConfigError
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.registry import task_of
 from data_pipeline.schema import Schema
-from tests.interactions import SMALL_RUN, prepare_small
+from tests.interactions import SMALL_RUN
 from tests.unit.test_row_decay import PLAIN, ROWS, LookUps, gradient, look_ups, tables, train
 
 COUNTS = torch.tensor([1, 8, 3, 0, 40, 2])
@@ -31,7 +31,6 @@ def factor(row: int, power: float) -> float:
 
 
 @given(st.sampled_from(sorted(PLAIN)), look_ups, st.sampled_from(["all", "looked_up"]), st.sampled_from([0.6, 1.0]))
-@settings(max_examples=80, deadline=None)
 def test_rows_decay_in_proportion_to_the_power_of_their_counts(
     name: str, steps: LookUps, rows_that_decay: str, power: float
 ) -> None:
@@ -59,16 +58,15 @@ def test_the_mean_decay_is_the_given_one_and_power_0_is_equal_decay() -> None:
     assert decay_factors(COUNTS, 1e-12)[seen].tolist() == pytest.approx([1] * 5)
 
 
-def test_counts_are_those_of_the_training_split(tmp_path: Path) -> None:
-    folder = prepare_small(tmp_path)
-    schema = Schema.load(folder)
-    config, _ = load_run_config([*SMALL_RUN, "model=cfkg", f"data.path={folder}"])
+def test_counts_are_those_of_the_training_split(interactions: Path) -> None:
+    schema = Schema.load(interactions)
+    config, _ = load_run_config([*SMALL_RUN, "model=cfkg", f"data.path={interactions}"])
     counts = task_of(config).row_counts(config, schema)
-    rows = pq.read_table([folder / file for file in schema.splits["train"].files])
+    rows = pq.read_table([interactions / file for file in schema.splits["train"].files])
     for name in ("user_id", "item_id"):
         expected = np.bincount(rows[name].to_numpy(), minlength=schema.entity(name[:4]).num_rows)
         assert counts[name].tolist() == expected.tolist()
-    edges = np.load(folder / "history" / "attributes" / "items.npy")
+    edges = np.load(interactions / "history" / "attributes" / "items.npy")
     total = sum(schema.attributes.values())
     assert counts["attributes"].tolist() == np.bincount(edges, minlength=total + 1).tolist()
 

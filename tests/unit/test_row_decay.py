@@ -7,13 +7,14 @@ from collections.abc import Iterable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from cove_dist.config import TableOptimizerConfig
 from cove_dist.embeddings.optimizers import optimizer_factory
+from tests.properties import few
 
 ROWS, DIM = 6, 3
 PLAIN = {
@@ -51,7 +52,6 @@ def decayed(name: str, table: nn.Parameter, decay: float = 0.2) -> torch.optim.O
 
 
 @given(st.sampled_from(["adam", "adagrad", "rowwise_adagrad"]), look_ups)
-@settings(max_examples=60, deadline=None)
 def test_a_row_is_given_the_decay_of_the_steps_that_it_missed(name: str, steps: LookUps) -> None:
     found, expected = tables(), tables()
     plain, last = PLAIN[name]([expected], 0.1), dict.fromkeys(range(ROWS), -1)
@@ -68,7 +68,6 @@ def test_a_row_is_given_the_decay_of_the_steps_that_it_missed(name: str, steps: 
 
 
 @given(look_ups)
-@settings(max_examples=60, deadline=None)
 def test_under_sgd_rows_looked_up_at_the_last_step_are_those_of_decay_of_all_rows(steps: LookUps) -> None:
     """Under a learning rate that changes too."""
     found, everywhere = tables(), tables()
@@ -114,7 +113,7 @@ def test_a_rare_row_gets_as_much_decay_in_all_as_a_frequent_one(name: str) -> No
 
 @pytest.mark.parametrize("name", PLAIN)
 @given(look_ups, st.data())
-@settings(max_examples=15, deadline=None)
+@few
 def test_a_state_goes_there_and_back(name: str, steps: LookUps, data: st.DataObject) -> None:
     stop = data.draw(st.integers(0, len(steps)))
     whole, resumed = tables(), tables()

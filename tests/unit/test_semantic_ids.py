@@ -19,7 +19,7 @@ LEVEL = st.integers(0, 2)
 TUPLES = st.lists(st.one_of(st.tuples(LEVEL, LEVEL), st.just((None, None))), min_size=2, max_size=12)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(codes=TUPLES, disambiguate=st.booleans())
 def test_tokens_vocabulary_and_collisions(tmp_path_factory: pytest.TempPathFactory, codes, disambiguate) -> None:
     run = tmp_path_factory.mktemp("it's a run")

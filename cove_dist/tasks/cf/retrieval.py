@@ -15,6 +15,7 @@ from cove_dist.evaluation.checks import FiniteScores
 from cove_dist.evaluation.positions import Positions
 from cove_dist.evaluation.search import TopItems, best_items, mask_pairs, merge, merge_lists, pick_pairs, scored_chunks
 from cove_dist.models.cf.base import InnerProductRecommender, Recommender
+from cove_dist.tasks.base import RetrieverSettings
 from cove_dist.tasks.cf.faiss_retriever import FaissRetriever
 from cove_dist.tasks.cf.model import CFModel
 from cove_dist.tasks.cf.vectors import Vectors, vectors_of
@@ -136,12 +137,12 @@ class _Step:
 
 
 def build_retriever(
-    model: CFModel, schema: Schema, excluded: Sequence[History], k: int, context: DistributedContext, *, faiss: bool
+    model: CFModel, schema: Schema, context: DistributedContext, settings: RetrieverSettings
 ) -> TopKRetriever | FaissRetriever:
     """Build the retriever of a model's best items; see `cove_dist.tasks.task.Task.build_retriever`. Collective."""
     head, vectors = model.objective.head, vectors_of(model, schema, context.device)
     reserved = schema.entity("user").num_seen
-    if not faiss:
-        return TopKRetriever(head, vectors, excluded, reserved, k, context)
+    if not settings.faiss:
+        return TopKRetriever(head, vectors, settings.excluded, reserved, settings.k, context)
     assert isinstance(head, InnerProductRecommender)  # its `ranks_by_inner_product` was checked
-    return FaissRetriever(head, vectors, excluded, reserved, k, context)
+    return FaissRetriever(head, vectors, settings.excluded, reserved, settings.k, context)

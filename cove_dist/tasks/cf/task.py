@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from cove_dist.distributed import DistributedContext
@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from cove_dist.tasks.base import EpochHook, Retriever, TaskModel
+    from cove_dist.tasks.base import EpochHook, Retriever, RetrieverSettings, TaskModel
+    from cove_dist.tasks.cf.inference import CFInference
     from cove_dist.tasks.cf.model import CFModel
-    from cove_dist.tasks.inference import Inference
     from cove_dist.tasks.new_rows import NewRows
-    from data_pipeline.history import History
     from data_pipeline.streaming.loader import StreamLoader
 
 
@@ -95,30 +94,19 @@ class CFTask(Task[CFRunConfig]):
             )
         return CFNewRows(config, schema, model, trained, context.device)
 
-    def build_inference(
-        self, config: CFRunConfig, schema: Schema, model: TaskModel, device: torch.device
-    ) -> Inference[CFModel]:
+    def inference_class(self) -> type[CFInference]:
         from cove_dist.tasks.cf.inference import CFInference
-        from cove_dist.tasks.cf.model import CFModel
 
-        assert isinstance(model, CFModel)
-        return CFInference(config, schema, model, device)
+        return CFInference
 
     def build_retriever(
-        self,
-        schema: Schema,
-        model: TaskModel,
-        excluded: Sequence[History],
-        k: int,
-        context: DistributedContext,
-        *,
-        faiss: bool,
+        self, schema: Schema, model: TaskModel, context: DistributedContext, settings: RetrieverSettings
     ) -> Retriever:
         from cove_dist.tasks.cf.model import CFModel
         from cove_dist.tasks.cf.retrieval import build_retriever
 
         assert isinstance(model, CFModel)
-        return build_retriever(model, schema, excluded, k, context, faiss=faiss)
+        return build_retriever(model, schema, context, settings)
 
     def build_evaluator(
         self, config: CFRunConfig, schema: Schema, split: str, context: DistributedContext, groups: Groups

@@ -17,11 +17,8 @@ from cove_dist.tasks.task import Evaluator, Task
 from data_pipeline.schema import Schema
 
 if TYPE_CHECKING:
-    import torch
-
-    from cove_dist.tasks.base import TaskModel
+    from cove_dist.tasks.ctr.inference import CTRInference
     from cove_dist.tasks.ctr.model import CTRModel
-    from cove_dist.tasks.inference import Inference
     from data_pipeline.streaming.loader import StreamLoader
 
 
@@ -65,14 +62,10 @@ class CTRTask(Task[CTRRunConfig]):
         schema = config.ctr.of(schema)
         return training_loader(config, schema, context, [DropIds(schema, share)] if share else [])
 
-    def build_inference(
-        self, config: CTRRunConfig, schema: Schema, model: TaskModel, device: torch.device
-    ) -> Inference[CTRModel]:
+    def inference_class(self) -> type[CTRInference]:
         from cove_dist.tasks.ctr.inference import CTRInference
-        from cove_dist.tasks.ctr.model import CTRModel
 
-        assert isinstance(model, CTRModel)
-        return CTRInference(config, schema, model, device)
+        return CTRInference
 
     def build_evaluator(
         self, config: CTRRunConfig, schema: Schema, split: str, context: DistributedContext, groups: Groups

@@ -15,10 +15,8 @@ from cove_dist.tasks.task import Evaluator, Task
 from data_pipeline.schema import Schema
 
 if TYPE_CHECKING:
-    import torch
-
     from cove_dist.tasks.base import EpochHook, TaskModel
-    from cove_dist.tasks.inference import Inference
+    from cove_dist.tasks.sequential.inference import SequentialInference
     from cove_dist.tasks.sequential.model import SequentialRecommender
     from cove_dist.tasks.sequential.popularity import SequentialPopularity
     from data_pipeline.streaming.loader import StreamLoader
@@ -59,14 +57,10 @@ class SequentialTask(Task[SequentialRunConfig]):
 
         return build_category_renewal(config, schema, context, model, loader)
 
-    def build_inference(
-        self, config: SequentialRunConfig, schema: Schema, model: TaskModel, device: torch.device
-    ) -> Inference[SequentialRecommender]:
+    def inference_class(self) -> type[SequentialInference]:
         from cove_dist.tasks.sequential.inference import SequentialInference
-        from cove_dist.tasks.sequential.model import SequentialRecommender
 
-        assert isinstance(model, SequentialRecommender)
-        return SequentialInference(config, schema, model, device)
+        return SequentialInference
 
     def build_evaluator(
         self, config: SequentialRunConfig, schema: Schema, split: str, context: DistributedContext, groups: Groups

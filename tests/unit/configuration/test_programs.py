@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
 from tests.configurations import small_run
 from tests.unit.configuration.calling import Main, command, error_of
@@ -80,12 +77,3 @@ def test_data_that_is_not_there_and_an_output_that_is_a_file(
         error = error_of(train, small_run(path, tmp_path / "run"), capsys)
         assert error.startswith(f"{path}/schema.json: no such file. Prepare the data first")
     assert str(file) in error_of(evaluate, [f"run={file}"], capsys)
-
-
-def test_a_run_in_a_folder_with_an_odd_name(prepared: Path, tmp_path: Path) -> None:
-    data, run = tmp_path / "dätä, [1] a=b", tmp_path / "it's a run, ä=[2]"
-    shutil.copytree(prepared, data)
-    train(small_run(data, run, "trainer.max_steps=2", "trainer.epochs=1"))
-    assert OmegaConf.load(run / "config.yaml").data.path == str(data)
-    evaluate([f"run={run}", "device=cpu"])
-    assert [json.loads(path.read_text())["split"] for path in run.glob("metrics*.json")] == ["test"]

@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
+
 import pytest
 from omegaconf import OmegaConf
 
 from cove_dist.commands.settings import printed
-from cove_dist.config.checks import check_arguments, target
-from cove_dist.config.composition import compose_yaml, config_folder
-from cove_dist.config.model_spec import model_class
+from cove_dist.config import QuantizerConfig
+from cove_dist.config.checks import check, check_arguments, target
+from cove_dist.config.composition import compose_yaml
+from cove_dist.config.yaml_files import plain
 from cove_dist.errors import ConfigError
-from cove_dist.tasks.configuration import load_run_config
+from cove_dist.tasks.configuration import compose_run_config, load_run_config
+from cove_dist.tasks.registry import task_of
 from tests.unit.configuration.schemas import build, options
 
 
-@pytest.mark.parametrize("quantizer", options("quantizer"))
+@cache
+def shipped_quantizer(name: str) -> QuantizerConfig:
+    return check(QuantizerConfig, plain(compose_run_config([f"quantizer={name}"]).quantizer))
+
+
 @pytest.mark.parametrize("model", options("model"))
-def test_every_model_is_built_with_every_quantizer(model: str, quantizer: str) -> None:
-    overrides = [
-        f"model={model}",
-        f"quantizer={quantizer}",
-        "embeddings.dim=8",
-        "trainer.early_stopping.metric=ndcg@10",
-    ]
-    section = OmegaConf.to_container(OmegaConf.load(config_folder() / "model" / f"{model}.yaml"))
-    task = model_class(section).task
-    if task != "sequential" and quantizer == "cove_aotm":
-        with pytest.raises(ConfigError, match=r"quantizer\.omega_c = 1\.0: codes are not classified in the task"):
-            load_run_config(overrides)
-        return
-    if task == "sequential" and quantizer == "cove":
-        with pytest.raises(ConfigError, match=r"quantize items only; allowed: null \(quantizer=cove_items\)"):
-            load_run_config(overrides)
-        return
-    config, _ = load_run_config(overrides)
-    assert set(build(config).objective.quantizers) == set(config.quantizer.levels())
+def test_every_model_is_built_with_every_quantizer(model: str) -> None:
+    base, _ = load_run_config([f"model={model}", "embeddings.dim=8", "trainer.early_stopping.metric=ndcg@10"])
+    task = task_of(base)
+    for name in options("quantizer"):
+        config = replace(base, quantizer=shipped_quantizer(name))
+        if task.name != "sequential" and name == "cove_aotm":
+            with pytest.raises(ConfigError, match=r"quantizer\.omega_c = 1\.0: codes are not classified in the task"):
+                task.check(config)
+        elif task.name == "sequential" and name == "cove":
+            with pytest.raises(ConfigError, match=r"quantize items only; allowed: null \(quantizer=cove_items\)"):
+                task.check(config)
+        else:
+            task.check(config)
+            assert set(build(config).objective.quantizers) == set(config.quantizer.levels())
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))

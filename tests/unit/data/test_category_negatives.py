@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
@@ -37,7 +37,6 @@ def sorted_items(histories: list[list[int]]) -> list[int]:
     return [item for items in histories for item in sorted(items)]
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.data(), st.integers(1, 5), st.floats(0, 1))
 def test_no_negative_is_in_the_history(data, count, share):
     num_items = data.draw(st.integers(2, 12))

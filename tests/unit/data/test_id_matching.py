@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.errors import DataError
@@ -21,7 +21,6 @@ def write_ids(folder: Path, ids: list, **columns: list) -> Path:
     return folder
 
 
-@settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_rows_are_those_of_a_dictionary(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """In any order, with a null, and with ids that only validation and test of the former data had."""

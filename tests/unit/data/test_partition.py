@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.errors import DataError
@@ -51,7 +51,6 @@ def rows_of(partition: Partition, rank: int) -> np.ndarray:
     return np.concatenate(found)
 
 
-@settings(deadline=None)
 @given(group_rows, st.randoms(use_true_random=False), st.integers(0, 700), st.integers(0, 700))
 def test_slices_are_the_rows_of_the_sequence(group_rows, random, first, last):
     group_rows = np.array(group_rows)
@@ -63,7 +62,6 @@ def test_slices_are_the_rows_of_the_sequence(group_rows, random, first, last):
     np.testing.assert_array_equal(np.concatenate([np.empty(0, int), *read]), sequence[first:last])
 
 
-@settings(deadline=None)
 @given(st.integers(1, 3_000), st.integers(1, 20), batch_sizes, st.booleans())
 def test_batches_are_of_nearly_equal_size(rows, world_size, batch_size, shuffle):
     rows = max(rows, world_size)
@@ -78,7 +76,6 @@ def test_batches_are_of_nearly_equal_size(rows, world_size, batch_size, shuffle)
         assert partition.steps == -(-rows // (batch_size * world_size))
 
 
-@settings(deadline=None)
 @given(st.integers(20, 3_000), batch_sizes, st.sampled_from([2, 4, 8, 16]))
 def test_ranks_that_divide_the_lanes_read_whole_lanes(rows, batch_size, world_size):
     partition = partition_rows(rows, batch_size, world_size, shuffle=True)
@@ -89,7 +86,6 @@ def test_ranks_that_divide_the_lanes_read_whole_lanes(rows, batch_size, world_si
         np.testing.assert_array_equal(share.counts.sum(axis=0), share.end - share.begin)
 
 
-@settings(deadline=None)
 @given(user_sizes, counts, batch_sizes)
 def test_lanes_keep_users_whole(user_sizes, world_size, batch_size):
     ends = np.cumsum(user_sizes)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.batch import Batch
@@ -18,6 +18,7 @@ from data_pipeline.streaming.categories import ItemCategories
 from data_pipeline.streaming.loader import build_loader
 from data_pipeline.streaming.transforms import DrawNegatives, RowTransform
 from data_pipeline.streaming.vocabulary import VocabularySample
+from tests.properties import few
 from tests.unit.data.stream_fixtures import interactions, write_folder
 
 USERS = 11
@@ -82,7 +83,6 @@ def global_batches(data: Data, world_size: int, batch_size: int, resume: int = 0
     return steps
 
 
-@settings(max_examples=25, deadline=None)
 @given(
     rows=ROWS,
     ranks=st.sampled_from([(1, 3), (2, 0), (3, 2), (4, 1), (12, 0)]),
@@ -133,7 +133,7 @@ def test_fewer_rows_than_lanes(tmp_path, rows):
     assert sorted(i for batch in loader for i in batch.items.tolist()) == list(range(rows))
 
 
-@settings(max_examples=15, deadline=None)
+@few
 @given(rows=ROWS, groups=GROUPS, world_size=st.integers(1, 5), batch_size=st.integers(1, 40), workers=st.integers(0, 2))
 def test_without_shuffling_ranks_read_the_file_in_order(
     tmp_path_factory, rows, groups, world_size, batch_size, workers

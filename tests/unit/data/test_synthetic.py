@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
@@ -23,7 +23,6 @@ def table(seed: int = 0, **settings) -> pa.Table:
     return pa.Table.from_batches(dataset.chunks(seed))
 
 
-@settings(max_examples=20, deadline=None)
 @given(st.integers(1, 900), st.integers(1, 900), st.integers(0, 2**32))
 def test_rows_do_not_depend_on_the_chunk_size(a, b, seed):
     assert table(seed, chunk_rows=a, rows=300) == table(seed, chunk_rows=b, rows=300)

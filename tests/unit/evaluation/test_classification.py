@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 from torchmetrics.classification import BinaryAUROC
@@ -23,7 +23,6 @@ def computed(metric: BinnedAUC | LogLoss, *batches: tuple[torch.Tensor, ...]):
 
 
 @given(samples())
-@settings(max_examples=50, deadline=None)
 def test_auc_of_no_more_logits_than_bins_is_exact(sample: tuple) -> None:
     logits, labels, _ = sample
     assume(0 < labels.sum() < len(labels))
@@ -35,7 +34,6 @@ def test_auc_of_no_more_logits_than_bins_is_exact(sample: tuple) -> None:
 
 
 @given(samples(), st.integers(2, 40))
-@settings(max_examples=100, deadline=None)
 def test_auc_error_stays_within_the_bound(sample: tuple, bins: int) -> None:
     logits, labels, _ = sample
     assume(0 < labels.sum() < len(labels))
@@ -107,7 +105,6 @@ def test_logits_of_both_precisions_keep_all_their_bits() -> None:
 
 
 @given(samples())
-@settings(max_examples=50, deadline=None)
 def test_log_loss(sample: tuple) -> None:
     logits, labels, _ = sample
     expected = log_loss(labels, torch.sigmoid(logits.double()), labels=[0, 1])
@@ -119,7 +116,6 @@ def test_log_loss_of_large_logits_does_not_overflow() -> None:
 
 
 @given(sample=samples(), points=st.lists(st.integers(0, 100), max_size=4), bins=st.sampled_from([2, 5, 1 << 17]))
-@settings(max_examples=40, deadline=None)
 def test_batches_and_ranks_add_up(sample: tuple, points: list[int], bins: int) -> None:
     logits, labels, _ = sample
     parts = [(logits[part], labels[part]) for part in cut(len(logits), points)]

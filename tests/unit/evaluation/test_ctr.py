@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
@@ -19,7 +19,6 @@ def computed(metrics: CTRMetrics, sample: tuple, points: list[int]) -> dict[str,
 
 
 @given(samples(), st.lists(st.integers(0, 100), max_size=10))
-@settings(max_examples=60, deadline=None)
 def test_batches_may_cut_users_anywhere(sample: tuple, points: list[int]) -> None:
     logits, labels, _ = sample
     result = computed(CTRMetrics(), sample, points)
@@ -60,7 +59,6 @@ def test_bad_input() -> None:
 
 
 @given(samples(), st.lists(st.integers(0, 100), max_size=10), st.integers(1, 4), st.randoms(use_true_random=False))
-@settings(max_examples=40, deadline=None)
 def test_requests_are_ranked_wherever_their_users_rows_are_cut(sample: tuple, points: list, parts: int, random) -> None:
     """Requests in any order within a user, not even adjacent: their metrics are those of users of the same rows."""
     logits, labels, users = sample

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
@@ -25,7 +25,6 @@ def group_of(count: int, counts: list[int]) -> str:
 
 
 @given(st.lists(st.integers(0, 6) | st.integers(0, 1000), max_size=30), st.integers(0, 5))
-@settings(max_examples=200, deadline=None)
 def test_groups_equal_the_definition(counts: list[int], unseen: int) -> None:
     groups = FrequencyGroups.from_counts(torch.tensor(counts, dtype=torch.int64), len(counts) + unseen)
     expected = [group_of(count, counts) for count in [*counts, *[0] * unseen]]
@@ -63,7 +62,6 @@ def grouped_samples(draw: st.DrawFn) -> tuple[tuple[torch.Tensor, ...], dict[str
 
 
 @given(grouped_samples(), st.lists(st.integers(0, 100), max_size=6))
-@settings(max_examples=25, deadline=None)
 def test_metrics_equal_those_of_only_the_groups_rows(sample: tuple, points: list[int]) -> None:
     (logits, labels, users, items), counts = sample
     ids = {"user": users, "item": items}

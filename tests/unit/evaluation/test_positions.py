@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
@@ -35,7 +35,6 @@ def positions_of(lists: list[tuple[list[int], list[bool], int]]) -> Positions:
 
 
 @given(tied_lists(longest=12), st.integers(1, DEPTH))
-@settings(max_examples=100, deadline=None)
 def test_expected_values_are_those_of_counting(lists: list, k: int) -> None:
     positions = positions_of(lists)
     found = {
@@ -53,7 +52,6 @@ def test_expected_values_are_those_of_counting(lists: list, k: int) -> None:
 
 
 @given(tied_lists(longest=6), st.integers(1, DEPTH))
-@settings(max_examples=30, deadline=None)
 def test_counting_equals_the_mean_over_all_orders(lists: list, k: int) -> None:
     for scores, relevant, unlisted in lists[:2]:
         positives = max(1, sum(relevant) + unlisted)
@@ -62,7 +60,6 @@ def test_counting_equals_the_mean_over_all_orders(lists: list, k: int) -> None:
 
 
 @given(tied_lists(longest=30), st.integers(1, 12))
-@settings(max_examples=30, deadline=None)
 def test_counting_has_the_ndcg_of_scikit_learn(lists: list, k: int) -> None:
     for scores, relevant, _ in lists:
         if len(scores) > 1 and any(relevant):

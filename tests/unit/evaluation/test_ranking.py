@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score, roc_auc_score
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalNormalizedDCG
@@ -52,13 +52,11 @@ def one_user_at_a_time(logits: torch.Tensor, labels: torch.Tensor, users: torch.
 
 
 @given(samples())
-@settings(max_examples=100, deadline=None)
 def test_equals_the_definitions(sample: tuple) -> None:
     assert computed(sample) == pytest.approx(one_user_at_a_time(*sample), abs=1e-12, nan_ok=True)
 
 
 @given(samples())
-@settings(max_examples=30, deadline=None)
 def test_equals_scikit_learn_and_torchmetrics(sample: tuple) -> None:
     logits, labels, users = sample
     result = computed(sample)
@@ -81,7 +79,6 @@ def test_equals_scikit_learn_and_torchmetrics(sample: tuple) -> None:
 
 
 @given(samples(), st.lists(st.integers(0, 100), max_size=3), st.randoms(use_true_random=False))
-@settings(max_examples=30, deadline=None)
 def test_batches_and_ranks_of_whole_users_add_up_in_any_order(sample: tuple, points: list[int], random) -> None:
     logits, labels, users = sample
     order = users.unique().tolist()

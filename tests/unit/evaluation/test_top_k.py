@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cove_dist.evaluation.positions import Positions
@@ -41,7 +41,6 @@ def test_a_list_without_positives_is_refused() -> None:
 
 
 @given(st.lists(st.integers(0, 9), max_size=40).map(sorted), st.lists(st.integers(0, 40), max_size=6))
-@settings(deadline=None)
 def test_users_are_counted_once_each(users: list[int], points: list[int]) -> None:
     metric = UserCount()
     for part in cut(len(users), points):
@@ -86,7 +85,6 @@ def test_the_best_items_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch
 
 
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 2), st.integers(1, 5), st.integers(0, 2**31))
-@settings(deadline=None)
 def test_the_best_of_blocks_are_the_best_of_all(users: int, k: int, more: int, levels: int, seed: int) -> None:
     """Of equal scores the lower index: as the first k of a stable sort."""
     generator = torch.Generator().manual_seed(seed)
@@ -108,7 +106,6 @@ def test_the_best_of_blocks_are_the_best_of_all(users: int, k: int, more: int, l
     st.integers(1, 9),
     st.integers(0, 2**31),
 )
-@settings(deadline=None)
 def test_of_equal_scores_the_lower_id_is_listed_whatever_the_chunks_and_the_ranks(
     users: int, items: int, k: int, levels: int, chunk: int, seed: int
 ) -> None:
@@ -160,7 +157,6 @@ def test_of_equal_scores_the_lower_id_is_first() -> None:
 
 
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 6), st.integers(0, 2**31))
-@settings(deadline=None)
 def test_chunks_of_many_blocks_keep_what_reaches_the_lists(users: int, k: int, levels: int, seed: int) -> None:
     """With scores that rise, fall or stay from chunk to chunk, so that many blocks reach the lists so far, or none."""
     generator = torch.Generator().manual_seed(seed)

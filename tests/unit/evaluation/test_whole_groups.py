@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cove_dist.evaluation import WholeGroups
@@ -10,7 +10,6 @@ from tests.unit.evaluation.samples import cut
 
 
 @given(st.lists(st.integers(-3, 5), max_size=40).map(sorted), st.lists(st.integers(0, 40), max_size=8))
-@settings(max_examples=150, deadline=None)
 def test_hands_on_whole_groups_in_order(groups: list[int], points: list[int]) -> None:
     rows = torch.arange(len(groups))
     whole_groups = WholeGroups()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cove_dist.quantization import CascadedQuantizer
@@ -32,14 +32,12 @@ def run_reference(
 
 
 @given(problems())
-@settings(max_examples=120, deadline=None)
 def test_values_and_gradients(problem: dict) -> None:
     quantizer = build(problem["codebooks"], **problem["arguments"])
     torch.testing.assert_close(run(quantizer, problem), run_reference(problem))
 
 
 @given(problems(), st.data())
-@settings(max_examples=60, deadline=None)
 def test_counts_weight_the_loss(problem: dict, data: st.DataObject) -> None:
     size = len(problem["z"])
     counts = torch.tensor(data.draw(st.lists(st.integers(1, 3), min_size=size, max_size=size)))
@@ -50,7 +48,6 @@ def test_counts_weight_the_loss(problem: dict, data: st.DataObject) -> None:
 
 
 @given(problems(), st.data())
-@settings(max_examples=60, deadline=None)
 def test_vectors_to_fuse_only_weigh_nothing(problem: dict, data: st.DataObject) -> None:
     size = len(problem["z"])
     fuse_only = torch.tensor(
@@ -74,7 +71,6 @@ def check_usage(quantizer: CascadedQuantizer, codes: torch.Tensor, weights: torc
 
 
 @given(problems(), st.data())
-@settings(max_examples=60, deadline=None)
 def test_a_frozen_codebook_has_no_gradient_and_the_others_have_theirs(problem: dict, data: st.DataObject) -> None:
     levels = len(problem["codebooks"])
     frozen = tuple(data.draw(st.sets(st.integers(0, levels - 1), min_size=1)))
@@ -87,7 +83,6 @@ def test_a_frozen_codebook_has_no_gradient_and_the_others_have_theirs(problem: d
 
 
 @given(problems(), st.data())
-@settings(max_examples=60, deadline=None)
 def test_distinct_ids_with_counts_equal_every_occurrence(problem: dict, data: st.DataObject) -> None:
     """Quantize the distinct vectors with counts and spread the result: values and gradients of every occurrence."""
     size = len(problem["z"])
@@ -112,7 +107,6 @@ def test_distinct_ids_with_counts_equal_every_occurrence(problem: dict, data: st
 
 
 @given(problems(), st.data())
-@settings(max_examples=60, deadline=None)
 def test_ids_change_nothing(problem: dict, data: st.DataObject) -> None:
     size = len(problem["z"])
     ids = torch.tensor(data.draw(st.lists(st.integers(0, size - 1), min_size=size, max_size=size)))

@@ -7,11 +7,12 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 
 from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, UpkeepSettings
+from tests.properties import few
 from tests.unit.quantization.loops import Loop
 
 LEARNING = ("gradient", "ema")
@@ -91,7 +92,7 @@ def test_training_mode_counts_passes_without_gradients_too(learning: str) -> Non
 
 
 @given(st.sampled_from(LEARNING), st.booleans(), st.booleans(), st.integers(1, 3))
-@settings(max_examples=16, deadline=None)
+@few
 def test_activation_checkpointing_changes_nothing(learning: str, reentrant: bool, padded: bool, passes: int) -> None:
     def train(checkpointed: bool) -> list:
         torch.manual_seed(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance
@@ -37,7 +37,6 @@ def average_a_step(
 
 
 @given(problems(), st.sampled_from([0.5, 0.9, 0.99]), st.data())
-@settings(max_examples=30, deadline=None)
 def test_counts_and_codebooks_of_all_levels(problem: dict, decay: float, data: st.DataObject) -> None:
     cascade = problem["arguments"]["cascade"]
     quantizer = build(problem["codebooks"], learning="ema", ema_decay=decay, cascade=cascade)
@@ -58,7 +57,6 @@ def test_counts_and_codebooks_of_all_levels(problem: dict, decay: float, data: s
 
 
 @given(problems(), st.data())
-@settings(max_examples=25, deadline=None)
 def test_distinct_ids_with_counts_move_codebooks_as_every_occurrence_does(problem: dict, data: st.DataObject) -> None:
     size = len(problem["z"])
     ids = torch.tensor(data.draw(st.lists(st.integers(0, size - 1), min_size=size, max_size=size)))
@@ -74,7 +72,6 @@ def test_distinct_ids_with_counts_move_codebooks_as_every_occurrence_does(proble
 
 
 @given(problems())
-@settings(max_examples=30, deadline=None)
 def test_gradients_reach_only_the_input(problem: dict) -> None:
     """``(1 + alpha) g`` and the commitment, as where codebooks learn by gradient."""
     gradients = {}

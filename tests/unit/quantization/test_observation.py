@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -18,7 +18,6 @@ def as_dictionary(vectors: torch.Tensor, counts: torch.Tensor) -> dict[tuple[flo
 
 
 @given(st.data(), st.sampled_from([torch.float32, torch.float64]), st.integers(1, 3))
-@settings(max_examples=40, deadline=None)
 def test_without_ids_equal_vectors_are_one(data: st.DataObject, dtype: torch.dtype, dim: int) -> None:
     observations, expected = [], {}
     for _ in range(data.draw(st.integers(1, 3))):
@@ -36,7 +35,6 @@ def test_without_ids_equal_vectors_are_one(data: st.DataObject, dtype: torch.dty
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
 def test_of_an_id_the_latest_vector_stays_and_all_occurrences_count(data: st.DataObject) -> None:
     observations, latest, total = [], {}, {}
     for number in range(data.draw(st.integers(1, 3))):

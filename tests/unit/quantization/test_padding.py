@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, CodeClassifier, UpkeepSettings
@@ -58,7 +58,6 @@ def train(problem: dict, learning: str, as_mask: bool, ids: torch.Tensor | None)
 
 
 @given(padded(), st.sampled_from(LEARNING))
-@settings(max_examples=35, deadline=None)
 def test_padding_is_as_if_it_were_not_there(problem: dict, learning: str) -> None:
     """Values, gradients, usage, moving averages, k-means start and revival."""
     present = problem["present"]

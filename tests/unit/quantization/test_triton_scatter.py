@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cove_dist.quantization import CascadedQuantizer, triton_scatter, triton_support
 from cove_dist.quantization.scatter import add_rows
+from tests.properties import few
 from tests.unit.quantization.triton_cases import DEVICE
 
 METHODS = ["sorted", "atomic"]
@@ -30,7 +31,7 @@ def sums(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, flo
 @pytest.mark.parametrize("method", METHODS)
 def test_sums_are_those_of_float64(method: str) -> None:
     @given(sums())
-    @settings(max_examples=12, deadline=None)
+    @few
     def check(problem: tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]) -> None:
         out, codes, rows, alpha = problem
         expected = out.double().index_add(0, codes, rows.double(), alpha=alpha)

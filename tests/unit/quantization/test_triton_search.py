@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cove_dist.quantization import CascadedQuantizer, triton_search, triton_support
 from cove_dist.quantization.search import nearest_code
+from tests.properties import few
 from tests.unit.quantization.triton_cases import DEVICE, distances, nearest, searches
 
 PRECISIONS = ["ieee", "tf32x3"]
@@ -23,7 +24,7 @@ EPSILON = 2.0**-24
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_ties_go_to_the_lowest_index_of_the_formula(precision: str) -> None:
     @given(searches(exact=True))
-    @settings(max_examples=12, deadline=None)
+    @few
     def check(problem: tuple[torch.Tensor, torch.Tensor]) -> None:
         found = triton_search.nearest_code(*problem, precision)
         assert found.dtype == torch.int64
@@ -33,7 +34,7 @@ def test_ties_go_to_the_lowest_index_of_the_formula(precision: str) -> None:
 
 
 @given(searches(exact=False))
-@settings(max_examples=12, deadline=None)
+@few
 def test_codes_in_float32_are_the_nearest_to_rounding(problem: tuple[torch.Tensor, torch.Tensor]) -> None:
     x, codebook = problem
     found = triton_search.nearest_code(x, codebook, "ieee").unsqueeze(1)
@@ -44,7 +45,7 @@ def test_codes_in_float32_are_the_nearest_to_rounding(problem: tuple[torch.Tenso
 
 
 @given(searches(exact=False))
-@settings(max_examples=8, deadline=None)
+@few
 def test_codes_by_tensor_cores_are_those_of_float64(problem: tuple[torch.Tensor, torch.Tensor]) -> None:
     assert torch.equal(triton_search.nearest_code(*problem, "tf32x3"), nearest(*problem))
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
@@ -20,7 +20,6 @@ from data_pipeline.streaming.vocabulary import CategorySplit, WithinCategories
 ITEMS, CODES = 9, 3
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 99), st.integers(0, 4), st.integers(1, 3), st.integers(1, 4))
 def test_a_position_has_the_items_of_its_category_but_those_of_its_sequence(seed, of_all, of_each, count):
     random = np.random.default_rng(seed)

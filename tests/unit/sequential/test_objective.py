@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.registry import task_of
@@ -25,12 +24,6 @@ from data_pipeline.schema import INPUT, TARGET, Schema
 from tests.unit.sequential.runs import small_run
 
 COVE = ("quantizer=cove_items", "quantizer.item_levels=[6,3]", "quantizer.omega_q=0.3", "quantizer.omega_c=0.7")
-
-
-@pytest.fixture(scope="module")
-def context() -> Iterator[DistributedContext]:
-    with process_group("cpu") as context:
-        yield context
 
 
 def built(prepared: Path, context: DistributedContext, *overrides: str) -> tuple[TrainState, Batch, Schema]:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cove_dist.evaluation.sequential import NOTHING, ListCompletion, merge_depth_first
@@ -29,7 +29,6 @@ def tied(items: int, seed: int, levels: int = 3) -> tuple[Catalogue, torch.Tenso
 
 
 @given(st.integers(1, 40), st.integers(0, 2**31), st.booleans(), st.sampled_from([1, 300, 1 << 23]))
-@settings(max_examples=40, deadline=None)
 def test_positions_of_targets_are_exact(items: int, seed: int, exclude: bool, workspace: int) -> None:
     catalogue, hidden = tied(items, seed)
     generator = torch.Generator().manual_seed(seed)

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 
-from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.tasks.configuration import load_run_config
-from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
 from tests.configurations import COVE, ROW_WISE, small_run
-from tests.distributed.test_training import training_losses
-from tests.interactions import SMALL_RUN, prepare_small
+from tests.interactions import SMALL_RUN
 
 SGD = ("trainer.optimizer.name=sgd", "trainer.optimizer.learning_rate=1", "embeddings.optimizer.learning_rate=1")
 REPLICATED = ("embeddings.optimizer.name=sgd", "embeddings.sharding.default=data_parallel")
-
-
-@pytest.fixture(scope="module")
-def interactions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare_small(tmp_path_factory.mktemp("accumulation"))
-
-
-@pytest.fixture
-def context() -> Iterator[DistributedContext]:
-    with process_group("cpu") as context:
-        yield context
 
 
 def trainer(context: DistributedContext, *overrides: str) -> Trainer:
@@ -100,18 +86,6 @@ def test_sparse_optimizers_accumulate_rows(interactions: Path, context: Distribu
     expected = parameters(whole)
     for name, value in parameters(parts).items():
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
-
-
-def test_steps_count_updates_and_a_resumed_run_goes_on_exactly(prepared: Path, tmp_path: Path) -> None:
-    def losses(folder: str, *overrides: str) -> dict[int, float]:
-        given = ("trainer.accumulate_steps=3", "trainer.schedule.name=linear", "trainer.schedule.steps=8", *COVE)
-        train([*small_run(prepared, tmp_path / folder, *given), *overrides])
-        return training_losses(tmp_path / folder)
-
-    whole = losses("whole")
-    assert sorted(whole) == list(range(1, 9))  # 10 batches an epoch: steps of 3, 3, 3 and 1
-    losses("cut", "trainer.max_steps=6")
-    assert losses("cut", "trainer.checkpoint.resume=auto") == whole
 
 
 @pytest.mark.parametrize(

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.distributed import DistributedContext
 from cove_dist.tasks.cf.faiss_retriever import FaissRetriever
 from cove_dist.tasks.cf.retrieval import TopKRetriever
 from data_pipeline.history import History
 
 USERS, D = 30, 3
 RETRIEVERS = [TopKRetriever, FaissRetriever]
-
-
-@pytest.fixture(scope="module")
-def context() -> Iterator[DistributedContext]:
-    with process_group("cpu") as context:
-        yield context
 
 
 def history_of(items: list[np.ndarray]) -> History:
@@ -47,7 +40,6 @@ def retriever(
     levels=st.sampled_from([0, 1, 3]),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=25, deadline=None)
 def test_of_equal_scores_the_lower_item_is_listed(
     kind: type, items: int, k: int, levels: int, seed: int, context: DistributedContext
 ) -> None:

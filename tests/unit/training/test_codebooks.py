@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cove_dist.config import QuantizerConfig
-from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.distributed import DistributedContext
 from cove_dist.loggers.base import tag
 from cove_dist.quantization import CascadedQuantizer, CodeUsage
 from cove_dist.runs import LOG_FILE, read_records
@@ -27,12 +26,6 @@ REVIVAL = (*MANY, "quantizer.start=kmeans", "quantizer.kmeans_step=3", "quantize
 
 
 HERE = DistributedContext(rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
-
-
-@pytest.fixture
-def context() -> Iterator[DistributedContext]:
-    with process_group("cpu") as context:
-        yield context
 
 
 def quantizer_on_points() -> CascadedQuantizer:

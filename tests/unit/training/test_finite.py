@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 from cove_dist.checkpoints.files import CheckpointFolder
-from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.distributed import DistributedContext
 from cove_dist.errors import TrainingError
 from cove_dist.faults.finite import LossCheck, check_state
 from cove_dist.training import trainer as trainer_module
@@ -23,12 +22,6 @@ from data_pipeline.id_tables import read_original_id
 from data_pipeline.streaming.loader import EpochIterator
 from tests.configurations import COVE, ROW_WISE, small_run
 from tests.unit.training.test_trainer import trainer
-
-
-@pytest.fixture
-def context() -> Iterator[DistributedContext]:
-    with process_group("cpu") as context:
-        yield context
 
 
 def noted(context: DistributedContext, *losses: dict[str, float]) -> LossCheck:

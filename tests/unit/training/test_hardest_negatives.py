@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cove_dist.models.cf.bprmf import BPRMF
@@ -11,7 +11,6 @@ from cove_dist.models.cf.neumf import NeuMF
 from cove_dist.tasks.cf.hardest import HardestOf
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(st.booleans(), max_size=6), st.integers(1, 3), st.integers(2, 4), st.booleans(), st.integers(0, 99))
 def test_each_negative_is_the_candidate_that_scores_highest(several, count, candidates, neural, seed):
     torch.manual_seed(seed)

@@ -12,28 +12,24 @@ import pytest
 from cove_dist.errors import ConfigError
 from cove_dist.tasks.categories import known_codes
 from data_pipeline.schema import Schema
-from tests.interactions import prepare_small
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare_small(tmp_path_factory.mktemp("known"))
 
 
 @pytest.mark.parametrize("count", [2, 5, 100])
-def test_an_item_has_the_rarest_of_its_categories_that_are_kept(folder: Path, count: int) -> None:
-    schema = Schema.load(folder)
+def test_an_item_has_the_rarest_of_its_categories_that_are_kept(interactions: Path, count: int) -> None:
+    schema = Schema.load(interactions)
     seen = schema.entity("item").num_seen
-    raw = json.loads((folder.parent / "raw" / "Toys_and_Games_item2attributes.json").read_text())
-    ids = {row["id"]: str(row["original_id"]) for row in pq.read_table(folder / "ids/item_id.parquet").to_pylist()}
+    raw = json.loads((interactions.parent / "raw" / "Toys_and_Games_item2attributes.json").read_text())
+    ids = {
+        row["id"]: str(row["original_id"]) for row in pq.read_table(interactions / "ids/item_id.parquet").to_pylist()
+    }
     of_item = {item: {str(each) for each in raw[original]} for item, original in ids.items() if item < seen}
     sizes = Counter(name for names in of_item.values() for name in names)
     kept = sorted(sizes, key=lambda name: (-sizes[name], name))[: count - 1]
     expected = [max((kept.index(n) + 1 for n in of_item[item] if n in kept), default=0) for item in range(seen)]
-    assert known_codes(str(folder), schema, count).tolist() == expected
+    assert known_codes(str(interactions), schema, count).tolist() == expected
     assert len(set(expected)) > 1
 
 
-def test_data_without_categories_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_data_without_categories_is_refused(interactions: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"category_codes = data: toys has no categories .*allowed: kmeans"):
-        known_codes(str(tmp_path), Schema.load(folder), 8)
+        known_codes(str(tmp_path), Schema.load(interactions), 8)

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
-from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.distributed import DistributedContext
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.pipelines import PlainPipeline
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
-from tests.interactions import SMALL_RUN, prepare_small
+from tests.interactions import SMALL_RUN
 
 SPARSE = "embeddings.optimizer.name=sparse_rmsprop"
-
-
-@pytest.fixture(scope="module")
-def interactions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare_small(tmp_path_factory.mktemp("cf"))
-
-
-@pytest.fixture(scope="module")
-def context() -> Iterator[DistributedContext]:
-    with process_group("cpu") as context:
-        yield context
 
 
 def build(data: Path, context: DistributedContext, *overrides: str) -> Trainer:

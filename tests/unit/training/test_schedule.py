@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -11,14 +10,14 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
-from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.optimization import build_schedule
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
 from tests.configurations import ROW_WISE, small_run
-from tests.interactions import SMALL_RUN, prepare_small
+from tests.interactions import SMALL_RUN
 
 STEPS = 12
 FALLING = {
@@ -26,17 +25,6 @@ FALLING = {
     "linear": lambda optimizer, steps: LinearLR(optimizer, 1.0, 0.0, total_iters=steps),
     "cosine": lambda optimizer, steps: CosineAnnealingLR(optimizer, steps),
 }
-
-
-@pytest.fixture(scope="module")
-def interactions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare_small(tmp_path_factory.mktemp("schedule"))
-
-
-@pytest.fixture
-def context() -> Iterator[DistributedContext]:
-    with process_group("cpu") as context:
-        yield context
 
 
 def rates(schedule: LRScheduler, steps: int = STEPS) -> list[float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError, TrainingError
 from cove_dist.runs import LOG_FILE, read_records
 from cove_dist.training.trainer import Trainer
 from tests.configurations import COVE, ROW_WISE
 from tests.unit.training.test_finite import tensors_of
 from tests.unit.training.test_trainer import trainer
-
-
-@pytest.fixture
-def context() -> Iterator[DistributedContext]:
-    with process_group("cpu") as context:
-        yield context
 
 
 def break_losses(broken: Trainer, first: int, last: int) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 
-from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.distributed import DistributedContext
 from cove_dist.embeddings.tables import FIRST_ORDER_DIM
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.optimization import gradient_norm, learning_rates
@@ -17,12 +16,6 @@ from cove_dist.training.summary import describe_start, sharding_table
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
 from tests.configurations import ROW_WISE, small_run
-
-
-@pytest.fixture(scope="module")
-def context() -> Iterator[DistributedContext]:
-    with process_group("cpu") as context:
-        yield context
 
 
 def trainer_of(prepared: Path, context: DistributedContext, *overrides: str) -> Trainer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -17,12 +16,6 @@ from cove_dist.training.build import build
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
 from tests.configurations import COVE, small_run
-
-
-@pytest.fixture
-def context() -> Iterator[DistributedContext]:
-    with process_group("cpu") as context:
-        yield context
 
 
 def trainer(prepared: Path, context: DistributedContext, *overrides: str) -> Trainer:

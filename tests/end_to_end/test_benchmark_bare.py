@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from cove_dist.distributed import process_group
-from tests.interactions import prepare_small
 
 BENCHMARKS = str(Path(__file__).resolve().parents[2] / "benchmarks")
 sys.path.insert(0, BENCHMARKS)
@@ -19,11 +18,10 @@ sys.path.remove(BENCHMARKS)
 
 
 @pytest.mark.parametrize("model", ["bprmf", "neumf", "lightgcn"])
-def test_both_have_the_same_losses_and_all_parts_are_measured(model: str, tmp_path: Path) -> None:
-    data = prepare_small(tmp_path / "data")
+def test_both_have_the_same_losses_and_all_parts_are_measured(model: str, interactions: Path) -> None:
     contest = replace(benchmark.CONTESTS[model], overrides=("trainer=cf", *benchmark.CONTESTS[model].overrides[2:]))
     with process_group("cpu") as context:
-        found = benchmark.measure(contest, data, 16, 1, context)
+        found = benchmark.measure(contest, interactions, 16, 1, context)
     assert found["steps"] > 0
     assert found["loss_difference"] < 1e-5
     assert set(found["parts"]) == {*benchmark.PARTS, "step", "rest"}
