@@ -23,7 +23,7 @@ from data_pipeline.json_files import read_record
 
 CONFIG_FILE, HISTORY_FILE, LOG_FILE = "config.yaml", "config_history.jsonl", "log.jsonl"
 DATA_FILE, PROVENANCE_FILE, WARM_START_FILE = "data.json", "provenance.json", "warm_start.json"
-SUMMARY_FILE, CHECKPOINTS = "summary.json", "checkpoints"
+SUMMARY_FILE, CHECKPOINTS, CODES_FILE = "summary.json", "checkpoints", "codes.json"
 
 Record = dict[str, Any]
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cove_dist.inference.artifacts import ABOUT_FILE, export_run
-from cove_dist.inference.export import CODES_FILE
+from cove_dist.runs import CODES_FILE
 
 
 def run(arguments: Sequence[str]) -> None:

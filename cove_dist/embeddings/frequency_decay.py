@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from cove_dist.errors import ConfigError
+
 
 def decay_factors(counts: torch.Tensor, power: float) -> torch.Tensor:
     """Return the factors of the decay of a table's rows, float32 ``[rows]``.
@@ -21,11 +23,19 @@ def decay_factors(counts: torch.Tensor, power: float) -> torch.Tensor:
             decay.
         power: Exponent, above 0.
 
+    Raises:
+        ConfigError: A count to this power is no float64.
+
     Example:
         >>> decay_factors(torch.tensor([1, 4, 0]), 0.5)
         tensor([0.6667, 1.3333, 0.0000])
     """
     powers = counts.double() ** power
+    if not powers.isfinite().all():
+        raise ConfigError(
+            f"embeddings.optimizer.weight_decay_frequency_power = {power}: {int(counts.max())} occurrences to this"
+            " power are too large a number; 0.5 to 1 are usual"
+        )
     return (powers / powers[counts > 0].mean()).float()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,14 @@ _SHOWN = 3  # ids per column in the message
 
 
 def explained(
-    error: DivergedError, batch: Batch, rank: int, data: Path, schema: Schema, folder: Path | None, newest: Path | None
+    error: DivergedError,
+    batch: Batch,
+    rank: int,
+    data: Path,
+    schema: Schema,
+    folder: Path | None,
+    newest: Path | None,
+    weights: Mapping[str, float],
 ) -> TrainingError:
     """Save the batch of the failed step; return the error extended by the batch and the last good checkpoint.
 
@@ -29,10 +37,13 @@ def explained(
         schema: Schema of the data.
         folder: Run folder; None: save nothing.
         newest: Newest checkpoint of the run; None if there is none.
+        weights: Weights in use, by key, that may be too large.
     """
     table = original_ids(batch, data, schema)
     ids = "; ".join(f"{name} {_few(table[name])}" for name in table.column_names if name != "label")
-    text = f"{error} The batch of step {error.step} on rank {rank}: {table.num_rows} rows ({ids})"
+    large = ", ".join(f"{key} = {value}" for key, value in weights.items())
+    advice = f" Weights that may be too large: {large}." if weights else ""
+    text = f"{error}{advice} The batch of step {error.step} on rank {rank}: {table.num_rows} rows ({ids})"
     if folder is None:
         return TrainingError(text)
     path = folder / "not_finite" / f"step_{error.step:08d}" / f"rank_{rank}.parquet"

@@ -36,6 +36,7 @@ from cove_dist.errors import ConfigError
 from cove_dist.faults.outputs import output_folder
 from cove_dist.inference.checkpoints import find_checkpoint, load_trained
 from cove_dist.inference.folders import replaced_folder
+from cove_dist.runs import CODES_FILE
 from cove_dist.tasks.base import TaskModel, inner_model
 from cove_dist.tasks.configuration import load_saved_run
 from cove_dist.types import PositiveInt, Text
@@ -50,7 +51,7 @@ from data_pipeline.streaming.partition import row_block
 
 logger = logging.getLogger(__name__)
 
-CODES_FILE, CODEBOOKS_FILE = "codes.json", "codebooks.safetensors"
+CODEBOOKS_FILE = "codebooks.safetensors"
 
 Chunk = tuple[pa.Table, int]
 

@@ -112,8 +112,9 @@ def fold_in(
     """Fold in new ids; see `cove_dist.api.Run.fold_in`."""
     check_choice("entity", entity, "user", "item")
     check_choice("unknown", unknown, "error", "skip")
-    if steps < 1 or learning_rate <= 0:
-        raise ConfigError(f"steps = {steps}, learning_rate = {learning_rate}: both must be above 0")
+    check_count("steps", steps)
+    if not 0 < learning_rate < np.inf:
+        raise ConfigError(f"learning_rate = {learning_rate}: must be a finite number above 0")
     session.inference.check_fold_in()
     schema = session.schema
     names = {"user": user or schema.entity("user").name, "item": item or schema.entity("item").name}
@@ -178,6 +179,11 @@ def _columns(interactions: Interactions, entity: Entity, names: Mapping[str, str
             raise ConfigError(f"interactions: of {text[0]!r} are {interactions[text[0]]!r}; give a list of ids")
         own = [key for key, each in interactions.items() for _ in each]
         return as_array(own), as_array([other for each in interactions.values() for other in each])
+    if not isinstance(interactions, pa.Table | str | Path):
+        raise ConfigError(
+            f"interactions: of type {type(interactions).__name__}; give {{new id: [known id, …]}}, a pyarrow.Table, or"
+            " the path of a Parquet or CSV file"
+        )
     if isinstance(interactions, pa.Table):
         table = interactions
     else:

@@ -13,17 +13,17 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import torch
 
 from cove_dist.config import RunConfig, settings
 from cove_dist.config.composition import load_settings
-from cove_dist.distributed import DistributedContext, batches_of_block, process_group, world
+from cove_dist.config.overrides import key_of
+from cove_dist.distributed import DistributedContext, batches_of_block, process_group, sum_over_ranks, world
 from cove_dist.errors import ConfigError
 from cove_dist.faults.outputs import output_folder
 from cove_dist.inference.checkpoints import find_checkpoint, load_trained
@@ -32,6 +32,7 @@ from cove_dist.inference.folders import replaced_folder
 from cove_dist.inference.ids import IdTable
 from cove_dist.inference.popular import most_frequent
 from cove_dist.inference.session import Session, check_oov_row
+from cove_dist.inference.users import Users, as_ids, find_users
 from cove_dist.tasks.base import RetrieverSettings, TaskModel, inner_model
 from cove_dist.tasks.configuration import load_saved_run
 from cove_dist.tasks.registry import task_of
@@ -64,20 +65,6 @@ class RecommendConfig:
     output: Text | None
 
 
-class Users(NamedTuple):
-    """The requested users.
-
-    Attributes:
-        known: Distinct encoded ids of users seen in training, sorted.
-        original: Their original ids.
-        unknown: Original ids of unseen users.
-    """
-
-    known: np.ndarray
-    original: pa.Array
-    unknown: pa.Array
-
-
 def recommend(overrides: Sequence[str]) -> Path | None:
     """Write recommendations of a run's checkpoint; return the folder, complete or absent, on rank 0. Collective.
 
@@ -95,6 +82,11 @@ def recommend(overrides: Sequence[str]) -> Path | None:
     checkpoint = find_checkpoint(run, config, request.checkpoint)
     if request.unknown == "oov_row":
         check_oov_row(config)
+    if "batch_size" in map(key_of, overrides) and (request.interactions is not None or not task.recommends_on_ranks):
+        raise ConfigError(
+            f"batch_size = {request.batch_size}: acts on the users of collaborative filtering, without interactions;"
+            " remove it"
+        )
     if request.interactions is not None:
         recommend_folded_in(request, folder)
         return folder
@@ -102,7 +94,7 @@ def recommend(overrides: Sequence[str]) -> Path | None:
         if getattr(request, key) is not None:
             raise ConfigError(f"{key} = {getattr(request, key)}: names a column of interactions=FILE; remove it")
     schema = Schema.load(config.data.path)
-    users = find_users(request, config, schema)
+    users = find_users(request.users, request.unknown, config.data.path, schema)
     if not task.recommends_on_ranks:
         recommend_in_one_process(request, users, folder)
         return folder
@@ -186,7 +178,8 @@ def recommend_here(
         settings = RetrieverSettings(request.k, histories, request.faiss)
         retriever = task_of(config).build_retriever(schema, model, context, settings)
         batches = ((each, *retriever(each)) for each in batches_of_block(users.known, batch_size, world()))
-        write_lists(batches, Path(config.data.path), schema, part / f"part-{context.rank:05d}.parquet")
+        empty = write_lists(batches, Path(config.data.path), schema, part / f"part-{context.rank:05d}.parquet")
+        empty = int(sum_over_ranks(torch.tensor([empty]), context.device))
         unseen = list_of_unseen(config, schema, model, context, request) if len(users.unknown) else None
         retriever.finite.compute()
         if context.is_main and unseen is not None:
@@ -194,6 +187,8 @@ def recommend_here(
         if context.is_main:
             write_json(part / ABOUT_FILE, about(request, checkpoint, users))
     logger.info("Recommendations for %d users; %d users unknown to training", len(users.known), len(users.unknown))
+    if empty:
+        logger.info("%d users have no rows: all items are in their history; history=keep lists them", empty)
 
 
 def list_of_unseen(
@@ -233,13 +228,15 @@ def write_unknown(
 
 def write_lists(
     batches: Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]], data: Path, schema: Schema, path: Path
-) -> None:
-    """Write users ``[B]`` with scores and items ``[B, k]``, batch by batch; -1 is padding."""
+) -> int:
+    """Write users ``[B]`` with scores and items ``[B, k]``, -1 for none, batch by batch; return how many have none."""
     user_ids, item_ids = (read_original_ids(data, schema.entity(role).table_name) for role in ENTITIES)
     form = pa.schema([("user", user_ids.type), ("rank", pa.int32()), ("item", item_ids.type), ("score", pa.float32())])
+    empty = 0
     with pq.ParquetWriter(path, form, compression="zstd") as writer:
         for users, scores, items in batches:
             listed = items.cpu().numpy() >= 0
+            empty += int((~listed.any(axis=1)).sum())
             places, ranks = np.nonzero(listed)
             columns = [
                 user_ids.take(pa.array(users[places])),
@@ -248,49 +245,4 @@ def write_lists(
                 pa.array(scores.cpu().numpy()[listed], pa.float32()),
             ]
             writer.write_batch(pa.record_batch(columns, schema=form))
-
-
-def find_users(request: RecommendConfig, config: RunConfig, schema: Schema) -> Users:
-    """Find the users of ``all``, of a list of original ids, or of a file whose first column has them.
-
-    Raises:
-        ConfigError: A file cannot be read, there are no users, or users are unseen and ``unknown`` is ``error``.
-    """
-    table, asked = IdTable(config.data.path, schema.entity("user")), request.users
-    if asked == "all":
-        known = np.arange(table.column.num_seen)
-        return Users(known, table.decode(known), table.original[:0])
-    wanted = read_column(Path(asked)) if isinstance(asked, str) else pa.array(list(map(str, asked)))
-    if len(wanted) == 0:
-        raise ConfigError(f"users = {asked}: none")
-    encoded = table.encode(wanted)
-    if request.unknown == "error":
-        table.require_known(
-            encoded, wanted, "users", "unknown=skip, unknown=popular, or unknown=oov_row where the run trained it"
-        )
-    seen = table.known(encoded)
-    known = np.unique(encoded[seen])
-    return Users(known, table.decode(known), wanted.filter(pa.array(~seen)).unique())
-
-
-def as_ids(users: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Return unseen users in the type of the data's ids, so that all parts of the output have one type.
-
-    Raises:
-        ConfigError: An id cannot be one of the data's.
-    """
-    try:
-        return users.cast(kind)
-    except pa.ArrowInvalid as error:
-        raise ConfigError(f"users: the ids of users in the data are of type {kind}: {error}; unknown=skip") from error
-
-
-def read_column(path: Path) -> pa.Array:
-    """Read the first column of a Parquet file, a CSV file with a header line, or a plain .txt file without one."""
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            return pq.read_table(path).column(0).combine_chunks()
-        header = csv.ReadOptions(autogenerate_column_names=path.suffix.lower() == ".txt")
-        return csv.read_csv(path, read_options=header).column(0).combine_chunks()
-    except (OSError, pa.ArrowException) as error:
-        raise ConfigError(f"users = {path}: neither all, nor a list, nor a file that can be read: {error}") from error
+    return empty

@@ -18,6 +18,7 @@ Ids that training did not see have no codes, and no semantic id.
 from __future__ import annotations
 
 import json
+import logging
 import string
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -27,13 +28,18 @@ from typing import Literal
 import duckdb
 import pyarrow.parquet as pq
 
+from cove_dist.checkpoints.files import CheckpointFolder
 from cove_dist.config import settings
 from cove_dist.config.composition import load_settings
 from cove_dist.errors import ConfigError
 from cove_dist.faults.outputs import output_folder
+from cove_dist.runs import CHECKPOINTS, CODES_FILE, read_json
+from cove_dist.tasks.configuration import load_saved_run
 from cove_dist.types import Text
 from data_pipeline.folders import replaced_folder
 from data_pipeline.json_files import write_json
+
+logger = logging.getLogger(__name__)
 
 PARQUET_FILE, INDEX_FILE = "semantic_ids.parquet", "index.json"
 VOCABULARY_FILE, COLLISIONS_FILE = "vocabulary.json", "collisions.json"
@@ -85,9 +91,25 @@ def write_semantic_ids(overrides: Sequence[str]) -> tuple[Path, Collisions]:
         raise ConfigError(
             f"run = {request.run}: no exported codes of {request.entity}s; write them by cove export run={request.run}"
         )
+    _warn_of_older_codes(Path(request.run))
     with replaced_folder(folder) as partial, duckdb.connect() as connection:
         collisions = _write(connection, parts, partial, request.disambiguate)
     return folder, collisions
+
+
+def _warn_of_older_codes(run: Path) -> None:
+    """Warn if the codes were exported from a checkpoint that is neither the newest nor the best."""
+    exported, files = read_json(run / "codes" / CODES_FILE).get("checkpoint"), CheckpointFolder(run / CHECKPOINTS)
+    if exported is None or not files.steps():
+        return
+    config, _ = load_saved_run(str(run))
+    current = {"newest": files.newest(), "best": files.best(config.trainer.early_stopping.metric)}
+    names = {which: path.name for which, path in current.items() if path is not None}
+    if exported not in names.values():
+        logger.warning(
+            "%s: codes of %s, but the run has %s; export them again: cove export run=%s",
+            run / "codes", exported, ", ".join(f"{name} ({which})" for which, name in names.items()), run,
+        )  # fmt: skip
 
 
 def _write(connection: duckdb.DuckDBPyConnection, parts: list[Path], folder: Path, disambiguate: bool) -> Collisions:

@@ -136,6 +136,8 @@ class Session:
                 lists = self.inference.recommend_after([given[row] for row in rows], k, repeat=repeat)
             else:
                 lists = self.inference.recommend(encoded[rows], k, repeat=repeat, context=context)
+            if empty := int((lists.items < 0).all(axis=1).sum()):
+                logger.info("%d of %d lists are empty: all items are in the history", empty, len(rows))
             tables.append(self._table(keys.take(pa.array(rows)), lists, "user" if sequences is None else "sequence"))
         rest = np.flatnonzero(~known)
         name = "user" if sequences is None else "sequence"

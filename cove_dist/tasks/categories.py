@@ -5,6 +5,7 @@ Shapes: ``I`` items seen in training, ``n`` items of one look-up, ``d`` width of
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from cove_dist.tasks.base import TaskModel
 from cove_dist.tasks.category_config import CategoryConfig
 from data_pipeline.integrity import checked_file
 from data_pipeline.schema import Schema
+
+logger = logging.getLogger(__name__)
 
 _AT_ONCE = 1 << 17  # items per look-up
 _CLUSTERED = 1 << 16  # maximum number of items for fitting k-means
@@ -56,9 +59,16 @@ class CategorySource:
 
     @classmethod
     def of(cls, settings: CategoryConfig, config: RunConfig) -> CategorySource:
-        """Return the source that a run's settings name."""
+        """Return the source that a run's settings name; warn if the run ends before its first epoch with codes."""
         codes, count, level = settings.category_codes, settings.category_count, settings.category_level
-        return cls(codes, count, level, config.seed, config.data.path, int(config.warm_start.run is None))
+        first_epoch, epochs = int(config.warm_start.run is None), config.trainer.epochs
+        if epochs <= first_epoch:
+            logger.warning(
+                "negatives.category_share = %s does nothing in this run: items have categories from the second epoch"
+                " on, and trainer.epochs = %d",
+                settings.category_share, epochs,
+            )  # fmt: skip
+        return cls(codes, count, level, config.seed, config.data.path, first_epoch)
 
 
 class CategoryRenewal:

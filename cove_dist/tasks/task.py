@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from cove_dist.config import RunConfig
-from cove_dist.config.checks import Component
+from cove_dist.config.checks import Component, target
 from cove_dist.config.rules import Rule
+from cove_dist.config.yaml_files import plain, read_yaml
+from cove_dist.config_folders import folders
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import Groups
@@ -181,6 +183,14 @@ class Task(ABC, Generic[C]):
         """Return further settings that must agree for a checkpoint to fit, besides model, tables and codebooks."""
         return {}
 
+    def weights(self, config: C) -> dict[str, float]:
+        """Return the weights, by key, that make training diverge if they are too large; 0 for those not in use."""
+        optimizer = config.embeddings.optimizer
+        return {
+            "embeddings.optimizer.weight_decay": optimizer.weight_decay,
+            "embeddings.optimizer.weight_decay_frequency_power": optimizer.weight_decay_frequency_power,
+        }
+
     def check(self, config: C) -> None:
         """Refuse settings that the task does not support.
 
@@ -201,7 +211,12 @@ class Task(ABC, Generic[C]):
         if config.loss is not None and self.loss is None:
             raise ConfigError(f"loss = {config.loss.get('_target_')}: the task {self.name} has one loss; allowed: null")
         if config.loss is not None and self.loss is not None:
-            Component.resolve(self.loss, config.loss, "loss")
+            kind = Component.resolve(nn.Module, config.loss, "loss").kind
+            if not issubclass(kind, self.loss):
+                raise ConfigError(
+                    f"loss = {kind.__name__}: is no loss of {self.title}; allowed: {', '.join(_losses(self.loss))}, or"
+                    f" a subclass of {self.loss.__module__}.{self.loss.__name__}"
+                )
         metrics = self.metric_names(config, "validation")
         if twice := {name for name in metrics if metrics.count(name) > 1}:
             raise ConfigError(
@@ -229,3 +244,9 @@ class Task(ABC, Generic[C]):
                 f" {schema.name}, whose sum over a step is not known before its last batch; allowed: 1, or data"
                 " prepared without weight"
             )
+
+
+def _losses(base: type[nn.Module]) -> list[str]:
+    """Return the options of ``loss`` whose class derives from a base class."""
+    files = sorted(file for folder in folders() for file in (folder / "loss").glob("*.yaml"))
+    return [file.stem for file in files if issubclass(target(plain(read_yaml(file)), "loss")[0], base)]

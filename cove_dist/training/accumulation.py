@@ -10,10 +10,29 @@ import torch
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from torchrec.optim.keyed import CombinedOptimizer
 
+from cove_dist.errors import ConfigError
 from cove_dist.tasks.base import StepOutput
 from cove_dist.training.build import TrainState
 from data_pipeline.batch import Batch
 from data_pipeline.streaming.loader import StreamLoader
+
+
+def steps_of_epoch(batches: int, steps: int) -> int:
+    """Return the number of optimizer steps of an epoch.
+
+    Args:
+        batches: Batches of an epoch.
+        steps: ``trainer.accumulate_steps``, the batches of a step.
+
+    Raises:
+        ConfigError: A step would have fewer batches than requested.
+    """
+    if steps > max(1, batches):
+        raise ConfigError(
+            f"trainer.accumulate_steps = {steps}: an epoch has {batches} batches, so no step takes more; allowed: 1 to"
+            f" {max(1, batches)}, or a smaller trainer.batch_size"
+        )
+    return -(-batches // steps)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from cove_dist.runs import (
     read_records,
 )
 from cove_dist.tasks.configuration import load_run_config
+from cove_dist.tasks.registry import task_of
 from cove_dist.training.debug import debug_settings
 from cove_dist.training.progress import Progress
 from cove_dist.training.provenance import record_start
@@ -105,7 +106,8 @@ def train_here(
     except DivergedError as error:
         newest = None if folder is None else CheckpointFolder(folder / CHECKPOINTS).newest()
         batch, data = batch_of_step(trainer, error.step), Path(config.data.path)
-        raise explained(error, batch, context.rank, data, schema, folder, newest) from error
+        weights = {key: value for key, value in task_of(config).weights(config).items() if value}
+        raise explained(error, batch, context.rank, data, schema, folder, newest, weights) from error
     if folder is not None and context.is_main and trainer.finished():
         write_summary(folder, position, config, context)
     return interruption(trainer, folder) if trainer.stopped_by else None

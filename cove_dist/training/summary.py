@@ -38,10 +38,12 @@ def describe_start(
     """
     tables = sum(count for _, _, count, _ in _shapes(model))
     dense = sum(parameter.numel() for parameter in model.module.objective.parameters())
+    single = f"an epoch is one step: all {rows:,} rows are in it; a smaller trainer.batch_size takes more steps"
     return [
         f"device: {context.device}, ranks: {context.world_size}",
         f"training rows: {rows:,}, steps per epoch: {steps_per_epoch:,}",
         f"parameters: {tables:,} in tables ({4 * tables / _MB:,.1f} MB in float32), {dense:,} in the model",
+        *([single] if steps_per_epoch == 1 else []),
     ]
 
 

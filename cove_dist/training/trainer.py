@@ -24,7 +24,7 @@ from cove_dist.faults.signals import deferred_signals
 from cove_dist.runs import CHECKPOINTS
 from cove_dist.tasks.base import StepOutput
 from cove_dist.tasks.registry import task_of
-from cove_dist.training.accumulation import choose_batches
+from cove_dist.training.accumulation import choose_batches, steps_of_epoch
 from cove_dist.training.build import build, build_validation, describe_model
 from cove_dist.training.codebooks import Codebooks
 from cove_dist.training.debug import show_shapes_once
@@ -86,7 +86,7 @@ class Trainer:
     @property
     def steps_per_epoch(self) -> int:
         """Number of optimizer steps of an epoch."""
-        return -(-len(self.train_loader) // self.config.trainer.accumulate_steps)
+        return steps_of_epoch(len(self.train_loader), self.config.trainer.accumulate_steps)
 
     def resume(self, folder: Path) -> list[Change]:
         """Load the newest intact checkpoint of a run folder, if any; return the changed settings. Writes nothing.

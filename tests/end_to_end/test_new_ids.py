@@ -14,7 +14,7 @@ import torch
 import cove_dist as cove
 from cove_dist import cli
 from cove_dist.errors import ConfigError
-from cove_dist.inference.recommend import as_ids
+from cove_dist.inference.users import as_ids
 
 USERS, ITEMS = 60, 40
 SMALL = {"embeddings.dim": 8, "trainer.batch_size": 128, "trainer.device": "cpu", "embeddings.optimizer.name": "adam"}

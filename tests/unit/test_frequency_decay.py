@@ -75,3 +75,8 @@ def test_decay_that_compounds_is_refused() -> None:
     given = ("name=sgd", "weight_decay=0.1", "weight_decay_rows=looked_up", "weight_decay_frequency_power=0.5")
     with pytest.raises(ConfigError, match=r"frequency_power = 0\.5: not with sgd .*allowed: 0, or weight_decay_rows"):
         load_run_config([f"embeddings.optimizer.{each}" for each in given])
+
+
+def test_a_power_that_overflows_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"weight_decay_frequency_power = 400: 40 occurrences to this power"):
+        decay_factors(COUNTS, 400)

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from cove_dist.errors import ConfigError
 from cove_dist.inference.semantic_ids import write_semantic_ids
-from tests.unit.report.runs import write_codes
+from data_pipeline.json_files import write_json
+from tests.checkpoints import write_checkpoint
+from tests.unit.report.runs import write_codes, write_run
 
 LEVEL = st.integers(0, 2)
 TUPLES = st.lists(st.one_of(st.tuples(LEVEL, LEVEL), st.just((None, None))), min_size=2, max_size=12)
@@ -52,3 +54,16 @@ def test_a_run_without_exported_codes_and_a_folder_of_other_things_are_refused(t
     (tmp_path / "mine").mkdir()
     with pytest.raises(ConfigError, match="holds no semantic ids; remove it"):
         write_semantic_ids([f"run={tmp_path}", f"output={tmp_path / 'mine'}"])
+
+
+def test_codes_of_an_older_checkpoint_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = write_run(tmp_path / "run", tmp_path / "data", [])
+    write_codes(run, "item", ["x", "y"], [(0, 0), (0, 1)])
+    for step, auc in ((3, 0.6), (6, 0.8), (9, 0.7)):
+        write_checkpoint(run / "checkpoints", step, {"auc": auc})
+    for step in (3, 6, 9):
+        write_json(run / "codes" / "codes.json", {"checkpoint": f"step_0000000{step}"})
+        write_semantic_ids([f"run={run}"])
+    [warning] = caplog.messages
+    assert "codes of step_00000003, but the run has step_00000009 (newest), step_00000006 (best)" in warning
+    assert f"cove export run={run}" in warning

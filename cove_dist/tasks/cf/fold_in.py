@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from cove_dist.errors import ConfigError
 from cove_dist.models.cf.base import GraphRecommender
 from cove_dist.tasks.cf.model import CFObjective
 from data_pipeline.schema import Entity
@@ -42,12 +43,14 @@ class FoldInSettings:
         learning_rate: Of Adam.
         seed: Seed of the drawn items.
         weight_decay: Weight of half the squared norm of a row, against the sum over its pairs.
+        key: Setting of the learning rate, for messages.
     """
 
     steps: int
     learning_rate: float
     seed: int = 0
     weight_decay: float = 0.0
+    key: str = "learning_rate"
 
 
 class Neighbours(NamedTuple):
@@ -108,7 +111,11 @@ def supports_fold_in(objective: CFObjective) -> str | None:
 def fold_in(
     frozen: Frozen, entity: Entity, start: torch.Tensor, neighbours: Neighbours, settings: FoldInSettings
 ) -> torch.Tensor:
-    """Return the rows ``[n, w]`` after gradient steps from ``start [n, w]``."""
+    """Return the rows ``[n, w]`` after gradient steps from ``start [n, w]``.
+
+    Raises:
+        ConfigError: The steps diverged.
+    """
     rows = start.detach().clone().requires_grad_(True)
     optimizer = torch.optim.Adam([rows], lr=settings.learning_rate)
     of_pair = torch.from_numpy(neighbours.rows).to(rows.device)
@@ -122,6 +129,11 @@ def fold_in(
             decay = rows.square().sum() * (settings.weight_decay / 2)
             (rows.grad,) = torch.autograd.grad(loss + penalty + decay, [rows])
         optimizer.step()
+    if not rows.isfinite().all():
+        raise ConfigError(
+            f"{settings.key} = {settings.learning_rate}: folding in {len(rows)} rows diverged within"
+            f" {settings.steps} steps; take a lower one, such as 0.02"
+        )
     return rows.detach()
 
 

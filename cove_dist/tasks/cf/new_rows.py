@@ -48,7 +48,8 @@ class CFNewRows:
         self._config, self._schema, self._model, self._trained, self._device = config, schema, model, trained, device
         self._history = History.load(config.data.path, "train")
         settings, decay = config.warm_start, config.embeddings.optimizer.weight_decay * len(self._history.items)
-        self._settings = FoldInSettings(settings.fold_in_steps, settings.fold_in_learning_rate, config.seed, decay)
+        rate, key = settings.fold_in_learning_rate, "warm_start.fold_in_learning_rate"
+        self._settings = FoldInSettings(settings.fold_in_steps, rate, config.seed, decay, key)
 
     @torch.no_grad()
     def rows(self, entity: Entity, ids: np.ndarray) -> Iterator[tuple[np.ndarray, torch.Tensor]]:

@@ -46,6 +46,9 @@ class CFTask(Task[CFRunConfig]):
             )
         config.negatives.check(config.quantizer)
 
+    def weights(self, config: CFRunConfig) -> dict[str, float]:
+        return {**super().weights(config), "interactions.neighbor_pull": config.interactions.neighbor_pull}
+
     def build_model(self, config: CFRunConfig, schema: Schema) -> CFModel:
         from cove_dist.tasks.cf.build import build_cf_model
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
@@ -10,9 +10,10 @@ from cove_dist.config import RunConfig
 from cove_dist.config.composition import config_folder, read_yaml
 from cove_dist.config.model_spec import ModelSpec
 from cove_dist.errors import ConfigError
+from cove_dist.tasks.categories import CategorySource
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.registry import TASKS, task_of
-from tests.unit.configuration.schemas import options
+from tests.unit.configuration.schemas import SCHEMA, options
 
 
 def test_every_task_has_its_files_and_no_other_task_has() -> None:
@@ -61,3 +62,37 @@ def test_every_model_is_of_a_registered_task(model: str) -> None:
 def test_each_task_refuses_quantizer_settings_that_it_does_not_support(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_run_config(overrides)
+
+
+def test_a_loss_of_another_task_is_refused_with_those_to_choose() -> None:
+    message = (
+        "loss = BinaryCrossEntropy: is no loss of collaborative filtering; allowed: bpr, softmax, or a subclass"
+    )
+    with pytest.raises(ConfigError, match=message):
+        load_run_config(["model=bprmf", "loss=bce"])
+    with pytest.raises(
+        ConfigError, match="loss = BPR: is no loss of click-through rate models; allowed: bce, focal"
+    ):
+        load_run_config(["loss=bpr"])
+
+
+def test_weights_that_may_be_too_large_are_named_by_key() -> None:
+    config, _ = load_run_config(["model=bprmf", "interactions.neighbor_pull=900"])
+    found = task_of(config).weights(config)
+    assert {key: value for key, value in found.items() if value} == {"interactions.neighbor_pull": 900}
+
+
+def test_a_task_without_neighbours_says_so() -> None:
+    config, _ = load_run_config(["model=deepfm"])
+    config = replace(config, warm_start=replace(config.warm_start, run="runs/x", new_rows="code"))
+    with pytest.raises(ConfigError, match="the neighbours of users and items; the task ctr has none; allowed: random"):
+        task_of(config).build_new_rows(config, SCHEMA, None, None, {})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("epochs", "words"), [(1, ["negatives.category_share = 0.2 does nothing"]), (2, [])])
+def test_categories_that_come_after_the_last_epoch_are_warned_of(
+    epochs: int, words: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    config, _ = load_run_config(["model=bprmf", "negatives.category_share=0.2", f"trainer.epochs={epochs}"])
+    CategorySource.of(config.negatives, config)
+    assert [message[: len(words[0])] for message in caplog.messages] == words

@@ -104,3 +104,9 @@ def test_what_works_batch_by_batch_is_refused(prepared: Path, overrides: list[st
 def test_tables_that_are_updated_in_the_backward_pass_are_refused(prepared: Path, context: DistributedContext) -> None:
     with pytest.raises(ConfigError, match=r"accumulate_steps = 3: sharded tables .*default=data_parallel"):
         trainer(context, *small_run(prepared, "unused", *ROW_WISE, "trainer.accumulate_steps=3"))
+
+
+def test_steps_of_more_batches_than_an_epoch_has_are_refused(prepared: Path, context: DistributedContext) -> None:
+    message = r"accumulate_steps = 11: an epoch has 10 batches.*; allowed: 1 to 10, or a smaller trainer\.batch_size"
+    with pytest.raises(ConfigError, match=message):
+        trainer(context, *small_run(prepared, "unused", "trainer.accumulate_steps=11"))

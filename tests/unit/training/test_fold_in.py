@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from cove_dist.errors import ConfigError
+from cove_dist.inference.fold_in import fold_in as fold_in_ids
 from cove_dist.models.cf.base import Recommender
 from cove_dist.models.cf.bprmf import BPRMF
 from cove_dist.models.cf.cfkg import CFKG
@@ -100,3 +106,27 @@ def test_means_are_in_float64() -> None:
     rows = torch.tensor([[2.0**24], [1.0], [1.0], [7.0]])
     which = torch.tensor([0, 0, 0, 2])
     assert mean_of_pairs(rows, which, 3).tolist() == [[torch.tensor((2.0**24 + 2) / 3).item()], [0.0], [7.0]]
+
+
+@pytest.mark.parametrize("entity", ["user", "item"])
+def test_steps_that_diverge_name_the_learning_rate(entity: Entity) -> None:
+    frozen = frozen_of(HEADS["bprmf"])
+    settings = FoldInSettings(5, 1e38, key="warm_start.fold_in_learning_rate")
+    with pytest.raises(ConfigError, match=r"warm_start\.fold_in_learning_rate = 1e\+38: folding in 2 rows diverged"):
+        fold_in(frozen, entity, torch.zeros(2, DIM), neighbours_of(frozen, [1, 2]), settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"interactions": [1, 2]}, r"interactions: of type list; give \{new id: \[known id, …\]\}, a pyarrow.Table"),
+        ({"learning_rate": math.nan}, "learning_rate = nan: must be a finite number above 0"),
+        ({"learning_rate": math.inf}, "learning_rate = inf: must be"),
+        ({"steps": 0}, "steps = 0: allowed: whole numbers from 1"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
+    session = SimpleNamespace(inference=SimpleNamespace(check_fold_in=lambda: None), schema=SCHEMA)
+    arguments = {"interactions": {"new": [1]}, "entity": "user", "unknown": "error", "steps": 3, "learning_rate": 0.1}
+    with pytest.raises(ConfigError, match=message):
+        fold_in_ids(session, **(arguments | changes))  # type: ignore[arg-type]

@@ -53,3 +53,12 @@ def test_learning_rates_and_the_gradient_norm_are_the_optimizers(prepared: Path,
     gradients = [p.grad.double().flatten() for p in trainer.trainable.model.parameters() if p.grad is not None]
     assert gradient_norm(trainer.trainable.model).item() == pytest.approx(torch.cat(gradients).norm().item())
     assert gradient_norm(trainer.trainable.model) > 0
+
+
+def test_an_epoch_of_one_step_is_hinted_at(prepared: Path, context: DistributedContext) -> None:
+    model = trainer_of(prepared, context).trainable.model
+    assert (
+        "an epoch is one step: all 2,400 rows are in it; a smaller trainer.batch_size"
+        in (describe_start(model, context, 2400, 1)[-1])
+    )
+    assert not any("one step" in line for line in describe_start(model, context, 2400, 2))

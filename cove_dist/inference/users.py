@@ -1,0 +1,81 @@
+"""The users of a request: all, a list of original ids, or a file of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
+
+from cove_dist.errors import ConfigError
+from cove_dist.inference.ids import IdTable
+from data_pipeline.schema import Schema
+
+
+class Users(NamedTuple):
+    """The requested users.
+
+    Attributes:
+        known: Distinct encoded ids of users seen in training, sorted.
+        original: Their original ids.
+        unknown: Original ids of unseen users.
+    """
+
+    known: np.ndarray
+    original: pa.Array
+    unknown: pa.Array
+
+
+def find_users(asked: str | list[int | str], unknown: str, data: str, schema: Schema) -> Users:
+    """Find the users of ``all``, of a list of original ids, or of a file whose first column has them.
+
+    Args:
+        asked: ``all``, the list, or the path of the file.
+        unknown: What to do with users that training did not see.
+        data: Folder of the prepared data.
+        schema: Its schema.
+
+    Raises:
+        ConfigError: A file cannot be read, there are no users, or users are unseen and ``unknown`` is ``error``.
+    """
+    table = IdTable(data, schema.entity("user"))
+    if asked == "all":
+        known = np.arange(table.column.num_seen)
+        return Users(known, table.decode(known), table.original[:0])
+    wanted = read_column(Path(asked)) if isinstance(asked, str) else pa.array(list(map(str, asked)))
+    if len(wanted) == 0:
+        raise ConfigError(f"users = {asked}: none")
+    encoded = table.encode(wanted)
+    if unknown == "error":
+        table.require_known(
+            encoded, wanted, "users", "unknown=skip, unknown=popular, or unknown=oov_row where the run trained it"
+        )
+    seen = table.known(encoded)
+    known = np.unique(encoded[seen])
+    return Users(known, table.decode(known), wanted.filter(pa.array(~seen)).unique())
+
+
+def as_ids(users: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return unseen users in the type of the data's ids, so that all parts of the output have one type.
+
+    Raises:
+        ConfigError: An id cannot be one of the data's.
+    """
+    try:
+        return users.cast(kind)
+    except pa.ArrowInvalid as error:
+        raise ConfigError(f"users: the ids of users in the data are of type {kind}: {error}; unknown=skip") from error
+
+
+def read_column(path: Path) -> pa.Array:
+    """Read the first column of a Parquet file, a CSV file with a header line, or a plain .txt file without one."""
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            return pq.read_table(path).column(0).combine_chunks()
+        header = csv.ReadOptions(autogenerate_column_names=path.suffix.lower() == ".txt")
+        return csv.read_csv(path, read_options=header).column(0).combine_chunks()
+    except (OSError, pa.ArrowException) as error:
+        raise ConfigError(f"users = {path}: neither all, nor a list, nor a file that can be read: {error}") from error
