@@ -113,8 +113,8 @@ def fold_in(
     check_choice("entity", entity, "user", "item")
     check_choice("unknown", unknown, "error", "skip")
     check_count("steps", steps)
-    if not 0 < learning_rate < np.inf:
-        raise ConfigError(f"learning_rate = {learning_rate}: must be a finite number above 0")
+    if not 0 < learning_rate <= 1e6:
+        raise ConfigError(f"learning_rate = {learning_rate}: must be above 0, and at most 1e6; 0.02 is usual")
     session.inference.check_fold_in()
     schema = session.schema
     names = {"user": user or schema.entity("user").name, "item": item or schema.entity("item").name}

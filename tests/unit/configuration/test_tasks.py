@@ -65,14 +65,10 @@ def test_each_task_refuses_quantizer_settings_that_it_does_not_support(overrides
 
 
 def test_a_loss_of_another_task_is_refused_with_those_to_choose() -> None:
-    message = (
-        "loss = BinaryCrossEntropy: is no loss of collaborative filtering; allowed: bpr, softmax, or a subclass"
-    )
+    message = "loss = BinaryCrossEntropy: is no loss of collaborative filtering; allowed: bpr, softmax, or a subclass"
     with pytest.raises(ConfigError, match=message):
         load_run_config(["model=bprmf", "loss=bce"])
-    with pytest.raises(
-        ConfigError, match="loss = BPR: is no loss of click-through rate models; allowed: bce, focal"
-    ):
+    with pytest.raises(ConfigError, match="loss = BPR: is no loss of click-through rate models; allowed: bce, focal"):
         load_run_config(["loss=bpr"])
 
 
