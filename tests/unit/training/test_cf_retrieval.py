@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,13 +13,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cove_dist.distributed import DistributedContext
+from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.tasks.cf.faiss_retriever import FaissRetriever
 from cove_dist.tasks.cf.retrieval import TopKRetriever
 from data_pipeline.history import History
 
 USERS, D = 30, 3
 RETRIEVERS = [TopKRetriever, FaissRetriever]
+
+
+@pytest.fixture(scope="module")
+def context() -> Iterator[DistributedContext]:
+    with process_group("cpu") as context:
+        yield context
 
 
 def history_of(items: list[np.ndarray]) -> History:
