@@ -147,7 +147,7 @@ class Task(ABC, Generic[C]):
             model: Sharded model in eval mode, without its wrapper.
             settings: What is listed.
         """
-        raise NotImplementedError(f"{self.name}: recommends in one process, by `build_inference`")
+        raise NotImplementedError(f"{self.name}: recommends in one process, by `inference_class`")
 
     def build_popularity_baseline(self, evaluation: Mapping[str, Any], data: str, schema: Schema) -> PopularityBaseline:
         """Build the popularity baseline.
