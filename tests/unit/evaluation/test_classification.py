@@ -155,7 +155,6 @@ def test_bad_input(kind: type) -> None:
 
 
 @given(samples(), st.integers(0, 2**32), st.lists(st.integers(0, 40), max_size=2))
-@settings(max_examples=50, deadline=None)
 def test_weighted_auc_and_log_loss_are_those_of_scikit_learn(sample: tuple, seed: int, points: list[int]) -> None:
     """In one batch, and as two ranks hold them; rows of weight 0 count for nothing."""
     logits, labels, _ = sample
