@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["CascadedQuantizer", "Run", "__version__", "load", "prepare", "train"]
+__all__ = ["CascadedQuantizer", "Run", "__version__", "load", "plan", "prepare", "train"]
 
 if TYPE_CHECKING:
-    from cove_dist.api import Run, load, prepare, train
+    from cove_dist.api import Run, load, plan, prepare, train
     from cove_dist.quantization import CascadedQuantizer
 
-_MODULES = {"CascadedQuantizer": "quantization"} | dict.fromkeys(("Run", "load", "prepare", "train"), "api")
+_MODULES = {"CascadedQuantizer": "quantization"} | dict.fromkeys(("Run", "load", "plan", "prepare", "train"), "api")
 
 
 def __getattr__(name: str) -> Any:

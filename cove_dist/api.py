@@ -58,6 +58,34 @@ def prepare(source: str | Path, output: str | Path, data: str = "custom", settin
     return prepare_data([*overrides, *overrides_of(settings)])
 
 
+def plan(settings: Settings, model: str | None = None, data: str | Path | None = None) -> dict[str, Any]:
+    """Plan a training run, on any machine; see ``cove plan --help``.
+
+    Args:
+        settings: The machines, the run and, without ``data``, the sizes of the data, such as ``{"world_size": 16,
+            "hbm_gb": 80, "users": 1e9, "items": 1e8, "embeddings.dim": 32}``.
+        model: Option of this group; None: deepfm.
+        data: A prepared folder, or the name of a data set prepared in its default folder; None: sizes are stated.
+
+    Returns:
+        ``fits``, ``tables``, ``bytes_per_rank``, ``traffic_bytes``, ``step_ms`` and what else ``json=FILE`` holds.
+
+    Raises:
+        ConfigError, DataError: A setting or the data are invalid.
+
+    Example:
+        >>> sizes = {"users": 1_000_000, "items": 100_000, "world_size": 4, "trainer.batch_size": 4096}
+        >>> plan(sizes, model="dcn")["fits"]
+        True
+    """
+    from cove_dist.planning.program import plan_run
+    from cove_dist.planning.request import read_request
+
+    groups = {} if model is None else {"model": model}
+    given = [] if data is None else _data(data)
+    return plan_run(read_request([*given, *overrides_of(groups), *overrides_of(settings)])).record()
+
+
 def train(
     data: str | Path,
     model: str | None = None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from data_pipeline.types import NonNegativeFloat, NonNegativeInt, Number, PositiveFloat, PositiveInt, Text
 
@@ -19,12 +19,14 @@ __all__ = [
     "Pooling",
     "PositiveFloat",
     "PositiveInt",
+    "PositiveShare",
     "Probability",
     "Text",
     "UnitInterval",
 ]
 
 UnitInterval = Annotated[float, Number, Ge(0), Le(1)]
+PositiveShare = Annotated[float, Number, Gt(0), Le(1)]
 Probability = Annotated[float, Number, Ge(0), Lt(1)]
 Pooling = Literal["sum", "mean", "max"]  # of the vectors of a list
 LayerSizes = Annotated[Sequence[PositiveInt], MinLen(1)]

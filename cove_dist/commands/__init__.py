@@ -19,6 +19,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "prepare": Command("raw files to checked, encoded and split Parquet shards", "prepare"),
+    "plan": Command("what a training run needs: placement, memory, traffic and time, before it runs", "plan"),
     "train": Command("train a model on prepared data; under torchrun on several processes", "train"),
     "evaluate": Command("metrics of a run on a split", "evaluate"),
     "predict": Command("scores of new rows", "predict"),

@@ -6,9 +6,12 @@ from typing import Literal
 
 from cove_dist.config.base import settings
 from cove_dist.errors import ConfigError
-from cove_dist.types import NonNegativeFloat, PositiveFloat, PositiveInt, Probability
+from cove_dist.types import NonNegativeFloat, PositiveFloat, PositiveInt, PositiveShare, Probability
 
-Sharding = Literal["auto", "data_parallel", "table_wise", "row_wise", "column_wise"]
+Sharding = Literal[
+    "auto", "data_parallel", "table_wise", "row_wise", "column_wise", "table_row_wise", "grid_shard"
+]  # fmt: skip
+ROWS_WITHIN_HOSTS = ("table_row_wise", "grid_shard")
 
 _FUSED_ON_CPU = ("sgd", "adagrad", "rowwise_adagrad")
 
@@ -62,6 +65,7 @@ class EmbeddingsConfig:
     id_dropout: Probability
     optimizer: TableOptimizerConfig
     sharding: dict[str, Sharding]
+    cache_load_factor: PositiveShare | None = None
 
     def __post_init__(self) -> None:
         if self.dim % 4:
@@ -70,12 +74,19 @@ class EmbeddingsConfig:
             raise ValueError("sharding: needs the key 'default'; further keys are table names")
 
     def check_device(self, device_type: str) -> None:
-        """Refuse a sharding that the table optimizer cannot serve on this device.
+        """Refuse a sharding or a cache that does not exist on this device, or that the table optimizer cannot serve.
 
         Raises:
-            ConfigError: With both ways out.
+            ConfigError: With the ways out.
         """
         self._check_sparse(device_type)
+        if device_type == "cpu":
+            self._refuse_gpu_memory()
+        if self.cache_load_factor is not None and not self.is_any_sharded(device_type):
+            raise ConfigError(
+                f"embeddings.cache_load_factor = {self.cache_load_factor}: caches the rows of sharded tables, and all"
+                " tables are data-parallel here; allowed: null, or an optimizer and a sharding of sharded tables"
+            )
         sharded = {t: s for t, s in self.sharding.items() if s not in ("auto", "data_parallel")}
         if not sharded or self.optimizer.is_fused_on(device_type):
             return
@@ -88,6 +99,28 @@ class EmbeddingsConfig:
             f" {device_type} there is none for embeddings.optimizer with {reason}. Either set"
             f" embeddings.sharding.{table}=data_parallel, or choose {allowed} with weight_decay=0"
         )
+
+    def is_any_sharded(self, device_type: str) -> bool:
+        """Return whether tables may be sharded on a device."""
+        chosen = set(self.sharding.values())
+        return bool(chosen - {"data_parallel", "auto"}) or (
+            "auto" in chosen and self.optimizer.is_fused_on(device_type)
+        )
+
+    def _refuse_gpu_memory(self) -> None:
+        """Refuse what needs the memory of GPUs."""
+        for table, sharding in self.sharding.items():
+            if sharding in ROWS_WITHIN_HOSTS:
+                raise ConfigError(
+                    f"embeddings.sharding.{table} = {sharding}: divides rows among the GPUs of a host, by collectives"
+                    " that TorchRec has on cuda only; on cpu allowed: auto, data_parallel, table_wise, row_wise,"
+                    " column_wise"
+                )
+        if self.cache_load_factor is not None:
+            raise ConfigError(
+                f"embeddings.cache_load_factor = {self.cache_load_factor}: keeps tables in host memory and caches rows"
+                " in GPU memory; on cpu tables are in host memory as they are; allowed: null"
+            )
 
     def _check_sparse(self, device_type: str) -> None:
         """Refuse what a fused kernel, which is what a sparse optimizer is on cuda, does not do."""

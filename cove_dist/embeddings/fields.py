@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
-from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
+from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig, PoolingType
 from torchrec.modules.embedding_modules import (
     EmbeddingBagCollection,
     EmbeddingCollection,
@@ -82,6 +82,17 @@ def table_modules(tables: nn.Module) -> dict[str, nn.EmbeddingBag | nn.Embedding
             found |= collection.embedding_bags
         elif isinstance(collection, EmbeddingCollection):
             found |= collection.embeddings
+    return found
+
+
+def table_configs(tables: nn.Module) -> dict[str, EmbeddingBagConfig | EmbeddingConfig]:
+    """Return the configuration of every table of one or several collections, by its name."""
+    found: dict[str, EmbeddingBagConfig | EmbeddingConfig] = {}
+    for collection in tables.modules():
+        if isinstance(collection, EmbeddingBagCollection):
+            found |= {config.name: config for config in collection.embedding_bag_configs()}
+        elif isinstance(collection, EmbeddingCollection):
+            found |= {config.name: config for config in collection.embedding_configs()}
     return found
 
 

@@ -11,7 +11,7 @@ import zlib
 
 import torch
 
-_CHUNK_ROWS = 65_536
+_CHUNK_CPU, _CHUNK_ACCELERATOR = 1 << 18, 1 << 22  # numbers at a time; a chunk takes about 50 bytes a number
 
 
 def _wrap(constant: int) -> int:
@@ -37,8 +37,10 @@ def fill_normal_(
     """
     stream = _mix(torch.tensor(zlib.crc32(table.encode()) + (seed << 32), dtype=torch.int64, device=shard.device))
     columns = torch.arange(column_offset, column_offset + shard.shape[1], dtype=torch.int64, device=shard.device)
-    for start in range(0, shard.shape[0], _CHUNK_ROWS):
-        part = shard[start : start + _CHUNK_ROWS]
+    numbers = _CHUNK_CPU if shard.device.type == "cpu" else _CHUNK_ACCELERATOR
+    step = max(1, numbers // max(1, shard.shape[1]))
+    for start in range(0, shard.shape[0], step):
+        part = shard[start : start + step]
         rows = torch.arange(start, start + len(part), dtype=torch.int64, device=shard.device) + row_offset
         position = (rows[:, None] << 20) + columns  # at most 2**20 columns
         part.copy_(_normal(_mix(position * _GAMMA + stream)) * std)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -10,10 +11,13 @@ from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.planner import EmbeddingShardingPlanner
-from torchrec.distributed.planner.types import ParameterConstraints, PlannerError
-from torchrec.distributed.types import ModuleSharder, ShardingPlan, ShardingType
+from torchrec.distributed.planner.stats import Stats
+from torchrec.distributed.planner.types import ParameterConstraints, PlannerError, Topology
+from torchrec.distributed.types import CacheParams, ModuleSharder, ShardingPlan, ShardingType
+from torchrec.modules.embedding_modules import EmbeddingCollection
 
 from cove_dist.config import EmbeddingsConfig
+from cove_dist.config.embeddings import ROWS_WITHIN_HOSTS
 from cove_dist.distributed import ProcessGroup
 from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX, base_table
 from cove_dist.errors import ConfigError
@@ -43,6 +47,8 @@ def table_sharding(config: EmbeddingsConfig, table: str, device_type: str) -> st
         return "data_parallel"
     if sharding == "column_wise" and table.endswith(FIRST_ORDER_SUFFIX):
         return "table_wise"  # a single column cannot be split
+    if sharding == "grid_shard" and table.endswith(FIRST_ORDER_SUFFIX):
+        return "table_row_wise"
     return sharding
 
 
@@ -68,6 +74,7 @@ def plan_tables(
     local_world_size: int,
     batch_size: int,
     process_group: ProcessGroup | None = None,
+    lookups: Mapping[str, Sequence[float]] | None = None,
 ) -> ShardingPlan:
     """Plan the placement of every table.
 
@@ -79,38 +86,74 @@ def plan_tables(
         world_size, local_world_size: Number of ranks in total and on this host.
         batch_size: Rows per rank.
         process_group: Process group for which rank 0 plans; None: plan only in this process.
+        lookups: Ids that a row looks up, by table, feature by feature; None: one.
 
     Raises:
         ConfigError: No placement satisfies the constraints within memory.
     """
-    check_tables(config, tables)
-    constraints = {}
-    for table in tables:
-        sharding = table_sharding(config, table, device_type)
-        types = _AUTO if sharding == "auto" else (ShardingType(sharding),)
-        kernel = EmbeddingComputeKernel.DENSE if sharding == "data_parallel" else EmbeddingComputeKernel.FUSED
-        constraints[table] = ParameterConstraints(
-            sharding_types=[kind.value for kind in types],
-            compute_kernels=[kernel.value],
-            min_partition=min(config.dim, 32),
-        )
-    planner = EmbeddingShardingPlanner(
-        topology=topology(
-            world_size=world_size,
-            local_world_size=local_world_size,
-            compute_device=device_type,
-            hbm_cap=_accelerator_memory(device_type),
-        ),
-        batch_size=batch_size,
-        constraints=constraints,
-        debug=False,
+    devices = topology(
+        world_size=world_size,
+        local_world_size=local_world_size,
+        compute_device=device_type,
+        hbm_cap=_accelerator_memory(device_type),
     )
+    planner = table_planner(model, tables, config, devices, batch_size, lookups)
     try:
         if process_group is None:
             return planner.plan(model, sharders())
         return planner.collective_plan(model, sharders(), process_group)
     except PlannerError as error:
         raise ConfigError(f"embeddings.sharding = {dict(config.sharding)}: no placement fits: {error}") from error
+
+
+def table_planner(
+    model: nn.Module,
+    tables: list[str],
+    config: EmbeddingsConfig,
+    devices: Topology,
+    batch_size: int,
+    lookups: Mapping[str, Sequence[float]] | None = None,
+    stats: Stats | None = None,
+) -> EmbeddingShardingPlanner:
+    """Build TorchRec's planner with the constraints of the configuration.
+
+    Args:
+        model, tables, config, batch_size, lookups: As in `plan_tables`.
+        devices: Devices, with their memory and bandwidths.
+        stats: Receives the chosen options; None: nothing does.
+
+    Raises:
+        ConfigError: A rule is of a table that does not exist, or of a sharding that this model's look-up does not have.
+    """
+    check_tables(config, tables)
+    constraints = {table: _constraints(model, config, table, devices.compute_device, lookups or {}) for table in tables}
+    return EmbeddingShardingPlanner(
+        topology=devices, batch_size=batch_size, constraints=constraints, stats=stats, debug=False
+    )
+
+
+def _constraints(
+    model: nn.Module, config: EmbeddingsConfig, table: str, device_type: str, lookups: Mapping[str, Sequence[float]]
+) -> ParameterConstraints:
+    sharding = table_sharding(config, table, device_type)
+    if sharding in ROWS_WITHIN_HOSTS and any(isinstance(module, EmbeddingCollection) for module in model.modules()):
+        raise ConfigError(
+            f"embeddings.sharding = {dict(config.sharding)}: TorchRec has {sharding} for look-ups that are summed, of"
+            " click-through rate models; for this model allowed: auto, data_parallel, table_wise, row_wise, column_wise"
+        )
+    types = _AUTO if sharding == "auto" else (ShardingType(sharding),)
+    factor, kernel = config.cache_load_factor, EmbeddingComputeKernel.FUSED
+    if sharding == "data_parallel":
+        factor, kernel = None, EmbeddingComputeKernel.DENSE
+    elif factor is not None:
+        kernel = EmbeddingComputeKernel.FUSED_UVM_CACHING
+    return ParameterConstraints(
+        sharding_types=[kind.value for kind in types],
+        compute_kernels=[kernel.value],
+        min_partition=min(config.dim, 32),
+        cache_params=None if factor is None else CacheParams(load_factor=factor),
+        pooling_factors=[max(1.0, each) for each in lookups.get(table, (1.0,))],
+    )
 
 
 def _accelerator_memory(device_type: str) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,24 @@ Evaluator = Callable[[nn.Module], dict[str, float]]  # evaluates one split; a co
 C = TypeVar("C", bound=RunConfig)
 
 
+class Lookups(NamedTuple):
+    """Ids that a rank looks up in a training step, by feature of the tables.
+
+    Attributes:
+        per_row: Ids of a row.
+        per_batch: Ids of a batch, whatever its rows.
+        rows_scored: Rows, of this rank or of all, that are scored against the ids of a batch.
+    """
+
+    per_row: dict[str, int]
+    per_batch: dict[str, int]
+    rows_scored: int
+
+    def of(self, feature: str, rows: int) -> int:
+        """Return the ids of a feature in a batch of so many rows."""
+        return self.per_row.get(feature, 0) * rows + self.per_batch.get(feature, 0)
+
+
 class Task(ABC, Generic[C]):
     """One task, for the configuration ``C`` of its runs.
 
@@ -48,6 +66,8 @@ class Task(ABC, Generic[C]):
         loss: Base class of the losses that ``loss`` may choose; None: the task has one loss.
         recommends_on_ranks: Whether ``cove recommend`` shares the users of the task's models among ranks.
         has_popularity_baseline: Whether the task's metrics are defined for the ranking of items by popularity.
+        data_form: Rows of the task's data: ``labels``, examples with a label; ``positives`` of implicit feedback; or
+            ``sequences``.
     """
 
     name: ClassVar[str]
@@ -60,6 +80,7 @@ class Task(ABC, Generic[C]):
     loss: ClassVar[type[nn.Module] | None] = None
     recommends_on_ranks: ClassVar[bool] = False
     has_popularity_baseline: ClassVar[bool] = False
+    data_form: ClassVar[Literal["labels", "positives", "sequences"]] = "labels"
 
     @abstractmethod
     def build_model(self, config: C, schema: Schema) -> TaskModel:
@@ -100,6 +121,21 @@ class Task(ABC, Generic[C]):
         from cove_dist.tasks.frequency import row_counts
 
         return row_counts(config.data.path, schema)
+
+    def lookups(self, config: C, schema: Schema, rows: int, world_size: int) -> Lookups:
+        """Return how many ids a training step looks up, at most.
+
+        Args:
+            config, schema: Configuration and data of the run.
+            rows: Rows of a rank's batch.
+            world_size: Number of ranks.
+        """
+        per_row = {column.name: max(1, column.max_length) for column in schema.categorical}
+        return Lookups(per_row, {}, rows)
+
+    def unplannable(self, config: C) -> str | None:
+        """Return why a training step of the model cannot be planned from sizes alone; None if it can."""
+        return None
 
     def build_new_rows(
         self,

@@ -23,6 +23,7 @@ from cove_dist.embeddings.replicated import look_up_unpooled
 from cove_dist.embeddings.sharding import plan_tables, sharders
 from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX
 from cove_dist.tasks.base import EpochHook
+from cove_dist.tasks.lookups import lookups_by_table
 from cove_dist.tasks.registry import task_of
 from cove_dist.tasks.task import Evaluator
 from cove_dist.training.optimization import build_optimizer, build_schedule
@@ -103,6 +104,7 @@ def build(
         local_world_size=context.local_world_size,
         batch_size=batch_size,
         process_group=world_group(),
+        lookups=lookups_by_table(model.tables, config, schema, batch_size, context.world_size),
     )
     model.objective.to(context.device)
     sharded = DistributedModelParallel(

@@ -29,6 +29,7 @@ GRID_COMMON = ("data=movielens_100k", "model.hidden_units=[16]", *SMALL_TRAINING
 OTHER_MODELS = ("~models.dcn", "~models.fibinet", "~models.finalmlp")
 FEWER = {
     "prepare": (),
+    "plan": (),
     "train": SMALL_TRAINING,
     "evaluate": ("device=cpu",),
     "compare": (),

@@ -14,7 +14,7 @@ ROOT = Path(cove_dist.__file__).parent
 # Parts of cove_dist. Each may import those after it.
 ORDER = (
     "__main__", "cli", "__init__", "api", "settings", "commands",
-    "experiments", "report", "inference", "training", "warm_start", "tasks",
+    "experiments", "report", "inference", "planning", "training", "warm_start", "tasks",
     "loggers", "embeddings", "checkpoints", "faults", "config", "runs",
     "losses", "models", "quantization", "evaluation",
     "distributed", "liveness", "torch_compat",
@@ -56,7 +56,7 @@ def test_the_data_pipeline_knows_no_model() -> None:
         assert not [name for name in imported(path.read_text()) if name.startswith("cove_dist")], path
 
 
-@pytest.mark.parametrize("part", ["training", "inference", "experiments", "report", "commands", "config"])
+@pytest.mark.parametrize("part", ["training", "planning", "inference", "experiments", "report", "commands", "config"])
 def test_programs_and_the_trainer_know_no_task_by_name(part: str) -> None:
     names = [f"cove_dist.{package}.{name}" for package in ("tasks", "models") for name in ("cf", "ctr", "sequential")]
     for path in (ROOT / part).rglob("*.py"):

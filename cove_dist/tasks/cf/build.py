@@ -15,6 +15,7 @@ from cove_dist.tasks.cf.hardest import HardestOf
 from cove_dist.tasks.cf.model import CFModel, CFObjective
 from cove_dist.tasks.cf.pull import NeighborPull
 from cove_dist.tasks.quantizers import build_quantizers
+from cove_dist.tasks.task import Lookups
 from data_pipeline.schema import ATTRIBUTES, Categorical, Schema
 from data_pipeline.streaming.transforms import (
     EDGE_ATTRIBUTE,
@@ -86,3 +87,14 @@ def table_columns(head_class: type[Recommender], schema: Schema) -> list[Categor
         columns.append(list_column(EDGE_ITEM, item))
         columns += [list_column(name, attribute) for name in (EDGE_ATTRIBUTE, EDGE_NEGATIVE)]
     return columns
+
+
+def lookups(config: CFRunConfig, schema: Schema, rows: int, world_size: int) -> Lookups:
+    """Return the ids that a training step looks up; see `Task.lookups`."""
+    columns = table_columns(config.model.kind_of(Recommender), schema)
+    blocks = {column.name: -(-column.num_rows // world_size) for column in columns}
+    per_batch = {name: blocks[name] for name in (USER_BLOCK, ITEM_BLOCK) if name in blocks}
+    per_row = dict.fromkeys(blocks.keys() - per_batch.keys(), 1)
+    if NEGATIVES in per_row:
+        per_row[NEGATIVES] = config.negatives.count * config.negatives.hardest_of
+    return Lookups(per_row, per_batch, rows)

@@ -12,7 +12,7 @@ from cove_dist.evaluation.protocol import Protocol
 from cove_dist.losses.pairs import PairLoss
 from cove_dist.models.cf.base import Recommender
 from cove_dist.tasks.cf.config import RULES, CFRunConfig
-from cove_dist.tasks.task import Evaluator, Task
+from cove_dist.tasks.task import Evaluator, Lookups, Task
 from data_pipeline.schema import Entity, Schema
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class CFTask(Task[CFRunConfig]):
     title = "collaborative filtering"
     config = CFRunConfig
     rules = RULES
+    data_form = "positives"
     recommends_on_ranks = True
     loss = PairLoss
 
@@ -70,6 +71,18 @@ class CFTask(Task[CFRunConfig]):
         from cove_dist.tasks.cf.loaders import cf_row_counts
 
         return cf_row_counts(config, schema)
+
+    def lookups(self, config: CFRunConfig, schema: Schema, rows: int, world_size: int) -> Lookups:
+        from cove_dist.tasks.cf.build import lookups
+
+        return lookups(config, schema, rows, world_size)
+
+    def unplannable(self, config: CFRunConfig) -> str | None:
+        from cove_dist.models.cf.base import GraphRecommender
+
+        if not issubclass(config.model.kind, GraphRecommender):
+            return None
+        return "propagates over the graph of all interactions, whose cost follows from its edges"
 
     def build_new_rows(
         self,

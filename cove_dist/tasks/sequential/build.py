@@ -17,6 +17,7 @@ from cove_dist.tasks.sequential.categories import ItemCategories, read_categorie
 from cove_dist.tasks.sequential.category_negatives import CategoryNegatives
 from cove_dist.tasks.sequential.config import SequentialRunConfig
 from cove_dist.tasks.sequential.model import ObjectiveSettings, SequentialObjective, SequentialRecommender
+from cove_dist.tasks.task import Lookups
 from data_pipeline.schema import INPUT, OWNER, TARGET, Categorical, Schema
 from data_pipeline.streaming.transforms import RowTransform, list_column
 from data_pipeline.streaming.vocabulary import (
@@ -133,3 +134,12 @@ def category_split(config: SequentialRunConfig) -> CategorySplit | None:
 def probabilities(config: SequentialRunConfig, schema: Schema) -> np.ndarray:
     """Return the sampling probabilities of the items seen in training: float64 ``[num_seen]``."""
     return sampling_probabilities(item_counts(config.data.path, schema), config.sequential.sampled_power)
+
+
+def lookups(config: SequentialRunConfig, schema: Schema, rows: int, world_size: int) -> Lookups:
+    """Return the ids that a training step looks up; see `Task.lookups`."""
+    item, softmax = halves_of(schema)[0], config.sequential.softmax
+    block = -(-item.num_rows // world_size)
+    vocabulary = {"sampled": config.sequential.sampled, "full": item.num_seen}.get(softmax, block)
+    per_row = {column.name: max(1, column.max_length) for column in schema.categorical}
+    return Lookups(per_row, {VOCABULARY: vocabulary}, rows * (world_size if softmax == "vocabulary_parallel" else 1))

@@ -11,7 +11,7 @@ from cove_dist.evaluation import Groups
 from cove_dist.evaluation.protocol import Protocol
 from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.tasks.sequential.config import RULES, SequentialRunConfig
-from cove_dist.tasks.task import Evaluator, Task
+from cove_dist.tasks.task import Evaluator, Lookups, Task
 from data_pipeline.schema import Schema
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class SequentialTask(Task[SequentialRunConfig]):
     title = "sequential models"
     config = SequentialRunConfig
     rules = RULES
+    data_form = "sequences"
     by_frequency = False
     classifies_codes = True
     has_popularity_baseline = True
@@ -56,6 +57,11 @@ class SequentialTask(Task[SequentialRunConfig]):
         from cove_dist.tasks.sequential.loaders import build_category_renewal
 
         return build_category_renewal(config, schema, context, model, loader)
+
+    def lookups(self, config: SequentialRunConfig, schema: Schema, rows: int, world_size: int) -> Lookups:
+        from cove_dist.tasks.sequential.build import lookups
+
+        return lookups(config, schema, rows, world_size)
 
     def inference_class(self) -> type[SequentialInference]:
         from cove_dist.tasks.sequential.inference import SequentialInference

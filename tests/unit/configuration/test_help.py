@@ -65,7 +65,7 @@ def test_help_of_every_command_names_it(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_command_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     error = error_of(cli.main, ["trian", "model=deepfm"], capsys)
-    assert error.startswith("trian: no such command; did you mean train? Commands: prepare, train, ")
+    assert error.startswith("trian: no such command; did you mean train? Commands: prepare, plan, train, ")
 
 
 @pytest.mark.parametrize(
