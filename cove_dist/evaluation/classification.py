@@ -54,6 +54,7 @@ class BinnedAUC(CheckedMetric):
     scores_name = "logits"
     keys: list[torch.Tensor]
     counts: list[torch.Tensor]
+    samples: torch.Tensor
     merged_bits: torch.Tensor
 
     def __init__(self, bins: int = 1 << 17) -> None:

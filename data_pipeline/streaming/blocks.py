@@ -200,7 +200,7 @@ class BatchLayout:
     def _table_rows(self, ids: np.ndarray) -> np.ndarray:
         if self._shared:
             return np.minimum(ids, self._num_seen[self._plain, None])
-        return np.stack([self._rows[index](each) for index, each in zip(self._plain, ids, strict=True)])
+        return np.stack([self._rows[index](each) for index, each in zip(self._plain.tolist(), ids, strict=True)])
 
 
 @lru_cache(maxsize=16)

@@ -76,8 +76,8 @@ class GraphObjective(CFObjective):
             )
             rows[1] = rows[1].index_select(0, chosen)
         which, counts = torch.cat(rows), [len(ids) for ids in rows]  # one selection: its backward fills a whole table
-        pairs = (users.index_select(0, who), *items.index_select(0, which).split(counts))
-        parts = {"rank": self.ranking_loss(*pairs, batch)}
+        positives, negatives = items.index_select(0, which).split(counts)
+        parts = {"rank": self.ranking_loss(users.index_select(0, who), positives, negatives, batch)}
         if self.head.regularization:
             raw_users, raw_items = self.whole(own_users, own_items)
             parts["regularization"] = self.penalty(raw_users.index_select(0, who), raw_items.index_select(0, which))

@@ -127,7 +127,8 @@ def evaluate(
     """
     own = [each.build for each in config.own(CheckedMetric)]
     settings = (config.ndcg_at, config.hit_rate_at, config.group_by or "user_id", own, config.weighted)
-    overall = [CTRMetrics(*settings).to(device) for _ in labels or [None]]
+    names: Sequence[str | None] = labels or [None]
+    overall = [CTRMetrics(*settings).to(device) for _ in names]
     grouped = FrequencyMetrics(by_frequency, *settings).to(device)
     for batch, logits, requests in scored:
         weights = batch.sample_weights if config.weighted else None
@@ -135,7 +136,7 @@ def evaluate(
         for metric, column in zip(overall, columns, strict=True):
             metric.update(*column, batch.users, requests, weights)
         grouped.update(*columns[0], batch.users, batch.items, requests, weights)
-    found = [_defined(metric, label) for metric, label in zip(overall, labels or [None], strict=True)]
+    found = [_defined(metric, label) for metric, label in zip(overall, names, strict=True)]
     of_labels = zip(labels, found, strict=False)  # without labels by name there is one
     named = [{f"{name}/{label}": value for name, value in each.items()} for label, each in of_labels]
     return reduce(or_, [found[0], *named, grouped.compute()])
