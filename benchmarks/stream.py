@@ -1,14 +1,13 @@
 """Rows per second of the data stream next to other readers of the same Parquet files, in one run, with one thread.
 
     python benchmarks/stream.py --json FILE
-    python benchmarks/stream.py --data data/mine --fuxictr fuxictr/bin/python --rounds 3
+    python benchmarks/stream.py --data data/mine --rounds 3
 
 Nothing is done with the batches, so a speed is an upper bound on what training can be fed. Contestants, in turns:
 
 - scan: pyarrow decodes the columns of every row group, whole, without checks or batches
 - stream: this project's stream into batches of `KeyedJaggedTensor`, with every value and page checksum checked
 - Dataset: a map-style `torch.utils.data.Dataset` of arrays in memory with a `DataLoader`, over the first `--map-rows`
-- FuxiCTR: its `ParquetDataLoader`, which runs on Ray with one CPU (setup: `benchmarks/ctr_throughput.py`)
 
 Ratios are CPU times of the scan over those of a contestant, taken round by round, since other programs distort seconds
 more than CPU time. Resident memory is sampled 20 times an epoch: it must be flat, whatever the number of rows. Without
@@ -18,9 +17,7 @@ more than CPU time. Resident memory is sampled 20 times an epoch: it must be fla
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,13 +32,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from measured import write_measurements
 from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
 from cove_dist.training.memory import resident_mb
 from data_pipeline.digests import digest_folder
-from data_pipeline.json_files import write_json
 from data_pipeline.parquet_files import write_parquet
 from data_pipeline.schema import Categorical, Schema, Split
 from data_pipeline.streaming.columns import column_names
@@ -50,7 +47,7 @@ from data_pipeline.streaming.stream import SHUFFLE_BUFFER
 
 SAMPLES = 20
 IDS, FILES, CHUNK = 1_000_000, 8, 500_000  # of the data that are written
-SCAN, STREAM, DATASET, FUXICTR = "scan", "stream", "Dataset", "FuxiCTR"
+SCAN, STREAM, DATASET = "scan", "stream", "Dataset"
 
 Reader = Callable[[], Iterator[int]]  # yields the rows of every batch
 
@@ -65,8 +62,8 @@ class Epoch:
     batch_size: int
     rows: int
     seconds: float
-    cpu_seconds: float  # of the process; of FuxiCTR, with Ray's processes
-    resident_mb: list[float]  # at most SAMPLES, evenly spaced over the epoch; of FuxiCTR, of all its processes
+    cpu_seconds: float  # of the process
+    resident_mb: list[float]  # at most SAMPLES, evenly spaced over the epoch
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -89,11 +86,8 @@ def main(argv: list[str] | None = None) -> None:
         settings = {
             name: value if isinstance(value, int | list) else str(value) for name, value in vars(arguments).items()
         }
-        versions = {"torch": torch.__version__, "pyarrow": pa.__version__, "numpy": np.__version__}
-        write_json(
-            arguments.json,
-            {"settings": settings, "versions": versions, "cases": cases, "epochs": [asdict(epoch) for epoch in epochs]},
-        )
+        content = {"settings": settings, "cases": cases, "epochs": [asdict(epoch) for epoch in epochs]}
+        write_measurements(arguments.json, content)
 
 
 def measure_round(folder: Path, number: int, arguments: argparse.Namespace) -> Iterator[Epoch]:
@@ -106,8 +100,6 @@ def measure_round(folder: Path, number: int, arguments: argparse.Namespace) -> I
             if arguments.map_rows:
                 loader = DataLoader(InMemory(folder, schema, arguments.map_rows), size, shuffle=shuffle)
                 yield measure(DATASET, number, shuffle, size, partial(map, lambda batch: len(batch[-1]), loader))
-            if arguments.fuxictr:
-                yield measure_fuxictr(arguments.fuxictr, folder, number, shuffle, size)
 
 
 def stream(folder: Path, schema: Schema, size: int, shuffle: bool, arguments: argparse.Namespace) -> Iterator[int]:
@@ -160,23 +152,6 @@ class InMemory(Dataset):
 
     def __getitem__(self, row: int) -> tuple[Any, ...]:
         return tuple(column[row] for column in self.columns)
-
-
-def measure_fuxictr(python: Path, folder: Path, number: int, shuffle: bool, batch_size: int) -> Epoch:
-    """Run FuxiCTR's loader in its own Python."""
-    worker = Path(__file__).with_name("stream_fuxictr.py")
-    command = [
-        str(python),
-        str(worker),
-        str(folder),
-        "--batch-size",
-        str(batch_size),
-        *(["--shuffle"] if shuffle else []),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
-    return Epoch(FUXICTR, number, shuffle, batch_size, **json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 def summarize(epochs: list[Epoch]) -> list[dict[str, Any]]:
@@ -250,7 +225,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=0, help="threads of the stream that read ahead")
     parser.add_argument("--shuffle-buffer", type=int, default=SHUFFLE_BUFFER, help="rows, of the stream")
     parser.add_argument("--map-rows", type=int, default=200_000, help="rows of the map-style data set; 0: leave it out")
-    parser.add_argument("--fuxictr", type=Path, metavar="PYTHON", help="a Python with FuxiCTR; default: leave it out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all measurements")
     return parser.parse_args(argv)
 
