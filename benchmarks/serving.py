@@ -40,8 +40,9 @@ from cove_dist.embeddings.serving import Precision, ServingTable
 from cove_dist.inference.programs import exported_program, saved_onnx, saved_torch
 from cove_dist.models.ctr.deepfm import DeepFM
 from cove_dist.quantization import CascadedQuantizer
-from cove_dist.tasks.ctr.inference import ClickProbabilities
+from cove_dist.tasks.ctr.program import ClickProbabilities
 from cove_dist.tasks.inference import Program, ProgramInput
+from data_pipeline.schema import Categorical, Schema
 
 DIM, USER_LEVELS, ITEM_LEVELS, HIDDEN, TOP = 64, (100, 10), (100, 10), (1000, 1000, 1000), 20
 NO_DENSE = ProgramInput(torch.zeros(3, 0), ("rows", 0), "")
@@ -57,6 +58,8 @@ class Clicks:
     """
 
     def __init__(self, users: int, items: int, hidden: Sequence[int] = HIDDEN) -> None:
+        columns = (Categorical("user", users, users, "user"), Categorical("item", items, items, "item"))
+        self.schema, self.names = Schema("benchmark", "label", columns, (), {}), [each.table_name for each in columns]
         self.raw = [torch.randn(count, DIM) * 0.1 for count in (users, items)]
         self.quantizers = [CascadedQuantizer(DIM, levels).eval() for levels in (USER_LEVELS, ITEM_LEVELS)]
         self.first = [ServingTable(torch.randn(count, 1)) for count in (users, items)]
@@ -67,7 +70,8 @@ class Clicks:
         """Return the program that `cove export what=[model]` writes."""
         fused = [quantizer(raw).fused for quantizer, raw in zip(self.quantizers, self.raw, strict=True)]
         tables = [ServingTable(each, precision) for each in fused]
-        module = ClickProbabilities(self.head, tables, self.first, ()).eval()
+        named = [dict(zip(self.names, each, strict=True)) for each in (tables, self.first)]
+        module = ClickProbabilities(self.head, self.schema, {}, *named).eval()
         inputs = {"ids": ProgramInput(torch.tensor([[0, 0], [0, 1], [1, 1]]), ("rows", 2), ""), "dense": NO_DENSE}
         return Program(module, inputs, [], "scores", "")
 

@@ -179,7 +179,7 @@ def recommend_here(
         retriever = task_of(config).build_retriever(schema, model, context, settings)
         batches = ((each, *retriever(each)) for each in batches_of_block(users.known, batch_size, world()))
         empty = write_lists(batches, Path(config.data.path), schema, part / f"part-{context.rank:05d}.parquet")
-        empty = int(sum_over_ranks(torch.tensor([empty]), context.device))
+        empty = int(sum_over_ranks(torch.tensor([empty], device="cpu"), context.device))
         unseen = list_of_unseen(config, schema, model, context, request) if len(users.unknown) else None
         retriever.finite.compute()
         if context.is_main and unseen is not None:

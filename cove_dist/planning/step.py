@@ -99,15 +99,15 @@ def _batch(tables: Tables, schema: Schema, lookups: Lookups, rows: int) -> Batch
         for feature in table.feature_names:
             if feature in keys:  # first-order weights are looked up by the same ids
                 continue
-            per_row = torch.full((rows,), lookups.per_row.get(feature, 0))
+            per_row = torch.full((rows,), lookups.per_row.get(feature, 0), device="cpu")
             per_row[0] += lookups.per_batch.get(feature, 0)
             keys.append(feature)
             lengths.append(per_row)
-            values.append(torch.arange(int(per_row.sum())) % max(1, table.num_embeddings - 1))
+            values.append(torch.arange(int(per_row.sum()), device="cpu") % max(1, table.num_embeddings - 1))
     ids = KeyedJaggedTensor(keys, torch.cat(values), lengths=torch.cat(lengths))
-    numbers = torch.arange(rows)
-    dense, labels = torch.randn(rows, len(schema.dense)), (numbers % 2).float()
-    return Batch(ids, dense, labels, numbers, numbers, torch.ones(()))
+    numbers = torch.arange(rows, device="cpu")
+    dense = torch.randn(rows, len(schema.dense), device="cpu")
+    return Batch(ids, dense, (numbers % 2).float(), numbers, numbers, torch.ones((), device="cpu"))
 
 
 def _looked_up(tables: Tables, batch: Batch) -> tuple[Any, list[torch.Tensor]]:
@@ -126,7 +126,7 @@ def _sums(bags: EmbeddingBagCollection, batch: Batch) -> tuple[Any, list[torch.T
     configs = bags.embedding_bag_configs()
     pairs = zip(configs, get_embedding_names_by_table(configs), strict=True)
     dims = {name: config.embedding_dim for config, names in pairs for name in names}
-    pooled = torch.randn(len(batch), sum(dims.values()), requires_grad=True)
+    pooled = torch.randn(len(batch), sum(dims.values()), device="cpu", requires_grad=True)
     return KeyedTensor(list(dims), list(dims.values()), pooled), [pooled]
 
 
@@ -135,6 +135,6 @@ def _rows(collection: EmbeddingCollection, batch: Batch) -> tuple[Any, list[torc
     for config in collection.embedding_configs():
         for feature in config.feature_names:
             ids = batch.ids[feature]
-            rows = torch.randn(len(ids.values()), config.embedding_dim, requires_grad=True)
+            rows = torch.randn(len(ids.values()), config.embedding_dim, device="cpu", requires_grad=True)
             found[feature] = JaggedTensor(rows, lengths=ids.lengths())
     return found, [each.values() for each in found.values()]

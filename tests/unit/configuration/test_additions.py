@@ -148,6 +148,7 @@ def test_a_setting_of_the_trainer_is_declared_by_its_section_and_its_yaml_file()
             "trainer.device",
             "trainer.max_steps",
         },  # not of a warm start's run
+        "planning/request.py": {"trainer.device"},  # the planned device is a setting of `cove plan`
         "training/resume.py": {"trainer.checkpoint.resume"},  # says how this start was asked for
         "warm_start/source.py": {"trainer.optimizer.name"},  # says whose moments fit
     }

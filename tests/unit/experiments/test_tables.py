@@ -106,7 +106,7 @@ def test_files_of_an_unfinished_grid(tmp_path: Path) -> None:
     outcome = write_everything(grid, cells_of(grid), "cove experiment small")
     names = sorted(path.name for path in outcome.folder.iterdir())
     assert names == [
-        *("dots_test.pdf", "dots_test.png", "dots_test.svg"), "results.parquet", "tables.md", "tables.tex"
+        *("dots_test.pdf", "dots_test.png", "dots_test.svg"), "results.parquet", "runs.zip", "tables.md", "tables.tex"
     ]  # fmt: skip
     text = (outcome.folder / "tables.md").read_text()
     assert "## Small grid: test split, best checkpoints; ranking per user\n" in text
