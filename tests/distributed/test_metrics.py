@@ -103,7 +103,7 @@ def test_groups_are_those_of_the_training_rows(ranks: int, tmp_path: Path) -> No
             column = schema.entity(entity)
             counts = Counter(row[column.name] for row in training)
             expected = FrequencyGroups.from_counts(
-                torch.tensor([counts[i] for i in range(column.num_seen)]), column.num_ids
+                torch.tensor([counts[i] for i in range(column.num_ids)]), column.num_ids
             )
             assert of_id == expected.of_id.tolist()
             assert figures == [pytest.approx(each, nan_ok=True) for each in expected.statistics]
