@@ -43,7 +43,7 @@ class Pairs(NamedTuple):
 
 
 class FoldedIn:
-    """New users or items that were folded into a run; see `cove_dist.api.Run.fold_in`.
+    """New users or items that were folded into a run; see `cove_dist.inference.run.Run.fold_in`.
 
     Args:
         session: The run.
@@ -109,7 +109,7 @@ def fold_in(
     user: str | None = None,
     item: str | None = None,
 ) -> FoldedIn:
-    """Fold in new ids; see `cove_dist.api.Run.fold_in`."""
+    """Fold in new ids; see `cove_dist.inference.run.Run.fold_in`."""
     check_choice("entity", entity, "user", "item")
     check_choice("unknown", unknown, "error", "skip")
     check_count("steps", steps)

@@ -73,7 +73,7 @@ def predict(overrides: list[str]) -> tuple[Path, int, int]:
 def predict_table(
     session: Session, rows: str | Path | pa.Table, *, user: str | None, item: str | None, unknown: str
 ) -> pa.Table:
-    """Score the rows of a file or of a table; see `cove_dist.api.Run.predict`."""
+    """Score the rows of a file or of a table; see `cove_dist.inference.run.Run.predict`."""
     check_choice("unknown", unknown, "error", "skip")
     parts = [rows] if isinstance(rows, pa.Table) else read_rows(Path(rows))
     return pa.concat_tables([score_rows(session, part, user, item, unknown) for part in parts])

@@ -73,7 +73,7 @@ class Session:
         unknown: Literal["error", "skip", "oov_row"] = "error",
         label: str | None = None,
     ) -> np.ndarray:
-        """Score pairs ``[n]``; see `cove_dist.api.Run.score`."""
+        """Score pairs ``[n]``; see `cove_dist.inference.run.Run.score`."""
         if (users is None) == (sequences is None):
             raise ConfigError("score: give either users or sequences, and items, as many of them")
         if label is not None and sequences is not None:
@@ -112,7 +112,7 @@ class Session:
         history: Literal["remove", "keep"] = "remove",
         columns: Mapping[str, Any] | None = None,
     ) -> pa.Table:
-        """List items; see `cove_dist.api.Run.recommend`."""
+        """List items; see `cove_dist.inference.run.Run.recommend`."""
         if (users is None) == (sequences is None):
             raise ConfigError("recommend: give either users or sequences")
         check_choice("unknown", unknown, "error", "skip", "popular", "oov_row")
@@ -159,13 +159,13 @@ class Session:
         return encode_context(self.data, self.schema, self.inference.required_context(), columns, rows, known)
 
     def embeddings(self, entity: Entity) -> pa.Table:
-        """Return ``original_id`` and ``embedding``, a list of d float32; see `cove_dist.api.Run.embeddings`."""
+        """Return ``original_id`` and ``embedding`` (d float32); see `cove_dist.inference.run.Run.embeddings`."""
         vectors = self.inference.vectors(entity)
         values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
         return pa.table({"original_id": self.seen_ids(entity), "embedding": values})
 
     def codes(self, entity: Entity) -> pa.Table:
-        """Return ``original_id`` and ``code_1 … code_H``; see `cove_dist.api.Run.codes`."""
+        """Return ``original_id`` and ``code_1 … code_H``; see `cove_dist.inference.run.Run.codes`."""
         codes = self.inference.codes(entity).astype(np.int32)
         levels = {f"code_{level}": pa.array(column) for level, column in enumerate(codes.T, start=1)}
         return pa.table({"original_id": self.seen_ids(entity), **levels})

@@ -13,9 +13,9 @@ from tests.unit.test_distributed_layout import imported
 ROOT = Path(cove_dist.__file__).parent
 # Parts of cove_dist. Each may import those after it.
 ORDER = (
-    "__main__", "cli", "__init__", "api", "settings", "commands",
+    "__main__", "cli", "__init__", "api", "commands",
     "experiments", "report", "inference", "planning", "training", "warm_start", "tasks",
-    "loggers", "embeddings", "checkpoints", "faults", "config", "runs",
+    "settings", "loggers", "embeddings", "checkpoints", "faults", "config", "runs",
     "losses", "models", "quantization", "evaluation",
     "distributed", "liveness", "torch_compat",
     "doctor", "config_folders", "allowed_packages", "console", "types", "errors",

@@ -1,0 +1,193 @@
+"""A finished run, queried with original ids."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cove_dist.settings import overrides_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from cove_dist.inference.fold_in import FoldedIn
+    from cove_dist.inference.session import Session
+
+
+class Run:
+    """A finished run. The model is loaded into this process on first use.
+
+    Args:
+        folder: Run folder.
+        checkpoint: ``best`` or ``newest``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    def __init__(
+        self, folder: str | Path, checkpoint: Literal["best", "newest"] = "best", device: str = "auto"
+    ) -> None:
+        self.folder, self.checkpoint, self.device = Path(folder), checkpoint, device
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, checkpoint={self.checkpoint!r})"
+
+    @cached_property
+    def session(self) -> Session:
+        """The inference session: configuration, schema of the data, id tables and model."""
+        from cove_dist.inference.session import Session
+
+        return Session(self.folder, self.checkpoint, self.device)
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """The metrics of this checkpoint by split, from validation during training and from `evaluate`."""
+        from cove_dist.checkpoints.files import read_meta
+
+        found = {"validation": dict(read_meta(self.session.checkpoint).metrics)}
+        for split in ("validation", "test"):
+            path = self.folder / f"metrics_{split}_{self.checkpoint}.json"
+            if path.is_file():
+                found[split] = json.loads(path.read_text())["metrics"]
+        return {split: metrics for split, metrics in found.items() if metrics}
+
+    def evaluate(self, split: Literal["validation", "test"] = "test") -> dict[str, float | None]:
+        """Compute the metrics of a split, and write them into the run folder; None is an undefined metric."""
+        from cove_dist.inference.evaluate import evaluate_run
+
+        words = {"run": str(self.folder), "split": split, "checkpoint": self.checkpoint, "device": self.device}
+        evaluated = evaluate_run(overrides_of(words))
+        assert evaluated is not None, "evaluate: for one process; under torchrun use cove evaluate"
+        return evaluated.metrics
+
+    def score(
+        self,
+        users: Iterable[Any] | None = None,
+        items: Iterable[Any] = (),
+        *,
+        sequences: Sequence[Sequence[Any]] | None = None,
+        columns: Mapping[str, Iterable[Any]] | None = None,
+        unknown: Literal["error", "skip", "oov_row"] = "error",
+        label: str | None = None,
+    ) -> np.ndarray:
+        """Score pairs of original ids: float32 ``[n]``.
+
+        A click-through rate model gives probabilities; others give the scores that they rank by.
+
+        Args:
+            users: Original user ids ``[n]``.
+            items: Original item ids ``[n]``.
+            sequences: Sequences of items instead of users, for sequential models; scores the item as the next one.
+            columns: Values ``[n]`` of every further column that the model reads; of a column of lists, lists of ids.
+            unknown: Unseen ids: raise an error, return nan, or score the out-of-vocabulary row (of ``id_dropout``).
+            label: The label, of a run with several (``ctr.label``); None: the first one.
+
+        Raises:
+            ConfigError: Ids are unknown, or columns are missing.
+        """
+        return self.session.score(users, items, sequences, columns, unknown, label)
+
+    def predict(
+        self,
+        rows: str | Path | pa.Table,
+        *,
+        user: str | None = None,
+        item: str | None = None,
+        unknown: Literal["error", "skip"] = "error",
+    ) -> pa.Table:
+        """Score the rows of a Parquet or CSV file, or of a table; see ``cove predict --help``.
+
+        Args:
+            rows: Rows with the columns that the model reads, in original ids; other columns are kept.
+            user, item: Names of these columns; None: as in the prepared data.
+            unknown: How to handle rows with unseen users or items: raise an error, or skip them.
+
+        Returns:
+            The rows, with a column ``score``; of a run with several labels also ``score_<label>`` for each.
+
+        Raises:
+            ConfigError: A column is missing, or ids are unknown.
+        """
+        from cove_dist.inference.predict import predict_table
+
+        return predict_table(self.session, rows, user=user, item=item, unknown=unknown)
+
+    def recommend(
+        self,
+        users: Iterable[Any] | Literal["all"] | None = None,
+        k: int = 10,
+        *,
+        sequences: Sequence[Sequence[Any]] | None = None,
+        unknown: Literal["error", "skip", "popular", "oov_row"] = "error",
+        history: Literal["remove", "keep"] = "remove",
+        columns: Mapping[str, Any] | None = None,
+    ) -> pa.Table:
+        """List the best k items for users, or the best next items of sequences.
+
+        Args:
+            users: Original ids, or "all": all users seen in training.
+            k: Number of items per list.
+            sequences: Sequences of original item ids instead of users, for sequential models.
+            unknown: How to handle unseen ids: raise an error, skip them (their number is logged), list the most
+                frequent items of training, with null scores, or what the out-of-vocabulary row lists (for users of runs
+                with ``embeddings.id_dropout``; the same for all, and nothing is removed).
+            history: Whether to remove items that the user has in any split, or that are in the sequence.
+            columns: A value of every further column that the model reads, the same for all pairs.
+
+        Returns:
+            ``user`` (or ``sequence``, an index), ``rank`` from 1, ``item`` and ``score``.
+
+        Raises:
+            ConfigError: Ids are unknown, or the model does not support this kind of request.
+        """
+        return self.session.recommend(users, k, sequences=sequences, unknown=unknown, history=history, columns=columns)
+
+    def fold_in(
+        self,
+        interactions: Mapping[Any, Sequence[Any]] | pa.Table | str | Path,
+        entity: Literal["user", "item"] = "user",
+        *,
+        unknown: Literal["error", "skip"] = "error",
+        steps: int = 100,
+        learning_rate: float = 0.02,
+        user: str | None = None,
+        item: str | None = None,
+    ) -> FoldedIn:
+        """Compute vectors of users or items that were never trained, by gradient steps on their rows only.
+
+        For collaborative filtering without a graph; `cove_dist.tasks.cf.fold_in` states what the steps minimize.
+
+        Args:
+            interactions: Items of every new user, ``{user: [item, …]}``, or users of every new item; or a table or file
+                (Parquet, CSV) with a row per interaction.
+            entity: Whether users or items are new.
+            unknown: How to handle neighbours that training did not see: raise an error, or leave them out.
+            steps, learning_rate: Settings of Adam.
+            user, item: Columns in a table or file; None: named as in the prepared data.
+
+        Returns:
+            The new ids: ``embeddings()``, and ``recommend(k)``.
+
+        Raises:
+            ConfigError: Neighbours are unknown, or the model cannot fold in new ids; the message states why.
+
+        Example:
+            >>> run.fold_in({"newcomer": [4, 9]}).recommend(k=5)
+        """
+        from cove_dist.inference.fold_in import fold_in
+
+        return fold_in(self.session, interactions, entity, unknown, steps, learning_rate, user=user, item=item)
+
+    def embeddings(self, entity: Literal["user", "item"]) -> pa.Table:
+        """Return ``original_id`` and ``embedding`` of every id seen in training.
+
+        These are the vectors that the model uses: fused with their codes if quantized, propagated if it has a graph.
+        """
+        return self.session.embeddings(entity)
+
+    def codes(self, entity: Literal["user", "item"]) -> pa.Table:
+        """Return ``original_id`` and ``code_1 … code_H``, fine to coarse, of every id seen in training."""
+        return self.session.codes(entity)
