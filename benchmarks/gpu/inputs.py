@@ -18,10 +18,10 @@ from data_pipeline.datasets.playlists import Playlists
 from data_pipeline.datasets.toys import Toys
 from data_pipeline.preparation.prepare import prepare
 
-KINDS = ("ctr", "cf", "sequential")
 CATEGORICAL, DENSE = tuple(f"c{i}" for i in range(1, 25)), tuple(f"d{i}" for i in range(1, 14))
 MODELS = {
     "ctr": ("deepfm", "dcn", "fibinet", "finalmlp", "dlrm"),
+    "histories": ("din",),  # clicks with a list of the user's earlier items
     "cf": ("bprmf", "neumf", "cfkg", "lightgcn"),
     "sequential": ("sasrec", "bert4rec", "gru4rec", "caser", "car", "fans"),
 }
@@ -42,7 +42,7 @@ def make(kind: str, work: Path, tiny: bool) -> None:
     if (folder / "schema.json").is_file():
         return
     try:
-        {"ctr": _click_logs, "cf": _interactions, "sequential": _playlists}[kind](work, tiny)
+        {"ctr": _click_logs, "histories": _histories, "cf": _interactions, "sequential": _playlists}[kind](work, tiny)
     except BaseException as error:
         (work / f"{kind}.failed").write_text(repr(error))
         raise
@@ -64,8 +64,12 @@ def wait_for(kind: str, work: Path) -> Path:
 
 def overrides(kind: str, model: str, work: Path, tiny: bool, cove: bool = True) -> list[str]:
     """Return the overrides of a run on the data of its task; without a device and an output folder."""
-    given = {"ctr": "data=encoded", "cf": "data=toys", "sequential": "data=aotm"}[kind]
-    levels = {"ctr": "[500,10]", "cf": "[100,10]", "sequential": "[500,10]"}[kind] if not tiny else "[12,4]"
+    given = {"ctr": "data=encoded", "histories": "data=encoded", "cf": "data=toys", "sequential": "data=aotm"}[kind]
+    levels = (
+        {"ctr": "[500,10]", "histories": "[500,10]", "cf": "[100,10]", "sequential": "[500,10]"}[kind]
+        if not tiny
+        else "[12,4]"
+    )
     chosen = [given, f"data.path={wait_for(kind, work)}", f"model={model}"]
     if cove:
         chosen += ["quantizer=cove_items" if kind == "sequential" else "quantizer=cove"]
@@ -73,7 +77,7 @@ def overrides(kind: str, model: str, work: Path, tiny: bool, cove: bool = True) 
         chosen += [f"quantizer.user_levels={levels}"] if kind != "sequential" else []
     if tiny:
         chosen += ["embeddings.dim=8", "trainer.batch_size=64", "trainer.evaluation_batch_size=64"]
-        chosen += [f"model.hidden_units={SMALL_HEAD.get(model, '[16]')}"] if kind == "ctr" else []
+        chosen += [f"model.hidden_units={SMALL_HEAD.get(model, '[16]')}"] if kind in ("ctr", "histories") else []
         chosen += ["model.bottom_units=[16]"] if model == "dlrm" else []
     return [*chosen, "trainer.log_every=1000000"]
 
@@ -106,6 +110,24 @@ def _click_logs(work: Path, tiny: bool) -> None:
     prepare(Encoded(source=str(folder), categorical=CATEGORICAL, dense=DENSE), folder, name="click logs")
     (work / "data").mkdir(exist_ok=True)
     os.replace(folder, work / "data" / "ctr")
+
+
+def _histories(work: Path, tiny: bool) -> None:
+    """Clicks with the items that the user clicked before, at most 20; users click items that are near these."""
+    count, users, items = (400, 50, 40) if tiny else (1 << 17, 10_000, 20_000)
+    folder, random = work / "histories.partial", np.random.default_rng(3)
+    for split, rows in (("train", count), ("validation", count // 8), ("test", count // 8)):
+        user, centre = np.sort(zipf(random, rows, users)), random.integers(items, size=rows)
+        before = [(near + random.integers(20, size=random.integers(21))) % items for near in centre]
+        label = random.random(rows) < 0.5
+        item = np.where(label, centre + random.integers(20, size=rows), random.integers(items, size=rows)) % items
+        columns = {"user_id": user, "item_id": item, "before": before, "label": label.astype(np.int8)}
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns), folder / split / "part.parquet")
+    lists = {"lists": ("before",), "list_vocabularies": {"before": "item_id"}}
+    prepare(Encoded(source=str(folder), **lists), folder, name="histories")
+    (work / "data").mkdir(exist_ok=True)
+    os.replace(folder, work / "data" / "histories")
 
 
 def _interactions(work: Path, tiny: bool) -> None:

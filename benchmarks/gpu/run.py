@@ -37,6 +37,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]  # these modu
 
 from results import JSON, PAGE, Results  # noqa: E402
 
+KINDS = ("ctr", "histories", "cf", "sequential")  # of data, each made in a process of its own
 SECTIONS = {  # seconds that the first look takes; what is not used by one is left to those after it
     "check_quantizer": 20,
     "check_models": 35,
@@ -127,7 +128,7 @@ class Runner:
             importlib.import_module("cove_dist.training.trainer")
 
     def run(self, names: Sequence[str], deadline: float) -> None:
-        makers = [self._start(make_data, kind, self._settings) for kind in ("ctr", "cf", "sequential")]
+        makers = [self._start(make_data, kind, self._settings) for kind in KINDS]
         standby = {names[0]: self._prepare(names[0])} if names else {}
         for position, name in enumerate(names):
             child = standby.pop(name)

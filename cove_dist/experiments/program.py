@@ -57,14 +57,14 @@ def run_experiment(overrides: Sequence[str], command: str) -> Outcome:
     failures: dict[str, str] = {}
     writing = Lock()
 
-    def write(*, pictures: bool = True) -> Outcome:
+    def write(*, last: bool = True) -> Outcome:
         with writing:
             current = [cell for cell in cells if cell.name not in stale]
-            return write_everything(grid, current, command, pictures=pictures)
+            return write_everything(grid, current, command, last=last)
 
     def write_so_far() -> None:
         try:
-            write(pictures=False)
+            write(last=False)
         except (UserError, OSError) as error:
             logger.warning("tables so far not written: %s", error)  # no reason to lose the other cells
 
@@ -84,14 +84,15 @@ def run_experiment(overrides: Sequence[str], command: str) -> Outcome:
     return outcome
 
 
-def write_everything(grid: GridConfig, cells: Sequence[Cell], command: str, *, pictures: bool = True) -> Outcome:
-    """Write results, records, tables and, where the grid has any, pictures of the finished cells."""
+def write_everything(grid: GridConfig, cells: Sequence[Cell], command: str, *, last: bool = True) -> Outcome:
+    """Write results and tables of the finished cells; if it is the last time, also records and the grid's pictures."""
     folder = grid.results_folder
     folder.mkdir(parents=True, exist_ok=True)
     table = collect(cells, grid)
     write_results(table, folder / RESULTS_FILE)
     results = Results.of(table)
-    drawn = draw(grid, cells, results, folder) if pictures else []
+    drawn = draw(grid, cells, results, folder) if last else []
     write_tables(grid, cells, results, drawn, folder, command)
-    write_archive(cells, grid, folder / ARCHIVE_FILE)
+    if last:
+        write_archive(cells, grid, folder / ARCHIVE_FILE)
     return Outcome(folder, [means_table(grid, cells, results, split) for split in grid.splits], unfinished(cells, grid))

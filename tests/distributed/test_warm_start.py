@@ -199,7 +199,7 @@ def test_other_tasks_start_with_their_first_order_weights_and_item_biases(
         values = whole(here, name) if here[0][name][0][2].ndim else here[0][name][0][2]
         assert np.array_equal(values, there[name].numpy()), name
     text = refused(f"warm_start={tmp_path / 'first'}", f"data={data}", "warm_start.new_rows=fold_in")
-    assert "new_rows = fold_in: needs the neighbours of users and items, and" in text
+    assert f"new_rows = fold_in: needs the neighbours of users and items; the task {task} has none" in text
 
 
 def users_of_item(data: Path, item: int) -> list[int]:

@@ -52,6 +52,7 @@ def test_tables_are_written_after_every_cell(tmp_path: Path, monkeypatch: pytest
     assert names == {
         *(f"dots_test.{kind}" for kind in ("png", "pdf", "svg")),
         "results.parquet",
+        "runs.zip",
         "tables.md",
         "tables.tex",
     }
