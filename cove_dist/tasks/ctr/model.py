@@ -112,13 +112,14 @@ class CTRObjective(Objective):
     def _fuse(self, entity: str, vectors: Vectors, batch: Batch) -> torch.Tensor:
         """Replace the vectors of an entity's columns by fused ones; return the quantization loss."""
         names = self.columns["user" if entity == "user" else "item"]
-        ids = batch.users if entity == "user" else batch.items  # equal ids have equal embeddings: search them once
         if len(names) == 1:
+            ids = batch.users if entity == "user" else batch.items  # equal ids have equal vectors: search them once
             output = self.quantizers[entity](vectors[names[0]], ids=ids)
             vectors[names[0]] = output.fused
             return output.loss
         parts = [vectors[name] for name in names]
-        ids = torch.cat([ids, *(batch.ids[name].values() for name in names[1:])])
+        own, *others = (batch.ids[name].values() for name in names)  # rows of the table: too rare ids share some
+        ids = torch.cat([own[: len(batch)], *others])
         fuse_only = torch.arange(len(ids), device=ids.device) >= len(batch)
         output = self.quantizers[entity](torch.cat(parts), ids=ids, fuse_only=fuse_only)
         vectors.update(zip(names, output.fused.split([len(part) for part in parts]), strict=True))
