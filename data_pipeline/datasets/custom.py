@@ -12,7 +12,7 @@ from data_pipeline.preparation.inputs import Parts, Sources, check_parts, descri
 from data_pipeline.preparation.interactions import InteractionRules
 from data_pipeline.preparation.item_categories import read_item_categories
 from data_pipeline.preparation.lists import LIST_SEPARATOR, ListColumns
-from data_pipeline.preparation.rare import Rare, rare_rules
+from data_pipeline.preparation.rare import HASH_BUCKETS, Rare, rare_rules
 from data_pipeline.preparation.read import Source, read_files
 from data_pipeline.preparation.report import Report
 from data_pipeline.preparation.times import TimeUnit
@@ -82,7 +82,7 @@ class Custom(Interactions):
     dense_transforms: dict[str, DenseSettings] | None = None
     min_count: PositiveInt | dict[str, PositiveInt] | None = None
     rare: Rare = "oov"
-    hash_buckets: PositiveInt = 1000
+    hash_buckets: PositiveInt = HASH_BUCKETS
     categories: str | None = None
 
     def __post_init__(self) -> None:

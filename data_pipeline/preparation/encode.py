@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from data_pipeline.errors import DataError
 from data_pipeline.id_tables import id_table_path
 from data_pipeline.parquet_files import BATCH_ROWS, write_parquet
 from data_pipeline.preparation.columns import ITEM, SPLIT, USER, Columns
@@ -55,6 +56,9 @@ def encode_column(
         folder: The prepared folder.
         lists: Columns of lists whose entries are ids of the table as well.
         rare: Least rows of an id in training, in which entries of lists do not count.
+
+    Raises:
+        DataError: No id has so many rows.
     """
     workspace.on_progress(f"encoding {name}")
     table = id_table(name)
@@ -67,6 +71,12 @@ def encode_column(
         SELECT row_number() OVER (ORDER BY NOT seen, original_id NULLS LAST) - 1 AS id, original_id, seen, occurrences
         FROM (SELECT original_id, {enough} AS seen, sum(__rows) AS occurrences FROM ({found}) GROUP BY original_id)""")
     [(num_ids, num_seen)] = workspace.query(f"SELECT count(*), count(*) FILTER (WHERE seen) FROM {table}")
+    if not num_seen and rare.min_count > 1 and (role != "feature" or not rare.buckets):
+        [(most,)] = workspace.query(f"SELECT max(occurrences) FROM {table}")
+        raise DataError(
+            f"data.min_count = {rare.min_count}: no id of {name} has so many training rows; the most frequent one has"
+            f" {most}. Lower it"
+        )
     row = f", CASE WHEN seen THEN id ELSE {num_seen} + {_bucket(rare)} END::BIGINT AS {ROW}" if rare.buckets else ""
     ids = workspace.connection.sql(f"SELECT id, original_id{row} FROM {table} ORDER BY id")
     path = id_table_path(folder, name)

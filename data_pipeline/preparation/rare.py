@@ -26,6 +26,7 @@ class RareRule:
 
 
 KEEP_ALL = RareRule()
+HASH_BUCKETS = 1000  # unless set otherwise
 
 
 def rare_rules(
@@ -43,6 +44,8 @@ def rare_rules(
     Raises:
         DataError: The settings contradict each other, or name a column that has no ids.
     """
+    if rare != "hash" and hash_buckets != HASH_BUCKETS:
+        raise DataError(f"data.hash_buckets = {hash_buckets}: does nothing without data.rare=hash. Leave it out")
     if min_count is None:
         if rare == "hash":
             raise DataError(
