@@ -36,7 +36,7 @@ def encode_context(
         known: Which rows are scored, bool ``[n]``.
 
     Raises:
-        ConfigError: A column is missing, has another length, or is not read by the model.
+        ConfigError: A column is missing, has another length or values of another kind, or is not read by the model.
     """
     if unused := [name for name in columns if name not in required]:
         allowed = ", ".join(required) or "no further columns"
@@ -55,7 +55,10 @@ def encode_context(
         if len(values) != rows:
             raise ConfigError(f"columns: {name} has {len(values)} values, for {rows} rows")
         if name not in categorical:
-            dense[name] = np.asarray(values, dtype=np.float32)
+            try:
+                dense[name] = np.asarray(values, dtype=np.float32)
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"columns: {name} needs a number for every row: {error}") from error
             if not dense_columns[name].valid(dense[name][known]).all():
                 raise ConfigError(f"columns: {name}: a value is missing, not finite, or outside of its logarithm")
         elif categorical[name].sequence:
@@ -80,6 +83,11 @@ def _encoded_lists(folder: Path, schema: Schema, column: Categorical, values: It
     given = values.to_pylist() if isinstance(values, pa.Array | pa.ChunkedArray) else list(values)
     lists = [_entries(value, column.name, schema.list_separator)[-column.max_length :] for value in given]
     flat = [entry for each in lists for entry in each]
+    if nested := [entry for entry in flat if isinstance(entry, list | tuple | dict)]:
+        raise ConfigError(
+            f"columns: {column.name}: the entry {nested[0]!r} is no id; give a list of ids for every row (to recommend,"
+            " one list for all rows)"
+        )
     encoded = _encoded(folder, column, flat) if flat else np.empty(0, np.int64)
     return Ragged(encoded, np.array([len(each) for each in lists], np.int64))
 

@@ -124,7 +124,10 @@ def test_an_unknown_id_is_scored_with_the_row_of_its_bucket(hashed: Path, tmp_pa
         ({"rare": "hash"}, "data.rare = hash: needs data.min_count"),
         ({"min_count": {"town": 3}}, "data.min_count: 'town' is no column of ids; allowed: user, item"),
         ({"min_count": 1}, "data.min_count = 1: leaves every id of training its row"),
-        ({"min_count": 10**6}, "data.min_count = 1000000: no id of user_id has so many training rows; the most frequent"),
+        (
+            {"min_count": 10**6},
+            "data.min_count = 1000000: no id of user_id has so many training rows; the most frequent",
+        ),
         ({"min_count": 2, "hash_buckets": 10}, "data.hash_buckets = 10: does nothing without data.rare=hash"),
         ({"min_count": 2, "implicit": True}, "data.min_count = 2: implicit feedback has data.core"),
     ],
