@@ -24,7 +24,7 @@ from tests.unit.data.playlist_files import raw_playlists, write_release
 from tests.warm import executable
 
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-SMALL_TRAINING = ("embeddings.dim=8", "trainer.batch_size=240", "trainer.max_steps=2", "trainer.device=cpu")
+SMALL_TRAINING = ("embeddings.dim=8", "trainer.batch_size=120", "trainer.max_steps=2", "trainer.device=cpu")
 GRID_COMMON = ("data=movielens_100k", "model.hidden_units=[16]", *SMALL_TRAINING)
 OTHER_MODELS = ("~models.dcn", "~models.fibinet", "~models.finalmlp")
 FEWER = {
