@@ -64,7 +64,7 @@ class ClickProbabilities(nn.Module):
             ids: Rows of the tables of the columns of one id, int64 ``[rows, F]``.
             dense: Raw dense columns ``[rows, D]``.
             lists: Entries of all columns of lists side by side, each padded to its longest list, int64 ``[rows, L]``.
-            lengths: Lengths of the lists, int64 ``[rows, S]``. Slots behind a list may hold any id.
+            lengths: Lengths of the lists, int64 ``[rows, S]``. Slots behind a list may hold any row of the table.
         """
         return torch.sigmoid(self.logits(ids, self.transform(dense), lists, lengths))
 
@@ -128,7 +128,7 @@ def example_inputs(schema: Schema) -> dict[str, ProgramInput]:
     widths = ", ".join(f"{column.name} ({column.max_length} slots)" for column in lists)
     return inputs | {
         "lists": ProgramInput(
-            _ids(slots), ("rows", len(slots)), f"{widths}: the oldest first; slots behind a list may hold any id"
+            _ids(slots), ("rows", len(slots)), f"{widths}: the oldest first; slots behind a list may hold any row"
         ),
         "lengths": ProgramInput(
             torch.arange(3, device="cpu").unsqueeze(1) % (longest + 1),

@@ -100,7 +100,7 @@ class SequentialInference(Inference[SequentialRecommender]):
             "items": ProgramInput(
                 example,
                 ("rows", length),
-                f"{columns[0].name}, the oldest first; slots behind a sequence may hold any id",
+                f"{columns[0].name}, the oldest first; slots behind a sequence may hold any row of the table",
             ),
             "lengths": ProgramInput(torch.tensor([1, 1, 2], device="cpu"), ("rows",), "number of items"),
         }
