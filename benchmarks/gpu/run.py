@@ -37,7 +37,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]  # these modu
 
 from results import JSON, PAGE, Results  # noqa: E402
 
-KINDS = ("ctr", "histories", "cf", "sequential")  # of data, each made in a process of its own
+KINDS = ("ctr", "histories", "cf", "sequential")  # data sets, made by one process each
 SECTIONS = {  # seconds that the first look takes; what is not used by one is left to those after it
     "check_quantizer": 20,
     "check_models": 35,

@@ -102,10 +102,11 @@ def score_rows(session: Session, rows: pa.Table, user: str | None, item: str | N
         columns={name: rows[name].combine_chunks() for name in required},
         unknown="error" if unknown == "error" else "skip",
     )
-    scores = score()
+    of_labels = {label: score(label=label) for label in labels}
+    scores = of_labels[labels[0]] if labels else score()
     known = ~np.isnan(scores)
-    for label in labels:
-        rows = rows.append_column(f"{SCORE}_{label}", pa.array(score(label=label)))
+    for label, values in of_labels.items():
+        rows = rows.append_column(f"{SCORE}_{label}", pa.array(values))
     if not known.all():
         logger.info("Left out %d of %d rows whose user or item is unknown to training", int((~known).sum()), len(rows))
     return rows.append_column(SCORE, pa.array(scores)).filter(pa.array(known))

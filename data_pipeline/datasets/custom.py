@@ -50,7 +50,7 @@ class Custom(Interactions):
         list_separator: Separator of the entries of a list in text.
         list_length: The greatest number of entries of a list, the last ones; None: all.
         dense_transforms: How they are transformed, by column; see `data_pipeline.preparation.dense.DenseSettings`.
-        min_count: Least training rows of an id with a table row of its own: for all columns of ids, or by column.
+        min_count: Minimum number of training rows for an id to get its own table row: for all id columns, or by column.
         rare: What ids below it have: "oov", the row of unseen ids, or "hash", the row of their hash bucket.
         hash_buckets: Buckets of every column with a least count.
         categories: A file of items and their categories; see `data_pipeline.preparation.item_categories`.

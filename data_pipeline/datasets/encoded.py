@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_pipeline.datasets.encoded_lists import is_list_of_ids, read_lists
+from data_pipeline.datasets.encoded_lists import is_list_of_ids, largest_id, read_lists
 from data_pipeline.digests import digest_file, digest_footer
 from data_pipeline.errors import DataError
 from data_pipeline.id_tables import FOLDER, id_table_path
@@ -238,14 +238,9 @@ def _largest(files: list[Path], column: str, on_progress: Callable[[str], None])
         footer = pq.read_metadata(file)
         with open_parquet(file) as parquet:
             for number in range(footer.num_row_groups):
-                low, high, nulls = _extremes(footer.row_group(number), column) or _counted(parquet, number, column)
-                if nulls or (low is not None and low < 0):
-                    fault = f"{nulls} null values" if nulls else f"the value {low}"
-                    raise DataError(
-                        f"{file}, row group {number}: column {column!r} has {fault}; ids are whole numbers from 0."
-                        " Encode them so"
-                    )
-                largest = max(largest, -1 if high is None else high)
+                extremes = _extremes(footer.row_group(number), column) or _counted(parquet, number, column)
+                place = f"{file}, row group {number}: column {column!r}"
+                largest = max(largest, largest_id(extremes, place, "ids are whole numbers from 0"))
     if largest < 0:
         on_progress(f"column {column!r}: no values in {files[0].parent}")
     return largest

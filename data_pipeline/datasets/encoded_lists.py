@@ -23,6 +23,25 @@ class Lists(NamedTuple):
     longest: int
 
 
+def largest_id(extremes: tuple[int | None, int | None, int], place: str, rule: str) -> int:
+    """Return the largest id of a part of a column; -1 without any.
+
+    Args:
+        extremes: Minimum and maximum, None without values, and the number of nulls.
+        place: File and column, for the error.
+        rule: What ids must be, for the error.
+
+    Raises:
+        DataError: A value is null or negative.
+    """
+    low, high, nulls = extremes
+    if nulls or (low is not None and low < 0):
+        raise DataError(
+            f"{place} has {f'{nulls} null values' if nulls else f'the value {low}'}; {rule}. Encode them so"
+        )
+    return -1 if high is None else high
+
+
 def is_list_of_ids(kind: pa.DataType) -> bool:
     """Return whether a type is that of lists of whole numbers."""
     return pa.types.is_list(kind) and pa.types.is_integer(kind.value_type) and kind.value_type != pa.uint64()
@@ -40,14 +59,9 @@ def read_lists(files: Sequence[Path], column: str) -> Lists:
             for batch in parquet.iter_batches(BATCH_ROWS, columns=[column]):
                 lists = batch.column(0)
                 entries = lists.flatten()
-                nulls = lists.null_count + entries.null_count
                 low, high = (pc.min_max(entries)[name].as_py() for name in ("min", "max"))
-                if nulls or (low is not None and low < 0):
-                    fault = f"{nulls} null values" if nulls else f"the value {low}"
-                    raise DataError(
-                        f"{file}: column {column!r} has {fault}; lists hold whole numbers from 0, and an empty list"
-                        " none. Encode them so"
-                    )
-                largest = max(largest, -1 if high is None else high)
+                extremes = low, high, lists.null_count + entries.null_count
+                of_part = largest_id(extremes, f"{file}: column {column!r}", "lists hold whole numbers from 0")
+                largest = max(largest, of_part)
                 longest = max(longest, pc.max(pc.list_value_length(lists)).as_py() or 0)
     return Lists(largest, longest)

@@ -1,4 +1,4 @@
-"""Least number of training rows for an id to have a table row of its own, and what ids below it have."""
+"""The minimum number of training rows for an id to get its own table row, and the rows of ids below it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class RareRule:
     """The rule of one column.
 
     Attributes:
-        min_count: Least training rows of an id with a row of its own.
+        min_count: Minimum number of training rows for an id to get its own row.
         buckets: Hash buckets that the others share (see `data_pipeline.rare_ids`); 0: they share one row.
     """
 

@@ -78,7 +78,7 @@ class LabelsConfig:
     """Which labels are learned, of data with several.
 
     Attributes:
-        label: A label, or several, each with a head of its own; None: the first one of the data.
+        label: A label, or several with a head each; None: the first one of the data.
         label_weights: Weights of their losses; None: 1 each.
     """
 

@@ -33,11 +33,7 @@ class DenseTransforms(nn.Module):
 
     def forward(self, dense: torch.Tensor) -> torch.Tensor:
         """Return the transformed and standardized columns ``[n, D]``."""
-        plain = Dense("", 0.0, 1.0)
-        moved = [
-            dense[:, number] if plain == _without_moments(column) else self._transform(number, column, dense[:, number])
-            for number, column in enumerate(self.columns)
-        ]
+        moved = [self._transform(number, column, dense[:, number]) for number, column in enumerate(self.columns)]
         return (torch.stack(moved, dim=1) - self.mean) / self.std if moved else dense
 
     def _transform(self, number: int, column: Dense, x: torch.Tensor) -> torch.Tensor:
@@ -50,10 +46,6 @@ class DenseTransforms(nn.Module):
         if column.log == "signed":
             return torch.sign(x) * torch.log1p(torch.abs(x))
         return _rank(x, getattr(self, f"quantiles_{number}")) if column.quantiles else x
-
-
-def _without_moments(column: Dense) -> Dense:
-    return Dense("", 0.0, 1.0, column.fill, column.low, column.high, column.log, column.quantiles)
 
 
 def _rank(x: torch.Tensor, quantiles: torch.Tensor) -> torch.Tensor:
