@@ -28,7 +28,7 @@ from data_pipeline.preparation.progress import shown
 
 logger = logging.getLogger(__name__)
 
-OWN_KEYS = ("data", "output", "seed", "overwrite")
+OWN_KEYS = ("data", "output", "seed", "overwrite", "resume")
 
 
 @settings
@@ -38,6 +38,7 @@ class PrepareConfig:
     data: dict[str, Any]
     output: Text | None
     overwrite: bool
+    resume: bool
     seed: NonNegativeInt
 
 
@@ -66,8 +67,9 @@ def prepare_data(arguments: Sequence[str]) -> Path:
     name, path = values.pop("name"), values.pop("path")
     dataset = dataset_class(**check_arguments(dataset_class, values, "data"))
     output = dataset.output(request.output, path)
+    begun = "the same command goes on" if request.resume else "what was begun is removed"
     with (
-        named_signals(f"stopped; {output} is not written, and what was begun is removed"),
+        named_signals(f"stopped; {output} is not written, and {begun}"),
         shown(console, logger.info) as stages,
     ):
         prepare(
@@ -76,6 +78,7 @@ def prepare_data(arguments: Sequence[str]) -> Path:
             name=name,
             seed=request.seed,
             overwrite=request.overwrite,
+            resume=request.resume,
             on_progress=stages.begin,
             on_percent=stages.advance,
         )

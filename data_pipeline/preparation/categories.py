@@ -26,16 +26,15 @@ def write_categories(workspace: Workspace, categories: Mapping[str, str], folder
         (folder / "categories").mkdir(exist_ok=True)
         kinds = [name for name, *_ in workspace.query(f"DESCRIBE {known}") if name != "original_id"]
         deciding = [kind for kind in kinds if kind != TITLE] or kinds
+        table = quoted(f"categories of {column}")
         # as text on both sides: a file of films has text ids where the ratings, all of them numbers, became integers
         workspace.query(f"""
-            CREATE OR REPLACE TABLE categories AS
+            CREATE TABLE {table} AS
             SELECT ids.id, ids.original_id, {", ".join(map(quoted, kinds))}
             FROM {id_table(column)} AS ids
             JOIN ({known}) AS known ON known.original_id::VARCHAR = ids.original_id::VARCHAR
             WHERE {" OR ".join(f"{quoted(kind)} IS NOT NULL" for kind in deciding)}""")
-        rows = workspace.connection.sql("SELECT * FROM categories ORDER BY id")
+        rows = workspace.connection.sql(f"SELECT * FROM {table} ORDER BY id")
         write_parquet(rows.to_arrow_reader(BATCH_ROWS), folder / "categories" / f"{column}.parquet")
-        [(ids, have)] = workspace.query(
-            f"SELECT (SELECT count(*) FROM {id_table(column)}), (SELECT count(*) FROM categories)"
-        )
+        ids, have = workspace.count(id_table(column)), workspace.count(table)
         workspace.on_progress(f"categories of {column} ({', '.join(kinds)}): known for {have:,} of {ids:,} ids")

@@ -158,11 +158,15 @@ def _download(source: str, workspace: Workspace) -> Iterator[Path]:
 
 def _download_one(workspace: Workspace, scheme: str, path: str, address: str, opened: Callable[[str], Any]) -> Path:
     target = remote_folder(workspace) / scheme / path
+    if target.exists():  # of this preparation before it was ended, or named twice
+        return target
+    part = target.with_name(f"{target.name}.part")
     workspace.on_progress(f"downloading {scheme}://{path}")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with opened(address) as stream, target.open("wb") as file:
+        with opened(address) as stream, part.open("wb") as file:
             shutil.copyfileobj(stream, file, 1 << 20)
+        part.rename(target)
     except DataError:
         raise
     except Exception as error:  # storage backends raise different errors

@@ -10,6 +10,7 @@ from pathlib import Path
 from data_pipeline.digests import digest_folder
 from data_pipeline.folders import replaced_folder
 from data_pipeline.preparation.dataset import Dataset, EncodedDataset, RawDataset
+from data_pipeline.preparation.kept_scratch import kept_scratch, removed_scratch
 from data_pipeline.preparation.output import check_output
 from data_pipeline.preparation.workspace import open_workspace
 from data_pipeline.schema import Schema
@@ -24,6 +25,7 @@ def prepare(
     name: str,
     seed: int = 0,
     overwrite: bool = False,
+    resume: bool = False,
     on_progress: Callable[[str], None] = logger.info,
     on_percent: Callable[[float], None] = lambda _: None,
 ) -> Schema:
@@ -39,6 +41,8 @@ def prepare(
         name: Name of the data set, kept in the schema.
         seed: Seed of the shuffle, of a random split, and of synthetic data.
         overwrite: Replace a prepared folder that exists, if all its files are those that preparation wrote.
+        resume: Keep the tables of finished steps in ``OUTPUT.resume`` until the preparation is complete, and go on
+            from there if it was ended: killed, interrupted, or by a full disk.
         on_progress: Receives one line of progress at a time.
         on_percent: Receives, from another thread, how much of the running query is done.
 
@@ -54,14 +58,19 @@ def prepare(
         return dataset.describe(output, name, overwrite, on_progress)
     assert isinstance(dataset, RawDataset)
     check_output(output, overwrite)
+    kept = kept_scratch(output, dataset, name, seed, on_progress) if resume else None
     with replaced_folder(output) as folder:
-        with open_workspace(
-            folder / "scratch",
-            memory_gb=dataset.memory_gb,
-            seed=seed,
-            on_progress=on_progress,
-            on_percent=on_percent,
-        ) as workspace:
+        with (
+            kept or removed_scratch(folder) as scratch,
+            open_workspace(
+                scratch,
+                memory_gb=dataset.memory_gb,
+                seed=seed,
+                on_progress=on_progress,
+                on_percent=on_percent,
+                resume=resume,
+            ) as workspace,
+        ):
             schema, report = dataset.prepare(workspace, folder, name)
         schema = replace(schema, digests=digest_folder(folder))
         schema.save(folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import logging
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import duckdb
 
+from data_pipeline.preparation.journal import Journal
 from data_pipeline.preparation.progress import watched
 
 logger = logging.getLogger(__name__)
@@ -23,9 +23,10 @@ class Workspace:
 
     Attributes:
         connection: DuckDB on a database file in ``scratch``, so that tables and sorts larger than memory go to disk.
-        scratch: A folder that is removed when preparation ends or fails.
+        scratch: The folder of the database, for further files.
         seed: Seed of every random choice.
         on_progress: Receives one line of progress at a time.
+        journal: Of a preparation that goes on where it was ended; None: every statement is run.
         warnings: The messages of `warn`, for the report.
     """
 
@@ -33,6 +34,7 @@ class Workspace:
     scratch: Path
     seed: int
     on_progress: Callable[[str], None]
+    journal: Journal | None = None
     warnings: list[str] = field(default_factory=list)
 
     def warn(self, message: str) -> None:
@@ -42,7 +44,7 @@ class Workspace:
 
     def query(self, sql: str) -> list[tuple]:
         """Run one statement and fetch every row of its result."""
-        return self.connection.execute(sql).fetchall()
+        return self.journal.run(sql) if self.journal else self.connection.execute(sql).fetchall()
 
     def count(self, table: str) -> int:
         """Count the rows of a table or view."""
@@ -58,28 +60,30 @@ def open_workspace(
     seed: int,
     on_progress: Callable[[str], None],
     on_percent: Callable[[float], None] = lambda _: None,
+    resume: bool = False,
 ) -> Iterator[Workspace]:
-    """Open a workspace, and close it and remove its scratch folder at the end.
+    """Open a workspace.
 
     Args:
-        scratch: The folder to create.
+        scratch: The folder of the database; it is created where it is missing.
         memory_gb: Memory for DuckDB, in GB.
         seed: Seed of every random choice.
         on_progress: Receives one line of progress at a time.
         on_percent: Receives, from another thread, how much of the running query is done.
+        resume: Take the results of the statements that the database has from an earlier time.
     """
-    scratch.mkdir(parents=True)
-    try:
-        with duckdb.connect(str(scratch / "work.duckdb")) as connection:
-            connection.execute(f"SET memory_limit = '{memory_gb}GB'")
-            connection.execute(f"SET temp_directory = {literal(str(scratch / 'spill'))}")
-            connection.execute("SET preserve_insertion_order = true")
-            connection.execute("SET TimeZone = 'UTC'")
-            connection.execute("PRAGMA disable_checkpoint_on_shutdown")  # the database is removed
-            with watched(connection, on_percent):
-                yield Workspace(connection, scratch, seed, on_progress)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True, exist_ok=True)
+    with duckdb.connect(str(scratch / "work.duckdb")) as connection:
+        connection.execute(f"SET memory_limit = '{memory_gb}GB'")
+        connection.execute(f"SET temp_directory = {literal(str(scratch / 'spill'))}")
+        connection.execute("SET preserve_insertion_order = true")
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("PRAGMA disable_checkpoint_on_shutdown")  # the database is removed
+        journal = Journal(connection) if resume else None
+        if journal and journal.done:
+            on_progress(f"going on after {journal.done} steps that are done")
+        with watched(connection, on_percent):
+            yield Workspace(connection, scratch, seed, on_progress, journal)
 
 
 def quoted(name: str) -> str:

@@ -1,0 +1,69 @@
+"""A preparation that goes on where another was ended: the statements that are done, kept in the database itself.
+
+A preparation is a sequence of SQL statements that the data, the settings and the seed determine. Each is run in one
+transaction with an entry of its number, its digest and its result, so that the tables are those after the last entry
+whenever the process ends. A preparation that goes on takes the results of the entries instead of running them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from contextlib import suppress
+
+import duckdb
+
+from data_pipeline.errors import OutputError
+
+
+class Journal:
+    """Runs statements once, and returns their kept results afterwards.
+
+    Args:
+        connection: The database that a preparation works in.
+
+    Example:
+        >>> connection = duckdb.connect()
+        >>> Journal(connection).run("CREATE TABLE t AS SELECT 3 AS x")
+        [(1,)]
+        >>> again = Journal(connection)  # after the process was killed
+        >>> again.done
+        1
+        >>> again.run("CREATE TABLE t AS SELECT 3 AS x"), again.run("SELECT x FROM t")
+        ([(1,)], [(3,)])
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        connection.execute("CREATE TABLE IF NOT EXISTS __journal (number BIGINT, digest VARCHAR, result BLOB)")
+        self._kept = connection.execute("SELECT digest, result FROM __journal ORDER BY number").fetchall()
+        self._next = 0
+
+    @property
+    def done(self) -> int:
+        """The number of statements that need not be run."""
+        return len(self._kept)
+
+    def run(self, sql: str) -> list[tuple]:
+        """Return every row of the result of a statement, which is run unless its entry exists.
+
+        Raises:
+            OutputError: The entry is of another statement.
+        """
+        number, digest = self._next, hashlib.sha256(sql.encode()).hexdigest()
+        self._next += 1
+        if number < self.done:
+            expected, result = self._kept[number]
+            if digest != expected:
+                raise OutputError(f"resume = true: step {number + 1} is not the one that was done. Pass resume=false")
+            return pickle.loads(result)
+        self._connection.execute("BEGIN")
+        try:
+            rows = self._connection.execute(sql).fetchall()
+            self._connection.execute("INSERT INTO __journal VALUES (?, ?, ?)", [number, digest, pickle.dumps(rows)])
+            self._connection.execute("COMMIT")
+        except BaseException:
+            with suppress(duckdb.Error):  # an error of the disk has ended the transaction, or the database
+                self._connection.execute("ROLLBACK")
+            raise
+        return rows

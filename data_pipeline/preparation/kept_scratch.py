@@ -1,0 +1,101 @@
+"""The scratch folder of a preparation that can be resumed: kept when it is ended, for the same data and settings."""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from data_pipeline.errors import DataError, OutputError
+from data_pipeline.json_files import to_json, write_json
+from data_pipeline.preparation.dataset import Dataset
+
+_REMEDY = "Remove this folder, or pass resume=false"
+
+
+@contextmanager
+def removed_scratch(folder: Path) -> Iterator[Path]:
+    """Yield a folder in ``folder``, and remove it when the block ends in any way."""
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def kept_scratch(
+    output: Path, dataset: Dataset, name: str, seed: int, on_progress: Callable[[str], None]
+) -> Iterator[Path]:
+    """Yield ``OUTPUT.resume``, and remove it when the block ends or the data are refused; other errors keep it.
+
+    Args:
+        output: The folder that is prepared.
+        dataset: The data set.
+        name: Name of the data set.
+        seed: Seed of the preparation.
+        on_progress: Receives one line if the folder is kept.
+
+    Raises:
+        OutputError: The folder is in use, or was begun with other settings, files or versions.
+    """
+    folder = output.with_name(f"{output.name[:80]}.resume")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OutputError(f"{folder}: another preparation uses it. Wait for it, or pass another output") from error
+        _check_identity(folder / "identity.json", json.loads(to_json(_identity(dataset, name, seed))))
+        try:
+            yield folder
+        except DataError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        except BaseException:
+            on_progress(f"{folder} is kept: the same command goes on from there")
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_identity(path: Path, identity: dict[str, Any]) -> None:
+    if not path.exists():  # new, or its process was killed before it began
+        write_json(path, identity)
+        return
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    for name in sorted(kept.keys() | identity.keys()):
+        if kept.get(name) != identity.get(name):
+            raise OutputError(
+                f"{path.parent}: was begun with another {name} ({kept.get(name)}, now {identity.get(name)}). {_REMEDY}"
+            )
+
+
+def _identity(dataset: Dataset, name: str, seed: int) -> dict[str, Any]:
+    """Return what the tables depend on: settings, versions, and size and time of all local files that settings name."""
+    settings = {f"data.{field.name}": getattr(dataset, field.name) for field in fields(dataset)}
+    settings.pop("data.memory_gb", None)  # more memory, and go on
+    files = {path: [stat.st_size, stat.st_mtime_ns] for value in settings.values() for path, stat in _stats(value)}
+    kind = f"{type(dataset).__module__}.{type(dataset).__qualname__}"
+    texts = {key: repr(value) for key, value in settings.items()}
+    return {"data": kind, "data.name": name, "seed": seed, "version of duckdb": duckdb.__version__, **texts, **files}
+
+
+def _stats(value: object) -> Iterator[tuple[str, os.stat_result]]:
+    """Find the files that a setting names."""
+    if isinstance(value, (tuple, list)):
+        for each in value:
+            yield from _stats(each)
+    elif isinstance(value, (str, Path)) and value and "://" not in str(value):
+        for found in [str(value)] if os.path.exists(value) else glob.glob(str(value), recursive=True):
+            inside = sorted(Path(found).rglob("*")) if os.path.isdir(found) else [Path(found)]
+            yield from ((str(path), path.stat()) for path in inside if path.is_file())

@@ -1,0 +1,149 @@
+"""A preparation that is ended at any step goes on from there, and writes what it would have written."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cove_dist.cli import main
+from data_pipeline.datasets.custom import Custom
+from data_pipeline.datasets.synthetic import Synthetic
+from data_pipeline.errors import DataError, OutputError
+from data_pipeline.preparation.dataset import RawDataset
+from data_pipeline.preparation.journal import Journal
+from data_pipeline.preparation.prepare import prepare
+from tests.end_to_end.preparation.test_output import ended, in_child, names, wait_for
+from tests.unit.data.prepare_helpers import some_rows, write_csv
+
+IMPLICIT = Synthetic(users=60, items=40, rows=3_000, implicit=True, split="leave_one_out", core=3, candidates=5)
+SEQUENCES = Synthetic(users=60, items=40, rows=3_000, implicit=True, split="leave_one_out", sequences=6)
+
+
+class Killed(BaseException):
+    """Ends a preparation as a signal does."""
+
+
+def end_before(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Let a preparation run so many steps, and end it before the next."""
+    run, left = Journal.run, [steps]
+
+    def run_some(self: Journal, sql: str) -> list[tuple]:
+        if self._next >= self.done:
+            if not left[0]:
+                raise Killed
+            left[0] -= 1
+        return run(self, sql)
+
+    monkeypatch.setattr(Journal, "run", run_some)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def labelled(folder: Path) -> Custom:
+    raw = write_csv(folder / "raw.csv", some_rows())
+    return Custom(source=str(raw), user="user", item="item", label="label", time="time")
+
+
+@pytest.mark.parametrize("make", [lambda _: IMPLICIT, lambda _: SEQUENCES, labelled], ids=["pairs", "sequences", "csv"])
+def test_ended_after_every_step_it_writes_the_same_files(tmp_path: Path, make: Callable[[Path], RawDataset]) -> None:
+    dataset, lines = make(tmp_path), []
+    prepare(dataset, tmp_path / "whole", name="x")
+    steps = 0
+    while not (tmp_path / "parts").exists():
+        with pytest.MonkeyPatch.context() as patch:
+            end_before(patch, 1)
+            try:
+                prepare(dataset, tmp_path / "parts", name="x", resume=True, on_progress=lines.append)
+            except Killed:
+                steps += 1
+    assert steps > 10
+    assert f"going on after {steps} steps that are done" in lines
+    assert content(tmp_path / "parts") == content(tmp_path / "whole")
+    assert {"parts", "whole"} == {name for name in names(tmp_path) if name != "raw.csv"}
+
+
+def test_a_killed_process_leaves_its_finished_steps_to_the_next(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    def kill_itself() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            run = Journal.run
+
+            def run_or_die(self: Journal, sql: str) -> list[tuple]:
+                if self._next == 12:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return run(self, sql)
+
+            patch.setattr(Journal, "run", run_or_die)
+            prepare(IMPLICIT, tmp_path / "out", name="x", resume=True)
+
+    assert ended(in_child(kill_itself, log)) == -signal.SIGKILL
+    lines: list[str] = []
+    prepare(IMPLICIT, tmp_path / "out", name="x", resume=True, on_progress=lines.append)
+    assert "going on after 12 steps that are done" in lines
+    prepare(IMPLICIT, tmp_path / "whole", name="x")
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+    assert names(tmp_path) == ["log", "out", "whole"]
+
+
+def test_the_program_says_that_it_goes_on(tmp_path: Path) -> None:
+    output, log = tmp_path / "data" / "out", tmp_path / "log"
+    command = ["prepare", "data=synthetic", "rows=5000000", "resume=true", f"output={output}"]
+    pid = in_child(lambda: main(command), log)
+    wait_for(lambda: log.exists() and "generated" in log.read_text())
+    os.kill(pid, signal.SIGTERM)
+    assert ended(pid) == 143
+    last = log.read_text().splitlines()[-1]
+    assert last == f"SIGTERM: stopped; {output} is not written, and the same command goes on"
+    assert names(tmp_path / "data") == ["out.resume"]
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Custom:
+    """A preparation of a CSV file that was ended after five steps."""
+    dataset = labelled(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        end_before(patch, 5)
+        with pytest.raises(Killed):
+            prepare(dataset, tmp_path / "out", name="x", resume=True)
+    return dataset
+
+
+@pytest.mark.parametrize("changed", ["file", "setting", "seed"])
+def test_other_data_or_settings_are_refused_by_name(tmp_path: Path, begun: Custom, changed: str) -> None:
+    dataset, seed, raw = begun, 0, tmp_path / "raw.csv"
+    if changed == "file":
+        raw.write_text(raw.read_text() + "u,i,1,9\n")
+    elif changed == "setting":
+        dataset = Custom(source=str(raw), user="user", item="item", label="label", time="time", split="random")
+    else:
+        seed = 1
+    what = {"file": str(raw), "setting": r"data\.split", "seed": "seed"}[changed]
+    with pytest.raises(OutputError, match=rf"out\.resume: was begun with another {what} \(.*\)\. Remove this folder"):
+        prepare(dataset, tmp_path / "out", name="x", seed=seed, resume=True)
+    assert (tmp_path / "out.resume" / "work.duckdb").exists()
+    prepare(dataset, tmp_path / "out", name="x", seed=seed)  # without resume=true the remains are not used
+
+
+def test_refused_data_leave_nothing(tmp_path: Path) -> None:
+    raw = write_csv(tmp_path / "raw.csv", some_rows()[:3])
+    dataset = Custom(source=str(raw), user="user", item="item", label="label", time="time", ratios=(1, 1, 1))
+    with pytest.raises(DataError):
+        prepare(dataset, tmp_path / "out", name="x", resume=True)
+    assert names(tmp_path) == ["raw.csv"]
+
+
+def test_two_preparations_do_not_share_their_steps(tmp_path: Path) -> None:
+    def inside(line: str) -> None:
+        if line.startswith("generated"):
+            with pytest.raises(OutputError, match=r"out\.resume: another preparation uses it"):
+                prepare(IMPLICIT, tmp_path / "out", name="x", resume=True, on_progress=lambda _: None)
+
+    prepare(IMPLICIT, tmp_path / "out", name="x", resume=True, on_progress=inside)
+    assert names(tmp_path) == ["out"]
