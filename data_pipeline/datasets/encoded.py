@@ -8,21 +8,20 @@ validation and test must be sorted by user, since evaluation groups them by user
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_pipeline.datasets.encoded_lists import is_list_of_ids, largest_id, read_lists
+from data_pipeline.datasets.encoded_columns import check_weights, largest_in_files
+from data_pipeline.datasets.encoded_lists import is_list_of_ids, read_lists
 from data_pipeline.digests import digest_file, digest_footer
 from data_pipeline.errors import DataError
 from data_pipeline.id_tables import FOLDER, id_table_path
-from data_pipeline.parquet_files import BATCH_ROWS, open_parquet, write_parquet
+from data_pipeline.parquet_files import BATCH_ROWS, write_parquet
 from data_pipeline.preparation.dataset import EncodedDataset
 from data_pipeline.preparation.lists import LIST_SEPARATOR, ListColumns
-from data_pipeline.preparation.names import check_roles
+from data_pipeline.preparation.names import check_feature_names, check_roles
 from data_pipeline.preparation.report import Report
 from data_pipeline.preparation.writer import dense_statistics
 from data_pipeline.schema import Categorical, Dense, Role, Schema, Split
@@ -40,7 +39,8 @@ class Encoded(EncodedDataset):
         test: A glob of the test files.
         user: The column of users.
         item: The column of items.
-        label: The column of labels, 0 or 1.
+        label: The column of labels, 0 or 1, or several such columns.
+        weight: The column of sample weights, finite and at least 0. None: every row counts the same.
         categorical: Further columns of ids, one per row.
         dense: Columns of real numbers; they are read once, for their means and deviations.
         lists: Columns of lists of ids; they are read once, for their longest list.
@@ -53,18 +53,32 @@ class Encoded(EncodedDataset):
     test: str = "test/**/*.parquet"
     user: str = "user_id"
     item: str = "item_id"
-    label: str = "label"
+    label: str | tuple[str, ...] = "label"
+    weight: str | None = None
     categorical: tuple[str, ...] = ()
     dense: tuple[str, ...] = ()
     lists: tuple[str, ...] = ()
     list_vocabularies: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
-        named = [("user", self.user), ("item", self.item), ("label", self.label)]
+        if not self.label:
+            raise DataError(f"data.label = {list(self.label)}: names no column. Give one or several")
+        named = [("user", self.user), ("item", self.item), *(("label", name) for name in self._labels)]
+        named += [] if self.weight is None else [("weight", self.weight)]
         named += [(role, name) for role in ("categorical", "dense", "lists") for name in getattr(self, role)]
         check_roles(named)
+        check_feature_names((), self._labels[1:])
         singles = (self.user, self.item, *self.categorical)
         self._lists.check({name: name for name in singles})
+
+    @property
+    def _labels(self) -> tuple[str, ...]:
+        return (self.label,) if isinstance(self.label, str) else self.label
+
+    @property
+    def _numbers(self) -> tuple[str, ...]:
+        """The columns that are no ids."""
+        return (*self._labels, *self.dense, *(() if self.weight is None else (self.weight,)))
 
     @property
     def _lists(self) -> ListColumns:
@@ -94,7 +108,7 @@ class Encoded(EncodedDataset):
         columns = self._columns(files, on_progress)
         schema = Schema(
             name,
-            self.label,
+            self._labels[0],
             tuple(columns),
             (),
             {
@@ -102,11 +116,15 @@ class Encoded(EncodedDataset):
                 for split, found in files.items()
             },
             list_separator=LIST_SEPARATOR if self.lists else None,
+            weight=self.weight,
+            labels={name: name for name in self._labels} if len(self._labels) > 1 else {},
             stored=stored,
             described=True,
         )
-        for split in ("validation", "test"):
-            if split in files:
+        for split, found in files.items():
+            if self.weight is not None:
+                check_weights(found, self.weight, split)
+            if split != "train":
                 on_progress(f"checking that {split} is sorted by user")
                 read_user_ends(read_footers(output, schema, split), schema)
         schema = replace(schema, dense=tuple(self._dense(files["train"], column) for column in self.dense))
@@ -128,7 +146,7 @@ class Encoded(EncodedDataset):
             sizes = dict.fromkeys(files, 0)
             for split, found in files.items():
                 largest = [lists[name][split].largest for name, table in table_of.items() if table == column]
-                largest += [] if column in self.lists else [_largest(found, column, on_progress)]
+                largest += [] if column in self.lists else [largest_in_files(found, column, on_progress)]
                 sizes[split] = max(largest) + 1
             tables[column] = Categorical(column, max(sizes.values()), sizes["train"], roles.get(column, "feature"))
         columns = [tables[name] for name in (self.user, self.item, *self.categorical)]
@@ -156,7 +174,7 @@ class Encoded(EncodedDataset):
                 schema = pq.read_schema(file)
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"{file}: cannot be read as Parquet: {error}. Write it again") from error
-            for column in (self.user, self.item, self.label, *self.categorical, *self.dense, *self.lists):
+            for column in (self.user, self.item, *self.categorical, *self.lists, *self._numbers):
                 if column not in schema.names:
                     raise DataError(f"{file}: no column {column!r}. The columns are: {', '.join(schema.names)}")
                 kind = self._type(file, column, schema.field(column).type)
@@ -174,10 +192,10 @@ class Encoded(EncodedDataset):
                     f"{file}: column {column!r} has the type {kind}, but it must be of lists of encoded ids. Convert it"
                 )
             return f"list<{kind.value_type}>"
-        is_id = column not in (self.label, *self.dense)
+        is_id = column not in self._numbers
         allowed = pa.types.is_integer(kind) and kind != pa.uint64()
         if not is_id:
-            allowed = allowed or pa.types.is_floating(kind) or (column == self.label and pa.types.is_boolean(kind))
+            allowed = allowed or pa.types.is_floating(kind) or (column in self._labels and pa.types.is_boolean(kind))
         if not allowed:
             meaning = "encoded ids: integers, one per row" if is_id else "numbers"
             raise DataError(f"{file}: column {column!r} has the type {kind}, but it must be of {meaning}. Convert it")
@@ -225,49 +243,6 @@ def _files(output: Path, split: str, pattern: str) -> list[Path]:
     if not files and split != "validation":
         raise DataError(f"data.{split} = {pattern}: no such file in {output}. Correct data.{split}, or data.source")
     return files
-
-
-def _largest(files: list[Path], column: str, on_progress: Callable[[str], None]) -> int:
-    """Return the largest id of a column, from the statistics of row groups that have some, else from the values.
-
-    Raises:
-        DataError: A value is null or negative.
-    """
-    largest = -1
-    for file in files:
-        footer = pq.read_metadata(file)
-        with open_parquet(file) as parquet:
-            for number in range(footer.num_row_groups):
-                extremes = _extremes(footer.row_group(number), column) or _counted(parquet, number, column)
-                place = f"{file}, row group {number}: column {column!r}"
-                largest = max(largest, largest_id(extremes, place, "ids are whole numbers from 0"))
-    if largest < 0:
-        on_progress(f"column {column!r}: no values in {files[0].parent}")
-    return largest
-
-
-def _extremes(group: Any, column: str) -> tuple[Any, Any, int] | None:
-    """Return minimum, maximum and nulls by the statistics of a row group, or None where it has none of them."""
-    for number in range(group.num_columns):
-        chunk = group.column(number)
-        if chunk.path_in_schema == column and chunk.is_stats_set:
-            statistics = chunk.statistics
-            if statistics.has_min_max and statistics.has_null_count:
-                return statistics.min, statistics.max, statistics.null_count
-    return None
-
-
-def _counted(parquet: pq.ParquetFile, number: int, column: str) -> tuple[Any, Any, int]:
-    low = high = None
-    nulls = 0
-    for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[number], columns=[column]):
-        values = batch.column(0)
-        nulls += values.null_count
-        extremes = pc.min_max(values).as_py()
-        if extremes["min"] is not None:
-            low = extremes["min"] if low is None else min(low, extremes["min"])
-            high = extremes["max"] if high is None else max(high, extremes["max"])
-    return low, high, nulls
 
 
 def _write_ids(output: Path, schema: Schema, on_progress: Callable[[str], None]) -> list[Path]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_pipeline.digests import digest_folder
+from data_pipeline.errors import DataError
 from data_pipeline.folders import replaced_folder
 from data_pipeline.preparation.dataset import Dataset, EncodedDataset, RawDataset
 from data_pipeline.preparation.kept_scratch import kept_scratch, removed_scratch
@@ -51,10 +52,12 @@ def prepare(
 
     Raises:
         OutputError: ``output`` cannot be written, or the disk is full.
-        DataError: ``output`` exists, or the raw data are missing or invalid.
+        DataError: ``output`` exists, the raw data are missing or invalid, or ``resume`` is for encoded data.
     """
     output = Path(output)
     if isinstance(dataset, EncodedDataset):
+        if resume:
+            raise DataError("resume = true: encoded data are described in one step. Set resume=false")
         return dataset.describe(output, name, overwrite, on_progress)
     assert isinstance(dataset, RawDataset)
     check_output(output, overwrite)

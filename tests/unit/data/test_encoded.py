@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,63 @@ def test_lists_that_are_no_ids_are_named(folder: Path, lists: list[list[Any]], m
         pq.write_table(rows.append_column("before", pa.array([lists[i % len(lists)] for i in range(len(rows))])), file)
     with pytest.raises(DataError, match=message):
         describe(folder, lists=("before",))
+
+
+def with_columns(folder: Path, **columns: Any) -> None:
+    """Write every file again with further columns, of a function of its rows each."""
+    for split, sizes in SIZES.items():
+        for number, rows in enumerate(sizes):
+            added = {name: values(np.random.default_rng(number), rows) for name, values in columns.items()}
+            pq.write_table(table(split, rows, number, **added), folder / split / f"{number}.parquet", row_group_size=17)
+
+
+def test_weights_and_several_labels_are_streamed(folder: Path) -> None:
+    with_columns(
+        folder,
+        liked=lambda rng, rows: rng.integers(0, 2, rows).astype(np.int8),
+        importance=lambda rng, rows: rng.random(rows).astype(np.float64) * 3,
+    )
+    schema = describe(folder, label=("clicked", "liked"), weight="importance")
+    assert (schema.label, schema.weight) == ("clicked", "importance")
+    learned = replace(Schema.load(folder), learned=("liked", "clicked"))
+    for split in SIZES:
+        rows, batches = read(folder, split), list(build_loader(folder, learned, split, 8, group_by_user=False))
+        labels = np.concatenate([batch.labels.numpy() for batch in batches])
+        weights = np.concatenate([batch.sample_weights.numpy() for batch in batches])
+        expected = np.column_stack([rows["liked"], rows["clicked"], rows["importance"]])
+        found = np.column_stack([labels, weights])
+        assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, expected.astype(np.float32).tolist()))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (lambda rng, rows: rng.random(rows) - 0.5, r"0\.parquet, row group 0: column 'w': -0\.\d+, but weights are"),
+        (lambda rng, rows: [None, *[1.0] * (rows - 1)], "column 'w': 1 nulls, but weights are numbers of at least 0"),
+        (lambda rng, rows: [0.0] * rows, "column 'w': all weights of the train split are 0, so that no row counts"),
+        (lambda rng, rows: ["1"] * rows, "column 'w' has the type string, but it must be of numbers"),
+    ],
+    ids=["negative", "null", "zeros", "text"],
+)
+def test_weights_that_are_none_are_named(folder: Path, weights: Any, message: str) -> None:
+    with_columns(folder, w=weights)
+    with pytest.raises(DataError, match=message):
+        describe(folder, weight="w")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"label": ()}, r"data\.label = \[\]: names no column"),
+        ({"label": ("clicked", "clicked")}, "column 'clicked': data.label and data.label both name it"),
+        ({"weight": "price"}, "column 'price': data.weight and data.dense both name it"),
+    ],
+)
+def test_columns_with_two_roles_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        encoded(Path("mine"), **settings)
+
+
+def test_a_description_has_no_steps_to_resume(folder: Path) -> None:
+    with pytest.raises(DataError, match="resume = true: encoded data are described in one step"):
+        prepare(encoded(folder), folder, name="mine", resume=True)
