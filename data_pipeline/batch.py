@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
@@ -41,19 +43,37 @@ class Batch(Pipelineable):
     items: torch.Tensor
     weight: torch.Tensor
     sample_weights: torch.Tensor = field(default_factory=lambda: torch.empty(0, device="cpu"))
+    _lengths: torch.Tensor | None = field(default=None, init=False, repr=False)  # of ids, on the host
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def lengths_of(self, column: str) -> torch.Tensor:
+        """Return the number of ids of each row in a column, int64 ``[B]``, on the host.
+
+        A batch that was moved to a device keeps them, so that a model that lays out lists need not wait for the device.
+        """
+        if self._lengths is None:
+            self._lengths = self.ids.lengths().cpu()
+        return self._lengths.view(len(self.ids.keys()), -1)[self.ids.keys().index(column), : len(self)]
+
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
-        moved = {f.name: getattr(self, f.name).to(device=device, non_blocking=non_blocking) for f in fields(self)}
-        return Batch(**moved)
+        return self._with(lambda value: value.to(device=device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """Return a page-locked copy, with the number of ids of each column, which a device would be waited for."""
         self.ids.sync()
-        return Batch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+        return self._with(lambda value: value.pin_memory())
 
     def record_stream(self, stream: torch.Stream) -> None:
-        for f in fields(self):
-            getattr(self, f.name).record_stream(stream)
+        for name in self._on_device():
+            getattr(self, name).record_stream(stream)
+
+    def _with(self, change: Callable[[Any], Any]) -> Batch:
+        changed = Batch(**{name: change(getattr(self, name)) for name in self._on_device()})
+        on_host = self._lengths is None and self.ids.device().type == "cpu"
+        changed._lengths = self.ids.lengths() if on_host else self._lengths
+        return changed
+
+    def _on_device(self) -> list[str]:
+        return [each.name for each in fields(self) if each.init]

@@ -71,7 +71,9 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, rows, targets, groups, weights, vocabulary, ranks, workspace, precision):
         own = len(hidden)
-        longest, most_rows = ranks.max(torch.tensor([own, len(rows)], device=hidden.device)).tolist()
+        longest, most_rows = own, len(rows)
+        if ranks.size > 1:  # waits for the device: the sizes of what is gathered
+            longest, most_rows = ranks.max(torch.tensor([own, len(rows)], device=hidden.device)).tolist()
         inputs = hidden.float(), targets, groups, weights.float()
         gathered = (ranks.gather_padded(x, 0, longest) for x in inputs)  # padding has weight 0
         wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
@@ -119,16 +121,18 @@ def _all_positions(
             other = groups[part][:, None] != vocabulary.groups
             scores.masked_fill_(other & (weights[part] != 0)[:, None], -torch.inf)  # padding keeps all: it needs a sum
         place = targets[part] - vocabulary.first
-        here = ((place >= 0) & (place < len(rows))).nonzero().squeeze(1)
-        place = place[here]
-        true = scores.new_zeros(len(scores)).index_put_((here,), scores[here, place])
+        here = (place >= 0) & (place < len(rows))
+        place = place.clamp(0, max(len(rows) - 1, 0)).unsqueeze(1)
+        true = scores.gather(1, place).squeeze(1).where(here, 0) if len(rows) else scores.new_zeros(len(scores))
         top = ranks.max(scores.amax(dim=1) if len(rows) else scores.new_full((len(scores),), -torch.inf))
         exponentials = scores.sub_(top[:, None]).exp_()
         total, true = ranks.sum(torch.stack([exponentials.sum(dim=1), true]))
         losses[part] = weights[part] * (total.log() + top - true)
         if with_gradient:
             probabilities = exponentials.mul_((weights[part] / total)[:, None])
-            probabilities[here, place] -= weights[part][here]
+            if len(rows):
+                one = (weights[part] * here).unsqueeze(1)
+                probabilities.scatter_(1, place, probabilities.gather(1, place) - one)
             probabilities = probabilities.to(precision)
             hidden_grad[part] = probabilities @ rows
             rows_grad += probabilities.T @ hidden[part]

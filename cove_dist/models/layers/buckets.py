@@ -14,8 +14,13 @@ import torch
 
 
 def buckets_of(mask: torch.Tensor, sequences_per_bucket: int = 32) -> Buckets:
-    """Return the layout of a batch; under `torch.export`, whose shapes must not depend on values, one padded bucket."""
-    return OneBucket(mask) if torch.compiler.is_exporting() else Buckets(mask, sequences_per_bucket)
+    """Return the layout of a batch.
+
+    On an accelerator, where the lengths would have the host wait for the device, and under `torch.export`, whose shapes
+    must not depend on values, it is one padded bucket.
+    """
+    on_host = mask.device.type == "cpu" and not torch.compiler.is_exporting()
+    return Buckets(mask, sequences_per_bucket) if on_host else OneBucket(mask)
 
 
 class Buckets:
@@ -40,7 +45,7 @@ class Buckets:
         self.shapes: list[tuple[int, int]] = []
         self.masks: list[torch.Tensor | None] = []
         sequences, places, positions = [], [], []
-        on_host = lengths.tolist()  # the only device synchronization
+        on_host = lengths.tolist()
         buckets = zip(order.split(sequences_per_bucket), lengths.split(sequences_per_bucket), strict=True)
         for start, (chosen, its_lengths) in zip(range(0, len(on_host), sequences_per_bucket), buckets, strict=True):
             # An empty sequence keeps one row, so that no bucket is empty.

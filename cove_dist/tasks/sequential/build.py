@@ -60,7 +60,7 @@ def build_sequential_model(config: SequentialRunConfig, schema: Schema) -> Seque
         quantizer,
         classifier,
         settings(config),
-        num_seen=schema.entity("item").num_seen,
+        item=halves[0],
         uses_owner=bool(owners),
         log_expected=log_expected,
         categories=categories,

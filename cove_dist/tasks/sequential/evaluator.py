@@ -18,7 +18,7 @@ from cove_dist.tasks.sequential.catalogue import item_catalogue, owner_table
 from cove_dist.tasks.sequential.config import SequentialRunConfig
 from cove_dist.tasks.sequential.decoding import Request, continue_sequences, rank_next
 from cove_dist.tasks.sequential.model import SequentialRecommender
-from cove_dist.tasks.sequential.padding import Slots
+from cove_dist.tasks.sequential.padding import Slots, sent
 from cove_dist.tasks.sequential.ranking import Catalogue
 from data_pipeline.batch import Batch
 from data_pipeline.schema import INPUT, OWNER, TARGET, Schema
@@ -103,9 +103,9 @@ def to_request(batch: Batch, owner: torch.Tensor | None, exclude_seen: bool) -> 
     """
     halves = []
     for half in (INPUT, TARGET):
-        lengths = batch.ids[half].lengths()[: len(batch)]
-        halves.append((Slots.of(lengths), batch.ids[half].values()))
+        halves.append((Slots.of(batch.lengths_of(half)), batch.ids[half].values()))
     (inputs, input_items), (targets, target_items) = halves
     seen = inputs.pad(input_items, fill=NOTHING) if exclude_seen else None
-    request = Request(inputs.pad(input_items), inputs.lengths, targets.lengths, owner, seen)
+    num_inputs, num_targets = (sent(slots.lengths, input_items.device) for slots in (inputs, targets))
+    request = Request(inputs.pad(input_items), num_inputs, num_targets, owner, seen)
     return request, targets.pad(target_items, fill=NOTHING)

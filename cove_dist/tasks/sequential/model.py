@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import reduce
 from operator import add
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from cove_dist.tasks.base import EntityLookup, Objective, TaskModel
 from cove_dist.tasks.quantizers import EntityQuantizers
 from cove_dist.tasks.sequential.categories import ItemCategories
 from cove_dist.tasks.sequential.category_negatives import CategoryNegatives
+from cove_dist.tasks.sequential.padding import sent
 from cove_dist.tasks.sequential.positions import (
     Embedded,
     Predicted,
@@ -33,8 +34,8 @@ from cove_dist.tasks.sequential.positions import (
     predict_targets,
 )
 from data_pipeline.batch import Batch
-from data_pipeline.schema import INPUT, OWNER, TARGET, Entity, Schema
-from data_pipeline.streaming.vocabulary import VOCABULARY, batch_keys
+from data_pipeline.schema import INPUT, OWNER, TARGET, Categorical, Entity, Schema
+from data_pipeline.streaming.vocabulary import VOCABULARY, batch_keys, vocabulary_block
 
 
 class ObjectiveSettings(NamedTuple):
@@ -98,7 +99,7 @@ class SequentialObjective(Objective):
         quantizer: Quantizer of items, or None.
         classifier: Classifier of codes from hidden states, or None.
         settings: Settings of the objective.
-        num_seen: Number of items that may be predicted; each has a score bias if ``settings.item_bias``.
+        item: Column of items. Those seen in training may be predicted; each has a score bias if ``settings.item_bias``.
         uses_owner: Whether the model reads the owners of sequences.
         log_expected: Log of the expected count of each item in a sample, float ``[num_seen]``, for a sampled softmax.
         categories: Ready-made categories whose vectors are added to the model's input, or None.
@@ -115,7 +116,7 @@ class SequentialObjective(Objective):
         quantizer: CascadedQuantizer | None,
         classifier: CodeClassifier | None,
         settings: ObjectiveSettings,
-        num_seen: int,
+        item: Categorical,
         uses_owner: bool = False,
         log_expected: torch.Tensor | None = None,
         categories: ItemCategories | None = None,
@@ -131,18 +132,20 @@ class SequentialObjective(Objective):
         self.two_stage = two_stage
         self.negatives = negatives
         self.uses_owner = uses_owner
-        self.item_bias = nn.Parameter(torch.zeros(num_seen)) if settings.item_bias else None
+        self.item = item
+        self.item_bias = nn.Parameter(torch.zeros(item.num_seen)) if settings.item_bias else None
         self.register_buffer("log_expected", log_expected, persistent=False)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # training steps so far, for the curriculum
+        self._steps: int | None = None  # the same number on the host; None: to be read
 
     def forward(self, looked_up: Mapping[str, JaggedTensor], batch: Batch) -> tuple[torch.Tensor, SequentialStep]:
         """Return the loss to differentiate, weighted for uneven ranks, and the outputs of the step. Collective."""
         items, quantization = self.embed(looked_up, batch)
-        inputs, targets = (batch.ids[half].lengths()[: len(batch)] for half in (INPUT, TARGET))
+        inputs, targets = (batch.lengths_of(half) for half in (INPUT, TARGET))
         owner = looked_up[OWNER].values() if self.uses_owner else None
         predicted = self.predict(Embedded(items.fed, inputs, targets, owner))
         # A rank's mean times its share, averaged over ranks, is the mean over all ranks.
-        counts = torch.tensor([len(predicted.which), len(items.fed)], device=items.ids.device)
+        counts = sent(torch.tensor([len(predicted.which), len(items.fed)], device="cpu"), items.ids.device)
         positions, vectors = counts * world().size / world().sum(counts.clone())
         parts = {"task": self.softmax_loss(predicted, items, positions, inputs, targets)}
         weights = {"quantization_item": self.settings.omega_q, "classification": self.settings.omega_c}
@@ -194,15 +197,20 @@ class SequentialObjective(Objective):
         """Return the share of each target half shown to a parallel decoder in this training step (curriculum)."""
         if not self.settings.curriculum_steps:
             return 0.0
+        self._steps = 1 + (int(self.steps) if self._steps is None else self._steps)
         self.steps += 1
-        return max(0.0, 1 - int(self.steps) / self.settings.curriculum_steps)
+        return max(0.0, 1 - self._steps / self.settings.curriculum_steps)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._steps = None
 
     def softmax_loss(
         self, predicted: Predicted, items: Items, share: torch.Tensor, *halves: torch.Tensor
     ) -> torch.Tensor:
         """Return ``share`` times the mean cross-entropy of the true items over this rank's positions.
 
-        ``halves`` are the lengths of the input and of the target halves, int64 ``[B]``.
+        ``halves`` are the lengths of the input and of the target halves, int64 ``[B]``, on the host.
         """
         hidden, targets = with_one(predicted.hidden, self.item_bias), items.ids[predicted.which]
         weights = (share / max(1, len(targets))).float().expand(len(targets))  # per position, the same on all ranks
@@ -213,14 +221,14 @@ class SequentialObjective(Objective):
             log_expected, excluded = self.log_expected[ids], None
             if self.negatives is not None and self.negatives.known:
                 count = len(halves[0])
-                numbers = torch.arange(count, device=ids.device)
-                owners = torch.cat([numbers.repeat_interleave(lengths) for lengths in halves])
+                numbers = torch.arange(count, device=halves[0].device)
+                owners = sent(torch.cat([numbers.repeat_interleave(lengths) for lengths in halves]), ids.device)
                 own, sequences = items.ids[: len(owners)], owners[predicted.which]
                 excluded = self.negatives.excluded(ids, targets, own, owners, sequences, count)
                 log_expected = log_expected + self.negatives.log_scale
             return sampled_cross_entropy(hidden, true, targets, weights, rows, ids, log_expected, excluded)
         ranks = world() if self.settings.softmax == "vocabulary_parallel" else Collectives()
-        first = int(ids[0]) if len(ids) else 0
+        first, _ = vocabulary_block(self.item, ranks.rank, ranks.size)
         groups = of_rows = None
         if self.two_stage is not None:
             groups, of_rows = items.categories_of(predicted.which), items.categories_of(slice(len(items.fed), None))

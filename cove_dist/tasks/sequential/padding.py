@@ -1,5 +1,8 @@
 """Padding of jagged sequence halves, vectorized over sequences.
 
+The layout is computed on the host, which knows the lengths, and its indices are sent to the device of the values: the
+shapes depend on the lengths, so a layout computed on the device would have the host wait for it.
+
 Shapes: ``B`` sequences, ``n`` values of all sequences, ``T`` slots of a sequence.
 """
 
@@ -12,8 +15,8 @@ class Slots:
     """Maps jagged values to slots of padded sequences: value i goes to ``row[i], position[i]``.
 
     Args:
-        row, position: Slot of each value, int64 ``[n]``.
-        lengths: Lengths of the sequences, int64 ``[B]``; sequences are left-aligned.
+        row, position: Slot of each value, int64 ``[n]``, on the host.
+        lengths: Lengths of the sequences, int64 ``[B]``, on the host; sequences are left-aligned.
     """
 
     def __init__(self, row: torch.Tensor, position: torch.Tensor, lengths: torch.Tensor) -> None:
@@ -36,14 +39,19 @@ class Slots:
 
     @property
     def mask(self) -> torch.Tensor:
-        """The occupied slots, bool ``[B, T]``."""
+        """The occupied slots, bool ``[B, T]``, on the host."""
         return torch.arange(self.shape[1], device=self.lengths.device) < self.lengths[:, None]
 
     def pad(self, values: torch.Tensor, fill: float = 0) -> torch.Tensor:
-        """Pad values ``[n, …]`` to ``[B, T, …]``."""
+        """Pad values ``[n, …]``, on any device, to ``[B, T, …]``."""
         batch, width = self.shape
         padded = values.new_full((batch * width, *values.shape[1:]), fill)
-        return padded.index_copy(0, self._flat, values).unflatten(0, (batch, width))
+        return padded.index_copy(0, sent(self._flat, values.device), values).unflatten(0, (batch, width))
+
+
+def sent(host: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor of the host on a device, without waiting for the device."""
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)
 
 
 def _row_and_position(lengths: torch.Tensor, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

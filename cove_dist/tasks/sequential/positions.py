@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from cove_dist.models.sequential.base import SequentialModel
-from cove_dist.tasks.sequential.padding import Slots
+from cove_dist.tasks.sequential.padding import Slots, sent
 
 
 class Predicted(NamedTuple):
@@ -24,7 +24,7 @@ class Embedded(NamedTuple):
 
     Attributes:
         items: Input vectors of the items ``[n, d]``.
-        inputs, targets: Lengths of the halves, int64 ``[B]``.
+        inputs, targets: Lengths of the halves, int64 ``[B]``, on the host, where the layout and all draws are made.
         owner: Embeddings of the owners ``[B, d]``, or None if the data or the model have no owners.
     """
 
@@ -41,10 +41,9 @@ def owner_of(model: SequentialModel, sequences: Embedded) -> dict[str, torch.Ten
 def predict_next(model: SequentialModel, sequences: Embedded) -> Predicted:
     """Predict every item except a sequence's first, from the state of the item before it."""
     slots = Slots.of_halves(sequences.inputs, sequences.targets)
-    items, position = slots.pad(sequences.items), _positions(slots, sequences)
-    hidden = model(items[:, :-1], slots.mask[:, :-1], **owner_of(model, sequences))
-    predicted = slots.mask[:, 1:]
-    return Predicted(hidden[predicted], position[:, 1:][predicted])
+    items, mask = slots.pad(sequences.items), sent(slots.mask, sequences.items.device)
+    hidden = model(items[:, :-1], mask[:, :-1], **owner_of(model, sequences))
+    return _predicted(hidden, slots.mask[:, 1:], _positions(slots, sequences)[:, 1:])
 
 
 def predict_masked(model: SequentialModel, sequences: Embedded, share: float, last: float) -> Predicted:
@@ -65,8 +64,9 @@ def predict_masked(model: SequentialModel, sequences: Embedded, share: float, la
     mask = mask & (position < length[:, None])
     only_last = ends | ~masked.any(dim=1)
     masked = torch.where(only_last[:, None], position == length[:, None] - 1, masked)
-    hidden = model(slots.pad(sequences.items), mask, masked=masked, **owner_of(model, sequences))
-    return Predicted(hidden[masked], _positions(slots, sequences)[masked])
+    on_device = {"mask": sent(mask, sequences.items.device), "masked": sent(masked, sequences.items.device)}
+    hidden = model(slots.pad(sequences.items), **on_device, **owner_of(model, sequences))
+    return _predicted(hidden, masked, _positions(slots, sequences))
 
 
 def predict_targets(model: SequentialModel, sequences: Embedded, known_share: float = 0.0) -> Predicted:
@@ -79,18 +79,25 @@ def predict_targets(model: SequentialModel, sequences: Embedded, known_share: fl
     """
     inputs, targets = Slots.of(sequences.inputs), Slots.of(sequences.targets)
     input_items, target_items = sequences.items.tensor_split([int(sequences.inputs.sum())])
-    position = torch.arange(len(input_items), len(sequences.items), device=input_items.device)
-    arguments = owner_of(model, sequences) | {"target_mask": targets.mask}
+    device = sequences.items.device
+    position = torch.arange(len(input_items), len(sequences.items), device=sequences.inputs.device)
+    arguments = owner_of(model, sequences) | {"target_mask": sent(targets.mask, device)}
     predicted = targets.mask
     if known_share:
         known = (sequences.targets * known_share).floor().clamp(max=sequences.targets - 1)
         known_mask = torch.arange(targets.shape[1], device=known.device) < known[:, None]
-        arguments |= {"known": targets.pad(target_items), "known_mask": known_mask}
+        arguments |= {"known": targets.pad(target_items), "known_mask": sent(known_mask, device)}
         predicted = predicted & ~known_mask
-    hidden = model(inputs.pad(input_items), inputs.mask, targets.shape[1], **arguments)
-    return Predicted(hidden[predicted], targets.pad(position)[predicted])
+    hidden = model(inputs.pad(input_items), sent(inputs.mask, device), targets.shape[1], **arguments)
+    return _predicted(hidden, predicted, targets.pad(position))
+
+
+def _predicted(hidden: torch.Tensor, predicted: torch.Tensor, position: torch.Tensor) -> Predicted:
+    """Select states of ``hidden [B, T, d]`` by a mask ``[B, T]`` of the host, and their items ``[B, T]`` likewise."""
+    rows = sent(predicted.flatten().nonzero().squeeze(1), hidden.device)
+    return Predicted(hidden.flatten(0, 1).index_select(0, rows), sent(position[predicted], hidden.device))
 
 
 def _positions(slots: Slots, sequences: Embedded) -> torch.Tensor:
-    """Return the index of each slot's item among the n items, int64 ``[B, T]``."""
-    return slots.pad(torch.arange(len(sequences.items), device=sequences.items.device))
+    """Return the index of each slot's item among the n items, int64 ``[B, T]``, on the host."""
+    return slots.pad(torch.arange(len(sequences.items), device=slots.lengths.device))
