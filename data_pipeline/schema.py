@@ -56,18 +56,20 @@ class Categorical:
     Ids seen in training are ``0 .. num_seen-1``; unseen ids, which occur only in validation or test, follow them, up to
     ``num_ids-1``, so that the original id of every row can be recovered. In an embedding table every unseen id has the
     out-of-vocabulary row ``num_seen``. Ids that are too rare in training count as unseen. With hash buckets, unseen ids
-    have the rows from ``num_seen`` on, by `data_pipeline.rare_ids`.
+    have the rows from ``num_seen`` on, by `data_pipeline.rare_ids`. Kept ids, of earlier data (``data.keep_ids``), have
+    a table row but no training row; they are the last of the seen ones.
 
     Attributes:
         name: Name of the column.
         num_ids: Ids of all splits.
-        num_seen: Ids seen in training, as often as preparation requires.
+        num_seen: Ids seen in training, as often as preparation requires, and kept ids.
         role: Whether it is the user, the item or a feature.
         sequence: Whether a row has a list of ids, the oldest first.
         table: Name of its id table, where it is not that of the column. Columns of a table share its ids.
         max_length: Greatest number of ids of a row, over all splits; 0 where it is unknown.
         buckets: Hash buckets of unseen ids; 0: they share one row.
         bins: Quantile bins of a column of real numbers, whose original ids are the bins; None: of other columns.
+        kept: How many of the seen ids are kept from earlier data and are in no training row.
     """
 
     name: str
@@ -79,11 +81,17 @@ class Categorical:
     max_length: int = 0
     buckets: int = 0
     bins: Bins | None = None
+    kept: int = 0
 
     @property
     def table_name(self) -> str:
         """Name of the id table, and of the embedding table."""
         return self.table or self.name
+
+    @property
+    def num_trained(self) -> int:
+        """Ids with training rows: ``0 .. num_trained-1``; all seen ids but the kept ones."""
+        return self.num_seen - self.kept
 
     @property
     def num_rows(self) -> int:

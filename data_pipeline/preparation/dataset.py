@@ -49,6 +49,7 @@ class RawDataset(Dataset):
             counts them in the report.
         row_group_size: Rows of a Parquet row group, the unit that ranks share; small splits get smaller ones.
         memory_gb: Memory for DuckDB in GB; larger tables go to disk.
+        keep_ids: A prepared folder whose ids of training keep table rows (see `data_pipeline.preparation.kept`).
         published: Counts that the publisher states, by name (users, items, interactions, samples or sequences). Other
             counts are logged as a warning.
     """
@@ -57,6 +58,7 @@ class RawDataset(Dataset):
     on_invalid: OnInvalid = "error"
     row_group_size: PositiveInt = 65_536
     memory_gb: PositiveFloat = 2.0
+    keep_ids: str | None = None
     published: ClassVar[dict[str, int]] = {}
 
     @property

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from data_pipeline.errors import DataError
 from data_pipeline.id_tables import id_table_path
 from data_pipeline.parquet_files import BATCH_ROWS, write_parquet
 from data_pipeline.preparation.columns import ITEM, SPLIT, USER, Columns
+from data_pipeline.preparation.kept import kept_ids
 from data_pipeline.preparation.lists import encode_lists, entries
 from data_pipeline.preparation.rare import KEEP_ALL, RareRule
 from data_pipeline.preparation.workspace import Workspace, quoted
@@ -32,7 +32,7 @@ def encode_ids(
         encoded[name] = encode_column(workspace, name, roles.get(name, "feature"), folder, sharing, rule)
     for name, table in tables.items():
         like = encoded[table] if table != name else encode_column(workspace, name, "feature", folder, [name])
-        encoded[name] = replace(encode_lists(workspace, name, id_table(table), like), buckets=like.buckets)
+        encoded[name] = encode_lists(workspace, name, id_table(table), like)
     return tuple(encoded.values())
 
 
@@ -46,8 +46,9 @@ def encode_column(
 ) -> Categorical:
     """Number the ids of one column of ``rows``, and write its id table (see `data_pipeline.id_tables`).
 
-    Ids of training come first, in order of the original id; those that occur only in validation or test, or in too few
-    rows of training, follow. In a feature null is an id as well, the last of its group, with a null ``original_id``.
+    Ids of training come first, in order of the original id, then kept ones (see `kept`); those that occur only in
+    validation or test, or in too few rows of training, follow. In a feature null is an id as well, the last of its
+    group, with a null ``original_id``.
 
     Args:
         workspace: Workspace that holds ``rows``.
@@ -58,7 +59,7 @@ def encode_column(
         rare: Least rows of an id in training, in which entries of lists do not count.
 
     Raises:
-        DataError: No id has so many rows.
+        DataError: No id has so many rows, or the folder of ids to keep has no such ids.
     """
     workspace.on_progress(f"encoding {name}")
     table = id_table(name)
@@ -66,11 +67,19 @@ def encode_column(
     of_lists = [f"SELECT *, 0 AS __rows FROM ({entries(each)})" for each in lists]
     found = " UNION ALL ".join([*([] if name in lists else [of_rows]), *of_lists])
     enough = f"sum(__rows) >= {rare.min_count}" if rare.min_count > 1 else "bool_or(__seen)"
+    here = f"SELECT *, false AS __kept FROM ({found})"
+    both = " UNION ALL ".join([here, *kept_ids(workspace, name, here)])
     workspace.query(f"""
         CREATE TABLE {table} AS
-        SELECT row_number() OVER (ORDER BY NOT seen, original_id NULLS LAST) - 1 AS id, original_id, seen, occurrences
-        FROM (SELECT original_id, {enough} AS seen, sum(__rows) AS occurrences FROM ({found}) GROUP BY original_id)""")
-    [(num_ids, num_seen)] = workspace.query(f"SELECT count(*), count(*) FILTER (WHERE seen) FROM {table}")
+        SELECT row_number() OVER (ORDER BY NOT seen, kept, original_id NULLS LAST) - 1 AS id, *
+        FROM (
+            SELECT original_id, {enough} OR bool_or(__kept) AS seen, bool_or(__kept) AND NOT bool_or(__seen) AS kept,
+                bool_and(__kept) AS absent, sum(__rows) AS occurrences
+            FROM ({both}) GROUP BY original_id
+        )""")
+    [(num_ids, num_seen, kept)] = workspace.query(
+        f"SELECT count(*), count(*) FILTER (WHERE seen), count(*) FILTER (WHERE kept) FROM {table}"
+    )
     if not num_seen and rare.min_count > 1 and (role != "feature" or not rare.buckets):
         [(most,)] = workspace.query(f"SELECT max(occurrences) FROM {table}")
         raise DataError(
@@ -82,7 +91,13 @@ def encode_column(
     path = id_table_path(folder, name)
     path.parent.mkdir(exist_ok=True)
     write_parquet(ids.to_arrow_reader(BATCH_ROWS), path)
-    return Categorical(name, num_ids=num_ids, num_seen=num_seen, role=role, buckets=rare.buckets)
+    return Categorical(name, num_ids=num_ids, num_seen=num_seen, role=role, buckets=rare.buckets, kept=kept)
+
+
+def count_present(workspace: Workspace, name: str) -> int:
+    """Count the ids of a column that some row has: all but those that are only kept."""
+    [(count,)] = workspace.query(f"SELECT count(*) FILTER (WHERE NOT absent) FROM {id_table(name)}")
+    return count
 
 
 def count_rare(workspace: Workspace, name: str, rare: RareRule) -> dict[str, int]:

@@ -15,7 +15,14 @@ from data_pipeline.preparation.categories import write_categories
 from data_pipeline.preparation.columns import ITEM, LABEL, MOMENT, ROW, SPLIT, TIME, USER, Columns
 from data_pipeline.preparation.delimited import OnInvalid
 from data_pipeline.preparation.dense import DenseSettings, learn_dense, make_bins, scaled, without_bins
-from data_pipeline.preparation.encode import count_rare, encode_column, encode_ids, encoded, rows_with_ids
+from data_pipeline.preparation.encode import (
+    count_present,
+    count_rare,
+    encode_column,
+    encode_ids,
+    encoded,
+    rows_with_ids,
+)
 from data_pipeline.preparation.implicit import keep_positives
 from data_pipeline.preparation.lists import cut_lists, encoded_list, joined_lists
 from data_pipeline.preparation.rare import RareRule
@@ -201,7 +208,7 @@ def _report(
     [(interactions,)] = workspace.query(f"SELECT count(*) FROM rows WHERE {LABEL} = 1")
     [(pairs,)] = workspace.query(f"SELECT count(*) FROM (SELECT 1 FROM rows GROUP BY {USER}, {ITEM})")
     samples = sum(counts.rows.values())
-    users, items = schema.entity("user").num_ids, schema.entity("item").num_ids
+    users, items = count_present(workspace, USER), count_present(workspace, ITEM)
     return Report(
         name=schema.name,
         source=source.description,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.workspace import Workspace, literal, quoted
@@ -140,7 +140,7 @@ def encode_lists(workspace: Workspace, column: str, table: str, like: Categorica
         GROUP BY original""")
     [(longest,)] = workspace.query(f"SELECT max(len({name})) FROM rows")
     shared = "" if like.table_name == column else like.table_name
-    return Categorical(column, like.num_ids, like.num_seen, sequence=True, table=shared, max_length=longest)
+    return replace(like, name=column, role="feature", sequence=True, table=shared, max_length=longest)
 
 
 def encoded_list(column: str) -> str:

@@ -72,12 +72,14 @@ def prepare(
                 on_progress=on_progress,
                 on_percent=on_percent,
                 resume=resume,
+                keep_ids=None if dataset.keep_ids is None else Path(dataset.keep_ids),
             ) as workspace,
         ):
             schema, report = dataset.prepare(workspace, folder, name)
         schema = replace(schema, digests=digest_folder(folder))
         schema.save(folder)
-        replace(report, warnings=workspace.warnings).save(folder)
+        kept_ids = {column.table_name: column.kept for column in schema.categorical if column.kept}
+        replace(report, warnings=workspace.warnings, kept=kept_ids).save(folder)
     on_progress(f"{name}: {sum(report.rows.values()):,} rows in {output}")
     if differences := report.differences():
         logger.warning("%s: counts differ from the published ones: %s", name, ", ".join(differences))

@@ -37,6 +37,7 @@ class Report:
         lists_cut: Rows whose list was cut to its last entries, by column of lists.
         rare: Of every column with a least count: the count, `ids` of training below it, and their `rows`; with hash
             buckets also their number, those `used`, and `collisions`: rare ids that share a bucket with another one.
+        kept: Ids of data.keep_ids that are in no training row, by id table; only tables that have some.
         warnings: Messages about what is probably a mistake in the data.
     """
 
@@ -59,6 +60,7 @@ class Report:
     ties: dict[str, int] = field(default_factory=dict)
     lists_cut: dict[str, int] = field(default_factory=dict)
     rare: dict[str, dict[str, int]] = field(default_factory=dict)
+    kept: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
@@ -97,6 +99,7 @@ class Report:
         for name, counts in self.rare.items():
             shown = [f"{value:,} {key}" for key, value in counts.items() if key != "min_count"]
             table[f"{name} below {counts['min_count']:,} rows"] = ", ".join(shown)
+        table |= {f"kept ids: {name}": f"{count:,}" for name, count in self.kept.items()}
         if self.validation != "split":
             table["validation"] = self.validation
         if self.sequences:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from data_pipeline.preparation.columns import ITEM
+from data_pipeline.preparation.encode import count_present
 from data_pipeline.preparation.read import Source
 from data_pipeline.preparation.report import Report
 from data_pipeline.preparation.workspace import Workspace
@@ -14,7 +16,7 @@ from data_pipeline.schema import INPUT, TARGET, Categorical, Schema
 def sequence_columns(item: Categorical, longest_input: int, longest_target: int) -> tuple[Categorical, ...]:
     """Return the columns `INPUT` and `TARGET`, whose ids are those of ``item``."""
     return tuple(
-        Categorical(name, item.num_ids, item.num_seen, "item", sequence=True, table=item.name, max_length=length)
+        replace(item, name=name, sequence=True, table=item.name, max_length=length)
         for name, length in ((INPUT, longest_input), (TARGET, longest_target))
     )
 
@@ -45,7 +47,7 @@ def report_sequences(
     row = schema.entity("user")  # a row of the user-item matrix: a user, or a playlist
     [(interactions, pairs)] = workspace.query(f"SELECT count(*), count(DISTINCT ({row.name}, {ITEM})) FROM rows")
     rows = {name: each.rows for name, each in schema.splits.items()}
-    sequences, items = sum(rows.values()), schema.entity("item").num_ids
+    sequences, items = sum(rows.values()), count_present(workspace, ITEM)
     return Report(
         name=schema.name,
         source=source.description,
@@ -59,7 +61,7 @@ def report_sequences(
         items=items,
         interactions=interactions,
         samples=sequences,
-        density=interactions / (row.num_ids * items),
+        density=interactions / (count_present(workspace, row.name) * items),
         published=dict(published),
         sequences=sequences,
         ties=dict(ties or {}),

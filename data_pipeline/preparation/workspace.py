@@ -27,6 +27,7 @@ class Workspace:
         seed: Seed of every random choice.
         on_progress: Receives one line of progress at a time.
         journal: Of a preparation that goes on where it was ended; None: every statement is run.
+        keep_ids: A prepared folder whose ids keep table rows; None: only ids of training have some.
         warnings: The messages of `warn`, for the report.
     """
 
@@ -35,6 +36,7 @@ class Workspace:
     seed: int
     on_progress: Callable[[str], None]
     journal: Journal | None = None
+    keep_ids: Path | None = None
     warnings: list[str] = field(default_factory=list)
 
     def warn(self, message: str) -> None:
@@ -61,6 +63,7 @@ def open_workspace(
     on_progress: Callable[[str], None],
     on_percent: Callable[[float], None] = lambda _: None,
     resume: bool = False,
+    keep_ids: Path | None = None,
 ) -> Iterator[Workspace]:
     """Open a workspace.
 
@@ -71,6 +74,7 @@ def open_workspace(
         on_progress: Receives one line of progress at a time.
         on_percent: Receives, from another thread, how much of the running query is done.
         resume: Take the results of the statements that the database has from an earlier time.
+        keep_ids: See `Workspace`.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     with duckdb.connect(str(scratch / "work.duckdb")) as connection:
@@ -83,7 +87,7 @@ def open_workspace(
         if journal and journal.done:
             on_progress(f"going on after {journal.done} steps that are done")
         with watched(connection, on_percent):
-            yield Workspace(connection, scratch, seed, on_progress, journal)
+            yield Workspace(connection, scratch, seed, on_progress, journal, keep_ids)
 
 
 def quoted(name: str) -> str:

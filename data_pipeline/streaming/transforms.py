@@ -43,7 +43,7 @@ class RowTransform(Protocol):
 
 
 class DrawNegatives:
-    """Draws items outside the training history of the row's user, as a further feature of the item table.
+    """Draws trained items outside the training history of the row's user, as a further feature of the item table.
 
     Args:
         schema: Schema of the rows.
@@ -55,7 +55,7 @@ class DrawNegatives:
         power: Exponent of the occurrences, for "popularity".
         category_share: Probability with which an item of the category of the row's own item is drawn instead, all of
             them equally likely, once `categories` are known; with "in_batch" one of this batch. One in the user's
-            history is rejected, and the item of `source` stays.
+            history, or one that is kept from earlier data, is rejected, and the item of `source` stays.
         hardest_of: Candidates for each negative, side by side, from which the model chooses.
         hardest_share: The share of the rows that have several candidates; the others have one for each negative.
 
@@ -80,8 +80,8 @@ class DrawNegatives:
         self._width, self._source, self._category_share = count * hardest_of, source, category_share
         self._hardest_of, self._hardest_share = hardest_of, hardest_share
         self.categories: ItemCategories | None = None
-        weights = occurrences(history, item.num_seen) ** power if source == "popularity" else None
-        self._negatives = RowNegatives(history, item.num_seen, weights)
+        weights = occurrences(history, item.num_trained) ** power if source == "popularity" else None
+        self._negatives, self._num_trained = RowNegatives(history, item.num_trained, weights), item.num_trained
         self.columns = (list_column(NEGATIVES, item),)
 
     def __call__(self, rows: Rows, draws: Draws) -> list[Lists]:
@@ -112,6 +112,7 @@ class DrawNegatives:
             rows.ids[self._item][cells // self._width], draws.stream(_WITHIN).of_cells(cells, self._width)
         )
         accepted = ~self._negatives.has(rows.ids[self._user][cells // self._width], proposed)
+        accepted &= proposed < self._num_trained
         drawn[cells[accepted]] = proposed[accepted]
 
 

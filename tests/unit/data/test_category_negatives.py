@@ -96,3 +96,16 @@ def test_categories_among_members_are_drawn_as_often_as_they_occur():
     categories = ItemCategories(np.array([2, 0, 2, 2, 0])).among(np.array([3, 1, 3, 0]))
     uniform = (np.arange(300) + 0.5) / 300
     assert np.bincount(categories.draw(np.full(300, 2), uniform), minlength=5).tolist() == [100, 0, 0, 200, 0]
+
+
+@pytest.mark.parametrize("source", ["uniform", "popularity"])
+def test_kept_items_are_never_drawn(source):
+    users = Categorical("user", 1, 1, role="user")
+    items = Categorical("item", 9, 8, role="item", kept=3)
+    schema = Schema(name="d", label=None, categorical=(users, items), dense=(), splits={})
+    draw = DrawNegatives(
+        schema, History(np.array([0, 2]), np.array([0, 3])), 500, source, power=0.0, category_share=0.5
+    )
+    draw.categories = ItemCategories(np.zeros(8, np.int64))
+    ((drawn, _),) = draw(rows_of([0], [0]), DRAWS)
+    assert set(drawn.tolist()) == {1, 2, 4}
