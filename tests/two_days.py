@@ -14,10 +14,18 @@ from tests.interactions import write_raw
 
 
 class TwoDays(NamedTuple):
-    """Prepared folders."""
+    """Prepared folders, and the raw files of today."""
 
     yesterday: Path
     today: Path
+    raw_today: Path
+
+    def keeping(self) -> Path:
+        """Return today's data, prepared once, in which yesterday's ids keep their rows."""
+        folder = self.today.parent / "keeping"
+        if not folder.exists():
+            _prepare(self.raw_today, folder, str(self.yesterday))
+        return folder
 
 
 def prepare_two_days(folder: Path) -> TwoDays:
@@ -28,15 +36,21 @@ def prepare_two_days(folder: Path) -> TwoDays:
         "yesterday": [(each[0], each[1:][each[1:] <= 1070]) for each in lists if each[0] < 150],
         "today": [(each[0], each[1:][each[1:] >= 1005]) for each in lists if each[0] >= 110],
     }
-    return TwoDays(*(_prepare_day(folder, name, rows) for name, rows in days.items()))
+    raw = {name: _write_day(folder, name, rows) for name, rows in days.items()}
+    for name, files in raw.items():
+        _prepare(files, folder / name)
+    return TwoDays(folder / "yesterday", folder / "today", raw["today"])
 
 
-def _prepare_day(folder: Path, name: str, rows: list[tuple[int, np.ndarray]]) -> Path:
+def _write_day(folder: Path, name: str, rows: list[tuple[int, np.ndarray]]) -> Path:
     raw = folder / f"raw_{name}"
     raw.mkdir()
     text = "".join(f"{user} {' '.join(map(str, items))}\n" for user, items in rows if len(items) > 2)
     (raw / "Toys_and_Games.txt").write_text(text)
     kinds = json.loads((folder / "raw" / "Toys_and_Games_item2attributes.json").read_text())
     (raw / "Toys_and_Games_item2attributes.json").write_text(json.dumps(kinds))
-    prepare(Toys(source=str(raw), candidates=10, core=None), folder / name, name="toys")
-    return folder / name
+    return raw
+
+
+def _prepare(raw: Path, folder: Path, keep_ids: str | None = None) -> None:
+    prepare(Toys(source=str(raw), candidates=10, core=None, keep_ids=keep_ids), folder, name="toys")

@@ -12,6 +12,7 @@ from cove_dist.types import PositiveFloat, PositiveInt, Text
 class WarmStartConfig:
     run: Text | None
     checkpoint: Literal["newest", "best"]
+    gone: Literal["drop", "keep"]
     new_rows: Literal["random", "zero", "mean", "code", "fold_in"]
     fold_in_steps: PositiveInt
     fold_in_learning_rate: PositiveFloat

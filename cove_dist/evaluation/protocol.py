@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 Group = Literal["user_id", "request_id"]
@@ -32,6 +32,12 @@ class Protocol:
     rankings: tuple[str, ...] | None = None
     label: str | None = None
     weighted: Literal[True] | None = None
+
+    def with_kept_items(self, count: int) -> Protocol:
+        """Return the protocol of data with so many items that have a row but no training row (``data.keep_ids``)."""
+        if not count:
+            return self
+        return replace(self, words=f"{self.words}; candidates include {count:,} kept items without training rows")
 
     def record(self) -> dict[str, Any]:
         """Return the settings as stored in metrics files."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from cove_dist.warm_start.transfer import Transfer
 from data_pipeline.errors import UserError
 from data_pipeline.fingerprint import data_fingerprint
 from data_pipeline.json_files import write_json
-from data_pipeline.schema import ENTITIES, Schema
+from data_pipeline.schema import ATTRIBUTES, ENTITIES, Schema
 from data_pipeline.trained_pairs import pairs_trained_before
 
 logger = logging.getLogger(__name__)
@@ -51,12 +52,13 @@ class WarmStart:
         write_json(folder / WARM_START_FILE, asdict(self))
 
     def report(self) -> None:
-        """Log the number of rows matched, new and gone of every table."""
+        """Log the number of ids matched, new, gone and kept of every table."""
         logger.info("Warm start from %s of %s", self.checkpoint, self.run)
         for table, counts in self.tables.items():
             logger.info(
-                "Table %s: %s ids keep their rows, %s are new (%s), %s are gone (their rows are dropped)",
-                table, f"{counts.matched:,}", f"{counts.new:,}", self.new_rows, f"{counts.gone:,}",
+                "Table %s: %s ids keep their rows, %s are new (%s), %s are gone (their rows are dropped); %s have no"
+                " training row",
+                table, f"{counts.matched:,}", f"{counts.new:,}", self.new_rows, f"{counts.gone:,}", f"{counts.kept:,}",
             )  # fmt: skip
         for split, pairs in self.trained_pairs.items():
             if pairs:
@@ -73,7 +75,8 @@ def start_warm(config: RunConfig, schema: Schema, context: DistributedContext, t
     Steps, epochs and the learning-rate schedule start from zero. Writes nothing.
 
     Raises:
-        ConfigError: The run has another model, columns or optimizer, or its data have changed.
+        ConfigError: The run has another model, columns or optimizer, or its data have changed; or ids that are gone
+            are to be kept.
         CheckpointError: The run has no complete checkpoint.
     """
     source = open_source(config)
@@ -84,6 +87,8 @@ def start_warm(config: RunConfig, schema: Schema, context: DistributedContext, t
     initialize_tables(trainable.model, config.embeddings.init_std, config.seed)  # after the step that makes the state
     model = trainable.model.module
     matching = Matching(source, schema, config.data.path, list(table_weights(model.tables)))
+    if config.warm_start.gone == "keep":
+        _require_all(source, config.data.path, matching.counts)
     Transfer(source, model, trainable.state_dict(), schema, matching).run()
     if config.warm_start.new_rows not in ("random", "zero"):
         tables = {entity: schema.entity(entity).table_name for entity in ENTITIES}
@@ -113,6 +118,17 @@ def _former_data(source: Source) -> list[tuple[Path | str, Schema]]:
     except UserError as error:
         logger.warning("Not checked whether evaluation rows were training rows of the earlier run %s: %s", run, error)
     return found
+
+
+def _require_all(source: Source, data: str, tables: Mapping[str, Counts]) -> None:
+    """Refuse data without a row for every id of the source. Attributes are those that the items of the data have."""
+    ids = {table: counts for table, counts in tables.items() if table != ATTRIBUTES}
+    missing = [f"{counts.gone:,} of {table}" for table, counts in ids.items() if counts.gone]
+    if missing:
+        raise ConfigError(
+            f"warm_start.gone = keep: {data} has no rows for ids of {source.run}: {', '.join(missing)}. Prepare it with"
+            f" keep_ids={source.config.data.path}, or set warm_start.gone=drop"
+        )
 
 
 def _check_data_bound(config: RunConfig, source: Source) -> None:

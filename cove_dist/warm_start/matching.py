@@ -24,11 +24,13 @@ class Counts:
         matched: Ids that keep their rows.
         new: Ids that had no row.
         gone: Ids whose rows are dropped.
+        kept: Ids with a row that are in no training row of this run's data (``data.keep_ids``).
     """
 
     matched: int
     new: int
     gone: int
+    kept: int
 
 
 class Matching:
@@ -50,6 +52,7 @@ class Matching:
         self._former_seen, self._seen = (
             {name: _seen(each)[name] for name in self.tables} for each in (source.schema, schema)
         )
+        self._kept = {column.table_name: column.kept for column in schema.categorical}
         self._found: dict[tuple[str, int, int], np.ndarray] = {}
 
     def former_num_rows(self, table: str) -> int:
@@ -78,6 +81,11 @@ class Matching:
         first, last = world().block_of(self.num_rows(table))
         return np.flatnonzero(self.former_rows(table, first, last) < 0) + first
 
+    def kept_rows(self, table: str) -> range:
+        """Return the rows of a table whose ids are in no training row of this run's data."""
+        last = self._seen[base_table(table)]
+        return range(last - self._kept.get(base_table(table), 0), last)
+
     def trained(self, table: str) -> np.ndarray:
         """Return which rows of a table, without the out-of-vocabulary row, were matched: bool ``[ids]``. Collective."""
         rows, ranks = self.num_rows(table), world()
@@ -91,7 +99,7 @@ class Matching:
         for table, seen in self._seen.items():
             new = sum_over_ranks(torch.tensor(len(self.new_rows(table)), device="cpu"), torch.device("cpu"))
             matched = seen - int(new)
-            found[table] = Counts(matched, int(new), self._former_seen[table] - matched)
+            found[table] = Counts(matched, int(new), self._former_seen[table] - matched, self._kept.get(table, 0))
         return found
 
 

@@ -22,7 +22,7 @@ from cove_dist.warm_start.source import Source
 from data_pipeline.schema import Schema
 
 _CHUNK_ROWS = 65_536
-_STEP = "step"  # in the state of torch's optimizers
+_STEP, _MOMENTUM = "step", "exp_avg"  # in the state of torch's optimizers
 
 Tensors = dict[str, torch.Tensor | ShardedTensor]
 
@@ -96,7 +96,7 @@ class Transfer:
             rest = name[at + len(marker) + 1 :]
             if at >= 0 and rest[:1] in ("", "."):
                 state = rest.rpartition(".")[2]
-                state = ("exp_avg" if self._adam else "sum") if state == "momentum1" else state  # fbgemm's name
+                state = (_MOMENTUM if self._adam else "sum") if state == "momentum1" else state  # fbgemm's name
                 return RowTensor(table, marker, state)
         return name
 
@@ -113,7 +113,10 @@ class Transfer:
             )
 
     def _move_rows(self, tensor: torch.Tensor | ShardedTensor, identity: RowTensor, stored: str | None) -> None:
-        """Fill this rank's rows that are matched; reset the optimizer state of the others."""
+        """Fill this rank's rows that are matched; reset the optimizer state of the others.
+
+        Adam's momentum would move kept rows, which no gradient reaches, for some more steps: it is reset.
+        """
         reader = (
             None if stored is None else _Reader(self._source, stored, self._matching.former_num_rows(identity.table))
         )
@@ -132,6 +135,9 @@ class Transfer:
                     values[known] = rows.to(values.device, values.dtype).view(len(known), *values.shape[1:])
                 elif identity.state:
                     values[known] = 0
+                if identity.state == _MOMENTUM:
+                    kept = self._matching.kept_rows(identity.table)
+                    values[max(0, kept.start - first - start) : max(0, kept.stop - first - start)] = 0
 
     def _mark_as_decayed(self) -> None:
         """Let the decay of new rows start now: they have missed none of the steps before."""

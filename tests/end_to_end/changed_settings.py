@@ -144,7 +144,10 @@ MODELS = {
 }  # fmt: skip
 ELSEWHERE = {
     **dict.fromkeys(
-        (f"warm_start.{key}" for key in ("run", "checkpoint", "new_rows", "fold_in_steps", "fold_in_learning_rate")),
+        (
+            f"warm_start.{key}"
+            for key in ("run", "checkpoint", "gone", "new_rows", "fold_in_steps", "fold_in_learning_rate")
+        ),
         "needs a run to start from: tests/distributed/test_warm_start.py",
     ),
     "evaluation.rank_test": "acts where a run is evaluated: below",

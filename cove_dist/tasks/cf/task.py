@@ -135,7 +135,7 @@ class CFTask(Task[CFRunConfig]):
         return config.evaluation.metric_names(split)
 
     def protocol(self, config: CFRunConfig, schema: Schema, split: str) -> Protocol:
-        return config.evaluation.protocol(split)
+        return config.evaluation.protocol(split).with_kept_items(schema.entity("item").kept)
 
     def check_data(self, config: CFRunConfig, schema: Schema) -> None:
         super().check_data(config, schema)

@@ -86,7 +86,7 @@ class SequentialTask(Task[SequentialRunConfig]):
         return config.evaluation.metric_names(schema)
 
     def protocol(self, config: SequentialRunConfig, schema: Schema, split: str) -> Protocol:
-        return config.evaluation.protocol(schema)
+        return config.evaluation.protocol(schema).with_kept_items(schema.entity("item").kept)
 
     def signature(self, config: SequentialRunConfig) -> dict[str, Any]:
         return {
