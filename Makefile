@@ -9,6 +9,8 @@ export OMP_NUM_THREADS ?= 1
 SEEDS ?= 0 1 2
 # Processes among which the tests are shared, each with its own ranks and programs and up to 2 GB of memory
 TEST_PROCESSES ?= 2
+# What `make test` runs; all tests by default
+TESTS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -76,7 +78,7 @@ benchmarks: $(DEV_READY)
 
 # A file's tests run in one process, which shares their fixtures; in the order of the folders, so that short ones come last
 test: $(DEV_READY)
-	@$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile --no-loadscope-reorder $(TESTS)
 
 lint: $(DEV_READY)
 	@$(BIN)/ruff check .
