@@ -6,13 +6,18 @@ The types that data sets use as well are defined in `data_pipeline.types`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 
 from data_pipeline.types import NonNegativeFloat, NonNegativeInt, Number, PositiveFloat, PositiveInt, Text
 
 __all__ = [
+    "Folder",
+    "JsonFile",
     "LayerSizes",
     "NonNegativeFloat",
     "NonNegativeInt",
@@ -21,6 +26,7 @@ __all__ = [
     "PositiveInt",
     "PositiveShare",
     "Probability",
+    "TableFile",
     "Text",
     "UnitInterval",
 ]
@@ -30,3 +36,33 @@ PositiveShare = Annotated[float, Number, Gt(0), Le(1)]
 Probability = Annotated[float, Number, Ge(0), Lt(1)]
 Pooling = Literal["sum", "mean", "max"]  # of the vectors of a list
 LayerSizes = Annotated[Sequence[PositiveInt], MinLen(1)]
+
+_FILES = (".arrow", ".csv", ".feather", ".html", ".json", ".jsonl", ".md", ".npy", ".onnx", ".parquet", ".pq", ".pt",
+          ".pt2", ".safetensors", ".tex", ".tsv", ".txt", ".xlsx")  # fmt: skip
+
+
+def _folder(value: str) -> str:
+    suffix = Path(value).suffix.lower()
+    if suffix in _FILES:
+        raise PydanticCustomError(
+            "folder", "a folder of files is written; give a name without {suffix}", {"suffix": suffix}
+        )
+    return value
+
+
+def _file(*suffixes: str) -> AfterValidator:
+    """Return a check that a file's name has one of the suffixes of the formats that can be written."""
+
+    def check(value: str) -> str:
+        if Path(value).suffix.lower() not in suffixes:
+            raise PydanticCustomError(
+                "file", "the name should end in {suffixes}, by its format", {"suffixes": " or ".join(suffixes)}
+            )
+        return value
+
+    return AfterValidator(check)
+
+
+Folder = Annotated[Text, AfterValidator(_folder)]  # of a program's output
+JsonFile = Annotated[Text, _file(".json")]
+TableFile = Annotated[Text, _file(".parquet", ".csv")]

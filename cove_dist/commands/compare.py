@@ -23,7 +23,7 @@ from cove_dist.config import settings
 from cove_dist.config.composition import load_settings
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.comparison import compare_runs
-from cove_dist.types import Text
+from cove_dist.types import JsonFile, Text
 from data_pipeline.json_files import write_json
 
 
@@ -32,7 +32,7 @@ class CompareConfig:
     runs: Text | tuple[Text, ...]
     split: Literal["validation", "test"]
     checkpoint: Literal["best", "newest"]
-    json: Text | None
+    json: JsonFile | None
 
 
 def run(arguments: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ Writes the rows with a further column, score; of several labels (ctr.label) also
 features that training did not see have the out-of-vocabulary row, as in an evaluation, and are counted.
 
 cove predict run=runs/mine rows=tomorrow.csv user=uid item=iid unknown=skip
+cove predict run=runs/mine rows=tomorrow.csv output=scores.csv
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from cove_dist.config.composition import load_settings
 from cove_dist.console import console
 from cove_dist.errors import ConfigError
 from cove_dist.faults.signals import named_signals
-from cove_dist.types import NonNegativeInt, Text
+from cove_dist.types import Folder, NonNegativeInt
 from data_pipeline.preparation.dataset import Dataset
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.progress import shown
@@ -36,7 +36,7 @@ class PrepareConfig:
     """Settings of the program; ``data`` is the section of the data set."""
 
     data: dict[str, Any]
-    output: Text | None
+    output: Folder | None
     overwrite: bool
     resume: bool
     seed: NonNegativeInt

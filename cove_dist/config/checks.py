@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, get_type_hints
 
@@ -11,6 +11,7 @@ from hydra.utils import get_class
 from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
 from cove_dist.allowed_packages import is_allowed, refuse_target
+from cove_dist.config.messages import describe, shown
 from cove_dist.errors import ConfigError
 
 T = TypeVar("T")
@@ -21,7 +22,7 @@ def check(kind: type[T], values: dict[str, Any]) -> T:
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
-        raise ConfigError(_lines(error, ())) from error
+        raise ConfigError(describe(error, values, kind)) from error
 
 
 def target(section: dict[str, Any], key: str) -> tuple[type, dict[str, Any]]:
@@ -61,7 +62,7 @@ def check_arguments(function: Callable[..., Any], arguments: dict[str, Any], key
     try:
         checked = model.model_validate(arguments)
     except ValidationError as error:
-        raise ConfigError(_lines(error, (key,), known)) from error
+        raise ConfigError(describe(error, arguments, {name: hints[name] for name in known}, (key,))) from error
     return {name: getattr(checked, name) for name in arguments}
 
 
@@ -135,29 +136,4 @@ def refuse_unused(kind: type, arguments: dict[str, Any], unused: dict[str, str],
         usual = inspect.signature(kind).parameters[name].default
         value = arguments.get(name, usual)
         if list(value) != list(usual):
-            raise ConfigError(f"{key}.{name} = {_shown(value)}: would do nothing: {why}; allowed: {_shown(usual)}")
-
-
-def _lines(error: ValidationError, prefix: tuple[str, ...], known: Sequence[str] | dict[str, Any] = ()) -> str:
-    lines = []
-    for item in error.errors():
-        path = ".".join(str(part) for part in (*prefix, *item["loc"]))
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            message = f"unknown key; allowed: {', '.join(known)}" if known else "unknown key"
-            lines.append(f"{path}: {message}")
-        elif item["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
-            lines.append(f"{path}: missing")
-        elif item["type"] in ("too_short", "string_too_short"):
-            lines.append(f"{path} = {_shown(item['input'])}: must not be empty")
-        elif item["type"] == "value_error":
-            lines.append(f"{path}.{message}" if path else message)
-        else:
-            lines.append(f"{path} = {_shown(item['input'])}: {message[0].lower()}{message[1:]}")
-    return "\n".join(lines)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, tuple):
-        return str(list(value))
-    return repr(value) if value == "" else str(value)
+            raise ConfigError(f"{key}.{name} = {shown(value)}: would do nothing: {why}; allowed: {shown(usual)}")

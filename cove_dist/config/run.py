@@ -14,7 +14,7 @@ from cove_dist.config.model_spec import ModelSpec
 from cove_dist.config.quantizer import QuantizerConfig
 from cove_dist.config.trainer import TrainerConfig
 from cove_dist.config.warm_start import WarmStartConfig
-from cove_dist.types import NonNegativeInt, Text
+from cove_dist.types import Folder, NonNegativeInt, Text
 
 
 @settings
@@ -37,7 +37,7 @@ class RunConfig:
     evaluation: EvaluationConfig
     loss: dict[str, Any] | None
     seed: NonNegativeInt
-    output: Text
+    output: Folder
     warm_start: WarmStartConfig
 
     def plain(self) -> dict[str, Any]:

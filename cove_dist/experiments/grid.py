@@ -15,7 +15,7 @@ from cove_dist.config.yaml_files import plain, read_yaml
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import check_metrics
 from cove_dist.experiments.plan import Overrides, PlanConfig, merged
-from cove_dist.types import NonNegativeInt, Text, UnitInterval
+from cove_dist.types import Folder, NonNegativeInt, Text, UnitInterval
 
 Printed = dict[str, dict[str, dict[str, float]]]  # model: {quantizer: {metric: value}}
 
@@ -42,7 +42,7 @@ class PaperConfig:
 
 @settings
 class GridConfig(PlanConfig):
-    results: Text | None
+    results: Folder | None
     base: str
     seeds: tuple[NonNegativeInt, ...]
     tuned: Text | None

@@ -12,7 +12,7 @@ from cove_dist.config import settings
 from cove_dist.config.composition import options, read_yaml
 from cove_dist.config.yaml_files import FILE, did_you_mean
 from cove_dist.errors import ConfigError
-from cove_dist.types import PositiveInt, Text
+from cove_dist.types import Folder, PositiveInt, Text
 
 Overrides = tuple[str, ...]
 
@@ -20,7 +20,7 @@ Overrides = tuple[str, ...]
 @settings
 class PlanConfig:
     title: Text
-    output: Text
+    output: Folder
     common: Overrides
     models: dict[str, Overrides]
     quantizers: dict[str, Overrides]

@@ -39,7 +39,7 @@ from cove_dist.inference.folders import replaced_folder
 from cove_dist.runs import CODES_FILE
 from cove_dist.tasks.base import TaskModel, inner_model
 from cove_dist.tasks.configuration import load_saved_run
-from cove_dist.types import PositiveInt, Text
+from cove_dist.types import Folder, PositiveInt, Text
 from data_pipeline.errors import DataError
 from data_pipeline.id_tables import id_table_path
 from data_pipeline.integrity import checked_file
@@ -64,7 +64,7 @@ class ExportConfig:
     checkpoint: Literal["best", "newest"]
     device: Literal["auto", "cpu", "cuda"]
     batch_size: PositiveInt
-    output: Text | None
+    output: Folder | None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from cove_dist.evaluation.metrics_files import Evaluated
 from cove_dist.faults.outputs import check_writable
 from cove_dist.runs import SUMMARY_FILE, save_config
 from cove_dist.tasks.registry import TASKS
-from cove_dist.types import PositiveInt, Text
+from cove_dist.types import Folder, PositiveInt
 from data_pipeline.fingerprint import split_fingerprint
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
@@ -35,7 +35,7 @@ class PopularityConfig:
     hit_rate_at: tuple[PositiveInt, ...]
     exclude_seen: bool | None
     batch_size: PositiveInt
-    output: Text | None
+    output: Folder | None
 
 
 def evaluate_popularity(overrides: Sequence[str]) -> Evaluated:

@@ -18,7 +18,7 @@ from cove_dist.config.composition import load_settings
 from cove_dist.errors import ConfigError
 from cove_dist.faults.outputs import check_writable
 from cove_dist.inference.session import Session, check_choice
-from cove_dist.types import Text
+from cove_dist.types import TableFile, Text
 from data_pipeline.files import replaced_file
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class PredictConfig:
     unknown: Literal["error", "skip"]
     checkpoint: Literal["best", "newest"]
     device: Literal["auto", "cpu", "cuda"]
-    output: Text | None
+    output: TableFile | None
 
 
 def predict(overrides: list[str]) -> tuple[Path, int, int]:
@@ -52,8 +52,8 @@ def predict(overrides: list[str]) -> tuple[Path, int, int]:
     request = load_settings(PredictConfig, "predict", overrides)
     path = Path(request.run) / "scored.parquet" if request.output is None else Path(request.output)
     check_writable(path.parent)
-    if path.is_dir() or not path.name.strip():
-        raise ConfigError(f"output = {path}: not the name of a file")
+    if path.is_dir():
+        raise ConfigError(f"output = {path}: is a folder; give the name of a file")
     session = Session(request.run, request.checkpoint, request.device)
     path.parent.mkdir(parents=True, exist_ok=True)
     read = written = 0
@@ -61,13 +61,26 @@ def predict(overrides: list[str]) -> tuple[Path, int, int]:
     with replaced_file(path) as partial:
         for rows in read_rows(Path(request.rows)):
             scored = score_rows(session, rows, request.user, request.item, request.unknown)
-            writer = writer or pq.ParquetWriter(partial, scored.schema, compression="zstd")
+            writer = writer or open_writer(path, partial, scored.schema)
             writer.write_table(scored)
             read, written = read + len(rows), written + len(scored)
         if writer is None:
             raise ConfigError(f"rows = {request.rows}: has no rows")
         writer.close()
     return path, written, read - written
+
+
+def open_writer(path: Path, partial: Path, schema: pa.Schema) -> pq.ParquetWriter | csv.CSVWriter:
+    """Open the temporary file of a table, in the format that the suffix of the path names.
+
+    Raises:
+        ConfigError: A column cannot be written as CSV.
+    """
+    if path.suffix.lower() != ".csv":
+        return pq.ParquetWriter(partial, schema, compression="zstd")
+    if nested := [field.name for field in schema if pa.types.is_nested(field.type)]:
+        raise ConfigError(f"output = {path}: CSV cannot hold the lists of column {', '.join(nested)}; write .parquet")
+    return csv.CSVWriter(partial, schema)
 
 
 def predict_table(

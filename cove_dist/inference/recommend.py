@@ -36,7 +36,7 @@ from cove_dist.inference.users import Users, as_ids, find_users
 from cove_dist.tasks.base import RetrieverSettings, TaskModel, inner_model
 from cove_dist.tasks.configuration import load_saved_run
 from cove_dist.tasks.registry import task_of
-from cove_dist.types import PositiveInt, Text
+from cove_dist.types import Folder, PositiveInt, Text
 from data_pipeline.history import History
 from data_pipeline.id_tables import read_original_ids
 from data_pipeline.json_files import write_json
@@ -62,7 +62,7 @@ class RecommendConfig:
     columns: dict[str, Any] | None
     batch_size: PositiveInt
     faiss: bool
-    output: Text | None
+    output: Folder | None
 
 
 def recommend(overrides: Sequence[str]) -> Path | None:

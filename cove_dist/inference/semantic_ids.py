@@ -35,7 +35,7 @@ from cove_dist.errors import ConfigError
 from cove_dist.faults.outputs import output_folder
 from cove_dist.runs import CHECKPOINTS, CODES_FILE, read_json
 from cove_dist.tasks.configuration import load_saved_run
-from cove_dist.types import Text
+from cove_dist.types import Folder, Text
 from data_pipeline.folders import replaced_folder
 from data_pipeline.json_files import write_json
 
@@ -52,7 +52,7 @@ class SemanticIdConfig:
     run: Text
     entity: Literal["item", "user"]
     disambiguate: bool
-    output: Text | None
+    output: Folder | None
 
 
 @dataclass(frozen=True)

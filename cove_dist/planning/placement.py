@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from torch import nn
+from torchrec.distributed.planner.constants import DP_ELEMENTWISE_KERNELS_PERF_FACTOR
 from torchrec.distributed.planner.stats import Stats
 from torchrec.distributed.planner.types import PlannerError, ShardingOption, Topology
+from torchrec.distributed.planner.types import Shard as PlannedShard
 from torchrec.distributed.types import ShardingPlan
 
 from cove_dist.config import EmbeddingsConfig
@@ -91,7 +93,7 @@ def place_tables(
         planner.plan(model, sharders())
     except PlannerError:
         return None
-    return [_placed(option, plan.world_size) for option in chosen.options]
+    return [_placed(option, plan) for option in chosen.options]
 
 
 class _Chosen(Stats):
@@ -104,8 +106,8 @@ class _Chosen(Stats):
         self.options = best_plan
 
 
-def _placed(option: ShardingOption, world_size: int) -> PlacedTable:
-    rows, dim = option.tensor.shape
+def _placed(option: ShardingOption, plan: PlanConfig) -> PlacedTable:
+    (rows, dim), world_size = option.tensor.shape, plan.world_size
     ranks = [range(world_size) if shard.rank is None else [shard.rank] for shard in option.shards]
     shards = [Shard(r, *shard.size) for shard, each in zip(option.shards, ranks, strict=True) for r in each]
     if option.sharding_type == "data_parallel":
@@ -113,7 +115,7 @@ def _placed(option: ShardingOption, world_size: int) -> PlacedTable:
     milliseconds: dict[int, float] = dict.fromkeys(range(world_size), 0.0)
     for shard, each in zip(option.shards, ranks, strict=True):
         for rank in each:
-            milliseconds[rank] += 0.0 if shard.perf is None else shard.perf.total
+            milliseconds[rank] += _milliseconds(option, shard, plan)
     return PlacedTable(
         option.name,
         rows,
@@ -124,3 +126,17 @@ def _placed(option: ShardingOption, world_size: int) -> PlacedTable:
         option.is_pooled,
         milliseconds,
     )
+
+
+def _milliseconds(option: ShardingOption, shard: PlannedShard, plan: PlanConfig) -> float:
+    """Return TorchRec's estimate for a shard; of data-parallel tables without the all-reduce, but with the update.
+
+    TorchRec counts their all-reduce on a single rank too, and at the bandwidth between hosts where there is one host.
+    """
+    if shard.perf is None:
+        return 0.0
+    if option.sharding_type != "data_parallel":
+        return shard.perf.total
+    speed = (plan.hbm_gb_per_second if plan.device == "cuda" else plan.host_gb_per_second) * GB / 1000
+    update = option.tensor.numel() * option.tensor.element_size() * DP_ELEMENTWISE_KERNELS_PERF_FACTOR / speed
+    return shard.perf.total - shard.perf.bwd_comms + update

@@ -32,7 +32,13 @@ _TFLOPS = {"cuda": 50.0, "cpu": 0.05}
 
 
 class StepTime(NamedTuple):
-    """Milliseconds of a step, one part after the other: nothing overlaps."""
+    """Milliseconds of a step, one part after the other: nothing overlaps.
+
+    Attributes:
+        tables: Look-ups and updates of tables, and what ranks exchange for those that are sharded.
+        dense: Matrix products.
+        all_reduce: All-reduce of the gradients of the other parameters and of data-parallel tables.
+    """
 
     tables: float
     dense: float
@@ -127,10 +133,10 @@ def plan_run(request: Request) -> Plan:
         return Plan(request, rows, [], bytes_, [], None, None)
     cost = step_cost(model, schema, lookups, rows)
     ranks = _ranks(model, placed, per_table, cost, rows, request)
-    replicated = gradient_bytes(model.objective)
     sizes = settings.world_size, settings.ranks_per_host
-    traffic = step_traffic(placed, per_table, rows, *sizes, replicated + ranks[0].gradients)
-    return Plan(request, rows, placed, bytes_, ranks, traffic, _time(placed, cost, replicated, settings))
+    reduced = gradient_bytes(model.objective) + ranks[0].gradients
+    traffic = step_traffic(placed, per_table, rows, *sizes, reduced)
+    return Plan(request, rows, placed, bytes_, ranks, traffic, _time(placed, cost, reduced, settings))
 
 
 def _build_model(request: Request) -> TaskModel:
@@ -138,10 +144,10 @@ def _build_model(request: Request) -> TaskModel:
         try:
             return task_of(request.config).build_model(request.config, request.schema)
         except DataError as error:
-            if request.settings.users is None:
+            if request.settings.items is None:
                 raise
             raise ConfigError(
-                f"users, items: model={request.config.model.name} with these settings reads the data themselves"
+                f"items: model={request.config.model.name} with these settings reads the data themselves"
                 f" ({error}); give a prepared folder by data=FOLDER"
             ) from error
 
@@ -170,12 +176,12 @@ def _ranks(
     return ranks
 
 
-def _time(placed: list[PlacedTable], cost: StepCost, replicated: int, settings: PlanConfig) -> StepTime:
+def _time(placed: list[PlacedTable], cost: StepCost, reduced: int, settings: PlanConfig) -> StepTime:
     """Estimate the step: the slowest rank's tables by TorchRec, matrix products, and the ring of gradients."""
     tables = max(sum(table.milliseconds[rank] for table in placed) for rank in range(settings.world_size))
     one_host = settings.world_size <= settings.ranks_per_host
     bandwidth = settings.intra_host_gb_per_second if one_host else settings.inter_host_gb_per_second
-    ring = 2 * (settings.world_size - 1) / settings.world_size * replicated
+    ring = 2 * (settings.world_size - 1) / settings.world_size * reduced
     tflops = settings.tflops or _TFLOPS[settings.device]
     return StepTime(tables, cost.flops / (tflops * 1e9), ring / (bandwidth * GB / 1000))
 

@@ -15,7 +15,7 @@ from cove_dist.config.overrides import key_of, value_of
 from cove_dist.errors import ConfigError
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.registry import TASKS, task_of
-from cove_dist.types import NonNegativeInt, PositiveFloat, PositiveInt, Text
+from cove_dist.types import JsonFile, NonNegativeInt, PositiveFloat, PositiveInt
 from data_pipeline.schema import INPUT, TARGET, Categorical, Dense, Schema
 from data_pipeline.types import Number
 
@@ -29,6 +29,7 @@ Count = Annotated[PositiveInt, BeforeValidator(_whole)]
 Share = Annotated[float, Number, Ge(0), Lt(1)]
 STATED = ("users", "items", "columns", "dense_columns", "sequence_length")
 _NO_FOLDER = "stated-sizes"
+_BOTH = "users, items: state both, or give a prepared folder by data=FOLDER"
 
 
 @settings
@@ -53,15 +54,15 @@ class PlanConfig:
     inter_host_gb_per_second: PositiveFloat
     tflops: PositiveFloat | None
     suggest: bool
-    json: Text | None
+    json: JsonFile | None
 
     def __post_init__(self) -> None:
         if self.world_size % self.ranks_per_host:
             raise ValueError(
                 f"local_world_size = {self.ranks_per_host}: world_size = {self.world_size} is not a multiple of it"
             )
-        if (self.users is None) != (self.items is None):
-            raise ValueError("users, items: state both, or give a prepared folder by data=FOLDER")
+        if self.users is not None and self.items is None:
+            raise ValueError(_BOTH)
 
     @property
     def ranks_per_host(self) -> int:
@@ -106,9 +107,9 @@ def read_request(arguments: Sequence[str]) -> Request:
     if (device := value_of(overrides, "trainer.device")) is not None:
         raise ConfigError(f"trainer.device = {device}: the device of the planned run is set by device={device}")
     stated = [key for key in STATED if value_of(mine, key) is not None]
-    if stated and plan.users is None:
+    if stated and plan.items is None:
         raise ConfigError(f"{stated[0]}: acts with users=N items=N, the stated sizes of the data")
-    if plan.users is not None:
+    if plan.items is not None:
         _refuse_data(overrides)
         overrides = ["data=custom", f"data.path={_NO_FOLDER}", *overrides]
     return _request(plan, [*overrides, f"trainer.device={plan.device}"])
@@ -129,7 +130,7 @@ def _refuse_data(overrides: list[str]) -> None:
 def _request(plan: PlanConfig, overrides: list[str]) -> Request:
     config, _ = load_run_config(overrides)
     config.embeddings.check_device(plan.device)
-    if plan.users is not None:
+    if plan.items is not None:
         return Request(plan, overrides, config, stated_schema(plan, config))
     schema = Schema.load(config.data.path)
     task_of(config).check_data(config, schema)
@@ -140,10 +141,13 @@ def stated_schema(plan: PlanConfig, config: RunConfig) -> Schema:
     """Return the schema of data with the stated sizes, in the form that the task of the model reads.
 
     Raises:
-        ConfigError: Columns are stated that this form does not have.
+        ConfigError: Users or columns are stated that this form does not have, or users are missing.
     """
-    users, items = cast(int, plan.users), cast(int, plan.items)
-    form = TASKS[config.model.kind.task].data_form
+    items, form = cast(int, plan.items), TASKS[config.model.kind.task].data_form
+    if form == "sequences" and plan.users is not None:
+        raise ConfigError(f"users = {plan.users}: sequential models have no table of users; state items only")
+    if form != "sequences" and plan.users is None:
+        raise ConfigError(_BOTH)
     if form != "labels" and (plan.columns or plan.dense_columns):
         raise ConfigError("columns, dense_columns: are columns of labelled examples, of click-through rate models")
     if form == "sequences":
@@ -153,7 +157,7 @@ def stated_schema(plan: PlanConfig, config: RunConfig) -> Schema:
             for name, length in halves
         ]
         return Schema("stated sizes", None, tuple(columns), (), {})
-    sizes = {"user_id": users, "item_id": items, **(plan.columns or {})}
+    sizes = {"user_id": cast(int, plan.users), "item_id": items, **(plan.columns or {})}
     roles = {"user_id": "user", "item_id": "item"}
     columns = [Categorical(name, size, size, cast(Any, roles.get(name, "feature"))) for name, size in sizes.items()]
     dense = tuple(Dense(f"dense_{number}", 0.0, 1.0) for number in range(plan.dense_columns))

@@ -19,7 +19,7 @@ from cove_dist.report.examples import CodeExample, code_examples
 from cove_dist.report.page import render
 from cove_dist.report.run_folder import Run, load_run
 from cove_dist.report.several import report_runs
-from cove_dist.types import NonNegativeInt, PositiveInt, Text
+from cove_dist.types import Folder, NonNegativeInt, PositiveInt, Text
 from data_pipeline.files import replaced_file
 
 PAGE, COVERAGE_FILE = "report.html", "coverage.parquet"
@@ -29,7 +29,7 @@ PAGE, COVERAGE_FILE = "report.html", "coverage.parquet"
 class ReportConfig:
     run: Text | None
     runs: tuple[Text, ...] | None
-    output: Text | None
+    output: Folder | None
     shuffles: PositiveInt
     top_categories: PositiveInt
     seed: NonNegativeInt

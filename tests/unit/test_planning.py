@@ -77,6 +77,21 @@ def test_rows_within_a_host_are_on_its_ranks() -> None:
         assert sum(shard.rows * shard.columns for shard in table.shards) == table.rows * 64
 
 
+@pytest.mark.parametrize(("world_size", "hosts", "speed"), [(1, 1, 10), (2, 1, 10), (4, 2, 5)])
+def test_the_all_reduce_of_data_parallel_tables_takes_the_time_of_its_ring(
+    world_size: int, hosts: int, speed: int
+) -> None:
+    ranks = (f"world_size={world_size}", f"local_world_size={world_size // hosts}")
+    tables = ("model=bprmf", "embeddings.dim=16", "embeddings.sharding.default=data_parallel", "device=cpu", *ranks)
+    plan = planned(*tables, "intra_host_gb_per_second=10", "inter_host_gb_per_second=5")
+    faster = planned(*tables, "intra_host_gb_per_second=100", "inter_host_gb_per_second=50")
+    assert plan.time is not None and faster.time is not None and plan.traffic is not None
+    sent = 2 * (world_size - 1) / world_size * (1_000_001 + 200_001) * 16 * 4
+    assert plan.traffic.all_reduce == pytest.approx(sent)
+    assert plan.time.all_reduce == pytest.approx(1000 * sent / (speed * GB))
+    assert plan.time.tables == faster.time.tables > 0
+
+
 def test_traffic_of_table_wise_tables_by_hand() -> None:
     """Two ranks, a table on each: half of all ids, rows and gradients cross."""
     plan = planned(*by_rows("table_wise", "world_size=2"))
@@ -112,8 +127,8 @@ def _objective(plan: Plan):
         ("model=deepfm", "quantizer=cove"),
         ("model=finalmlp", "columns={city:1000}", "dense_columns=3"),
         ("model=neumf", "quantizer=cove", "negatives.count=3"),
-        ("model=sasrec", "sequence_length=12"),
-        ("model=gru4rec", "quantizer=cove_items"),
+        ("model=sasrec", "sequence_length=12", "users=null"),
+        ("model=gru4rec", "quantizer=cove_items", "users=null"),
     ],
     ids=lambda arguments: arguments[0],
 )
@@ -185,7 +200,9 @@ def test_nothing_to_suggest_where_more_ranks_are_needed() -> None:
             "caches the rows of sharded",
         ),
         (("model=lightgcn",), "propagates over the graph of all interactions"),
-        (("model=sasrec", "sequential.softmax=sampled"), "give a prepared folder by data=FOLDER"),
+        (("model=sasrec", "sequential.softmax=sampled", "users=null"), "give a prepared folder by data=FOLDER"),
+        (("model=sasrec",), "users = 1000000: sequential models have no table of users; state items only"),
+        (("model=bprmf", "users=null"), "users, items: state both"),
         (("model=bprmf", "dense_columns=2"), "are columns of labelled examples"),
         (("data=toys",), "give either a prepared folder, or the sizes"),
         (("trainer.device=cuda",), "the device of the planned run is set by device=cuda"),

@@ -15,7 +15,7 @@ from cove_dist.errors import ConfigError
 from cove_dist.tasks.configuration import load_run_config
 
 ODD = ["ä", "a b", "a=b", "a,b", "[x]/y", "x[1]", "it's", 'say "x"', "2026", "1e5", "true", "a{b}", "#a", "a;b", "x!"]
-ODD += ["*.csv", "日本", r"a\b'c", "a\\", "choice(a,b)"]
+ODD += ["*.raw", "日本", r"a\b'c", "a\\", "choice(a,b)"]
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -43,7 +43,7 @@ def test_what_is_quoted_a_list_a_mapping_or_null_stays_as_it_is() -> None:
 
 
 def test_several_values_are_one_text_which_the_settings_refuse() -> None:
-    with pytest.raises(ConfigError, match=r"quantizer\.item_levels = 100,10: input should be a valid tuple"):
+    with pytest.raises(ConfigError, match=r"quantizer\.item_levels = 100,10: input should be a list"):
         load_run_config(["quantizer=cove", "quantizer.item_levels=100,10"])
 
 
