@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -29,23 +28,30 @@ def show_evaluation(evaluated: Evaluated) -> None:
     """Print the metrics of one evaluation, and above them what they are of."""
     console = Console()
     console.print(evaluated.words, soft_wrap=True, markup=False, highlight=False)
-    console.print(metrics_table(evaluated), *frequency_tables(evaluated.metrics))
+    console.print(metrics_table(evaluated), *frequency_tables(evaluated))
 
 
 def metrics_table(evaluated: Evaluated) -> Table:
-    """Return the metrics of one evaluation."""
-    table = Table("metric", "value")
-    for name, value in evaluated.metrics.items():
-        if not is_grouped(name):
+    """Return the metrics of one evaluation; of several labels a column for each."""
+    metrics = {name: value for name, value in evaluated.metrics.items() if not is_grouped(name)}
+    labels = evaluated.protocol.get("labels")
+    if labels is None:
+        table = Table("metric", "value")
+        for name, value in metrics.items():
             table.add_row(name, number(value))
+        return table
+    table = Table("metric", *labels)
+    for name in (name for name in metrics if f"{name}/{labels[0]}" in metrics):
+        table.add_row(name, *(number(metrics[f"{name}/{label}"]) for label in labels))
     return table
 
 
-def frequency_tables(metrics: Mapping[str, float | None]) -> list[Table]:
-    """Build a table per entity: metrics by the number of its occurrences in training."""
-    tables = []
-    for entity, groups in by_entity(metrics).items():
-        table = Table(f"{entity}s by training rows", *(Column(group, justify="right") for group in GROUPS))
+def frequency_tables(evaluated: Evaluated) -> list[Table]:
+    """Build a table per entity: metrics by the number of its occurrences in training, of several labels the first."""
+    tables, label = [], evaluated.protocol.get("label")
+    of_label = "" if label is None else f", label {label}"
+    for entity, groups in by_entity(evaluated.metrics).items():
+        table = Table(f"{entity}s by training rows{of_label}", *(Column(group, justify="right") for group in GROUPS))
         for name, values in groups.items():
             table.add_row(name, *map(number, values))
         tables.append(table)

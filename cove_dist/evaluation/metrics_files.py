@@ -23,7 +23,7 @@ Split = Literal["validation", "test"]
 Kind = Literal["best", "newest"]
 
 # Part of a protocol that names metrics without changing them: files that differ in it may share a table.
-_CHOICES = ("ndcg_at", "hit_rate_at", "rankings")
+_CHOICES = ("ndcg_at", "hit_rate_at", "rankings", "labels")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ class Protocol:
         exclude_seen: Whether items of a row's input are excluded from its ranking.
         rankings: Candidate sets of positives, if the task has several.
         label: The label, if it was chosen among several; of several that are learned, the first.
+        labels: All learned labels, if there are several.
         weighted: Whether AUC and the metrics over samples are weighted by the rows' sample weights; None: not.
     """
 
@@ -31,6 +32,7 @@ class Protocol:
     exclude_seen: bool = False
     rankings: tuple[str, ...] | None = None
     label: str | None = None
+    labels: tuple[str, ...] | None = None
     weighted: Literal[True] | None = None
 
     def with_kept_items(self, count: int) -> Protocol:

@@ -60,7 +60,7 @@ def resume(training: Trainer, folder: Path) -> list[Change]:
     """Load the newest intact checkpoint of a run folder into a trainer; see `Trainer.resume`."""
     path = newest_sound(CheckpointFolder(folder / CHECKPOINTS))
     if path is None:
-        logger.info("%s has no complete checkpoint; starting at step 0", folder)
+        logger.info("Starting a new run in %s: it has no complete checkpoint to resume from", folder)
         return []
     training.resumed = True
     changes = changes_since(folder, read_meta(path), training.config, training.data, training.context.world_size)

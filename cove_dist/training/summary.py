@@ -10,32 +10,46 @@ from rich.table import Table
 from torchrec.distributed import DistributedModelParallel
 from torchrec.distributed.types import EmbeddingModuleShardingPlan
 
+from cove_dist.config import RunConfig
 from cove_dist.console import console
 from cove_dist.distributed import DistributedContext
+from cove_dist.tasks.registry import task_of
+from data_pipeline.schema import Schema
 
 logger = logging.getLogger(__name__)
 
 _MB = 1 << 20
 
 
-def show_start(model: DistributedModelParallel, context: DistributedContext, rows: int, steps_per_epoch: int) -> None:
+def show_start(
+    model: DistributedModelParallel,
+    context: DistributedContext,
+    config: RunConfig,
+    schema: Schema,
+    steps_per_epoch: int,
+) -> None:
     """Log the description of the run, and print the sharding plan; see `describe_start`."""
-    for line in describe_start(model, context, rows, steps_per_epoch):
+    for line in describe_start(model, context, config, schema, steps_per_epoch):
         logger.info(line)
     console.print(sharding_table(model))
 
 
 def describe_start(
-    model: DistributedModelParallel, context: DistributedContext, rows: int, steps_per_epoch: int
+    model: DistributedModelParallel,
+    context: DistributedContext,
+    config: RunConfig,
+    schema: Schema,
+    steps_per_epoch: int,
 ) -> list[str]:
     """Describe the run, one fact per line.
 
     Args:
         model: Sharded model.
         context: Context of this rank.
-        rows: Rows of the training split.
+        config, schema: Configuration and data of the run.
         steps_per_epoch: Optimizer steps per epoch.
     """
+    rows = schema.splits["train"].rows
     tables = sum(count for _, _, count, _ in _shapes(model))
     dense = sum(parameter.numel() for parameter in model.module.objective.parameters())
     single = f"an epoch is one step: all {rows:,} rows are in it; a smaller trainer.batch_size takes more steps"
@@ -44,7 +58,15 @@ def describe_start(
         f"training rows: {rows:,}, steps per epoch: {steps_per_epoch:,}",
         f"parameters: {tables:,} in tables ({4 * tables / _MB:,.1f} MB in float32), {dense:,} in the model",
         *([single] if steps_per_epoch == 1 else []),
+        *([] if schema.weight is None else [_weights(config, schema)]),
     ]
+
+
+def _weights(config: RunConfig, schema: Schema) -> str:
+    """State what the sample weights of the data act on."""
+    if task_of(config).protocol(config, schema, "validation").weighted:
+        return "sample weights: the loss, AUC and metrics that are means over rows are weighted; rankings are not"
+    return "sample weights: the loss is weighted; metrics are not"
 
 
 def sharding_table(model: DistributedModelParallel) -> Table:

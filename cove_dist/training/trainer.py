@@ -108,7 +108,7 @@ class Trainer:
         """
         self._start_writing(folder)
         if self.context.is_main:
-            show_start(self.trainable.model, self.context, self.schema.splits["train"].rows, self.steps_per_epoch)
+            show_start(self.trainable.model, self.context, self.config, self.schema, self.steps_per_epoch)
         self.trainable.model.train()
         with self.reporter, deferred_signals() as request, self.profiler:
             minutes = self.config.trainer.checkpoint.every_minutes, self.config.trainer.validate_every_minutes

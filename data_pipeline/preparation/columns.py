@@ -73,9 +73,9 @@ class Columns:
             raise DataError(
                 f"data.time_unit = {self.time_unit}: needs data.time=COLUMN. Set it, or data.time_unit=null"
             )
+        check_roles(self._roles())
         check_feature_names((*self.categorical, *self.lists.names), self.dense)
         check_feature_names((), self.further_labels)
-        check_roles(self._roles())
         self.lists.check(self.vocabularies)
 
     @property

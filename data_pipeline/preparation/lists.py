@@ -75,8 +75,16 @@ def entries_of_text(column: str, separator: str) -> str:
 
 
 def no_json(column: str) -> str:
-    """Return SQL that is true for a text in brackets that is not a JSON list."""
-    return f"{_in_brackets(column)} AND NOT json_valid({quoted(column)})"
+    """Return SQL that is true for a text that is meant as a JSON list and is none.
+
+    That is a text in brackets, one that starts as a list of texts, or one that starts or ends with a bracket and has
+    another number of opening than of closing ones. Entries such as ``[live] concert`` are no JSON.
+    """
+    text = f"trim({quoted(column)})"
+    opening, closing = (f"length({text}) - length(replace({text}, '{bracket}', ''))" for bracket in "[]")
+    unequal = f"({text} LIKE '[%' OR {text} LIKE '%]') AND {opening} <> {closing}"
+    begun = f"regexp_matches({text}, '^\\[\\s*\"')"
+    return f"({_in_brackets(column)} OR {begun} OR ({unequal})) AND NOT json_valid({quoted(column)})"
 
 
 def _in_brackets(column: str) -> str:

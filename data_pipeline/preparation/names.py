@@ -57,19 +57,21 @@ def check_feature_names(categorical: Sequence[str], dense: Sequence[str]) -> Non
 
 
 def check_roles(roles: Iterable[tuple[str, str]]) -> None:
-    """Refuse a column with two roles, and names that preparation uses itself.
+    """Refuse a column that is named twice, and names that preparation uses itself.
 
     Args:
         roles: Pairs of configuration key and column.
 
     Raises:
-        DataError: A column has two roles, or its name is taken.
+        DataError: A column is named twice, for one role or two, or its name is taken.
     """
     keys: dict[str, str] = {}
     for key, name in roles:
         folded = name.casefold()
         if folded == "rowid" or folded.startswith("__"):
             raise DataError(f"column {name!r}: the name is taken: preparation uses it itself. Rename it")
+        if keys.get(folded) == key:
+            raise DataError(f"column {name!r}: data.{key} names it twice (case is ignored). Name every column once")
         if folded in keys:
             raise DataError(
                 f"column {name!r}: data.{keys[folded]} and data.{key} both name it, and a column has one role."

@@ -27,11 +27,13 @@ class Rule:
         column: Column of ``raw``.
         reason: Description of a row that breaks the rule.
         broken: SQL over ``raw``, true for the rows that break the rule.
+        remedy: What to do other than leaving such rows out.
     """
 
     column: str
     reason: str
     broken: str
+    remedy: str = "Correct it"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,13 @@ from pydantic import TypeAdapter, ValidationError
 from data_pipeline.errors import DataError
 from data_pipeline.json_files import write_json
 
+_TIES = {
+    "groups": "groups of one user and time, or request",
+    "rows": "rows in these groups",
+    "users_of_one_group": "users with one group only",
+    "cut_groups": "groups divided between splits",
+}
+
 
 @dataclass(frozen=True)
 class Report:
@@ -94,7 +101,7 @@ class Report:
         table = {"source": self.source, "rows read": f"{self.rows_read:,}"}
         table |= {f"dropped: {reason}": f"{count:,}" for reason, count in self.rows_dropped.items()}
         table |= {f"{name} {rows}": f"{count:,}" for name, count in self.rows.items()}
-        table |= {f"ties: {name.replace('_', ' ')}": f"{count:,}" for name, count in self.ties.items()}
+        table |= {_TIES.get(name, name): f"{count:,}" for name, count in self.ties.items()}
         table |= {f"lists cut: {name}": f"{count:,}" for name, count in self.lists_cut.items()}
         for name, counts in self.rare.items():
             shown = [f"{value:,} {key}" for key, value in counts.items() if key != "min_count"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.columns import GIVEN, ITEM, LABEL, TIME, USER, Columns
@@ -125,7 +125,9 @@ class ColumnTypes:
         self._require(column, (*_NUMBERS, *_TEXT), "a dense feature: numbers")
         value = f"TRY_CAST({quoted(column)} AS FLOAT)"
         if not nullable:
-            return TypedColumn(column, value, self._finite(column, "value", value))
+            fill = f"Fill missing values by data.dense_transforms.{column}.fill=mean (median, or a number), correct it"
+            rules = self._finite(column, "value", value)
+            return TypedColumn(column, value, tuple(replace(rule, remedy=fill) for rule in rules))
         wrong = f"{quoted(column)} IS NOT NULL AND {quoted(column)}::VARCHAR <> '' AND coalesce(isinf({value}), true)"
         rule = Rule(column, "value is not a number", wrong)
         return TypedColumn(column, f"CASE WHEN isnan({value}) THEN NULL ELSE {value} END", (rule,))
@@ -152,7 +154,7 @@ class ColumnTypes:
         rules, values = [], quoted(column)
         if not self.types[column].endswith("[]"):
             self._require(column, _TEXT, "lists of ids, or text with separators")
-            reason = 'text in brackets that is no JSON list, such as ["a", "b"]'
+            reason = 'text with brackets that is no JSON list, such as ["a", "b"]'
             rules.append(Rule(column, reason, no_json(column)))
             values = entries_of_text(column, columns.lists.separator)
         elif self.types[column].count("[") > 1 or self.types[column].startswith(("STRUCT", "MAP", "UNION")):

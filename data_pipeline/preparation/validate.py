@@ -50,5 +50,5 @@ def _describe(workspace: Workspace, source: Source, rule: Rule, count: int, row:
     rows = "row" if count == 1 else "rows"
     return (
         f"{file}: column {rule.column!r}: {rule.reason} in {count} {rows}, first {value!r} in data row"
-        f" {position}. Correct it, or leave such rows out, counted in report.json: data.on_invalid=drop"
+        f" {position}. {rule.remedy}, or leave such rows out, counted in report.json: data.on_invalid=drop"
     )

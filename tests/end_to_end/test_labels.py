@@ -61,6 +61,8 @@ def test_labels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         prepare_custom(raw, tmp_path / "out", label=("click", "like"), implicit=True)
     with pytest.raises(DataError, match=r"column 'like': data.label and data.dense both name it"):
         prepare_custom(raw, tmp_path / "out", label=("click", "like"), dense=("like",))
+    with pytest.raises(DataError, match=r"column 'click': data.label names it twice .* Name every column once"):
+        prepare_custom(raw, tmp_path / "out", label=("click", "click"))
     with pytest.raises(DataError, match=r"data.label = \[\]: names no column"):
         prepare_custom(raw, tmp_path / "out", label=())
 
@@ -104,7 +106,7 @@ def test_a_run_of_two_labels_is_evaluated_and_scored_by_label(labelled: Path, tm
     train(small_run(labelled, run_folder, *JOINT, *COVE, "trainer.epochs=1", "trainer.early_stopping.metric=auc/click"))
     evaluated = evaluate_run([f"run={run_folder}", "device=cpu", "save_predictions=true"])
     assert evaluated.best_by == "auc/click"
-    assert evaluated.protocol["label"] == "like"
+    assert evaluated.protocol["label"] == "like" and evaluated.protocol["labels"] == ["like", "click"]
     table = pq.read_table(run_folder / "predictions_test")
     for label in ("like", "click"):
         labels, scores = table[f"label_{label}"].to_numpy(), table[f"score_{label}"].to_numpy()

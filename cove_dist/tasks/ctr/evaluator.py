@@ -163,6 +163,7 @@ class PredictionWriter:
     """Writes scored batches as Parquet and passes them on: user, item (original ids), label, score (a probability).
 
     Of several labels these are label and score of the first; those of each are in ``label_<name>``, ``score_<name>``.
+    Where the data have sample weights, ``weight`` is the row's, with which weighted metrics are computed.
 
     Args:
         path: The file.
@@ -174,7 +175,7 @@ class PredictionWriter:
     def __init__(
         self, path: Path, data: Path, schema: Schema, by_request: bool = False, labels: Sequence[str] = ()
     ) -> None:
-        self.path, self.labels = path, tuple(labels)
+        self.path, self.labels, self._weighted = path, tuple(labels), schema.weight is not None
         tables: dict[str, str] = {role: schema.entity(role).table_name for role in ENTITIES}
         tables |= {"request": REQUEST} if by_request else {}
         self._original: dict[str, pa.Array] = {role: read_original_ids(data, table) for role, table in tables.items()}
@@ -183,6 +184,7 @@ class PredictionWriter:
         schema = pa.schema(
             [(role, ids.type) for role, ids in self._original.items()]
             + [(f"{kind}{suffix}", pa.float32()) for suffix in self._suffixes for kind in ("label", "score")]
+            + ([("weight", pa.float32())] if self._weighted else [])
         )
         with pq.ParquetWriter(self.path, schema) as writer:
             for each in scored:
@@ -193,6 +195,7 @@ class PredictionWriter:
                 pairs = _columns(scores, batch.labels)
                 pairs = [pairs[0], *pairs] if self.labels else pairs
                 columns += [_array(each) for score, label in pairs for each in (label, score)]
+                columns += [_array(batch.sample_weights)] if self._weighted else []
                 writer.write_batch(pa.record_batch(columns, schema=schema))
                 yield each
 

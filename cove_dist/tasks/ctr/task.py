@@ -100,5 +100,5 @@ class CTRTask(Task[CTRRunConfig]):
         protocol = config.evaluation.protocol(schema)
         if not (labels := config.ctr.names):
             return protocol
-        words = f"{protocol.words}, label {labels[0]}"
-        return replace(protocol, words=words, label=labels[0])
+        words = f"{protocol.words}, label{'s' if labels[1:] else ''} {', '.join(labels)}"
+        return replace(protocol, words=words, label=labels[0], labels=labels if labels[1:] else None)

@@ -108,7 +108,15 @@ def test_null_and_empty_text_are_the_empty_list(tmp_path: Path) -> None:
     [
         ({"genres": [["a", None]] * 100}, {}, r"raw.parquet: column 'genres': a list with an empty entry in 100 rows"),
         ({"genres": ["a||b"] * 100}, {}, r"column 'genres': a list with an empty entry in 100 rows, first 'a\|\|b'"),
-        ({"genres": ["['a', 'b']"] * 100}, {}, "column 'genres': text in brackets that is no JSON list"),
+        ({"genres": ["['a', 'b']"] * 100}, {}, "column 'genres': text with brackets that is no JSON list"),
+        (
+            {"genres": ["x"] * 3 + ['["a", "b"'] + ["[live] x"] * 96},
+            {},
+            r"""raw.parquet: column 'genres': .*no JSON list.* in 1 row, first '\["a", "b"' in data row 4""",
+        ),
+        ({"genres": ['"a", "b"]'] * 100}, {}, "no JSON list.* in 100 rows"),
+        ({"genres": ["[1, 2"] * 100}, {}, "no JSON list.* in 100 rows"),
+        ({"genres": ['["a]", b"'] * 100}, {}, "no JSON list.* in 100 rows"),
         ({"genres": [3] * 100}, {}, "column 'genres' has the type BIGINT, but it must be lists of ids"),
         (
             {"genres": [[[1]]] * 100},

@@ -6,15 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
+from sklearn.metrics import log_loss, roc_auc_score
 
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import FrequencyGroups
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.ctr.config import CTREvaluationConfig
-from cove_dist.tasks.ctr.evaluator import Scored, ctr_loader, evaluate
+from cove_dist.tasks.ctr.evaluator import PredictionWriter, Scored, ctr_loader, evaluate
 from cove_dist.training.program import train
 from data_pipeline.errors import DataError
 from data_pipeline.schema import Schema
@@ -36,6 +39,25 @@ def test_what_is_undefined_is_named_once(caplog: pytest.LogCaptureFixture) -> No
     }
     assert metrics["samples/item_q1"] == 2
     assert math.isnan(metrics["gauc/item_q1"])
+
+
+def test_weighted_metrics_follow_from_the_saved_predictions(prepared: Path, tmp_path: Path) -> None:
+    rows, random = 200, torch.Generator().manual_seed(0)
+    users, items = (torch.randint(40, (rows,), generator=random).sort().values for _ in range(2))
+    labels = torch.randint(2, (rows,), generator=random).float()
+    weights = torch.rand(rows, generator=random) * 3
+    batch = SimpleNamespace(labels=labels, users=users, items=items, sample_weights=weights)
+    scored = [Scored(batch, torch.randn(rows, generator=random), None)]
+    writer = PredictionWriter(tmp_path / "part.parquet", prepared, replace(Schema.load(prepared), weight="weight"))
+    settings = CTREvaluationConfig(ndcg_at=(3,), hit_rate_at=(), weighted=True)
+    metrics = evaluate(writer.write(scored), settings, torch.device("cpu"), {})
+    saved = pq.read_table(tmp_path / "part.parquet")
+    assert saved.column_names == ["user", "item", "label", "score", "weight"]
+    label, score, weight = (saved[name].to_numpy().astype(float) for name in ("label", "score", "weight"))
+    np.testing.assert_allclose(weight, weights)
+    assert metrics["auc"] == pytest.approx(roc_auc_score(label, score, sample_weight=weight), abs=1e-4)
+    assert metrics["logloss"] == pytest.approx(log_loss(label, score, sample_weight=weight), rel=1e-5)
+    assert abs(metrics["auc"] - roc_auc_score(label, score)) > 1e-3
 
 
 def test_data_without_requests_are_refused_before_training(prepared: Path, tmp_path: Path) -> None:

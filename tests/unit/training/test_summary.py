@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,12 +27,14 @@ def trainer_of(prepared: Path, context: DistributedContext, *overrides: str) -> 
 def test_the_summary_counts_rows_steps_and_parameters(prepared: Path, context: DistributedContext) -> None:
     schema, trainer = Schema.load(prepared), trainer_of(prepared, context)
     rows = schema.splits["train"].rows
-    lines = "\n".join(describe_start(trainer.trainable.model, context, rows, len(trainer.train_loader)))
+    steps = len(trainer.train_loader)
+    lines = "\n".join(describe_start(trainer.trainable.model, context, trainer.config, schema, steps))
     tables = sum(column.num_rows for column in schema.categorical) * (8 + FIRST_ORDER_DIM)
     dense = sum(parameter.numel() for parameter in trainer.trainable.model.module.objective.parameters())
     assert f"training rows: {rows:,}, steps per epoch: {-(-rows // 240)}" in lines
     assert f"parameters: {tables:,} in tables" in lines
     assert f", {dense:,} in the model" in lines
+    assert "weights" not in lines
 
 
 def test_the_plan_names_every_table_and_where_it_is(prepared: Path, context: DistributedContext) -> None:
@@ -56,9 +59,22 @@ def test_learning_rates_and_the_gradient_norm_are_the_optimizers(prepared: Path,
 
 
 def test_an_epoch_of_one_step_is_hinted_at(prepared: Path, context: DistributedContext) -> None:
-    model = trainer_of(prepared, context).trainable.model
+    trainer, schema = trainer_of(prepared, context), Schema.load(prepared)
+    run = (trainer.trainable.model, context, trainer.config, schema)
+    rows = f"{schema.splits['train'].rows:,}"
     assert (
-        "an epoch is one step: all 2,400 rows are in it; a smaller trainer.batch_size"
-        in (describe_start(model, context, 2400, 1)[-1])
+        f"an epoch is one step: all {rows} rows are in it; a smaller trainer.batch_size" in describe_start(*run, 1)[-1]
     )
-    assert not any("one step" in line for line in describe_start(model, context, 2400, 2))
+    assert not any("one step" in line for line in describe_start(*run, 2))
+
+
+@pytest.mark.parametrize(("overrides", "metrics"), [
+    ((), "sample weights: the loss is weighted; metrics are not"),
+    (("evaluation.weighted=true",), "sample weights: the loss, AUC and metrics that are means over rows are weighted"),
+])  # fmt: skip
+def test_what_sample_weights_act_on_is_said(
+    prepared: Path, context: DistributedContext, overrides: tuple[str, ...], metrics: str
+) -> None:
+    trainer, schema = trainer_of(prepared, context), replace(Schema.load(prepared), weight="weight")
+    config, _ = load_run_config(small_run(prepared, "unused", *overrides))
+    assert metrics in describe_start(trainer.trainable.model, context, config, schema, 2)[-1]
