@@ -46,10 +46,10 @@ quickstart: setup
 	@test -e data/movielens_100k/schema.json || $(BIN)/python launch/prepare.py data=movielens_100k
 	@echo "== 2/5 training DeepFM on $(RANKS) processes"
 	@$(TORCHRUN) launch/train.py experiment=movielens_deepfm trainer.checkpoint.resume=auto
-	@$(TORCHRUN) launch/evaluate.py run=runs/movielens_deepfm
+	@$(TORCHRUN) launch/evaluate.py run=runs/movielens_deepfm by_frequency=false
 	@echo "== 3/5 training COVE-DeepFM on $(RANKS) processes"
 	@$(TORCHRUN) launch/train.py experiment=movielens_cove_deepfm trainer.checkpoint.resume=auto
-	@$(TORCHRUN) launch/evaluate.py run=runs/movielens_cove_deepfm
+	@$(TORCHRUN) launch/evaluate.py run=runs/movielens_cove_deepfm by_frequency=false
 	@echo "== 4/5 what COVE learned: categories of users and films, and a tuple of codes for every film"
 	@$(BIN)/python launch/report.py run=runs/movielens_cove_deepfm shuffles=5
 	@$(BIN)/python launch/semantic_ids.py run=runs/movielens_cove_deepfm

@@ -12,6 +12,8 @@ from cove_dist.evaluation.metrics_files import Evaluated
 from cove_dist.experiments.text import TextTable, number
 from data_pipeline.preparation.report import Report
 
+_GROUPS = "q1 to q4: quarters of the ids by their rows in training, the rarest first; never: not in training"
+
 
 def rich_table(table: TextTable) -> Table:
     """Return a table of strings to print; its notes stand below."""
@@ -55,6 +57,8 @@ def frequency_tables(evaluated: Evaluated) -> list[Table]:
         for name, values in groups.items():
             table.add_row(name, *map(number, values))
         tables.append(table)
+    if tables:
+        tables[-1].caption, tables[-1].caption_justify = _GROUPS, "left"
     return tables
 
 

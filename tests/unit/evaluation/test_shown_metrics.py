@@ -37,6 +37,7 @@ def test_labels_are_columns() -> None:
     [groups] = frequency_tables(shown)
     assert ["items by training rows, label like", *GROUPS] in lines(groups)
     assert ["auc", *(f"{value:.4f}" for value in GROUPED.values())] in lines(groups)
+    assert "q1 to q4: quarters of the ids by their rows in training" in " ".join(str(groups.caption).split())
 
 
 def test_without_labels_there_is_one_column() -> None:
