@@ -7,7 +7,8 @@
 The product streams its batches from Parquet, trains by the trainer's own steps, counts, logs and may save; the loop has
 its batches in memory and does nothing else. Both train on the same batches from the same start: their losses are
 compared at every step (`loss_difference` is the largest relative difference). Blocks of steps alternate, the order
-changes from round to round, and ratios are made round by round. With few rounds or a busy machine the medians vary.
+changes from round to round, and ratios are made round by round. With few rounds or a busy machine the medians vary;
+`--clock cpu` counts CPU time of the training thread instead, for one thread.
 
 Parts of a step of the product are CPU times of the training thread: `loader` waits for the batch, `look_up`,
 `forward` (after the look-up), `backward`, `update`, `after_step` (counting and logging); `rest` is what remains.
@@ -51,6 +52,8 @@ CF, SPARSE = (
     ),
 )
 ADAM = ("embeddings.optimizer.name=adam",)
+CLOCKS = {"time": time.perf_counter, "cpu": time.thread_time}
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class Product:
     """The product under training: blocks of steps by the trainer itself."""
 
     trainer: Trainer
+    clock: Clock
     losses: list[torch.Tensor] = field(default_factory=list)
 
     @contextmanager
@@ -101,12 +105,12 @@ class Product:
 
     def block(self, steps: int) -> float:
         """Return the seconds of some steps."""
-        start = time.perf_counter()
+        start = self.clock()
         for _ in range(steps):
             output = next(self.steps)
             self.trainer._after_step(output, self.batches)
             self.losses.append(output.losses["loss"])
-        return time.perf_counter() - start
+        return self.clock() - start
 
     def parts(self, steps: int) -> dict[str, float]:
         """Return milliseconds of CPU of the parts of a step: the median over some steps."""
@@ -143,24 +147,24 @@ def timed(function: Callable[..., Any], spent: list[float]) -> Callable[..., Any
 
 
 def measure(
-    contest: Contest, folder: Path, batch_size: int, rounds: int, context: DistributedContext
+    contest: Contest, folder: Path, batch_size: int, rounds: int, clock: Clock, context: DistributedContext
 ) -> dict[str, Any]:
     """Return the medians of one model and batch size."""
     rates = [f"{part}.optimizer.learning_rate={RATE}" for part in ("trainer", "embeddings")]
     settings = [f"data.path={folder}", f"trainer.batch_size={batch_size}", "embeddings.init_std=0.1"]
     fixed = ["trainer.device=cpu", "trainer.warmup_steps=0"]
     config, _ = load_run_config([*contest.overrides, *settings, *fixed, *rates])
-    product = Product(Trainer(config, Schema.load(folder), context))
+    product = Product(Trainer(config, Schema.load(folder), context), clock)
     bare = contest.loop(product.trainer.trainable.model.module, RATE)
     memory = [bare.prepare(batch) for batch in product.trainer.train_loader]
     steps = max(1, min(20, (len(memory) - 2) // (rounds + 2)))
     bare_losses: list[torch.Tensor] = []
 
     def bare_block(count: int) -> float:
-        start = time.perf_counter()
+        start = clock()
         for batch in memory[len(bare_losses) : len(bare_losses) + count]:
             bare_losses.append(bare.step(batch))
-        return time.perf_counter() - start
+        return clock() - start
 
     with product.started():
         contestants: list[Callable[[int], float]] = [product.block, bare_block]
@@ -194,8 +198,11 @@ def main() -> None:
     parser.add_argument("--batch-sizes", nargs="+", type=int, help="instead of each model's own")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--clock", choices=CLOCKS, default="time")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
+    if arguments.clock == "cpu" and arguments.threads != [1]:
+        parser.error("--clock cpu: counts one thread; needs --threads 1")
     quiet_libraries()
     results: list[dict[str, Any]] = []
     table = Table("model", "batch", "threads", "ms", "bare ms", "ratio", "lowest to highest", *PARTS, "rest")
@@ -205,11 +212,12 @@ def main() -> None:
             for threads in arguments.threads:
                 torch.set_num_threads(threads)
                 for size in arguments.batch_sizes or contest.batch_sizes:
-                    found = measure(contest, arguments.data / contest.data, size, arguments.rounds, context)
+                    folder, clock = arguments.data / contest.data, CLOCKS[arguments.clock]
+                    found = measure(contest, folder, size, arguments.rounds, clock, context)
                     results.append({"model": name, "batch_size": size, "threads": threads, **found})
                     table.add_row(*row(results[-1]))
                     if arguments.json:
-                        write_measurements(arguments.json, {"results": results})
+                        write_measurements(arguments.json, {"clock": arguments.clock, "results": results})
     Console(width=160).print(table)
 
 

@@ -54,7 +54,7 @@ class SparseOptimizer(torch.optim.Optimizer, ABC):
 
     @abstractmethod
     def update(self, table: nn.Parameter, ids: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
-        """Update the distinct rows ``ids [N]`` of a table with their gradient ``[N, d]``."""
+        """Update the distinct rows ``ids [N]`` of a table with their gradient ``[N, d]``, which may be overwritten."""
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -126,10 +126,10 @@ class SparseAdam(SparseOptimizer):
         step, (beta1, beta2) = state["step"].item(), group["betas"]
         first = state["exp_avg"].index_select(0, ids).lerp_(gradient, 1 - beta1)
         second = state["exp_avg_sq"].index_select(0, ids).lerp_(gradient.square(), 1 - beta2)
-        state["exp_avg"].index_copy_(0, ids, first)
-        state["exp_avg_sq"].index_copy_(0, ids, second)
+        _set_rows(state["exp_avg"], ids, first)
+        _set_rows(state["exp_avg_sq"], ids, second)
         scale = (second / (1 - beta2**step)).sqrt_().add_(group["eps"])
-        _add_rows(table, ids, (first / scale).mul_(-group["lr"] / (1 - beta1**step)))
+        _add_rows(table, ids, first.div_(scale).mul_(-group["lr"] / (1 - beta1**step)))
 
 
 class SparseRMSprop(SparseOptimizer):
@@ -161,10 +161,15 @@ class SparseRMSprop(SparseOptimizer):
         faded = torch.pow(beta2, step - state["updated"].index_select(0, ids))
         second = state["exp_avg_sq"].index_select(0, ids)
         second.mul_(faded[:, None]).addcmul_(gradient, gradient, value=1 - beta2)
-        state["exp_avg_sq"].index_copy_(0, ids, second)
+        _set_rows(state["exp_avg_sq"], ids, second)
         state["updated"].index_fill_(0, ids, step)
         scale = second.div_(1 - beta2**step).sqrt_().add_(group["eps"])
-        _add_rows(table, ids, (gradient / scale).mul_(-group["lr"]))
+        _add_rows(table, ids, gradient.div_(scale).mul_(-group["lr"]))
+
+
+def _set_rows(table: torch.Tensor, ids: torch.Tensor, rows: torch.Tensor) -> None:
+    """Set distinct rows of a table in place: by NumPy, which takes half the time of `torch.Tensor.index_copy_`."""
+    table.numpy()[ids.numpy()] = rows.numpy()
 
 
 def _add_rows(table: nn.Parameter, ids: torch.Tensor, change: torch.Tensor) -> None:

@@ -190,15 +190,15 @@ def _compose_run(overrides: Sequence[str], choices: Choices, inheritance: Inheri
 
 
 @cache
-def _composed_of(group: str, option: str) -> dict[str, Any]:
-    return cast(dict[str, Any], OmegaConf.to_container(compose_groups("train", [f"{group}={quoted(option)}"])))
+def _composed_of(*options: str) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(compose_groups("train", options)))
 
 
 def _defaults(choices: Choices) -> dict[str, Any]:
     """Return the values of the chosen groups, without those of the experiment and of the command line."""
     chosen = {"trainer": choices.task} | {k: v for k, v in choices.options.items() if v is not None}
-    sections = {group: _composed_of(group, chosen[group])[group] for group in ("data", "quantizer", "trainer")}
-    return _composed_of("task", choices.task) | sections
+    options = (f"{group}={quoted(chosen[group])}" for group in ("data", "quantizer", "trainer"))
+    return _composed_of(*options, f"task={choices.task}")
 
 
 def _output_name(composed: DictConfig, choices: Choices, overrides: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ sys.path.remove(BENCHMARKS)
 def test_both_have_the_same_losses_and_all_parts_are_measured(model: str, interactions: Path) -> None:
     contest = replace(benchmark.CONTESTS[model], overrides=("trainer=cf", *benchmark.CONTESTS[model].overrides[2:]))
     with process_group("cpu") as context:
-        found = benchmark.measure(contest, interactions, 16, 1, context)
+        found = benchmark.measure(contest, interactions, 16, 1, benchmark.CLOCKS["cpu"], context)
     assert found["steps"] > 0
     assert found["loss_difference"] < 1e-5
     assert set(found["parts"]) == {*benchmark.PARTS, "step", "rest"}

@@ -107,10 +107,13 @@ class CFObjective(Objective):
         head = self.head
         names = [self.item, NEGATIVES, *([EDGE_ITEM] if isinstance(head, AttributeRecommender) else [])]
         rows = [looked_up[name].values() for name in names]
-        raw_users, raw_items = looked_up[self.user].values(), torch.cat(rows)
+        raw_users = looked_up[self.user].values()
         users, user_loss = self.fuse("user", raw_users, (batch.ids[name].values() for name in [self.user]))
-        items, item_loss = self.fuse("item", raw_items, (batch.ids[name].values() for name in names))
-        positives, negatives, *edge_items = items.split([len(part) for part in rows])
+        items, item_loss = list(rows), dict[str, torch.Tensor]()
+        if "item" in self.quantizers:  # otherwise to join and split the rows again takes a tenth of a small step
+            fused, item_loss = self.fuse("item", torch.cat(rows), (batch.ids[name].values() for name in names))
+            items = list(fused.split([len(part) for part in rows]))
+        positives, negatives, *edge_items = items
         if self.hardest is not None:
             chosen = self.hardest.choose(head, users, negatives, self.negative_lengths(batch))
             negatives, rows[1] = negatives.index_select(0, chosen), rows[1].index_select(0, chosen)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
+from cove_dist import cli
 from tests.configurations import small_run
 from tests.unit.configuration.calling import Main, command, error_of
 
@@ -77,3 +80,12 @@ def test_data_that_is_not_there_and_an_output_that_is_a_file(
         error = error_of(train, small_run(path, tmp_path / "run"), capsys)
         assert error.startswith(f"{path}/schema.json: no such file. Prepare the data first")
     assert str(file) in error_of(evaluate, [f"run={file}"], capsys)
+
+
+def test_imports_are_not_interrupted_by_garbage_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    with cli.without_collection():
+        assert gc.isenabled()  # torch is imported already: there is nothing to gain
+    monkeypatch.delitem(sys.modules, "torch")
+    with cli.without_collection():
+        assert not gc.isenabled()
+    assert gc.isenabled()

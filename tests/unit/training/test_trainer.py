@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 
-from cove_dist.distributed import DistributedContext, process_group
+from cove_dist.distributed import DistributedContext, bound_kernel_cache, process_group
 from cove_dist.errors import ConfigError, TrainingError
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.build import build
@@ -115,6 +116,16 @@ def test_first_order_weights_start_at_zero_and_stay_one_number(prepared: Path, c
     for weight in weights.values():
         assert weight.any()
         assert torch.equal(weight, weight[:, :1].expand_as(weight))
+
+
+def test_kernels_of_few_shapes_are_kept_unless_the_user_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setenv(name, "7")
+    bound_kernel_cache()
+    assert os.environ[name] == "7"
+    monkeypatch.delenv(name)
+    bound_kernel_cache()
+    assert int(os.environ[name]) < 1024  # the number that oneDNN keeps by itself
 
 
 def test_a_device_that_is_not_there(prepared: Path) -> None:
