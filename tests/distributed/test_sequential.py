@@ -24,9 +24,9 @@ from data_pipeline.schema import Schema
 from data_pipeline.streaming.blocks import Rows
 from data_pipeline.streaming.draws import Draws
 from data_pipeline.streaming.loader import build_loader
+from tests.component.sequential.runs import small_run
 from tests.configurations import ROW_WISE
 from tests.distributed.ranks import run_ranks
-from tests.unit.sequential.runs import small_run
 
 STEPS = 6
 COVE = ("quantizer=cove_items", "quantizer.item_levels=[12,4]", "quantizer.omega_c=0.5")

@@ -15,9 +15,9 @@ from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.registry import task_of
 from cove_dist.training.build import build
 from data_pipeline.schema import Schema
+from tests.component.sequential.runs import small_run
 from tests.configurations import ROW_WISE
 from tests.distributed.ranks import run_ranks
-from tests.unit.sequential.runs import small_run
 
 SHARE, CODES, SAMPLED = 0.4, 3, 40
 SETTINGS = (

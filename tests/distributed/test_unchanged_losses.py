@@ -18,12 +18,12 @@ from cove_dist.training.program import train
 from data_pipeline.datasets.playlists import Playlists
 from data_pipeline.datasets.synthetic import Synthetic
 from data_pipeline.preparation.prepare import prepare
+from tests.component.sequential.runs import small_run as sequential_run
 from tests.configurations import COVE
 from tests.configurations import small_run as ctr_run
 from tests.distributed.ranks import run_ranks
 from tests.interactions import SMALL_RUN, prepare_small
 from tests.unit.data.playlist_files import raw_playlists, write_release
-from tests.unit.sequential.runs import small_run as sequential_run
 
 RECORDED = Path(__file__).with_name("unchanged_losses.json")
 KEPT = ("loss", "task", "quantization_item", "quantization_user", "ndcg@5", "ndcg@10", "auc", "logloss")

@@ -17,8 +17,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from cove_dist.evaluation.metrics_files import load_metrics
+from tests.component.experiments.grids import write_grid, write_search
 from tests.end_to_end.programs import ROOT, launch, metrics_of, succeed
-from tests.unit.experiments.grids import write_grid, write_search
 from tests.warm import executable
 
 SMALL = ('only=["deepfm/*"]', "seeds=[0]")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from tests.component.report.runs import LEVELS, Page, random_codes, write_codes
 from tests.configurations import COVE, small_run
 from tests.end_to_end.programs import launch, succeed
-from tests.unit.report.runs import LEVELS, Page, random_codes, write_codes
 
 
 def test_report_of_a_base_model(prepared: Path, tmp_path: Path) -> None:

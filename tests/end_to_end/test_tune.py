@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
 from data_pipeline.schema import Schema
+from tests.component.experiments.grids import write_grid, write_search
 from tests.end_to_end.programs import launch, succeed
 from tests.end_to_end.test_experiment import begin, validations, wait_for
-from tests.unit.experiments.grids import write_grid, write_search
 
 
 def without_test(folder: Path) -> None:

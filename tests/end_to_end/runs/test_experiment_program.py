@@ -14,7 +14,7 @@ from cove_dist.experiments.cells import CellFailed
 from cove_dist.experiments.grid import Cell, cells_of
 from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.program import Outcome, run_experiment
-from tests.unit.experiments.grids import small_grid, write_cell, write_grid
+from tests.component.experiments.grids import small_grid, write_cell, write_grid
 
 ONE_MODEL = ("only=['deepfm/none']", "seeds=[0,1,2]")
 

@@ -12,7 +12,7 @@ from cove_dist.inference.export import export_codes
 from cove_dist.inference.popularity import evaluate_popularity
 from cove_dist.training.program import train
 from tests import configurations, interactions
-from tests.unit.sequential import runs as lists
+from tests.component.sequential import runs as lists
 
 ROOT = Path(__file__).parents[3]
 

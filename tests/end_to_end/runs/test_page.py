@@ -15,8 +15,8 @@ from cove_dist.errors import ConfigError
 from cove_dist.report.page import figure
 from cove_dist.report.program import report_run
 from cove_dist.training.provenance import record_start
+from tests.component.report.runs import Page, log, random_codes, write_codes, write_data, write_run
 from tests.configurations import evaluated
-from tests.unit.report.runs import Page, log, random_codes, write_codes, write_data, write_run
 
 YEAR = "<script>year"
 COVERAGE = ["coverage_item_%3Cscript%3Eyear.png", "coverage_item_genres.png"]

@@ -13,7 +13,7 @@ from cove_dist.errors import ConfigError
 from cove_dist.report.curves import draw_losses, draw_speed, draw_usage, draw_validation
 from cove_dist.report.drawing import Picture
 from cove_dist.report.run_folder import Run, load_run, series
-from tests.unit.report.runs import log, write_run
+from tests.component.report.runs import log, write_run
 
 
 def run_of(folder: Path, records: list[dict], *overrides: str, quantized: bool = True) -> Run:

@@ -13,7 +13,7 @@ from cove_dist.report.categories import Labelled, load_categories
 from cove_dist.report.codes import EntityCodes
 from cove_dist.report.run_folder import load_run
 from data_pipeline.errors import DataError
-from tests.unit.report.runs import log, write_data, write_run
+from tests.component.report.runs import log, write_data, write_run
 
 # Training saw items 10 to 15, in this order; the category file has others too, in its own.
 LEVEL_1, LEVEL_2 = [0, 0, 1, 2, 2, 2], [0, 0, 0, 1, 1, 1]

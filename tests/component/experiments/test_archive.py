@@ -15,7 +15,7 @@ from cove_dist.experiments.cells import is_finished, is_stale
 from cove_dist.experiments.grid import Cell, GridConfig, cells_of
 from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.program import run_experiment
-from tests.unit.experiments.grids import small_grid, write_cell, write_grid
+from tests.component.experiments.grids import small_grid, write_cell, write_grid
 
 FEW = ("seeds=[0,1]", 'only=["deepfm/*"]')
 PROVENANCE = {

@@ -24,7 +24,7 @@ from cove_dist.experiments.trials import Follower
 from cove_dist.experiments.tuning import run_search
 from cove_dist.runs import read_records
 from data_pipeline.json_files import to_json
-from tests.unit.experiments.grids import small_grid, small_search, write_search
+from tests.component.experiments.grids import small_grid, small_search, write_search
 
 FACTS = {"overrides": ["a=1"], "epochs": 1, "seconds": 2.0}
 

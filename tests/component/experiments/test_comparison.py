@@ -19,8 +19,8 @@ from cove_dist.runs import save_config
 from cove_dist.tasks.configuration import load_run_config
 from data_pipeline.json_files import to_json, write_json
 from tests.checkpoints import write_checkpoint
+from tests.component.experiments.grids import small_grid, write_cell
 from tests.configurations import ctr_protocol, evaluated, small_run
-from tests.unit.experiments.grids import small_grid, write_cell
 
 
 def run_of(folder: Path, auc: float, *overrides: str, speed: float | None = 1000.0, **fields: Any) -> str:

@@ -12,7 +12,7 @@ from cove_dist.experiments.cells import is_stale
 from cove_dist.experiments.grid import cells_of, load_grid
 from cove_dist.experiments.plan import file_arguments, find_file, merged
 from cove_dist.tasks.configuration import load_run_config
-from tests.unit.experiments.grids import small_grid, write_cell, write_grid
+from tests.component.experiments.grids import small_grid, write_cell, write_grid
 
 
 def test_cells_come_seed_by_seed_with_their_overrides(tmp_path: Path) -> None:

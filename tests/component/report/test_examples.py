@@ -10,7 +10,7 @@ from cove_dist.report.categories import load_categories, load_titles
 from cove_dist.report.codes import load_codes
 from cove_dist.report.examples import code_examples
 from cove_dist.report.run_folder import load_run
-from tests.unit.report.runs import log, write_codes, write_data, write_run
+from tests.component.report.runs import log, write_codes, write_data, write_run
 
 
 def test_ids_are_shown_with_titles_and_the_most_common_category(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from cove_dist.tasks.sequential.config import SequentialEvaluationConfig
 from cove_dist.tasks.sequential.popularity import popular_positions
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import INPUT, TARGET, Categorical, Schema
+from tests.component.sequential.runs import small_run
 from tests.unit.evaluation.ties import expected
-from tests.unit.sequential.runs import small_run
 
 
 def lists_of(longest: int) -> Schema:

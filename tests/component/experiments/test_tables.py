@@ -18,7 +18,7 @@ from cove_dist.experiments.results import Results, collect
 from cove_dist.experiments.statistics import Comparison
 from cove_dist.experiments.text import TextTable, mean_and_deviation_text, p_value, percent
 from data_pipeline.json_files import write_json
-from tests.unit.experiments.grids import small_grid, write_cell
+from tests.component.experiments.grids import small_grid, write_cell
 
 AUC = {  # model/quantizer: by seed; a missing one is a cell that is not finished
     "deepfm/none": [0.70, 0.71, 0.72],

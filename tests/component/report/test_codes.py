@@ -13,7 +13,7 @@ from cove_dist.report.codes import draw_sizes, load_codes
 from cove_dist.report.run_folder import Run, load_run
 from data_pipeline.errors import DataError
 from tests.checkpoints import write_checkpoint
-from tests.unit.report.runs import log, random_codes, write_codes, write_run
+from tests.component.report.runs import log, random_codes, write_codes, write_run
 
 USERS, ITEMS = list(range(60)), [f"item {i}" for i in range(80)]
 

@@ -13,7 +13,7 @@ from cove_dist.errors import ConfigError
 from cove_dist.inference.recommend import recommend, write_lists
 from data_pipeline.schema import Schema
 from tests.checkpoints import write_checkpoint
-from tests.unit.report.runs import write_run
+from tests.component.report.runs import write_run
 
 
 @pytest.mark.parametrize("more", [[], ["interactions=new.csv"]])

@@ -21,7 +21,7 @@ from cove_dist.training.build import TrainState, build, describe_model
 from cove_dist.training.trainer import Trainer
 from data_pipeline.batch import Batch
 from data_pipeline.schema import INPUT, TARGET, Schema
-from tests.unit.sequential.runs import small_run
+from tests.component.sequential.runs import small_run
 
 COVE = ("quantizer=cove_items", "quantizer.item_levels=[6,3]", "quantizer.omega_q=0.3", "quantizer.omega_c=0.7")
 

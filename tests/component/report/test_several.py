@@ -10,8 +10,8 @@ import pytest
 from cove_dist.errors import ConfigError
 from cove_dist.report.program import report_run
 from cove_dist.report.several import labels
+from tests.component.report.runs import Page, log, write_data, write_run
 from tests.configurations import evaluated
-from tests.unit.report.runs import Page, log, write_data, write_run
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from cove_dist.training.trainer import Trainer
 from data_pipeline.batch import Batch
 from data_pipeline.id_tables import read_original_id
 from data_pipeline.streaming.loader import EpochIterator
+from tests.component.training.test_trainer import trainer
 from tests.configurations import COVE, ROW_WISE, small_run
-from tests.unit.training.test_trainer import trainer
 
 
 def noted(context: DistributedContext, *losses: dict[str, float]) -> LossCheck:

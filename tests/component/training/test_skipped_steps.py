@@ -15,9 +15,9 @@ from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError, TrainingError
 from cove_dist.runs import LOG_FILE, read_records
 from cove_dist.training.trainer import Trainer
+from tests.component.training.test_finite import tensors_of
+from tests.component.training.test_trainer import trainer
 from tests.configurations import COVE, ROW_WISE
-from tests.unit.training.test_finite import tensors_of
-from tests.unit.training.test_trainer import trainer
 
 
 def break_losses(broken: Trainer, first: int, last: int) -> None:

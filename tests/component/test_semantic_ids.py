@@ -15,7 +15,7 @@ from cove_dist.errors import ConfigError
 from cove_dist.inference.semantic_ids import write_semantic_ids
 from data_pipeline.json_files import write_json
 from tests.checkpoints import write_checkpoint
-from tests.unit.report.runs import write_codes, write_run
+from tests.component.report.runs import write_codes, write_run
 
 LEVEL = st.integers(0, 2)
 TUPLES = st.lists(st.one_of(st.tuples(LEVEL, LEVEL), st.just((None, None))), min_size=2, max_size=12)

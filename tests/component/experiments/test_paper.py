@@ -24,7 +24,7 @@ from cove_dist.experiments.paper import (
     write_between_markers,
 )
 from cove_dist.experiments.results import Results
-from tests.unit.experiments.grids import small_grid
+from tests.component.experiments.grids import small_grid
 
 REPOSITORY = Path(__file__).parents[3]
 BASE, COVE = [0.70, 0.71, 0.72], [0.71, 0.722, 0.731]

@@ -17,7 +17,7 @@ from cove_dist.experiments.latex import TEXT_WIDTH, Column, LatexTable, latex_es
 from cove_dist.experiments.names import Names
 from cove_dist.experiments.paper_tables import marks, paper_tables
 from cove_dist.experiments.results import Results
-from tests.unit.experiments.grids import small_grid
+from tests.component.experiments.grids import small_grid
 
 COMPUTER_MODERN = Path(mpl.get_data_path()) / "fonts" / "ttf" / "cmb10.ttf"  # bold, the wider one
 LONG = "+names.cove=a quantizer with a long name"
