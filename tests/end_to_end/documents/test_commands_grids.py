@@ -1,0 +1,12 @@
+"""The searches and grids of the documents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.end_to_end.documents.commands import run_group
+
+
+def test_searches_and_grids(workplace: Path) -> None:
+    assert run_group("grids", workplace) >= 3
+    assert (workplace / "results" / "table4_movielens" / "results.parquet").is_file()
