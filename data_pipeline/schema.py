@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -209,7 +210,7 @@ class Schema:
         if not path.is_file():
             raise DataError(f"{path}: no such file. Prepare the data first: cove prepare data=NAME output={folder}")
         try:
-            schema = TypeAdapter(cls).validate_json(path.read_bytes().decode())
+            schema = _validator().validate_json(path.read_bytes().decode())
         except UnicodeDecodeError as error:
             raise DataError(f"{path}: not a valid schema: {error}. Prepare the data again") from error
         except ValidationError as error:
@@ -223,6 +224,12 @@ class Schema:
         for name in [*schema.digests, *(file for split in schema.splits.values() for file in split.files)]:
             _require_inside(path, name)
         return schema
+
+
+@cache
+def _validator() -> TypeAdapter[Schema]:
+    """Return what reads a schema; building it takes longer than reading one."""
+    return TypeAdapter(Schema)
 
 
 def _require_inside(path: Path, name: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, get_type_hints
+from functools import cache
+from typing import Any, Generic, TypeVar, cast, get_type_hints
 
 from hydra.utils import get_class
 from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
@@ -20,9 +21,15 @@ T = TypeVar("T")
 def check(kind: type[T], values: dict[str, Any]) -> T:
     """Build a settings dataclass from plain values; a `ConfigError` lists every wrong key."""
     try:
-        return TypeAdapter(kind).validate_python(values)
+        return cast(T, _validator(cast(Any, kind)).validate_python(values))
     except ValidationError as error:
         raise ConfigError(describe(error, values, kind)) from error
+
+
+@cache
+def _validator(kind: type) -> TypeAdapter[Any]:
+    """Return what checks values against a dataclass; building it takes longer than a check."""
+    return TypeAdapter(kind)
 
 
 def target(section: dict[str, Any], key: str) -> tuple[type, dict[str, Any]]:

@@ -25,6 +25,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def plain() -> list[dict[str, Figures]]:
+    """Of every problem, by evaluator, what plain Python finds."""
+    drawn = [(seed, Case.draw(seed)) for seed in SEEDS]
+    return [
+        {
+            "full": cases.expected_full(case),
+            "sampled": cases.expected_sampled(case, case.candidates(seed)),
+            "ctr": cases.expected_ctr(case),
+        }
+        for seed, case in drawn
+    ]
+
+
 def figures_of_rank(folder: Path) -> list[dict[str, Figures]]:
     """Of every problem, by evaluator; batches and chunks are of other sizes for other numbers of ranks."""
     found = []
@@ -40,17 +54,13 @@ def figures_of_rank(folder: Path) -> list[dict[str, Figures]]:
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_metrics_are_those_of_plain_python_on_any_number_of_ranks(world_size: int, folder: Path) -> None:
+def test_metrics_are_those_of_plain_python_on_any_number_of_ranks(
+    world_size: int, folder: Path, plain: list[dict[str, Figures]]
+) -> None:
     results = run_ranks(world_size, figures_of_rank, folder, seconds=240)
     for seed in SEEDS:
-        case = Case.draw(seed)
-        plain = {
-            "full": cases.expected_full(case),
-            "sampled": cases.expected_sampled(case, case.candidates(seed)),
-            "ctr": cases.expected_ctr(case),
-        }
         for rank in results:
-            for kind, expected in plain.items():
+            for kind, expected in plain[seed].items():
                 found = rank[seed][kind]
                 assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-9, nan_ok=True)
                 bounded = [value for name, value in found.items() if "@" in name or name in ("auc", "gauc")]

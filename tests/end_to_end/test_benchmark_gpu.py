@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from tests.end_to_end.programs import ROOT
+from tests.warm import executable
 
 
 def test_the_dry_run_is_complete(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu" / "run.py"), "--dry-run", "--seconds=540"]
+    command = [executable(), str(ROOT / "benchmarks" / "gpu" / "run.py"), "--dry-run", "--seconds=540"]
     done = subprocess.run(
         [*command, f"--out={tmp_path / 'out'}", f"--work={tmp_path / 'work'}"],
         capture_output=True,

@@ -32,6 +32,7 @@ RUNS = {
     "cf": ("data=toys", "model=neumf", "model.hidden_units=[16,8]"),
     "sequential": ("data=aotm", "model=bert4rec", "model.num_layers=1", "model.num_heads=2"),
 }
+OF_QUANTIZERS = ("quantizer.", "negatives.", "sequential.")  # what a run without quantizers may do otherwise
 FEWER = {"hidden_units": "[20,10]", "num_layers": "1", "num_heads": "2"}  # of the models that have them
 COVE = {
     "ctr": ("quantizer=cove", "quantizer.user_levels=[8,3]", "quantizer.item_levels=[12,4]"),
@@ -90,7 +91,8 @@ def test_every_setting_acts_or_is_refused(task: str, quantized: bool, folders: d
     assert traces.of(*base)[0] != "refused", traces.of(*base)
     assert traces.again(*base) == traces.of(*base), "equal runs leave different traces, which would show nothing"
     changes = CHANGES | ({} if quantized else OF_BASE) | (OF_SEQUENTIAL if task == "sequential" else {})
-    assert silent(traces, base, {key: changes[key] for key in keys}) == []
+    tried = keys if quantized else [key for key in keys if key.startswith(OF_QUANTIZERS)]
+    assert silent(traces, base, {key: changes[key] for key in tried}) == []
 
 
 @pytest.mark.parametrize("model", sorted(path.stem for path in (config_folder() / "model").glob("*.yaml")))

@@ -75,7 +75,7 @@ def train_chain(folder: Path, schema: Schema, parts: list[Stage]) -> list[list[i
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.integers(BATCH, 600), group_rows, st.lists(st.integers(1, 90), min_size=1, max_size=4), stages)
+@given(st.integers(BATCH, 300), group_rows, st.lists(st.integers(1, 90), min_size=1, max_size=4), stages)
 def test_every_row_is_trained_once_however_often_an_epoch_is_resumed(tmp_path_factory, rows, group_rows, files, parts):
     folder = tmp_path_factory.mktemp("resume")
     schema = write_folder(folder, {"train": interactions(rows, users=9)}, group_rows=group_rows, files=files)

@@ -22,7 +22,7 @@ from tests.properties import few
 from tests.unit.data.stream_fixtures import interactions, write_folder
 
 USERS = 11
-ROWS = st.one_of(st.integers(12, 40), st.integers(41, 700))
+ROWS = st.one_of(st.integers(12, 40), st.integers(41, 250))
 GROUPS = st.lists(st.integers(0, 90), min_size=1, max_size=4).filter(any)
 
 
@@ -94,6 +94,7 @@ def global_batches(data: Data, world_size: int, batch_size: int, resume: int = 0
     resume=st.floats(0, 1),
     seed=st.integers(0, 3),
 )
+@few
 def test_global_batches_are_the_same_on_any_number_of_ranks_and_threads(
     tmp_path_factory, rows, ranks, resumed, groups, files, batch_size, shuffle_buffer, resume, seed
 ):

@@ -72,3 +72,10 @@ def mind_mrr(scores: Sequence[float], labels: Sequence[float]) -> float:
         tied = sum(other == score for other in scores)
         total += label * sum(1 / (above + i) for i in range(1, tied + 1)) / tied
     return total / sum(labels)
+
+
+def auc_of_pairs(scores: Sequence[float], labels: Sequence[float]) -> float:
+    """The share of pairs of a positive and a negative that are in order; ties count one half."""
+    pairs = [(p, n) for p, hit in zip(scores, labels, strict=True) if hit
+             for n, other in zip(scores, labels, strict=True) if not other]  # fmt: skip
+    return fmean((p > n) + (p == n) / 2 for p, n in pairs)
