@@ -134,6 +134,7 @@ def allowed_keys(hints: Any, path: Sequence[str | int]) -> list[str]:
         path: Keys and positions that lead to the section.
 
     Example:
+        >>> from data_pipeline.preparation.dense import DenseSettings
         >>> allowed_keys({"dense_transforms": dict[str, DenseSettings]}, ("dense_transforms", "price"))
         ['fill', 'clip', 'log', 'quantiles', 'bins', 'scale']
     """

@@ -66,7 +66,7 @@ def test_an_experiment_with_a_model_of_another_task_has_the_trainer_of_that_task
     ("removed", "added", "message"),
     [
         ("timeout_seconds", {}, r"^trainer\.timeout_seconds: missing$"),
-        (None, {"lists": {"two_stage": False}}, r"^lists: unknown key$"),
+        (None, {"lists": {"two_stage": False}}, r"^lists: unknown key; allowed: data, model, "),
     ],
 )
 def test_a_saved_configuration_with_other_keys_is_refused_by_name(

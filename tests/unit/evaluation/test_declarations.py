@@ -145,7 +145,8 @@ def test_early_stopping_may_watch_what_the_data_have() -> None:
 )
 def test_candidates_that_the_data_do_not_have_are_refused_before_training(given: list[str], refused: list[str]) -> None:
     splits = dict.fromkeys(("validation", "test"), Split(4, ("part.parquet",)))
-    schema = Schema(name="toys", label="label", categorical=(), dense=(), splits=splits, implicit=True)
+    ids = (Categorical("user_id", 9, 9, "user"), Categorical("item_id", 9, 9, "item"))
+    schema = Schema(name="toys", label="label", categorical=ids, dense=(), splits=splits, implicit=True)
     metric = "trainer.early_stopping.metric=" + ("full_ndcg@10" if "rank_validation" in given else "ndcg@10")
     config, _ = load_run_config(["model=bprmf", metric, *(f"evaluation.{key}=[full]" for key in given)])
     with pytest.raises(ConfigError) as caught:
