@@ -67,7 +67,7 @@ seeds: setup
 	@$(BIN)/python launch/compare.py 'runs=runs/seeds/*' json=runs/seeds.json
 
 # The benchmarks that need no rival's environment, one after the other on an idle machine; hours in all
-BENCHMARKS ?= bare training_step quantizer quantizer_growth serving sequential_models sequential_decoding cf_growth
+BENCHMARKS ?= bare training_step quantizer quantizer_growth serving sequential_models sequential_decoding cf_growth startup kernel_cache
 MEASURED ?= runs/benchmarks
 benchmarks: $(DEV_READY)
 	@test -e data/movielens_100k/schema.json || $(BIN)/python launch/prepare.py data=movielens_100k
