@@ -17,7 +17,8 @@ from cove_dist.inference.semantic_ids import write_semantic_ids
 
 def run(arguments: Sequence[str]) -> None:
     folder, found = write_semantic_ids(arguments)
-    table = Table("ids", "distinct code tuples", "ids with a unique tuple", "largest bucket", "codes in use")
+    names = ("ids", "distinct code tuples", "ids with a unique tuple", "ids of the commonest tuple", "codes in use")
+    table = Table(*names, title="tuples of codes, without the token that makes them unique")
     counts = (f"{found.ids:,}", f"{found.tuples:,}", f"{found.unique_share:.2%}", f"{found.largest_bucket:,}")
     table.add_row(*counts, ", ".join(f"{n:,}" for n in found.levels))
     console = Console()
