@@ -14,6 +14,7 @@ from cove_dist.quantization.statistics import code_statistics, sums_and_weights
 
 # A round of the initialization draws this share of the centres, at least one: up to 16 centres it is exact k-means++.
 _AT_ONCE = 1 / 8
+_SUBSPACES, _ITERATIONS_IN_ONE = 10, 5
 
 
 @torch.no_grad()
@@ -43,6 +44,71 @@ def kmeans(
         or the number of distinct vectors of positive weight if that is less.
     """
     centres = draw_apart(vectors, weights, size, replicas, random)
+    return _lloyd(vectors, weights, centres, replicas, random, iterations)
+
+
+@torch.no_grad()
+def best_kmeans(
+    vectors: torch.Tensor, weights: torch.Tensor, size: int, replicas: Replicas, random: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run k-means from k-means++ centres and from those of `subspace_centres`; return the better result.
+
+    k-means++ finds clusters that are apart. In many dimensions without such clusters, as in embeddings and even more
+    in their residuals, it leaves many centres with a single vector.
+
+    Args and returns: As of `kmeans`.
+    """
+    found = [kmeans(vectors, weights, size, replicas, random)]
+    starts = subspace_centres(vectors, weights, size, replicas, random)
+    found.append(_lloyd(vectors, weights, starts, replicas, random, 20))
+    inertias = torch.zeros(2, dtype=torch.float64, device=vectors.device)
+    for number, (centres, _) in enumerate(found):
+        if len(centres):
+            inertias[number] = (nearest_with_distance(vectors, centres)[1] * weights).double().sum()
+    replicas.all_reduce(inertias)
+    return found[int(inertias.argmin())]
+
+
+def subspace_centres(
+    vectors: torch.Tensor, weights: torch.Tensor, size: int, replicas: Replicas, random: torch.Generator
+) -> torch.Tensor:
+    """Find centres in ever more of the principal directions, each time from those before, as FAISS does.
+
+    ``ProgressiveDimClustering`` of FAISS (Douze et al., "The Faiss library", 2024).
+
+    Args: As in `kmeans`.
+
+    Returns:
+        Centres ``[m, d]``.
+    """
+    dim = vectors.shape[1]
+    moments = (vectors * weights.unsqueeze(1)).T @ vectors
+    replicas.all_reduce(moments)
+    basis = torch.linalg.eigh(moments)[1].flip(1)
+    if replicas.rank != 0:
+        basis.zero_()
+    replicas.all_reduce(basis)  # the same on every replica, to the bit
+    rotated = vectors @ basis
+    centres = draw_vectors(rotated, weights, size, replicas, random)
+    for step in range(1, _SUBSPACES + 1):
+        of_step = round(dim ** (step / _SUBSPACES))
+        if step == 1:
+            centres[:, of_step:] = 0
+        part = centres[:, :of_step].contiguous()
+        inside = rotated[:, :of_step].contiguous()
+        centres[:, :of_step] = _lloyd(inside, weights, part, replicas, random, _ITERATIONS_IN_ONE)[0]
+    return centres @ basis.T
+
+
+def _lloyd(
+    vectors: torch.Tensor,
+    weights: torch.Tensor,
+    centres: torch.Tensor,
+    replicas: Replicas,
+    random: torch.Generator,
+    iterations: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run Lloyd's algorithm from ``centres [m, d]``, which are changed; return as `kmeans` does."""
     centre_weights = centres.new_zeros(len(centres))
     for _ in range(iterations if len(centres) else 0):
         codes, distances = nearest_with_distance(vectors, centres)

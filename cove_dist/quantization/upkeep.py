@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from cove_dist.quantization.kmeans import kmeans, weights_of_centres
+from cove_dist.quantization.kmeans import best_kmeans, weights_of_centres
 from cove_dist.quantization.moments import reset_moments
 from cove_dist.quantization.observation import Observation, distinct_vectors
 from cove_dist.quantization.precision import at_least_float32
@@ -185,7 +185,7 @@ class CodebookMaintenance:
         if quantizer.frozen[level]:
             codebook = quantizer.codebooks[level].to(vectors.dtype)
             return codebook, weights_of_centres(vectors, weights, codebook, self._replicas)
-        centres, centre_weights = kmeans(vectors, weights, quantizer.levels[level], self._replicas, random)
+        centres, centre_weights = best_kmeans(vectors, weights, quantizer.levels[level], self._replicas, random)
         self._place(quantizer, level, torch.arange(len(centres), device=centres.device), centres)
         return centres, centre_weights
 

@@ -8,7 +8,7 @@ import torch
 from sklearn.cluster import KMeans
 
 from cove_dist.quantization import kmeans as module
-from cove_dist.quantization.kmeans import draw_apart, kmeans
+from cove_dist.quantization.kmeans import best_kmeans, draw_apart, kmeans, subspace_centres
 from cove_dist.quantization.replicas import ALONE, generator
 from tests.unit.quantization.simulated import on_replicas
 
@@ -19,6 +19,12 @@ def clusters(count: int, each: int, dim: int = 8, spread: float = 0.003) -> tupl
     random = torch.Generator().manual_seed(count)
     centres = torch.randn(count, dim, generator=random)
     return centres, centres.repeat(each, 1) + spread * torch.randn(count * each, dim, generator=random)
+
+
+def heavy_tailed() -> torch.Tensor:
+    """Vectors without clusters, some of which are long: ``[2000, 32]``."""
+    random = torch.Generator().manual_seed(0)
+    return torch.randn(2000, 32, generator=random) * (0.5 * torch.randn(2000, 1, generator=random)).exp()
 
 
 def inertia(vectors: torch.Tensor, weights: torch.Tensor, centres: torch.Tensor) -> float:
@@ -112,3 +118,44 @@ def test_a_centre_that_loses_its_vectors_is_drawn_again(monkeypatch: pytest.Monk
     found, mass = kmeans(vectors, torch.ones(len(vectors)), 4, ALONE, generator(CPU, 0))
     assert sorted(torch.cdist(found, centres).argmin(dim=1).tolist()) == list(range(4))
     assert mass.tolist() == [30] * 4
+
+
+def test_the_best_of_both_starts_is_as_good_as_each_with_and_without_clusters() -> None:
+    _, apart = clusters(16, 40)
+    for vectors, size in ((apart, 16), (heavy_tailed(), 64)):
+        ones = torch.ones(len(vectors))
+        found, mass = best_kmeans(vectors, ones, size, ALONE, generator(CPU, 0))
+        plain, _ = kmeans(vectors, ones, size, ALONE, generator(CPU, 0))
+        share = inertia(vectors, ones, found) / inertia(vectors, ones, plain)
+        assert share <= 1 + 1e-6 if vectors is apart else share < 0.995
+        assert mass.sum() == len(vectors)
+
+
+def test_centres_of_subspaces_leave_few_centres_with_a_single_vector() -> None:
+    vectors = heavy_tailed()
+    plain, spread = (
+        start(vectors, torch.ones(len(vectors)), 64, ALONE, generator(CPU, 1))
+        for start in (lambda *given: kmeans(*given)[0], subspace_centres)
+    )
+    single = [
+        int((torch.cdist(vectors, each).argmin(dim=1).bincount(minlength=64) == 1).sum()) for each in (plain, spread)
+    ]
+    assert single[1] < single[0] / 3
+
+
+def test_replicas_have_the_same_best_centres_to_the_bit() -> None:
+    vectors = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
+    parts = vectors.split([130, 0, 200, 70])
+    found = on_replicas(
+        4, lambda r: best_kmeans(parts[r.rank], torch.ones(len(parts[r.rank])), 20, r, generator(CPU, 0, r.rank))
+    )
+    for centres, mass in found:
+        assert torch.equal(centres, found[0][0]) and torch.equal(mass, found[0][1])
+    ones = torch.ones(len(vectors))
+    single = best_kmeans(vectors, ones, 20, ALONE, generator(CPU, 0))[0]
+    assert inertia(vectors, ones, found[0][0]) < 1.05 * inertia(vectors, ones, single)
+
+
+def test_equal_vectors_have_one_centre() -> None:
+    found, mass = best_kmeans(torch.ones(9, 4), torch.ones(9), 3, ALONE, generator(CPU, 0))
+    assert torch.equal(found[mass > 0], torch.ones(1, 4)) and mass.sum() == 9
