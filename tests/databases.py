@@ -19,7 +19,7 @@ _numbers = count()
 
 def share_duckdb(patch: pytest.MonkeyPatch) -> None:
     """Give every preparation a separate database file in one instance of DuckDB per process."""
-    patch.setattr(workspace, "duckdb", SimpleNamespace(connect=_attached))
+    patch.setattr(workspace, "duckdb", SimpleNamespace(connect=_attached, Error=duckdb.Error))
 
 
 @cache

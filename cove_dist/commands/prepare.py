@@ -3,6 +3,7 @@
 cove prepare data=movielens_100k
 cove prepare data=mind_small source=downloads/mind
 cove prepare data=custom source='logs/*.parquet' user=uid item=iid label=clicked time=ts
+cove prepare data=custom source='logs/*.parquet' user=uid item=iid label=null engine=spark spark.master=spark://host:7077
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -18,17 +19,27 @@ from cove_dist.commands.tables import report_table
 from cove_dist.config import settings
 from cove_dist.config.checks import check_arguments, target
 from cove_dist.config.composition import load_settings
+from cove_dist.config.overrides import flat
 from cove_dist.console import console
 from cove_dist.errors import ConfigError
 from cove_dist.faults.signals import named_signals
-from cove_dist.types import Folder, NonNegativeInt
+from cove_dist.types import Folder, NonNegativeInt, Text
 from data_pipeline.preparation.dataset import Dataset
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.progress import shown
+from data_pipeline.preparation.workspace import DuckEngine, Engine
 
 logger = logging.getLogger(__name__)
 
-OWN_KEYS = ("data", "output", "seed", "overwrite", "resume")
+OWN_KEYS = ("data", "output", "seed", "overwrite", "resume", "engine", "spark")
+
+
+@settings
+class SparkConfig:
+    """Settings of ``engine=spark``."""
+
+    master: Text | None
+    conf: dict[str, Any]
 
 
 @settings
@@ -36,6 +47,8 @@ class PrepareConfig:
     """Settings of the program; ``data`` is the section of the data set."""
 
     data: dict[str, Any]
+    engine: Literal["duckdb", "spark"]
+    spark: SparkConfig
     output: Folder | None
     overwrite: bool
     resume: bool
@@ -44,7 +57,7 @@ class PrepareConfig:
 
 def overrides(arguments: Sequence[str]) -> list[str]:
     """Expand keys of the data set: ``source=…`` becomes ``data.source=…``; the keys of the program are unchanged."""
-    return [a if a.split("=")[0].split(".")[0] in OWN_KEYS else f"data.{a}" for a in arguments]
+    return [a if a.lstrip("+").split("=")[0].split(".")[0] in OWN_KEYS else f"data.{a}" for a in arguments]
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -68,6 +81,7 @@ def prepare_data(arguments: Sequence[str]) -> Path:
     dataset = dataset_class(**check_arguments(dataset_class, values, "data"))
     output = dataset.output(request.output, path)
     begun = "the same command goes on" if request.resume else "what was begun is removed"
+    engine = _engine(request)
     with (
         named_signals(f"stopped; {output} is not written, and {begun}"),
         shown(console, logger.info) as stages,
@@ -79,7 +93,23 @@ def prepare_data(arguments: Sequence[str]) -> Path:
             seed=request.seed,
             overwrite=request.overwrite,
             resume=request.resume,
+            engine=engine,
             on_progress=stages.begin,
             on_percent=stages.advance,
         )
     return output
+
+
+def _engine(request: PrepareConfig) -> Engine:
+    """Return what runs the steps; raise `ConfigError` for settings of Spark without it."""
+    conf = {name: str(value) for name, value in flat(request.spark.conf).items()}
+    if request.engine == "duckdb":
+        if request.spark.master is not None or conf:
+            raise ConfigError(
+                f"spark.master = {request.spark.master}, spark.conf = {conf}: do nothing with engine=duckdb. Set"
+                " engine=spark, or leave them out"
+            )
+        return DuckEngine()
+    from data_pipeline.preparation.spark.engine import SparkEngine
+
+    return SparkEngine(request.spark.master, conf)

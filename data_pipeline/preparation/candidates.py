@@ -29,9 +29,9 @@ def write_histories(workspace: Workspace, users: int, rows: dict[str, int], fold
         folder: The prepared folder.
     """
     for number, split in enumerate(SPLITS):
-        reader = workspace.connection.sql(f"""
-            SELECT {encoded(USER)}, {encoded(ITEM)} FROM {rows_with_ids(USER, ITEM)}
-            WHERE {SPLIT} = {number} ORDER BY ALL""").to_arrow_reader(BATCH_ROWS)
+        reader = workspace.stream(f"""
+            SELECT {encoded(USER)} AS {USER}, {encoded(ITEM)} AS {ITEM} FROM {rows_with_ids(USER, ITEM)}
+            WHERE {SPLIT} = {number} ORDER BY {encoded(USER)}, {encoded(ITEM)}""")
         pairs = ((batch.column(0).to_numpy(), batch.column(1).to_numpy()) for batch in reader)
         write_history(pairs, users, rows.get(split, 0), history_path(folder, split))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_pipeline.errors import DataError
 from data_pipeline.id_tables import id_table_path
-from data_pipeline.parquet_files import BATCH_ROWS, write_parquet
+from data_pipeline.parquet_files import write_parquet
 from data_pipeline.preparation.columns import ITEM, SPLIT, USER, Columns
 from data_pipeline.preparation.kept import kept_ids
 from data_pipeline.preparation.lists import encode_lists, entries
@@ -69,14 +69,12 @@ def encode_column(
     enough = f"sum(__rows) >= {rare.min_count}" if rare.min_count > 1 else "bool_or(__seen)"
     here = f"SELECT *, false AS __kept FROM ({found})"
     both = " UNION ALL ".join([here, *kept_ids(workspace, name, here)])
-    workspace.query(f"""
-        CREATE TABLE {table} AS
-        SELECT row_number() OVER (ORDER BY NOT seen, kept, original_id NULLS LAST) - 1 AS id, *
-        FROM (
-            SELECT original_id, {enough} OR bool_or(__kept) AS seen, bool_or(__kept) AND NOT bool_or(__seen) AS kept,
-                bool_and(__kept) AS absent, sum(__rows) AS occurrences
-            FROM ({both}) GROUP BY original_id
-        )""")
+    ids = f"""
+        SELECT original_id, {enough} OR bool_or(__kept) AS seen, bool_or(__kept) AND NOT bool_or(__seen) AS kept,
+            bool_and(__kept) AS absent, sum(__rows) AS occurrences
+        FROM ({both}) GROUP BY original_id"""
+    numbered = workspace.numbered(ids, "NOT seen, kept, original_id NULLS LAST")
+    workspace.query(f"CREATE TABLE {table} AS SELECT __number AS id, * EXCLUDE (__number) FROM {numbered}")
     [(num_ids, num_seen, kept)] = workspace.query(
         f"SELECT count(*), count(*) FILTER (WHERE seen), count(*) FILTER (WHERE kept) FROM {table}"
     )
@@ -87,10 +85,9 @@ def encode_column(
             f" {most}. Lower it"
         )
     row = f", CASE WHEN seen THEN id ELSE {num_seen} + {_bucket(rare)} END::BIGINT AS {ROW}" if rare.buckets else ""
-    ids = workspace.connection.sql(f"SELECT id, original_id{row} FROM {table} ORDER BY id")
     path = id_table_path(folder, name)
     path.parent.mkdir(exist_ok=True)
-    write_parquet(ids.to_arrow_reader(BATCH_ROWS), path)
+    write_parquet(workspace.stream(f"SELECT id, original_id{row} FROM {table} ORDER BY id"), path)
     return Categorical(name, num_ids=num_ids, num_seen=num_seen, role=role, buckets=rare.buckets, kept=kept)
 
 

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import duckdb
-
-from data_pipeline.parquet_files import BATCH_ROWS
 from data_pipeline.preparation.attributes import write_attributes
 from data_pipeline.preparation.candidates import with_candidates, write_histories
 from data_pipeline.preparation.categories import write_categories
@@ -158,7 +155,7 @@ def _write(
     for split, number_of_rows in rows.items():
         workspace.on_progress(f"writing {split}: {number_of_rows:,} rows")
         number = SPLITS.index(split)
-        reader = _encoded_rows(workspace, columns, number).to_arrow_reader(BATCH_ROWS)
+        reader = workspace.stream(_encoded_rows(workspace, columns, number))
         if count and split != "train":
             reader = with_candidates(reader, folder, item, count, workspace.seed, number)
         files = write_split(reader, number_of_rows, folder / split, rules.row_group_size)
@@ -178,8 +175,8 @@ def _write(
     )
 
 
-def _encoded_rows(workspace: Workspace, columns: Columns, split: int) -> duckdb.DuckDBPyRelation:
-    """Return the rows of a split with encoded ids, in the order in which they are written.
+def _encoded_rows(workspace: Workspace, columns: Columns, split: int) -> str:
+    """Return the SELECT of the rows of a split with encoded ids, in the order in which they are written.
 
     Validation and test are in order of user, then time, and the rows of a request are consecutive.
     """
@@ -196,7 +193,7 @@ def _encoded_rows(workspace: Workspace, columns: Columns, split: int) -> duckdb.
     by_time += [encoded(name) for name in request]
     by_time += [*([f"rows.{TIME}"] if columns.time else []), f"rows.{ROW}"]
     order = [seeded_hash(workspace.seed, "shuffle"), f"rows.{ROW}"] if split == 0 else by_time
-    return workspace.connection.sql(
+    return (
         f"SELECT {', '.join([*ids, *values])} FROM {rows_with_ids(*names)} {joined_lists(columns.lists.names)}"
         f" WHERE {SPLIT} = {split} ORDER BY {', '.join(order)}"
     )

@@ -48,7 +48,7 @@ def _relation(workspace: Workspace, file: Path, columns: Sequence[str]) -> str:
         rows = f"read_parquet({scan_path(file)}, hive_partitioning = false)"
     else:
         rows = f"{file}"
-        workspace.connection.register(rows, ds.dataset(file, format="ipc"))
+        workspace.register(rows, ds.dataset(file, format="ipc"))
         rows = quoted(rows)
     names = _names(file)
     found = {name: value for name, value in partitions(file).items() if name in columns and name not in names}
@@ -79,7 +79,7 @@ def _types(workspace: Workspace, file: Path, columns: Sequence[str]) -> Types:
         kind = kind_of(file)
         raise DataError(f"{file}: cannot be read as {kind}: {error} It may be truncated; write it again") from error
     require_columns(file, columns, [*names, *(name for name in partitions(file) if name not in names)])
-    described = workspace.query(
+    described = workspace.inspect(
         f"DESCRIBE SELECT {', '.join(map(quoted, columns))} FROM {_relation(workspace, file, columns)}"
     )
     return {name: "VARCHAR" if kind.startswith("ENUM") else kind for name, kind, *_ in described}
@@ -160,7 +160,7 @@ def _require_exact(workspace: Workspace, found: dict[Path, Types], column: str, 
     for file, types in found.items():
         if types[column] not in _WHOLE:
             continue
-        rounded = workspace.query(
+        rounded = workspace.inspect(
             f"SELECT {quoted(column)} FROM {_relation(workspace, file, [column])}"
             f" WHERE abs({quoted(column)}::HUGEINT) > {_EXACT[common]} LIMIT 1"
         )

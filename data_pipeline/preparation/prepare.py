@@ -13,10 +13,12 @@ from data_pipeline.folders import replaced_folder
 from data_pipeline.preparation.dataset import Dataset, EncodedDataset, RawDataset
 from data_pipeline.preparation.kept_scratch import kept_scratch, removed_scratch
 from data_pipeline.preparation.output import check_output
-from data_pipeline.preparation.workspace import open_workspace
+from data_pipeline.preparation.workspace import DuckEngine, Engine
 from data_pipeline.schema import Schema
 
 logger = logging.getLogger(__name__)
+
+_DUCKDB = DuckEngine()
 
 
 def prepare(
@@ -27,6 +29,7 @@ def prepare(
     seed: int = 0,
     overwrite: bool = False,
     resume: bool = False,
+    engine: Engine = _DUCKDB,
     on_progress: Callable[[str], None] = logger.info,
     on_percent: Callable[[float], None] = lambda _: None,
 ) -> Schema:
@@ -44,6 +47,7 @@ def prepare(
         overwrite: Replace a prepared folder that exists, if all its files are those that preparation wrote.
         resume: Keep the tables of finished steps in ``OUTPUT.resume`` until the preparation is complete, and go on
             from there if it was ended: killed, interrupted, or by a full disk.
+        engine: Runs the steps: DuckDB, or `data_pipeline.preparation.spark.engine.SparkEngine`.
         on_progress: Receives one line of progress at a time.
         on_percent: Receives, from another thread, how much of the running query is done.
 
@@ -52,9 +56,11 @@ def prepare(
 
     Raises:
         OutputError: ``output`` cannot be written, or the disk is full.
-        DataError: ``output`` exists, the raw data are missing or invalid, or ``resume`` is for encoded data.
+        DataError: ``output`` exists, the raw data are missing or invalid, or the data set does not go with ``engine``
+            or ``resume``.
     """
     output = Path(output)
+    engine.check(dataset, resume)
     if isinstance(dataset, EncodedDataset):
         if resume:
             raise DataError("resume = true: encoded data are described in one step. Set resume=false")
@@ -65,7 +71,7 @@ def prepare(
     with replaced_folder(output) as folder:
         with (
             kept or removed_scratch(folder) as scratch,
-            open_workspace(
+            engine.open(
                 scratch,
                 memory_gb=dataset.memory_gb,
                 seed=seed,

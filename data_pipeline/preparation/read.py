@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-
-import duckdb
-import pyarrow as pa
+from typing import cast
 
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.columns import FILE
 from data_pipeline.preparation.delimited import OnInvalid, count_lines, csv_scan
 from data_pipeline.preparation.formats import explain, explain_lost_lines, kind_of, open_binary, refuse_other_formats
 from data_pipeline.preparation.parquet import parquet_scans
-from data_pipeline.preparation.workspace import Workspace, literal, quoted, scan_path
+from data_pipeline.preparation.workspace import UnreadableFile, Workspace, literal, quoted, scan_path
 
 _POSITION = f"rowid - (SELECT min(rowid) FROM raw AS other WHERE other.{FILE} = raw.{FILE}) + 1"
 
@@ -60,7 +59,7 @@ class Source:
 
     def find(self, workspace: Workspace, column: str, row: int) -> tuple[str | None, str, int]:
         """Return the value of a column, the file and the position in the file of a row of ``raw``."""
-        [found] = workspace.query(
+        [found] = workspace.inspect(
             f"SELECT {quoted(column)}::VARCHAR, {FILE}, {self.position} FROM raw WHERE rowid = {row}"
         )
         return found
@@ -113,8 +112,10 @@ def _json_scan(file: Path, columns: Sequence[str], on_invalid: OnInvalid) -> str
 
 def _require_values(workspace: Workspace, first: Path, columns: Sequence[str]) -> None:
     """Refuse a column without any value in JSON lines: no line has its key."""
-    counts = workspace.query(f"SELECT {', '.join(f'count({quoted(name)})' for name in columns)} FROM raw")[0]
-    for column, count in zip(columns, counts, strict=True):
+    counts = ", ".join(f"count({quoted(name)}) AS c{number}" for number, name in enumerate(columns))
+    sums = ", ".join(f"sum(c{number})" for number in range(len(columns)))
+    [found] = workspace.query(f"SELECT {sums} FROM {workspace.over_raw(f'SELECT {counts} FROM raw')}")
+    for column, count in zip(columns, found, strict=True):
         if not count:
             with open_binary(first) as stream:
                 line = stream.readline(1 << 20).decode(errors="replace").strip()
@@ -125,9 +126,9 @@ def _refuse_lost_lines(
     workspace: Workspace, files: Sequence[Path], columns: Sequence[str], on_invalid: OnInvalid
 ) -> int:
     """Count the lines of CSV files that are not in ``raw``; raise `DataError` unless ``on_invalid`` is "drop"."""
-    read, lost = dict(workspace.query(f"SELECT {FILE}, count(*) FROM raw GROUP BY {FILE}")), 0
-    for file in files:
-        missing = count_lines(file, columns) - read.get(str(file), 0)
+    read, lost = dict(workspace.inspect(f"SELECT {FILE}, count(*) FROM raw GROUP BY {FILE}")), 0
+    for file, lines in zip(files, workspace.map(partial(count_lines, columns=columns), files), strict=True):
+        missing = lines - read.get(str(file), 0)
         if missing and on_invalid == "error":
             raise DataError(f"{file}: {missing} lines cannot be read: {explain_lost_lines(file)}")
         lost += missing
@@ -137,7 +138,7 @@ def _refuse_lost_lines(
 def ingest(
     workspace: Workspace, scans: Iterable[tuple[Path, str]], table: str = "raw", form: str | None = None
 ) -> None:
-    """Run one SELECT per file into ``table``. DuckDB keeps their order, so ``rowid`` numbers the rows of the files.
+    """Run one SELECT per file into ``table``; see `Workspace.load`.
 
     Args:
         workspace: Workspace for the table.
@@ -145,10 +146,8 @@ def ingest(
         table: Name of the table.
         form: Of text without a header line: what a line is, for errors.
     """
-    for number, (file, select) in enumerate(scans):
-        workspace.on_progress(f"reading {file}")
-        statement = f"INSERT INTO {table}" if number else f"CREATE TABLE {table} AS"
-        try:
-            workspace.query(f"{statement} SELECT *, {literal(str(file))} AS {FILE} FROM ({select})")
-        except (duckdb.Error, pa.ArrowInvalid) as error:
-            raise DataError(f"{file}: cannot be read: {explain(file, error, form)}") from error
+    try:
+        workspace.load(table, scans, FILE)
+    except UnreadableFile as failure:
+        error = cast(Exception, failure.__cause__)
+        raise DataError(f"{failure.file}: cannot be read: {explain(failure.file, error, form)}") from error

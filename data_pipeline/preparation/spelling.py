@@ -36,9 +36,12 @@ def _plain(column: str) -> str:
 
 def _double_spelling(workspace: Workspace, source: Source, column: str, plain: str) -> str:
     """Describe the first two texts of ``column`` with the same ``plain`` form; empty where there are none."""
+    texts = workspace.over_raw(
+        f"SELECT {quoted(column)} AS __text, {plain} AS __plain, min(rowid) AS __row FROM raw"
+        f" WHERE {quoted(column)} IS NOT NULL GROUP BY {quoted(column)}"
+    )
     found = workspace.query(f"""
-        SELECT min(__row), max(__row) FROM (
-            SELECT {plain} AS __plain, min(rowid) AS __row FROM raw WHERE {quoted(column)} IS NOT NULL
-            GROUP BY {quoted(column)}
-        ) GROUP BY __plain HAVING count(*) > 1 ORDER BY min(__row) LIMIT 1""")
+        SELECT min(__row) AS first, max(__row)
+        FROM (SELECT __plain, min(__row) AS __row FROM {texts} GROUP BY __text, __plain)
+        GROUP BY __plain HAVING count(*) > 1 ORDER BY first LIMIT 1""")
     return " and ".join(source.show(workspace, column, row) for row in found[0]) if found else ""

@@ -11,10 +11,11 @@ from data_pipeline.preparation.workspace import Workspace, quoted
 def refuse_mixed_offsets(workspace: Workspace, source: Source, column: str) -> None:
     """Raise `DataError`, with a row of each kind, where some texts of a column have a UTC offset and some have none."""
     raw = quoted(column)
-    rows = workspace.query(
-        f"SELECT min(rowid) FROM raw WHERE {nanoseconds_of(raw)} IS NOT NULL"
-        f" GROUP BY {offset_of(raw)} = '' ORDER BY {offset_of(raw)} = ''"
+    first = workspace.over_raw(
+        f"SELECT {offset_of(raw)} = '' AS bare, min(rowid) AS row FROM raw WHERE {nanoseconds_of(raw)} IS NOT NULL"
+        " GROUP BY bare"
     )
+    rows = workspace.query(f"SELECT min(row) FROM {first} GROUP BY bare ORDER BY bare")
     if len(rows) > 1:
         with_offset, without = (source.show(workspace, column, row) for [row] in rows)
         raise DataError(
@@ -38,9 +39,12 @@ def refuse_mixed_units(workspace: Workspace, source: Source, column: str, value:
     Raises:
         DataError: Seconds, milliseconds, microseconds or nanoseconds are mixed; the message has a row of each.
     """
+    counts = workspace.over_raw(
+        f"SELECT {unit_of(value)} AS unit, count(*) AS n, min(rowid) AS row FROM raw GROUP BY unit"
+    )
     found = {
         unit: (count, row)
-        for unit, count, row in workspace.query(f"SELECT {unit_of(value)}, count(*), min(rowid) FROM raw GROUP BY 1")
+        for unit, count, row in workspace.query(f"SELECT unit, sum(n)::BIGINT, min(row) FROM {counts} GROUP BY unit")
     }
     units = [unit for unit in UNITS if unit in found]
     between = found["?"][0] if "?" in found else 0

@@ -54,7 +54,7 @@ class ColumnTypes:
     def __init__(self, workspace: Workspace, source: Source) -> None:
         self.workspace = workspace
         self.source = source
-        self.types = {name: kind for name, kind, *_ in workspace.query("DESCRIBE raw")}
+        self.types = {name: kind for name, kind, *_ in workspace.inspect("DESCRIBE raw")}
 
     def of_all(self, columns: Columns) -> list[TypedColumn]:
         typed = [self.entity(USER, columns.user), self.entity(ITEM, columns.item), self.label(columns)]
@@ -256,7 +256,9 @@ class ColumnTypes:
 
     def _share(self, column: str, condition: str) -> float:
         """Return the share of the values that are not null for which ``condition`` is true."""
-        [(share,)] = self.workspace.query(
-            f"SELECT avg(coalesce({condition}, false)::INT) FROM raw WHERE {quoted(column)} IS NOT NULL"
+        counts = self.workspace.over_raw(
+            f"SELECT count(*) FILTER (WHERE {condition}) AS fitting, count(*) AS n FROM raw"
+            f" WHERE {quoted(column)} IS NOT NULL"
         )
-        return share or 0.0
+        [(fitting, values)] = self.workspace.query(f"SELECT sum(fitting)::BIGINT, sum(n)::BIGINT FROM {counts}")
+        return fitting / values if values else 0.0

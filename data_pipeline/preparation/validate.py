@@ -26,18 +26,19 @@ def validate(workspace: Workspace, source: Source, columns: Columns, on_invalid:
     typed = ColumnTypes(workspace, source).of_all(columns)
     rules = [*source.rules, *(rule for column in typed for rule in column.rules)]
     cases = " ".join(f"WHEN {rule.broken} THEN {number}" for number, rule in enumerate(rules))
-    broken = workspace.query(
-        f"SELECT rule, count(*), min(row) FROM (SELECT CASE {cases} END AS rule, rowid AS row FROM raw)"
-        " WHERE rule IS NOT NULL GROUP BY rule ORDER BY rule"
+    found = workspace.over_raw(
+        f"SELECT rule, count(*) AS n, min(row) AS first FROM (SELECT CASE {cases} END AS rule, rowid AS row FROM raw)"
+        " WHERE rule IS NOT NULL GROUP BY rule"
     )
+    broken = workspace.query(f"SELECT rule, sum(n)::BIGINT, min(first) FROM {found} GROUP BY rule ORDER BY rule")
     if broken and on_invalid == "error":
         lines = [_describe(workspace, source, rules[number], count, row) for number, count, row in broken]
         raise DataError("\n".join(lines))
     values = ", ".join(f"{column.value} AS {quoted(column.name)}" for column in typed)
-    workspace.query(f"CREATE VIEW valid AS SELECT {values}, rowid AS {ROW} FROM raw WHERE CASE {cases} END IS NULL")
+    valid = workspace.over_raw(f"SELECT {values}, rowid AS {ROW} FROM raw WHERE CASE {cases} END IS NULL")
+    workspace.query(f"CREATE VIEW valid AS SELECT * FROM {valid}")
     dropped = {f"{rules[number].column}: {rules[number].reason}": count for number, count, _ in broken}
-    [(read,)] = workspace.query("SELECT count(*) FROM raw")
-    if read == sum(dropped.values()):
+    if workspace.count("raw") == sum(dropped.values()):
         reasons = "; ".join(f"{count} dropped: {reason}" for reason, count in {**source.dropped, **dropped}.items())
         raise DataError(
             f"{source.description}: no rows" + (f" are left ({reasons})" if reasons else ". Check data.source")

@@ -4,22 +4,43 @@ from __future__ import annotations
 
 import glob
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
 
+from data_pipeline.parquet_files import BATCH_ROWS
 from data_pipeline.preparation.journal import Journal
 from data_pipeline.preparation.progress import watched
 
+if TYPE_CHECKING:
+    from data_pipeline.preparation.dataset import Dataset
+
 logger = logging.getLogger(__name__)
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class UnreadableFile(Exception):
+    """A raw file that DuckDB cannot read, with its error as the cause."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(str(file))
+        self.file = file
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """What every step of preparation needs.
+    """What every step of preparation needs: tables in DuckDB, on one machine.
+
+    The steps are written once, in the SQL of DuckDB. `data_pipeline.preparation.spark` has the workspace that runs
+    them on a Spark cluster.
 
     Attributes:
         connection: DuckDB on a database file in ``scratch``, so that tables and sorts larger than memory go to disk.
@@ -48,10 +69,86 @@ class Workspace:
         """Run one statement and fetch every row of its result."""
         return self.journal.run(sql) if self.journal else self.connection.execute(sql).fetchall()
 
+    def inspect(self, sql: str) -> list[tuple]:
+        """Run one statement over files, or over a few rows of ``raw``, on this machine, and fetch its rows."""
+        return self.query(sql)
+
+    def register(self, name: str, rows: ds.Dataset) -> None:
+        """Give rows of Arrow files a name."""
+        self.connection.register(name, rows)
+
     def count(self, table: str) -> int:
         """Count the rows of a table or view."""
         [(rows,)] = self.query(f"SELECT count(*) FROM {table}")
         return rows
+
+    def stream(self, select: str) -> pa.RecordBatchReader:
+        """Run a SELECT with a total order, and stream its rows in that order."""
+        return self.connection.sql(select).to_arrow_reader(BATCH_ROWS)
+
+    def over_raw(self, select: str) -> str:
+        """Return the SQL of the rows of a SELECT over ``raw`` that looks at one row at a time, or at groups.
+
+        A cluster evaluates it file by file, so groups must be aggregated again by the query that contains it.
+        """
+        return f"({select})"
+
+    def numbered(self, select: str, order: str) -> str:
+        """Return the SQL of the rows of a SELECT with ``__number``, their number from 0 in a total order."""
+        return f"(SELECT *, row_number() OVER (ORDER BY {order}) - 1 AS __number FROM ({select}))"
+
+    def load(self, table: str, scans: Iterable[tuple[Path, str]], file_column: str) -> None:
+        """Read files into a table. Their order is kept, so ``rowid`` numbers the rows of the files.
+
+        Args:
+            table: Name of the table.
+            scans: Files and their SELECTs, of the same columns.
+            file_column: Column to add, of the name of the file.
+
+        Raises:
+            UnreadableFile: DuckDB cannot read a file.
+        """
+        for number, (file, select) in enumerate(scans):
+            self.on_progress(f"reading {file}")
+            statement = f"INSERT INTO {table}" if number else f"CREATE TABLE {table} AS"
+            try:
+                self.query(f"{statement} SELECT *, {literal(str(file))} AS {file_column} FROM ({select})")
+            except (duckdb.Error, pa.ArrowInvalid) as error:
+                raise UnreadableFile(file) from error
+
+    def map(self, function: Callable[[A], B], values: Iterable[A]) -> list[B]:
+        """Return ``function(value)`` of every value; a cluster computes them in parallel."""
+        return [function(value) for value in values]
+
+
+class Engine(Protocol):
+    """What runs the steps of preparation."""
+
+    def check(self, dataset: Dataset, resume: bool) -> None:
+        """Raise `DataError` for a data set, or a setting, that the engine cannot prepare."""
+
+    def open(
+        self,
+        scratch: Path,
+        *,
+        memory_gb: float,
+        seed: int,
+        on_progress: Callable[[str], None],
+        on_percent: Callable[[float], None],
+        resume: bool,
+        keep_ids: Path | None,
+    ) -> AbstractContextManager[Workspace]:
+        """Open a workspace; see `open_workspace`."""
+
+
+class DuckEngine:
+    """DuckDB on this machine, for all data sets."""
+
+    def check(self, dataset: Dataset, resume: bool) -> None:
+        pass
+
+    def open(self, scratch: Path, **options: Any) -> AbstractContextManager[Workspace]:
+        return open_workspace(scratch, **options)
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def test_invalid_lines_at_the_end_of_a_large_file_are_not_lost(tmp_path, line, l
         pytest.raises(DataError, match=r"raw\.csv: .*cannot be read"),
     ):
         read_files(workspace, [path], ["a", "b"], "error", "")
-    with open_workspace(tmp_path / "scratch", memory_gb=1, seed=0, on_progress=print) as workspace:
+    with open_workspace(tmp_path / "again", memory_gb=1, seed=0, on_progress=print) as workspace:
         source = read_files(workspace, [path], ["a", "b"], "drop", "")
         assert workspace.query("SELECT count(*) FROM raw") == [(80,)]
     assert source.dropped == {"malformed CSV line": lost}  # an unclosed quote joins a line with the next

@@ -1,0 +1,1 @@
+"""The steps of preparation on a Spark cluster: DuckDB reads the files in Spark's tasks, Spark SQL does the rest."""
