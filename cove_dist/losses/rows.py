@@ -36,4 +36,4 @@ def mean_over_rows(losses: torch.Tensor, weights: torch.Tensor, *, same_step: bo
     sums = torch.stack([torch.ones_like(weights), weights]).double().sum(dim=1)
     rows, total = world().sum(sums) if same_step else sums
     scale = torch.where(total > 0, rows / total, 0.0)
-    return (losses * (weights * scale).float()).mean()
+    return (losses * (weights.double() * scale).float()).mean()
