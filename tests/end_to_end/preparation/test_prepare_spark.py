@@ -21,6 +21,7 @@ from pyspark.sql import SparkSession
 from data_pipeline.datasets.custom import Custom
 from data_pipeline.datasets.synthetic import Synthetic
 from data_pipeline.errors import DataError
+from data_pipeline.preparation.dense import DenseSettings
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.spark.engine import SparkEngine
 from data_pipeline.preparation.spark.tables import Tables
@@ -31,6 +32,8 @@ SMALL = {
     "spark.sql.shuffle.partitions": "3",
     "spark.driver.memory": "1g",
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",  # compiled once: the process is short
+    "spark.sql.codegen.wholeStage": "false",  # few rows: compiling a query takes longer than running it
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
 }
 COLUMNS = {"user": "user", "item": "item", "label": "label", "time": "time"}
 
@@ -165,7 +168,12 @@ def test_rows_are_numbered_in_order_over_all_partitions(tmp_path: Path, engine: 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"sequences": 5}, {"request": "session"}, {"lists": ("tags",)}, {"dense_transforms": {"price": {"fill": 0}}}],
+    [
+        {"sequences": 5},
+        {"request": "session"},
+        {"lists": ("tags",)},
+        {"dense_transforms": {"price": DenseSettings(fill=0)}},
+    ],
 )
 def test_settings_that_only_duckdb_prepares_are_refused_by_name(settings: dict[str, Any], tmp_path: Path) -> None:
     dataset = Custom(source="none.csv", **COLUMNS | settings)
