@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, CodeClassifier, UpkeepSettings
+from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, CodeClassifier, UpkeepSettings, kmeans
 from tests.unit.quantization.problems import build, problems
 
 GARBAGE = [float("nan"), float("inf"), -float("inf"), 1e30, -3e38, 0.0]
 LEARNING = ("gradient", "ema")
 EVERYTHING = UpkeepSettings("kmeans", kmeans_step=1, kmeans_batches=1, revive_every=2)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_subspaces() -> Iterator[None]:
+    """Let the k-means start cluster in two subspaces instead of ten, which takes most of the time otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kmeans, "_SUBSPACES", 2)
+        yield
 
 
 @st.composite
