@@ -63,6 +63,7 @@ class EmbeddingsConfig:
     dim: PositiveInt
     init_std: PositiveFloat
     id_dropout: Probability
+    unseen: Literal["row", "codes"]
     optimizer: TableOptimizerConfig
     sharding: dict[str, Sharding]
     cache_load_factor: PositiveShare | None = None
@@ -72,6 +73,10 @@ class EmbeddingsConfig:
             raise ValueError(f"dim = {self.dim}: allowed are multiples of 4 (fbgemm stores rows in fours)")
         if "default" not in self.sharding:
             raise ValueError("sharding: needs the key 'default'; further keys are table names")
+        if self.unseen == "codes" and self.id_dropout:
+            raise ValueError(
+                f"unseen = codes: not with id_dropout = {self.id_dropout}, which trains that row; allowed: row"
+            )
 
     def check_device(self, device_type: str) -> None:
         """Refuse a sharding or a cache that does not exist on this device, or that the table optimizer cannot serve.

@@ -72,6 +72,11 @@ RULES: tuple[Rule[RunConfig], ...] = (
         "there are no loggers; choose some by logger=[tensorboard]",
     ),
     Rule(
+        ("embeddings.unseen",),
+        is_quantized,
+        "there are no codes; acts with a quantizer of users or items, quantizer=cove",
+    ),
+    Rule(
         ("trainer.gradient_clip_norm",),
         lambda config: not config.embeddings.optimizer.is_sparse,
         "gradients of tables are not clipped under sparse_adam and sparse_rmsprop; choose adam for them",

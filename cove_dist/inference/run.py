@@ -82,7 +82,8 @@ class Run:
             items: Original item ids ``[n]``.
             sequences: Sequences of items instead of users, for sequential models; scores the item as the next one.
             columns: Values ``[n]`` of every further column that the model reads; of a column of lists, lists of ids.
-            unknown: Unseen ids: raise an error, return nan, or score the out-of-vocabulary row (of ``id_dropout``).
+            unknown: Unseen ids: raise an error, return nan, or score the out-of-vocabulary row (of ``id_dropout``
+                or ``unseen=codes``).
             label: The label, of a run with several (``ctr.label``); None: the first one.
 
         Raises:
@@ -133,7 +134,7 @@ class Run:
             sequences: Sequences of original item ids instead of users, for sequential models.
             unknown: How to handle unseen ids: raise an error, skip them (their number is logged), list the most
                 frequent items of training, with null scores, or what the out-of-vocabulary row lists (for users of runs
-                with ``embeddings.id_dropout``; the same for all, and nothing is removed).
+                with ``embeddings.id_dropout`` or ``unseen=codes``; the same for all, and nothing is removed).
             history: Whether to remove items that the user has in any split, or that are in the sequence.
             columns: A value of every further column that the model reads, the same for all pairs.
 

@@ -223,12 +223,13 @@ def check_count(what: str, value: Any) -> None:
 
 
 def check_oov_row(config: RunConfig) -> None:
-    """Refuse ``unknown=oov_row`` for a run whose out-of-vocabulary rows were not trained.
+    """Refuse ``unknown=oov_row`` for a run whose out-of-vocabulary rows mean nothing.
 
     Raises:
-        ConfigError: The run has ``embeddings.id_dropout=0``.
+        ConfigError: The run has ``embeddings.id_dropout=0``, and its rows of unseen users are no codes either.
     """
-    if config.embeddings.id_dropout == 0:
+    of_codes = config.embeddings.unseen == "codes" and "user" in config.quantizer.levels()
+    if config.embeddings.id_dropout == 0 and not of_codes:
         raise ConfigError(
             "unknown = oov_row: the run was trained with embeddings.id_dropout=0, so its out-of-vocabulary rows are"
             " random; allowed: error, skip, popular"

@@ -20,6 +20,7 @@ from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import Groups
 from cove_dist.evaluation.protocol import Protocol
+from cove_dist.tasks.unseen import check_unseen
 from data_pipeline.schema import Entity, Schema
 
 if TYPE_CHECKING:
@@ -270,6 +271,7 @@ class Task(ABC, Generic[C]):
         metrics = self.metric_names(config, "validation", schema)
         config.trainer.early_stopping.check(metrics, f"the data {schema.name}")
         self.protocol(config, schema, "validation")
+        check_unseen(config, schema)
         for key in ("validate_every_steps", "validate_every_minutes"):
             value = getattr(config.trainer, key)
             if value is not None and not schema.has_split("validation"):

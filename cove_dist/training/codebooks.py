@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 from torchrec.optim.keyed import CombinedOptimizer
 
 from cove_dist.config import QuantizerConfig
@@ -20,10 +21,12 @@ from cove_dist.quantization import (
     dead_share,
     perplexity,
 )
+from cove_dist.tasks.unseen import set_unseen_rows
+from data_pipeline.schema import Entity, Schema
 
 logger = logging.getLogger(__name__)
 
-Quantizers = Mapping[str, CascadedQuantizer]
+Quantizers = Mapping[Entity, CascadedQuantizer]
 
 
 class Codebooks:
@@ -66,6 +69,12 @@ class Codebooks:
         metrics = health(self._quantizers, self._epoch, counts)
         self._epoch.restart()
         return metrics
+
+    def set_unseen_rows(self, tables: nn.Module, schema: Schema) -> None:
+        """Set the rows of unseen ids by the use of codes in this epoch; see `cove_dist.tasks.unseen`. Collective."""
+        counts = sum_over_ranks(self._epoch.counts().double(), self._context.device)
+        usage = dict(zip(self._quantizers, self._epoch.by_level(counts), strict=True))
+        set_unseen_rows(tables, self._quantizers, usage, schema)
 
     def watch(self, metrics: Mapping[str, float]) -> None:
         """Warn once for each level whose perplexity falls below the threshold, until it has recovered."""

@@ -18,7 +18,7 @@ from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import TrainingError
 from cove_dist.faults.agreement import Agreement, EvaluationStopped
-from cove_dist.faults.finite import LossCheck, check_state
+from cove_dist.faults.finite import LossCheck
 from cove_dist.faults.full_disk import FullDiskPolicy
 from cove_dist.faults.signals import deferred_signals
 from cove_dist.runs import CHECKPOINTS
@@ -37,7 +37,7 @@ from cove_dist.training.replicas import check_replicas
 from cove_dist.training.reporting import start_reporter
 from cove_dist.training.resume import Change, resume
 from cove_dist.training.summary import show_start
-from cove_dist.training.validation import validate_within_epoch, within_epoch
+from cove_dist.training.validation import settle, validate_within_epoch, within_epoch
 from cove_dist.training.warm_start import WarmStart
 from data_pipeline.batch import Batch
 from data_pipeline.errors import DataError
@@ -232,11 +232,6 @@ class Trainer:
             self.codebooks.watch(metrics)
         self._reported = step
 
-    def check_finite(self) -> None:
-        """Refuse to evaluate or save a state that is not finite."""
-        self.losses.check()
-        check_state(self.trainable.state_dict(), self.position.step, self.context)
-
     def _end_epoch(self, batches: EpochIterator) -> None:
         """Evaluate and save; report the training steps before. A signal in the validation saves the state before it."""
         try:
@@ -250,7 +245,7 @@ class Trainer:
 
     def _close_epoch(self) -> dict[str, float]:
         """Evaluate; only a completed epoch counts for early stopping, not one cut short by ``max_steps``."""
-        self.check_finite()
+        settle(self)
         metrics: dict[str, float] = {}
         if self.evaluator is not None:
             last = self.position.out_of_steps(self.config.trainer)  # a resumed run would not validate it again

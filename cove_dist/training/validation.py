@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cove_dist.faults.agreement import Decision, EvaluationStopped
+from cove_dist.faults.finite import check_state
 from data_pipeline.streaming.loader import EpochIterator
 
 if TYPE_CHECKING:
@@ -31,14 +32,14 @@ def within_epoch(training: Trainer, batches: EpochIterator, agreed: Decision) ->
         return
     save = within and (agreed.save or _is_due(position.step, settings.checkpoint.every_steps))
     if agreed.stop or save:
-        training.check_finite()
+        settle(training)
         training.save(batches, {})
     training.stopped_by = agreed.stop
 
 
 def validate_within_epoch(training: Trainer, batches: EpochIterator) -> None:
     """Evaluate the validation split, which counts for early stopping, and save; a signal saves the state before it."""
-    training.check_finite()
+    settle(training)
     try:
         with training.window.paused(), training.agreement.stopping_evaluation():
             metrics = training.evaluate()
@@ -49,6 +50,14 @@ def validate_within_epoch(training: Trainer, batches: EpochIterator) -> None:
     training.position.validation_due = False
     training.note_gain(metrics)
     training.record_validation(batches, metrics)
+
+
+def settle(training: Trainer) -> None:
+    """Refuse to evaluate or save a state that is not finite, and set the rows of unseen ids. Collective."""
+    training.losses.check()
+    check_state(training.trainable.state_dict(), training.position.step, training.context)
+    if training.config.embeddings.unseen == "codes":
+        training.codebooks.set_unseen_rows(training.trainable.model.module.tables, training.schema)
 
 
 def _is_due(step: int, every: int | None) -> bool:

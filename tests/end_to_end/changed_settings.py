@@ -33,6 +33,7 @@ CHANGES = {
     "embeddings.dim": Change("16"),
     "embeddings.init_std": Change("0.3"),
     "embeddings.id_dropout": Change("0.5"),
+    "embeddings.unseen": Change("codes"),
     "embeddings.cache_load_factor": Change("0.2"),
     "embeddings.optimizer.name": Change("sgd"),
     "embeddings.optimizer.learning_rate": Change("0.1"),

@@ -89,7 +89,7 @@ RULES: tuple[Rule[SequentialRunConfig], ...] = (
     ),
     *CATEGORY_RULES,
     Rule(
-        ("embeddings.id_dropout",),
+        ("embeddings.id_dropout", "embeddings.unseen"),
         lambda config: False,
         "sequential models know users by their sequences, and their items are targets too",
     ),

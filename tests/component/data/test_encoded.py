@@ -229,7 +229,7 @@ def test_weights_that_are_none_are_named(folder: Path, weights: Any, message: st
     ("settings", "message"),
     [
         ({"label": ()}, r"data\.label = \[\]: names no column"),
-        ({"label": ("clicked", "clicked")}, "column 'clicked': data.label and data.label both name it"),
+        ({"label": ("clicked", "clicked")}, "column 'clicked': data.label names it twice"),
         ({"weight": "price"}, "column 'price': data.weight and data.dense both name it"),
     ],
 )

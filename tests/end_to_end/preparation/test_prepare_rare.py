@@ -14,14 +14,16 @@ from cove_dist.api import Run
 from cove_dist.errors import ConfigError
 from cove_dist.inference.evaluate import evaluate_run
 from cove_dist.inference.popular import most_frequent
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.frequency import row_counts
+from cove_dist.tasks.unseen import check_unseen
 from cove_dist.training.program import train
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.report import Report
 from data_pipeline.rare_ids import buckets_of
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.loader import build_loader
-from tests.configurations import small_run
+from tests.configurations import COVE, small_run
 from tests.unit.data.prepare_helpers import prepare_custom, read_decoded, some_rows, write_csv
 
 NAMES = ("user", "item", "label", "time", "city")
@@ -135,3 +137,17 @@ def test_an_unknown_id_is_scored_with_the_row_of_its_bucket(hashed: Path, tmp_pa
 def test_settings_that_do_not_fit_are_refused(raw: Path, tmp_path: Path, settings: dict, message: str) -> None:
     with pytest.raises(DataError, match=message):
         prepare_custom(raw, tmp_path / "out", **settings)
+
+
+@pytest.mark.parametrize("rare", ["oov", "hash"])
+def test_rows_that_rare_ids_train_do_not_become_the_mean_of_codes(
+    raw: Path, hashed: Path, tmp_path: Path, rare: str
+) -> None:
+    if rare == "oov":
+        prepare_custom(raw, tmp_path / "out", min_count={"item": 9})
+    folder = hashed if rare == "hash" else tmp_path / "out"
+    config, _ = load_run_config(small_run(folder, "unused", *COVE, "embeddings.unseen=codes"))
+    with pytest.raises(
+        ConfigError, match=r"embeddings\.unseen = codes: ids of item_id that are rarer than data\.min_count"
+    ):
+        check_unseen(config, Schema.load(folder))
