@@ -61,12 +61,12 @@ def best_kmeans(
     found = [kmeans(vectors, weights, size, replicas, random)]
     starts = subspace_centres(vectors, weights, size, replicas, random)
     found.append(_lloyd(vectors, weights, starts, replicas, random, 20))
-    inertias = torch.zeros(2, dtype=torch.float64, device=vectors.device)
+    inertias = torch.full((2,), torch.inf, dtype=torch.float64, device=vectors.device)
     for number, (centres, _) in enumerate(found):
         if len(centres):
             inertias[number] = (nearest_with_distance(vectors, centres)[1] * weights).double().sum()
     replicas.all_reduce(inertias)
-    return found[int(inertias.argmin())]
+    return found[int(inertias.nan_to_num(torch.inf).argmin())]
 
 
 def subspace_centres(
@@ -79,11 +79,13 @@ def subspace_centres(
     Args: As in `kmeans`.
 
     Returns:
-        Centres ``[m, d]``.
+        Centres ``[m, d]``; none if a product of components is not finite, as when training diverges.
     """
     dim = vectors.shape[1]
     moments = (vectors * weights.unsqueeze(1)).T @ vectors
     replicas.all_reduce(moments)
+    if not moments.isfinite().all():
+        return vectors[:0]
     basis = torch.linalg.eigh(moments)[1].flip(1)
     if replicas.rank != 0:
         basis.zero_()

@@ -74,7 +74,7 @@ def test_the_row_is_the_mean_of_the_codes_by_the_counts_of_all_ranks(
     ("settings", "message"),
     [
         (("embeddings.id_dropout=0.1", *COVE), "unseen = codes: not with id_dropout = 0.1, which trains that row"),
-        ((), r"embeddings\.unseen = codes: there are no codes"),
+        ((), r"embeddings\.unseen = codes: would do nothing: there are no codes"),
     ],
 )
 def test_what_has_no_such_row_is_refused(prepared: Path, settings: tuple[str, ...], message: str) -> None:

@@ -216,7 +216,10 @@ def test_a_column_of_an_unfit_type(tmp_path, column, values, meaning):
         ({"label": "a", "rating": "b", "threshold": 3.0}, "set at most one"),
         ({"rating": "b"}, "data.threshold = None: set both"),
         ({"label": "a", "threshold": 1.0}, "data.rating = None"),
-        ({"label": "a", "categorical": ("x",), "dense": ("X",)}, "column 'X': data.categorical and data.dense both name it"),
+        (
+            {"label": "a", "categorical": ("x",), "dense": ("X",)},
+            "column 'X': data.categorical and data.dense both name it",
+        ),
         ({"label": "a", "dense": ("user_id",)}, "column 'user_id': the name is taken"),
         ({"label": "a", "dense": ("a/b",)}, "must not be empty, start with __ or contain a slash"),
         ({"label": "a", "dense": ("rowid",)}, "column 'rowid': the name is taken"),

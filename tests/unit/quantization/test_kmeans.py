@@ -159,3 +159,13 @@ def test_replicas_have_the_same_best_centres_to_the_bit() -> None:
 def test_equal_vectors_have_one_centre() -> None:
     found, mass = best_kmeans(torch.ones(9, 4), torch.ones(9), 3, ALONE, generator(CPU, 0))
     assert torch.equal(found[mass > 0], torch.ones(1, 4)) and mass.sum() == 9
+
+
+@pytest.mark.parametrize("value", [1e30, float("inf"), float("nan")])
+def test_vectors_that_diverged_do_not_end_the_start(value: float) -> None:
+    """The loss says so afterwards."""
+    vectors = torch.randn(20, 4, generator=torch.Generator().manual_seed(0)) * value
+    for centres, mass in on_replicas(
+        2, lambda r: best_kmeans(vectors, torch.ones(20), 3, r, generator(CPU, 0, r.rank))
+    ):
+        assert len(centres) == len(mass) <= 3
