@@ -80,3 +80,11 @@ def test_the_row_is_the_mean_of_the_codes_by_the_counts_of_all_ranks(
 def test_what_has_no_such_row_is_refused(prepared: Path, settings: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_run_config(small_run(prepared, "unused", "embeddings.unseen=codes", *settings))
+
+
+def test_sequential_models_have_no_such_row() -> None:
+    overrides = ["data=aotm", "trainer=sequential", "model=sasrec", "quantizer=cove_items", "embeddings.unseen=codes"]
+    with pytest.raises(
+        ConfigError, match=r"embeddings\.unseen = codes: would do nothing: sequential models know users by"
+    ):
+        load_run_config(overrides)
