@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
 
 from data_pipeline.datasets.custom import Custom
 from data_pipeline.errors import DataError
@@ -166,9 +168,7 @@ def test_what_is_wrong_with_files_is_named(tmp_path: Path) -> None:
 
 
 def test_files_of_an_s3_store_are_read(tmp_path: Path, expected: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Needs the extra ``remote`` and moto's server."""
-    s3fs, server = pytest.importorskip("s3fs"), pytest.importorskip("moto.server")
-    store = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    store = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     store.start()
     settings = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}
     for name, value in {**settings, "AWS_ENDPOINT_URL": "http://{}:{}".format(*store.get_host_and_port())}.items():
