@@ -174,7 +174,10 @@ def parse_flags(arguments: Sequence[str]) -> tuple[set[str], list[str]]:
 def _print(text: str) -> None:
     """Print a text on one rank only."""
     if os.environ.get("RANK", "0") == "0":
-        print(text)
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:  # its reader, such as head, has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str) -> NoReturn:

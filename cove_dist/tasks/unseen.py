@@ -12,7 +12,7 @@ from cove_dist.embeddings.parts import table_weights, write_rows
 from cove_dist.errors import ConfigError
 from cove_dist.quantization import CascadedQuantizer
 from data_pipeline.preparation.report import Report
-from data_pipeline.schema import Entity, Schema
+from data_pipeline.schema import ENTITIES, Schema
 
 Usage = tuple[torch.Tensor, ...]  # how often each code was chosen, [v_i] per level
 
@@ -36,20 +36,20 @@ def check_unseen(config: RunConfig, schema: Schema) -> None:
 
 @torch.no_grad()
 def set_unseen_rows(
-    tables: nn.Module, quantizers: Mapping[Entity, CascadedQuantizer], usage: Mapping[Entity, Usage], schema: Schema
+    tables: nn.Module, quantizers: Mapping[str, CascadedQuantizer], usage: Mapping[str, Usage], schema: Schema
 ) -> None:
     """Set the out-of-vocabulary row of each quantized entity to the mean of its codes; nothing if none was chosen yet.
 
     Args:
         tables: The tables of a model, of any sharding.
-        quantizers: Its quantizers.
+        quantizers: Its quantizers, by entity.
         usage: Counts of their codes over all ranks.
         schema: Schema of the prepared data.
     """
     weights = table_weights(tables)
-    for entity, quantizer in quantizers.items():
-        if usage[entity][0].any():
-            row = mean_of_codes(quantizer, usage[entity]).unsqueeze(0)
+    for entity in ENTITIES:
+        if entity in quantizers and usage[entity][0].any():
+            row = mean_of_codes(quantizers[entity], usage[entity]).unsqueeze(0)
             column = schema.entity(entity)
             write_rows(weights[column.table_name], torch.tensor([column.num_seen], device=row.device), row)
 

@@ -66,13 +66,13 @@ class AccumulatingPipeline(TrainPipelineSparseDist):
 
     def progress(self, dataloader_iter: Iterator[Batch]) -> StepOutput:
         """Train on as many batches as there are `shares`, and update the parameters once."""
+        if not self.shares:
+            raise StopIteration  # the gradients of the last step remain, for its report
         self._updates.zero_grad()
         outputs = []
         for share in self.shares:
             self._share = share
             outputs.append(super().progress(dataloader_iter))
-        if not outputs:
-            raise StopIteration
         self._updates.step()
         return _merged(outputs)
 

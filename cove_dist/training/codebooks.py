@@ -22,11 +22,11 @@ from cove_dist.quantization import (
     perplexity,
 )
 from cove_dist.tasks.unseen import set_unseen_rows
-from data_pipeline.schema import Entity, Schema
+from data_pipeline.schema import Schema
 
 logger = logging.getLogger(__name__)
 
-Quantizers = Mapping[Entity, CascadedQuantizer]
+Quantizers = Mapping[str, CascadedQuantizer]
 
 
 class Codebooks:

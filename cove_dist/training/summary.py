@@ -31,6 +31,14 @@ def show_start(
     """Log the description of the run, and print the sharding plan; see `describe_start`."""
     for line in describe_start(model, context, config, schema, steps_per_epoch):
         logger.info(line)
+    warmup, steps = config.trainer.warmup_steps, config.trainer.epochs * steps_per_epoch
+    steps = min(steps, config.trainer.max_steps or steps)
+    if warmup >= steps:
+        logger.warning(
+            "trainer.warmup_steps = %d: training has %d steps, so that the learning rates never reach their values."
+            " Set fewer, such as trainer.warmup_steps=%d",
+            *(warmup, steps, steps // 10),
+        )
     console.print(sharding_table(model))
 
 

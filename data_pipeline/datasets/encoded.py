@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipeline.datasets.encoded_columns import check_weights, largest_in_files
+from data_pipeline.datasets.encoded_columns import check_labels, check_weights, largest_in_files
 from data_pipeline.datasets.encoded_lists import is_list_of_ids, read_lists
 from data_pipeline.digests import digest_file, digest_footer
 from data_pipeline.errors import DataError
@@ -122,6 +122,8 @@ class Encoded(EncodedDataset):
             described=True,
         )
         for split, found in files.items():
+            for label in self._labels:
+                check_labels(found, label)
             if self.weight is not None:
                 check_weights(found, self.weight, split)
             if split != "train":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,22 +30,34 @@ def largest_in_files(files: list[Path], column: str, on_progress: Callable[[str]
 
 
 def check_weights(files: list[Path], column: str, split: str) -> None:
-    """Refuse a column of sample weights with a null or negative value, or with no weight above 0 in training.
+    """Refuse a column of sample weights with a null, negative or infinite value, or none above 0 in training.
 
     Raises:
         DataError: There is such a value, or no such weight.
     """
     heaviest = 0.0
     for place, (low, high, nulls) in _row_groups(files, column):
-        if nulls or (low is not None and low < 0):
-            found = f"{nulls} nulls" if nulls else f"{low}"
-            raise DataError(f"{place}: {found}, but weights are numbers of at least 0. Correct the values")
+        if nulls or (low is not None and not 0 <= low <= high < math.inf):
+            found = f"{nulls} nulls" if nulls else f"values from {low} to {high}"
+            raise DataError(f"{place}: {found}, but weights are finite numbers of at least 0. Correct the values")
         heaviest = max(heaviest, high or 0.0)
     if split == "train" and not heaviest:
         raise DataError(
             f"column {column!r}: all weights of the {split} split are 0, so that no row counts in the loss. Correct"
             " them, or set data.weight=null, where every row has the weight 1"
         )
+
+
+def check_labels(files: list[Path], column: str) -> None:
+    """Refuse a column of labels with a null, or with a value below 0 or above 1.
+
+    Raises:
+        DataError: There is such a value.
+    """
+    for place, (low, high, nulls) in _row_groups(files, column):
+        if nulls or (low is not None and not 0 <= low <= high <= 1):
+            found = f"{nulls} nulls" if nulls else f"values from {low} to {high}"
+            raise DataError(f"{place}: {found}, but labels are 0 and 1. Correct the values, or data.label")
 
 
 def _row_groups(files: list[Path], column: str) -> Iterator[tuple[str, tuple[Any, Any, int]]]:

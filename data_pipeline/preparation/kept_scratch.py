@@ -20,6 +20,8 @@ from data_pipeline.json_files import to_json, write_json
 from data_pipeline.preparation.dataset import Dataset
 
 _REMEDY = "Remove this folder, or pass resume=false"
+_IDENTITY, _LOCK = "identity.json", "lock"
+_FILES = ("source", "file", "train", "validation_file", "test", "categories", "keep_ids")  # settings that name files
 
 
 @contextmanager
@@ -47,16 +49,18 @@ def kept_scratch(
         on_progress: Receives one line if the folder is kept.
 
     Raises:
-        OutputError: The folder is in use, or was begun with other settings, files or versions.
+        OutputError: The folder is in use, is not one of a preparation, is damaged, or was begun with other settings,
+            files or versions.
     """
     folder = output.with_name(f"{output.name[:80]}.resume")
+    _check_own(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    with (folder / _LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise OutputError(f"{folder}: another preparation uses it. Wait for it, or pass another output") from error
-        _check_identity(folder / "identity.json", json.loads(to_json(_identity(dataset, name, seed))))
+        _check_identity(folder / _IDENTITY, json.loads(to_json(_identity(dataset, name, seed))))
         try:
             yield folder
         except DataError:
@@ -68,23 +72,36 @@ def kept_scratch(
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _check_own(folder: Path) -> None:
+    """Refuse a folder that preparation did not make: it is removed at the end."""
+    if not folder.exists():
+        return
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() and not folder.is_symlink() else {""}
+    if names - {_LOCK} and _IDENTITY not in names:
+        raise OutputError(f"{folder}: was not made by a preparation, which needs this name. {_REMEDY}")
+
+
 def _check_identity(path: Path, identity: dict[str, Any]) -> None:
     if not path.exists():  # new, or its process was killed before it began
         write_json(path, identity)
         return
-    kept = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        kept = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise OutputError(f"{path}: damaged: {error}. {_REMEDY}") from error
     for name in sorted(kept.keys() | identity.keys()):
         if kept.get(name) != identity.get(name):
-            raise OutputError(
-                f"{path.parent}: was begun with another {name} ({kept.get(name)}, now {identity.get(name)}). {_REMEDY}"
-            )
+            of_file = isinstance(kept.get(name), list) or isinstance(identity.get(name), list)  # size and time
+            was = f"another file {name}" if of_file else f"another {name} ({kept.get(name)}, now {identity.get(name)})"
+            raise OutputError(f"{path.parent}: was begun with {was}. {_REMEDY}")
 
 
 def _identity(dataset: Dataset, name: str, seed: int) -> dict[str, Any]:
     """Return what the tables depend on: settings, versions, and size and time of all local files that settings name."""
     settings = {f"data.{field.name}": getattr(dataset, field.name) for field in fields(dataset)}
     settings.pop("data.memory_gb", None)  # more memory, and go on
-    files = {path: [stat.st_size, stat.st_mtime_ns] for value in settings.values() for path, stat in _stats(value)}
+    named = [settings.get(f"data.{name}") for name in _FILES]
+    files = {path: [stat.st_size, stat.st_mtime_ns] for value in named for path, stat in _stats(value)}
     kind = f"{type(dataset).__module__}.{type(dataset).__qualname__}"
     texts = {key: repr(value) for key, value in settings.items()}
     return {"data": kind, "data.name": name, "seed": seed, "version of duckdb": duckdb.__version__, **texts, **files}

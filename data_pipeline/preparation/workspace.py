@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from data_pipeline.errors import OutputError
 from data_pipeline.parquet_files import BATCH_ROWS
 from data_pipeline.preparation.journal import Journal
 from data_pipeline.preparation.progress import watched
@@ -174,7 +175,8 @@ def open_workspace(
         keep_ids: See `Workspace`.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    with duckdb.connect(str(scratch / "work.duckdb")) as connection:
+    with ExitStack() as stack:
+        connection = _connect(scratch / "work.duckdb", stack)
         connection.execute(f"SET memory_limit = '{memory_gb}GB'")
         connection.execute(f"SET temp_directory = {literal(str(scratch / 'spill'))}")
         connection.execute("SET preserve_insertion_order = true")
@@ -185,6 +187,15 @@ def open_workspace(
             on_progress(f"going on after {journal.done} steps that are done")
         with watched(connection, on_percent):
             yield Workspace(connection, scratch, seed, on_progress, journal, keep_ids)
+
+
+def _connect(database: Path, stack: ExitStack) -> duckdb.DuckDBPyConnection:
+    try:
+        return stack.enter_context(duckdb.connect(str(database)))
+    except duckdb.Error as error:
+        if not database.exists():  # the disk is full
+            raise
+        raise OutputError(f"{database}: damaged: {error}. Remove {database.parent}, or pass resume=false") from error
 
 
 def quoted(name: str) -> str:

@@ -212,12 +212,19 @@ def test_weights_and_several_labels_are_streamed(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        (lambda rng, rows: rng.random(rows) - 0.5, r"0\.parquet, row group 0: column 'w': -0\.\d+, but weights are"),
-        (lambda rng, rows: [None, *[1.0] * (rows - 1)], "column 'w': 1 nulls, but weights are numbers of at least 0"),
+        (
+            lambda rng, rows: rng.random(rows) - 0.5,
+            r"0\.parquet, row group 0: column 'w': values from -0\.\d+ to 0\.\d+, but",
+        ),
+        (
+            lambda rng, rows: [None, *[1.0] * (rows - 1)],
+            "column 'w': 1 nulls, but weights are finite numbers of at least 0",
+        ),
         (lambda rng, rows: [0.0] * rows, "column 'w': all weights of the train split are 0, so that no row counts"),
+        (lambda rng, rows: [np.inf, *[1.0] * (rows - 1)], "column 'w': values from 1.0 to inf, but weights are finite"),
         (lambda rng, rows: ["1"] * rows, "column 'w' has the type string, but it must be of numbers"),
     ],
-    ids=["negative", "null", "zeros", "text"],
+    ids=["negative", "null", "zeros", "infinite", "text"],
 )
 def test_weights_that_are_none_are_named(folder: Path, weights: Any, message: str) -> None:
     with_columns(folder, w=weights)
@@ -241,3 +248,18 @@ def test_columns_with_two_roles_are_refused(settings: dict[str, Any], message: s
 def test_a_description_has_no_steps_to_resume(folder: Path) -> None:
     with pytest.raises(DataError, match="resume = true: encoded data are described in one step"):
         prepare(encoded(folder), folder, name="mine", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (lambda rng, rows: [2, *[0] * (rows - 1)], "column 'y': values from 0 to 2, but labels are 0 and 1"),
+        (lambda rng, rows: [-1.0, *[1.0] * (rows - 1)], "column 'y': values from -1.0 to 1.0, but labels are 0 and 1"),
+        (lambda rng, rows: [None, *[1] * (rows - 1)], "column 'y': 1 nulls, but labels are 0 and 1"),
+    ],
+    ids=["two", "negative", "null"],
+)
+def test_labels_that_are_none_are_named_before_training(folder: Path, labels: Any, message: str) -> None:
+    with_columns(folder, y=labels)
+    with pytest.raises(DataError, match=message):
+        describe(folder, label="y")

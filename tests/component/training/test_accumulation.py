@@ -11,6 +11,7 @@ import torch
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.tasks.configuration import load_run_config
+from cove_dist.training.optimization import gradient_norm
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
 from tests.configurations import COVE, ROW_WISE, small_run
@@ -110,3 +111,11 @@ def test_steps_of_more_batches_than_an_epoch_has_are_refused(prepared: Path, con
     message = r"accumulate_steps = 11: an epoch has 10 batches.*; allowed: 1 to 10, or a smaller trainer\.batch_size"
     with pytest.raises(ConfigError, match=message):
         trainer(context, *small_run(prepared, "unused", "trainer.accumulate_steps=11"))
+
+
+def test_the_last_step_of_an_epoch_is_reported_with_its_gradients(prepared: Path, context: DistributedContext) -> None:
+    found = trainer(context, *small_run(prepared), *SGD, *REPLICATED, "trainer.accumulate_steps=3")
+    found.trainable.model.train()
+    for _ in found.steps(iter(found.train_loader)):
+        norm = gradient_norm(found.trainable.model)
+    assert gradient_norm(found.trainable.model) == norm > 0

@@ -124,8 +124,8 @@ def test_other_data_or_settings_are_refused_by_name(tmp_path: Path, begun: Custo
         dataset = Custom(source=str(raw), user="user", item="item", label="label", time="time", split="random")
     else:
         seed = 1
-    what = {"file": str(raw), "setting": r"data\.split", "seed": "seed"}[changed]
-    with pytest.raises(OutputError, match=rf"out\.resume: was begun with another {what} \(.*\)\. Remove this folder"):
+    what = {"file": f"file {raw}", "setting": r"data\.split \(None, now 'random'\)", "seed": r"seed \(0, now 1\)"}
+    with pytest.raises(OutputError, match=rf"out\.resume: was begun with another {what[changed]}\. Remove this folder"):
         prepare(dataset, tmp_path / "out", name="x", seed=seed, resume=True)
     assert (tmp_path / "out.resume" / "work.duckdb").exists()
     prepare(dataset, tmp_path / "out", name="x", seed=seed)  # without resume=true the remains are not used
@@ -147,3 +147,33 @@ def test_two_preparations_do_not_share_their_steps(tmp_path: Path) -> None:
 
     prepare(IMPLICIT, tmp_path / "out", name="x", resume=True, on_progress=inside)
     assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("content", ["own folder", "file", "identity", "database"])
+def test_what_is_no_folder_of_steps_is_refused_and_stays(tmp_path: Path, begun: Custom, content: str) -> None:
+    folder = tmp_path / "out.resume"
+    if content == "own folder":
+        (folder / "identity.json").rename(folder / "notes.txt")
+    elif content == "file":
+        folder = tmp_path / "other.resume"
+        folder.write_text("mine")
+    elif content == "identity":
+        (folder / "identity.json").write_text("[")
+    else:
+        (folder / "work.duckdb").write_bytes((folder / "work.duckdb").read_bytes()[:100])
+    reason = "damaged" if content in ("identity", "database") else "was not made by a preparation"
+    with pytest.raises(OutputError, match=rf"resume.*: {reason}.*pass resume=false"):
+        prepare(begun, folder.with_name(folder.name.removesuffix(".resume")), name="x", resume=True)
+    assert folder.exists() and (content != "own folder" or (folder / "notes.txt").exists())
+
+
+def test_columns_named_like_folders_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column called user, and the output in a folder of that name."""
+    monkeypatch.chdir(tmp_path)
+    dataset, output = labelled(tmp_path), tmp_path / "user" / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        end_before(patch, 5)
+        with pytest.raises(Killed):
+            prepare(dataset, output, name="x", resume=True)
+    prepare(dataset, output, name="x", resume=True)
+    assert names(tmp_path / "user") == ["out"]
