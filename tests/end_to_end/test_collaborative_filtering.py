@@ -117,7 +117,11 @@ def test_wrong_requests_are_refused(run: Path) -> None:
 
 def test_models_and_data_that_do_not_fit_are_refused(prepared: Path, data: Path) -> None:
     config, _ = load_run_config([*SMALL_RUN, f"data.path={prepared}", "model=bprmf"])
-    with pytest.raises(ConfigError, match=r"BPRMF: learns from implicit feedback, and synthetic has labels"):
-        task_of(config).build_model(config, Schema.load(prepared))
+    for refuse in (
+        task_of(config).build_model,
+        task_of(config).check_data,
+    ):  # by the latter before all that follows from it
+        with pytest.raises(ConfigError, match=r"BPRMF: learns from implicit feedback, and synthetic has labels"):
+            refuse(config, Schema.load(prepared))
     with pytest.raises(ConfigError, match=r"metric = auc: allowed are ndcg@1, .*full_recall@10"):
         load_run_config([*SMALL_RUN, f"data.path={data}", "model=bprmf", "trainer.early_stopping.metric=auc"])

@@ -12,7 +12,7 @@ from cove_dist.errors import ConfigError
 from cove_dist.models.cf.base import AttributeRecommender, GraphRecommender, Recommender
 from cove_dist.tasks.base import TaskModel
 from cove_dist.tasks.categories import CategoryRenewal, CategorySource
-from cove_dist.tasks.cf.build import check_data, interactions
+from cove_dist.tasks.cf.build import interactions
 from cove_dist.tasks.cf.config import CFRunConfig
 from cove_dist.tasks.frequency import row_counts
 from cove_dist.tasks.loaders import evaluation_loader, training_loader
@@ -32,7 +32,6 @@ from data_pipeline.streaming.transforms import (
 def cf_training_loader(config: CFRunConfig, schema: Schema, context: DistributedContext) -> StreamLoader:
     """Build the loader of positives with sampled negatives, and the model's further training inputs."""
     head_class = config.model.kind_of(Recommender)
-    check_data(head_class, schema)
     schema, settings, folder = interactions(schema), config.negatives, config.data.path
     history = History.load(folder, "train")
     transforms: list[RowTransform] = [

@@ -138,6 +138,9 @@ class CFTask(Task[CFRunConfig]):
         return config.evaluation.protocol(split).with_kept_items(schema.entity("item").kept)
 
     def check_data(self, config: CFRunConfig, schema: Schema) -> None:
+        from cove_dist.tasks.cf.build import check_data
+
+        check_data(config.model.kind_of(Recommender), schema)
         super().check_data(config, schema)
         config.evaluation.check_candidates(schema)
         items, candidates = schema.entity("item").num_seen, config.negatives.hardest_of
