@@ -52,7 +52,8 @@ def literal(override: str) -> str:
     key, separator, value = override.partition("=")
     if not separator or value in ("", "null") or _is_quoted(value):
         return override
-    if key.rpartition(".")[2].lstrip("+") in PATHS:
+    is_list = value[0] == "[" and value[-1] == "]" and not os.path.exists(value)
+    if key.rpartition(".")[2].lstrip("+") in PATHS and not is_list:
         return f"{key}={quoted(os.path.expanduser(value))}"
     return override if value[0] in "[{" or _is_one_value(override) else f"{key}={quoted(value)}"
 

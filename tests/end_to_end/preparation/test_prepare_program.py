@@ -44,3 +44,17 @@ def test_a_class_that_is_no_data_set_is_refused(tmp_path: Path) -> None:
 def test_a_setting_of_the_wrong_type_is_refused(tmp_path: Path, value: str) -> None:
     with pytest.raises(ConfigError, match=rf"data\.core = (?i:{value}): "):
         run(["data=toys", f"data.core={value}", f"output={tmp_path / 'out'}"])
+
+
+def test_a_list_of_files_is_given_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = some_rows()
+    for name, part in (("a.csv", rows[:60]), ("b.csv", rows[60:])):
+        write_csv(tmp_path / name, part)
+    columns = ["user=user", "item=item", "time=time"]
+    for number, source in enumerate(("[a.csv,b.csv]", '["a.csv","b.csv"]', "[ab].csv")):  # the last one is a glob
+        run(["data=custom", f"source={source}", *columns, f"output=out{number}"])
+        assert sum(split.rows for split in Schema.load(tmp_path / f"out{number}").splits.values()) == 100
+    (tmp_path / "[c]").mkdir()
+    write_csv(tmp_path / "[c]" / "c.csv", rows)
+    run(["data=custom", "source=[c]", *columns, "output=folder"])  # a folder of this name
