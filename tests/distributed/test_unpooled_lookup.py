@@ -33,6 +33,7 @@ def look_up_a_history() -> tuple[list[int], bool]:
         dim=DIM,
         init_std=0.1,
         id_dropout=0.0,
+        unseen="row",
         optimizer=TableOptimizerConfig("rowwise_adagrad", 0.1, 0.0, "all", 0.0),
         sharding={"default": "row_wise"},
     )

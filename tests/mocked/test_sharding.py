@@ -43,6 +43,7 @@ def embeddings(optimizer: str = "rowwise_adagrad", **sharding: str) -> Embedding
         dim=DIM,
         init_std=0.1,
         id_dropout=0.0,
+        unseen="row",
         optimizer=TableOptimizerConfig(optimizer, 0.1, 0.0, "all", 0.0),
         sharding={"default": "auto", **sharding},
     )
