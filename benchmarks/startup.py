@@ -4,7 +4,7 @@
     python benchmarks/startup.py --json FILE
     PYTHONPATH=OTHER_CHECKOUT python benchmarks/startup.py    # before a change
 
-Trains BPRMF with batches of 4,096 in a process of its own, in the ordinary way but for the clocks around its stages:
+Trains BPRMF with batches of 4,096 in a separate process, as always except for the clocks around its stages:
 ``imports`` up to the subcommand, ``configuration`` until it is composed and checked, ``build`` of loaders, tables and
 plan, ``first_step``, and then ``steps``, ``validation``, ``saving`` (until the background takes over) and the ``rest``.
 CPU time, user and system, of all threads; it grows on a busy machine too, as caches are shared.

@@ -14,6 +14,7 @@ from cove_dist.quantization.statistics import code_statistics, sums_and_weights
 
 # A round of the initialization draws this share of the centres, at least one: up to 16 centres it is exact k-means++.
 _AT_ONCE = 1 / 8
+_ITERATIONS = 20
 _SUBSPACES, _ITERATIONS_IN_ONE = 10, 5
 
 
@@ -24,7 +25,7 @@ def kmeans(
     size: int,
     replicas: Replicas,
     random: torch.Generator,
-    iterations: int = 20,
+    iterations: int = _ITERATIONS,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run Lloyd's k-means from k-means++ centres.
 
@@ -60,7 +61,7 @@ def best_kmeans(
     """
     found = [kmeans(vectors, weights, size, replicas, random)]
     starts = subspace_centres(vectors, weights, size, replicas, random)
-    found.append(_lloyd(vectors, weights, starts, replicas, random, 20))
+    found.append(_lloyd(vectors, weights, starts, replicas, random, _ITERATIONS))
     inertias = torch.full((2,), torch.inf, dtype=torch.float64, device=vectors.device)
     for number, (centres, _) in enumerate(found):
         if len(centres):

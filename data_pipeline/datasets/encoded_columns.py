@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,7 @@ def check_weights(files: list[Path], column: str, split: str) -> None:
     Raises:
         DataError: There is such a value, or no such weight.
     """
-    heaviest = 0.0
-    for place, (low, high, nulls) in _row_groups(files, column):
-        if nulls or (low is not None and not 0 <= low <= high < math.inf):
-            found = f"{nulls} nulls" if nulls else f"values from {low} to {high}"
-            raise DataError(f"{place}: {found}, but weights are finite numbers of at least 0. Correct the values")
-        heaviest = max(heaviest, high or 0.0)
+    heaviest = _greatest(files, column, sys.float_info.max, "weights are finite numbers of at least 0")
     if split == "train" and not heaviest:
         raise DataError(
             f"column {column!r}: all weights of the {split} split are 0, so that no row counts in the loss. Correct"
@@ -54,10 +49,18 @@ def check_labels(files: list[Path], column: str) -> None:
     Raises:
         DataError: There is such a value.
     """
+    _greatest(files, column, 1, "labels are 0 and 1")
+
+
+def _greatest(files: list[Path], column: str, limit: float, rule: str) -> float:
+    """Return the greatest value of a column; raise `DataError` for nulls and values that are not in [0, limit]."""
+    greatest = 0.0
     for place, (low, high, nulls) in _row_groups(files, column):
-        if nulls or (low is not None and not 0 <= low <= high <= 1):
+        if nulls or (low is not None and not 0 <= low <= high <= limit):
             found = f"{nulls} nulls" if nulls else f"values from {low} to {high}"
-            raise DataError(f"{place}: {found}, but labels are 0 and 1. Correct the values, or data.label")
+            raise DataError(f"{place}: {found}, but {rule}. Correct the values, or name another column")
+        greatest = max(greatest, high or 0.0)
+    return greatest
 
 
 def _row_groups(files: list[Path], column: str) -> Iterator[tuple[str, tuple[Any, Any, int]]]:

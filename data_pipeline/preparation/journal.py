@@ -8,12 +8,17 @@ whenever the process ends. A preparation that goes on takes the results of the e
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 from contextlib import suppress
+from typing import Any
 
 import duckdb
 
 from data_pipeline.errors import OutputError
+
+_CLASSES = {("datetime", name) for name in ("date", "datetime", "time", "timedelta", "timezone")}
+_CLASSES |= {("decimal", "Decimal"), ("uuid", "UUID")}  # of the values of DuckDB's results
 
 
 class Journal:
@@ -48,7 +53,7 @@ class Journal:
         """Return every row of the result of a statement, which is run unless its entry exists.
 
         Raises:
-            OutputError: The entry is of another statement.
+            OutputError: The entry is of another statement, or is damaged.
         """
         number, digest = self._next, hashlib.sha256(sql.encode()).hexdigest()
         self._next += 1
@@ -56,7 +61,7 @@ class Journal:
             expected, result = self._kept[number]
             if digest != expected:
                 raise OutputError(f"resume = true: step {number + 1} is not the one that was done. Pass resume=false")
-            return pickle.loads(result)
+            return _values(result)
         self._connection.execute("BEGIN")
         try:
             rows = self._connection.execute(sql).fetchall()
@@ -67,3 +72,19 @@ class Journal:
                 self._connection.execute("ROLLBACK")
             raise
         return rows
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds values only: a folder on disk may be somebody else's, and a pickle can name any function."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _CLASSES:
+            raise pickle.UnpicklingError(f"{module}.{name} is no value")
+        return super().find_class(module, name)
+
+
+def _values(result: bytes) -> list[tuple]:
+    try:
+        return _Unpickler(io.BytesIO(result)).load()
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise OutputError(f"resume = true: the entry of a step is damaged: {error}. Pass resume=false") from error

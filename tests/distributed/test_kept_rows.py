@@ -13,18 +13,9 @@ from cove_dist.inference.run import Run
 from cove_dist.training.program import train
 from data_pipeline.schema import Schema
 from tests.distributed.ranks import run_ranks
-from tests.distributed.test_warm_start import CODES, TABLES, originals, refused, stored, trained
-from tests.two_days import TwoDays, prepare_two_days
-
-
-@pytest.fixture(scope="module")
-def days(tmp_path_factory: pytest.TempPathFactory) -> TwoDays:
-    return prepare_two_days(tmp_path_factory.mktemp("days"))
-
-
-@pytest.fixture(scope="module")
-def first(days: TwoDays) -> Path:
-    return trained(days, "first", "model=bprmf", *CODES, "quantizer.learning=ema")
+from tests.distributed.test_warm_start import refused
+from tests.distributed.warm_runs import TABLES, originals, stored
+from tests.two_days import TwoDays
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from cove_dist.checkpoints.storage import load_state, read_metadata
 from cove_dist.distributed import process_group
 from cove_dist.embeddings.parts import local_parts, table_weights
 from cove_dist.errors import CheckpointError, ConfigError
@@ -20,15 +18,12 @@ from cove_dist.training.program import train
 from cove_dist.training.warm_start import start_warm
 from cove_dist.warm_start.transfer import _tensors
 from data_pipeline.history import History
-from data_pipeline.id_tables import read_original_ids
 from data_pipeline.schema import Schema
 from tests.configurations import small_run
 from tests.distributed.ranks import run_ranks
-from tests.interactions import SMALL_RUN
-from tests.two_days import TwoDays, prepare_two_days
+from tests.distributed.warm_runs import CODES, FAST, TABLES, originals, stored, trained
+from tests.two_days import TwoDays
 
-FAST = (*SMALL_RUN, "trainer.optimizer.learning_rate=0.05", "embeddings.optimizer.learning_rate=0.05")
-CODES = ("quantizer=cove", "quantizer.user_levels=[8,3]", "quantizer.item_levels=[12,4]")
 ROW_WISE = ("embeddings.optimizer.name=rowwise_adagrad", "embeddings.sharding.default=row_wise")
 COLUMN_WISE = (ROW_WISE[0], "embeddings.sharding.default=column_wise", "embeddings.dim=64")
 SPARSE = (
@@ -36,24 +31,6 @@ SPARSE = (
     "embeddings.optimizer.weight_decay=0.01",
     "embeddings.optimizer.weight_decay_rows=looked_up",
 )
-TABLES = {"user": "user_id", "item": "item_id"}
-
-
-@pytest.fixture(scope="module")
-def days(tmp_path_factory: pytest.TempPathFactory) -> TwoDays:
-    return prepare_two_days(tmp_path_factory.mktemp("days"))
-
-
-@pytest.fixture(scope="module")
-def first(days: TwoDays) -> Path:
-    """Yesterday's run: BPRMF with codebooks."""
-    return trained(days, "first", "model=bprmf", *CODES, "quantizer.learning=ema")
-
-
-def trained(days: TwoDays, name: str, *overrides: str, ranks: int = 1) -> Path:
-    output = days.yesterday.parent / name
-    run_ranks(ranks, train, [*FAST, f"data.path={days.yesterday}", f"output={output}", *overrides])
-    return output
 
 
 def started(overrides: list[str]) -> dict[str, list[tuple[int, int, np.ndarray]]]:
@@ -86,22 +63,6 @@ def whole(ranks: list[dict[str, Any]], name: str) -> np.ndarray:
     for row, column, values in parts:
         found[row : row + len(values), column : column + values.shape[1]] = values
     return found
-
-
-def stored(run: Path) -> dict[str, torch.Tensor]:
-    """All tensors of the newest checkpoint."""
-    path = max((run / "checkpoints").glob("step_*"))
-    entries = read_metadata(path).state_dict_metadata
-    state = {name: torch.zeros(entry.size, dtype=entry.properties.dtype) for name, entry in entries.items()}
-    load_state(path, state)
-    return state
-
-
-def originals(data: Path, table: str) -> list[Any]:
-    """The original ids with a row of their own, in order of the rows."""
-    seen = {column.table_name: column.num_seen for column in Schema.load(data).categorical}
-    ids = read_original_ids(data, table).to_pylist()
-    return ids[: seen.get(table)]
 
 
 def same_rows(days: TwoDays, table: str) -> tuple[list[int], list[int], list[int]]:

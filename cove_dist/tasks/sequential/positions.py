@@ -93,7 +93,7 @@ def predict_targets(model: SequentialModel, sequences: Embedded, known_share: fl
 
 
 def _predicted(hidden: torch.Tensor, predicted: torch.Tensor, position: torch.Tensor) -> Predicted:
-    """Select states of ``hidden [B, T, d]`` by a mask ``[B, T]`` of the host, and their items ``[B, T]`` likewise."""
+    """Select the states of ``hidden [B, T, d]`` and the items of ``position [B, T]`` by a mask on the host."""
     rows = sent(predicted.flatten().nonzero().squeeze(1), hidden.device)
     return Predicted(hidden.flatten(0, 1).index_select(0, rows), sent(position[predicted], hidden.device))
 

@@ -61,7 +61,7 @@ class SparkEngine:
         resume: bool,
         keep_ids: Path | None,
     ) -> Iterator[Workspace]:
-        """Open a workspace in a session of its own; see `data_pipeline.preparation.workspace.open_workspace`."""
+        """Open a workspace in a separate session; see `data_pipeline.preparation.workspace.open_workspace`."""
         scratch = scratch.resolve()
         options: dict[str, Any] = {
             "memory_gb": memory_gb,
@@ -115,7 +115,7 @@ class SparkEngine:
 
 
 def _isolated(session: SparkSession) -> SparkSession:
-    """Return a session with tables, functions and settings of SQL of its own, on the same cluster."""
+    """Return a session on the same cluster that shares no tables, functions or SQL settings with others."""
     new = session.newSession()
     for name, value in _SQL.items():
         new.conf.set(name, value)

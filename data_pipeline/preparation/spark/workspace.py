@@ -54,7 +54,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class SparkWorkspace(Workspace):
-    """Tables in Spark. ``raw`` is in files of its own, over which DuckDB works in Spark's tasks, a file each.
+    """Tables in Spark. ``raw`` is a Parquet file for each raw file, which DuckDB reads in a task of Spark.
 
     Attributes:
         tables: The other tables.

@@ -35,7 +35,7 @@ def test_the_examples_of_python(workplace: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_example_of_the_standalone_quantizer() -> None:
-    """In a process of its own, in which nothing imports TorchRec."""
+    """Run in a separate process, in which nothing imports TorchRec."""
     alone, upkeep = blocks("python", ROOT / "docs" / "codebooks.md")
     script = f"""
 import sys, torch

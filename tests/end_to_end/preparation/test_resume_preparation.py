@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from cove_dist.cli import main
@@ -177,3 +179,24 @@ def test_columns_named_like_folders_do_not_matter(tmp_path: Path, monkeypatch: p
             prepare(dataset, output, name="x", resume=True)
     prepare(dataset, output, name="x", resume=True)
     assert names(tmp_path / "user") == ["out"]
+
+
+def test_an_entry_that_names_a_function_is_refused(tmp_path: Path) -> None:
+    class Command:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(tmp_path / "made"),)
+
+    connection = duckdb.connect()
+    Journal(connection).run("SELECT 1")
+    connection.execute("UPDATE __journal SET result = ?", [pickle.dumps([Command()])])
+    with pytest.raises(OutputError, match=r"the entry of a step is damaged: .*mkdir is no value\. Pass resume=false"):
+        Journal(connection).run("SELECT 1")
+    assert not (tmp_path / "made").exists()
+
+
+def test_results_of_every_type_are_kept() -> None:
+    connection = duckdb.connect()
+    query = "SELECT 1::HUGEINT, 0.5::DECIMAL(4,1), DATE '2020-01-02', TIMESTAMP '2020-01-02 03:04:05',"
+    query += " TIME '01:02:03', INTERVAL 3 DAY, uuid(), 'text', [1, 2], NULL, true, 'x'::BLOB"
+    first = Journal(connection).run(query)
+    assert Journal(connection).run(query) == first
