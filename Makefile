@@ -66,8 +66,9 @@ seeds: setup
 	done; done
 	@$(BIN)/python launch/compare.py 'runs=runs/seeds/*' json=runs/seeds.json
 
-# The benchmarks that need no rival's environment, one after the other on an idle machine; hours in all
-BENCHMARKS ?= bare training_step quantizer quantizer_growth serving sequential_models sequential_decoding cf_growth startup kernel_cache
+# The benchmarks that need no rival's environment, one after the other on an idle machine; hours in all. Data sets that
+# are not downloaded, such as Amazon Toys, must be prepared: each program's --help says which
+BENCHMARKS ?= bare training_step quantizer quantizer_growth serving sequential_models sequential_decoding cf_growth startup kernel_cache evaluation ranks
 MEASURED ?= runs/benchmarks
 benchmarks: $(DEV_READY)
 	@test -e data/movielens_100k/schema.json || $(BIN)/python launch/prepare.py data=movielens_100k

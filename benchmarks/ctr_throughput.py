@@ -37,12 +37,12 @@ PEAK_SIZE = 4096
 Measured = dict[str, float]  # samples_per_s and, of ours, gflop_per_row
 
 
-def run_ours(data: Path, epochs: int, ranks: int, *overrides: str) -> Measured:
-    """Train one configuration on ``ranks`` processes that share the cores."""
-    threads = CORES // ranks
+def run_ours(data: Path, epochs: int, ranks: int, *overrides: str, threads: int | None = None) -> Measured:
+    """Train one configuration on ``ranks`` processes of as many threads each; None: they share the cores."""
+    threads = threads or CORES // ranks
     launcher = [sys.executable] if ranks == 1 else [sys.executable, "-m", "torch.distributed.run"]
     launcher += [] if ranks == 1 else ["--standalone", f"--nproc_per_node={ranks}"]
-    worker = Path(__file__).with_name("ctr_throughput_worker.py")
+    worker = Path(__file__).with_name("throughput_worker.py")
     arguments = ["--data", str(data), "--epochs", str(epochs), "--threads", str(threads), *overrides]
     return json.loads(last_line([*launcher, str(worker), *arguments], threads))
 

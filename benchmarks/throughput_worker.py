@@ -1,4 +1,4 @@
-"""Training throughput of one of our configurations; started by ``ctr_throughput.py``, directly or under torchrun.
+"""Training throughput of one configuration; started by ``ctr_throughput.py`` and ``ranks.py``, directly or by torchrun.
 
 Times whole training epochs by `Trainer`, data streamed from Parquet, without evaluation. Rank 0 prints one JSON line:
 samples per second of all ranks, and the GFLOP of the matrix products in a step, divided by its rows.
@@ -44,7 +44,7 @@ def gflop_per_row(trainer: Trainer) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="prepared MovieLens-100K")
+    parser.add_argument("--data", type=Path, required=True, help="a prepared folder")
     parser.add_argument("--epochs", type=int, default=3, help="timed, after one of warm-up")
     parser.add_argument("--threads", type=int, required=True, help="of each rank")
     parser.add_argument("overrides", nargs="+", help="of the configuration, as for cove train")
