@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from cove_dist.config import settings
 from cove_dist.config.composition import load_settings
-from cove_dist.config.yaml_files import plain, read_yaml
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import check_metrics
 from cove_dist.experiments.plan import Overrides, PlanConfig, merged
+from cove_dist.experiments.tuned import Pairs, read_tuned
 from cove_dist.types import Folder, NonNegativeInt, Text, UnitInterval
 
 Printed = dict[str, dict[str, dict[str, float]]]  # model: {quantizer: {metric: value}}
@@ -45,7 +45,7 @@ class GridConfig(PlanConfig):
     results: Folder | None
     base: str
     seeds: tuple[NonNegativeInt, ...]
-    tuned: Text | None
+    tuned: Text | tuple[Text, ...] | None
     tuned_as: dict[str, str]
     splits: tuple[Literal["validation", "test"], ...]
     evaluate: Overrides
@@ -125,9 +125,9 @@ def cells_of(grid: GridConfig) -> list[Cell]:
     """Return the cells, seed by seed, so that the first finished cells compare all models and quantizers.
 
     Raises:
-        ConfigError: The file of tuned overrides is not there, or lacks a cell's pair.
+        ConfigError: A file of tuned overrides is not there, or they lack a cell's pair.
     """
-    tuned = load_tuned(grid)
+    tuned = tuned_overrides(grid)
     return [_cell(grid, tuned, model, quantizer, seed) for seed in grid.seeds for model, quantizer in grid.pairs()]
 
 
@@ -143,12 +143,16 @@ def _cell(grid: GridConfig, tuned: Mapping[tuple[str, str], Overrides], model: s
     return Cell(model, quantizer, seed, folder, overrides)
 
 
+def tuned_overrides(grid: GridConfig) -> dict[tuple[str, str], Overrides]:
+    """Return the tuned overrides of every pair of the grid; empty if the grid names no file."""
+    return {(model, quantizer): found["overrides"] for (model, quantizer), found in _tuned(grid).items()}
+
+
 def tuning_note(grid: GridConfig) -> str:
     """Describe for the tables how the settings were found."""
     if grid.tuned is None:
         return "Settings are those of the configuration files; none was tuned."
-    pairs: Any = plain(read_yaml(Path(grid.tuned)))["pairs"]
-    used = [(model, pairs[model][grid.tuned_name(quantizer)]) for model, quantizer in grid.pairs()]
+    used = [(model, found) for (model, _), found in _tuned(grid).items()]
     metrics, by_model = sorted({pair["metric"] for _, pair in used}), {(model, pair["trials"]) for model, pair in used}
     trials, equal = {count for _, count in by_model}, len(by_model) == len({model for model, _ in by_model})
     span = f"{min(trials)} to {max(trials)} trials"
@@ -159,21 +163,18 @@ def tuning_note(grid: GridConfig) -> str:
     return f"Settings tuned by {budget}, on {', '.join(metrics)}."
 
 
-def load_tuned(grid: GridConfig) -> dict[tuple[str, str], Overrides]:
-    """Read the tuned overrides of every pair of the grid; empty if the grid names no file."""
+def _tuned(grid: GridConfig) -> Pairs:
+    """Return what searches have found for every pair of the grid, by the names it has there."""
     if grid.tuned is None:
         return {}
-    if not Path(grid.tuned).is_file():
-        raise ConfigError(f"tuned = {grid.tuned}: no such file; make it by cove tune, or give tuned=null")
-    pairs: Any = plain(read_yaml(Path(grid.tuned)))
-    found = {}
+    pairs, used = read_tuned(grid.tuned), {}
     for model, quantizer in grid.pairs():
         name = grid.tuned_name(quantizer)
-        try:
-            found[model, quantizer] = tuple(pairs["pairs"][model][name]["overrides"])
-        except (KeyError, TypeError) as error:
+        if (model, name) not in pairs:
+            files = grid.tuned if isinstance(grid.tuned, str) else ", ".join(grid.tuned)
             raise ConfigError(
-                f"tuned = {grid.tuned}: has no overrides for {model}/{name}; search for them by cove tune,"
+                f"tuned = {files}: has no overrides for {model}/{name}; search for them by cove tune,"
                 " name another pair in tuned_as, or give tuned=null"
-            ) from error
-    return found
+            )
+        used[model, quantizer] = pairs[model, name]
+    return used

@@ -9,7 +9,7 @@ import pytest
 
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.cells import is_stale
-from cove_dist.experiments.grid import cells_of, load_grid
+from cove_dist.experiments.grid import cells_of, load_grid, tuning_note
 from cove_dist.experiments.plan import file_arguments, find_file, merged
 from cove_dist.tasks.configuration import load_run_config
 from tests.component.experiments.grids import small_grid, write_cell, write_grid
@@ -54,6 +54,27 @@ def test_tuned_overrides_are_the_last_unless_they_are_of_another_quantizer(tmp_p
         cells_of(small_grid(tmp_path, f"tuned={best}"))
     with pytest.raises(ConfigError, match=r"tuned = nowhere\.yaml: no such file; make it by cove tune"):
         cells_of(small_grid(tmp_path, "tuned=nowhere.yaml"))
+
+
+def test_tuned_overrides_of_several_searches(tmp_path: Path) -> None:
+    one, two, both = (tmp_path / name for name in ("one.yaml", "two.yaml", "both.yaml"))
+    pair = "{overrides: [model.dropout=%s], metric: validation auc, value: 0.7, trials: 3}"
+    one.write_text(f"pairs:\n  dlrm: {{none: {pair % 0.3}}}\n")
+    two.write_text(f"pairs:\n  deepfm: {{none: {pair % 0.4}}}\n")
+    both.write_text(f"pairs:\n  deepfm: {{none: {pair % 0.5}}}\n  dlrm: {{none: {pair % 0.6}}}\n")
+    grid = small_grid(tmp_path, f"tuned=[{one},{two}]", 'only=["*/none"]', "seeds=[0]")
+    assert {cell.model: cell.overrides[-3] for cell in cells_of(grid)} == {
+        "dlrm": "model.dropout=0.3",
+        "deepfm": "model.dropout=0.4",
+    }
+    assert tuning_note(grid) == "Settings tuned by 3 trials each, on validation auc."
+    with pytest.raises(ConfigError, match=r"tuned: deepfm/none is in .*two\.yaml and in .*both\.yaml; give one"):
+        cells_of(small_grid(tmp_path, f"tuned=[{two},{both}]"))
+    both.write_text("pairs: [deepfm]\n")
+    with pytest.raises(
+        ConfigError, match=r"both\.yaml: is no file of best settings; cove tune writes"
+    ):
+        cells_of(small_grid(tmp_path, f"tuned={both}"))
 
 
 @pytest.mark.parametrize(
