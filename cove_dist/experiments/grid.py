@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cove_dist.config import settings
-from cove_dist.config.composition import load_settings
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import check_metrics
-from cove_dist.experiments.plan import Overrides, PlanConfig, merged
+from cove_dist.experiments.plan import Overrides, PlanConfig, load_plan, merged
 from cove_dist.experiments.tuned import Pairs, read_tuned
 from cove_dist.types import Folder, NonNegativeInt, Text, UnitInterval
 
@@ -75,6 +74,13 @@ class GridConfig(PlanConfig):
         if (self.picture == "curve") != (self.varied is not None):
             raise ValueError(f"varied = {self.varied}: goes with picture=curve, and is a key such as quantizer.alpha")
 
+    def of_others(self, quantizers: Collection[str]) -> dict[str, Any]:
+        patterns = (each for each in self.tuned_as if any(fnmatchcase(name, each) for name in quantizers))
+        return {
+            "compare": tuple(pair for pair in self.compare if set(pair) <= set(quantizers)),
+            "tuned_as": {pattern: self.tuned_as[pattern] for pattern in patterns},
+        }
+
     def tuned_name(self, quantizer: str) -> str:
         """Return the name of a quantizer in a search: its entry in `tuned_as`, or else that of the first pattern."""
         found = (tuned for pattern, tuned in self.tuned_as.items() if fnmatchcase(quantizer, pattern))
@@ -115,7 +121,7 @@ class Cell:
 
 def load_grid(overrides: Sequence[str]) -> GridConfig:
     """Load the settings of a grid; a `ConfigError` has one line per wrong key."""
-    grid = load_settings(GridConfig, "experiment", overrides, missing="give a grid file, such as table4_movielens")
+    _, grid = load_plan(GridConfig, "experiment", overrides, missing="give a grid file, such as table4_movielens")
     check_metrics("metrics", grid.metrics)
     check_metrics("by_frequency", grid.by_frequency)
     return grid

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any, TypeVar
 
 from cove_dist import config_folders
 from cove_dist.config import settings
-from cove_dist.config.composition import options, read_yaml
+from cove_dist.config.checks import check
+from cove_dist.config.composition import load_settings, options, read_yaml
 from cove_dist.config.yaml_files import FILE, did_you_mean
 from cove_dist.errors import ConfigError
 from cove_dist.types import Folder, PositiveInt, Text
@@ -46,6 +49,38 @@ class PlanConfig:
     def pairs(self) -> list[tuple[str, str]]:
         """Return the selected pairs."""
         return [pair for pair in self.all_pairs() if any(fnmatchcase("/".join(pair), p) for p in self.only or ("*",))]
+
+    def of_others(self, quantizers: Collection[str]) -> dict[str, Any]:
+        """Return what is left of further settings, by key, when only these quantizers are left."""
+        return {}
+
+
+P = TypeVar("P", bound=PlanConfig)
+
+
+def load_plan(kind: type[P], name: str, overrides: Sequence[str], missing: str) -> tuple[P, P]:
+    """Load the settings of a grid or a search.
+
+    Args:
+        kind, name, overrides, missing: See `load_settings`.
+
+    Returns:
+        The file as a whole, and without the models and quantizers that ``~models.NAME`` and ``~quantizers.NAME`` drop,
+        whose names further settings may have.
+
+    Raises:
+        ConfigError: One line per wrong key; a dropped name is not in the file.
+    """
+    dropped = [override for override in overrides if re.fullmatch(r"~(models|quantizers)\.[^=]+", override)]
+    whole = load_settings(kind, name, [override for override in overrides if override not in dropped], missing)
+    left: dict[str, dict[str, Overrides]] = {"models": dict(whole.models), "quantizers": dict(whole.quantizers)}
+    for key, _, gone in (override[1:].partition(".") for override in dropped):
+        if left[key].pop(gone, None) is None:
+            known = list(left[key])
+            raise ConfigError(f"~{key}.{gone}: not there{did_you_mean(gone, known)} {key} has {', '.join(known)}")
+    if not dropped:
+        return whole, whole
+    return whole, check(kind, asdict(whole) | left | whole.of_others(left["quantizers"]))
 
 
 def file_arguments(group: str, arguments: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import field
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,9 +17,9 @@ from optuna.distributions import (
 from pydantic import Field
 
 from cove_dist.config import settings
-from cove_dist.config.composition import load_settings
+from cove_dist.config.yaml_files import did_you_mean
 from cove_dist.errors import ConfigError
-from cove_dist.experiments.plan import Overrides, PlanConfig, merged
+from cove_dist.experiments.plan import Overrides, PlanConfig, load_plan, merged
 from cove_dist.types import NonNegativeInt, PositiveInt
 
 
@@ -73,9 +74,9 @@ Parameter = Annotated[Number | Choice, Field(discriminator="type")]
 
 @settings
 class SpaceConfig:
-    all: dict[str, Parameter]
-    models: dict[str, dict[str, Parameter]]
-    quantizers: dict[str, dict[str, Parameter]]
+    all: dict[str, Parameter] = field(default_factory=dict)
+    models: dict[str, dict[str, Parameter]] = field(default_factory=dict)
+    quantizers: dict[str, dict[str, Parameter]] = field(default_factory=dict)
 
 
 @settings
@@ -104,12 +105,26 @@ class SearchConfig(PlanConfig):
 
 def load_search(overrides: Sequence[str]) -> SearchConfig:
     """Load the settings of a search; a `ConfigError` has one line per wrong key, or names a pair without parameters."""
-    search = load_settings(SearchConfig, "tune", overrides, missing="give a search file, such as tune_movielens")
+    missing = "give a search file, such as tune_movielens"
+    whole, search = load_plan(SearchConfig, "tune", overrides, missing)
     for model, quantizer in search.all_pairs():
         if not search.parameters(model, quantizer):
             raise ConfigError(f"space: has no parameters for {model}/{quantizer}")
-    _check_starts(search)
+    rest = [override for override in overrides if not override.startswith("~space.")]
+    whole = whole if len(rest) == len(overrides) else load_plan(SearchConfig, "tune", rest, missing)[0]
+    _check_space(whole)
+    _check_starts(whole)
     return search
+
+
+def _check_space(search: SearchConfig) -> None:
+    """Refuse parameters of a model or a quantizer that is not in the search."""
+    for key in ("models", "quantizers"):
+        known = list(getattr(search, key))
+        for name in getattr(search.space, key).keys() - set(known):
+            raise ConfigError(
+                f"space.{key}.{name}: not in {key}{did_you_mean(name, known)} {key} has {', '.join(known)}"
+            )
 
 
 def _check_starts(search: SearchConfig) -> None:

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from cove_dist.errors import ConfigError, TrainingError
 from cove_dist.experiments import trials as trials_module
-from cove_dist.experiments.grid import cells_of
+from cove_dist.experiments.grid import cells_of, load_grid
 from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.search import SearchConfig, load_search, sampled
 from cove_dist.experiments.studies import PairStudy, folder_name
@@ -178,6 +178,23 @@ def test_a_search_needs_a_space_and_a_file(tmp_path: Path) -> None:
         small_search(tmp_path, "~space.all.rate", "~space.all.units")
     with pytest.raises(ConfigError, match="title, output, models, quantizers: not set; give a search file"):
         load_search([])
+
+
+def test_dropping_a_model_or_a_quantizer_is_enough() -> None:
+    """The shipped search has a space of lightgcn, a start with its layers, and one with alpha of the quantizer."""
+    for dropped in (["~models.lightgcn", "~models.neumf"], ["~quantizers.cove"], ["~space.models", "~models.neumf"]):
+        search = load_search(file_arguments("search", ["tune_toys", *dropped]))
+        assert not {f"~models.{name}" for name in search.models} & set(dropped)
+        assert search.start("bprmf", "none", 4).keys() == {"rate", "table_decay"}
+    grid = load_grid(file_arguments("grid", ["table5_aotm", "~quantizers.levels_20", "~models.bert4rec"]))
+    assert grid.compare == (("levels_500_10", "levels_500"),)
+    for arguments, message in {
+        ("~models.ligthgcn",): "~models.ligthgcn: not there; did you mean lightgcn",
+        ("+space.models.ligthgcn.x={keys:[a],type:int,low:1,high:2}",): "space.models.ligthgcn: not in models; did you",
+        ("~models.lightgcn", "starts=[{layesr:2}]"): "starts.0.layesr: no such parameter",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            load_search(file_arguments("search", ["tune_toys", *arguments]))
 
 
 def arguments(folder: Path, *overrides: str) -> list[str]:
