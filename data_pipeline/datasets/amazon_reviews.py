@@ -64,6 +64,7 @@ class AmazonReviews(Interactions):
 
     def _read_meta(self, workspace: Workspace, path: Path) -> None:
         """Create the table ``meta``: categories and brand of every item."""
+        workspace.reads(path)
         workspace.on_progress(f"reading {path}")
         scratch = workspace.scratch / "meta.parquet"
         write_parquet(pa.RecordBatchReader.from_batches(_META, _meta_batches(path)), scratch)

@@ -219,7 +219,7 @@ class Encoded(EncodedDataset):
             items=items,
             interactions=None,
             samples=samples,
-            density=samples / (users * items),
+            density=None,
             validation="given" if "validation" in rows else "none",
         )
 

@@ -171,6 +171,7 @@ class MINDSmall(Interactions):
                 " split the impressions of one release by their time: data.split=time"
             )
         chosen = min(found, key=lambda path: (not path.is_dir(), path.name))
+        workspace.reads(chosen)
         unpacked, _ = acquire(str(chosen), (), workspace.scratch / part, workspace.on_progress)
         files = sorted(unpacked.rglob("behaviors.tsv"))
         if not files or not files[0].with_name("news.tsv").is_file():

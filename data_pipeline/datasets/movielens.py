@@ -109,6 +109,8 @@ class MovieLens(Interactions):
         )
 
     def read(self, workspace: Workspace) -> Source:
+        if self.source is not None:
+            workspace.reads(Path(self.source))
         found, description = acquire(self.source, self.mirrors, workspace.scratch, workspace.on_progress)
         ratings = found if found.is_file() else self._find(found)
         layout = self._layout(ratings)

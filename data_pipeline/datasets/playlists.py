@@ -106,6 +106,7 @@ class Playlists(RawDataset):
         source = Path(self.source)
         path = (source if source.is_dir() else source.parent) / f"{self.file}_creator_list.dict"
         workspace.on_progress(f"reading {path}")
+        workspace.reads(path)
         creators = load_creators(path)
         columns = {PLAYLIST: pa.array(creators, pa.int64()), OWNER: pa.array(creators.values(), pa.int64())}
         workspace.connection.register("creators", pa.table(columns))
@@ -117,6 +118,7 @@ class Playlists(RawDataset):
         zipped = source / f"{name}.zip"
         if source.is_dir() and not (source / name).is_file() and zipped.is_file():
             source = zipped
+        workspace.reads(source)
         found, _ = acquire(str(source), (), workspace.scratch, workspace.on_progress)
         if found.is_file():
             return found

@@ -43,6 +43,7 @@ class Toys(Interactions):
         source = read_user_lines(workspace, [("all", lines)], self.source)
         attributes = lines.with_name(_ATTRIBUTES)
         if attributes.is_file():
+            workspace.reads(attributes)
             workspace.connection.register("item_attributes", read_attributes(attributes))
             source.categories[ITEM] = "SELECT * FROM item_attributes"
         else:

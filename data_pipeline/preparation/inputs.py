@@ -100,6 +100,15 @@ def _found(source: str, workspace: Workspace | None) -> Iterator[Path]:
         if workspace is None:
             raise DataError(f"{source}: an address cannot be read here. Download it, and give the path")
         return _download(source, workspace)
+    if (
+        workspace is not None
+        and Path(source).is_dir()
+        and Path(source).resolve() in workspace.scratch.resolve().parents
+    ):
+        raise DataError(
+            f"{source}: the output folder is inside it, and all files of a folder are read. Pass an output folder"
+            " outside of data.source, or name the files by a pattern"
+        )
     return iter(_local(source))
 
 

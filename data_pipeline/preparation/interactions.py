@@ -219,7 +219,7 @@ def _report(
         items=items,
         interactions=interactions,
         samples=samples,
-        density=samples / (users * items),
+        density=pairs / (users * items),
         published=dict(rules.published),
         validation=counts.validation,
         ties=counts.ties,

@@ -11,6 +11,7 @@ import hashlib
 import io
 import pickle
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -41,6 +42,8 @@ class Journal:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
         connection.execute("CREATE TABLE IF NOT EXISTS __journal (number BIGINT, digest VARCHAR, result BLOB)")
+        connection.execute("CREATE TABLE IF NOT EXISTS __read (file VARCHAR, size BIGINT, changed BIGINT)")
+        self._read = {file: rest for file, *rest in connection.execute("FROM __read").fetchall()}
         self._kept = connection.execute("SELECT digest, result FROM __journal ORDER BY number").fetchall()
         self._next = 0
 
@@ -48,6 +51,16 @@ class Journal:
     def done(self) -> int:
         """The number of statements that need not be run."""
         return len(self._kept)
+
+    def reads(self, file: Path) -> bool:
+        """Note size and time of a file before it is read; return whether the statements that are done read the same."""
+        stat = file.stat()
+        found, kept = [stat.st_size, stat.st_mtime_ns], self._read.get(str(file))
+        if kept is not None or self._next < self.done:
+            return found == kept
+        self._connection.execute("INSERT INTO __read VALUES (?, ?, ?)", [str(file), *found])
+        self._read[str(file)] = found
+        return True
 
     def run(self, sql: str) -> list[tuple]:
         """Return every row of the result of a statement, which is run unless its entry exists.

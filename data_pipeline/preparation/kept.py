@@ -27,6 +27,7 @@ def kept_ids(workspace: Workspace, name: str, here: str) -> list[str]:
     folder = workspace.keep_ids
     if folder is None or name == REQUEST:
         return []
+    workspace.reads(folder / "schema.json")
     former = {column.table_name: column.num_seen for column in Schema.load(folder).categorical}
     if name not in former:
         raise DataError(
@@ -34,6 +35,7 @@ def kept_ids(workspace: Workspace, name: str, here: str) -> list[str]:
             " data with the same columns"
         )
     path = checked_file(folder, id_table_path("", name).as_posix())
+    workspace.reads(path)
     source = f"SELECT original_id FROM read_parquet({scan_path(path)}) WHERE id < {former[name]}"
     [(kind, *_)] = workspace.query(f"SELECT column_type FROM (DESCRIBE {here}) WHERE column_name = 'original_id'")
     wrong = workspace.query(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import glob
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +19,6 @@ from data_pipeline.preparation.dataset import Dataset
 
 _REMEDY = "Remove this folder, or pass resume=false"
 _IDENTITY, _LOCK = "identity.json", "lock"
-_FILES = ("source", "file", "train", "validation_file", "test", "categories", "keep_ids")  # settings that name files
 
 
 @contextmanager
@@ -52,7 +49,7 @@ def kept_scratch(
         OutputError: The folder is in use, is not one of a preparation, is damaged, or was begun with other settings,
             files or versions.
     """
-    folder = output.with_name(f"{output.name[:80]}.resume")
+    folder = _folder_of(output)
     _check_own(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("w") as lock:
@@ -66,10 +63,23 @@ def kept_scratch(
         except DataError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        except OutputError:  # it says what to do
+            raise
         except BaseException:
             on_progress(f"{folder} is kept: the same command goes on from there")
             raise
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def mention_kept(output: Path, on_progress: Callable[[str], None]) -> None:
+    """Say that an earlier preparation was ended and left its tables, which this one does not go on from."""
+    folder = _folder_of(output)
+    if (folder / _IDENTITY).is_file():
+        on_progress(f"{folder} is left as it is: resume=true goes on from there. Remove it if you do not need it")
+
+
+def _folder_of(output: Path) -> Path:
+    return output.with_name(f"{output.name[:80]}.resume")
 
 
 def _check_own(folder: Path) -> None:
@@ -91,28 +101,14 @@ def _check_identity(path: Path, identity: dict[str, Any]) -> None:
         raise OutputError(f"{path}: damaged: {error}. {_REMEDY}") from error
     for name in sorted(kept.keys() | identity.keys()):
         if kept.get(name) != identity.get(name):
-            of_file = isinstance(kept.get(name), list) or isinstance(identity.get(name), list)  # size and time
-            was = f"another file {name}" if of_file else f"another {name} ({kept.get(name)}, now {identity.get(name)})"
+            was = f"another {name} ({kept.get(name)}, now {identity.get(name)})"
             raise OutputError(f"{path.parent}: was begun with {was}. {_REMEDY}")
 
 
 def _identity(dataset: Dataset, name: str, seed: int) -> dict[str, Any]:
-    """Return what the tables depend on: settings, versions, and size and time of all local files that settings name."""
+    """Return what the tables depend on: settings and versions. `Workspace.reads` notes the files that are read."""
     settings = {f"data.{field.name}": getattr(dataset, field.name) for field in fields(dataset)}
     settings.pop("data.memory_gb", None)  # more memory, and go on
-    named = [settings.get(f"data.{name}") for name in _FILES]
-    files = {path: [stat.st_size, stat.st_mtime_ns] for value in named for path, stat in _stats(value)}
     kind = f"{type(dataset).__module__}.{type(dataset).__qualname__}"
     texts = {key: repr(value) for key, value in settings.items()}
-    return {"data": kind, "data.name": name, "seed": seed, "version of duckdb": duckdb.__version__, **texts, **files}
-
-
-def _stats(value: object) -> Iterator[tuple[str, os.stat_result]]:
-    """Find the files that a setting names."""
-    if isinstance(value, (tuple, list)):
-        for each in value:
-            yield from _stats(each)
-    elif isinstance(value, (str, Path)) and value and "://" not in str(value):
-        for found in [str(value)] if os.path.exists(value) else glob.glob(str(value), recursive=True):
-            inside = sorted(Path(found).rglob("*")) if os.path.isdir(found) else [Path(found)]
-            yield from ((str(path), path.stat()) for path in inside if path.is_file())
+    return {"data": kind, "data.name": name, "seed": seed, "version of duckdb": duckdb.__version__, **texts}

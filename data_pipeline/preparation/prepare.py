@@ -11,7 +11,7 @@ from data_pipeline.digests import digest_folder
 from data_pipeline.errors import DataError
 from data_pipeline.folders import replaced_folder
 from data_pipeline.preparation.dataset import Dataset, EncodedDataset, RawDataset
-from data_pipeline.preparation.kept_scratch import kept_scratch, removed_scratch
+from data_pipeline.preparation.kept_scratch import kept_scratch, mention_kept, removed_scratch
 from data_pipeline.preparation.output import check_output
 from data_pipeline.preparation.workspace import DuckEngine, Engine
 from data_pipeline.schema import Schema
@@ -68,6 +68,8 @@ def prepare(
     assert isinstance(dataset, RawDataset)
     check_output(output, overwrite)
     kept = kept_scratch(output, dataset, name, seed, on_progress) if resume else None
+    if not resume:
+        mention_kept(output, on_progress)
     with replaced_folder(output) as folder:
         with (
             kept or removed_scratch(folder) as scratch,

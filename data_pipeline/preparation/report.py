@@ -35,7 +35,8 @@ class Report:
         items: Items of all splits.
         interactions: Rows with label 1 or, where rows are sequences, their entries; None where not counted.
         samples: Rows of all splits.
-        density: Samples / (users * items), as in the paper's Table 1; of sequences, entries / (rows * items).
+        density: Distinct user-item pairs / (users * items), which are the paper's samples / (users * items) where no
+            pair is repeated; of sequences, distinct items of a row / (rows * items). None where not counted.
         published: Counts that the publisher states, by name.
         sequences: Rows of all splits where rows are sequences, else 0. Rows read and dropped then count entries.
         validation: Origin of the validation rows: "split" (data.split), "given" (by the data set), "none", or
@@ -60,7 +61,7 @@ class Report:
     items: int
     interactions: int | None
     samples: int
-    density: float
+    density: float | None
     published: dict[str, int] = field(default_factory=dict)
     sequences: int = 0
     validation: str = "split"
@@ -115,7 +116,7 @@ class Report:
                 "items": self._count("items"),
                 "interactions": self._count("interactions"),
                 "users": self._count("users"),
-                "density": f"{self.density:.4%}",
+                "density": _share(self.density),
                 "repeats within sequences (kept)": _number(self.duplicate_pairs),
             }
         return table | {
@@ -123,7 +124,7 @@ class Report:
             "items": self._count("items"),
             "interactions (label 1)": self._count("interactions"),
             "samples": self._count("samples"),
-            "density": f"{self.density:.4%}",
+            "density": _share(self.density),
             "repeated user-item pairs (kept)": _number(self.duplicate_pairs),
         }
 
@@ -136,3 +137,7 @@ class Report:
 
 def _number(count: int | None) -> str:
     return "not counted" if count is None else f"{count:,}"
+
+
+def _share(share: float | None) -> str:
+    return "not counted" if share is None else f"{share:.4%}"

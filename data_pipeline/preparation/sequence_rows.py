@@ -61,7 +61,7 @@ def report_sequences(
         items=items,
         interactions=interactions,
         samples=sequences,
-        density=interactions / (count_present(workspace, row.name) * items),
+        density=pairs / (count_present(workspace, row.name) * items),
         published=dict(published),
         sequences=sequences,
         ties=dict(ties or {}),

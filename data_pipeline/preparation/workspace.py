@@ -66,6 +66,19 @@ class Workspace:
         logger.warning("Warning: %s", message)
         self.warnings.append(message)
 
+    def reads(self, file: Path) -> None:
+        """Note that a raw file is about to be read: whoever reads one by other means than `load` calls this first.
+
+        Raises:
+            OutputError: A preparation that goes on read another file of this name, or none, before it was ended.
+        """
+        if self.journal is None or self.scratch in file.parents or not file.is_file():
+            return
+        if not self.journal.reads(file):
+            raise OutputError(
+                f"{self.scratch}: was begun with another file {file}. Remove this folder, or pass resume=false"
+            )
+
     def query(self, sql: str) -> list[tuple]:
         """Run one statement and fetch every row of its result."""
         return self.journal.run(sql) if self.journal else self.connection.execute(sql).fetchall()
@@ -110,6 +123,7 @@ class Workspace:
             UnreadableFile: DuckDB cannot read a file.
         """
         for number, (file, select) in enumerate(scans):
+            self.reads(file)
             self.on_progress(f"reading {file}")
             statement = f"INSERT INTO {table}" if number else f"CREATE TABLE {table} AS"
             try:

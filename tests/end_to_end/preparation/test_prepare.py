@@ -142,7 +142,7 @@ def test_repeated_pairs_are_counted_and_kept(tmp_path):
     raw = write_csv(tmp_path / "raw.csv", [*some_rows(), (10, 100, 1, 50), (10, 100, 0, 51)])
     prepare_custom(raw, tmp_path / "out")
     report = Report.load(tmp_path / "out")
-    assert (report.duplicate_pairs, report.samples) == (2, 102)
+    assert (report.duplicate_pairs, report.samples, report.density) == (2, 102, 100 / (5 * 24))
 
 
 def test_features_keep_their_names_and_a_null_category_is_an_id(tmp_path):

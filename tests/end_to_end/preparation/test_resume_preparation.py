@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from cove_dist.cli import main
+from data_pipeline.datasets.amazon_reviews import AmazonReviews
 from data_pipeline.datasets.custom import Custom
 from data_pipeline.datasets.synthetic import Synthetic
 from data_pipeline.errors import DataError, OutputError
 from data_pipeline.preparation.dataset import RawDataset
 from data_pipeline.preparation.journal import Journal
 from data_pipeline.preparation.prepare import prepare
+from data_pipeline.preparation.read import Source
+from data_pipeline.preparation.workspace import Workspace
 from tests.end_to_end.preparation.test_output import ended, in_child, names, wait_for
 from tests.unit.data.prepare_helpers import some_rows, write_csv
 
@@ -130,7 +135,58 @@ def test_other_data_or_settings_are_refused_by_name(tmp_path: Path, begun: Custo
     with pytest.raises(OutputError, match=rf"out\.resume: was begun with another {what[changed]}\. Remove this folder"):
         prepare(dataset, tmp_path / "out", name="x", seed=seed, resume=True)
     assert (tmp_path / "out.resume" / "work.duckdb").exists()
-    prepare(dataset, tmp_path / "out", name="x", seed=seed)  # without resume=true the remains are not used
+    lines: list[str] = []
+    prepare(dataset, tmp_path / "out", name="x", seed=seed, on_progress=lines.append)
+    assert lines[0].startswith(f"{tmp_path / 'out.resume'} is left as it is: resume=true goes on from there")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reviews(AmazonReviews):
+    """A data set of one's own, whose settings name files otherwise."""
+
+    source: str = ""
+    log: str
+
+    def read(self, workspace: Workspace) -> Source:
+        return AmazonReviews(source=self.log).read(workspace)
+
+
+@pytest.mark.parametrize("changed", ["reviews_Toys_5.json", "meta_Toys.json"])
+def test_every_file_that_was_read_is_compared(tmp_path: Path, changed: str) -> None:
+    lines = [{"reviewerID": f"u{k % 5}", "asin": f"a{k % 7}", "unixReviewTime": k} for k in range(35)]
+    (tmp_path / "reviews_Toys_5.json").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "meta_Toys.json").write_text("\n".join(str({"asin": f"a{k}", "brand": "b"}) for k in range(7)))
+    dataset = Reviews(log=str(tmp_path / "reviews_Toys_5.json"), implicit=True, split="leave_one_out")
+    with pytest.MonkeyPatch.context() as patch:
+        end_before(patch, 8)
+        with pytest.raises(Killed):
+            prepare(dataset, tmp_path / "out", name="x", resume=True)
+    (tmp_path / changed).write_text((tmp_path / changed).read_text() + "\n")
+    with pytest.raises(
+        OutputError, match=rf"out\.resume: was begun with another file .*{changed}\. Remove this folder"
+    ):
+        prepare(dataset, tmp_path / "out", name="x", resume=True)
+
+
+def test_a_further_file_is_another_one_only_among_the_steps_that_are_done(tmp_path: Path) -> None:
+    connection, file = duckdb.connect(), write_csv(tmp_path / "raw.csv", some_rows())
+    journal = Journal(connection)
+    assert journal.reads(file)
+    journal.run("SELECT 1")
+    again = Journal(connection)
+    assert again.reads(file)
+    other = write_csv(tmp_path / "other.csv", some_rows())
+    assert not again.reads(other)
+    again.run("SELECT 1")
+    assert again.reads(other)
+
+
+def test_an_output_folder_inside_the_source_is_refused_as_such(tmp_path: Path) -> None:
+    write_csv(tmp_path / "raw.csv", some_rows())
+    dataset = Custom(source=str(tmp_path), user="user", item="item", label="label", time="time")
+    with pytest.raises(DataError, match=r"the output folder is inside it, .*Pass an output folder outside"):
+        prepare(dataset, tmp_path / "out", name="x")
+    assert names(tmp_path) == ["raw.csv"]
 
 
 def test_refused_data_leave_nothing(tmp_path: Path) -> None:
