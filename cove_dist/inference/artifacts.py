@@ -13,7 +13,9 @@ Every folder has ``export.json``: checkpoint, precision, and for rounded tables 
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,10 +33,10 @@ from cove_dist.embeddings.serving import Precision, StoredRows
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import is_metric
 from cove_dist.faults.outputs import output_folder
-from cove_dist.inference.export import ExportConfig, export_codes
-from cove_dist.inference.folders import replaced_folder
+from cove_dist.inference.export import ExportConfig, export_codes, find_codes
 from cove_dist.inference.programs import require_onnx, write_programs
 from cove_dist.inference.session import Session
+from data_pipeline.folders import replaced_folder
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import ENTITIES
 
@@ -43,7 +45,7 @@ ROUNDED_KINDS = ("embeddings", "model", "onnx")  # those with tables of a chosen
 
 
 def export_run(overrides: Sequence[str]) -> list[Path]:
-    """Write the requested kinds, each into its folder, which is complete or absent. Collective.
+    """Write the requested kinds, each into its folder, all of them or none. Collective.
 
     Returns:
         The written folders; empty on ranks other than 0.
@@ -62,17 +64,22 @@ def export_run(overrides: Sequence[str]) -> list[Path]:
     for kind in (kind for kind in kinds if kind != "codes"):
         output_folder(folders[kind], None, ABOUT_FILE, "export of cove")
     if "codes" in kinds:
-        same = [override for override in overrides if key_of(override) not in ("what", "output")]
-        export_codes([*same, f"output={folders['codes']}"])
+        find_codes(request.run, request.checkpoint, str(folders["codes"]))
     session = Session(request.run, request.checkpoint, request.device)
-    with process_group(request.device) as context:
-        if context.world_size > 1:
-            raise ConfigError(f"what = {list(kinds)}: for one process; under torchrun what=[codes] only")
-        facts = {"checkpoint": session.checkpoint.name, "precision": request.precision}
-        if request.precision != "float32":
-            facts |= rounding_loss(session, context, request.precision)
-        for kind in (kind for kind in kinds if kind != "codes"):
-            write(session, kind, folders[kind], request.precision, facts, context)
+    with ExitStack() as written:  # folders get their names when all kinds are written
+        with process_group(request.device) as context:
+            if context.world_size > 1:
+                raise ConfigError(f"what = {list(kinds)}: for one process; under torchrun what=[codes] only")
+            facts = {"checkpoint": session.checkpoint.name, "precision": request.precision}
+            if request.precision != "float32":
+                facts |= rounding_loss(session, context, request.precision)
+            for kind in (kind for kind in kinds if kind != "codes"):
+                target = written.enter_context(replaced_folder(folders[kind]))
+                of_kind = WRITERS[kind](session, target, precision=request.precision)
+                write_json(target / ABOUT_FILE, {**facts, **of_kind})
+        if "codes" in kinds:
+            same = [override for override in overrides if key_of(override) not in ("what", "output")]
+            export_codes([*same, f"output={folders['codes']}"])
     return list(folders.values())
 
 
@@ -87,6 +94,8 @@ def check_kinds(kinds: Sequence[str], precision: Precision) -> None:
         )
     if "onnx" in kinds:
         require_onnx()
+    if "index" in kinds and importlib.util.find_spec("faiss") is None:
+        raise ConfigError("what = [index]: FAISS is not installed; pip install 'cove-dist[faiss]'")
 
 
 def rounding_loss(session: Session, context: DistributedContext, precision: Precision) -> dict[str, Any]:
@@ -103,19 +112,6 @@ def rounding_loss(session: Session, context: DistributedContext, precision: Prec
         if is_metric(name)
     }
     return {"split": split, "metrics": metrics}
-
-
-def write(
-    session: Session, kind: str, folder: Path, precision: Precision, facts: dict[str, Any], context: DistributedContext
-) -> None:
-    """Write one kind into its folder, with these facts in its ``export.json``.
-
-    Raises:
-        ConfigError: The model does not support the kind.
-    """
-    with replaced_folder(folder, context) as target:
-        of_kind = WRITERS[kind](session, target, precision=precision)
-        write_json(target / ABOUT_FILE, {**facts, **of_kind})
 
 
 def write_embeddings(session: Session, folder: Path, precision: Precision) -> dict[str, object]:
@@ -144,13 +140,11 @@ def write_index(session: Session, folder: Path, precision: Precision) -> dict[st
     """Write a flat inner-product index of the items seen in training.
 
     Raises:
-        ConfigError: The score of the model is not an inner product, or FAISS is not installed.
+        ConfigError: The score of the model is not an inner product.
     """
     keys = session.inference.item_keys()
-    try:
-        import faiss
-    except ImportError as error:
-        raise ConfigError("what = [index]: FAISS is not installed; pip install 'cove-dist[faiss]'") from error
+    import faiss
+
     index = faiss.IndexFlatIP(keys.shape[1])
     index.add(np.ascontiguousarray(keys, np.float32))
     faiss.write_index(index, str(folder / "item.faiss"))

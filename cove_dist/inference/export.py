@@ -87,17 +87,29 @@ def export_codes(overrides: Sequence[str]) -> Path | None:
             files, there is no checkpoint, or files are damaged.
     """
     request = load_settings(ExportConfig, "export", overrides)
-    config, run = load_saved_run(request.run)
-    if not config.quantizer.levels():
-        raise ConfigError(f"run = {run}: has no quantizers, so there are no codes; train one with quantizer=cove")
-    folder = output_folder(run / "codes", request.output, CODES_FILE, "exported codes")
-    checkpoint = find_checkpoint(run, config, request.checkpoint)
-    schema = Schema.load(config.data.path)
-    for entity in config.quantizer.levels():
-        check_ids(id_table_path(config.data.path, schema.entity(entity).table_name), schema.entity(entity))
+    config, schema, checkpoint, folder = find_codes(request.run, request.checkpoint, request.output)
     with process_group(request.device) as context:
         export_here(config, schema, context, checkpoint, folder, -(-request.batch_size // context.world_size))
     return folder if context.is_main else None
+
+
+def find_codes(
+    name: str, which: Literal["best", "newest"], output: Folder | None
+) -> tuple[RunConfig, Schema, Path, Path]:
+    """Return the configuration of a run, its schema, the checkpoint with the codes, and the folder to write.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: As in `export_codes`.
+    """
+    config, run = load_saved_run(name)
+    if not config.quantizer.levels():
+        raise ConfigError(f"run = {run}: has no quantizers, so there are no codes; train one with quantizer=cove")
+    folder = output_folder(run / "codes", output, CODES_FILE, "exported codes")
+    checkpoint = find_checkpoint(run, config, which)
+    schema = Schema.load(config.data.path)
+    for entity in config.quantizer.levels():
+        check_ids(id_table_path(config.data.path, schema.entity(entity).table_name), schema.entity(entity))
+    return config, schema, checkpoint, folder
 
 
 def export_here(

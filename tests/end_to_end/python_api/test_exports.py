@@ -83,3 +83,9 @@ def test_rounded_exports_state_the_change_of_every_metric(
 def test_an_export_of_rounded_codes_is_refused(cf: cove.Run) -> None:
     with pytest.raises(ConfigError, match=r"precision = int8: acts on embeddings, model, onnx; export codes, index by"):
         export_run([f"run={cf.folder}", "what=[codes,index,model]", "precision=int8"])
+
+
+def test_a_refused_kind_leaves_nothing_of_the_others(ctr: cove.Run, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"index: the score of \w+ is no inner product"):
+        export_run([f"run={ctr.folder}", "what=[embeddings,index]", "device=cpu", f"output={tmp_path / 'out'}"])
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
