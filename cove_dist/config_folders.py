@@ -57,6 +57,11 @@ def options(group: str) -> list[str]:
     return sorted({path.stem for folder in folders() for path in (folder / group).glob("*.yaml")})
 
 
+def is_group(key: str) -> bool:
+    """Return whether a key chooses a file of a group, such as ``model``."""
+    return any((folder / key).is_dir() for folder in folders()) if key else False
+
+
 def find_file(name: str) -> Path | None:
     """Return the file ``NAME.yaml`` of a folder, such as ``model/deepfm``, or None if it does not exist."""
     paths = (folder / f"{name}.yaml" for folder in folders())

@@ -28,3 +28,8 @@ def quiet_libraries() -> None:
     torch._logging.set_logs(all=logging.ERROR)
     warnings.filterwarnings("ignore", module="torch|torchrec|fbgemm_gpu")
     warnings.filterwarnings("ignore", message=".*autograd kernel was not registered.*")
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, such as ``1 step`` and ``2 steps``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -6,10 +6,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cove_dist.config_folders import is_group
+
 
 def overrides_of(settings: Mapping[str, Any] | None) -> list[str]:
-    """Return settings as ``key=value`` with quoted text."""
-    return [override(key, value) for key, value in (settings or {}).items()]
+    """Return settings as ``key=value`` with quoted text.
+
+    A mapping for a group, such as ``trainer``, sets keys of this section: ``trainer=…`` would choose a file.
+
+    Example:
+        >>> overrides_of({"trainer": {"epochs": 5, "optimizer": {"learning_rate": 0.1}}, "seed": 3})
+        ['trainer.epochs=5', 'trainer.optimizer.learning_rate=0.1', 'seed=3']
+    """
+    from cove_dist.config.overrides import flat
+
+    found: dict[str, Any] = {}
+    for key, value in (settings or {}).items():
+        found |= flat(value, f"{key}.") if isinstance(value, Mapping) and is_group(key) else {key: value}
+    return [override(key, value) for key, value in found.items()]
 
 
 def override(key: str, value: Any) -> str:

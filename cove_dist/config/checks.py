@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, TypeVar, cast, get_type_hints
@@ -13,6 +14,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
 from cove_dist.allowed_packages import is_allowed, refuse_target
 from cove_dist.config.messages import describe, shown
+from cove_dist.config.yaml_files import plain, read_yaml
+from cove_dist.config_folders import find_file, options
 from cove_dist.errors import ConfigError
 
 T = TypeVar("T")
@@ -100,21 +103,23 @@ class Component(Generic[T]):
     key: str
 
     @classmethod
-    def resolve(cls, base: type[T], section: dict[str, Any], key: str) -> Component[T]:
+    def resolve(cls, base: type[T], section: dict[str, Any], key: str, group: str) -> Component[T]:
         """Import the class of a section and check the arguments against its signature.
 
         Args:
             base: Base class that the class must derive from.
             section: ``_target_`` and arguments.
             key: Key of the section.
+            group: The group whose files hold such sections.
 
         Raises:
             ConfigError: The class cannot be imported or does not derive from ``base``, or an argument is wrong.
         """
         kind, arguments = target(section, key)
         if not issubclass(kind, base):
+            allowed = [*_options(group, base), f"subclasses of {base.__module__}.{base.__name__}"]
             raise ConfigError(
-                f"{key}._target_ = {section['_target_']}: allowed are subclasses of {base.__module__}.{base.__name__}"
+                f"{key}._target_ = {section['_target_']}: does not fit this run; allowed: {', '.join(allowed)}"
             )
         return cls(kind, check_arguments(kind, arguments, key), key)
 
@@ -125,6 +130,17 @@ class Component(Generic[T]):
             ConfigError: The constructor refuses an argument.
         """
         return construct(self.kind, self.key, *sizes, **self.arguments)
+
+
+def _options(group: str, base: type) -> list[str]:
+    """Return the options of a group whose class derives from a base class, as settings."""
+    found = []
+    for option in options(group):
+        path = find_file(f"{group}/{option}")
+        with suppress(ConfigError):  # a class that cannot be imported here is no advice
+            if path is not None and issubclass(target(plain(read_yaml(path)), group)[0], base):
+                found.append(f"{group}={option}")
+    return found
 
 
 def refuse_unused(kind: type, arguments: dict[str, Any], unused: dict[str, str], key: str) -> None:

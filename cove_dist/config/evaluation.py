@@ -39,7 +39,7 @@ class EvaluationConfig:
             ConfigError: A class is not such a metric, declares no name, or an argument is wrong.
         """
         sections = {f"evaluation.metrics.{name}": section for name, section in self.metrics.items() if section}
-        found = [Component.resolve(base, section, key) for key, section in sections.items()]
+        found = [Component.resolve(base, section, key, "metric") for key, section in sections.items()]
         for each in found:
             if len(families_of(each.kind)) != 1:
                 raise ConfigError(

@@ -156,7 +156,16 @@ def allowed_keys(hints: Any, path: Sequence[str | int]) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a command line has it: lists in brackets, an empty text in quotes."""
-    if isinstance(value, tuple):
-        return str(list(value))
+    """Return a value as a command line has it: lists in brackets, an empty text in quotes.
+
+    Example:
+        >>> shown([None, "a"]), shown({"fill": True}), shown("")
+        ('[null, a]', '{fill: true}', "''")
+    """
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {shown(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(shown, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
     return repr(value) if value == "" else str(value)

@@ -11,6 +11,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from cove_dist.config_folders import is_group
 from cove_dist.errors import ConfigError
 
 PATHS = ("path", "output", "run", "source", "results", "tuned", "json", "file")  # last parts of keys that hold a path
@@ -44,7 +45,7 @@ def prepared(overrides: Sequence[str]) -> list[str]:
 
 
 def literal(override: str) -> str:
-    """Quote a value that is meant as text: every path, and what Hydra would refuse or take for several values.
+    """Quote a value that is meant as text: paths, options of groups, what Hydra refuses or takes for several values.
 
     Lists, mappings and values that are quoted already stay as they are. A path that begins with ``~/`` is in the home
     folder: shells do not expand the tilde after ``key=``.
@@ -55,6 +56,8 @@ def literal(override: str) -> str:
     is_list = value[0] == "[" and value[-1] == "]" and not os.path.exists(value)
     if key.rpartition(".")[2].lstrip("+") in PATHS and not is_list:
         return f"{key}={quoted(os.path.expanduser(value))}"
+    if not is_list and is_group(key.lstrip("+")) and not _is_text(override):
+        return f"{key}={quoted(value)}"
     return override if value[0] in "[{" or _is_one_value(override) else f"{key}={quoted(value)}"
 
 
@@ -74,6 +77,11 @@ def _is_one_value(override: str) -> bool:
         return not OverridesParser.create().parse_override(override).is_sweep_override()
     except HydraException:
         return False
+
+
+def _is_text(override: str) -> bool:
+    """Return whether Hydra reads the value as text, not as a number, a truth value or a mapping."""
+    return _is_one_value(override) and isinstance(OverridesParser.create().parse_override(override).value(), str)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

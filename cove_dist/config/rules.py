@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from omegaconf import DictConfig
 
+from cove_dist.config.messages import shown
 from cove_dist.config.overrides import flat
 from cove_dist.config.run import RunConfig
 from cove_dist.config.yaml_files import plain
@@ -142,7 +143,7 @@ def refuse_idle(
             continue
         for rule in every:
             if rule.covers(key) and not rule.acts(config) and not _is_like(rule, key, value, values):
-                lines.append(f"{key} = {value}: would do nothing: {rule.why}; allowed: {usual[key]}")
+                lines.append(f"{key} = {shown(value)}: would do nothing: {rule.why}; allowed: {shown(usual[key])}")
                 break
     if lines:
         raise ConfigError("\n".join(lines))

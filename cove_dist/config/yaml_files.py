@@ -22,7 +22,7 @@ from yaml import YAMLError
 
 from cove_dist.config.overrides import key_of, quoted, text_of
 from cove_dist.config.yaml_size import check_yaml_size
-from cove_dist.config_folders import config_folder, folders, own_folders
+from cove_dist.config_folders import config_folder, is_group, own_folders
 from cove_dist.errors import ConfigError
 
 FILE = "file"  # the key by which a program passes on a grid or search file, whose keys replace its defaults
@@ -149,15 +149,29 @@ def _explain(
     message = str(error).strip().splitlines()[0]
     if isinstance(error, OverrideParseException):
         return _explain_syntax(error.override, message)
+    groups = [override for override in overrides if is_group(key_of(override))]
+    failed = isinstance(error, ValueError) or message.startswith("Error merging override")
+    if failed and (entry := _entry_of_list(name, overrides, groups)):
+        return entry
     unknown = re.search(r"Could not override '([^']+)'", message)
     if unknown is None:
         found = re.findall(r"^\t(\S+)$", str(error), flags=re.MULTILINE)
         wanted = re.search(r"'([^']+)'\s*$", message)
         near = did_you_mean(wanted.group(1).rpartition("/")[2], found) if wanted else "."
         return f"{message}{near} Allowed: {', '.join(found)}" if found else message
-    key = unknown.group(1)
-    groups = [o for o in overrides if key_of(o) != key and any((folder / key_of(o)).is_dir() for folder in folders())]
-    return explain(key, keys(compose_groups(name, groups)))
+    key, inner = unknown.group(1), str(getattr(error.__cause__, "full_key", ""))
+    key = inner if inner.startswith(f"{key}.") else key  # of a mapping, its unknown key
+    return explain(key, keys(compose_groups(name, [each for each in groups if key_of(each) != key])))
+
+
+def _entry_of_list(name: str, overrides: Sequence[str], groups: Sequence[str]) -> str | None:
+    """Return the message for the first override that sets a key of a list; None if there is none."""
+    composed = compose_groups(name, groups)
+    for key in map(key_of, overrides):
+        section = key.rpartition(".")[0]
+        if section and OmegaConf.is_list(OmegaConf.select(composed, section)):
+            return f"{key}: {section} is a list, which has no such key; set it whole: {section}=[…]"
+    return None
 
 
 def _explain_syntax(override: str, message: str) -> str:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from cove_dist.errors import ConfigError
 from cove_dist.inference.ids import IdTable, as_array
 from cove_dist.inference.predict import read_rows
-from cove_dist.inference.session import Session, check_choice, check_count
+from cove_dist.inference.session import Session, check_choice, check_count, mention_short_lists
 from data_pipeline.schema import Entity
 
 logger = logging.getLogger(__name__)
@@ -80,6 +80,8 @@ class FoldedIn:
         """
         check_choice("history", history, "remove", "keep")
         check_count("k", k)
+        if self._entity == "user":
+            mention_short_lists(k, self._session.schema)
         pairs, other = self._pairs, self._others
         excluded = (pairs.rows, pairs.others) if history == "remove" else (pairs.rows[:0], pairs.others[:0])
         lists = self._session.inference.recommend_folded_in(self._entity, self._vectors, k, excluded)

@@ -31,7 +31,7 @@ from cove_dist.inference.fold_in import LEARNING_RATE, STEPS, fold_in
 from cove_dist.inference.folders import replaced_folder
 from cove_dist.inference.ids import IdTable
 from cove_dist.inference.popular import most_frequent
-from cove_dist.inference.session import Session, check_oov_row
+from cove_dist.inference.session import Session, check_oov_row, mention_short_lists
 from cove_dist.inference.users import Users, as_ids, find_users
 from cove_dist.tasks.base import RetrieverSettings, TaskModel, inner_model
 from cove_dist.tasks.configuration import load_saved_run
@@ -81,7 +81,7 @@ def recommend(overrides: Sequence[str]) -> Path | None:
     folder = output_folder(run / "recommendations", request.output, ABOUT_FILE, "recommendations")
     checkpoint = find_checkpoint(run, config, request.checkpoint)
     if request.unknown == "oov_row":
-        check_oov_row(config)
+        check_oov_row(config, "error, skip, popular")
     if "batch_size" in map(key_of, overrides) and (request.interactions is not None or not task.recommends_on_ranks):
         raise ConfigError(
             f"batch_size = {request.batch_size}: acts on the users of collaborative filtering, without interactions;"
@@ -171,6 +171,7 @@ def recommend_here(
 ) -> None:
     """Recommend items for ``users`` in an existing process group. Collective."""
     batch_size = -(-request.batch_size // context.world_size)
+    mention_short_lists(request.k, schema)
     model = inner_model(load_trained(config, schema, context, checkpoint, batch_size).eval(), TaskModel)
     splits = [split for split in SPLITS if schema.has_split(split)] if request.history == "remove" else []
     histories = tuple(History.load(config.data.path, split) for split in splits)

@@ -80,7 +80,7 @@ class Session:
             raise ConfigError(f"label = {label}: sequences have no labels; leave it out")
         check_choice("unknown", unknown, "error", "skip", "oov_row")
         if unknown == "oov_row":
-            check_oov_row(self.config)
+            check_oov_row(self.config, "error, skip")
         items = list(items)
         of_items = self._rows("items", self.items, items, unknown)
         known = of_items >= 0
@@ -119,7 +119,8 @@ class Session:
         check_choice("history", history, "remove", "keep")
         check_count("k", k)
         if unknown == "oov_row":
-            check_oov_row(self.config)
+            check_oov_row(self.config, "error, skip, popular")
+        mention_short_lists(k, self.schema)
         repeat, tables = history == "keep", []
         if sequences is not None:
             given = self._sequences(sequences, unknown)
@@ -222,8 +223,18 @@ def check_count(what: str, value: Any) -> None:
         raise ConfigError(f"{what} = {value!r}: allowed: whole numbers from 1")
 
 
-def check_oov_row(config: RunConfig) -> None:
+def mention_short_lists(k: int, schema: Schema) -> None:
+    """Warn of a list that no user can fill: only items of the training split are listed."""
+    if k > (items := schema.entity("item").num_seen):
+        logger.warning("k = %d: the training split has %d items, so lists are shorter", k, items)
+
+
+def check_oov_row(config: RunConfig, others: str) -> None:
     """Refuse ``unknown=oov_row`` for a run whose out-of-vocabulary rows mean nothing.
+
+    Args:
+        config: Configuration of the run.
+        others: The other values of ``unknown``, for the message.
 
     Raises:
         ConfigError: The run has ``embeddings.id_dropout=0``, and its rows of unseen users are no codes either.
@@ -231,8 +242,9 @@ def check_oov_row(config: RunConfig) -> None:
     of_codes = config.embeddings.unseen == "codes" and "user" in config.quantizer.levels()
     if config.embeddings.id_dropout == 0 and not of_codes:
         raise ConfigError(
-            "unknown = oov_row: the run was trained with embeddings.id_dropout=0, so its out-of-vocabulary rows are"
-            " random; allowed: error, skip, popular"
+            "unknown = oov_row: the run was trained with embeddings.id_dropout=0 and has no codes for unseen users, so"
+            f" its out-of-vocabulary rows are random; allowed: {others}, or a run that was trained with"
+            " embeddings.id_dropout=0.05, or with embeddings.unseen=codes and a quantizer of users"
         )
 
 

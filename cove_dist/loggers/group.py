@@ -32,7 +32,7 @@ def resolve_loggers(sections: Mapping[str, dict[str, Any] | None]) -> dict[str, 
         if section is None:
             continue
         key = f"trainer.loggers.{name}"
-        found[name] = Component.resolve(Logger, section, key)
+        found[name] = Component.resolve(Logger, section, key, "logger")
         needed = found[name].kind.requires
         if needed is not None and find_spec(needed[0]) is None:
             raise ConfigError(

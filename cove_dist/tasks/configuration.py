@@ -27,21 +27,12 @@ from cove_dist.loggers.group import resolve_loggers
 from cove_dist.models.base import Model
 from cove_dist.runs import CONFIG_FILE
 from cove_dist.tasks.inheritance import Inheritance, with_folders
-from cove_dist.tasks.keys import explain_key, foreign_keys
+from cove_dist.tasks.keys import FREE, explain_key, foreign_keys
 from cove_dist.tasks.registry import TASKS
 
 GROUPS = ("data", "model", "quantizer", "trainer", "experiment")
 _NAMING = ("data", "data.path", "model", "model._target_", "quantizer", "quantizer.user_levels",
            "quantizer.item_levels", "seed")  # fmt: skip
-
-_FREE = (
-    "model.",
-    "embeddings.sharding.",
-    "embeddings.pooling.",
-    "trainer.loggers.",
-    "loss.",
-    "evaluation.metrics.",
-)  # hold any keys
 
 
 def compose_run_config(overrides: Sequence[str]) -> DictConfig:
@@ -83,7 +74,7 @@ def _refuse_unknown(composed: DictConfig, choices: Choices) -> None:
     """Refuse what an experiment or ``+key=value`` adds: keys of other tasks, and keys that there are not."""
     known, foreign = keys(_defaults(choices)), foreign_keys(choices.task)
     for key in reversed(keys(composed)):  # sections come after what is in them
-        free = key.startswith(_FREE)
+        free = key.startswith(FREE)
         if key in foreign or (key not in known and not free):
             raise ConfigError(explain_key(key, known, choices.task))
 
@@ -163,7 +154,13 @@ def _chosen(overrides: tuple[str, ...]) -> Choices:
     composed = compose_groups("train", overrides, with_hydra=True)
     chosen = {group: composed.hydra.runtime.choices.get(group) for group in GROUPS}
     section = cast(dict[str, Any], OmegaConf.to_container(composed.model))
-    return Choices(task_of_class(model_class(section)), chosen)
+    task, trainer = task_of_class(model_class(section)), chosen["trainer"]
+    if trainer in TASKS and trainer != task:
+        raise ConfigError(
+            f"trainer = {trainer}: is for {TASKS[trainer].title}; models of the task {task} need trainer={task}, which"
+            " is chosen without this setting"
+        )
+    return Choices(task, chosen)
 
 
 def _run_overrides(overrides: Sequence[str]) -> tuple[list[str], Inheritance | None]:

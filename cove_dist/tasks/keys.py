@@ -9,6 +9,16 @@ from cove_dist.config.yaml_files import keys, read_yaml, unknown_key
 from cove_dist.config_folders import config_folder, find_file
 from cove_dist.tasks.registry import TASKS
 
+# Sections that hold any keys
+FREE = (
+    "model.",
+    "embeddings.sharding.",
+    "embeddings.pooling.",
+    "trainer.loggers.",
+    "loss.",
+    "evaluation.metrics.",
+)
+
 
 @cache
 def foreign_keys(task: str) -> dict[str, list[str]]:
@@ -26,8 +36,10 @@ def foreign_keys(task: str) -> dict[str, list[str]]:
 
 
 def explain_key(key: str, known: Sequence[str], task: str) -> str:
-    """Return the message for a key that runs of a task do not have: one of another task, or an unknown one."""
+    """Return the message for a key that a run does not have: one of another task, a new one, or an unknown one."""
     foreign = foreign_keys(task)
+    if key not in foreign and key.startswith(FREE) and not key.startswith("model."):
+        return f"{key}: a key that is not there yet has a plus before it: +{key}=…"
     if key not in foreign:
         return unknown_key(key, known, list(foreign))
     owners = " and ".join(TASKS[name].title for name in foreign[key])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import ItemsView, Mapping
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,9 @@ from torch import nn
 
 from cove_dist.config import RunConfig
 from cove_dist.quantization import CascadedQuantizer
-from data_pipeline.schema import Entity
+from data_pipeline.schema import Entity, Schema
+
+logger = logging.getLogger(__name__)
 
 
 class EntityQuantizers(nn.ModuleDict):
@@ -39,3 +42,14 @@ def build_quantizers(config: RunConfig, rows_per_id: int = 1) -> dict[Entity, Ca
         )
         for entity, levels in settings.levels().items()
     }
+
+
+def mention_idle_codes(config: RunConfig, schema: Schema) -> None:
+    """Warn of more codes than ids: some codes are then in no use, and nothing is compressed."""
+    for entity, levels in config.quantizer.levels().items():
+        column = schema.entity(entity)
+        if max(levels) > column.num_seen:
+            logger.warning(
+                "quantizer.%s_levels = %s: %d codes for the %d ids of %s in the training split; give fewer than ids",
+                entity, list(levels), max(levels), column.num_seen, column.name,
+            )  # fmt: skip

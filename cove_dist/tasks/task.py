@@ -12,14 +12,13 @@ import torch
 from torch import nn
 
 from cove_dist.config import RunConfig
-from cove_dist.config.checks import Component, target
+from cove_dist.config.checks import Component
 from cove_dist.config.rules import Rule
-from cove_dist.config.yaml_files import plain, read_yaml
-from cove_dist.config_folders import folders
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import Groups
 from cove_dist.evaluation.protocol import Protocol
+from cove_dist.tasks.quantizers import mention_idle_codes
 from cove_dist.tasks.unseen import check_unseen
 from data_pipeline.schema import Entity, Schema
 
@@ -248,12 +247,7 @@ class Task(ABC, Generic[C]):
         if config.loss is not None and self.loss is None:
             raise ConfigError(f"loss = {config.loss.get('_target_')}: the task {self.name} has one loss; allowed: null")
         if config.loss is not None and self.loss is not None:
-            kind = Component.resolve(nn.Module, config.loss, "loss").kind
-            if not issubclass(kind, self.loss):
-                raise ConfigError(
-                    f"loss = {kind.__name__}: is no loss of {self.title}; allowed: {', '.join(_losses(self.loss))}, or"
-                    f" a subclass of {self.loss.__module__}.{self.loss.__name__}"
-                )
+            Component.resolve(self.loss, config.loss, "loss", "loss")
         metrics = self.metric_names(config, "validation")
         if twice := {name for name in metrics if metrics.count(name) > 1}:
             raise ConfigError(
@@ -272,6 +266,7 @@ class Task(ABC, Generic[C]):
         config.trainer.early_stopping.check(metrics, f"the data {schema.name}")
         self.protocol(config, schema, "validation")
         check_unseen(config, schema)
+        mention_idle_codes(config, schema)
         for key in ("validate_every_steps", "validate_every_minutes"):
             value = getattr(config.trainer, key)
             if value is not None and not schema.has_split("validation"):
@@ -282,9 +277,3 @@ class Task(ABC, Generic[C]):
                 f" {schema.name}, whose sum over a step is not known before its last batch; allowed: 1, or data"
                 " prepared without weight"
             )
-
-
-def _losses(base: type[nn.Module]) -> list[str]:
-    """Return the options of ``loss`` whose class derives from a base class."""
-    files = sorted(file for folder in folders() for file in (folder / "loss").glob("*.yaml"))
-    return [file.stem for file in files if issubclass(target(plain(read_yaml(file)), "loss")[0], base)]

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 
 from cove_dist.checkpoints.files import CheckpointFolder
 from cove_dist.config import RunConfig
+from cove_dist.console import counted
 from cove_dist.distributed import DistributedContext, barrier, process_group
 from cove_dist.errors import ConfigError, DivergedError
 from cove_dist.faults.attempts import mark_begun, was_begun
@@ -170,4 +171,5 @@ def write_summary(folder: Path, position: Progress, config: RunConfig, context: 
         "samples_per_second": statistics.median(speeds) if speeds else None,
     }
     write_json(folder / SUMMARY_FILE, summary)
-    logger.info("Trained %d steps, %d epochs; run folder %s", position.step, position.epoch, folder)
+    done = (counted(position.step, "step"), counted(position.epoch, "epoch"))
+    logger.info("Trained %s, %s; run folder %s", *done, folder)

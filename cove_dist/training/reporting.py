@@ -82,7 +82,8 @@ class Reporter:
         if not self._visible:
             return
         current = min(epoch + 1, self._epochs) if kind == "train" else epoch
-        text = "  ".join(f"{name}={_short(value)}" for name, value in {**metrics, **(shown or {})}.items())
+        values = {**without_repeats(metrics), **(shown or {})}
+        text = "  ".join(f"{name}={_short(value)}" for name, value in values.items())
         if self._progress is not None and kind == "train":
             self._progress.show(f"epoch {current}/{self._epochs}", text)
         else:
@@ -144,6 +145,19 @@ class StepProgress(Progress):
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
         yield Text(self._metrics)
+
+
+def without_repeats(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Leave out metrics that another one repeats under a longer name: those of the first of several labels.
+
+    Example:
+        >>> without_repeats({"auc": 0.7, "loss": 0.1, "auc/click": 0.7, "auc/like": 0.6})
+        {'loss': 0.1, 'auc/click': 0.7, 'auc/like': 0.6}
+    """
+    longer = {
+        name.rpartition("/")[0]: repr(value) for name, value in reversed([*metrics.items()])
+    }  # of the first label
+    return {name: value for name, value in metrics.items() if longer.get(name) != repr(value)}  # repr: nan is nan
 
 
 def _short(value: float) -> str:

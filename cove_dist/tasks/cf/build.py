@@ -50,7 +50,7 @@ def build_cf_model(config: CFRunConfig, schema: Schema) -> CFModel:
         pull = NeighborPull(weight, config.data.path, num_items) if weight else None
         objective = CFObjective(head, quantizers, omega_q, schema, hardest, pull)
     if config.loss is not None:
-        objective.loss = Component.resolve(PairLoss, config.loss, "loss").build()
+        objective.loss = Component.resolve(PairLoss, config.loss, "loss", "loss").build()
     drawn_for = (schema.entity("user").name, schema.entity("item").name, NEGATIVES)
     columns = dict.fromkeys([*drawn_for, *(column.name for column in looked_up)])
     return CFModel(tables, objective, list(columns))

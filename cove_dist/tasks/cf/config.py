@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from cove_dist.config import EvaluationConfig, RunConfig, settings
+from cove_dist.config.messages import shown
 from cove_dist.config.rules import Rule
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import FULL_PREFIX
@@ -62,20 +63,30 @@ class CFEvaluationConfig(EvaluationConfig):
         words = "full ranking leaves out items of earlier splits"
         return Protocol(Recommender.task, words, self.ndcg_at, self.hit_rate_at, rankings=self.rankings(split))
 
-    def check_candidates(self, schema: Schema) -> None:
+    def check_candidates(self, schema: Schema, watched: str) -> None:
         """Check, before training, that the data have the candidates that validation and test rank.
 
+        Args:
+            schema: Schema of the data.
+            watched: The metric of early stopping.
+
         Raises:
-            ConfigError: A split has no candidates; one line per split, with the allowed values.
+            ConfigError: A split has no candidates; with all settings that rank all items instead.
         """
-        lines = [
-            f"evaluation.rank_{split} = {list(self.rankings(split))}: {schema.name} was prepared without"
-            " candidates; allowed: [full], or prepare it with candidates=99"
+        splits = [
+            split
             for split in ("validation", "test")
             if schema.candidates is None and schema.has_split(split) and "sampled" in self.rankings(split)
         ]
-        if lines:
-            raise ConfigError("\n".join(lines))
+        if not splits:
+            return
+        instead = [f"evaluation.rank_{split}=[full]" for split in splits]
+        if "validation" in splits and not watched.startswith(FULL_PREFIX):
+            instead.append(f"trainer.early_stopping.metric={FULL_PREFIX}{watched}")
+        raise ConfigError(
+            f"evaluation.rank_{splits[0]} = {shown(self.rankings(splits[0]))}: {schema.name} was prepared without"
+            f" candidates; prepare it with candidates=99, or rank all items: {' '.join(instead)}"
+        )
 
 
 @settings

@@ -142,7 +142,7 @@ class CFTask(Task[CFRunConfig]):
 
         check_data(config.model.kind_of(Recommender), schema)
         super().check_data(config, schema)
-        config.evaluation.check_candidates(schema)
+        config.evaluation.check_candidates(schema, config.trainer.early_stopping.metric)
         items, candidates = schema.entity("item").num_seen, config.negatives.hardest_of
         if candidates > items:
             raise ConfigError(

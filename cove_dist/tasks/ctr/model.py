@@ -179,7 +179,7 @@ def build_ctr_model(config: CTRRunConfig, schema: Schema) -> CTRModel:
     sizes, weights = (len(columns), config.embeddings.dim, len(schema.dense)), config.ctr.weights
     heads = [config.model.build(CTRHead, *sizes) for _ in weights or [None]]
     precision = getattr(torch, config.trainer.precision)
-    loss = None if config.loss is None else Component.resolve(CTRLoss, config.loss, "loss").build()
+    loss = None if config.loss is None else Component.resolve(CTRLoss, config.loss, "loss", "loss").build()
     objective = CTRObjective(
         JointHead(heads) if weights else heads[0],
         FieldReader(tables, columns, pooling),

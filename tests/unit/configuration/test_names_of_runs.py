@@ -39,11 +39,8 @@ def test_a_model_chooses_the_trainer_of_its_task(model: str, metric: str, batch_
     assert (trainer.early_stopping.metric, trainer.batch_size) == (metric, batch_size)
 
 
-def test_a_trainer_that_is_chosen_is_taken() -> None:
-    config, _ = load_run_config(["model=bprmf", "trainer=ctr", "trainer.early_stopping.metric=ndcg@5"])
-    assert config.trainer.batch_size == 5000
+def test_no_trainer_is_that_of_the_task() -> None:
     assert load_run_config(["trainer=null"])[0].trainer.early_stopping.metric == "auc"
-    assert load_run_config(["trainer=sequential"])[0].trainer.batch_size == 256
 
 
 @pytest.mark.parametrize(

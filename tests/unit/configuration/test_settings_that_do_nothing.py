@@ -18,7 +18,7 @@ COVE, ITEMS = "quantizer=cove", "quantizer=cove_items"
         (["model=bprmf", "trainer.precision=bfloat16"], r"trainer\.precision = bfloat16: .*float32; allowed: float32"),
         (
             ["model=bprmf", "embeddings.optimizer.name=sparse_adam", "trainer.gradient_clip_norm=1"],
-            r"trainer\.gradient_clip_norm = 1: .*not clipped under sparse_adam.*; allowed: None",
+            r"trainer\.gradient_clip_norm = 1: .*not clipped under sparse_adam.*; allowed: null",
         ),
         (
             ["model=lightgcn", "trainer.optimizer.learning_rate=0.1"],
@@ -35,7 +35,7 @@ COVE, ITEMS = "quantizer=cove", "quantizer=cove_items"
             [COVE, "quantizer.learning=ema", "quantizer.codebook_gradient=quantization"],
             r"quantizer\.codebook_gradient = quantization: .*moving averages",
         ),
-        (["trainer.schedule.epochs=9"], r"schedule\.epochs = 9: .*schedule\.name=linear or cosine; allowed: None"),
+        (["trainer.schedule.epochs=9"], r"schedule\.epochs = 9: .*schedule\.name=linear or cosine; allowed: null"),
         ([COVE, "quantizer.kmeans_step=3"], r"quantizer\.kmeans_step = 3: .*quantizer\.start=kmeans"),
         ([COVE, "quantizer.kmeans_batches=3"], r"quantizer\.kmeans_batches = 3: .*quantizer\.start=kmeans"),
         (["model=bprmf", "negatives.power=0.5"], r"negatives\.power = 0\.5: .*negatives\.source=popularity"),
@@ -50,7 +50,7 @@ COVE, ITEMS = "quantizer=cove", "quantizer=cove_items"
         (["model=sasrec", "negatives.category_share=0.2"], r"category_share = 0\.2: .*sequential\.softmax=sampled"),
         (["model=sasrec", "sequential.sampled=7"], r"sequential\.sampled = 7: .*softmax=sampled; allowed: 4096"),
         (["model=sasrec", "sequential.sampled_power=0.5"], r"sequential\.sampled_power = 0\.5: .*softmax=sampled"),
-        (["model=sasrec", "sequential.fuse_output=false"], r"sequential\.fuse_output = False: .*without a quantizer"),
+        (["model=sasrec", "sequential.fuse_output=false"], r"sequential\.fuse_output = false: .*without a quantizer"),
         (["model=sasrec", "sequential.mask_share=0.5"], r"sequential\.mask_share = 0\.5: .*model=bert4rec"),
         (["model=fans", "sequential.mask_last=0.5"], r"sequential\.mask_last = 0\.5: .*model=bert4rec"),
         (["model=bert4rec", "sequential.curriculum_steps=5"], r"curriculum_steps = 5: .*model=fans; allowed: 0"),

@@ -64,12 +64,21 @@ def test_each_task_refuses_quantizer_settings_that_it_does_not_support(overrides
         load_run_config(overrides)
 
 
-def test_a_loss_of_another_task_is_refused_with_those_to_choose() -> None:
-    message = "loss = BinaryCrossEntropy: is no loss of collaborative filtering; allowed: bpr, softmax, or a subclass"
-    with pytest.raises(ConfigError, match=message):
-        load_run_config(["model=bprmf", "loss=bce"])
-    with pytest.raises(ConfigError, match="loss = BPR: is no loss of click-through rate models; allowed: bce, focal"):
-        load_run_config(["loss=bpr"])
+def test_the_trainer_of_another_task_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"trainer = cf: is for collaborative filtering; .* need trainer=ctr"):
+        load_run_config(["model=deepfm", "trainer=cf"])
+    assert load_run_config(["model=bprmf", "trainer=cf"])[0].trainer.batch_size == 1024
+
+
+def test_a_loss_or_metric_of_another_task_is_refused_with_those_to_choose() -> None:
+    for overrides, message in {
+        ("model=bprmf", "loss=bce"): "BinaryCrossEntropy: does not fit .*; allowed: loss=bpr, loss=softmax, subclasses",
+        ("loss=bpr",): "BPR: does not fit this run; allowed: loss=bce, loss=focal, subclasses",
+        ("metric=precision",): "Precision: does not fit this run; allowed: metric=brier, subclasses",
+        ("model=sasrec", "metric=brier"): "Brier: does not fit this run; allowed: metric=precision, subclasses",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            load_run_config(overrides)
 
 
 def test_weights_that_may_be_too_large_are_named_by_key() -> None:

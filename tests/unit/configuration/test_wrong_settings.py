@@ -29,6 +29,15 @@ from cove_dist.tasks.configuration import load_run_config
         ("model.dropout=1.0", r"model\.dropout = 1\.0: input should be less than 1"),
         ("model.hidden_units=[64,0]", r"model\.hidden_units\.1 = 0: input should be greater than 0"),
         ("+model.layers=3", r"model\.layers: unknown key; allowed: hidden_units, dropout"),
+        ("trainer=3", "trainer/3'.* Allowed: .*ctr"),
+        (
+            "model.hidden_units.a=3",
+            r"hidden_units\.a: model\.hidden_units is a list.*: model\.hidden_units=",
+        ),
+        ("model.hidden_units.9=3", r"hidden_units\.9: model\.hidden_units is a list"),
+        ("embeddings.sharding.item_id=row_wise", r"plus before it: \+embeddings\.sharding\.item_id="),
+        ("embeddings.sharding={item_id: row_wise}", r"plus before it: \+embeddings\.sharding\.item_id="),
+        ("trainer.schedule.epochs=3", r"schedule\.epochs = 3: would do nothing: .*; allowed: null"),
         ("model._target_=cove_dist.models.ctr.deepfm.Deep", r"model\._target_ = .*Deep: not a class"),
     ],
 )

@@ -92,7 +92,7 @@ def test_a_full_disk_has_its_own_policy(tmp_path: Path, caplog: pytest.LogCaptur
 
 def test_settings_of_loggers_are_checked_before_training() -> None:
     for overrides, message in {
-        ("+trainer.loggers.mine._target_=cove_dist.losses.pairs.BPR",): r"mine\._target_ = .*allowed are subclasses of",
+        ("+trainer.loggers.mine._target_=cove_dist.losses.pairs.BPR",): r"allowed: logger=mlflow, .*subclasses of",
         ("+trainer.loggers.mine._target_=os.path.join",): r"mine\._target_ = os\.path\.join: is not imported",
         ("+trainer.loggers.tensorboard.speed=3",): r"trainer\.loggers\.tensorboard\.speed: unknown key",
         ("logger=none", "trainer.on_logger_error=stop"): "there are no loggers",
