@@ -71,9 +71,7 @@ def test_tuned_overrides_of_several_searches(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"tuned: deepfm/none is in .*two\.yaml and in .*both\.yaml; give one"):
         cells_of(small_grid(tmp_path, f"tuned=[{two},{both}]"))
     both.write_text("pairs: [deepfm]\n")
-    with pytest.raises(
-        ConfigError, match=r"both\.yaml: is no file of best settings; cove tune writes"
-    ):
+    with pytest.raises(ConfigError, match=r"both\.yaml: is no file of best settings; cove tune writes"):
         cells_of(small_grid(tmp_path, f"tuned={both}"))
 
 
