@@ -11,7 +11,7 @@ import torch
 from cove_dist.quantization import CascadedQuantizer
 from cove_dist.quantization.search import Search, nearest_code, nearest_with_distance
 
-SIZES = [(1, 1, 3), (70, 40, 5), (300, 384, 8), (300, 385, 8), (500, 1000, 16)]  # about the limit of one block
+SIZES = [(1, 1, 3), (70, 40, 5), (300, 384, 8), (300, 385, 8), (500, 1000, 16)]
 
 
 def distances(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
@@ -51,6 +51,25 @@ def test_the_distance_is_that_of_the_nearest_code() -> None:
     torch.testing.assert_close(found, distances(x, codebook).amin(dim=1))
     assert torch.equal(codes, nearest_code(x, codebook))
     assert nearest_with_distance(codebook, codebook)[1].eq(0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dim", [1, 5, 13, 18, 64])
+@pytest.mark.parametrize("codes", [7, 100, 501])
+def test_the_lowest_of_equal_codes_is_found(codes: int, dim: int, dtype: torch.dtype) -> None:
+    """Every code is there four times; rounding must not tell the copies apart, wherever they are in memory."""
+    torch.manual_seed(codes * dim)
+    codebook = torch.randn(codes, dim, dtype=dtype).repeat(4, 1)
+    for size in (1, 2, 7, 33, 260):
+        assert (nearest_code(torch.randn(size, dim, dtype=dtype), codebook, "chunked") < codes).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_codes_do_not_depend_on_threads_or_chunks(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, codebook = torch.randn(101, 6, dtype=torch.float64), torch.randn(19, 6, dtype=torch.float64)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr("cove_dist.quantization.search.WORKSPACE_CPU", 32 * 7)
+    assert torch.equal(nearest_code(x, codebook, "chunked"), distances(x, codebook).argmin(dim=1))
 
 
 def test_no_vectors_have_no_codes() -> None:
