@@ -113,6 +113,17 @@ def test_gradients_of_a_quantizer(deterministic: bool, method: str, monkeypatch:
     torch.testing.assert_close(found, expected)
 
 
-def test_all_else_is_index_add() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("size", "number"), [(1, 5), (7, 0), (7, 3), (40, 1000)])
+def test_sums_on_cpu_are_those_of_index_add(size: int, number: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(number)
+    codes, rows = torch.randint(size, (number,)), torch.randn(number, 10, dtype=dtype)
+    for added in (rows, torch.randn(10, number, dtype=dtype).t(), rows[:, ::2], rows[:1, :1].expand(number, 6)):
+        start = torch.randn(size, added.shape[1], dtype=dtype)
+        expected = start.double().index_add(0, codes, added.double(), alpha=-0.3)
+        torch.testing.assert_close(add_rows(start, codes, added, alpha=-0.3).double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_rows_are_added_to_what_is_there() -> None:
     out, codes, rows = torch.zeros(3, 2).double(), torch.tensor([2, 0, 2]), torch.ones(3, 2).double()
     assert add_rows(out, codes, rows, alpha=0.5).tolist() == [[0.5, 0.5], [0, 0], [1, 1]]
