@@ -60,16 +60,16 @@ class StraightThroughCascade(torch.autograd.Function):
             before = z if level == 0 else residuals[-1] if residual else codebooks[level - 1]
             residuals.append(torch.sub(before, chosen, out=chosen))  # allocating new memory would be slow
         per_component = z.shape[1] if settings.loss_reduction == "mean" else 1
-        squares = [torch.linalg.vecdot(r, r).dot(m) for r, m in zip(residuals, level_weights, strict=True)]
+        # the norm reads memory twice as fast as `vecdot`
+        squares = [
+            torch.linalg.vector_norm(r, dim=1).square_().dot(m) for r, m in zip(residuals, level_weights, strict=True)
+        ]
         loss = torch.stack(squares).sum() * ((1 + settings.beta) / per_component)
 
         if settings.alpha == 0:  # adding zero would turn -0.0 into 0.0
             fused = z.clone()
         elif residual:
-            fused = codebooks[0].index_select(0, assignment[0])
-            for codebook, codes in zip(codebooks[1:], assignment[1:], strict=True):
-                fused.add_(codebook.index_select(0, codes))
-            fused.mul_(settings.alpha).add_(z)
+            fused = torch.sub(z, residuals[-1]).mul_(settings.alpha).add_(z)  # z - residual: the sum of code vectors
         else:
             offsets = codebooks[-1]  # sum of the code vectors from level i up, for each code of level i
             for codebook, codes in zip(codebooks[-2::-1], assignment[:0:-1], strict=True):
@@ -144,17 +144,20 @@ def _residual_backward(
         like.new_zeros(size, like.shape[1]) if wanted else None for size, wanted in zip(ctx.sizes, learns, strict=True)
     ]
     grad_z = None if grad_fused is None else grad_fused * (1 + settings.alpha) if settings.alpha else grad_fused
+    task = None
     if grad_fused is not None and settings.codebook_gradient == "task_and_quantization" and settings.alpha:
+        task = grad_fused * settings.alpha
+    if grad_loss is None:
         for grad, codes in zip(grads, assignment, strict=True):
-            if grad is not None:
-                add_rows(grad, codes, grad_fused, alpha=settings.alpha)
-    if grad_loss is not None:
-        scale = grad_loss * (2 / ctx.per_component)
-        committed = torch.zeros_like(like)
-        for grad, codes, residual, weight in zip(grads, assignment, residuals, level_weights, strict=True):
-            pull = residual * (weight * scale).unsqueeze(1)
-            if grad is not None:
-                add_rows(grad, codes, pull, alpha=-1)
-            committed.add_(pull, alpha=settings.beta)
-        grad_z = committed if grad_z is None else committed.add_(grad_z)
+            if grad is not None and task is not None:
+                add_rows(grad, codes, task)
+        return grad_z, None, None, None, *grads
+    scale = grad_loss * (2 / ctx.per_component)
+    committed, pull = torch.zeros_like(like), torch.empty_like(like)
+    for grad, codes, residual, weight in zip(grads, assignment, residuals, level_weights, strict=True):
+        torch.mul(residual, (weight * scale).unsqueeze(1), out=pull)
+        committed.add_(pull, alpha=settings.beta)
+        if grad is not None:
+            add_rows(grad, codes, pull if task is None else pull.sub_(task), alpha=-1)
+    grad_z = committed if grad_z is None else committed.add_(grad_z)
     return grad_z, None, None, None, *grads
