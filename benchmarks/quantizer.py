@@ -14,8 +14,9 @@ Memory: a pass over 61 vectors loads the libraries; then the peak of resident me
 output. A first pass of over 4 seconds is the measurement itself; at ``--limit`` seconds it is stopped, once and for
 all rounds, and "x ours" is a lower bound. vector-quantize-pytorch at (8000, 400, 20) needs some 12 GB until then.
 
-The machine must be idle, unless one thread is timed by ``--clock cpu``. Two threads wait for each other several times a pass: where another process takes one of two
-cores, all times grow, those of short passes the most. The rows of the bare matmul show it.
+The machine must be idle. Two threads wait for each other several times a pass: where another process takes one of two
+cores, all times grow, those of short passes the most. The rows of the bare matmul show it. On a busy machine
+``--threads 1 --clock cpu`` counts the CPU time of one thread instead.
 """
 
 from __future__ import annotations
@@ -276,14 +277,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=Settings.threads)
     parser.add_argument("--seconds", type=float, default=Settings.seconds, help="of repeated passes in a process")
-    parser.add_argument(
-        "--clock", choices=list(CLOCKS), default=Settings.clock, help="cpu: seconds of CPU, of all threads"
-    )
+    parser.add_argument("--clock", choices=list(CLOCKS), default=Settings.clock, help="cpu: CPU time of one thread")
     parser.add_argument("--limit", type=int, default=Settings.limit, help="seconds a first pass may take")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="also write the measurements, with those of every process"
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.clock == "cpu" and arguments.threads != 1:
+        parser.error("--clock cpu: counts one thread; needs --threads 1")
+    return arguments
 
 
 if __name__ == "__main__":
