@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -53,7 +54,9 @@ def check_labels(files: list[Path], column: str) -> None:
 
 
 def _greatest(files: list[Path], column: str, limit: float, rule: str) -> float:
-    """Return the greatest value of a column; raise `DataError` for nulls and values that are not in [0, limit]."""
+    """Return the greatest value of a column; raise `DataError` for nulls, nan and values that are not in [0, limit]."""
+    for file in files:
+        _refuse_nan(file, column, rule)
     greatest = 0.0
     for place, (low, high, nulls) in _row_groups(files, column):
         if nulls or (low is not None and not 0 <= low <= high <= limit):
@@ -61,6 +64,21 @@ def _greatest(files: list[Path], column: str, limit: float, rule: str) -> float:
             raise DataError(f"{place}: {found}, but {rule}. Correct the values, or name another column")
         greatest = max(greatest, high or 0.0)
     return greatest
+
+
+def _refuse_nan(file: Path, column: str, rule: str) -> None:
+    """Raise `DataError` for a nan, which the statistics of row groups leave out: real numbers are read once."""
+    with open_parquet(file) as parquet:
+        if not pa.types.is_floating(parquet.schema_arrow.field(column).type):
+            return
+        before = 0
+        for batch in parquet.iter_batches(BATCH_ROWS, columns=[column]):
+            if (row := pc.index(pc.is_nan(batch.column(0).cast(pa.float64())), True).as_py()) >= 0:
+                raise DataError(
+                    f"{file}, row {before + row + 1}: column {column!r}: nan, but {rule}. Correct the values, or name"
+                    " another column"
+                )
+            before += len(batch)
 
 
 def _row_groups(files: list[Path], column: str) -> Iterator[tuple[str, tuple[Any, Any, int]]]:

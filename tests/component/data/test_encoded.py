@@ -222,9 +222,10 @@ def test_weights_and_several_labels_are_streamed(folder: Path) -> None:
         ),
         (lambda rng, rows: [0.0] * rows, "column 'w': all weights of the train split are 0, so that no row counts"),
         (lambda rng, rows: [np.inf, *[1.0] * (rows - 1)], "column 'w': values from 1.0 to inf, but weights are finite"),
+        (lambda rng, rows: [1.0, np.nan, *[1.0] * (rows - 2)], r"0\.parquet, row 2: column 'w': nan, but weights are"),
         (lambda rng, rows: ["1"] * rows, "column 'w' has the type string, but it must be of numbers"),
     ],
-    ids=["negative", "null", "zeros", "infinite", "text"],
+    ids=["negative", "null", "zeros", "infinite", "nan", "text"],
 )
 def test_weights_that_are_none_are_named(folder: Path, weights: Any, message: str) -> None:
     with_columns(folder, w=weights)
@@ -256,8 +257,12 @@ def test_a_description_has_no_steps_to_resume(folder: Path) -> None:
         (lambda rng, rows: [2, *[0] * (rows - 1)], "column 'y': values from 0 to 2, but labels are 0 and 1"),
         (lambda rng, rows: [-1.0, *[1.0] * (rows - 1)], "column 'y': values from -1.0 to 1.0, but labels are 0 and 1"),
         (lambda rng, rows: [None, *[1] * (rows - 1)], "column 'y': 1 nulls, but labels are 0 and 1"),
+        (
+            lambda rng, rows: [*[1.0] * (rows - 1), np.nan],
+            r"\.parquet, row \d+: column 'y': nan, but labels are 0 and 1",
+        ),
     ],
-    ids=["two", "negative", "null"],
+    ids=["two", "negative", "null", "nan"],
 )
 def test_labels_that_are_none_are_named_before_training(folder: Path, labels: Any, message: str) -> None:
     with_columns(folder, y=labels)
