@@ -96,7 +96,7 @@ def _best_of_chunk(scores: torch.Tensor) -> torch.Tensor:
 
 @functools.cache
 def _compiled() -> Callable[[torch.Tensor], torch.Tensor]:
-    return torch.compile(lambda scores: scores.argmax(dim=1), dynamic=True)
+    return torch.compile(_best_of_chunk, dynamic=True)
 
 
 def _faiss(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
