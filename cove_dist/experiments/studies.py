@@ -128,11 +128,13 @@ class PairStudy:
     def ask(self) -> Trial:
         """Return the next trial: an interrupted one, the defaults, a start, or new parameters.
 
-        The sampler's seed depends on the number of the trial, so that an interruption does not change what is drawn.
+        The sampler's seed depends on the model and the number of the trial. So an interruption does not change what is
+        drawn, and in random trials all quantizers of a model have the same values of the parameters that they share,
+        which are drawn first. Otherwise, with few trials, the luck of a good learning rate decides between quantizers.
         """
         with self._lock:
             number = len({folder_name(trial) for trial in self._study.get_trials()})
-            seed = zlib.crc32(f"{self.search.seed}/{self.name}/{number}".encode())
+            seed = zlib.crc32(f"{self.search.seed}/{self.model}/{number}".encode())
             self._study.sampler = TPESampler(n_startup_trials=self.search.startup_trials, seed=seed)
             return self._study.ask({name: p.distribution() for name, p in self.parameters.items()})
 

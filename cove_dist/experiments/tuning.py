@@ -160,9 +160,9 @@ def summary_table(search: SearchConfig, studies: Sequence[PairStudy]) -> TextTab
         rows.append((study.model, study.quantizer, study.metric, tried, ", ".join(counts), before, *found))
     header = ("model", "quantizer", "metric", "trials", "ended", "defaults", "best", "with")
     note = (
-        f"{_budgets(studies)} The settings without a search are among the trials. Pruned and failed"
-        " trials count as trials, and are never the best. Values are of the validation split,"
-        " at the best epoch; the test split is not read."
+        f"{_budgets(studies)} The settings without a search are among the trials. In random trials the quantizers of a"
+        " model have the same values of shared parameters. Pruned and failed trials count as trials, and are never the"
+        " best. Values are of the validation split, at the best epoch; the test split is not read."
     )
     return TextTable(search.title, header, tuple(rows), (note,))
 

@@ -82,6 +82,15 @@ def test_trial_0_has_the_settings_without_a_search(tmp_path: Path) -> None:
     assert study.ask().params != study.defaults
 
 
+def test_random_trials_of_all_quantizers_share_their_common_parameters(tmp_path: Path) -> None:
+    search = small_search(tmp_path)
+    base, cove = (study_of(search, quantizer) for quantizer in ("none", "cove"))
+    asked = [(base.ask().params, cove.ask().params) for _ in range(5)]
+    common = list(base.parameters)
+    assert [values for values, _ in asked] == [{name: values[name] for name in common} for _, values in asked]
+    assert len({values["rate"] for values, _ in asked}) == 5, "the defaults, and random ones"
+
+
 def test_an_interrupted_trial_is_asked_for_again_and_counts_once(tmp_path: Path) -> None:
     """Nor does the interruption change what is drawn afterwards."""
 
