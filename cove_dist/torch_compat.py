@@ -22,6 +22,7 @@ from torch.distributed.optim import _apply_optimizer_in_backward as apply_optimi
 
 if TYPE_CHECKING:
     from torchrec.distributed.embedding import ShardedEmbeddingCollection
+    from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
     from torchrec.distributed.planner import Topology
 
 __all__ = [
@@ -78,8 +79,8 @@ def topology(**arguments: Any) -> Topology:
     return Topology(**arguments)
 
 
-def lookups_of(collection: ShardedEmbeddingCollection) -> MutableSequence[nn.Module]:
-    """Return the look-up modules of a `ShardedEmbeddingCollection`, one per kind of sharding, to change in place.
+def lookups_of(collection: ShardedEmbeddingCollection | ShardedEmbeddingBagCollection) -> MutableSequence[nn.Module]:
+    """Return the look-up modules of a sharded collection, one per kind of sharding, to change in place.
 
     They are in a private list (torchrec 1.6 to 1.9), which `nn.Module.modules` does not traverse.
     """

@@ -1,10 +1,15 @@
-"""Unpooled look-up in data-parallel tables on CPU, where fbgemm's dense kernel (1.6, 1.8) always pools.
+"""Look-ups in data-parallel tables on CPU: unpooled ones, and those of a single rank.
 
-Its result for a list of ids is their sum, which is correct only for one id; TorchRec then fails to split it by column.
+fbgemm's dense kernel (1.6, 1.8) always pools on CPU: its result for a list of ids is their sum, which is correct only
+for one id; TorchRec then fails to split it by column.
+
+`DistributedDataParallel` copies gradients into its buckets, divides them and reduces them. With one rank this changes
+no number, and for a table it takes longer than the look-up and its backward pass.
 """
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
 from functools import partial
 from typing import Any
 
@@ -15,32 +20,72 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torchrec.distributed.batched_embedding_kernel import BatchedDenseEmbedding
 from torchrec.distributed.embedding import ShardedEmbeddingCollection
+from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
+from torchrec.distributed.types import LazyNoWait
 from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor
 
 from cove_dist.embeddings.sparse_optimizers import LookUpRows
 from cove_dist.torch_compat import lookups_of
 
+LookUp = type["LookUpRows | LookUpWithKeptGradient"]
 
-def look_up_unpooled(model: nn.Module, sparse_gradients: bool) -> None:
-    """Replace the look-up of unpooled data-parallel table groups on CPU by one that returns a row per id.
+
+def look_up_locally(model: nn.Module, *, sparse_gradients: bool, single: bool) -> None:
+    """Replace look-ups in data-parallel tables on CPU: unpooled ones by those of a row per id, those of a single rank.
 
     Args:
         model: Sharded model.
-        sparse_gradients: Whether to store gradients by row, for a `SparseOptimizer`, instead of dense ones for DDP.
+        sparse_gradients: Whether to store gradients by row, for a `SparseOptimizer`, instead of dense ones.
+        single: Whether this is the only rank.
     """
-    for collection in (module for module in model.modules() if isinstance(module, ShardedEmbeddingCollection)):
-        lookups = lookups_of(collection)
-        groups = []
-        for position, lookup in enumerate(lookups):
-            for module in lookup.modules():
-                if isinstance(module, BatchedDenseEmbedding) and module.emb_module.use_cpu:
-                    module.emb_module.forward = partial(_rows, module.emb_module, sparse_gradients)
-                    groups.append(module)
-            if sparse_gradients and isinstance(lookup, DistributedDataParallel):
-                lookups[position] = lookup.module
-        if sparse_gradients and len(groups) == len(lookups) == 1:
-            look_up: Any = DirectLookUp(groups[0])
+    look_up_rows = LookUpRows if sparse_gradients else LookUpWithKeptGradient if single else None
+    for collection in model.modules():
+        if isinstance(collection, ShardedEmbeddingBagCollection) and single:
+            _leave_unreduced(lookups_of(collection))
+        elif isinstance(collection, ShardedEmbeddingCollection):
+            _replace_unpooled(collection, look_up_rows)
+
+
+def _leave_unreduced(lookups: MutableSequence[nn.Module]) -> None:
+    """Remove the wrapper that reduces gradients over ranks."""
+    for position, lookup in enumerate(lookups):
+        if isinstance(lookup, DistributedDataParallel):
+            lookups[position] = lookup.module
+
+
+def _replace_unpooled(collection: ShardedEmbeddingCollection, look_up_rows: LookUp | None) -> None:
+    lookups = lookups_of(collection)
+    modules = (module for lookup in lookups for module in lookup.modules())
+    groups = [each for each in modules if isinstance(each, BatchedDenseEmbedding) and each.emb_module.use_cpu]
+    for group in groups:
+        group.emb_module.forward = partial(_rows, group.emb_module, look_up_rows)
+    if look_up_rows is not None:
+        _leave_unreduced(lookups)
+        if len(groups) == len(lookups) == 1:
+            look_up: Any = DirectLookUp(groups[0], look_up_rows)
             collection.forward = look_up
+
+
+class LookUpWithKeptGradient(torch.autograd.Function):
+    """Looks up ``weights [R * d], ids [N] -> rows [N, d]``; backward adds to a dense gradient whose memory is kept.
+
+    With new memory at every step the backward pass takes four times as long, as the system clears it page by page. The
+    sums are those of `torch.nn.functional.embedding`, bit for bit.
+    """
+
+    @staticmethod
+    def forward(ctx, weights: torch.Tensor, ids: torch.Tensor, dim: int) -> torch.Tensor:
+        ctx.weights, ctx.ids = weights, ids
+        return F.embedding(ids, weights.detach().view(-1, dim))
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> tuple[None, None, None]:
+        weights = ctx.weights
+        if weights.grad is None:
+            kept = vars(weights).get("kept_gradient")
+            weights.grad = vars(weights)["kept_gradient"] = torch.zeros_like(weights) if kept is None else kept.zero_()
+        weights.grad.view(-1, gradient.shape[1]).index_add_(0, ctx.ids, gradient)
+        return None, None, None
 
 
 class DirectLookUp:
@@ -50,9 +95,11 @@ class DirectLookUp:
 
     Args:
         group: Data-parallel tables of one width.
+        look_up_rows: Function of their parameter, the ids and the width.
     """
 
-    def __init__(self, group: BatchedDenseEmbedding) -> None:
+    def __init__(self, group: BatchedDenseEmbedding, look_up_rows: LookUp) -> None:
+        self._look_up_rows = look_up_rows
         self._weights = group.emb_module.weights
         [(_, self._dim), *_] = group.emb_module.embedding_specs
         self._first_rows: dict[str, int] = {}
@@ -61,25 +108,32 @@ class DirectLookUp:
             self._first_rows |= dict.fromkeys(table.feature_names, rows)
             rows += table.num_embeddings
 
-    def __call__(self, features: KeyedJaggedTensor) -> dict[str, JaggedTensor]:
-        """Return the rows of the ids by feature, values ``[n, d]``, with the lengths of the ids."""
-        keys, counts = features.keys(), features.length_per_key()
-        ids = torch.cat(
-            [part + self._first_rows[key] for key, part in zip(keys, features.values().split(counts), strict=True)]
-        )
-        rows = LookUpRows.apply(self._weights, ids, self._dim).split(counts)
-        lengths = features.lengths().view(len(keys), -1)
-        return {key: JaggedTensor(rows[k], lengths=lengths[k]) for k, key in enumerate(keys)}
+    def __call__(self, features: KeyedJaggedTensor) -> LazyNoWait[dict[str, JaggedTensor]]:
+        """Return the rows of the ids by feature, values ``[n, d]``, with the lengths of the ids.
+
+        Features without a table, which a batch may have too, are left out.
+        """
+        keys = features.keys()
+        values = zip(keys, features.values().split(features.length_per_key()), strict=True)
+        lengths = dict(zip(keys, features.lengths().view(len(keys), -1), strict=True))
+        parts = {key: part + self._first_rows[key] for key, part in values if key in self._first_rows}
+        counts = [len(part) for part in parts.values()]
+        rows = self._look_up_rows.apply(self._weights, torch.cat(list(parts.values())), self._dim).split(counts)
+        found = {key: JaggedTensor(each, lengths=lengths[key]) for key, each in zip(parts, rows, strict=True)}
+        return LazyNoWait(found)  # which is waited for like the collection's own result
 
 
 def _rows(
-    tables: DenseTableBatchedEmbeddingBagsCodegen, sparse_gradients: bool, indices: torch.Tensor, offsets: torch.Tensor
+    tables: DenseTableBatchedEmbeddingBagsCodegen,
+    look_up_rows: LookUp | None,
+    indices: torch.Tensor,
+    offsets: torch.Tensor,
 ) -> torch.Tensor:
     """Return the row of every id ``[N, d]``.
 
     Args:
         tables: T tables in one parameter, all of width d.
-        sparse_gradients: As in `look_up_unpooled`.
+        look_up_rows: As in `DirectLookUp`; None: an ordinary look-up, whose gradient `DistributedDataParallel` reduces.
         indices: Ids int64 ``[N]``, feature after feature.
         offsets: Offsets int64 ``[features * B + 1]``.
     """
@@ -87,6 +141,6 @@ def _rows(
     first_row = tables.hash_size_cumsum[:-1]  # first row of every feature's table
     ends = offsets[:: (len(offsets) - 1) // len(first_row)]
     ids = indices + first_row.repeat_interleave(ends.diff())
-    if sparse_gradients:
-        return LookUpRows.apply(tables.weights, ids, dim)
+    if look_up_rows is not None:
+        return look_up_rows.apply(tables.weights, ids, dim)
     return F.embedding(ids, tables.weights.view(-1, dim))

@@ -19,7 +19,7 @@ from cove_dist.embeddings.fields import table_modules
 from cove_dist.embeddings.initialization import fill_normal_
 from cove_dist.embeddings.optimizers import SPARSE, fuse_optimizer
 from cove_dist.embeddings.parts import local_parts, table_weights
-from cove_dist.embeddings.replicated import look_up_unpooled
+from cove_dist.embeddings.replicated import look_up_locally
 from cove_dist.embeddings.sharding import plan_tables, sharders
 from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX
 from cove_dist.tasks.base import EpochHook
@@ -107,14 +107,18 @@ def build(
         lookups=lookups_by_table(model.tables, config, schema, batch_size, context.world_size),
     )
     model.objective.to(context.device)
+    single = (
+        context.world_size == 1 and device_type == "cpu"
+    )  # nothing to reduce, yet reduction would copy all gradients
     sharded = DistributedModelParallel(
         model,
         device=context.device,
         plan=plan,
         sharders=sharders(),
+        init_data_parallel=not single,
         data_parallel_wrapper=DefaultDataParallelWrapper(params_to_ignore=untrained(model)),
     )
-    look_up_unpooled(sharded, sparse_gradients=config.embeddings.optimizer.name in SPARSE)
+    look_up_locally(sharded, sparse_gradients=config.embeddings.optimizer.name in SPARSE, single=single)
     initialize_tables(sharded, config.embeddings.init_std, config.seed)
     by_frequency = steps_per_epoch is not None and config.embeddings.optimizer.weight_decay_frequency_power > 0
     counts = task_of(config).row_counts(config, schema) if by_frequency else {}
