@@ -48,6 +48,12 @@ class Batch(Pipelineable):
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tensors of the batch, in bytes."""
+        tensors = (self.ids.values(), self.ids.lengths(), *(getattr(self, name) for name in self._on_device()[1:]))
+        return sum(tensor.nbytes for tensor in tensors)
+
     def lengths_of(self, column: str) -> torch.Tensor:
         """Return the number of ids of each row in a column, int64 ``[B]``, on the host.
 

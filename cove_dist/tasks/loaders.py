@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext
 from data_pipeline.schema import Schema
-from data_pipeline.streaming.loader import StreamLoader, build_loader
+from data_pipeline.streaming.loader import KeptBatches, StreamLoader, build_loader
 from data_pipeline.streaming.transforms import RowTransform
 
 
@@ -32,9 +32,9 @@ def training_loader(
     )
 
 
-def evaluation_loader(config: RunConfig, schema: Schema, split: str, context: DistributedContext) -> StreamLoader:
+def evaluation_loader(config: RunConfig, schema: Schema, split: str, context: DistributedContext) -> KeptBatches:
     """Build an evaluation loader: file order, all rows of a user on one rank."""
-    return build_loader(
+    loader = build_loader(
         config.data.path,
         schema,
         split,
@@ -44,3 +44,4 @@ def evaluation_loader(config: RunConfig, schema: Schema, split: str, context: Di
         group_by_user=True,
         pin_memory=context.device.type == "cuda",
     )
+    return KeptBatches(loader)

@@ -16,6 +16,8 @@ from data_pipeline.streaming.transforms import RowTransform
 
 State = dict[str, Any]
 
+KEPT_BYTES = 64 << 20  # of an evaluation on every rank
+
 
 def build_loader(
     folder: Path | str,
@@ -103,6 +105,36 @@ class StreamLoader:
                 "its position within the epoch refers to other rows. Use the saved values, or start an epoch"
             )
         self.epoch, self._yielded = state["epoch"], state["batches"]
+
+
+class KeptBatches:
+    """Batches that are the same in every iteration, in memory after the first one if they are few.
+
+    Args:
+        loader: Loader without shuffling; every iteration starts at its first batch.
+        most_bytes: Memory of the batches above which they are read again in every iteration.
+    """
+
+    def __init__(self, loader: StreamLoader, most_bytes: int = KEPT_BYTES) -> None:
+        self._loader, self._most_bytes = loader, most_bytes
+        self._kept: list[Batch] | None = None
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept, size = [], 0
+        for batch in self._loader:
+            size += batch.nbytes
+            kept.append(batch)
+            if size > self._most_bytes:
+                kept.clear()
+            yield batch
+        if size <= self._most_bytes:
+            self._kept = kept
 
 
 class EpochIterator(Iterator[Batch]):

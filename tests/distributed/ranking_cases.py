@@ -76,6 +76,9 @@ class Scores:
 
     items = users
 
+    def all_items(self) -> None:
+        """Have no vectors of all items."""
+
     def item_block(self) -> tuple[int, torch.Tensor]:
         first, last = row_block(*self._block)
         return first, self.items(torch.arange(first, last))

@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 
 from cove_dist.models.base import Model
-from cove_dist.models.layers.inner_products import inner_products
+from cove_dist.models.layers.inner_products import inner_products, inner_products_with_rows
 from data_pipeline.schema import Entity
 
 Neighbors = Callable[[torch.Tensor], torch.Tensor]
+ScoreRows = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Recommender(Model, ABC):
@@ -40,6 +41,17 @@ class Recommender(Model, ABC):
     @abstractmethod
     def score_all(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """Return scores ``[B, C]`` of ``users [B, d]`` for shared ``items [C, d]``, up to a constant per user."""
+
+    def scorer(self, items: torch.Tensor) -> ScoreRows:
+        """Return the function that scores some items for each user, up to a constant per user, without gradients.
+
+        Args:
+            items: Vectors of all items ``[R, d]``.
+
+        Returns:
+            Function of ``users [B, d]`` and rows of ``items``, int64 ``[B, n]``, whose result is ``[B, n]``.
+        """
+        return lambda users, rows: self(users, F.embedding(rows, items))
 
     def row_from_neighbours(self, entity: Entity, mean: torch.Tensor) -> torch.Tensor | None:
         """Return rows that are near the mean rows of an id's neighbours; None if users and items share no space.
@@ -83,6 +95,10 @@ class InnerProductRecommender(Recommender):
 
     def score_all(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         return self.query(users) @ self.key(items).T
+
+    def scorer(self, items: torch.Tensor) -> ScoreRows:
+        keys = self.key(items)
+        return lambda users, rows: inner_products_with_rows(self.query(users), keys, rows)
 
 
 class GraphRecommender(Recommender):

@@ -5,7 +5,7 @@ Shapes: ``B`` users, ``n`` candidates, ``k`` the length of a list, ``W`` ranks, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -19,16 +19,16 @@ from cove_dist.evaluation.own import ListMetric
 from cove_dist.evaluation.positions import Positions
 from cove_dist.evaluation.top_k import Coverage, TopK, UserCount
 from cove_dist.faults.agreement import interruptible
-from cove_dist.models.cf.base import Recommender
+from cove_dist.models.cf.base import Recommender, ScoreRows
 from cove_dist.tasks.base import inner_model
 from cove_dist.tasks.cf.config import RANKING_PREFIX, CFEvaluationConfig, CFRunConfig
 from cove_dist.tasks.cf.loaders import candidate_loader
 from cove_dist.tasks.cf.model import CFModel
 from cove_dist.tasks.cf.retrieval import TopKRetriever
 from cove_dist.tasks.cf.vectors import Vectors, vectors_of
+from data_pipeline.batch import Batch
 from data_pipeline.history import History
 from data_pipeline.schema import CANDIDATES, SPLITS, Schema
-from data_pipeline.streaming.loader import StreamLoader
 
 Evaluate = Callable[[Recommender, Vectors], dict[str, float]]
 
@@ -103,7 +103,7 @@ class SampledRanking:
 
     def __init__(
         self,
-        loader: StreamLoader,
+        loader: Iterable[Batch],
         config: CFEvaluationConfig,
         groups: Groups,
         context: DistributedContext,
@@ -123,13 +123,13 @@ class SampledRanking:
         self._waiting.clear()  # of an evaluation that was interrupted
         for metrics in (self._metrics, *self._grouped.values()):
             metrics.reset()
+        score = candidate_scorer(head, vectors)
         for batch in interruptible(self._loader):
             batch = batch.to(self._device)
             user = batch.ids["user_id"].values()
             candidates = batch.ids[CANDIDATES].values()
             width = len(candidates) // max(1, len(user))  # a rank with fewer rows ends with empty batches
-            items = vectors.items(candidates).unflatten(0, (len(user), width))
-            scores = head(vectors.users(user), items)
+            scores = score(vectors.users(user), candidates.view(len(user), width))
             self._finite.update(scores)
             self._add(scores, batch.users, batch.items)
         self._update()
@@ -159,6 +159,14 @@ class SampledRanking:
         for (entity, group), metric in self._grouped.items():
             rows = self._groups[entity].of(ids[entity]) == GROUPS.index(group)
             metric.update(above[rows], tied[rows], users[rows])
+
+
+def candidate_scorer(head: Recommender, vectors: Vectors) -> ScoreRows:
+    """Return the function from vectors of users ``[B, d]`` and items, int64 ``[B, n]``, to scores ``[B, n]``."""
+    items = vectors.all_items()
+    if items is not None:
+        return head.scorer(items)
+    return lambda users, rows: head(users, vectors.items(rows.flatten()).unflatten(0, rows.shape))
 
 
 class RowMetrics:

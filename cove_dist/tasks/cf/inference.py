@@ -167,5 +167,8 @@ class ServedVectors:
     def __init__(self, served: PairScores, num_seen: int) -> None:
         self.users, self.items, self._num_seen = served.users, served.items, num_seen
 
+    def all_items(self) -> torch.Tensor:
+        return self.items.first(len(self.items.values))
+
     def item_block(self) -> tuple[int, torch.Tensor]:
         return 0, self.items.first(self._num_seen)

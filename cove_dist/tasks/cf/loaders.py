@@ -18,7 +18,7 @@ from cove_dist.tasks.frequency import row_counts
 from cove_dist.tasks.loaders import evaluation_loader, training_loader
 from data_pipeline.history import History
 from data_pipeline.schema import ATTRIBUTES, Schema
-from data_pipeline.streaming.loader import StreamLoader
+from data_pipeline.streaming.loader import KeptBatches, StreamLoader
 from data_pipeline.streaming.transforms import (
     DrawEdges,
     DrawNegatives,
@@ -77,7 +77,7 @@ def cf_row_counts(config: CFRunConfig, schema: Schema) -> dict[str, torch.Tensor
     return counts
 
 
-def candidate_loader(config: CFRunConfig, schema: Schema, split: str, context: DistributedContext) -> StreamLoader:
+def candidate_loader(config: CFRunConfig, schema: Schema, split: str, context: DistributedContext) -> KeptBatches:
     """Build the loader of validation or test rows with their candidates.
 
     Raises:

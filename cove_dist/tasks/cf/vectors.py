@@ -30,6 +30,10 @@ class Vectors(Protocol):
 
     def items(self, ids: torch.Tensor) -> torch.Tensor: ...
 
+    def all_items(self) -> torch.Tensor | None:
+        """Return the vectors of all table rows of items ``[R, d]``; None where each rank holds only a part of them."""
+        ...
+
     def item_block(self) -> tuple[int, torch.Tensor]:
         """Return the first item of this rank's share of the items seen in training, and the share's vectors."""
         ...
@@ -57,6 +61,9 @@ class _LookedUp:
 
     def items(self, ids: torch.Tensor) -> torch.Tensor:
         return self._rows("item", ids)
+
+    def all_items(self) -> torch.Tensor | None:
+        return self._whole.get("item")
 
     def _rows(self, entity: Entity, ids: torch.Tensor) -> torch.Tensor:
         return F.embedding(ids, self._whole[entity]) if entity in self._whole else self._fused(entity, ids)
@@ -89,6 +96,9 @@ class _Propagated:
 
     def items(self, ids: torch.Tensor) -> torch.Tensor:
         return self._items.index_select(0, ids)
+
+    def all_items(self) -> torch.Tensor:
+        return self._items
 
     def item_block(self) -> tuple[int, torch.Tensor]:
         first, last = world().block_of(self._seen)

@@ -27,7 +27,7 @@ from cove_dist.tasks.loaders import evaluation_loader
 from data_pipeline.batch import Batch
 from data_pipeline.id_tables import read_original_ids
 from data_pipeline.schema import ENTITIES, REQUEST, Categorical, Schema
-from data_pipeline.streaming.loader import StreamLoader
+from data_pipeline.streaming.loader import KeptBatches
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def _without_requests(batch: Batch) -> tuple[Batch, torch.Tensor | None]:
     return replace(batch, ids=ids), requests.values()
 
 
-def ctr_loader(config: CTRRunConfig, schema: Schema, split: str, context: DistributedContext) -> StreamLoader:
+def ctr_loader(config: CTRRunConfig, schema: Schema, split: str, context: DistributedContext) -> KeptBatches:
     """Load a split for evaluation: all rows of a user on one rank, with their requests if metrics are per request.
 
     Raises:

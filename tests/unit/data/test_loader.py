@@ -12,7 +12,7 @@ import torch
 
 from data_pipeline.errors import DataError
 from data_pipeline.streaming.epoch import BlockWork
-from data_pipeline.streaming.loader import build_loader
+from data_pipeline.streaming.loader import KeptBatches, build_loader
 from data_pipeline.streaming.stream import AHEAD
 from tests.unit.data.stream_fixtures import interactions, interactions_of, items, same_batches, write_folder
 
@@ -224,3 +224,17 @@ def test_an_interpreter_exits_while_threads_have_work():
     )
     done = subprocess.run([sys.executable, "-c", program], timeout=30, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "ready\n")
+
+
+def test_few_batches_are_read_once_and_many_at_every_iteration(prepared):
+    loader = loader_of(prepared, shuffle=False)
+    expected = list(loader)
+    size = sum(batch.nbytes for batch in expected)
+    for most, read_again in ((size, False), (size - 1, True)):
+        kept = KeptBatches(loader, most)
+        next(iter(kept))  # an iteration that ends early keeps nothing
+        first, second = list(kept), list(kept)
+        assert len(kept) == len(expected)
+        assert same_batches(first, expected)
+        assert same_batches(second, expected)
+        assert all((one is other) != read_again for one, other in zip(first, second, strict=True))

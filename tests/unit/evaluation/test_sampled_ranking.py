@@ -49,7 +49,7 @@ def test_metrics_are_those_of_their_definition(at_once: int, batch_size: int, mo
     loader = [batch_of(*rows) for rows in zip(users.split(batch_size), candidates.split(batch_size), strict=True)]
     config: Any = SimpleNamespace(ndcg_at=(2,), hit_rate_at=(2,), own=lambda kind: [])
     ranking: Any = evaluator.SampledRanking(cast(Any, loader), config, {"item": group_of_items()}, CONTEXT)
-    vectors: Any = SimpleNamespace(users=lambda ids: ids, items=lambda ids: ids.unsqueeze(1))
+    vectors: Any = SimpleNamespace(users=lambda ids: ids, items=lambda ids: ids.unsqueeze(1), all_items=lambda: None)
 
     def head(users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         return scores[users[:, None], items[:, :, 0]]

@@ -81,6 +81,9 @@ def test_scores_of_all_items_are_those_of_pairs_up_to_a_constant_of_the_user(mod
     one_by_one = model(users, items.expand(B, -1, -1))
     difference = together - one_by_one
     torch.testing.assert_close(difference, difference[:, :1].expand_as(difference))
+    rows = torch.tensor([[3, 0, 3, 6], [1, 2, 5, 4], [6, 6, 6, 6], [0, 1, 2, 3], [5, 0, 4, 2]])
+    some = model.scorer(items)(users, rows) - one_by_one.gather(1, rows)
+    torch.testing.assert_close(some, some[:, :1].expand_as(some))
     if isinstance(model, InnerProductRecommender):
         torch.testing.assert_close(together, model.query(users) @ model.key(items).T)
 

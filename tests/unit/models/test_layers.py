@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cove_dist.models.layers.dropout import Dropout
-from cove_dist.models.layers.inner_products import inner_products
+from cove_dist.models.layers.inner_products import inner_products, inner_products_with_rows
 from cove_dist.models.layers.mlp import MLP
 
 
@@ -67,3 +67,15 @@ def test_inner_products_with_and_without_gradients_equal_the_float64_sum(n: int)
     (inner_products(queries, keys) * weights).sum().backward()
     torch.testing.assert_close(queries.grad, torch.einsum("bn,bnd->bd", weights, keys.detach()))
     torch.testing.assert_close(keys.grad, torch.einsum("bn,bd->bnd", weights, queries.detach()))
+
+
+@pytest.mark.parametrize(("batch", "n"), [(5, 9), (5, 17), (1, 1), (0, 0), (3, 0)])
+def test_inner_products_with_rows_of_a_table_equal_the_float64_sum(batch: int, n: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries, table = torch.randn(batch, 8, generator=generator), torch.randn(11, 8, generator=generator)
+    table[3] = table[7]
+    rows = torch.randint(11, (batch, n), generator=generator)
+    found = inner_products_with_rows(queries, table, rows)
+    torch.testing.assert_close(found, torch.einsum("bd,bnd->bn", queries.double(), table[rows].double()).float())
+    same = torch.where(rows == 3, 7, rows)
+    assert torch.equal(found, inner_products_with_rows(queries, table, same))  # equal rows tie
