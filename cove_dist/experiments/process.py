@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from threading import Event
 
 import cove_dist
 from cove_dist.experiments.plan import PlanConfig
+from cove_dist.experiments.warm import executable
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def run_program(
         enough: Called every quarter of a second; true ends the program, with the exit code of a killed program.
     """
     torchrun = ["torch.distributed.run", "--standalone", f"--nproc_per_node={plan.processes}", "-m"]
-    command = [sys.executable, "-m", *(torchrun if plan.processes > 1 else []), "cove_dist", name, *arguments]
+    command = [executable(), "-m", *(torchrun if plan.processes > 1 else []), "cove_dist", name, *arguments]
     paths = [str(Path(cove_dist.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     threads = {name: str(plan.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     with log.open("a") as output:

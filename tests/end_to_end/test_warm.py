@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from cove_dist.experiments import warm
 from tests.warm import executable
 
 PROGRAM = """
 import os, subprocess, sys
+print(sys.orig_argv)
 print(sys.argv[1:], os.environ["NAME"], os.getcwd(), sys.stdin.read(), "torchrec" in sys.modules)
 print("to stderr", file=sys.stderr)
 sys.exit(subprocess.run([sys.executable, "-c", "import sys; sys.exit('torchrec' in sys.modules)"]).returncode + 6)
@@ -29,7 +31,8 @@ def test_arguments_environment_folder_streams_and_exit_code_are_passed_on(how: s
     done = subprocess.run(
         [executable(), *given, "a b"], cwd=tmp_path, env={"NAME": "é"}, input="in", capture_output=True, text=True
     )
-    assert (done.stdout, done.stderr) == (f"['a b'] é {tmp_path} in True\n", "to stderr\n")
+    command = [sys.executable, *given, "a b"]
+    assert (done.stdout, done.stderr) == (f"{command}\n['a b'] é {tmp_path} in True\n", "to stderr\n")
     assert done.returncode == 7, "and what it starts is warm, too"
 
 
@@ -60,3 +63,28 @@ def test_signals_are_passed_on_and_a_kill_kills(tmp_path: Path) -> None:
     while forked.exists() and time.monotonic() < until:
         time.sleep(0.01)
     assert not forked.exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        ("import no_such_module", "No module named 'no_such_module'"),
+        (
+            "from threading import Event, Thread; Thread(target=Event().wait, daemon=True).start()",
+            "lose the threads",
+        ),
+    ],
+)
+def test_programs_are_ordinary_processes_where_the_server_does_not_start(
+    module: str, reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = tmp_path.name.replace("-", "_")  # a server is started once for the same modules
+    (tmp_path / f"{name}.py").write_text(module)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert warm.executable((name,)) == sys.executable
+    assert reason in caplog.text
+
+
+def test_programs_are_ordinary_processes_on_a_machine_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert warm.executable(("sys",)) == sys.executable

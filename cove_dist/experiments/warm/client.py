@@ -1,4 +1,4 @@
-"""``python`` as others see it: a process that stands for one that the server forks. Imports the least possible."""
+"""Stand for a process that the server forks: ``client.py FOLDER EXECUTABLE ARGUMENT…``; imports few modules."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def main(folder: str, executable: str, *arguments: str) -> None:
     text = json.dumps(request).encode()
     socket.send_fds(server, [len(text).to_bytes(8, "big")], [0, 1, 2])
     server.sendall(text)
-    process = receive(server, folder)
+    process = receive(server)
 
     def pass_on(number: int, frame: object) -> None:
         with suppress(ProcessLookupError):
@@ -32,7 +32,7 @@ def main(folder: str, executable: str, *arguments: str) -> None:
 
     for number in PASSED_ON:
         signal.signal(number, pass_on)
-    code = receive(server, folder)
+    code = receive(server)
     if code < 0:  # killed by a signal: so is this one
         if -code in PASSED_ON:
             signal.signal(-code, signal.SIG_DFL)
@@ -40,15 +40,14 @@ def main(folder: str, executable: str, *arguments: str) -> None:
     sys.exit(code)
 
 
-def receive(server: socket.socket, folder: str) -> int:
-    """A number from the server."""
+def receive(server: socket.socket) -> int:
+    """Return a number from the server."""
     try:
         answer = server.recv(8, socket.MSG_WAITALL)
     except ConnectionResetError:
         answer = b""
     if len(answer) < 8:
-        with open(f"{folder}/log") as log:
-            sys.exit(f"the server of warm processes is gone:\n{log.read()}")
+        sys.exit("error: the process that started this program has ended")
     return int.from_bytes(answer, "big", signed=True)
 
 

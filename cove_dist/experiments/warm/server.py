@@ -1,4 +1,7 @@
-"""Import modules, then fork a process for every client: ``python -m tests.warm.server DESCRIPTOR MODULE…``."""
+"""Import modules, then fork a process for every client: ``server.py FOLDER DESCRIPTOR MODULE…``.
+
+The descriptor is a listening socket. The server removes the folder at its end.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import json
 import os
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import sys
@@ -32,7 +36,7 @@ class Served:
 
 
 class Server:
-    """Forks processes until standard input ends, that is: until the process that started it does."""
+    """Forks processes until standard input ends, which it does when the process that started the server ends."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
@@ -45,7 +49,7 @@ class Server:
         """Serve clients.
 
         Returns:
-            In a forked process, what it shall do; None in the server, at its end.
+            In a forked process, its request; None in the server, at its end.
         """
         while True:
             for key, _ in self._selector.select():
@@ -80,7 +84,7 @@ class Server:
         return None
 
     def _attend(self, served: Served, watched: Any) -> None:
-        if watched is served.client:  # which was killed: so is the process that it stands for
+        if watched is served.client:  # the client was killed
             os.kill(served.process, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(served.process, 0)[1])
         for each in (served.ended, served.client):
@@ -105,7 +109,7 @@ class Server:
 
 
 def run(request: Request) -> None:
-    """Be the Python of a request."""
+    """Run a request as ``python`` does."""
     import torch
 
     os.environ.clear()
@@ -113,6 +117,7 @@ def run(request: Request) -> None:
     os.chdir(request["folder"])
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.orig_argv = [sys.executable, *request["arguments"]]  # as an ordinary process would have it
     sys.executable = request["executable"]
     head, *rest = [argument for argument in request["arguments"] if argument != "-u"]
     added = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
@@ -126,14 +131,14 @@ def run(request: Request) -> None:
         else:
             exec(compile(what, "<string>", "exec"), vars(sys.modules["__main__"]))
     elif head.startswith("-"):
-        sys.exit(f"{head}: an option that a warm Python does not know")
+        sys.exit(f"{head}: no option of the Python that forks programs; allowed: -c, -m, -u")
     else:
         sys.path, sys.argv = [os.path.dirname(os.path.abspath(head)), *path], [head, *rest]
         runpy.run_path(head, run_name="__main__")
 
 
 def exit_code(request: Request) -> int:
-    """Run a request and end as Python does, but leave it to the system to free what was imported: a second less."""
+    """Run a request and end as Python does, without freeing the imported modules, which would take a second."""
     code = 0
     try:
         run(request)
@@ -144,7 +149,7 @@ def exit_code(request: Request) -> int:
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
         code = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
-    threading._shutdown()
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are no daemons, as Python does
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -152,22 +157,25 @@ def exit_code(request: Request) -> int:
 
 
 def threads() -> set[str]:
-    """The names of the threads of this process, those of libraries included."""
+    """Return the names of the threads of this process, those of libraries included."""
     main = str(os.getpid())
     tasks = (path for path in Path("/proc/self/task").iterdir() if path.name != main)
     return {(path / "comm").read_text().strip() for path in tasks}
 
 
-def main(descriptor: str, *modules: str) -> None:
-    """Serve, and in forked processes do what is requested."""
+def main(folder: str, descriptor: str, *modules: str) -> None:
+    """Serve clients; in a forked process, run its request."""
     for module in modules:
         importlib.import_module(module)
-    assert threads() <= {ALLOCATOR}, f"a fork would lose threads: {threads()}"
+    if lost := threads() - {ALLOCATOR}:
+        sys.exit(f"a fork would lose the threads {', '.join(sorted(lost))} of imported libraries")
     gc.collect()
     gc.freeze()
+    print("ready", flush=True)
     request = Server(socket.socket(fileno=int(descriptor))).serve()
     if request is not None:
         os._exit(exit_code(request))
+    shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
