@@ -22,6 +22,7 @@ from typing import NoReturn
 from cove_dist import __version__, allowed_packages
 from cove_dist.commands import ALIASES, COMMANDS, FLAGS, OWN_CONFIGS
 from cove_dist.config_folders import add_own_folder, check_own_folders
+from cove_dist.ending import end_process, is_observed
 from cove_dist.errors import ConfigError
 from cove_dist.faults.signals import named_signals
 from data_pipeline.errors import UserError
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a subcommand; on invalid input print one message and exit with 2, without waiting for other ranks.
 
     Args:
-        arguments: Command-line arguments, the subcommand first; None: those of the process.
+        arguments: Command-line arguments, the subcommand first; None: those of the process, which ends afterwards.
     """
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # for user-defined classes, as with python -m
@@ -64,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if str(error) and os.environ.get("RANK", "0") == "0":
             print(error, file=sys.stderr)
         _exit(getattr(error, "exit_code", 130))
+    if arguments is None and not is_observed():
+        end_process(0)
 
 
 def dispatch(arguments: list[str]) -> None:

@@ -18,7 +18,7 @@ ORDER = (
     "settings", "loggers", "embeddings", "checkpoints", "faults", "config", "runs",
     "losses", "models", "quantization", "evaluation",
     "distributed", "liveness", "torch_compat",
-    "doctor", "config_folders", "allowed_packages", "console", "types", "errors",
+    "doctor", "config_folders", "allowed_packages", "console", "ending", "types", "errors",
 )  # fmt: skip
 LEAVES = ("torchrec", "torch.distributed", "cove_dist.distributed", "cove_dist.config", "cove_dist.tasks")
 

@@ -5,7 +5,6 @@ The descriptor is a listening socket. The server removes the folder at its end.
 
 from __future__ import annotations
 
-import atexit
 import gc
 import importlib
 import json
@@ -16,11 +15,12 @@ import shutil
 import signal
 import socket
 import sys
-import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from cove_dist.ending import end_process
 
 Request = dict[str, Any]
 ALLOCATOR = "jemalloc_bg_thd"  # of pyarrow; started again after a fork
@@ -137,8 +137,8 @@ def run(request: Request) -> None:
         runpy.run_path(head, run_name="__main__")
 
 
-def exit_code(request: Request) -> int:
-    """Run a request and end as Python does, without freeing the imported modules, which would take a second."""
+def run_and_end(request: Request) -> NoReturn:
+    """Run a request and end the process with the exit code that Python has."""
     code = 0
     try:
         run(request)
@@ -149,11 +149,7 @@ def exit_code(request: Request) -> int:
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
         code = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
-    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are no daemons, as Python does
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    return code
+    end_process(code)
 
 
 def threads() -> set[str]:
@@ -171,10 +167,11 @@ def main(folder: str, descriptor: str, *modules: str) -> None:
         sys.exit(f"a fork would lose the threads {', '.join(sorted(lost))} of imported libraries")
     gc.collect()
     gc.freeze()
-    print("ready", flush=True)
+    with suppress(BrokenPipeError):  # the process that started this one was killed
+        os.write(1, b"ready\n")
     request = Server(socket.socket(fileno=int(descriptor))).serve()
     if request is not None:
-        os._exit(exit_code(request))
+        run_and_end(request)
     shutil.rmtree(folder)
 
 
