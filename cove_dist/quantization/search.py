@@ -85,13 +85,14 @@ def _whole_tiles(size: int) -> int:
 def _best_of_chunk(scores: torch.Tensor) -> torch.Tensor:
     """Return the ``argmax`` over codes ``[parts, n]`` of scores ``[parts, v, n]``, the lowest index at a tie.
 
-    On CPU this is max pooling of images of ``v x 1`` pixels with n channels, whose memory is channels-last: its kernel
-    is vectorized over channels, which makes it several times faster than `argmax`.
+    NaN counts as the largest score. On CPU this is max pooling of images of ``v x 1`` pixels with n channels, whose
+    memory is channels-last: its kernel is vectorized over channels, which makes it several times faster than `argmax`.
     """
     if scores.device.type != "cpu":
         return scores.argmax(dim=1)
     images = scores.unsqueeze(2).permute(0, 3, 1, 2)
-    return functional.max_pool2d(images, (scores.shape[1], 1), return_indices=True)[1]
+    best, codes = functional.max_pool2d(images, (scores.shape[1], 1), return_indices=True)
+    return scores.argmax(dim=1) if best.isnan().any() else codes  # of several NaN pooling takes the last
 
 
 @functools.cache

@@ -61,7 +61,7 @@ def test_a_metric_of_another_task_or_without_a_name_is_refused(monkeypatch: pyte
     def own(target: str, base: type) -> object:
         return EvaluationConfig((1,), (1,), {"mine": {"_target_": target}}).own(base)
 
-    with pytest.raises(ConfigError, match=r"metrics\.mine\._target_ = .*Precision: allowed are .*CheckedMetric"):
+    with pytest.raises(ConfigError, match=r"metrics\.mine\._target_ = .*Precision: does not fit .*CheckedMetric"):
         own("cove_dist.evaluation.further.Precision", CheckedMetric)
     with pytest.raises(ConfigError, match=r"Nameless: declares no name and direction; decorate"):
         own(f"{__name__}.Nameless", ListMetric)
