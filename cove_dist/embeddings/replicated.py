@@ -27,7 +27,7 @@ from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor
 from cove_dist.embeddings.sparse_optimizers import LookUpRows
 from cove_dist.torch_compat import lookups_of
 
-LookUp = type["LookUpRows | LookUpWithKeptGradient"]
+LookUp = type[LookUpRows]
 
 
 def look_up_locally(model: nn.Module, *, sparse_gradients: bool, single: bool) -> None:
@@ -66,17 +66,12 @@ def _replace_unpooled(collection: ShardedEmbeddingCollection, look_up_rows: Look
             collection.forward = look_up
 
 
-class LookUpWithKeptGradient(torch.autograd.Function):
-    """Looks up ``weights [R * d], ids [N] -> rows [N, d]``; backward adds to a dense gradient whose memory is kept.
+class LookUpWithKeptGradient(LookUpRows):
+    """The same look-up, whose backward adds to a dense gradient of the weights, the memory of which is kept.
 
     With new memory at every step the backward pass takes four times as long, as the system clears it page by page. The
     sums are those of `torch.nn.functional.embedding`, bit for bit.
     """
-
-    @staticmethod
-    def forward(ctx, weights: torch.Tensor, ids: torch.Tensor, dim: int) -> torch.Tensor:
-        ctx.weights, ctx.ids = weights, ids
-        return F.embedding(ids, weights.detach().view(-1, dim))
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> tuple[None, None, None]:

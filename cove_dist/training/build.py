@@ -107,9 +107,8 @@ def build(
         lookups=lookups_by_table(model.tables, config, schema, batch_size, context.world_size),
     )
     model.objective.to(context.device)
-    single = (
-        context.world_size == 1 and device_type == "cpu"
-    )  # nothing to reduce, yet reduction would copy all gradients
+    # one rank has nothing to reduce, yet reduction would copy all gradients
+    single = context.world_size == 1 and device_type == "cpu"
     sharded = DistributedModelParallel(
         model,
         device=context.device,

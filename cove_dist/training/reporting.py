@@ -154,10 +154,9 @@ def without_repeats(metrics: Mapping[str, float]) -> dict[str, float]:
         >>> without_repeats({"auc": 0.7, "loss": 0.1, "auc/click": 0.7, "auc/like": 0.6})
         {'loss': 0.1, 'auc/click': 0.7, 'auc/like': 0.6}
     """
-    longer = {
-        name.rpartition("/")[0]: repr(value) for name, value in reversed([*metrics.items()])
-    }  # of the first label
-    return {name: value for name, value in metrics.items() if longer.get(name) != repr(value)}  # repr: nan is nan
+    # of several labels the first counts; repr, because nan is not equal to itself
+    longer = {name.rpartition("/")[0]: repr(value) for name, value in reversed([*metrics.items()])}
+    return {name: value for name, value in metrics.items() if longer.get(name) != repr(value)}
 
 
 def _short(value: float) -> str:
