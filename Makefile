@@ -67,7 +67,8 @@ seeds: setup
 	@$(BIN)/python launch/compare.py 'runs=runs/seeds/*' json=runs/seeds.json
 
 # The benchmarks that need no rival's environment, one after the other on an idle machine; hours in all. Data sets that
-# are not downloaded, such as Amazon Toys, must be prepared: each program's --help says which
+# are not downloaded, such as Amazon Toys, must be prepared: each program's --help says which. MEASURED=results/speed
+# replaces the measurements of this repository
 BENCHMARKS ?= bare training_step quantizer quantizer_growth serving sequential_models sequential_decoding cf_growth startup kernel_cache evaluation ranks
 MEASURED ?= runs/benchmarks
 benchmarks: $(DEV_READY)
@@ -75,7 +76,8 @@ benchmarks: $(DEV_READY)
 	@mkdir -p $(MEASURED)
 	@failed=; for name in $(BENCHMARKS); do echo "== $$name"; \
 	  $(BIN)/python benchmarks/$$name.py --json $(MEASURED)/$$name.json || failed="$$failed $$name"; \
-	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
+	done; $(BIN)/python benchmarks/speed_table.py --folder $(MEASURED); \
+	  test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 # A file's tests run in one process, which shares their fixtures; in the order of the folders, so that short ones come last
 test: $(DEV_READY)

@@ -20,9 +20,8 @@ from cove_dist.experiments.grid import GridConfig, load_grid
 from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.results import RESULTS_FILE, SCHEMA, Results
 from cove_dist.experiments.statistics import interval_of_mean
-from cove_dist.experiments.text import TextTable, percent
+from cove_dist.experiments.text import TextTable, percent, write_between_markers
 from cove_dist.types import PositiveInt, Text
-from data_pipeline.files import replaced_file
 
 BEGIN, END = "<!-- claims: made by cove paper -->", "<!-- end of claims -->"
 TITLE = "Every claim of the paper"
@@ -111,7 +110,7 @@ def paper_table(overrides: Sequence[str]) -> TextTable:
     table = TextTable(TITLE, HEADER, tuple(rows), (_NOTE, _counted(rows)))
     if config.readme is not None:
         tallies = "".join(_tally(name, claims) for name, (_, claims) in measured.items())
-        write_between_markers(Path(config.readme), "\n".join([table.markdown(), tallies]))
+        write_between_markers(Path(config.readme), BEGIN, END, "\n".join([table.markdown(), tallies]))
     return table
 
 
@@ -198,17 +197,3 @@ def _coverage_verdict(covered: float, shuffled: float) -> str:
     if covered < NEARLY_ALL:
         return "does not hold"
     return "holds, by chance alone" if shuffled >= NEARLY_ALL else "holds"
-
-
-def write_between_markers(readme: Path, text: str) -> None:
-    """Replace what a file has between `BEGIN` and `END`.
-
-    Raises:
-        ConfigError: The file lacks one of the markers.
-    """
-    before, begin, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ConfigError(f"{readme}: needs the lines {BEGIN} and {END}, between which the table is written")
-    with replaced_file(readme) as file:
-        file.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")

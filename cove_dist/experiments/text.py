@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from cove_dist.errors import ConfigError
 from cove_dist.experiments.statistics import mean_and_deviation
+from data_pipeline.files import replaced_file
 
 MISSING = "missing"
 
@@ -63,3 +66,17 @@ def p_value(value: float) -> str:
     if math.isnan(value):
         return MISSING
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def write_between_markers(path: Path, begin: str, end: str, text: str) -> None:
+    """Replace what a file has between two markers.
+
+    Raises:
+        ConfigError: The file lacks one of the markers.
+    """
+    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, ended, after = rest.partition(end)
+    if not found or not ended:
+        raise ConfigError(f"{path}: needs the lines {begin} and {end}, between which the table is written")
+    with replaced_file(path) as file:
+        file.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")

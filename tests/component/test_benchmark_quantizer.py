@@ -83,8 +83,8 @@ def test_summary() -> None:
         "search_faiss": [replace(stopped, missing="not installed")],
     }
     summary = {name: benchmark.summarize(name, size, measured, limit=30) for name in measured}
-    assert summary["ours"]["goal"] == "<= 1.6: met"
-    assert summary["ours_zipf"]["goal"] == "<= 1.6: missed"
+    assert summary["ours"]["goal"] == "<= 1.4: met"
+    assert summary["ours_zipf"]["goal"] == "<= 1.4: missed"
     plain = summary["plain"]
     assert (plain["ratio"], plain["lowest"], plain["highest"]) == (3.4, 2.6, 3.6)
     assert plain["ms"] == pytest.approx(340)

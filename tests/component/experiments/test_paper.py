@@ -21,9 +21,9 @@ from cove_dist.experiments.paper import (
     coverage_rows,
     gain_rows,
     paper_table,
-    write_between_markers,
 )
 from cove_dist.experiments.results import Results
+from cove_dist.experiments.text import write_between_markers
 from tests.component.experiments.grids import small_grid
 
 REPOSITORY = Path(__file__).parents[3]
@@ -126,11 +126,11 @@ def test_categories_that_the_report_did_not_draw_are_refused(tmp_path: Path) -> 
 def test_only_what_is_between_the_markers_is_replaced(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    write_between_markers(readme, "new\n")
+    write_between_markers(readme, BEGIN, END, "new\n")
     assert readme.read_text() == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
     readme.write_text("no markers\n")
     with pytest.raises(ConfigError, match=r"README\.md: needs the lines"):
-        write_between_markers(readme, "new\n")
+        write_between_markers(readme, BEGIN, END, "new\n")
     assert readme.read_text() == "no markers\n"
 
 
