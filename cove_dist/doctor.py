@@ -42,7 +42,7 @@ TORCHREC_NEEDS = (
 REQUIRED = ("annotated-types", "hydra-core", "numpy", "pyarrow", "pydantic", "rich", "safetensors", "scipy",
             "tensorboard", "tensordict", "torchmetrics")  # fmt: skip
 EXTRAS = {  # of the package: what they bring, and which subcommands need it
-    "prepare": (("duckdb",), "cove prepare"),
+    "prepare": (("duckdb",), "cove prepare, semantic_ids and warm_start.run"),
     "spark": (("pyspark", "sqlglot"), "cove prepare engine=spark"),
     "report": (("jinja2", "matplotlib", "scikit-learn"), "cove report, experiment and cluster_items"),
     "tune": (("optuna",), "cove tune"),

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
@@ -222,7 +221,7 @@ def _edges(table: pa.Table, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids and the names of the categories in one column, a pair for each category of an item."""
     column, ids = table[kind].combine_chunks(), table["id"].to_numpy()
     if pa.types.is_list(column.type):
-        ids, column = ids[pc.list_parent_indices(column).to_numpy()], pc.list_flatten(column)
+        ids, column = ids[column.value_parent_indices().to_numpy()], column.flatten()
     given = column.is_valid().to_numpy(zero_copy_only=False)
     names = np.asarray(column.cast(pa.string()).to_pylist(), dtype=object)
     return ids[given], np.asarray([f"{kind}: {name}" for name in names[given]], dtype=object)

@@ -41,7 +41,6 @@ from cove_dist.training.progress import Progress
 from cove_dist.training.provenance import record_start
 from cove_dist.training.resume import record_configuration, record_data
 from cove_dist.training.trainer import Trainer
-from cove_dist.training.warm_start import start_warm
 from data_pipeline.batch import Batch
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
@@ -89,6 +88,8 @@ def train_here(
     trainer = Trainer(config, schema, context)
     changes = trainer.resume(folder) if folder is not None and resumes else []
     if config.warm_start.run is not None and not trainer.resumed:
+        from cove_dist.training.warm_start import start_warm  # with duckdb, of an extra of this package
+
         trainer.warm_start = start_warm(config, schema, context, trainer.trainable)
     barrier()  # settings, data and checkpoint are valid on every rank: files may be written from here on
     if folder is not None and context.is_main:

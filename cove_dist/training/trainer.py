@@ -8,6 +8,7 @@ from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import nn
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
@@ -38,12 +39,14 @@ from cove_dist.training.reporting import start_reporter
 from cove_dist.training.resume import Change, resume
 from cove_dist.training.summary import show_start
 from cove_dist.training.validation import settle, validate_within_epoch, within_epoch
-from cove_dist.training.warm_start import WarmStart
 from data_pipeline.batch import Batch
 from data_pipeline.errors import DataError
 from data_pipeline.fingerprint import data_fingerprint
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.loader import EpochIterator
+
+if TYPE_CHECKING:
+    from cove_dist.training.warm_start import WarmStart
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import nn
@@ -63,7 +62,7 @@ def read_categories(folder: Path | str, schema: Schema, column: str) -> tuple[to
         raise ConfigError(
             f"sequential.categories = {column}: {path}: several categories an item; choose a column of one"
         )
-    ids, codes = table["id"].to_numpy(), pc.dictionary_encode(table[column].combine_chunks(), null_encoding="encode")
+    ids, codes = table["id"].to_numpy(), table[column].combine_chunks().dictionary_encode(null_encoding="encode")
     count = len(codes.dictionary)
     numbers = np.full(item.num_ids, count)
     numbers[ids] = codes.indices.to_numpy()
