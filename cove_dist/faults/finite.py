@@ -12,6 +12,7 @@ from cove_dist.errors import DivergedError
 from cove_dist.torch_compat import ShardedTensor
 
 _NEVER = torch.iinfo(torch.int64).max
+_AT_ONCE = 256  # steps
 _ADVICE = (
     "Lower trainer.optimizer.learning_rate or embeddings.optimizer.learning_rate, set trainer.gradient_clip_norm, or"
     " look for the step with trainer.debug=true."
@@ -31,20 +32,32 @@ class LossCheck:
         self._context = context
         self._names: list[str] = []
         self._first = torch.full((0,), _NEVER, device=context.device)
+        self._noted: list[tuple[int, list[torch.Tensor]]] = []  # steps and their losses, still to be looked at
 
     def note(self, step: int, losses: Mapping[str, torch.Tensor]) -> None:
-        """Check the losses of a step on the device.
+        """Note the losses of a step. They are looked at for many steps at once, which takes a few operations.
 
         Args:
             step: Number of the step, from 1.
-            losses: Scalars by name, with the same names at every step.
+            losses: Detached scalars by name, with the same names at every step.
         """
-        values = torch.stack([loss.detach().float() for loss in losses.values()])
         if not self._names:
             self._names = list(losses)
-            self._first = torch.full((len(losses),), _NEVER, device=values.device)
-        faults = torch.full_like(self._first, step).masked_fill(values.isfinite(), _NEVER)
-        self._first = torch.minimum(self._first, faults)
+            self._first = torch.full((len(losses),), _NEVER, device=self._context.device)
+        self._noted.append((step, list(losses.values())))
+        if len(self._noted) >= _AT_ONCE:
+            self._look()
+
+    def _look(self) -> None:
+        """Find the first step at which each of the noted losses was not finite, on the device."""
+        if not self._noted:
+            return
+        steps, losses = zip(*self._noted, strict=True)
+        self._noted.clear()
+        values = torch.stack([loss.float() for each in losses for loss in each]).view(len(steps), -1)
+        numbers = torch.tensor(steps, device=values.device)[:, None].expand(values.shape)
+        faults = numbers.masked_fill(values.isfinite(), _NEVER)
+        self._first = torch.minimum(self._first, faults.amin(dim=0))
 
     def check(self) -> None:
         """Check the records of all ranks since the start of the run. Collective.
@@ -54,6 +67,7 @@ class LossCheck:
         """
         if not self._names:
             return
+        self._look()
         steps = world().min(self._first.clone()).tolist()
         step = min(steps)
         if step != _NEVER:

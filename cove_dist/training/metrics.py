@@ -1,4 +1,4 @@
-"""Metrics of the steps since the last report, summed on the device and reduced over ranks only when reported."""
+"""Metrics of the steps since the last report, read from the device and reduced over ranks only when reported."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from cove_dist.quantization import CodeUsage
 from cove_dist.tasks.base import StepOutput
 from cove_dist.training.codebooks import Quantizers, health
 from cove_dist.training.memory import device_mb, resident_mb
+
+_AT_ONCE = 256  # steps
 
 
 class IntervalMetrics:
@@ -35,7 +37,8 @@ class IntervalMetrics:
 
     def restart(self) -> None:
         """Reset the metrics."""
-        self._sums: dict[str, torch.Tensor] = {}
+        self._sums: dict[str, float] = {}
+        self._noted: list[tuple[int, Mapping[str, torch.Tensor]]] = []  # rows and losses of steps, still to be summed
         self._revived: dict[str, float] = {}
         self._rows = self._timed_rows = 0
         self._since = time.perf_counter()
@@ -49,7 +52,7 @@ class IntervalMetrics:
         self._since += time.perf_counter() - start
 
     def add(self, output: StepOutput, revived: Mapping[str, float], *, skipped: bool = False) -> None:
-        """Add a step and the codes revived after it (the same on all ranks), without waiting for the device.
+        """Add a step and the codes revived after it (the same on all ranks); wait for the device every 256 steps only.
 
         Args:
             output: Output of the step.
@@ -61,14 +64,26 @@ class IntervalMetrics:
             return
         rows = output.rows
         self._rows += rows
-        for name, loss in output.losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + loss.double() * rows
+        self._noted.append((rows, output.losses))
+        if len(self._noted) >= _AT_ONCE:
+            self._sum()
         for name, count in revived.items():
             self._revived[name] = self._revived.get(name, 0.0) + count
         if self._started:
             self._timed_rows += rows
         else:
             self._started, self._since = True, time.perf_counter()
+
+    def _sum(self) -> None:
+        """Add the noted losses to the sums; waits for the device."""
+        if not self._noted:
+            return
+        values = torch.stack([loss.double() for _, losses in self._noted for loss in losses.values()])
+        of_steps = values.view(len(self._noted), -1).tolist()
+        for (rows, losses), numbers in zip(self._noted, of_steps, strict=True):
+            for name, number in zip(losses, numbers, strict=True):
+                self._sums[name] = self._sums.get(name, 0.0) + number * rows
+        self._noted.clear()
 
     def close(self, *, whole: bool = True) -> dict[str, float]:
         """Reduce over ranks and return the metrics. Collective.
@@ -78,8 +93,9 @@ class IntervalMetrics:
                 was reported before.
         """
         device = self._context.device
-        counts = torch.tensor([self._rows, self._timed_rows], dtype=torch.float64, device=device)
-        local = torch.cat([counts, *(x.reshape(1) for x in self._sums.values())])
+        self._sum()
+        numbers = [self._rows, self._timed_rows, *self._sums.values()]
+        local = torch.tensor(numbers, dtype=torch.float64, device=device)
         total = sum_over_ranks(torch.cat([local, self._usage.counts().to(device).double()]), device)
         seconds = time.perf_counter() - self._since
         rows, timed_rows = total[:2].tolist()
@@ -98,12 +114,13 @@ class IntervalMetrics:
 
     def state_dict(self) -> dict[str, Any]:
         """Return this rank's steps since the last report, so that a resumed run continues the interval."""
-        sums = {name: value.cpu() for name, value in self._sums.items()}
+        self._sum()
+        sums = {name: torch.tensor(value, dtype=torch.float64, device="cpu") for name, value in self._sums.items()}
         return {"rows": self._rows, "sums": sums, "revived": dict(self._revived), "usage": self._usage.counts().cpu()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state of this rank."""
         self.restart()
         self._rows, self._revived = state["rows"], dict(state["revived"])
-        self._sums = {name: value.to(self._context.device) for name, value in state["sums"].items()}
+        self._sums = {name: float(value) for name, value in state["sums"].items()}
         self._usage.set_counts(state["usage"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -69,7 +69,45 @@ def build_optimizer(
             " pass of every batch; allowed: 1, or embeddings.sharding.default=data_parallel"
         )
     ordinary = CombinedOptimizer(parts) if norm is None else ClippedOptimizer(parts, norm)
-    return CombinedOptimizer([("fused", model.fused_optimizer), ("replicated", ordinary)])
+    return FlatOptimizer([("fused", model.fused_optimizer), ("replicated", ordinary)])
+
+
+class FlatOptimizer(CombinedOptimizer):
+    """Steps its innermost parts directly, those that have parameters.
+
+    torch records every step for its profiler, also that of an optimizer that only calls others: with data-parallel
+    tables these are four of five, 4 % of a small step.
+
+    Example:
+        >>> weight = nn.Parameter(torch.ones(1))
+        >>> part = KeyedOptimizerWrapper({"weight": weight}, lambda parameters: torch.optim.SGD(parameters, lr=0.5))
+        >>> optimizer = FlatOptimizer([("outer", CombinedOptimizer([("inner", part)]))])
+        >>> weight.grad = torch.ones(1)
+        >>> optimizer.step()
+        >>> weight.item(), list(optimizer.params)
+        (0.5, ['outer.inner.weight'])
+    """
+
+    def __init__(self, parts: list[tuple[str, KeyedOptimizer]]) -> None:
+        super().__init__(parts)
+        self._innermost = [part for part in _innermost(self) if part.param_groups]
+
+    def zero_grad(self, set_to_none: bool = False) -> None:
+        for part in self._innermost:
+            part.zero_grad(set_to_none)
+
+    def step(self, closure: Any = None) -> None:
+        for part in self._innermost:
+            part.step(closure)
+
+
+def _innermost(optimizer: KeyedOptimizer) -> Iterator[KeyedOptimizer]:
+    """Yield the parts of an optimizer's parts; gradients that are clipped together stay together."""
+    if not isinstance(optimizer, CombinedOptimizer) or isinstance(optimizer, ClippedOptimizer):
+        yield optimizer
+        return
+    for _, part in optimizer.optimizers:
+        yield from _innermost(part)
 
 
 class ClippedOptimizer(CombinedOptimizer):
