@@ -7,7 +7,7 @@ only inside the functions that need it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, MutableSequence
+from collections.abc import Callable, Iterable, MutableSequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ShardedTensor",
+    "after_backward",
     "all_gather",
     "apply_optimizer_in_backward",
     "inside_backward",
@@ -113,6 +114,14 @@ def whole_parameter(table: nn.Parameter) -> tuple[torch.Tensor, int]:
 def inside_backward() -> bool:
     """Return whether a backward pass is running; torch 2.11 to 2.14 have no public call for it."""
     return torch._C._current_graph_task_id() != -1  # `torch.utils.checkpoint` makes the same call
+
+
+def after_backward(function: Callable[[], None]) -> None:
+    """Call a function at the end of the running backward pass; `DistributedDataParallel` makes the same call.
+
+    It is private in torch 2.11 to 2.14.
+    """
+    torch.autograd.Variable._execution_engine.queue_callback(function)
 
 
 def second_connection(store: Any) -> dist.Store:

@@ -1,10 +1,12 @@
-"""Look-ups in data-parallel tables on CPU: unpooled ones, and those of a single rank.
+"""Look-ups in data-parallel tables on CPU: unpooled ones, and pooled ones of a single rank.
 
 fbgemm's dense kernel (1.6, 1.8) always pools on CPU: its result for a list of ids is their sum, which is correct only
 for one id; TorchRec then fails to split it by column.
 
-`DistributedDataParallel` copies gradients into its buckets, divides them and reduces them. With one rank this changes
-no number, and for a table it takes longer than the look-up and its backward pass.
+`DistributedDataParallel` copies gradients into its buckets, divides them and reduces them, by gloo through sockets. For
+a table this takes several times as long as the look-up and its backward pass. Gradients of unpooled look-ups are
+averaged in memory that the ranks of a host share (`KeptGradient`) or exchanged by row (`SparseOptimizer`); those of a
+single rank need no average. On CUDA all gradients are reduced by DDP with nccl, during the backward pass.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from fbgemm_gpu.split_table_batched_embeddings_ops_training import DenseTableBatchedEmbeddingBagsCodegen
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -24,6 +25,7 @@ from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 from torchrec.distributed.types import LazyNoWait
 from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor
 
+from cove_dist.embeddings.kept_gradient import LookUpWithKeptGradient
 from cove_dist.embeddings.sparse_optimizers import LookUpRows
 from cove_dist.torch_compat import lookups_of
 
@@ -38,7 +40,7 @@ def look_up_locally(model: nn.Module, *, sparse_gradients: bool, single: bool) -
         sparse_gradients: Whether to store gradients by row, for a `SparseOptimizer`, instead of dense ones.
         single: Whether this is the only rank.
     """
-    look_up_rows = LookUpRows if sparse_gradients else LookUpWithKeptGradient if single else None
+    look_up_rows = LookUpRows if sparse_gradients else LookUpWithKeptGradient
     for collection in model.modules():
         if isinstance(collection, ShardedEmbeddingBagCollection) and single:
             _leave_unreduced(lookups_of(collection))
@@ -53,34 +55,17 @@ def _leave_unreduced(lookups: MutableSequence[nn.Module]) -> None:
             lookups[position] = lookup.module
 
 
-def _replace_unpooled(collection: ShardedEmbeddingCollection, look_up_rows: LookUp | None) -> None:
+def _replace_unpooled(collection: ShardedEmbeddingCollection, look_up_rows: LookUp) -> None:
     lookups = lookups_of(collection)
     modules = (module for lookup in lookups for module in lookup.modules())
     groups = [each for each in modules if isinstance(each, BatchedDenseEmbedding) and each.emb_module.use_cpu]
     for group in groups:
         group.emb_module.forward = partial(_rows, group.emb_module, look_up_rows)
-    if look_up_rows is not None:
+    if groups:  # none on CUDA
         _leave_unreduced(lookups)
-        if len(groups) == len(lookups) == 1:
-            look_up: Any = DirectLookUp(groups[0], look_up_rows)
-            collection.forward = look_up
-
-
-class LookUpWithKeptGradient(LookUpRows):
-    """The same look-up, whose backward adds to a dense gradient of the weights, the memory of which is kept.
-
-    With new memory at every step the backward pass takes four times as long, as the system clears it page by page. The
-    sums are those of `torch.nn.functional.embedding`, bit for bit.
-    """
-
-    @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> tuple[None, None, None]:
-        weights = ctx.weights
-        if weights.grad is None:
-            kept = vars(weights).get("kept_gradient")
-            weights.grad = vars(weights)["kept_gradient"] = torch.zeros_like(weights) if kept is None else kept.zero_()
-        weights.grad.view(-1, gradient.shape[1]).index_add_(0, ctx.ids, gradient)
-        return None, None, None
+    if len(groups) == len(lookups) == 1:
+        look_up: Any = DirectLookUp(groups[0], look_up_rows)
+        collection.forward = look_up
 
 
 class DirectLookUp:
@@ -120,7 +105,7 @@ class DirectLookUp:
 
 def _rows(
     tables: DenseTableBatchedEmbeddingBagsCodegen,
-    look_up_rows: LookUp | None,
+    look_up_rows: LookUp,
     indices: torch.Tensor,
     offsets: torch.Tensor,
 ) -> torch.Tensor:
@@ -128,7 +113,7 @@ def _rows(
 
     Args:
         tables: T tables in one parameter, all of width d.
-        look_up_rows: As in `DirectLookUp`; None: an ordinary look-up, whose gradient `DistributedDataParallel` reduces.
+        look_up_rows: As in `DirectLookUp`.
         indices: Ids int64 ``[N]``, feature after feature.
         offsets: Offsets int64 ``[features * B + 1]``.
     """
@@ -136,6 +121,4 @@ def _rows(
     first_row = tables.hash_size_cumsum[:-1]  # first row of every feature's table
     ends = offsets[:: (len(offsets) - 1) // len(first_row)]
     ids = indices + first_row.repeat_interleave(ends.diff())
-    if look_up_rows is not None:
-        return look_up_rows.apply(tables.weights, ids, dim)
-    return F.embedding(ids, tables.weights.view(-1, dim))
+    return look_up_rows.apply(tables.weights, ids, dim)

@@ -1,7 +1,8 @@
 """Sparse optimizers for data-parallel tables on CPU: cost scales with the batch, not the table.
 
-They update only the rows that a step looked up. Instead of an all-reduce of the whole table's gradient, the gradients
-of each rank's rows are gathered on all ranks, averaged and applied, so that the replicas stay identical.
+They update only the rows that a step looked up. Ranks of one host have one table in memory that they share, and each
+updates a part of the rows (`SharedTables`). Elsewhere, instead of an all-reduce of the whole table's gradient, the
+gradients of each rank's rows are gathered on all ranks, averaged and applied, so that the replicas stay identical.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from torch import nn
 
 from cove_dist.distributed import world
 from cove_dist.embeddings.row_decay import RowDecay, looked_up
+from cove_dist.embeddings.shared_tables import Rows, SharedTables
 from cove_dist.torch_compat import whole_parameter
-
-Rows = tuple[torch.Tensor, torch.Tensor]  # distinct sorted row ids of all tables [N]; gradients [N, d]
 
 
 class LookUpRows(torch.autograd.Function):
@@ -47,10 +47,11 @@ class SparseOptimizer(torch.optim.Optimizer, ABC):
     def __init__(self, params: Iterable[nn.Parameter], defaults: dict[str, Any], decay: RowDecay | None) -> None:
         super().__init__(params, defaults)
         self._decay = decay
+        self._shared: dict[int, SharedTables | None] = {}  # by the parameter of all tables
 
     @abstractmethod
     def new_state(self, table: nn.Parameter) -> dict[str, Any]:
-        """Return the initial state of a table, by name."""
+        """Return the initial state of a table, by name: zeros."""
 
     @abstractmethod
     def update(self, table: nn.Parameter, ids: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
@@ -78,19 +79,52 @@ class SparseOptimizer(torch.optim.Optimizer, ABC):
             for table in group["params"]:
                 whole, offset = whole_parameter(table)
                 if id(whole) not in wholes:
-                    wholes[id(whole)] = _averaged(whole, table.shape[1])
+                    wholes[id(whole)] = self._averaged(whole, table.shape[1])
                 ids, gradients = wholes[id(whole)]
                 first = offset // table.shape[1]
                 ends = torch.tensor([first, first + len(table)], device=ids.device)
                 start, stop = torch.searchsorted(ids, ends).tolist()
-                rows, gradient, state = ids[start:stop] - first, gradients[start:stop], self.state[table]
-                if not state:
-                    state |= self.new_state(table) | ({} if self._decay is None else self._decay.new_state(table))
-                if self._decay is not None:
-                    present = looked_up(gradient)
-                    decayed = self._decay.add_to(gradient[present], table, rows[present], state, group["lr"])
-                    gradient = gradient.index_copy(0, present, decayed)
-                self.update(table, rows, gradient, group)
+                self._update_rows(table, ids[start:stop] - first, gradients[start:stop], group, self._shared[id(whole)])
+        for shared in map(self._shared.get, wholes):
+            if shared is not None:
+                shared.close_step()
+
+    def _update_rows(
+        self,
+        table: nn.Parameter,
+        rows: torch.Tensor,
+        gradient: torch.Tensor,
+        group: dict[str, Any],
+        shared: SharedTables | None,
+    ) -> None:
+        state = self.state[table]
+        if not state:
+            new = self.new_state(table) | ({} if self._decay is None else self._decay.new_state(table))
+            state |= new if shared is None else shared.share_state(new)
+        if self._decay is not None:
+            present = looked_up(gradient)
+            decayed = self._decay.add_to(gradient[present], table, rows[present], state, group["lr"])
+            gradient = gradient.index_copy(0, present, decayed)
+        self.update(table, rows, gradient, group)
+
+    def _averaged(self, whole: torch.Tensor, dim: int) -> Rows:
+        """Return the mean over ranks of the stored gradients, by row, and clear them. Collective.
+
+        With shared tables these are the rows of this rank's part.
+        """
+        kept = _kept(whole) or [(whole.new_empty(0, dtype=torch.int64), whole.new_empty(0, dim))]
+        single = len(kept) == 1  # not copied: a copy takes as long as the sum
+        ids, gradients = kept[0] if single else map(torch.cat, zip(*kept, strict=True))
+        _kept(whole).clear()
+        if id(whole) not in self._shared:
+            self._shared[id(whole)] = self._share(whole, dim)
+        shared = self._shared[id(whole)]
+        return _mean_over_ranks(*_summed(ids, gradients)) if shared is None else shared.part(ids, gradients)
+
+    def _share(self, whole: torch.Tensor, dim: int) -> SharedTables | None:
+        tables = (table for group in self.param_groups for table in group["params"])
+        own = [table for table in tables if whole_parameter(table)[0] is whole]
+        return SharedTables.open(whole, own, dim) if world().size > 1 else None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none)
@@ -181,12 +215,8 @@ def _kept(whole: torch.Tensor) -> list[Rows]:
     return vars(whole).setdefault("looked_up", [])
 
 
-def _averaged(whole: torch.Tensor, dim: int) -> Rows:
-    """Return the mean over ranks of the stored gradients, by row, and clear them. Collective."""
-    kept = _kept(whole) or [(whole.new_empty(0, dtype=torch.int64), whole.new_empty(0, dim))]
-    single = len(kept) == 1  # not copied: a copy takes as long as the sum
-    ids, gradients = _summed(*(kept[0] if single else map(torch.cat, zip(*kept, strict=True))))
-    _kept(whole).clear()
+def _mean_over_ranks(ids: torch.Tensor, gradients: torch.Tensor) -> Rows:
+    """Return the mean over ranks of gradients by row. Collective."""
     ranks = world()
     if ranks.size == 1:
         return ids, gradients

@@ -17,7 +17,7 @@ ORDER = (
     "experiments", "report", "inference", "planning", "training", "warm_start", "tasks",
     "settings", "loggers", "embeddings", "checkpoints", "faults", "config", "runs",
     "losses", "models", "quantization", "evaluation",
-    "distributed", "liveness", "torch_compat",
+    "shared_memory", "distributed", "liveness", "torch_compat",
     "doctor", "config_folders", "allowed_packages", "console", "ending", "types", "errors",
 )  # fmt: skip
 LEAVES = ("torchrec", "torch.distributed", "cove_dist.distributed", "cove_dist.config", "cove_dist.tasks")
