@@ -142,6 +142,17 @@ def startup(content: Content) -> Iterator[Speed]:
         yield Speed(work, f"{found['s']:.1f} s", "", None, None, at_most(goals[name], found["s"], " s"))
 
 
+def negatives(content: Content) -> Iterator[Speed]:
+    """Steps with other negatives and with COVE next to those of the base."""
+    for model, sources in content["results"].items():
+        base, *_ = sources
+        for name, found in sources.items():
+            if name != base:
+                work = f"training step, {model}, {name}"
+                other = f"{base} negatives: {sources[base]['ms']:.1f} ms"
+                yield Speed(work, f"{found['ms']:.1f} ms", other, found["ratio"], _span(found))
+
+
 def evaluation(content: Content) -> Iterator[Speed]:
     """Rankings next to their bare operations."""
     for found in content["results"]:
@@ -200,7 +211,7 @@ def _samples(value: float) -> str:
 Reader = Callable[[Content], Iterator[Speed]]
 READERS: dict[str, Reader] = {
     reader.__name__: reader
-    for reader in (bare, ranks, ctr_throughput, stream, quantizer, startup, evaluation, sequential_decoding)
+    for reader in (bare, negatives, ranks, ctr_throughput, stream, quantizer, startup, evaluation, sequential_decoding)
 }
 
 

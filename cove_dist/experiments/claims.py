@@ -70,7 +70,9 @@ class Claim:
         if measured.pairs == 0:
             return f"{what}: **not decided**: no seed has both"
         numbers = [percent(100 * measured.gain)]
-        if measured.pairs > 1:
+        if measured.pairs > 1 and math.isnan(measured.p):
+            numbers += ["the same difference with every seed, so not tested"]
+        elif measured.pairs > 1:
             numbers += [
                 f"95 % interval {percent(100 * measured.low)} to {percent(100 * measured.high)}",
                 f"p = {p_value(measured.p)}, {p_value(self.adjusted)} by Holm".replace("= <", "<"),

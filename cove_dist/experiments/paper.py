@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -154,7 +155,7 @@ def _gain_row(claim: GainClaim, measured: Claim) -> Row:
     ours = measured.measured
     if ours.pairs == 0:
         return *begin, "", "", _NOT_MEASURED
-    interval = f" ({100 * ours.low:+.2f} to {100 * ours.high:+.2f})" if ours.pairs > 1 else ""
+    interval = "" if math.isnan(ours.low) else f" ({100 * ours.low:+.2f} to {100 * ours.high:+.2f})"
     return *begin, percent(100 * ours.gain) + interval, str(ours.pairs), measured.verdict
 
 

@@ -179,7 +179,7 @@ def _percent(value: float | None) -> str:
 
 
 def _interval(claim: Claim) -> str:
-    if claim.measured.pairs < 2:
+    if math.isnan(claim.measured.low):
         return "--"
     return f"[{100 * claim.measured.low:.2f}, {100 * claim.measured.high:.2f}]"
 

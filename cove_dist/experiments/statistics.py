@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 _CONFIDENCE = 0.95
+_ROUNDING = 1e-9  # of the mean; differences closer than this are the same
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,10 @@ class Comparison:
     Attributes:
         pairs: Seeds compared.
         gain: Gain of the mean; nan without pairs.
-        low, high: 95 % confidence interval of the gain, with the other's mean taken as exact; nan under two pairs.
-        p: p-value of the two-sided paired t-test of a mean difference of 0; nan under two pairs.
+        low, high: 95 % confidence interval of the gain, with the other's mean taken as exact; nan where `p` is.
+        p: p-value of the two-sided paired t-test of a mean difference of 0; nan under two pairs, and where all
+            differences are the same, up to rounding, and not 0: a metric of few rows changes in steps, and t would be
+            infinite.
     """
 
     pairs: int
@@ -55,8 +58,10 @@ def compare(new: Mapping[int, float], old: Mapping[int, float]) -> Comparison:
     gain = float(difference.mean()) / scale
     if n == 1:
         return Comparison(1, gain, math.nan, math.nan, math.nan)
-    if np.ptp(difference) == 0:  # no spread at all, where the t statistic is 0/0 or infinite
-        return Comparison(n, gain, gain, gain, 1.0 if difference[0] == 0 else 0.0)
+    if not difference.any():
+        return Comparison(n, 0.0, 0.0, 0.0, 1.0)
+    if np.ptp(difference) <= _ROUNDING * scale:
+        return Comparison(n, gain, math.nan, math.nan, math.nan)
     test = stats.ttest_1samp(difference, 0.0)
     interval = test.confidence_interval(_CONFIDENCE)
     return Comparison(n, gain, float(interval.low) / scale, float(interval.high) / scale, float(test.pvalue))

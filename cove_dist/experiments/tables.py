@@ -52,7 +52,7 @@ def comparison_table(grid: GridConfig, claims: Sequence[Claim], split: str) -> T
     rows = []
     for claim in claims:
         ours = claim.measured
-        interval = f"{percent(100 * ours.low)} to {percent(100 * ours.high)}" if ours.pairs > 1 else "-"
+        interval = "-" if math.isnan(ours.low) else f"{percent(100 * ours.low)} to {percent(100 * ours.high)}"
         compared = f"{claim.new} / {claim.old}"
         row: tuple[str, ...] = (claim.model, claim.metric, compared, percent(100 * ours.gain), interval)
         row += (str(ours.pairs), p_value(ours.p), p_value(claim.adjusted))

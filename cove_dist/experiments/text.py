@@ -64,7 +64,7 @@ def percent(value: float | None) -> str:
 
 def p_value(value: float) -> str:
     if math.isnan(value):
-        return MISSING
+        return "not tested"
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
 
 

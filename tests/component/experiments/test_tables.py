@@ -175,9 +175,9 @@ def test_numbers_as_text() -> None:
     assert mean_and_deviation_text([0.5, 0.7]) == "0.6000 ± 0.1414"
     assert mean_and_deviation_text([1234.0, 1236.0]) == "1,235 ± 1"
     assert mean_and_deviation_text([0.5]) == "0.5000"
-    assert mean_and_deviation_text([]) == percent(math.nan) == p_value(math.nan) == "missing"
+    assert mean_and_deviation_text([]) == percent(math.nan) == "missing"
     assert (percent(5.951), percent(-0.3)) == ("+5.95 %", "-0.30 %")
-    assert (p_value(0.00001), p_value(0.25)) == ("< 0.0001", "0.2500")
+    assert (p_value(0.00001), p_value(0.25), p_value(math.nan)) == ("< 0.0001", "0.2500", "not tested")
 
 
 def test_special_characters_in_tables() -> None:
