@@ -7,12 +7,14 @@
 Trains BPRMF with batches of 4,096 in a separate process, as always except for the clocks around its stages:
 ``imports`` up to the subcommand, ``configuration`` until it is composed and checked, ``build`` of loaders, tables and
 plan, ``first_step``, and then ``steps``, ``validation``, ``saving`` (until the background takes over) and the ``rest``.
-CPU time, user and system, of all threads; it grows on a busy machine too, as caches are shared.
+The process ends as `cove` does. ``step at`` sums the stages until the end of the first step. CPU time, user and system,
+of all threads; it grows on a busy machine too, as caches are shared.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import resource
@@ -33,7 +35,8 @@ from rich.table import Table
 WORKER = "COVE_STARTUP_STAGES"  # an environment variable: the file for the stages
 SETTINGS = ("data=toys", "trainer=cf", "model=bprmf", "trainer.batch_size=4096", "trainer.early_stopping.patience=null",
             "trainer.device=cpu")  # fmt: skip
-STAGES = ("imports", "configuration", "build", "first_step", "steps", "validation", "saving", "rest")
+UNTIL_STEP = ("imports", "configuration", "build", "first_step")
+STAGES = (*UNTIL_STEP, "steps", "validation", "saving", "rest")
 
 
 class Stages:
@@ -99,10 +102,14 @@ def work(path: Path, arguments: list[str]) -> None:
         )
         return module
 
+    def ended() -> None:
+        stages.end("rest")
+        path.write_text(json.dumps(stages.seconds))
+
     cli._module = watched
-    cli.main(["train", *arguments])
-    stages.end("rest")
-    path.write_text(json.dumps(stages.seconds))
+    sys.argv[1:] = ["train", *arguments]
+    atexit.register(ended)
+    cli.main()
 
 
 def measure(arguments: list[str], data: Path) -> dict[str, Any]:
@@ -140,10 +147,12 @@ def main() -> None:
         for name, run in runs.items():
             found[name].append(run())
     results = {name: medians(rounds) for name, rounds in found.items()}
-    table = Table("run", "s", "CPU s", *STAGES)
+    table = Table("run", "s", "CPU s", "step at", *STAGES)
     for name, result in results.items():
-        stages = (f"{result['stages'].get(stage, 0):.2f}" if "stages" in result else "" for stage in STAGES)
-        table.add_row(name, f"{result['s']:.2f}", f"{result['cpu_s']:.2f}", *stages)
+        times = [result["s"], result["cpu_s"]]
+        if stages := result.get("stages"):
+            times += [sum(map(stages.get, UNTIL_STEP)), *(stages.get(stage, 0.0) for stage in STAGES)]
+        table.add_row(name, *(f"{seconds:.2f}" for seconds in times))
     Console(width=160).print(table)
     if arguments.json:
         from measured import write_measurements
