@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from cove_dist.errors import ConfigError
 from cove_dist.liveness import watched_parent, watched_ranks
-from cove_dist.torch_compat import all_gather, reduce_scatter, second_connection
+from cove_dist.torch_compat import all_gather, reduce_scatter, second_connection, timeout_of
 from data_pipeline.streaming.partition import row_block
 
 ProcessGroup = dist.ProcessGroup
@@ -208,6 +208,11 @@ def world_group() -> ProcessGroup:
     group = dist.group.WORLD
     assert group is not None, "no process group; call this inside `process_group`"
     return group
+
+
+def timeout() -> timedelta:
+    """Return the time after which a collective fails if a rank does not join it."""
+    return timeout_of(world_group())
 
 
 def open_host_group() -> ProcessGroup:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, MutableSequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +32,7 @@ __all__ = [
     "lookups_of",
     "reduce_scatter",
     "second_connection",
+    "timeout_of",
     "topology",
     "whole_parameter",
 ]
@@ -122,6 +124,11 @@ def after_backward(function: Callable[[], None]) -> None:
     It is private in torch 2.11 to 2.14.
     """
     torch.autograd.Variable._execution_engine.queue_callback(function)
+
+
+def timeout_of(group: dist.ProcessGroup) -> timedelta:
+    """Return the time after which a collective on CPU fails; private in torch 2.11 to 2.14."""
+    return group._get_backend(torch.device("cpu")).options._timeout
 
 
 def second_connection(store: Any) -> dist.Store:

@@ -6,7 +6,7 @@ import torch
 
 from cove_dist.distributed import world
 from cove_dist.embeddings.sparse_optimizers import LookUpRows
-from cove_dist.shared_memory import average_shared, shared_tensor
+from cove_dist.shared_memory import HostRanks
 from cove_dist.torch_compat import after_backward
 
 
@@ -39,11 +39,12 @@ class KeptGradient:
     """
 
     def __init__(self, weights: torch.Tensor) -> None:
-        self._weights, self._ranks = weights, world()
-        shape = (self._ranks.size, weights.numel())
-        self._of_ranks = shared_tensor(shape, weights.dtype) if self._ranks.size > 1 else None
-        own = torch.empty_like(weights.detach()) if self._of_ranks is None else self._of_ranks[self._ranks.rank]
-        self._gradient = own
+        self._weights, self._host = weights, HostRanks.open()
+        self._of_ranks: torch.Tensor | None = None  # [W, R * d]
+        self._gradient = torch.empty_like(weights.detach())
+        if self._host is not None:
+            self._of_ranks = self._host.shared((self._host.size, weights.numel()), weights.dtype)
+            self._gradient = self._of_ranks[self._host.rank]
         self._averages = False  # at the end of this backward pass
 
     def add(self, ids: torch.Tensor, gradient: torch.Tensor) -> None:
@@ -52,13 +53,13 @@ class KeptGradient:
             self._gradient.zero_()
             self._weights.grad = self._gradient
         self._gradient.view(-1, gradient.shape[1]).index_add_(0, ids, gradient)
-        if self._ranks.size > 1 and not self._averages:
+        if world().size > 1 and not self._averages:
             self._averages = True
             after_backward(self._average)
 
     def _average(self) -> None:
         self._averages = False
-        if self._of_ranks is None:
-            self._ranks.sum(self._gradient).div_(self._ranks.size)
+        if self._host is None or self._of_ranks is None:
+            world().sum(self._gradient).div_(world().size)
         else:
-            average_shared(self._of_ranks, self._ranks.rank)
+            self._host.average(self._of_ranks)

@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from cove_dist.distributed import barrier, world
-from cove_dist.shared_memory import shared_tensor
+from cove_dist.embeddings.rows import Rows, distinct_rows
+from cove_dist.shared_memory import HostRanks
 from cove_dist.torch_compat import whole_parameter
-
-Rows = tuple[torch.Tensor, torch.Tensor]  # distinct sorted row ids of all tables [N]; gradients [N, d]
 
 
 class SharedTables:
@@ -23,46 +21,39 @@ class SharedTables:
     such as loading a checkpoint, write the same values on all ranks.
 
     Args:
-        weights: Weights ``[R * d]`` in shared memory.
+        host: The ranks.
         sums: Room for the sums of each rank ``[W, R, d]``; pages that are not used take no memory.
         ids: Room for their row ids, int64 ``[W, R + 1]``; the last element of a rank is their number.
     """
 
-    def __init__(self, weights: torch.Tensor, sums: torch.Tensor, ids: torch.Tensor) -> None:
-        self._weights, self._sums, self._ids = weights, sums, ids
-        self._rank, self._world_size = world().rank, len(sums)
+    def __init__(self, host: HostRanks, sums: torch.Tensor, ids: torch.Tensor) -> None:
+        self._host, self._sums, self._ids = host, sums, ids
 
     @classmethod
     def open(cls, whole: torch.Tensor, tables: Iterable[nn.Parameter], dim: int) -> SharedTables | None:
-        """Move tables that are equal on all ranks into shared memory; None without such memory. Collective.
+        """Move tables that are equal on all ranks into shared memory; None without it, or for one rank. Collective.
 
         Args:
             whole: Parameter with all tables.
             tables: Its tables ``[rows, d]``.
             dim: d.
         """
-        size, rows = world().size, whole.numel() // dim
-        weights = shared_tensor(whole.shape, whole.dtype)
-        sums = shared_tensor((size, rows, dim), whole.dtype)
-        ids = shared_tensor((size, rows + 1), torch.int64)
-        if weights is None or sums is None or ids is None:
+        if (host := HostRanks.open()) is None:
             return None
-        if world().rank == 0:
+        rows, weights = whole.numel() // dim, host.shared(whole.shape, whole.dtype)
+        if host.rank == 0:
             weights.copy_(whole.detach())
-        barrier()
+        host.barrier()
         whole.data = weights
         for table in tables:
             start = whole_parameter(table)[1]
             table.data = weights[start : start + table.numel()].view_as(table)
-        return cls(weights, sums, ids)
+        sums, ids = host.shared((host.size, rows, dim), whole.dtype), host.shared((host.size, rows + 1), torch.int64)
+        return cls(host, sums, ids)
 
     def share_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Return the initial state of a table, zeros, with its tensors in shared memory, except scalars. Collective."""
-        shared = {name: shared_tensor(value.shape, value.dtype) for name, value in state.items() if value.dim()}
-        missing = [name for name, value in shared.items() if value is None]
-        if missing:
-            raise MemoryError(f"{', '.join(missing)}: no shared memory for this optimizer state of a table")
-        return {**state, **shared}
+        return {key: self._host.shared(each.shape, each.dtype) if each.dim() else each for key, each in state.items()}
 
     def part(self, ids: torch.Tensor, gradients: torch.Tensor) -> Rows:
         """Return the mean over ranks of the gradients of this rank's part of the rows. Collective.
@@ -73,30 +64,31 @@ class SharedTables:
             ids: Rows of this rank ``[N]``, which may repeat.
             gradients: Their gradients ``[N, d]``.
         """
-        distinct, place = torch.unique(ids, return_inverse=True)
-        self._ids[self._rank, : len(distinct)] = distinct
-        self._ids[self._rank, -1] = len(distinct)
-        self._sums[self._rank, : len(distinct)].zero_().index_add_(0, place, gradients)
-        barrier()
+        whole = self._sums.shape[1]
+        distinct, place = distinct_rows(ids, whole)
+        self._ids[self._host.rank, : len(distinct)] = distinct
+        self._ids[self._host.rank, -1] = len(distinct)
+        self._sums[self._host.rank, : len(distinct)].zero_().index_add_(0, place, gradients)
+        self._host.barrier()
         of_ranks = [row[:count] for row, count in zip(self._ids, self._ids[:, -1].tolist(), strict=True)]
-        bounds = torch.tensor([self._bound(of_ranks[0], each) for each in (self._rank, self._rank + 1)], device="cpu")
+        ends = (self._bound(of_ranks[0], rank) for rank in (self._host.rank, self._host.rank + 1))
+        bounds = torch.tensor([*ends], device="cpu")
         cuts = [slice(*torch.searchsorted(each, bounds).tolist()) for each in of_ranks]
-        rows, place = torch.unique(
-            torch.cat([each[cut] for each, cut in zip(of_ranks, cuts, strict=True)]), return_inverse=True
-        )
+        own = torch.cat([each[cut] for each, cut in zip(of_ranks, cuts, strict=True)])
+        rows, place = distinct_rows(own, whole)
         mean = gradients.new_zeros(len(rows), gradients.shape[1])
         places = place.split([cut.stop - cut.start for cut in cuts])
         for sums, cut, at in zip(self._sums, cuts, places, strict=True):
             mean.index_add_(0, at, sums[cut])
-        return rows, mean.div_(self._world_size)
+        return rows, mean.div_(self._host.size)
 
     def _bound(self, first: torch.Tensor, rank: int) -> int:
         """Return the first row of a rank's part, by the rows of rank 0."""
         if rank == 0:
             return 0
-        at = len(first) * rank // self._world_size
+        at = len(first) * rank // self._host.size
         return int(first[at]) if at < len(first) else self._sums.shape[1]
 
     def close_step(self) -> None:
         """Wait for the updates of all ranks. Collective."""
-        barrier()
+        self._host.barrier()

@@ -17,7 +17,8 @@ from torch import nn
 
 from cove_dist.distributed import world
 from cove_dist.embeddings.row_decay import RowDecay, looked_up
-from cove_dist.embeddings.shared_tables import Rows, SharedTables
+from cove_dist.embeddings.rows import Rows, sum_by_row
+from cove_dist.embeddings.shared_tables import SharedTables
 from cove_dist.torch_compat import whole_parameter
 
 
@@ -119,12 +120,15 @@ class SparseOptimizer(torch.optim.Optimizer, ABC):
         if id(whole) not in self._shared:
             self._shared[id(whole)] = self._share(whole, dim)
         shared = self._shared[id(whole)]
-        return _mean_over_ranks(*_summed(ids, gradients)) if shared is None else shared.part(ids, gradients)
+        if shared is not None:
+            return shared.part(ids, gradients)
+        rows = whole.numel() // dim
+        return _mean_over_ranks(*sum_by_row(ids, gradients, rows), rows)
 
     def _share(self, whole: torch.Tensor, dim: int) -> SharedTables | None:
         tables = (table for group in self.param_groups for table in group["params"])
         own = [table for table in tables if whole_parameter(table)[0] is whole]
-        return SharedTables.open(whole, own, dim) if world().size > 1 else None
+        return SharedTables.open(whole, own, dim)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none)
@@ -215,7 +219,7 @@ def _kept(whole: torch.Tensor) -> list[Rows]:
     return vars(whole).setdefault("looked_up", [])
 
 
-def _mean_over_ranks(ids: torch.Tensor, gradients: torch.Tensor) -> Rows:
+def _mean_over_ranks(ids: torch.Tensor, gradients: torch.Tensor, rows: int) -> Rows:
     """Return the mean over ranks of gradients by row. Collective."""
     ranks = world()
     if ranks.size == 1:
@@ -223,9 +227,4 @@ def _mean_over_ranks(ids: torch.Tensor, gradients: torch.Tensor) -> Rows:
     longest = ranks.longest(ids)
     all_ids, all_gradients = ranks.gather_padded(ids, -1, longest), ranks.gather_padded(gradients, 0.0, longest)
     present = all_ids >= 0
-    return _summed(all_ids[present], all_gradients[present] / ranks.size)
-
-
-def _summed(ids: torch.Tensor, gradients: torch.Tensor) -> Rows:
-    distinct, place = torch.unique(ids, return_inverse=True)
-    return distinct, gradients.new_zeros(len(distinct), gradients.shape[1]).index_add_(0, place, gradients)
+    return sum_by_row(all_ids[present], all_gradients[present] / ranks.size, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -104,26 +105,30 @@ def run_cases(on_one_host: bool) -> tuple[bool, list[bytes]]:
     with process_group("cpu") as context:
         elsewhere = not on_one_host and context.rank == context.world_size - 1
         with patch.object(shared_memory, "_open", lambda *_: None) if elsewhere else nullcontext():
-            shared = shared_memory.shared_tensor((2, 3))
+            shared = shared_memory.HostRanks.open() is not None
             results = [function(seed) for function in (step_sparsely, average_densely) for seed in range(CASES)]
-        return shared is not None, results
+        return shared, results
 
 
 @pytest.mark.parametrize(("world_size", "on_one_host"), [(1, True), (2, True), (3, True), (2, False)])
 def test_ranks_average_and_update_every_row_once(world_size: int, on_one_host: bool) -> None:
     """If one rank cannot open the memory, as on another host, all exchange by gloo."""
     shared, results = zip(*run_ranks(world_size, run_cases, on_one_host), strict=True)
-    assert set(shared) == {on_one_host}
+    assert set(shared) == {on_one_host and world_size > 1}
     assert all(each == results[0] for each in results)
 
 
 def write_own_row() -> tuple[np.ndarray, list[bool]]:
     """What a rank sees in a shared tensor after all have written a row; whether it maps the memory then and later."""
-    with process_group("cpu") as context:
-        shared = shared_memory.shared_tensor((context.world_size, 5), torch.int32)
-        assert shared is not None
-        shared[context.rank] += context.rank + 1
-        barrier()
+    with process_group("cpu"):
+        host = shared_memory.HostRanks.open()
+        assert host is not None
+        shared = host.shared((host.size, 5), torch.int32)
+        for _ in range(200):
+            shared[host.rank] += host.rank + 1
+            host.barrier()
+            assert shared.equal(shared[0, 0] * torch.arange(1, host.size + 1, dtype=torch.int32)[:, None].expand(-1, 5))
+            host.barrier()
         found, mapped = shared.numpy().copy(), [maps_memory()]
         del shared
         return found, [*mapped, maps_memory()]
@@ -133,7 +138,29 @@ def maps_memory() -> bool:
     return "memfd:cove_dist" in Path("/proc/self/maps").read_text()
 
 
-def test_shared_memory_is_seen_by_all_ranks_and_released_with_its_tensor() -> None:
-    for found, mapped in run_ranks(2, write_own_row):
-        np.testing.assert_array_equal(found, np.repeat([[1], [2]], 5, axis=1))
+def test_shared_memory_is_seen_by_all_ranks_after_a_barrier_and_released_with_its_tensor() -> None:
+    for found, mapped in run_ranks(3, write_own_row):
+        np.testing.assert_array_equal(found, np.repeat([[200], [400], [600]], 5, axis=1))
         assert mapped == [True, False]
+
+
+def wait_in_vain(ends: bool) -> str:
+    """What rank 0 is told at a barrier that rank 1 does not enter."""
+    seconds = timedelta(seconds=60 if ends else 0.05)
+    with process_group("cpu") as context:
+        host, told = shared_memory.HostRanks.open(), ""
+        assert host is not None
+        if context.rank == 0:
+            with patch.object(shared_memory, "timeout", lambda: seconds), pytest.raises(RuntimeError) as error:
+                host.barrier()
+            told = str(error.value)
+        elif ends:
+            del host
+        barrier()
+        return told
+
+
+@pytest.mark.parametrize(("ends", "message"), [(False, "timed out after"), (True, "ended")])
+def test_a_barrier_names_the_fault_of_another_rank(ends: bool, message: str) -> None:
+    told, _ = run_ranks(2, wait_in_vain, ends)
+    assert message in told
