@@ -97,6 +97,7 @@ def average_densely(seed: int) -> bytes:
                 expected.index_add_(0, each, gradient.double() / world().size)
         assert whole.grad is not None
         torch.testing.assert_close(whole.grad.view(-1, dim).double(), expected, rtol=0, atol=1e-5)
+    assert whole.grad is not None
     return whole.grad.numpy().tobytes()
 
 
