@@ -65,7 +65,7 @@ def reduce_scatter(block: torch.Tensor, whole: torch.Tensor, group: dist.Process
 
 
 def apply_optimizer_in_backward(
-    kind: type[torch.optim.Optimizer], parameters: Iterable[nn.Parameter], arguments: dict[str, Any]
+    kind: type[torch.optim.Optimizer], parameters: Iterable[torch.Tensor], arguments: dict[str, Any]
 ) -> None:
     """Update parameters in the backward pass; torchrec fuses an optimizer with it only after this call.
 
