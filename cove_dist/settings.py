@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cove_dist.config_folders import is_group
+from cove_dist.errors import ConfigError
 
 
 def overrides_of(settings: Mapping[str, Any] | None) -> list[str]:
@@ -27,22 +28,34 @@ def overrides_of(settings: Mapping[str, Any] | None) -> list[str]:
 
 
 def override(key: str, value: Any) -> str:
-    """Return one setting as ``key=value``.
+    """Return one setting as ``key=value``. Scalars and arrays of NumPy and torch are taken as Python's.
+
+    Raises:
+        ConfigError: The value is neither a number, text, None, a list nor a mapping.
 
     Example:
         >>> override("trainer.epochs", 5), override("user", "u id"), override("label", None)
         ('trainer.epochs=5', "user='u id'", 'label=null')
     """
-    return f"{key}={_text(value)}"
+    try:
+        return f"{key}={_text(value)}"
+    except TypeError as error:
+        raise ConfigError(f"{key} = {value!r}: {error}; give a number, text, True, False, None or a list") from error
 
 
 def _text(value: Any) -> str:
     from cove_dist.config.overrides import quoted
 
+    if hasattr(value, "tolist"):  # of NumPy, torch or pandas
+        value = value.tolist()
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{_text(each)}" for key, each in value.items()) + "}"
-    if isinstance(value, list | tuple):
+    if isinstance(value, str | Path):
+        return quoted(str(value))
+    if isinstance(value, Sequence):
         return "[" + ",".join(map(_text, value)) + "]"
-    return quoted(str(value)) if isinstance(value, str | Path) else repr(value)
+    if isinstance(value, int | float):
+        return repr(value)
+    raise TypeError(f"of type {type(value).__name__}")
