@@ -48,7 +48,7 @@ def refuse_target(name: str, key: str) -> ConfigError:
     allowed = ", ".join((*_SHIPPED, *_own_packages()))
     return ConfigError(
         f"{key}._target_ = {name}: is not imported; allowed are public classes of {allowed}. If the package is yours,"
-        f" or you trust it, add {KEY}=[{package}]"
+        f" or you trust it, add {KEY}=[{package}] to the command; in Python set os.environ[{ALLOWED!r}] = {package!r}"
     )
 
 

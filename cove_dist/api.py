@@ -98,9 +98,11 @@ def train(
     Raises:
         ConfigError, DataError, TrainingError: A setting or the data are invalid, or training failed.
     """
+    from cove_dist.inference.session import check_count
     from cove_dist.tasks.configuration import load_run_config
     from cove_dist.training import program
 
+    check_count("processes", processes)
     groups = {name: option for name, option in (("model", model), ("quantizer", quantizer)) if option is not None}
     overrides = [*_data(data), *overrides_of(groups), *overrides_of(settings)]
     if output is not None:

@@ -17,15 +17,15 @@ import pyarrow.compute as pc
 
 from cove_dist.errors import ConfigError
 from cove_dist.inference.ids import IdTable, as_array
-from cove_dist.inference.predict import read_rows
-from cove_dist.inference.session import Session, check_choice, check_count, mention_short_lists
+from cove_dist.inference.predict import as_table, read_rows
+from cove_dist.inference.session import Session, check_choice, check_count, listed_items
 from data_pipeline.schema import Entity
 
 logger = logging.getLogger(__name__)
 
 STEPS, LEARNING_RATE = 100, 0.02  # of the gradient steps
 
-Interactions: TypeAlias = Mapping[Any, Sequence[Any]] | pa.Table | str | Path
+Interactions: TypeAlias = Mapping[Any, Sequence[Any]] | pa.Table | str | Path | Any
 
 
 class Pairs(NamedTuple):
@@ -80,8 +80,7 @@ class FoldedIn:
         """
         check_choice("history", history, "remove", "keep")
         check_count("k", k)
-        if self._entity == "user":
-            mention_short_lists(k, self._session.schema)
+        k = listed_items(k, self._session.schema, "item" if self._entity == "user" else "user")
         pairs, other = self._pairs, self._others
         excluded = (pairs.rows, pairs.others) if history == "remove" else (pairs.rows[:0], pairs.others[:0])
         lists = self._session.inference.recommend_folded_in(self._entity, self._vectors, k, excluded)
@@ -177,17 +176,16 @@ def _columns(interactions: Interactions, entity: Entity, names: Mapping[str, str
         ConfigError: The file cannot be read, or a column is missing.
     """
     if isinstance(interactions, Mapping):
-        if text := [key for key, each in interactions.items() if isinstance(each, str)]:
-            raise ConfigError(f"interactions: of {text[0]!r} are {interactions[text[0]]!r}; give a list of ids")
-        own = [key for key, each in interactions.items() for _ in each]
-        return as_array(own), as_array([other for each in interactions.values() for other in each])
-    if not isinstance(interactions, pa.Table | str | Path):
-        raise ConfigError(
-            f"interactions: of type {type(interactions).__name__}; give {{new id: [known id, …]}}, a pyarrow.Table, or"
-            " the path of a Parquet or CSV file"
-        )
-    if isinstance(interactions, pa.Table):
-        table = interactions
+        given = {key: as_array(each, f"interactions: of {key!r}").to_pylist() for key, each in interactions.items()}
+        if empty := [key for key, each in given.items() if not each]:
+            raise ConfigError(
+                f"interactions: {len(empty)} of {len(given)} new ids have none, such as {empty[0]!r}; a new id is"
+                " folded in by its interactions, so leave them out"
+            )
+        own = [key for key, each in given.items() for _ in each]
+        return as_array(own), as_array([other for each in given.values() for other in each])
+    if not isinstance(interactions, str | Path):
+        table = as_table(interactions, "interactions", "{new id: [known id, …]}, ")
     else:
         parts = list(read_rows(Path(interactions), "interactions"))
         if not parts:

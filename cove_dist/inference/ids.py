@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from cove_dist.errors import ConfigError
 from data_pipeline.id_tables import read_original_ids
@@ -86,7 +87,7 @@ class IdTable:
         """
         unknown = ~self.known(encoded)
         if unknown.any():
-            first = as_array(values).filter(pa.array(unknown))[:_SHOWN].to_pylist()
+            first = as_array(values).filter(pa.array(unknown)).unique()[:_SHOWN].to_pylist()
             raise ConfigError(
                 f"{what}: {int(unknown.sum())} of {len(encoded)} ids were not in the training split, such as"
                 f" {', '.join(map(repr, first))}; a model knows nothing of them. Allowed: {allowed}"
@@ -108,16 +109,40 @@ def _numbers(values: pa.Array, name: str) -> np.ndarray:
         raise ConfigError(f"{name}: not a number: {error}") from error
 
 
-def as_array(values: Iterable[Any] | pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Return ids as an array; numbers and text together become text."""
+def as_array(values: Iterable[Any] | pa.Array | pa.ChunkedArray, what: str = "ids") -> pa.Array:
+    """Return ids as an array; numbers and text together become text, and so do numbers beyond int64.
+
+    Args:
+        values: Ids ``[n]``: an iterable, or an array of Arrow, NumPy, pandas or torch.
+        what: Argument or column, for the message.
+
+    Raises:
+        ConfigError: They are a single id, or have more than one dimension.
+
+    Example:
+        >>> as_array([17, "18"]).to_pylist(), as_array(np.array([17, 18])).to_pylist()
+        (['17', '18'], [17, 18])
+    """
     if isinstance(values, pa.ChunkedArray):
-        return values.combine_chunks()
-    if isinstance(values, pa.Array):
-        return values
-    if isinstance(values, np.ndarray):
-        return pa.array(values)
-    given = list(values)
+        values = values.combine_chunks()
+    elif isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
+    elif hasattr(values, "__array__") and not isinstance(values, pa.Array):
+        values = np.asarray(values)
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise ConfigError(f"{what} = {values!r}: give a list of ids, as [{values!r}]")
+    if isinstance(values, np.ndarray) and values.ndim != 1:
+        raise ConfigError(f"{what}: an array of shape {list(values.shape)}; give ids of shape [n]")
+    found = values if isinstance(values, pa.Array) else _array_of(values)
+    if pa.types.is_nested(found.type):
+        raise ConfigError(f"{what}: of type {found.type}; ids are numbers or text")
+    return found
+
+
+def _array_of(values: Iterable[Any]) -> pa.Array:
+    given = values if isinstance(values, np.ndarray) and values.dtype != object else list(values)
     try:
         return pa.array(given)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):  # numbers and text
-        return pa.array([None if value is None else str(value) for value in given])
+    except (pa.ArrowException, OverflowError):  # numbers and text, numbers beyond int64, tensors of one number
+        plain = [value.item() if isinstance(value, torch.Tensor | np.generic) else value for value in given]
+        return pa.array([None if value is None else str(value) for value in plain])

@@ -8,6 +8,7 @@ import torch
 
 from cove_dist.checkpoints.io import load_weights
 from cove_dist.config import RunConfig
+from cove_dist.errors import ConfigError
 from cove_dist.tasks.base import TaskModel
 from cove_dist.tasks.registry import task_of
 from cove_dist.training.build import describe_model
@@ -30,5 +31,11 @@ def load_local(config: RunConfig, schema: Schema, checkpoint: Path, device: torc
 
 
 def pick_device(device: str) -> torch.device:
-    """Return the device for ``auto`` (CUDA if available), ``cpu`` or ``cuda``."""
+    """Return the device for ``auto`` (CUDA if available), ``cpu`` or ``cuda``.
+
+    Raises:
+        ConfigError: The device is ``cuda``, and PyTorch finds no GPU.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device = cuda: PyTorch finds no GPU; allowed here: auto, cpu")
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)

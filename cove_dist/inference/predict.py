@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -83,12 +83,10 @@ def open_writer(path: Path, partial: Path, schema: pa.Schema) -> pq.ParquetWrite
     return csv.CSVWriter(partial, schema)
 
 
-def predict_table(
-    session: Session, rows: str | Path | pa.Table, *, user: str | None, item: str | None, unknown: str
-) -> pa.Table:
+def predict_table(session: Session, rows: Any, *, user: str | None, item: str | None, unknown: str) -> pa.Table:
     """Score the rows of a file or of a table; see `cove_dist.inference.run.Run.predict`."""
     check_choice("unknown", unknown, "error", "skip")
-    parts = [rows] if isinstance(rows, pa.Table) else read_rows(Path(rows))
+    parts = read_rows(Path(rows)) if isinstance(rows, str | Path) else [as_table(rows, "rows")]
     return pa.concat_tables([score_rows(session, part, user, item, unknown) for part in parts])
 
 
@@ -123,6 +121,26 @@ def score_rows(session: Session, rows: pa.Table, user: str | None, item: str | N
     if not known.all():
         logger.info("Left out %d of %d rows whose user or item is unknown to training", int((~known).sum()), len(rows))
     return rows.append_column(SCORE, pa.array(scores)).filter(pa.array(known))
+
+
+def as_table(rows: Any, key: str, also: str = "") -> pa.Table:
+    """Return a table of Arrow, a record batch or a data frame as a table of Arrow.
+
+    Args:
+        rows: A ``pyarrow.Table`` or ``RecordBatch``, a data frame of pandas, or one that can be passed to Arrow.
+        key: The argument, for errors.
+        also: What else is allowed, for errors.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    try:
+        return rows if isinstance(rows, pa.Table) else pa.table(rows)
+    except (TypeError, ValueError, pa.ArrowException) as error:  # ValueError: of dictionaries of columns too
+        raise ConfigError(
+            f"{key}: of type {type(rows).__name__}; give {also}a pyarrow.Table, a RecordBatch, a DataFrame, or the path"
+            f" of a Parquet or CSV file: {error}"
+        ) from error
 
 
 def read_rows(path: Path, key: str = "rows") -> Iterator[pa.Table]:

@@ -31,7 +31,7 @@ from cove_dist.inference.fold_in import LEARNING_RATE, STEPS, fold_in
 from cove_dist.inference.folders import replaced_folder
 from cove_dist.inference.ids import IdTable
 from cove_dist.inference.popular import most_frequent
-from cove_dist.inference.session import Session, check_oov_row, mention_short_lists
+from cove_dist.inference.session import Session, check_oov_row, listed_items
 from cove_dist.inference.users import Users, as_ids, find_users
 from cove_dist.tasks.base import RetrieverSettings, TaskModel, inner_model
 from cove_dist.tasks.configuration import load_saved_run
@@ -171,17 +171,17 @@ def recommend_here(
 ) -> None:
     """Recommend items for ``users`` in an existing process group. Collective."""
     batch_size = -(-request.batch_size // context.world_size)
-    mention_short_lists(request.k, schema)
+    k = listed_items(request.k, schema)
     model = inner_model(load_trained(config, schema, context, checkpoint, batch_size).eval(), TaskModel)
     splits = [split for split in SPLITS if schema.has_split(split)] if request.history == "remove" else []
     histories = tuple(History.load(config.data.path, split) for split in splits)
     with torch.no_grad(), replaced_folder(folder, context) as part:
-        settings = RetrieverSettings(request.k, histories, request.faiss)
+        settings = RetrieverSettings(k, histories, request.faiss)
         retriever = task_of(config).build_retriever(schema, model, context, settings)
         batches = ((each, *retriever(each)) for each in batches_of_block(users.known, batch_size, world()))
         empty = write_lists(batches, Path(config.data.path), schema, part / f"part-{context.rank:05d}.parquet")
         empty = int(sum_over_ranks(torch.tensor([empty], device="cpu"), context.device))
-        unseen = list_of_unseen(config, schema, model, context, request) if len(users.unknown) else None
+        unseen = list_of_unseen(config, schema, model, context, request, k) if len(users.unknown) else None
         retriever.finite.compute()
         if context.is_main and unseen is not None:
             write_unknown(config, schema, users.unknown, *unseen, part / "part-unknown.parquet")
@@ -193,15 +193,15 @@ def recommend_here(
 
 
 def list_of_unseen(
-    config: RunConfig, schema: Schema, model: TaskModel, context: DistributedContext, request: RecommendConfig
+    config: RunConfig, schema: Schema, model: TaskModel, context: DistributedContext, request: RecommendConfig, k: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return encoded items and scores of every unseen user; None if unseen users get no list. Collective."""
     if request.unknown == "popular":
-        frequent = most_frequent(config.data.path, schema, request.k)
+        frequent = most_frequent(config.data.path, schema, k)
         return frequent, np.full(len(frequent), np.nan)
     if request.unknown != "oov_row":
         return None
-    settings = RetrieverSettings(request.k, faiss=request.faiss)
+    settings = RetrieverSettings(k, faiss=request.faiss)
     retriever = task_of(config).build_retriever(schema, model, context, settings)
     scores, items = retriever(np.array([schema.entity("user").num_seen]))
     return items[0].cpu().numpy(), scores[0].cpu().numpy()

@@ -93,16 +93,17 @@ class Run:
 
     def predict(
         self,
-        rows: str | Path | pa.Table,
+        rows: str | Path | pa.Table | Any,
         *,
         user: str | None = None,
         item: str | None = None,
         unknown: Literal["error", "skip"] = "error",
     ) -> pa.Table:
-        """Score the rows of a Parquet or CSV file, or of a table; see ``cove predict --help``.
+        """Score the rows of a Parquet or CSV file, of a table or of a data frame; see ``cove predict --help``.
 
         Args:
-            rows: Rows with the columns that the model reads, in original ids; other columns are kept.
+            rows: Rows with the columns that the model reads, in original ids; other columns are kept. A path, a table
+                or record batch of Arrow, or a data frame that Arrow can read (pandas, polars).
             user, item: Names of these columns; None: as in the prepared data.
             unknown: How to handle rows with unseen users or items: raise an error, or skip them.
 
@@ -148,7 +149,7 @@ class Run:
 
     def fold_in(
         self,
-        interactions: Mapping[Any, Sequence[Any]] | pa.Table | str | Path,
+        interactions: Mapping[Any, Sequence[Any]] | pa.Table | str | Path | Any,
         entity: Literal["user", "item"] = "user",
         *,
         unknown: Literal["error", "skip"] = "error",
@@ -162,8 +163,8 @@ class Run:
         For collaborative filtering without a graph; `cove_dist.tasks.cf.fold_in` states what the steps minimize.
 
         Args:
-            interactions: Items of every new user, ``{user: [item, …]}``, or users of every new item; or a table or file
-                (Parquet, CSV) with a row per interaction.
+            interactions: Items of every new user, ``{user: [item, …]}``, or users of every new item; or a table, a data
+                frame or a file (Parquet, CSV) with a row per interaction.
             entity: Whether users or items are new.
             unknown: How to handle neighbours that training did not see: raise an error, or leave them out.
             steps, learning_rate: Settings of Adam.

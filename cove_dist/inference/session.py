@@ -18,7 +18,7 @@ from cove_dist.config import RunConfig
 from cove_dist.errors import ConfigError
 from cove_dist.inference.checkpoints import find_checkpoint
 from cove_dist.inference.context import encode_context
-from cove_dist.inference.ids import IdTable
+from cove_dist.inference.ids import IdTable, as_array
 from cove_dist.inference.local import load_local, pick_device
 from cove_dist.inference.popular import most_frequent
 from cove_dist.tasks.configuration import load_saved_run
@@ -45,6 +45,8 @@ class Session:
     """
 
     def __init__(self, run: Path | str, checkpoint: Literal["best", "newest"] = "best", device: str = "auto") -> None:
+        check_choice("checkpoint", checkpoint, "best", "newest")
+        check_choice("device", device, "auto", "cpu", "cuda")
         self.config, self.folder = load_saved_run(str(run))
         self.checkpoint = find_checkpoint(self.folder, self.config, checkpoint)
         self.data = Path(self.config.data.path)
@@ -81,7 +83,7 @@ class Session:
         check_choice("unknown", unknown, "error", "skip", "oov_row")
         if unknown == "oov_row":
             check_oov_row(self.config, "error, skip")
-        items = list(items)
+        items = as_array(items, "items")
         of_items = self._rows("items", self.items, items, unknown)
         known = of_items >= 0
         if sequences is not None:
@@ -91,7 +93,7 @@ class Session:
             rows = np.flatnonzero(known)
             found = self.inference.score_after([given[row] for row in rows], of_items[known])
         else:
-            users = list(users or ())
+            users = as_array(users, "users")
             _same_length("users", users, items)
             of_users = self._rows("users", self.users, users, unknown)
             known &= of_users >= 0
@@ -120,13 +122,13 @@ class Session:
         check_count("k", k)
         if unknown == "oov_row":
             check_oov_row(self.config, "error, skip, popular")
-        mention_short_lists(k, self.schema)
+        k = listed_items(k, self.schema)
         repeat, tables = history == "keep", []
         if sequences is not None:
-            given = self._sequences(sequences, unknown)
+            given = self._sequences(sequences, unknown, "popular")
             keys, known = pa.array(range(len(given))), np.array([len(each) > 0 for each in given], dtype=bool)
         else:
-            keys = self.users.decode(np.arange(self.users.column.num_seen)) if _is_all(users) else _keys(users)
+            keys = self.seen_ids("user") if _is_all(users) else as_array(users, "users")
             encoded = self._encoded("users", self.users, keys, unknown, "popular")
             known = self.users.known(encoded)
             context = self.context({name: [value] for name, value in (columns or {}).items()}, 1, np.ones(1, bool))
@@ -161,20 +163,20 @@ class Session:
 
     def embeddings(self, entity: Entity) -> pa.Table:
         """Return ``original_id`` and ``embedding`` (d float32); see `cove_dist.inference.run.Run.embeddings`."""
+        check_choice("entity", entity, "user", "item")
         vectors = self.inference.vectors(entity)
         values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
         return pa.table({"original_id": self.seen_ids(entity), "embedding": values})
 
     def codes(self, entity: Entity) -> pa.Table:
         """Return ``original_id`` and ``code_1 … code_H``; see `cove_dist.inference.run.Run.codes`."""
+        check_choice("entity", entity, "user", "item")
         codes = self.inference.codes(entity).astype(np.int32)
         levels = {f"code_{level}": pa.array(column) for level, column in enumerate(codes.T, start=1)}
         return pa.table({"original_id": self.seen_ids(entity), **levels})
 
     def seen_ids(self, entity: Entity) -> pa.Array:
         """Return the original ids of all users or items seen in training, in the order of their vectors."""
-        if entity not in ("user", "item"):
-            raise ConfigError(f"entity = {entity!r}: allowed: user, item")
         table = self.users if entity == "user" else self.items
         return table.original[: table.column.num_seen]
 
@@ -189,11 +191,11 @@ class Session:
             table.require_known(encoded, values, what, " or ".join(f"unknown={each}" for each in ("skip", *further)))
         return np.where(table.known(encoded), encoded, table.column.num_seen if unknown == "oov_row" else -1)
 
-    def _sequences(self, sequences: Sequence[Sequence[Any]], unknown: str) -> list[np.ndarray]:
+    def _sequences(self, sequences: Sequence[Sequence[Any]], unknown: str, *further: str) -> list[np.ndarray]:
         """Return sequences of encoded items, without unknown items if the policy allows them."""
-        lengths = [len(each) for each in sequences]
-        flat = [item for each in sequences for item in each]
-        encoded = self._encoded("sequences", self.items, flat, unknown, "popular")
+        given = [_ids_of(each) for each in sequences]
+        lengths = [len(each) for each in given]
+        encoded = self._encoded("sequences", self.items, [item for each in given for item in each], unknown, *further)
         parts = np.split(encoded, np.cumsum(lengths)[:-1])
         return [part[part >= 0] for part in parts]
 
@@ -219,14 +221,15 @@ def check_choice(what: str, value: Any, *allowed: str) -> None:
 
 def check_count(what: str, value: Any) -> None:
     """Refuse a value that is not a positive whole number."""
-    if not isinstance(value, int | np.integer) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ConfigError(f"{what} = {value!r}: allowed: whole numbers from 1")
 
 
-def mention_short_lists(k: int, schema: Schema) -> None:
-    """Warn of a list that no user can fill: only items of the training split are listed."""
-    if k > (items := schema.entity("item").num_seen):
-        logger.warning("k = %d: the training split has %d items, so lists are shorter", k, items)
+def listed_items(k: int, schema: Schema, entity: Entity = "item") -> int:
+    """Return the length of the longest list: only items (or users) of the training split are listed."""
+    if k > (count := schema.entity(entity).num_seen):
+        logger.warning("k = %d: the training split has %d %ss, so lists are shorter", k, count, entity)
+    return min(int(k), count)
 
 
 def check_oov_row(config: RunConfig, others: str) -> None:
@@ -252,12 +255,11 @@ def _is_all(users: Any) -> bool:
     return isinstance(users, str) and users == "all"
 
 
-def _keys(users: Any) -> pa.Array:
-    if isinstance(users, str):
-        raise ConfigError(f"users = {users!r}: give a list of ids, or 'all'")
-    if isinstance(users, pa.ChunkedArray):
-        return users.combine_chunks()
-    return users if isinstance(users, pa.Array) else pa.array(list(users))
+def _ids_of(sequence: Any) -> Sequence[Any]:
+    """Return the ids of one sequence."""
+    if isinstance(sequence, list | tuple):
+        return sequence
+    return as_array(sequence, "one of sequences").to_pylist()
 
 
 def _same_length(what: str, given: Sequence[Any], items: Sequence[Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cove_dist.console import counted
-from cove_dist.inference.session import mention_short_lists
+from cove_dist.inference.session import listed_items
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.quantizers import mention_idle_codes
 from data_pipeline.schema import Categorical, Schema
@@ -23,10 +23,15 @@ def test_more_codes_than_ids_are_warned_of(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_lists_that_are_shorter_than_k_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    mention_short_lists(80, SCHEMA)
+    assert listed_items(80, SCHEMA) == 80
+    assert listed_items(7, SCHEMA, "user") == 7
     assert not caplog.messages
-    mention_short_lists(81, SCHEMA)
-    assert caplog.messages == ["k = 81: the training split has 80 items, so lists are shorter"]
+    assert listed_items(81, SCHEMA) == 80
+    assert listed_items(10**12, SCHEMA, "user") == 7
+    assert caplog.messages == [
+        "k = 81: the training split has 80 items, so lists are shorter",
+        "k = 1000000000000: the training split has 7 users, so lists are shorter",
+    ]
 
 
 def test_one_is_not_plural() -> None:

@@ -1,0 +1,116 @@
+"""What Python users pass: arrays, tables and frames, long lists, and values that are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import cove_dist as cove
+from cove_dist import cli
+from cove_dist.errors import ConfigError
+from tests.end_to_end.python_api.conftest import ITEMS, USERS
+
+MANY = 10**9  # a list of so many items would take gigabytes
+
+
+class Frame:
+    """A data frame as Arrow reads it from pandas and polars."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> object:
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+def test_arrays_are_scored_as_lists_are(cf: cove.Run) -> None:
+    expected = cf.score(["u1", "u2"], [3, 4])
+    assert np.isfinite(expected).all()
+    for users in (np.array(["u1", "u2"]), np.array(["u1", "u2"], object), pa.array(["u1", "u2"])):
+        for items in (np.array([3, 4]), torch.tensor([3, 4]), [3, "4"]):
+            assert cf.score(users, items).tolist() == expected.tolist()
+    listed = cf.recommend(["u1", "u2"], k=3)
+    assert cf.recommend(np.array(["u1", "u2"]), k=np.int64(3)).equals(listed)
+    with pytest.raises(ConfigError, match="score: 0 users and 2 items; give an item for each"):
+        cf.score([], [3, 4])
+
+
+def test_sequences_are_arrays_too(sequential: cove.Run) -> None:
+    expected = sequential.recommend(sequences=[[1, 2], [3, 4]], k=5)
+    for sequences in (np.array([[1, 2], [3, 4]]), [torch.tensor([1, 2]), (3, "4")], pa.array([[1, 2], [3, 4]])):
+        assert sequential.recommend(sequences=sequences, k=5).equals(expected)
+    with pytest.raises(ConfigError, match="one of sequences = 1: give a list of ids"):
+        sequential.recommend(sequences=[1, 2])
+    with pytest.raises(ConfigError, match=r"Allowed: unknown=skip$"):
+        sequential.score(sequences=[[1, 999]], items=[3])
+
+
+@pytest.mark.parametrize("task", ["ctr", "cf", "sequential"])
+def test_a_list_is_no_longer_than_the_catalogue(task: str, request: pytest.FixtureRequest) -> None:
+    run: cove.Run = request.getfixturevalue(task)
+    columns = {"device": "a", "price": 0.5} if task == "ctr" else {}
+    for history in ("remove", "keep"):
+        whole = run.recommend(["u1", "u2"], k=ITEMS, history=history, columns=columns)  # type: ignore[arg-type]
+        assert run.recommend(["u1", "u2"], k=MANY, history=history, columns=columns).equals(whole)  # type: ignore[arg-type]
+    popular = run.recommend(["nobody"], k=MANY, unknown="popular", columns=columns)
+    assert sorted(popular["item"].to_pylist()) == list(range(ITEMS))
+
+
+def test_the_command_lists_no_more_than_the_catalogue(cf: cove.Run, tmp_path: Path) -> None:
+    given = [f"run={cf.folder}", "users=[u1,nobody]", "unknown=popular", f"k={MANY}", "device=cpu"]
+    cli.main(["recommend", *given, f"output={tmp_path}/lists"])
+    written = pq.read_table(tmp_path / "lists")
+    listed = cf.recommend(["u1", "nobody"], k=ITEMS, unknown="popular")
+    assert [written[name].to_pylist() for name in ("user", "rank", "item")] == [
+        listed[name].to_pylist() for name in ("user", "rank", "item")
+    ]
+
+
+def test_lists_of_folded_in_ids_are_no_longer_than_what_can_be_listed(cf: cove.Run) -> None:
+    assert len(cf.fold_in({"new": [3]}).recommend(MANY)) == ITEMS - 1
+    assert len(cf.fold_in({"new": ["u3"]}, "item").recommend(MANY, history="keep")) == USERS
+
+
+def test_tables_batches_and_frames_are_predicted_and_folded_in(cf: cove.Run) -> None:
+    rows = pa.table({"user_id": ["u1", "u2"], "item_id": [3, 4]})
+    expected = cf.predict(rows)
+    for form in (rows.to_batches()[0], Frame(rows)):
+        assert cf.predict(form).equals(expected)
+    with pytest.raises(ConfigError, match=r"rows: of type int; give a pyarrow\.Table, a RecordBatch, a DataFrame, or"):
+        cf.predict(5)
+    new = pa.table({"user_id": ["new", "new"], "item_id": [3, 4]})
+    expected = cf.fold_in({"new": np.array([3, 4])}).embeddings()
+    for given in (new, new.to_batches()[0], Frame(new)):
+        assert cf.fold_in(given).embeddings().equals(expected)
+
+
+REFUSED: dict[str, tuple[Callable[[cove.Run], Any], str]] = {
+    "checkpoint": (lambda run: cove.load(run.folder, "bset"), "checkpoint = 'bset': allowed: best, newest"),  # type: ignore[arg-type]
+    "device": (lambda run: cove.load(run.folder, device="gpu"), "device = 'gpu': allowed: auto, cpu, cuda"),
+    "k": (lambda run: run.recommend(["u1"], k=True), "k = True: allowed: whole numbers from 1"),
+    "users": (lambda run: run.recommend("u1"), r"users = 'u1': give a list of ids, as \['u1'\]"),
+    "one item": (lambda run: run.score(["u1"], 3), r"items = 3: give a list of ids, as \[3\]"),  # type: ignore[arg-type]
+    "dimensions": (lambda run: run.recommend(np.ones((2, 2))), r"users: an array of shape \[2, 2\]"),
+    "entity": (lambda run: run.embeddings("foo"), "entity = 'foo': allowed: user, item"),  # type: ignore[arg-type]
+    "entity of codes": (lambda run: run.codes("users"), "entity = 'users': allowed: user, item"),  # type: ignore[arg-type]
+    "no interactions": (
+        lambda run: run.fold_in({"n": [], "m": [1]}),
+        "interactions: 1 of 2 new ids have none, such as 'n'; a new id is folded in by its interactions, so leave",
+    ),
+    "text": (lambda run: run.fold_in({"n": "34"}), "interactions: of 'n' = '34': give a list of ids"),
+    "processes": (lambda run: cove.train(run.folder, processes=0), "processes = 0: allowed: whole numbers from 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_wrong_value_is_named_with_what_is_allowed(case: str, cf: cove.Run) -> None:
+    request, message = REFUSED[case]
+    with pytest.raises(ConfigError, match=message):
+        request(cf)

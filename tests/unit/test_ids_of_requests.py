@@ -1,0 +1,102 @@
+"""Ids of requests, in every form that Python users have them in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cove_dist.errors import ConfigError
+from cove_dist.inference.ids import IdTable, as_array
+from data_pipeline.schema import Categorical
+
+
+class Series:
+    """Ids as pandas has them: iterable, with ``__array__``, and without a truth value."""
+
+    def __init__(self, values: list[Any], kind: Any = None) -> None:
+        self._values = np.array(values, dtype=kind)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self._values
+
+    def __iter__(self) -> Any:
+        return iter(self._values)
+
+    def __bool__(self) -> bool:
+        raise ValueError("the truth value of an array is ambiguous")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> IdTable:
+    """Ids 1001, 1002, 1003 and 2000, the last of which training did not see."""
+    folder = tmp_path_factory.mktemp("ids")
+    (folder / "ids").mkdir()
+    pq.write_table(pa.table({"id": range(4), "original_id": [1001, 1002, 1003, 2000]}), folder / "ids" / "u.parquet")
+    return IdTable(folder, Categorical("u", 4, 3, "user"))
+
+
+FORMS = {
+    "list": [1003, 1001],
+    "tuple": (1003, 1001),
+    "NumPy": np.array([1003, 1001], np.int32),
+    "unsigned": np.array([1003, 1001], np.uint64),
+    "objects": np.array([1003, "1001"], object),
+    "texts": np.array(["1003", "1001"]),
+    "Series": Series([1003, 1001]),
+    "Series of objects": Series([1003, "1001"], object),
+    "tensor": torch.tensor([1003, 1001]),
+    "scalars": [np.int64(1003), torch.tensor(1001)],
+    "numbers and text": [1003, "1001"],
+    "Arrow": pa.array(["1003", "1001"]),
+    "chunks": pa.chunked_array([[1003], [1001]]),
+    "categories": pa.array(["1003", "1001"]).dictionary_encode(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_ids_in_any_form_are_encoded_alike(form: str, table: IdTable) -> None:
+    assert table.encode(FORMS[form]).tolist() == [2, 0]
+
+
+def test_iterators_are_read_once(table: IdTable) -> None:
+    assert table.encode(as_array(number for number in (1003, 1001))).tolist() == [2, 0]
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(), st.text("01ab", min_size=1)), max_size=6))
+def test_ids_are_numbers_of_one_type_or_their_texts(ids: list[Any]) -> None:
+    found = as_array(ids).to_pylist()
+    assert found in (ids, [None if each is None else str(each) for each in ids])
+
+
+def test_numbers_beyond_int64_are_unknown_ids(table: IdTable) -> None:
+    assert table.encode([2**64, 1002, -(2**70)]).tolist() == [-1, 1, -1]
+
+
+@pytest.mark.parametrize("single", [1001, "1001", 10.5, None])
+def test_a_single_id_is_refused(single: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"users = {single!r}: give a list of ids, as \[{single!r}\]"):
+        as_array(single, "users")
+
+
+@pytest.mark.parametrize("values", [np.ones((2, 3)), torch.ones(2, 3)])
+def test_more_dimensions_are_refused(values: Any) -> None:
+    with pytest.raises(ConfigError, match=r"items: an array of shape \[2, 3\]; give ids of shape \[n\]"):
+        as_array(values, "items")
+
+
+def test_lists_in_place_of_ids_are_refused() -> None:
+    with pytest.raises(ConfigError, match="items: of type list<item: int64>; ids are numbers or text"):
+        as_array([[1], [2]], "items")
+
+
+def test_an_unknown_id_is_named_once(table: IdTable) -> None:
+    ids = ["x", 2000, "x", 1001]
+    with pytest.raises(ConfigError, match="users: 3 of 4 ids were not in the training split, such as 'x', '2000'; "):
+        table.require_known(table.encode(ids), ids, "users", "unknown=skip")
