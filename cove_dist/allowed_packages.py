@@ -26,7 +26,7 @@ def allow_targets(*packages: str) -> None:
             raise ConfigError(
                 f"{KEY} = {package}: not the name of a package or module; give names, as {KEY}=[my_package]"
             )
-    os.environ[ALLOWED] = ",".join(dict.fromkeys([*_own_packages(), *packages]))
+    os.environ[ALLOWED] = ",".join(dict.fromkeys([*own_packages(), *packages]))
 
 
 def allow_from_argument(value: str) -> None:
@@ -39,18 +39,19 @@ def is_allowed(name: str) -> bool:
     """Return whether a dotted name is in an allowed package; names of private modules and attributes are not."""
     parts = name.split(".")
     public = all(part.isidentifier() and not part.startswith("_") for part in parts)
-    return public and any(name.startswith(f"{package}.") for package in (*_SHIPPED, *_own_packages()))
+    return public and any(name.startswith(f"{package}.") for package in (*_SHIPPED, *own_packages()))
 
 
 def refuse_target(name: str, key: str) -> ConfigError:
     """Return the error for a name that is not allowed."""
     package = name.split(".")[0]
-    allowed = ", ".join((*_SHIPPED, *_own_packages()))
+    allowed = ", ".join((*_SHIPPED, *own_packages()))
     return ConfigError(
         f"{key}._target_ = {name}: is not imported; allowed are public classes of {allowed}. If the package is yours,"
         f" or you trust it, add {KEY}=[{package}] to the command; in Python set os.environ[{ALLOWED!r}] = {package!r}"
     )
 
 
-def _own_packages() -> list[str]:
+def own_packages() -> list[str]:
+    """Return the packages that were allowed besides the shipped ones."""
     return [package for package in os.environ.get(ALLOWED, "").split(",") if package]

@@ -11,12 +11,12 @@ cove experiment table4_movielens tables_only=true results=results/so_far
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
 from rich.console import Console
 
 from cove_dist.commands.tables import rich_table
+from cove_dist.commands.written import written_command
 from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.program import run_experiment
 
@@ -29,7 +29,7 @@ def overrides(arguments: Sequence[str]) -> list[str]:
 
 
 def run(arguments: Sequence[str]) -> None:
-    command = shlex.join(["cove", "experiment", *(a for a in arguments if not a.startswith(_HOW_NOT_WHAT))])
+    command = written_command("experiment", (a for a in arguments if not a.startswith(_HOW_NOT_WHAT)))
     outcome = run_experiment(overrides(arguments), command)
     console = Console()
     for table in outcome.tables:

@@ -9,12 +9,12 @@ cove experiment table4_movielens tuned=runs/tune_movielens/best.yaml
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
 from rich.console import Console
 
 from cove_dist.commands.tables import rich_table
+from cove_dist.commands.written import written_command
 from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.tuning import BEST_FILE, run_search
 
@@ -25,7 +25,7 @@ def overrides(arguments: Sequence[str]) -> list[str]:
 
 
 def run(arguments: Sequence[str]) -> None:
-    folder, table = run_search(overrides(arguments), shlex.join(["cove", "tune", *arguments]))
+    folder, table = run_search(overrides(arguments), written_command("tune", arguments))
     console = Console()
     console.print(rich_table(table))
     if (folder / BEST_FILE).is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 import statistics
 import time
@@ -35,14 +36,25 @@ class Estimate:
         if seconds is not None:
             self._seconds.setdefault(kind, []).append(seconds)
 
-    def remaining(self) -> float | None:
-        """Return the estimated time; None while no job of any kind is done."""
+    def remaining(self, running: Sequence[tuple[str, float]] = ()) -> float | None:
+        """Return the estimated seconds until the last job ends; None while no job of any kind is done.
+
+        Args:
+            running: The kind of every job that runs, and the seconds since it began.
+        """
         known = [value for values in self._seconds.values() for value in values]
         if not known:
             return None
         anything = statistics.mean(known)
-        total = sum(statistics.mean(self._seconds.get(kind) or [anything]) for kind in self._left)
-        return total / min(self._at_once, max(1, len(self._left)))
+        expected = {kind: statistics.mean(self._seconds.get(kind) or [anything]) for kind in self._left}
+        waiting = list(self._left)
+        for kind, _ in running:
+            waiting.remove(kind)
+        ends = [max(0.0, expected[kind] - elapsed) for kind, elapsed in running]
+        ends = sorted(ends + [0.0] * (self._at_once - len(ends)))
+        for kind in waiting:  # each begins when the first of those before it ends
+            heapq.heapreplace(ends, ends[0] + expected[kind])
+        return max(ends)
 
 
 class JobProgress:
@@ -51,7 +63,7 @@ class JobProgress:
     def __init__(self, title: str, total: int, done: int, estimate: Estimate) -> None:
         self.estimate = estimate
         self._total, self._done = total, done
-        self._running: dict[str, float] = {}
+        self._running: dict[str, tuple[str, float]] = {}
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -70,8 +82,8 @@ class JobProgress:
     ) -> None:
         self._bar.stop()
 
-    def begin(self, name: str) -> None:
-        self._running[name] = time.monotonic()
+    def begin(self, name: str, kind: str) -> None:
+        self._running[name] = kind, time.monotonic()
         if not console.is_terminal:
             logger.info("Starting %s", name)
 
@@ -83,7 +95,7 @@ class JobProgress:
             text: Outcome of the job.
             counts: Whether its time tells how long others will take.
         """
-        seconds = time.monotonic() - self._running.pop(name)
+        seconds = time.monotonic() - self._running.pop(name)[1]
         self.estimate.done(kind, seconds if counts else None)
         self._done += 1
         left = self._left()
@@ -95,13 +107,12 @@ class JobProgress:
         self._bar.update(self._task, completed=self._done, left=f"{self._left()}  {running}")
 
     def _left(self) -> str:
-        """Return the estimate minus the time that the running jobs have taken so far."""
-        remaining = self.estimate.remaining()
-        if remaining is None or self._done == self._total:
+        """Return the estimate; nothing if the running jobs, the last ones, take longer than it said."""
+        now = time.monotonic()
+        remaining = self.estimate.remaining([(kind, now - started) for kind, started in self._running.values()])
+        if remaining is None or round(remaining) == 0:
             return ""
-        if self._running:
-            remaining -= statistics.mean(time.monotonic() - started for started in self._running.values())
-        return f"about {duration(max(0.0, remaining))} left"
+        return f"about {duration(remaining)} left"
 
 
 def duration(seconds: float) -> str:

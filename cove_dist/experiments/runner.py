@@ -69,7 +69,7 @@ def run_cells(
     with stopping() as stop, JobProgress(grid.title, len(cells), len(cells) - len(pending), estimate) as progress:
 
         def job(cell: Cell) -> None:
-            progress.begin(cell.name)
+            progress.begin(cell.name, cell.model)
             try:
                 computed = compute(cell, grid, stop, replace=cell.name in stale)
             except CellFailed as error:

@@ -80,7 +80,7 @@ def run_trials(search: SearchConfig, studies: Sequence[PairStudy], stop: Event, 
 
         def job(number: int, study: PairStudy) -> None:
             name = f"{study.name}, trial {number + 1} of {search.trials}"
-            progress.begin(name)
+            progress.begin(name, study.model)
             trial = study.ask()
             progress.finish(name, study.model, run_trial(study, trial, stop))
             write_search(search, studies, command)
