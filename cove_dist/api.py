@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cove_dist.config_folders import options
+from cove_dist.console import quiet_imported_libraries
 from cove_dist.errors import ConfigError
 from cove_dist.inference.run import Run
 from cove_dist.settings import override, overrides_of
@@ -70,6 +71,7 @@ def plan(settings: Settings, model: str | None = None, data: str | Path | None =
         >>> plan(sizes, model="dcn")["fits"]
         True
     """
+    quiet_imported_libraries()
     from cove_dist.planning.program import plan_run
     from cove_dist.planning.request import read_request
 
@@ -98,6 +100,7 @@ def train(
     Raises:
         ConfigError, DataError, TrainingError: A setting or the data are invalid, or training failed.
     """
+    quiet_imported_libraries()
     from cove_dist.inference.session import check_count
     from cove_dist.tasks.configuration import load_run_config
     from cove_dist.training import program
@@ -118,18 +121,25 @@ def train(
     return Run(config.output)
 
 
-def load(run: str | Path, checkpoint: Literal["best", "newest"] = "best", device: str = "auto") -> Run:
+def load(
+    run: str | Path,
+    checkpoint: Literal["best", "newest"] = "best",
+    device: str = "auto",
+    data: str | Path | None = None,
+) -> Run:
     """Load a finished run.
 
     Args:
         run: Run folder.
         checkpoint: ``best``, by the metric of early stopping, or ``newest``.
         device: ``auto``, ``cpu`` or ``cuda``.
+        data: Folder with the run's data, if they were moved: their fingerprint must be that of the training. None: the
+            folder that the run names, relative to the working directory of now or of the training.
 
     Raises:
-        ConfigError, CheckpointError: The run or checkpoint does not exist.
+        ConfigError, CheckpointError: The run, its data or the checkpoint do not exist.
     """
-    loaded = Run(run, checkpoint, device)
+    loaded = Run(run, checkpoint, device, data)
     loaded.session  # noqa: B018 - a folder that holds no run is refused now
     return loaded
 

@@ -50,6 +50,8 @@ class History:
                 checked_file(folder, f"history/{split}/{array}.npy")
             return MappedHistory(history_path(folder, split))
         except FileNotFoundError as error:
+            if not Path(folder).is_dir():
+                raise DataError(f"{folder}: no such folder. Restore it, or prepare the data again") from error
             raise DataError(
                 f"{error.filename}: no such file: these data have no interaction histories. Prepare them as implicit"
                 " feedback: data.implicit=true, or data.label=null for custom data"

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_pipeline.errors import DataError
 from data_pipeline.integrity import checked_file
 
 FOLDER = "ids"
@@ -28,8 +29,14 @@ def id_table_path(folder: Path | str, table: str) -> Path:
 
 
 def read_original_ids(folder: Path | str, table: str) -> pa.Array:
-    """Read all original ids of a table, in order of the encoded ids: entry ``i`` is the original id of ``i``."""
+    """Read all original ids of a table, in order of the encoded ids: entry ``i`` is the original id of ``i``.
+
+    Raises:
+        DataError: There is no such file, or it was altered.
+    """
     path = checked_file(folder, f"{FOLDER}/{table}.parquet")
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. Restore it, or prepare the data again")
     return pq.read_table(path, columns=[ORIGINAL_ID])[ORIGINAL_ID].combine_chunks()
 
 

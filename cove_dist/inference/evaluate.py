@@ -19,9 +19,9 @@ from cove_dist.faults.outputs import check_writable
 from cove_dist.inference.checkpoints import find_checkpoint, load_trained
 from cove_dist.inference.folders import replaced_folder
 from cove_dist.runs import was_trained_on
-from cove_dist.tasks.configuration import load_saved_run
 from cove_dist.tasks.frequency import frequency_groups
 from cove_dist.tasks.registry import task_of
+from cove_dist.tasks.saved_data import load_run_with_data
 from cove_dist.types import PositiveInt, Text
 from data_pipeline.errors import OutputError, UserError
 from data_pipeline.fingerprint import split_fingerprint
@@ -53,8 +53,12 @@ class NotSavedError(UserError):
         self.evaluated = evaluated
 
 
-def evaluate_run(overrides: Sequence[str]) -> Evaluated | None:
+def evaluate_run(overrides: Sequence[str], data: Path | None = None) -> Evaluated | None:
     """Evaluate a run's checkpoint and write ``metrics_<split>_<checkpoint>.json``. Collective.
+
+    Args:
+        overrides: Settings of ``cove evaluate``.
+        data: Folder of the run's data; None: found as `find_data` does.
 
     Returns:
         The content of the file on rank 0; None on other ranks.
@@ -63,7 +67,7 @@ def evaluate_run(overrides: Sequence[str]) -> Evaluated | None:
         NotSavedError: The file could not be written; holds the metrics.
     """
     request = load_settings(EvaluateConfig, "evaluate", overrides)
-    config, folder = load_saved_run(request.run)
+    config, folder = load_run_with_data(request.run, data)
     if request.batch_size is not None:
         config = replace(config, trainer=replace(config.trainer, evaluation_batch_size=request.batch_size))
     task = task_of(config)

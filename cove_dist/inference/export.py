@@ -38,7 +38,7 @@ from cove_dist.inference.checkpoints import find_checkpoint, load_trained
 from cove_dist.inference.folders import replaced_folder
 from cove_dist.runs import CODES_FILE
 from cove_dist.tasks.base import TaskModel, inner_model
-from cove_dist.tasks.configuration import load_saved_run
+from cove_dist.tasks.saved_data import load_run_with_data
 from cove_dist.types import Folder, PositiveInt, Text
 from data_pipeline.errors import DataError
 from data_pipeline.id_tables import id_table_path
@@ -101,7 +101,7 @@ def find_codes(
     Raises:
         ConfigError, DataError, CheckpointError: As in `export_codes`.
     """
-    config, run = load_saved_run(name)
+    config, run = load_run_with_data(name)
     if not config.quantizer.levels():
         raise ConfigError(f"run = {run}: has no quantizers, so there are no codes; train one with quantizer=cove")
     folder = output_folder(run / "codes", output, CODES_FILE, "exported codes")

@@ -34,8 +34,8 @@ from cove_dist.inference.popular import most_frequent
 from cove_dist.inference.session import Session, check_oov_row, listed_items
 from cove_dist.inference.users import Users, as_ids, find_users
 from cove_dist.tasks.base import RetrieverSettings, TaskModel, inner_model
-from cove_dist.tasks.configuration import load_saved_run
 from cove_dist.tasks.registry import task_of
+from cove_dist.tasks.saved_data import load_run_with_data
 from cove_dist.types import Folder, PositiveInt, Text
 from data_pipeline.history import History
 from data_pipeline.id_tables import read_original_ids
@@ -74,7 +74,7 @@ def recommend(overrides: Sequence[str]) -> Path | None:
         FloatingPointError: Scores are not finite: the model has diverged.
     """
     request = load_settings(RecommendConfig, "recommend", overrides)
-    config, run = load_saved_run(request.run)
+    config, run = load_run_with_data(request.run)
     task, model = task_of(config), config.model.name
     if request.faiss and not config.model.kind.ranks_by_inner_product:
         raise ConfigError(f"faiss = true: the score of {model} is no inner product; set faiss=false")

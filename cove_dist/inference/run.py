@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cove_dist.console import quiet_imported_libraries
 from cove_dist.settings import overrides_of
 
 if TYPE_CHECKING:
@@ -25,12 +26,18 @@ class Run:
         folder: Run folder.
         checkpoint: ``best`` or ``newest``.
         device: ``auto``, ``cpu`` or ``cuda``.
+        data: Folder of the run's data, if they were moved.
     """
 
     def __init__(
-        self, folder: str | Path, checkpoint: Literal["best", "newest"] = "best", device: str = "auto"
+        self,
+        folder: str | Path,
+        checkpoint: Literal["best", "newest"] = "best",
+        device: str = "auto",
+        data: str | Path | None = None,
     ) -> None:
-        self.folder, self.checkpoint, self.device = Path(folder), checkpoint, device
+        self.folder, self.checkpoint, self.device = Path(folder).absolute(), checkpoint, device
+        self._data = data
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, checkpoint={self.checkpoint!r})"
@@ -38,9 +45,10 @@ class Run:
     @cached_property
     def session(self) -> Session:
         """The inference session: configuration, schema of the data, id tables and model."""
+        quiet_imported_libraries()
         from cove_dist.inference.session import Session
 
-        return Session(self.folder, self.checkpoint, self.device)
+        return Session(self.folder, self.checkpoint, self.device, self._data)
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
@@ -55,11 +63,15 @@ class Run:
         return {split: metrics for split, metrics in found.items() if metrics}
 
     def evaluate(self, split: Literal["validation", "test"] = "test") -> dict[str, float | None]:
-        """Compute the metrics of a split, and write them into the run folder; None is an undefined metric."""
+        """Compute the metrics of a split, and write them into the run folder; None is an undefined metric.
+
+        Raises:
+            NotSavedError: The file could not be written; ``error.evaluated.metrics`` has the metrics.
+        """
         from cove_dist.inference.evaluate import evaluate_run
 
         words = {"run": str(self.folder), "split": split, "checkpoint": self.checkpoint, "device": self.device}
-        evaluated = evaluate_run(overrides_of(words))
+        evaluated = evaluate_run(overrides_of(words), self.session.data)
         assert evaluated is not None, "evaluate: for one process; under torchrun use cove evaluate"
         return evaluated.metrics
 
@@ -89,7 +101,8 @@ class Run:
         Raises:
             ConfigError: Ids are unknown, or columns are missing.
         """
-        return self.session.score(users, items, sequences, columns, unknown, label)
+        with self.session.reading_data():
+            return self.session.score(users, items, sequences, columns, unknown, label)
 
     def predict(
         self,
@@ -145,7 +158,9 @@ class Run:
         Raises:
             ConfigError: Ids are unknown, or the model does not support this kind of request.
         """
-        return self.session.recommend(users, k, sequences=sequences, unknown=unknown, history=history, columns=columns)
+        given: dict[str, Any] = {"sequences": sequences, "unknown": unknown, "history": history, "columns": columns}
+        with self.session.reading_data():
+            return self.session.recommend(users, k, **given)
 
     def fold_in(
         self,

@@ -6,7 +6,8 @@ Shapes: ``n`` rows or pairs.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,9 +22,10 @@ from cove_dist.inference.context import encode_context
 from cove_dist.inference.ids import IdTable, as_array
 from cove_dist.inference.local import load_local, pick_device
 from cove_dist.inference.popular import most_frequent
-from cove_dist.tasks.configuration import load_saved_run
 from cove_dist.tasks.inference import Context, Inference, Lists
 from cove_dist.tasks.registry import task_of
+from cove_dist.tasks.saved_data import load_run_with_data
+from data_pipeline.errors import DataError
 from data_pipeline.schema import Entity, Schema
 
 logger = logging.getLogger(__name__)
@@ -39,19 +41,40 @@ class Session:
         run: Run folder.
         checkpoint: ``best`` or ``newest``.
         device: ``auto``, ``cpu`` or ``cuda``.
+        data: Folder of the run's data; None: found as `cove_dist.tasks.saved_data.find_data` does.
 
     Raises:
         ConfigError, CheckpointError, DataError: The run, the checkpoint or the data do not exist.
     """
 
-    def __init__(self, run: Path | str, checkpoint: Literal["best", "newest"] = "best", device: str = "auto") -> None:
+    def __init__(
+        self,
+        run: Path | str,
+        checkpoint: Literal["best", "newest"] = "best",
+        device: str = "auto",
+        data: Path | str | None = None,
+    ) -> None:
         check_choice("checkpoint", checkpoint, "best", "newest")
         check_choice("device", device, "auto", "cpu", "cuda")
-        self.config, self.folder = load_saved_run(str(run))
+        self.config, self.folder = load_run_with_data(str(run), data)
         self.checkpoint = find_checkpoint(self.folder, self.config, checkpoint)
         self.data = Path(self.config.data.path)
         self.schema = Schema.load(self.data)
         self._device = pick_device(device)
+
+    @contextmanager
+    def reading_data(self) -> Iterator[None]:
+        """Name the data if files are gone that a request needs.
+
+        Raises:
+            DataError: A file of the data is gone.
+        """
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{error}: no such file; the data of the run, {self.data}, are incomplete. Restore them"
+            ) from error
 
     @cached_property
     def inference(self) -> Inference[Any]:

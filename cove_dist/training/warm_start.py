@@ -12,8 +12,8 @@ from cove_dist.distributed import DistributedContext
 from cove_dist.embeddings.parts import table_weights
 from cove_dist.errors import ConfigError
 from cove_dist.runs import WARM_START_FILE
-from cove_dist.tasks.configuration import load_saved_run
 from cove_dist.tasks.registry import task_of
+from cove_dist.tasks.saved_data import load_run_with_data
 from cove_dist.training.build import TrainState, describe_model, initialize_tables
 from cove_dist.warm_start.matching import Counts, Matching
 from cove_dist.warm_start.new_rows import start_new_rows
@@ -112,7 +112,7 @@ def _former_data(source: Source) -> list[tuple[Path | str, Schema]]:
     run = source.config.warm_start.run
     try:
         while run is not None:
-            config, _ = load_saved_run(run)
+            config, _ = load_run_with_data(run)
             found.append((config.data.path, Schema.load(config.data.path)))
             run = config.warm_start.run
     except UserError as error:

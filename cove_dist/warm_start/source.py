@@ -15,7 +15,7 @@ from cove_dist.checkpoints.stored_rows import StoredTensors
 from cove_dist.config import RunConfig
 from cove_dist.errors import CheckpointError, ConfigError
 from cove_dist.runs import CHECKPOINTS
-from cove_dist.tasks.configuration import load_saved_run
+from cove_dist.tasks.saved_data import load_run_with_data
 from data_pipeline.errors import DataError
 from data_pipeline.fingerprint import data_fingerprint
 from data_pipeline.schema import Schema
@@ -48,11 +48,11 @@ def open_source(config: RunConfig) -> Source:
     """Open the run that ``warm_start.run`` names. Collective.
 
     Raises:
-        ConfigError: The folder holds no run, or its data are no longer those that it was trained on.
+        ConfigError: The folder holds no run, or its data are gone or no longer those that it was trained on.
         CheckpointError: The run has no complete checkpoint, or the best one is unknown or damaged.
     """
     settings = config.warm_start
-    saved, run = load_saved_run(str(settings.run))
+    saved, run = load_run_with_data(str(settings.run))
     files = CheckpointFolder(run / CHECKPOINTS)
     if settings.checkpoint == "best":
         found = files.best(saved.trainer.early_stopping.metric)

@@ -17,8 +17,8 @@ from tests.component.report.runs import write_run
 
 
 @pytest.mark.parametrize("more", [[], ["interactions=new.csv"]])
-def test_a_batch_size_that_does_nothing_is_refused(more: list[str], tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", tmp_path / "data", [])
+def test_a_batch_size_that_does_nothing_is_refused(more: list[str], prepared: Path, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", prepared, [])
     write_checkpoint(run / "checkpoints", 3, {"auc": 0.6})
     with pytest.raises(ConfigError, match="batch_size = 5: acts on the users of collaborative filtering, without"):
         recommend([f"run={run}", "batch_size=5", *more])

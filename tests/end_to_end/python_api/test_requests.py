@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 import cove_dist as cove
 from cove_dist import cli
 from cove_dist.errors import ConfigError
+from data_pipeline.errors import DataError
 from tests.end_to_end.python_api.conftest import ITEMS, USERS
 
 MANY = 10**9  # a list of so many items would take gigabytes
@@ -114,3 +116,24 @@ def test_a_wrong_value_is_named_with_what_is_allowed(case: str, cf: cove.Run) ->
     request, message = REFUSED[case]
     with pytest.raises(ConfigError, match=message):
         request(cf)
+
+
+def test_a_run_that_was_trained_in_another_working_directory(
+    cf: cove.Run, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if its data had been given by a relative path."""
+    shutil.copytree(cf.folder, tmp_path / "run", ignore=shutil.ignore_patterns("*.lock"))
+    path = tmp_path / "run" / "config.yaml"
+    path.write_text(path.read_text().replace(str(log.parent / "cf"), "cf"))
+    expected = cf.score(["u1"], [3])
+    monkeypatch.chdir(tmp_path)
+    run = cove.load("run", device="cpu")
+    assert run.score(["u1"], [3]) == expected
+    cli.main(["recommend", "run=run", "users=[u1]", "k=3", "device=cpu"])
+    shutil.copytree(log.parent / "cf", tmp_path / "data")
+    moved = cove.load("run", device="cpu", data="data")
+    monkeypatch.chdir(log.parent)
+    assert moved.evaluate() == cf.evaluate() == moved.metrics["test"]
+    shutil.rmtree(tmp_path / "data")
+    with pytest.raises(DataError, match=r"data/ids/user_id\.parquet: no such file\. Restore it, or prepare"):
+        moved.recommend(["u1"])
