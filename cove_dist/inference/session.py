@@ -106,24 +106,24 @@ class Session:
         check_choice("unknown", unknown, "error", "skip", "oov_row")
         if unknown == "oov_row":
             check_oov_row(self.config, "error, skip")
-        items = as_array(items, "items")
-        of_items = self._rows("items", self.items, items, unknown)
+        item_ids = as_array(items, "items")
+        of_items = self._rows("items", self.items, item_ids, unknown)
         known = of_items >= 0
         if sequences is not None:
-            _same_length("sequences", sequences, items)
+            _same_length("sequences", sequences, item_ids)
             given = self._sequences(sequences, unknown)
             known &= np.array([len(each) > 0 for each in given], dtype=bool)
             rows = np.flatnonzero(known)
             found = self.inference.score_after([given[row] for row in rows], of_items[known])
         else:
-            users = as_array(users, "users")
-            _same_length("users", users, items)
-            of_users = self._rows("users", self.users, users, unknown)
+            user_ids = as_array(users, "users")
+            _same_length("users", user_ids, item_ids)
+            of_users = self._rows("users", self.users, user_ids, unknown)
             known &= of_users >= 0
-            context = self.context(columns or {}, len(items), known)
+            context = self.context(columns or {}, len(item_ids), known)
             score = self.inference.score if label is None else partial(self.inference.score_label, label)
             found = score(of_users[known], of_items[known], context)
-        scores = np.full(len(items), np.nan, np.float32)
+        scores = np.full(len(item_ids), np.nan, np.float32)
         scores[known] = found
         return scores
 

@@ -45,8 +45,8 @@ def find_data(run: Path, path: str, data: str | Path | None = None) -> Path:
     """
     starts = read_json(run / PROVENANCE_FILE).get("starts", [])
     record = starts[-1]["data"] if starts else {}
-    trained, fingerprint = record.get("path"), record.get("fingerprint")
-    named = [str(data)] if data is not None else list(dict.fromkeys([path, trained or path]))
+    trained, fingerprint = str(record.get("path", path)), record.get("fingerprint")
+    named = [str(data)] if data is not None else list(dict.fromkeys([path, trained]))
     there = [Path(each) for each in named if (Path(each) / "schema.json").is_file()]
     remedy = f"name their folder: data.path in {run / CONFIG_FILE}, or in Python cove.load(RUN, data=FOLDER)"
     if not there:

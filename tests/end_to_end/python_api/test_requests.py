@@ -59,8 +59,8 @@ def test_a_list_is_no_longer_than_the_catalogue(task: str, request: pytest.Fixtu
     run: cove.Run = request.getfixturevalue(task)
     columns = {"device": "a", "price": 0.5} if task == "ctr" else {}
     for history in ("remove", "keep"):
-        whole = run.recommend(["u1", "u2"], k=ITEMS, history=history, columns=columns)  # type: ignore[arg-type]
-        assert run.recommend(["u1", "u2"], k=MANY, history=history, columns=columns).equals(whole)  # type: ignore[arg-type]
+        whole = run.recommend(["u1", "u2"], k=ITEMS, history=history, columns=columns)
+        assert run.recommend(["u1", "u2"], k=MANY, history=history, columns=columns).equals(whole)
     popular = run.recommend(["nobody"], k=MANY, unknown="popular", columns=columns)
     assert sorted(popular["item"].to_pylist()) == list(range(ITEMS))
 
@@ -94,14 +94,14 @@ def test_tables_batches_and_frames_are_predicted_and_folded_in(cf: cove.Run) -> 
 
 
 REFUSED: dict[str, tuple[Callable[[cove.Run], Any], str]] = {
-    "checkpoint": (lambda run: cove.load(run.folder, "bset"), "checkpoint = 'bset': allowed: best, newest"),  # type: ignore[arg-type]
+    "checkpoint": (lambda run: cove.load(run.folder, "bset"), "checkpoint = 'bset': allowed: best, newest"),
     "device": (lambda run: cove.load(run.folder, device="gpu"), "device = 'gpu': allowed: auto, cpu, cuda"),
     "k": (lambda run: run.recommend(["u1"], k=True), "k = True: allowed: whole numbers from 1"),
     "users": (lambda run: run.recommend("u1"), r"users = 'u1': give a list of ids, as \['u1'\]"),
-    "one item": (lambda run: run.score(["u1"], 3), r"items = 3: give a list of ids, as \[3\]"),  # type: ignore[arg-type]
+    "one item": (lambda run: run.score(["u1"], 3), r"items = 3: give a list of ids, as \[3\]"),
     "dimensions": (lambda run: run.recommend(np.ones((2, 2))), r"users: an array of shape \[2, 2\]"),
-    "entity": (lambda run: run.embeddings("foo"), "entity = 'foo': allowed: user, item"),  # type: ignore[arg-type]
-    "entity of codes": (lambda run: run.codes("users"), "entity = 'users': allowed: user, item"),  # type: ignore[arg-type]
+    "entity": (lambda run: run.embeddings("foo"), "entity = 'foo': allowed: user, item"),
+    "entity of codes": (lambda run: run.codes("users"), "entity = 'users': allowed: user, item"),
     "no interactions": (
         lambda run: run.fold_in({"n": [], "m": [1]}),
         "interactions: 1 of 2 new ids have none, such as 'n'; a new id is folded in by its interactions, so leave",
