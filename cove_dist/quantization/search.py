@@ -16,7 +16,8 @@ Search = Literal["auto", "chunked", "compiled", "faiss", "triton", "triton_tf32x
 # Rows and row lengths of the codebook are padded to a multiple of this, so that every code is computed by whole tiles
 # of the matrix kernel from equally aligned memory: otherwise scores of equal codebook rows could round differently.
 TILE = 16
-WORKSPACE_CPU = 1 << 19  # maximum number of scores in memory, per thread: they should fit the cache
+WORKSPACE_CPU = 1 << 20  # scores in memory, per thread: they should fit the cache
+ROWS_CPU = 64  # vectors of a chunk and thread are a multiple: of 65, the search takes 1.4 times as long as of 64
 WORKSPACE_ACCELERATOR = 1 << 26
 
 
@@ -65,7 +66,7 @@ def _chunked(x: torch.Tensor, codebook: torch.Tensor, best: Callable[[torch.Tens
 
     on_cpu = x.device.type == "cpu"
     parts = torch.get_num_threads() if on_cpu else 1  # of a chunk, one for each thread
-    rows = parts * max(1, (WORKSPACE_CPU if on_cpu else WORKSPACE_ACCELERATOR) // width)
+    rows = parts * _rows_per_part(width) if on_cpu else max(1, WORKSPACE_ACCELERATOR // width)
     workspace = x.new_empty(min(rows, len(x)) * width)
     codes = torch.empty(len(x), dtype=torch.int64, device=x.device)
     if len(x) == 0:
@@ -76,6 +77,10 @@ def _chunked(x: torch.Tensor, codebook: torch.Tensor, best: Callable[[torch.Tens
         torch.baddbmm(offsets, padded.expand(whole, -1, -1), chunk.view(whole, -1, dim).mT, out=scores)
         out.copy_(best(scores).view(-1))
     return codes.clamp_(max=num_codes - 1)  # padding times infinity is NaN, which `argmax` prefers
+
+
+def _rows_per_part(width: int) -> int:
+    return max(1, WORKSPACE_CPU // width // ROWS_CPU) * ROWS_CPU
 
 
 def _whole_tiles(size: int) -> int:

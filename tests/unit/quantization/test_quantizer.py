@@ -118,7 +118,7 @@ def test_memory_does_not_grow_with_vectors_times_codes() -> None:
 
 
 def test_chunks_give_what_one_search_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, codebook = torch.randint(-3, 4, (101, 5)).double(), torch.randint(-3, 4, (500, 5)).double()
+    x, codebook = torch.randint(-3, 4, (301, 5)).double(), torch.randint(-3, 4, (500, 5)).double()
     whole = search.nearest_code(x, codebook)
     monkeypatch.setattr(search, "WORKSPACE_CPU", 1)
     assert torch.equal(search.nearest_code(x, codebook), whole)
