@@ -172,11 +172,13 @@ def sequential_decoding(content: Content) -> Iterator[Speed]:
 def recbole(content: Content, name: str) -> Iterator[Speed]:
     """Epochs, evaluation and whole runs next to RecBole.
 
-    An epoch of its sequential models has other rows than ours, so only their whole runs are compared.
+    An epoch of its sequential models has other rows than ours, so only their whole runs are compared. Files whose names
+    end in ``_short`` have epochs that were cut and scaled up, without metrics.
     """
+    name = name.removesuffix("_short")
     goals = {"toys_bprmf": 3.0, "amazon_book_bprmf": 5.0, "toys_neumf": 3.0}
     others = {found["model"]: found for found in content["summary"] if found["contestant"] == "RecBole"}
-    data = name.split("_")[0] if name.startswith("next") else name.rsplit("_", 1)[0]
+    data = "next" if name.startswith("next") else name.rsplit("_", 1)[0]
     for found in content["summary"]:
         if found["contestant"] == "RecBole":
             continue
@@ -219,13 +221,13 @@ def speed_table(folder: Path, recbole_folder: Path) -> TextTable:
     """Return the table of the files of two folders.
 
     Args:
-        folder: Files named after the programs that wrote them, as `make benchmarks` names them.
+        folder: Files named after the programs that wrote them, as `make benchmarks` names them; ``NAME.PART.json`` has
+            what was measured at another time.
         recbole_folder: Files of ``benchmarks/recbole_cf.py`` and ``benchmarks/recbole_sequential.py``.
     """
     rows: list[tuple[str, ...]] = []
     for name, reader in READERS.items():
-        path = folder / f"{name}.json"
-        if path.is_file():
+        for path in sorted(folder.glob(f"{name}.json")) + sorted(folder.glob(f"{name}.*.json")):
             content = json.loads(path.read_text(encoding="utf-8"))
             rows += [speed.cells(_measured(content)) for speed in reader(content)]
     for path in sorted(recbole_folder.glob("*.json")):
