@@ -31,8 +31,10 @@ _SEVERAL = "Several runs: cove experiment or cove tune"
 _PRINTED = "The composed configuration: --print-config"
 INSTEAD = {"-m": _SEVERAL, "--multirun": _SEVERAL, "-c": _PRINTED, "--cfg": _PRINTED, "--info": _PRINTED}
 
-# Messages of gloo and nccl after a rank is lost: a consequence, which must not hide the cause.
-LOST_PEER = re.compile(r"closed by peer|reset by peer|remote process exited|Broken pipe", re.IGNORECASE)
+# Messages of gloo, nccl and `HostRanks` after a rank is lost: a consequence, which must not hide the cause.
+LOST_PEER = re.compile(
+    r"closed by peer|reset by peer|remote process exited|Broken pipe|of this host ha(s|ve) ended", re.IGNORECASE
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -55,9 +55,17 @@ class HostRanks:
             return None
         arrivals, own = os.pipe()
         ends = ranks.gather_objects(f"/proc/{os.getpid()}/fd/{own}")
-        others = [os.open(end, os.O_WRONLY) for rank, end in enumerate(ends) if rank != ranks.rank]
-        ranks.longest(torch.empty(0, device="cpu"))  # all have opened all ends
+        others: list[int] = []
+        with suppress(OSError):
+            for end in (end for rank, end in enumerate(ends) if rank != ranks.rank):
+                others.append(os.open(end, os.O_WRONLY))
+        whole = torch.tensor(len(others) == ranks.size - 1, dtype=torch.int32, device="cpu")
+        connected = bool(ranks.min(whole))  # all have opened all ends
         os.close(own)  # so that the pipe ends with the other ranks
+        if not connected:
+            for file in (arrivals, *others):
+                os.close(file)
+            return None
         return cls(arrivals, others)
 
     def __del__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import nn
 from torchrec.distributed.composable.table_batched_embedding_slice import TableBatchedEmbeddingSlice
 
 from cove_dist import shared_memory
+from cove_dist.cli import LOST_PEER
 from cove_dist.distributed import barrier, process_group, world
 from cove_dist.embeddings.kept_gradient import LookUpWithKeptGradient
 from cove_dist.embeddings.sparse_optimizers import LookUpRows, SparseOptimizer
@@ -119,6 +121,24 @@ def test_ranks_average_and_update_every_row_once(world_size: int, on_one_host: b
     assert all(each == results[0] for each in results)
 
 
+def open_without(rank: int) -> tuple[bool, int]:
+    """Whether the ranks are connected if one may not open files of the others; by how many files more are open then."""
+
+    def refuse(*_: Any) -> int:
+        raise PermissionError("denied")
+
+    with process_group("cpu") as context:
+        before = len(os.listdir("/proc/self/fd"))
+        with patch.object(os, "open", refuse) if context.rank == rank else nullcontext():
+            connected = shared_memory.HostRanks.open() is not None
+        return connected, len(os.listdir("/proc/self/fd")) - before
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_all_ranks_do_without_if_one_may_not_open_the_files_of_another(rank: int) -> None:
+    assert run_ranks(2, open_without, rank) == [(False, 0), (False, 0)]
+
+
 def write_own_row() -> tuple[np.ndarray, list[bool]]:
     """What a rank sees in a shared tensor after all have written a row; whether it maps the memory then and later."""
     with process_group("cpu"):
@@ -165,3 +185,4 @@ def wait_in_vain(ends: bool) -> str:
 def test_a_barrier_names_the_fault_of_another_rank(ends: bool, message: str) -> None:
     told, _ = run_ranks(2, wait_in_vain, ends)
     assert message in told
+    assert bool(LOST_PEER.search(told)) == ends, "a command says that another rank was lost"
