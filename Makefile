@@ -69,7 +69,7 @@ seeds: setup
 # The benchmarks that need no rival's environment, one after the other on an idle machine; hours in all. Data sets that
 # are not downloaded, such as Amazon Toys, must be prepared: each program's --help says which. MEASURED=results/speed
 # replaces the measurements of this repository
-BENCHMARKS ?= bare training_step quantizer quantizer_growth serving sequential_models sequential_decoding cf_growth startup kernel_cache evaluation ranks
+BENCHMARKS ?= bare training_step quantizer quantizer_growth serving sequential_models sequential_decoding cf_growth startup kernel_cache evaluation ranks stream negatives
 MEASURED ?= runs/benchmarks
 benchmarks: $(DEV_READY)
 	@test -e data/movielens_100k/schema.json || $(BIN)/python launch/prepare.py data=movielens_100k

@@ -1,6 +1,7 @@
 """CPU time of a training step by source of negatives, and with COVE, next to that of uniform negatives without it.
 
-    python benchmarks/negatives.py --interactions data/toys --sequences data/toys_next --json FILE
+    cove prepare data=toys && cove prepare data=toys sequences=20 output=data/toys_next
+    OMP_NUM_THREADS=1 python benchmarks/negatives.py --json FILE
 
 Sources take turns. A figure is the median over rounds of a source's CPU time divided by the base's in the same round.
 """
@@ -12,6 +13,7 @@ import statistics
 import time
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 from measured import write_measurements
 from rich.console import Console
@@ -101,8 +103,11 @@ def _summary(name: str, measured: list[dict[str, float]]) -> dict[str, float]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--interactions", type=Path, help=f"prepared interactions, for {', '.join(INTERACTIONS)}")
-    parser.add_argument("--sequences", type=Path, help="prepared sequences, for sasrec")
+    folders: Any = {"type": Path, "metavar": "FOLDER"}
+    interactions = f"prepared interactions, for {', '.join(INTERACTIONS)} (default: data/toys)"
+    parser.add_argument("--interactions", **folders, default=Path("data/toys"), help=interactions)
+    sequences = "prepared sequences, for sasrec (default: data/toys_next)"
+    parser.add_argument("--sequences", **folders, default=Path("data/toys_next"), help=sequences)
     parser.add_argument("--models", nargs="+", choices=SOURCES, default=list(SOURCES))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=10, help="of a source in a round")
@@ -114,8 +119,6 @@ def main(arguments: list[str] | None = None) -> None:
     table = Table("model", "negatives", "ms", "ratio", "lowest to highest")
     for model in given.models:
         folder = given.interactions if model in INTERACTIONS else given.sequences
-        if folder is None:
-            continue
         results[model] = compare(model, folder, given.rounds, given.steps, given.overrides)
         for name, found in results[model].items():
             span = f"{found['lowest']:.2f} to {found['highest']:.2f}"

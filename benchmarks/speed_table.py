@@ -17,6 +17,7 @@ from typing import Any
 
 from ranks import CONTESTS
 from rich.console import Console
+from startup import UNTIL_STEP
 
 from cove_dist.experiments.text import TextTable, write_between_markers
 
@@ -135,11 +136,15 @@ def quantizer(content: Content) -> Iterator[Speed]:
 
 
 def startup(content: Content) -> Iterator[Speed]:
-    """Whole short programs."""
-    goals = {"cove train --help": 0.5, "one step": 6.0, "20 epochs": 10.0}
-    for name, found in content["results"].items():
-        work = f"whole program, {name}" + ("" if "help" in name else " of bprmf on Toys")
-        yield Speed(work, f"{found['s']:.1f} s", "", None, None, at_most(goals[name], found["s"], " s"))
+    """Whole short programs, and the time until the end of the first step."""
+    runs = content["results"]
+    times = {
+        "cove train --help": (runs["cove train --help"]["s"], 0.5),
+        "bprmf on Toys until the end of the first step": (sum(map(runs["one step"]["stages"].get, UNTIL_STEP)), 6.0),
+        "20 epochs of bprmf on Toys": (runs["20 epochs"]["s"], 10.0),
+    }
+    for name, (seconds, goal) in times.items():
+        yield Speed(f"program, {name}", f"{seconds:.1f} s", "", None, None, at_most(goal, seconds, " s"))
 
 
 def negatives(content: Content) -> Iterator[Speed]:

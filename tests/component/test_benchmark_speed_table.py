@@ -48,3 +48,15 @@ def test_what_never_was_as_good_as_recbole_is_said(tmp_path: Path) -> None:
     epoch, until = benchmark.speed_table(tmp_path / "none", tmp_path / "recbole").rows
     assert epoch == ("epoch, bprmf on toys", "1.00 s", "RecBole: 2.00 s", "2.00", "≥ 3: missed", "earlier")
     assert until[1:] == ("not reached", "RecBole: 40.00 s", "", "", "earlier")
+
+
+def test_the_first_step_ends_with_its_stages(tmp_path: Path) -> None:
+    stages = {"imports": 4.0, "configuration": 0.5, "build": 0.5, "first_step": 0.75, "validation": 9.0}
+    runs = {"cove train --help": {"s": 0.25}, "one step": {"s": 15.0, "stages": stages}, "20 epochs": {"s": 20.0}}
+    written(tmp_path / "speed", "startup", {"results": runs})
+    rows = benchmark.speed_table(tmp_path / "speed", tmp_path / "none").rows
+    assert [(row[1], row[4]) for row in rows] == [
+        ("0.2 s", "≤ 0.5 s: met"),
+        ("5.8 s", "≤ 6 s: met"),
+        ("20.0 s", "≤ 10 s: missed"),
+    ]
