@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,22 +122,46 @@ def test_ranks_average_and_update_every_row_once(world_size: int, on_one_host: b
     assert all(each == results[0] for each in results)
 
 
-def open_without(rank: int) -> tuple[bool, int]:
-    """Whether the ranks are connected if one may not open files of the others; by how many files more are open then."""
+def open_memory() -> set[str]:
+    """Return the pipes and anonymous files that this process has open."""
+    links = set()
+    for file in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            links.add(str(file.readlink()))
+    return {link for link in links if link.startswith(("pipe:", "/memfd:"))}
 
-    def refuse(*_: Any) -> int:
-        raise PermissionError("denied")
 
+def open_without() -> list[tuple[bool, set[str]]]:
+    """Let each rank in turn be denied the memory, and the pipes, of the others.
+
+    Returns:
+        Of each case: whether the ranks are connected, and the pipes and files left open.
+    """
+    found = []
     with process_group("cpu") as context:
-        before = len(os.listdir("/proc/self/fd"))
-        with patch.object(os, "open", refuse) if context.rank == rank else nullcontext():
-            connected = shared_memory.HostRanks.open() is not None
-        return connected, len(os.listdir("/proc/self/fd")) - before
+        for denied in (os.O_RDWR, os.O_WRONLY):  # the memory, the pipes
+            for rank in range(context.world_size):
+                before = open_memory()
+                with patch.object(os, "open", opening_but(denied)) if context.rank == rank else nullcontext():
+                    connected = shared_memory.HostRanks.open() is not None
+                found.append((connected, open_memory() - before))
+    return found
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_all_ranks_do_without_if_one_may_not_open_the_files_of_another(rank: int) -> None:
-    assert run_ranks(2, open_without, rank) == [(False, 0), (False, 0)]
+def opening_but(denied: int) -> Callable[..., int]:
+    """Return `os.open` that refuses to open with some flags."""
+
+    def open_file(path: str, flags: int, *mode: int) -> int:
+        if flags == denied:
+            raise PermissionError("denied")
+        return really_open(path, flags, *mode)
+
+    really_open = os.open
+    return open_file
+
+
+def test_all_ranks_do_without_if_one_may_not_open_the_files_of_another() -> None:
+    assert run_ranks(2, open_without) == [[(False, set())] * 4] * 2
 
 
 def write_own_row() -> tuple[np.ndarray, list[bool]]:
