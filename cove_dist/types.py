@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from data_pipeline.types import NonNegativeFloat, NonNegativeInt, Number, PositiveFloat, PositiveInt, Text
 
 __all__ = [
+    "Cutoff",
     "Folder",
     "JsonFile",
     "LayerSizes",
@@ -35,6 +36,7 @@ UnitInterval = Annotated[float, Number, Ge(0), Le(1)]
 PositiveShare = Annotated[float, Number, Gt(0), Le(1)]
 Probability = Annotated[float, Number, Ge(0), Lt(1)]
 Pooling = Literal["sum", "mean", "max"]  # of the vectors of a list
+Cutoff = Annotated[int, Number, Gt(0), Le(10_000)]  # of ranking metrics, whose memory grows with it
 LayerSizes = Annotated[Sequence[PositiveInt], MinLen(1)]
 
 _FILES = (".arrow", ".csv", ".feather", ".html", ".json", ".jsonl", ".md", ".npy", ".onnx", ".parquet", ".pq", ".pt",

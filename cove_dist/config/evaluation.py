@@ -11,7 +11,7 @@ from cove_dist.config.base import settings
 from cove_dist.config.checks import Component, target
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import families_of, names_of
-from cove_dist.types import PositiveInt
+from cove_dist.types import Cutoff
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +25,8 @@ class EvaluationConfig:
     A task with further settings of evaluation derives its section from this one.
     """
 
-    ndcg_at: tuple[PositiveInt, ...]
-    hit_rate_at: tuple[PositiveInt, ...]
+    ndcg_at: tuple[Cutoff, ...]
+    hit_rate_at: tuple[Cutoff, ...]
     metrics: dict[str, dict[str, Any] | None] = field(default_factory=dict)
 
     def own(self, base: type[T]) -> list[Component[T]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -114,8 +115,8 @@ def fold_in(
     check_choice("entity", entity, "user", "item")
     check_choice("unknown", unknown, "error", "skip")
     check_count("steps", steps)
-    if not 0 < learning_rate <= 1e6:
-        raise ConfigError(f"learning_rate = {learning_rate}: must be above 0, and at most 1e6; 0.02 is usual")
+    if not (isinstance(learning_rate, Real) and 0 < learning_rate <= 1e6):
+        raise ConfigError(f"learning_rate = {learning_rate!r}: must be above 0, and at most 1e6; 0.02 is usual")
     session.inference.check_fold_in()
     schema = session.schema
     names = {"user": user or schema.entity("user").name, "item": item or schema.entity("item").name}

@@ -18,7 +18,7 @@ from cove_dist.evaluation.metrics_files import Evaluated
 from cove_dist.faults.outputs import check_writable
 from cove_dist.runs import SUMMARY_FILE, save_config
 from cove_dist.tasks.registry import TASKS
-from cove_dist.types import Folder, PositiveInt
+from cove_dist.types import Cutoff, Folder, PositiveInt
 from data_pipeline.fingerprint import split_fingerprint
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
@@ -31,8 +31,8 @@ _NAMED = {"model": {"_target_": "popularity.Popularity"}, "quantizer": {"user_le
 class PopularityConfig:
     data: DataConfig
     split: Literal["validation", "test"]
-    ndcg_at: tuple[PositiveInt, ...]
-    hit_rate_at: tuple[PositiveInt, ...]
+    ndcg_at: tuple[Cutoff, ...]
+    hit_rate_at: tuple[Cutoff, ...]
     exclude_seen: bool | None
     batch_size: PositiveInt
     output: Folder | None

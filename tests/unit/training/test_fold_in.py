@@ -122,6 +122,7 @@ def test_steps_that_diverge_name_the_learning_rate(entity: Entity) -> None:
         ({"interactions": [1, 2]}, r"interactions: of type list; give \{new id: \[known id, …\]\}, a pyarrow.Table"),
         ({"learning_rate": math.nan}, "learning_rate = nan: must be above 0, and at most 1e6"),
         ({"learning_rate": math.inf}, "learning_rate = inf: must be"),
+        ({"learning_rate": "0.1"}, "learning_rate = '0.1': must be"),
         ({"steps": 0}, "steps = 0: allowed: whole numbers from 1"),
     ],
 )
