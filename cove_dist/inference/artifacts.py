@@ -64,8 +64,8 @@ def export_run(overrides: Sequence[str]) -> list[Path]:
     for kind in (kind for kind in kinds if kind != "codes"):
         output_folder(folders[kind], None, ABOUT_FILE, "export of cove")
     if "codes" in kinds:
-        find_codes(request.run, request.checkpoint, str(folders["codes"]))
-    session = Session(request.run, request.checkpoint, request.device)
+        find_codes(request, str(folders["codes"]))
+    session = request.session()
     with ExitStack() as written:  # folders get their names when all kinds are written
         with process_group(request.device) as context:
             if context.world_size > 1:

@@ -18,11 +18,11 @@ from cove_dist.evaluation.metrics_files import Evaluated
 from cove_dist.faults.outputs import check_writable
 from cove_dist.inference.checkpoints import find_checkpoint, load_trained
 from cove_dist.inference.folders import replaced_folder
+from cove_dist.inference.request import RunRequest
 from cove_dist.runs import was_trained_on
 from cove_dist.tasks.frequency import frequency_groups
 from cove_dist.tasks.registry import task_of
-from cove_dist.tasks.saved_data import load_run_with_data
-from cove_dist.types import PositiveInt, Text
+from cove_dist.types import PositiveInt
 from data_pipeline.errors import OutputError, UserError
 from data_pipeline.fingerprint import split_fingerprint
 from data_pipeline.schema import Schema
@@ -31,11 +31,8 @@ logger = logging.getLogger(__name__)
 
 
 @settings
-class EvaluateConfig:
-    run: Text
+class EvaluateConfig(RunRequest):
     split: Literal["validation", "test"]
-    checkpoint: Literal["best", "newest"]
-    device: Literal["auto", "cpu", "cuda"]
     batch_size: PositiveInt | None
     by_frequency: bool | None
     save_predictions: bool
@@ -53,12 +50,11 @@ class NotSavedError(UserError):
         self.evaluated = evaluated
 
 
-def evaluate_run(overrides: Sequence[str], data: Path | None = None) -> Evaluated | None:
+def evaluate_run(overrides: Sequence[str]) -> Evaluated | None:
     """Evaluate a run's checkpoint and write ``metrics_<split>_<checkpoint>.json``. Collective.
 
     Args:
         overrides: Settings of ``cove evaluate``.
-        data: Folder of the run's data; None: found as `find_data` does.
 
     Returns:
         The content of the file on rank 0; None on other ranks.
@@ -67,7 +63,7 @@ def evaluate_run(overrides: Sequence[str], data: Path | None = None) -> Evaluate
         NotSavedError: The file could not be written; holds the metrics.
     """
     request = load_settings(EvaluateConfig, "evaluate", overrides)
-    config, folder = load_run_with_data(request.run, data)
+    config, folder = request.load()
     if request.batch_size is not None:
         config = replace(config, trainer=replace(config.trainer, evaluation_batch_size=request.batch_size))
     task = task_of(config)

@@ -36,10 +36,10 @@ from cove_dist.errors import ConfigError
 from cove_dist.faults.outputs import output_folder
 from cove_dist.inference.checkpoints import find_checkpoint, load_trained
 from cove_dist.inference.folders import replaced_folder
+from cove_dist.inference.request import RunRequest
 from cove_dist.runs import CODES_FILE
 from cove_dist.tasks.base import TaskModel, inner_model
-from cove_dist.tasks.saved_data import load_run_with_data
-from cove_dist.types import Folder, PositiveInt, Text
+from cove_dist.types import Folder, PositiveInt
 from data_pipeline.errors import DataError
 from data_pipeline.id_tables import id_table_path
 from data_pipeline.integrity import checked_file
@@ -57,12 +57,9 @@ Chunk = tuple[pa.Table, int]
 
 
 @settings
-class ExportConfig:
-    run: Text
+class ExportConfig(RunRequest):
     what: tuple[Literal["codes", "embeddings", "index", "model", "onnx"], ...]
     precision: Precision
-    checkpoint: Literal["best", "newest"]
-    device: Literal["auto", "cpu", "cuda"]
     batch_size: PositiveInt
     output: Folder | None
 
@@ -87,25 +84,23 @@ def export_codes(overrides: Sequence[str]) -> Path | None:
             files, there is no checkpoint, or files are damaged.
     """
     request = load_settings(ExportConfig, "export", overrides)
-    config, schema, checkpoint, folder = find_codes(request.run, request.checkpoint, request.output)
+    config, schema, checkpoint, folder = find_codes(request, request.output)
     with process_group(request.device) as context:
         export_here(config, schema, context, checkpoint, folder, -(-request.batch_size // context.world_size))
     return folder if context.is_main else None
 
 
-def find_codes(
-    name: str, which: Literal["best", "newest"], output: Folder | None
-) -> tuple[RunConfig, Schema, Path, Path]:
+def find_codes(request: RunRequest, output: Folder | None) -> tuple[RunConfig, Schema, Path, Path]:
     """Return the configuration of a run, its schema, the checkpoint with the codes, and the folder to write.
 
     Raises:
         ConfigError, DataError, CheckpointError: As in `export_codes`.
     """
-    config, run = load_run_with_data(name)
+    config, run = request.load()
     if not config.quantizer.levels():
         raise ConfigError(f"run = {run}: has no quantizers, so there are no codes; train one with quantizer=cove")
     folder = output_folder(run / "codes", output, CODES_FILE, "exported codes")
-    checkpoint = find_checkpoint(run, config, which)
+    checkpoint = find_checkpoint(run, config, request.checkpoint)
     schema = Schema.load(config.data.path)
     for entity in config.quantizer.levels():
         check_ids(id_table_path(config.data.path, schema.entity(entity).table_name), schema.entity(entity))

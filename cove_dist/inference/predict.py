@@ -17,6 +17,7 @@ from cove_dist.config import settings
 from cove_dist.config.composition import load_settings
 from cove_dist.errors import ConfigError
 from cove_dist.faults.outputs import check_writable
+from cove_dist.inference.request import RunRequest
 from cove_dist.inference.session import Session, check_choice
 from cove_dist.types import TableFile, Text
 from data_pipeline.files import replaced_file
@@ -28,14 +29,11 @@ _ROWS = 65_536  # rows per part of a file
 
 
 @settings
-class PredictConfig:
-    run: Text
+class PredictConfig(RunRequest):
     rows: Text
     user: Text | None
     item: Text | None
     unknown: Literal["error", "skip"]
-    checkpoint: Literal["best", "newest"]
-    device: Literal["auto", "cpu", "cuda"]
     output: TableFile | None
 
 
@@ -54,7 +52,7 @@ def predict(overrides: list[str]) -> tuple[Path, int, int]:
     check_writable(path.parent)
     if path.is_dir():
         raise ConfigError(f"output = {path}: is a folder; give the name of a file")
-    session = Session(request.run, request.checkpoint, request.device)
+    session = request.session()
     path.parent.mkdir(parents=True, exist_ok=True)
     read = written = 0
     writer = None

@@ -31,11 +31,11 @@ from cove_dist.inference.fold_in import LEARNING_RATE, STEPS, fold_in
 from cove_dist.inference.folders import replaced_folder
 from cove_dist.inference.ids import IdTable
 from cove_dist.inference.popular import most_frequent
-from cove_dist.inference.session import Session, check_oov_row, listed_items
+from cove_dist.inference.request import RunRequest
+from cove_dist.inference.session import check_oov_row, listed_items
 from cove_dist.inference.users import Users, as_ids, find_users
 from cove_dist.tasks.base import RetrieverSettings, TaskModel, inner_model
 from cove_dist.tasks.registry import task_of
-from cove_dist.tasks.saved_data import load_run_with_data
 from cove_dist.types import Folder, PositiveInt, Text
 from data_pipeline.history import History
 from data_pipeline.id_tables import read_original_ids
@@ -48,10 +48,7 @@ ABOUT_FILE = "_recommendations.json"  # readers of the folder as one table skip 
 
 
 @settings
-class RecommendConfig:
-    run: Text
-    checkpoint: Literal["best", "newest"]
-    device: Literal["auto", "cpu", "cuda"]
+class RecommendConfig(RunRequest):
     users: str | list[int | str]
     interactions: Text | None
     user: Text | None
@@ -74,7 +71,7 @@ def recommend(overrides: Sequence[str]) -> Path | None:
         FloatingPointError: Scores are not finite: the model has diverged.
     """
     request = load_settings(RecommendConfig, "recommend", overrides)
-    config, run = load_run_with_data(request.run)
+    config, run = request.load()
     task, model = task_of(config), config.model.name
     if request.faiss and not config.model.kind.ranks_by_inner_product:
         raise ConfigError(f"faiss = true: the score of {model} is no inner product; set faiss=false")
@@ -115,7 +112,7 @@ def recommend_in_one_process(request: RecommendConfig, users: Users, folder: Pat
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ConfigError("cove recommend: models of this task recommend in one process; run it without torchrun")
-    session = Session(request.run, request.checkpoint, request.device)
+    session = request.session()
     asked = pa.concat_arrays([users.original, as_ids(users.unknown, users.original.type)])
     table = session.recommend(
         asked, request.k, unknown=request.unknown, history=request.history, columns=request.columns
@@ -141,7 +138,7 @@ def recommend_folded_in(request: RecommendConfig, folder: Path) -> None:
             raise ConfigError(f"{key} = {getattr(request, key)}: does nothing with interactions; remove it")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ConfigError(f"interactions = {given}: users are folded in by one process; run it without torchrun")
-    session = Session(request.run, request.checkpoint, request.device)
+    session = request.session()
     names = {"user": request.user, "item": request.item}
     folded = fold_in(session, str(given), "user", request.unknown, STEPS, LEARNING_RATE, **names)
     table = folded.recommend(request.k, request.history)

@@ -70,8 +70,9 @@ class Run:
         """
         from cove_dist.inference.evaluate import evaluate_run
 
+        data = {"path": str(self.session.data)}
         words = {"run": str(self.folder), "split": split, "checkpoint": self.checkpoint, "device": self.device}
-        evaluated = evaluate_run(overrides_of(words), self.session.data)
+        evaluated = evaluate_run(overrides_of({**words, "data": data}))
         assert evaluated is not None, "evaluate: for one process; under torchrun use cove evaluate"
         return evaluated.metrics
 

@@ -48,7 +48,10 @@ def find_data(run: Path, path: str, data: str | Path | None = None) -> Path:
     trained, fingerprint = str(record.get("path", path)), record.get("fingerprint")
     named = [str(data)] if data is not None else list(dict.fromkeys([path, trained]))
     there = [Path(each) for each in named if (Path(each) / "schema.json").is_file()]
-    remedy = f"name their folder: data.path in {run / CONFIG_FILE}, or in Python cove.load(RUN, data=FOLDER)"
+    remedy = (
+        "name their folder: data.path=FOLDER of cove evaluate, recommend, predict and export, data=FOLDER of cove.load"
+        f" in Python, or data.path in {run / CONFIG_FILE}"
+    )
     if not there:
         places = " or ".join(str(Path(each).absolute()) for each in named)
         raise ConfigError(f"run = {run}: its data are not there: no schema.json in {places}. Restore them, or {remedy}")

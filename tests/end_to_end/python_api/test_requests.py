@@ -119,7 +119,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(case: str, cf: cove.Run) ->
 
 
 def test_a_run_that_was_trained_in_another_working_directory(
-    cf: cove.Run, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cf: cove.Run, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As if its data had been given by a relative path."""
     shutil.copytree(cf.folder, tmp_path / "run", ignore=shutil.ignore_patterns("*.lock"))
@@ -132,6 +132,13 @@ def test_a_run_that_was_trained_in_another_working_directory(
     cli.main(["recommend", "run=run", "users=[u1]", "k=3", "device=cpu"])
     shutil.copytree(log.parent / "cf", tmp_path / "data")
     moved = cove.load("run", device="cpu", data="data")
+    pq.write_table(pa.table({"user_id": ["u1"], "item_id": [3]}), tmp_path / "rows.parquet")
+    for words in (["evaluate"], ["recommend"], ["predict", "rows=rows.parquet"], ["export", "what=[embeddings]"]):
+        command = [words[0], "run=run", "device=cpu", *words[1:]]
+        cli.main([*command, "data.path=data"])
+        with pytest.raises(SystemExit):
+            cli.main([*command, "data.path=lost"])
+        assert f"no schema.json in {tmp_path / 'lost'}. Restore them, or name" in capsys.readouterr().err
     monkeypatch.chdir(log.parent)
     assert moved.evaluate() == cf.evaluate() == moved.metrics["test"]
     shutil.rmtree(tmp_path / "data")
