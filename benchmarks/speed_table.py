@@ -1,7 +1,7 @@
 """One table of all measured speeds, with their goals, from the files that the benchmarks write.
 
     make benchmarks MEASURED=results/speed
-    python benchmarks/speed_table.py --readme results/README.md
+    python benchmarks/speed_table.py --readme results/speed/README.md
 
 A row is written only from a file of measurements, and a benchmark that was not run has no row.
 """
