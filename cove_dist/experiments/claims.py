@@ -23,7 +23,7 @@ class Claim:
     Attributes:
         measured: The comparison over seeds.
         adjusted: The p-value after Holm's correction over all claims of the split.
-        printed: The paper's gain in percent, if it prints one.
+        published: The paper's gain in percent, if it has one.
         lower_is_better: Whether lower values of the metric are better.
         significance: The level.
     """
@@ -34,7 +34,7 @@ class Claim:
     old: str
     measured: Comparison
     adjusted: float
-    printed: float | None
+    published: float | None
     lower_is_better: bool
     significance: float
 
@@ -43,25 +43,25 @@ class Claim:
         """Whether the claim holds, does not hold, or is not decided.
 
         It holds if the difference is significant in the claim's direction. It does not if it is significant in the
-        other, or if it is not significant and the paper's printed gain lies beyond the 95 % interval.
+        other, or if it is not significant and the paper's published gain lies beyond the 95 % interval.
         """
         sign = -1 if self.lower_is_better else 1
         if self.adjusted < self.significance:
             return "holds" if sign * self.measured.gain > 0 else "does not hold"
-        return "does not hold" if self.excludes_printed else "not decided"
+        return "does not hold" if self.excludes_published else "not decided"
 
     @property
-    def excludes_printed(self) -> bool:
+    def excludes_published(self) -> bool:
         """Whether the published gain is better than every gain in the 95 % interval.
 
         An interval without width excludes nothing: there the two have the same metrics with every seed, as when the
         quantizer does not act.
         """
-        if self.printed is None or math.isnan(self.measured.low) or self.measured.low == self.measured.high:
+        if self.published is None or math.isnan(self.measured.low) or self.measured.low == self.measured.high:
             return False
         if self.lower_is_better:
-            return self.printed < 100 * self.measured.low
-        return self.printed > 100 * self.measured.high
+            return self.published < 100 * self.measured.low
+        return self.published > 100 * self.measured.high
 
     def sentence(self) -> str:
         """Return the claim, the verdict and the numbers as a sentence."""
@@ -78,9 +78,9 @@ class Claim:
                 f"p = {p_value(measured.p)}, {p_value(self.adjusted)} by Holm".replace("= <", "<"),
             ]
         numbers += [f"n = {measured.pairs}"]
-        if self.printed is not None:
-            excluded = ", beyond the interval" if self.excludes_printed else ""
-            numbers += [f"the paper prints {percent(self.printed)}{excluded}"]
+        if self.published is not None:
+            excluded = ", beyond the interval" if self.excludes_published else ""
+            numbers += [f"published: {percent(self.published)}{excluded}"]
         return f"{what}: **{self.verdict}**: {'; '.join(numbers)}"
 
 
@@ -102,7 +102,7 @@ def claims_of(grid: GridConfig, results: Results, split: str) -> list[Claim]:
     return [
         Claim(
             model, metric, new, old, comparison, p,
-            printed=grid.paper.gain(model, new, old, metric, over_base=old == grid.base),
+            published=grid.paper.gain(model, new, old, metric, over_base=old == grid.base),
             lower_is_better=not higher_is_better(metric),
             significance=grid.significance,
         )

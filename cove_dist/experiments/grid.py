@@ -21,7 +21,7 @@ Printed = dict[str, dict[str, dict[str, float]]]  # model: {quantizer: {metric: 
 
 @settings
 class PaperConfig:
-    """Printed values, and printed gains in percent. Models and quantizers that the grid lacks are ignored."""
+    """Published values, and published gains in percent. Models and quantizers that the grid lacks are ignored."""
 
     source: str | None
     values: Printed
@@ -32,10 +32,10 @@ class PaperConfig:
 
     def gain(self, model: str, quantizer: str, other: str, metric: str, *, over_base: bool) -> float | None:
         """Return the published gain in percent; computed from the published values if `other` is not the base."""
-        printed = self.gains.get(model, {}).get(quantizer, {}).get(metric) if over_base else None
+        published = self.gains.get(model, {}).get(quantizer, {}).get(metric) if over_base else None
         new, old = self.value(model, quantizer, metric), self.value(model, other, metric)
-        if printed is not None or new is None or old is None:
-            return printed
+        if published is not None or new is None or old is None:
+            return published
         return 100 * (new - old) / old
 
 

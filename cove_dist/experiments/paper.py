@@ -149,7 +149,7 @@ def gain_rows(claim: GainClaim, grid: GridConfig, measured: Sequence[Claim]) -> 
 
 
 def _gain_row(claim: GainClaim, measured: Claim) -> Row:
-    published = claim.published if measured.printed is None else percent(measured.printed)
+    published = claim.published if measured.published is None else percent(measured.published)
     words = f"{claim.claim}: {measured.model}, {measured.metric}"
     begin = (claim.paper, words, claim.data, published)
     ours = measured.measured

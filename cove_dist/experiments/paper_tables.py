@@ -121,8 +121,8 @@ def _gains(grid: GridConfig, claims: Sequence[Claim], total: int, split: str, na
     columns = [number_column("Gain, %", [_percent(100 * claim.measured.gain) for claim in claims])]
     columns.append(text_column("95 % interval", [_interval(claim) for claim in claims]))
     columns.append(number_column("p (Holm)", [_p(claim.adjusted) for claim in claims]))
-    if any(claim.printed is not None for claim in claims):
-        columns.append(number_column("Published, %", [_percent(claim.printed) for claim in claims]))
+    if any(claim.published is not None for claim in claims):
+        columns.append(number_column("Published, %", [_percent(claim.published) for claim in claims]))
     columns.append(text_column("Verdict", [claim.verdict for claim in claims]))
     pairs = sorted({claim.measured.pairs for claim in claims})
     caption = (

@@ -46,9 +46,9 @@ def means_table(grid: GridConfig, cells: Sequence[Cell], results: Results, split
 def comparison_table(grid: GridConfig, claims: Sequence[Claim], split: str) -> TextTable:
     """Build a table with a row per claim: gain, interval and p-values; the paper's values and gain if published."""
     source = grid.paper.source or "paper"
-    printed = any(claim.printed is not None for claim in claims)
+    published = any(claim.published is not None for claim in claims)
     header: tuple[str, ...] = ("model", "metric", "compared", "gain", "95 % interval", "n", "p", "p (Holm)")
-    header += (source, f"{source}: gain") if printed else ()
+    header += (source, f"{source}: gain") if published else ()
     rows = []
     for claim in claims:
         ours = claim.measured
@@ -56,16 +56,16 @@ def comparison_table(grid: GridConfig, claims: Sequence[Claim], split: str) -> T
         compared = f"{claim.new} / {claim.old}"
         row: tuple[str, ...] = (claim.model, claim.metric, compared, percent(100 * ours.gain), interval)
         row += (str(ours.pairs), p_value(ours.p), p_value(claim.adjusted))
-        if printed:
+        if published:
             values = [grid.paper.value(claim.model, name, claim.metric) for name in (claim.old, claim.new)]
             shown = "-" if None in values else " → ".join(number(v) for v in values if v is not None)
-            row += (shown, "-" if claim.printed is None else percent(claim.printed))
+            row += (shown, "-" if claim.published is None else percent(claim.published))
         rows.append((*row, claim.verdict))
     notes = (
         "Gains are relative to the mean of the second, over the n seeds that both have. p: two-sided paired t-test over"
         f" these seeds; with Holm's correction over the {len(claims)} rows. A gain holds if significant at"
-        f" {grid.significance:g}; it does not hold if a loss is, or if no gain is found and the printed one lies beyond"
-        " the interval.",
+        f" {grid.significance:g}; it does not hold if a loss is, or if no gain is found and the published one lies"
+        " beyond the interval.",
     )
     return TextTable(f"{grid.title}: gains on the {split} split", (*header, "verdict"), tuple(rows), notes)
 

@@ -28,7 +28,9 @@ def written(folder: Path, name: str, content: dict[str, Any]) -> None:
 
 def test_the_readme_has_the_table_of_its_files() -> None:
     table = benchmark.speed_table(REPOSITORY / "results/speed", REPOSITORY / "results/recbole").markdown()
-    between = (REPOSITORY / "results/speed/README.md").read_text().partition(benchmark.BEGIN)[2].partition(benchmark.END)[0]
+    between = (
+        (REPOSITORY / "results/speed/README.md").read_text().partition(benchmark.BEGIN)[2].partition(benchmark.END)[0]
+    )
     assert between.strip() == table.strip(), "run: python benchmarks/speed_table.py --readme results/speed/README.md"
 
 

@@ -44,8 +44,8 @@ def test_every_cell_of_every_shipped_grid_is_composed(name: str) -> None:
 @pytest.mark.parametrize("name", GRIDS)
 def test_the_papers_values_are_of_models_quantizers_and_metrics_of_the_grid(name: str) -> None:
     grid = shipped(name)
-    for printed in (grid.paper.values, grid.paper.gains):
-        for model, by_quantizer in printed.items():
+    for published in (grid.paper.values, grid.paper.gains):
+        for model, by_quantizer in published.items():
             assert model in grid.models
             for quantizer, by_metric in by_quantizer.items():
                 assert quantizer in grid.quantizers
@@ -53,8 +53,8 @@ def test_the_papers_values_are_of_models_quantizers_and_metrics_of_the_grid(name
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_the_papers_printed_gains_agree_with_its_values(name: str) -> None:
-    """Up to the rounding of the printed values."""
+def test_the_papers_published_gains_agree_with_its_values(name: str) -> None:
+    """Up to the rounding of the published values."""
     paper, base = shipped(name).paper, shipped(name).base
     for model, by_quantizer in paper.gains.items():
         for quantizer, by_metric in by_quantizer.items():

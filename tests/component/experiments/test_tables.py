@@ -61,7 +61,7 @@ def test_claims_carry_the_tests_corrected_over_the_table(tmp_path: Path) -> None
     assert claims[0].measured.gain > 0 > claims[1].measured.gain, "less log loss is better"
     assert claims[2].measured.pairs == 1
     assert tally(claims) == "4 claims: 2 hold, 0 do not hold, 2 not decided."
-    gains = [claim.printed for claim in claims]
+    gains = [claim.published for claim in claims]
     assert gains == [19.5, None, None, None]
 
 
@@ -98,7 +98,7 @@ def test_further_comparisons_of_the_grid(tmp_path: Path) -> None:
     claims = claims_of(grid, results, "test")
     assert [(c.new, c.old) for c in claims[:2]] == [("cove", "none"), ("none", "cove")]
     assert [c.verdict for c in claims[:2]] == ["holds", "does not hold"]
-    assert claims[1].printed == pytest.approx(100 * (0.50 - 0.60) / 0.60)  # printed gains are over the base
+    assert claims[1].published == pytest.approx(100 * (0.50 - 0.60) / 0.60)  # published gains are over the base
 
 
 def test_files_of_an_unfinished_grid(tmp_path: Path) -> None:
