@@ -1,11 +1,12 @@
 """Folding in: table rows of users or items that were not trained, by gradient steps on these rows, all else frozen.
 
-A row minimizes what training minimizes, of which only the terms with this row are left. For a user u with items i and
-drawn items j that u does not have, ``loss(s(u, i), s(u, j))``. For an item i with users u, ``loss(s(u, i), s(u, j))``;
-and as the item is also drawn as a negative of others in training, ``loss(s(v, k), s(v, i))`` of drawn interactions
-(v, k), as often as in an epoch with one negative per interaction. `Recommender.regularization` acts as in training, and
-``embeddings.optimizer.weight_decay`` too: training adds it to the mean gradient of a batch, so over an epoch of N rows
-it weighs N times as much as a pair. The online update of Rendle and Schmidt-Thieme (RecSys 2008) takes such steps.
+A row minimizes the ranking loss of training, of which only the terms with this row are left. For a user u with items i
+and drawn items j that u does not have, ``loss(s(u, i), s(u, j))``. For an item i with users u,
+``loss(s(u, i), s(u, j))``; and as the item is also drawn as a negative of others in training,
+``loss(s(v, k), s(v, i))`` of drawn interactions (v, k), as often as in an epoch with one negative per interaction.
+`Recommender.regularization` acts as in training, and ``embeddings.optimizer.weight_decay`` too (`weight_decay_of`). The
+further losses of training are left out: those of quantizers, the pull of neighbours, and the edges of CFKG. The online
+update of Rendle and Schmidt-Thieme (RecSys 2008) takes such steps.
 
 Steps are Adam's on all rows together, whose gradients are independent of each other. Drawn items are a hash of
 (seed, step, id, number of the neighbour), so a row does not depend on the rows it is folded in with.
@@ -23,9 +24,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from cove_dist.config.embeddings import TableOptimizerConfig
 from cove_dist.errors import ConfigError
 from cove_dist.models.cf.base import GraphRecommender
 from cove_dist.tasks.cf.model import CFObjective
+from data_pipeline.history import History
 from data_pipeline.schema import Entity
 from data_pipeline.streaming.draws import Draws, epoch_key
 
@@ -42,14 +45,15 @@ class FoldInSettings:
         steps: Number of steps; 0 leaves rows at their start.
         learning_rate: Of Adam.
         seed: Seed of the drawn items.
-        weight_decay: Weight of half the squared norm of a row, against the sum over its pairs.
+        weight_decay: Function from the numbers of pairs of rows, int64 ``[n]``, to the weights of half their squared
+            norms against the sums over their pairs, ``[n]``; None: no decay.
         key: Setting of the learning rate, for messages.
     """
 
     steps: int
     learning_rate: float
     seed: int = 0
-    weight_decay: float = 0.0
+    weight_decay: Callable[[torch.Tensor], torch.Tensor] | None = None
     key: str = "learning_rate"
 
 
@@ -101,6 +105,30 @@ class Frozen(NamedTuple):
     has: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
+def weight_decay_of(
+    optimizer: TableOptimizerConfig, history: History, entity: Entity
+) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Return the weight decay of rows as training applies it, for `FoldInSettings`.
+
+    Training adds the decay of a row to the mean gradient of a batch, so over an epoch of N interactions it weighs N
+    times as much as a pair. With ``weight_decay_frequency_power`` a row with n pairs gets the decay of an id with n
+    interactions.
+
+    Args:
+        optimizer: Settings of the tables' optimizer.
+        history: Interactions of training.
+        entity: Whether the rows are of users or items.
+    """
+    if optimizer.weight_decay == 0:
+        return None
+    of_epoch, power = optimizer.weight_decay * len(history.items), optimizer.weight_decay_frequency_power
+    if power == 0:
+        return lambda pairs: torch.full(pairs.shape, of_epoch, device=pairs.device)
+    counts = np.diff(history.offsets) if entity == "user" else np.bincount(history.items)
+    mean = float(np.mean(counts[counts > 0].astype(np.float64) ** power))
+    return lambda pairs: (of_epoch / mean * pairs.double() ** power).float()
+
+
 def supports_fold_in(objective: CFObjective) -> str | None:
     """Return why a model cannot fold in new rows; None if it can."""
     if isinstance(objective.head, GraphRecommender):
@@ -119,6 +147,9 @@ def fold_in(
     rows = start.detach().clone().requires_grad_(True)
     optimizer = torch.optim.Adam([rows], lr=settings.learning_rate)
     of_pair = torch.from_numpy(neighbours.rows).to(rows.device)
+    decay = None
+    if settings.weight_decay is not None:
+        decay = settings.weight_decay(torch.bincount(of_pair, minlength=len(rows))).unsqueeze(1)
     loss_of = _user_loss if entity == "user" else _item_loss
     for step in range(settings.steps):
         draws = Draws(epoch_key(settings.seed, step), 0, 0)
@@ -126,8 +157,8 @@ def fold_in(
             fused, _ = frozen.objective.fuse(entity, rows)
             loss = loss_of(frozen, fused, of_pair, neighbours, draws)
             penalty = rows.index_select(0, of_pair).square().sum() * (frozen.objective.head.regularization / 2)
-            decay = rows.square().sum() * (settings.weight_decay / 2)
-            (rows.grad,) = torch.autograd.grad(loss + penalty + decay, [rows])
+            (gradient,) = torch.autograd.grad(loss + penalty, [rows])
+        rows.grad = gradient if decay is None else gradient.addcmul(rows.detach(), decay)
         optimizer.step()
     if not rows.isfinite().all():
         raise ConfigError(

@@ -15,7 +15,14 @@ from cove_dist.errors import ConfigError
 from cove_dist.models.cf.base import InnerProductRecommender, Recommender
 from cove_dist.tasks.cf.config import CFRunConfig
 from cove_dist.tasks.cf.evaluator import build_cf_ranking
-from cove_dist.tasks.cf.fold_in import FoldInSettings, Frozen, Neighbours, fold_in, supports_fold_in
+from cove_dist.tasks.cf.fold_in import (
+    FoldInSettings,
+    Frozen,
+    Neighbours,
+    fold_in,
+    supports_fold_in,
+    weight_decay_of,
+)
 from cove_dist.tasks.cf.model import CFModel
 from cove_dist.tasks.cf.new_rows import Trained, draw_pool
 from cove_dist.tasks.cf.retrieval import TopKRetriever
@@ -65,7 +72,7 @@ class CFInference(Inference[CFModel]):
     ) -> np.ndarray:
         self.check_fold_in()
         objective = self.model.objective
-        decay = self.config.embeddings.optimizer.weight_decay * len(self._history.items)
+        decay = weight_decay_of(self.config.embeddings.optimizer, self._history, entity)
         settings = FoldInSettings(steps, learning_rate, self.config.seed, decay)
         width = objective.head.rows_per_id * self.config.embeddings.dim
         look_up = self._vectors.items if entity == "user" else self._vectors.users

@@ -14,7 +14,7 @@ from cove_dist.distributed import world
 from cove_dist.embeddings.lookup import look_up
 from cove_dist.quantization import CascadedQuantizer
 from cove_dist.tasks.cf.config import CFRunConfig
-from cove_dist.tasks.cf.fold_in import POOL, FoldInSettings, Frozen, Neighbours, Pool, fold_in
+from cove_dist.tasks.cf.fold_in import POOL, FoldInSettings, Frozen, Neighbours, Pool, fold_in, weight_decay_of
 from cove_dist.tasks.cf.model import CFModel
 from cove_dist.tasks.cf.vectors import Vectors, vectors_of
 from data_pipeline.history import History
@@ -47,9 +47,6 @@ class CFNewRows:
     ) -> None:
         self._config, self._schema, self._model, self._trained, self._device = config, schema, model, trained, device
         self._history = History.load(config.data.path, "train")
-        settings, decay = config.warm_start, config.embeddings.optimizer.weight_decay * len(self._history.items)
-        rate, key = settings.fold_in_learning_rate, "warm_start.fold_in_learning_rate"
-        self._settings = FoldInSettings(settings.fold_in_steps, rate, config.seed, decay, key)
 
     @torch.no_grad()
     def rows(self, entity: Entity, ids: np.ndarray) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
@@ -99,12 +96,19 @@ class CFNewRows:
             RowNegatives(self._history, self._schema.entity("item").num_seen).has,
         )
         width = self._model.objective.head.rows_per_id * self._config.embeddings.dim
+        settings = FoldInSettings(
+            self._config.warm_start.fold_in_steps,
+            self._config.warm_start.fold_in_learning_rate,
+            self._config.seed,
+            weight_decay_of(self._config.embeddings.optimizer, self._history, entity),
+            key="warm_start.fold_in_learning_rate",
+        )
         look = vectors.items if entity == "user" else vectors.users
 
         def make(ids: np.ndarray, row: np.ndarray, others: np.ndarray) -> torch.Tensor:
             of_others = look(torch.from_numpy(others).to(self._device))
             start = torch.zeros(len(ids), width, device=self._device)
-            return fold_in(frozen, entity, start, Neighbours(ids, row, others, of_others), self._settings)
+            return fold_in(frozen, entity, start, Neighbours(ids, row, others, of_others), settings)
 
         return make
 

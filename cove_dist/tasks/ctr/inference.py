@@ -66,11 +66,12 @@ class CTRInference(Inference[CTRModel]):
         self._require(context)
         count = self.schema.entity("item").num_seen
         items, constant = np.arange(count), context.take(np.zeros(count, np.int64))
-        scores = np.stack([self.score(np.full(count, user), items, constant) for user in users])
+        distinct, which = np.unique(users, return_inverse=True)
+        scores = np.stack([self.score(np.full(count, user), items, constant) for user in distinct])
         if not repeat:
-            scores[self._pairs(users)] = -np.inf
+            scores[self._pairs(distinct)] = -np.inf
         top, at = top_scores(torch.from_numpy(scores), min(k, count))
-        return Lists(top.numpy(), at.where(top > -torch.inf, -1).numpy())
+        return Lists(top.numpy()[which], at.where(top > -torch.inf, -1).numpy()[which])
 
     @torch.no_grad()
     def programs(self, precision: Precision = "float32") -> dict[str, Program]:
@@ -135,14 +136,13 @@ class CTRInference(Inference[CTRModel]):
         return torch.sigmoid(output.logits.double()).float().view(count, -1).cpu().numpy()
 
     def _pairs(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices into ``users`` and the items of all rows of these users, in any split."""
+        """Return the indices into the increasing ``users`` and the items of all their rows, in any split."""
         user, item = self.schema.entity("user"), self.schema.entity("item")
         folder = Path(self.config.data.path)
         files = [str(folder / name) for split in self.schema.splits.values() for name in split.files]
         wanted = ds.field(user.name).isin(pa.array(users))
         rows = ds.dataset(files).to_table(columns=[user.name, item.name], filter=wanted)
-        order = np.argsort(users)
-        indices = order[np.searchsorted(users, rows[user.name].to_numpy(), sorter=order)]
+        indices = np.searchsorted(users, rows[user.name].to_numpy())
         items = rows[item.name].to_numpy()
         seen = items < item.num_seen
         return indices[seen], items[seen]

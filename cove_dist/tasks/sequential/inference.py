@@ -12,8 +12,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.dataset as ds
 import torch
 
 from cove_dist.distributed import DistributedContext
@@ -29,11 +27,15 @@ from cove_dist.tasks.sequential.evaluator import build_sequential_ranking
 from cove_dist.tasks.sequential.model import SequentialRecommender
 from cove_dist.tasks.sequential.program import NextItemScores, Served
 from cove_dist.tasks.sequential.ranking import Catalogue
-from data_pipeline.schema import INPUT, OWNER, SPLITS, TARGET, Categorical, Entity
+from cove_dist.tasks.sequential.users import UserSequences, read_user_sequences
+from data_pipeline.schema import OWNER, Categorical, Entity
 
 
 class SequentialInference(Inference[SequentialRecommender]):
-    """Inference for sequential models. A user's sequence is the newest in the data: its input, then its target."""
+    """Inference for sequential models. A user's sequence is the newest in the data: its input, then its target.
+
+    Items of older sequences of a user, in any split, are not recommended either.
+    """
 
     config: SequentialRunConfig
 
@@ -46,10 +48,16 @@ class SequentialInference(Inference[SequentialRecommender]):
         return owner_table(self.model, self.schema, self.device)
 
     def score(self, users: np.ndarray, items: np.ndarray, context: Context = NO_CONTEXT) -> np.ndarray:
-        return self._score(*self._of_users(users), items)
+        of_users = self._sequences_of(users)
+        return self._score(of_users.newest, of_users.owners, items)
 
     def recommend(self, users: np.ndarray, k: int, *, repeat: bool, context: Context = NO_CONTEXT) -> Lists:
-        return self._recommend(*self._of_users(users), k, repeat)
+        of_users = self._sequences_of(users)
+        return self._recommend(of_users.newest, of_users.owners, k, None if repeat else of_users.items)
+
+    def _sequences_of(self, users: np.ndarray) -> UserSequences:
+        owner = self._owner_column if self.model.objective.uses_owner else None
+        return read_user_sequences(Path(self.config.data.path), self.schema, users, owner)
 
     @property
     def cannot_fold_in(self) -> str:
@@ -59,7 +67,7 @@ class SequentialInference(Inference[SequentialRecommender]):
         )
 
     def recommend_after(self, sequences: Sequence[np.ndarray], k: int, *, repeat: bool) -> Lists:
-        return self._recommend(sequences, None, k, repeat)
+        return self._recommend(sequences, None, k, None if repeat else sequences)
 
     def score_after(self, sequences: Sequence[np.ndarray], items: np.ndarray) -> np.ndarray:
         return self._score(sequences, None, items)
@@ -144,10 +152,14 @@ class SequentialInference(Inference[SequentialRecommender]):
             raise ConfigError(f"entity = {entity}: sequential models have embeddings of items only; allowed: item")
 
     @torch.no_grad()
-    def _recommend(self, sequences: Sequence[np.ndarray], owners: np.ndarray | None, k: int, repeat: bool) -> Lists:
+    def _recommend(
+        self, sequences: Sequence[np.ndarray], owners: np.ndarray | None, k: int, left_out: Sequence[np.ndarray] | None
+    ) -> Lists:
+        """List items after sequences, except those to be left out for each."""
         scores, items = [np.empty((0, k), np.float32)], [np.empty((0, k), np.int64)]
         for rows in self._batches(len(sequences)):
-            request = self._request(sequences[rows], None if owners is None else owners[rows], repeat)
+            seen = None if left_out is None else _padded(left_out[rows]).to(self.device)
+            request = self._request(sequences[rows], None if owners is None else owners[rows], seen)
             hidden = next_states(self.model.objective.model, self._catalogue, request)
             best, listed = self._catalogue.best(hidden, k, request.seen)
             scores.append(best.cpu().numpy())
@@ -161,7 +173,7 @@ class SequentialInference(Inference[SequentialRecommender]):
             raise ConfigError("score: a two-stage model ranks items inside the likeliest category only; use recommend")
         found = [np.empty(0, np.float32)]
         for rows in self._batches(len(sequences)):
-            request = self._request(sequences[rows], None if owners is None else owners[rows], repeat=True)
+            request = self._request(sequences[rows], None if owners is None else owners[rows], seen=None)
             hidden = next_states(self.model.objective.model, self._catalogue, request)
             candidates = torch.from_numpy(items[rows]).to(self.device)
             scores = (hidden * self._catalogue.scored[candidates]).sum(dim=1)
@@ -173,7 +185,9 @@ class SequentialInference(Inference[SequentialRecommender]):
         size = self.config.trainer.evaluation_batch_size
         return [slice(start, start + size) for start in range(0, count, size)]
 
-    def _request(self, sequences: Sequence[np.ndarray], owners: np.ndarray | None, repeat: bool) -> Request:
+    def _request(
+        self, sequences: Sequence[np.ndarray], owners: np.ndarray | None, seen: torch.Tensor | None
+    ) -> Request:
         """Pad the last items of sequences, up to the length the model was trained on."""
         if not all(map(len, sequences)):
             raise ConfigError("sequences: one of them is empty; a model continues sequences of one item or more")
@@ -188,33 +202,7 @@ class SequentialInference(Inference[SequentialRecommender]):
         owner = None
         if owners is not None and self._owners is not None:
             owner = self._owners[torch.from_numpy(owners).to(device)]
-        seen = None if repeat else _padded(sequences).to(device)
         return Request(torch.from_numpy(items).to(device), of_lengths, torch.ones_like(of_lengths), owner, seen)
-
-    def _of_users(self, users: np.ndarray) -> tuple[list[np.ndarray], np.ndarray | None]:
-        """Return the sequences of users, and the table rows of their owners if the model reads these.
-
-        Raises:
-            ConfigError: The data have no sequence of a user.
-        """
-        user, item = self.schema.entity("user").name, self.schema.entity("item")
-        owners = self.model.objective.uses_owner
-        found: dict[int, tuple[np.ndarray, int]] = {}
-        for split in (name for name in SPLITS if self.schema.has_split(name)):  # the later split has the newer items
-            files = [str(Path(self.config.data.path) / name) for name in self.schema.splits[split].files]
-            columns = [user, INPUT, TARGET, *([OWNER] if owners else [])]
-            selected = ds.field(user).isin(pa.array(users))
-            rows = ds.dataset(files).to_table(columns=columns, filter=selected).to_pydict()
-            for row, who in enumerate(rows[user]):
-                items = np.minimum([*rows[INPUT][row], *rows[TARGET][row]], item.num_seen)
-                found[who] = items, rows[OWNER][row] if owners else 0
-        missing = [who for who in users.tolist() if who not in found]
-        if missing:
-            raise ConfigError(f"users: the data have no sequence of {len(missing)} of them; give sequences")
-        sequences = [found[who][0] for who in users.tolist()]
-        if not owners:
-            return sequences, None
-        return sequences, np.minimum([found[who][1] for who in users.tolist()], self._owner_column.num_seen)
 
 
 def _padded(sequences: Sequence[np.ndarray]) -> torch.Tensor:

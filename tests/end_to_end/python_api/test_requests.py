@@ -55,6 +55,15 @@ def test_sequences_are_arrays_too(sequential: cove.Run) -> None:
 
 
 @pytest.mark.parametrize("task", ["ctr", "cf", "sequential"])
+def test_a_user_who_is_requested_twice_has_the_same_list_twice(task: str, request: pytest.FixtureRequest) -> None:
+    run: cove.Run = request.getfixturevalue(task)
+    columns = {"device": "a", "price": 0.5} if task == "ctr" else {}
+    once = run.recommend(["u2", "u1"], k=ITEMS, columns=columns).to_pylist()
+    of_first = [row for row in once if row["user"] == "u2"]
+    assert run.recommend(["u2", "u1", "u2"], k=ITEMS, columns=columns).to_pylist() == [*once, *of_first]
+
+
+@pytest.mark.parametrize("task", ["ctr", "cf", "sequential"])
 def test_a_list_is_no_longer_than_the_catalogue(task: str, request: pytest.FixtureRequest) -> None:
     run: cove.Run = request.getfixturevalue(task)
     columns = {"device": "a", "price": 0.5} if task == "ctr" else {}

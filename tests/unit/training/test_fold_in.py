@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,13 +12,15 @@ import numpy as np
 import pytest
 import torch
 
+from cove_dist.config.embeddings import TableOptimizerConfig
+from cove_dist.embeddings.frequency_decay import decay_factors
 from cove_dist.errors import ConfigError
 from cove_dist.inference.fold_in import fold_in as fold_in_ids
 from cove_dist.models.cf.base import Recommender
 from cove_dist.models.cf.bprmf import BPRMF
 from cove_dist.models.cf.cfkg import CFKG
 from cove_dist.models.cf.neumf import NeuMF
-from cove_dist.tasks.cf.fold_in import FoldInSettings, Frozen, Neighbours, Pool, _others, fold_in
+from cove_dist.tasks.cf.fold_in import FoldInSettings, Frozen, Neighbours, Pool, _others, fold_in, weight_decay_of
 from cove_dist.tasks.cf.model import CFObjective
 from cove_dist.tasks.cf.new_rows import _chunks, item_pairs, mean_of_pairs
 from data_pipeline.history import History
@@ -43,11 +47,15 @@ def neighbours_of(frozen: Frozen, ids: list[int]) -> Neighbours:
     return Neighbours(np.array(ids), np.repeat(np.arange(len(ids)), 3), others, frozen.pool.item_vectors[others])
 
 
+def constant(decay: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda pairs: torch.full(pairs.shape, decay)
+
+
 @pytest.mark.parametrize("entity", ["user", "item"])
 @pytest.mark.parametrize("name", HEADS)
 def test_a_row_does_not_depend_on_those_it_is_folded_in_with_and_the_model_stays(name: str, entity: Entity) -> None:
     width = DIM * HEADS[name].rows_per_id
-    frozen, settings = frozen_of(HEADS[name], width), FoldInSettings(20, 0.05, weight_decay=0.5)
+    frozen, settings = frozen_of(HEADS[name], width), FoldInSettings(20, 0.05, weight_decay=constant(0.5))
     before = [each.clone() for each in frozen.objective.parameters()]
     together = fold_in(frozen, entity, torch.zeros(3, width), neighbours_of(frozen, [4, 7, 8]), settings)
     for row, number in zip(together, (4, 7, 8), strict=True):
@@ -75,7 +83,9 @@ def test_a_user_approaches_the_minimum_of_the_expected_loss() -> None:
     optimizer.step(loss)
     loss()
     assert row.grad.norm() < 1e-4
-    found = fold_in(frozen, "user", torch.zeros(1, DIM), neighbours, FoldInSettings(600, 0.005, weight_decay=2.0))[0]
+    found = fold_in(
+        frozen, "user", torch.zeros(1, DIM), neighbours, FoldInSettings(600, 0.005, weight_decay=constant(2.0))
+    )[0]
     assert torch.cosine_similarity(found.double(), row.detach(), dim=0) > 0.97
     assert found.norm().item() == pytest.approx(row.detach().norm().item(), rel=0.15)
 
@@ -87,6 +97,21 @@ def test_negatives_of_a_user_are_not_its_items() -> None:
         drawn = frozen.pool.items[_others(neighbours, frozen.pool.items, Draws(epoch_key(0, step), 0, 0))]
         for row in (0, 1):
             assert not set(drawn[neighbours.rows == row]) & set(neighbours.others[neighbours.rows == row])
+
+
+@pytest.mark.parametrize("power", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize("entity", ["user", "item"])
+def test_a_row_decays_as_the_row_of_a_trained_id_with_as_many_interactions(entity: Entity, power: float) -> None:
+    """The decay of an epoch in training: of every step, summed over interactions."""
+    lists = [[0, 3, 5], [], [3], [1, 3, 4, 5], [5]]
+    history = History(np.cumsum([0, *map(len, lists)]), np.concatenate(lists).astype(int))
+    counts = torch.tensor([len(each) for each in lists] if entity == "user" else [1, 1, 0, 3, 1, 3])
+    factors = decay_factors(counts, power) if power else torch.ones(len(counts))
+    optimizer = TableOptimizerConfig("adam", 0.01, 1e-3, "all", power)
+    decay = weight_decay_of(optimizer, history, entity)
+    assert decay is not None
+    assert decay(counts)[counts > 0].tolist() == pytest.approx((factors * 1e-3 * 9)[counts > 0].tolist())
+    assert weight_decay_of(replace(optimizer, weight_decay=0.0), history, entity) is None
 
 
 def test_pairs_of_items_are_those_of_a_loop_and_chunks_keep_them_together(monkeypatch: pytest.MonkeyPatch) -> None:
