@@ -107,6 +107,11 @@ RULES: tuple[Rule[RunConfig], ...] = (
         lambda config: config.quantizer.learning == "gradient",
         "no gradient reaches codebooks that are moving averages; acts with quantizer.learning=gradient",
     ),
+    Rule(
+        ("quantizer.codebook_gradient",),
+        lambda config: config.quantizer.alpha > 0,
+        "with quantizer.alpha=0 codes are not added to the embeddings, so the task has no gradient for codebooks",
+    ),
     Rule(("warm_start.*",), lambda config: config.warm_start.run is not None, "acts with warm_start.run"),
     Rule(
         ("warm_start.fold_in_*",),

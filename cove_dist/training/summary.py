@@ -31,13 +31,19 @@ def show_start(
     """Log the description of the run, and print the sharding plan; see `describe_start`."""
     for line in describe_start(model, context, config, schema, steps_per_epoch):
         logger.info(line)
-    warmup, steps = config.trainer.warmup_steps, config.trainer.epochs * steps_per_epoch
-    steps = min(steps, config.trainer.max_steps or steps)
+    warmup, steps = config.trainer.warmup_steps, config.trainer.total_steps(steps_per_epoch)
     if warmup >= steps:
         logger.warning(
             "trainer.warmup_steps = %d: training has %d steps, so that the learning rates never reach their values."
             " Set fewer, such as trainer.warmup_steps=%d",
             *(warmup, steps, steps // 10),
+        )
+    start = config.quantizer.kmeans_step
+    if config.quantizer.levels() and config.quantizer.start == "kmeans" and start > steps:
+        logger.warning(
+            "quantizer.kmeans_step = %d: training has %d steps, so that codebooks stay random and do not start by"
+            " k-means. Set a lower one, such as quantizer.kmeans_step=%d",
+            *(start, steps, max(1, steps // 2)),
         )
     console.print(sharding_table(model))
 

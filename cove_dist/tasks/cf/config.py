@@ -114,5 +114,10 @@ RULES: tuple[Rule[CFRunConfig], ...] = (
         lambda config: config.negatives.hardest_of > 1,
         "acts with negatives.hardest_of above 1",
     ),
+    Rule(
+        ("negatives.hardest_of",),
+        lambda config: config.negatives.hardest_share > 0,
+        "with negatives.hardest_share=0 no negative is the hardest of several; acts with a share above 0",
+    ),
     *CATEGORY_RULES,
 )

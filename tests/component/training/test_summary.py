@@ -13,7 +13,7 @@ from cove_dist.distributed import DistributedContext
 from cove_dist.embeddings.tables import FIRST_ORDER_DIM
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.optimization import gradient_norm, learning_rates
-from cove_dist.training.summary import describe_start, sharding_table
+from cove_dist.training.summary import describe_start, sharding_table, show_start
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
 from tests.configurations import ROW_WISE, small_run
@@ -78,3 +78,19 @@ def test_what_sample_weights_act_on_is_said(
     trainer, schema = trainer_of(prepared, context), replace(Schema.load(prepared), weight="weight")
     config, _ = load_run_config(small_run(prepared, "unused", *overrides))
     assert metrics in describe_start(trainer.trainable.model, context, config, schema, 2)[-1]
+
+
+def test_a_warm_up_and_a_start_by_k_means_after_the_last_step_are_warned_of(
+    prepared: Path, context: DistributedContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    late = ("quantizer=cove", "quantizer.start=kmeans", "quantizer.kmeans_step=21", "trainer.warmup_steps=20")
+    trainer, schema = trainer_of(prepared, context, *late), Schema.load(prepared)
+    config = replace(trainer.config, trainer=replace(trainer.config.trainer, epochs=4, max_steps=None))
+    caplog.clear()
+    show_start(trainer.trainable.model, context, config, schema, 5)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [each.split(":")[0] for each in warnings] == ["trainer.warmup_steps = 20", "quantizer.kmeans_step = 21"]
+    assert "training has 20 steps, so that codebooks stay random" in warnings[1]
+    caplog.clear()
+    show_start(trainer.trainable.model, context, config, schema, 6)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]

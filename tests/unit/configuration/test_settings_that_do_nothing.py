@@ -40,6 +40,11 @@ COVE, ITEMS = "quantizer=cove", "quantizer=cove_items"
         ([COVE, "quantizer.kmeans_batches=3"], r"quantizer\.kmeans_batches = 3: .*quantizer\.start=kmeans"),
         (["model=bprmf", "negatives.power=0.5"], r"negatives\.power = 0\.5: .*negatives\.source=popularity"),
         (["model=bprmf", "negatives.hardest_share=0.5"], r"hardest_share = 0\.5: .*hardest_of above 1; allowed: 1\.0"),
+        (["model=bprmf", "negatives.hardest_of=4", "negatives.hardest_share=0"], r"hardest_of = 4: .*a share above 0"),
+        (
+            ["model=bprmf", "quantizer=negatives", "quantizer.codebook_gradient=quantization"],
+            r"quantizer\.codebook_gradient = quantization: .*quantizer\.alpha=0",
+        ),
         (["model=bprmf", "negatives.category_count=5"], r"category_count = 5: .*category_share above 0; allowed: 8"),
         (
             ["model=bprmf", "negatives.category_share=0.2", "negatives.category_level=0"],
