@@ -26,8 +26,9 @@ TITLE = "Every speed and its goal"
 HEADER = ("work", "ours", "next to", "ratio", "goal", "measured")
 NOTE = (
     "Made by `benchmarks/speed_table.py`. Each ratio is made within one run of a program of `benchmarks/`, its median"
-    " over rounds with the lowest and the highest. A goal of at most (≤) bounds our time over the other's; a goal of at"
-    " least (≥) bounds our speed over the other's."
+    " over rounds with the lowest and the highest; where both were measured next to a third, it is the ratio of their"
+    " ratios to it, not of the two times. A goal of at most (≤) bounds our time over the other's; a goal of at least"
+    " (≥) bounds our speed over the other's."
 )
 
 Content = Mapping[str, Any]
@@ -178,8 +179,10 @@ def recbole(content: Content, name: str) -> Iterator[Speed]:
     """Epochs, evaluation and whole runs next to RecBole.
 
     An epoch of its sequential models has other rows than ours, so only their whole runs are compared. Files whose names
-    end in ``_short`` have epochs that were cut and scaled up, without metrics.
+    end in ``_short`` have epochs that were cut and scaled up, without metrics: they end before RecBole's first
+    evaluation, after which its epochs are faster.
     """
+    short = ", short run" if name.endswith("_short") else ""
     name = name.removesuffix("_short")
     goals = {"toys_bprmf": 3.0, "amazon_book_bprmf": 5.0, "toys_neumf": 3.0}
     others = {found["model"]: found for found in content["summary"] if found["contestant"] == "RecBole"}
@@ -188,7 +191,7 @@ def recbole(content: Content, name: str) -> Iterator[Speed]:
         if found["contestant"] == "RecBole":
             continue
         setting = found["contestant"].removeprefix("ours").removeprefix(", ").removeprefix("name=")
-        work = f"{found['model']} on {data}" + (f", {setting}" if setting else "")
+        work = f"{found['model']} on {data}" + (f", {setting}" if setting else "") + short
         other = others[found["model"]]
         if data != "next":
             goal = at_least(goals[name], found["epoch_ratio"]) if name in goals else ""
