@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 
-class ItemCategories:
+class ItemsByCategory:
     """A partition of the items ``0 .. I-1``.
 
     Memory: an index of ``I`` items, of 4 bytes each below 2**31 items; building it is one stable sort.
@@ -18,7 +18,7 @@ class ItemCategories:
         members: int64 ``[n]``, the items that are drawn, in proportion to how often they are in it; None: each once.
 
     Example:
-        >>> ItemCategories(np.array([1, 0, 1])).draw(np.array([0, 0, 1]), np.array([0.4, 0.6, 0.9]))
+        >>> ItemsByCategory(np.array([1, 0, 1])).draw(np.array([0, 0, 1]), np.array([0.4, 0.6, 0.9]))
         array([0, 2, 1])
     """
 
@@ -31,9 +31,9 @@ class ItemCategories:
         self._sizes = np.bincount(of_members)
         self._starts = np.cumsum(self._sizes) - self._sizes
 
-    def among(self, members: np.ndarray) -> ItemCategories:
+    def among(self, members: np.ndarray) -> ItemsByCategory:
         """Return the same categories, of which only ``members`` int64 ``[n]`` are drawn. One sort of them."""
-        return ItemCategories(self._codes, members)
+        return ItemsByCategory(self._codes, members)
 
     def draw(self, items: np.ndarray, uniform: np.ndarray) -> np.ndarray:
         """Return for each of ``items [N]`` an item of its category, all equally likely, itself included.

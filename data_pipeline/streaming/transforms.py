@@ -14,7 +14,7 @@ import numpy as np
 from data_pipeline.history import History
 from data_pipeline.schema import ATTRIBUTES, Categorical, Schema
 from data_pipeline.streaming.blocks import Rows
-from data_pipeline.streaming.categories import ItemCategories
+from data_pipeline.streaming.categories import ItemsByCategory
 from data_pipeline.streaming.draws import Draws
 from data_pipeline.streaming.negatives import RowNegatives
 from data_pipeline.streaming.partition import row_block
@@ -79,7 +79,7 @@ class DrawNegatives:
         self._user, self._item = plain.index(schema.entity("user")), plain.index(item)
         self._width, self._source, self._category_share = count * hardest_of, source, category_share
         self._hardest_of, self._hardest_share = hardest_of, hardest_share
-        self.categories: ItemCategories | None = None
+        self.categories: ItemsByCategory | None = None
         weights = occurrences(history, item.num_trained) ** power if source == "popularity" else None
         self._negatives, self._num_trained = RowNegatives(history, item.num_trained, weights), item.num_trained
         self.columns = (list_column(NEGATIVES, item),)
@@ -100,10 +100,10 @@ class DrawNegatives:
 
     def set_categories(self, codes: np.ndarray) -> None:
         """Set `categories` from the codes of the items, integers ``[I]``."""
-        self.categories = ItemCategories(codes)
+        self.categories = ItemsByCategory(codes)
 
     def _replace_within_categories(
-        self, drawn: np.ndarray, rows: Rows, categories: ItemCategories, draws: Draws
+        self, drawn: np.ndarray, rows: Rows, categories: ItemsByCategory, draws: Draws
     ) -> None:
         """Replace a share of the negatives ``[B * width]``, in place, by items of the categories of the rows' items."""
         cells = np.arange(len(drawn))

@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 from data_pipeline.history import History
 from data_pipeline.schema import Categorical, Schema
 from data_pipeline.streaming.blocks import Rows
-from data_pipeline.streaming.categories import ItemCategories
+from data_pipeline.streaming.categories import ItemsByCategory
 from data_pipeline.streaming.draws import Draws, epoch_key
 from data_pipeline.streaming.transforms import DrawNegatives
 
@@ -29,7 +29,7 @@ def transform(histories: list[list[int]], num_items: int, count: int, share: flo
     schema = Schema(name="d", label=None, categorical=(users, items), dense=(), splits={})
     history = History(np.cumsum([0, *map(len, histories)]), np.array(sorted_items(histories), np.int64))
     draw = DrawNegatives(schema, history, count, "uniform", category_share=share)
-    draw.categories = ItemCategories(np.asarray(codes))
+    draw.categories = ItemsByCategory(np.asarray(codes))
     return draw
 
 
@@ -74,7 +74,7 @@ def test_without_categories_the_share_changes_nothing():
 
 
 def test_items_of_a_category_are_equally_likely():
-    categories = ItemCategories(np.array([2, 0, 2, 2, 0]))
+    categories = ItemsByCategory(np.array([2, 0, 2, 2, 0]))
     uniform = (np.arange(300) + 0.5) / 300
     assert np.bincount(categories.draw(np.full(300, 0), uniform), minlength=5).tolist() == [100, 0, 100, 100, 0]
     assert np.bincount(categories.draw(np.full(300, 4), uniform), minlength=5).tolist() == [0, 150, 0, 0, 150]
@@ -93,7 +93,7 @@ def test_in_batch_negatives_of_a_category_are_items_of_the_batch():
 
 
 def test_categories_among_members_are_drawn_as_often_as_they_occur():
-    categories = ItemCategories(np.array([2, 0, 2, 2, 0])).among(np.array([3, 1, 3, 0]))
+    categories = ItemsByCategory(np.array([2, 0, 2, 2, 0])).among(np.array([3, 1, 3, 0]))
     uniform = (np.arange(300) + 0.5) / 300
     assert np.bincount(categories.draw(np.full(300, 2), uniform), minlength=5).tolist() == [100, 0, 0, 200, 0]
 
@@ -106,6 +106,6 @@ def test_kept_items_are_never_drawn(source):
     draw = DrawNegatives(
         schema, History(np.array([0, 2]), np.array([0, 3])), 500, source, power=0.0, category_share=0.5
     )
-    draw.categories = ItemCategories(np.zeros(8, np.int64))
+    draw.categories = ItemsByCategory(np.zeros(8, np.int64))
     ((drawn, _),) = draw(rows_of([0], [0]), DRAWS)
     assert set(drawn.tolist()) == {1, 2, 4}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from data_pipeline.batch import Batch
 from data_pipeline.history import History
 from data_pipeline.schema import Schema
-from data_pipeline.streaming.categories import ItemCategories
+from data_pipeline.streaming.categories import ItemsByCategory
 from data_pipeline.streaming.loader import build_loader
 from data_pipeline.streaming.transforms import DrawNegatives, RowTransform
 from data_pipeline.streaming.vocabulary import VocabularySample
@@ -44,7 +44,7 @@ def drawing(schema: Schema, rows: int) -> list[RowTransform]:
     negatives = [DrawNegatives(schema, history, 2, source) for source in ("uniform", "popularity")]
     item = schema.entity("item")
     within = DrawNegatives(schema, history, 2, "uniform", category_share=0.5)
-    within.categories = ItemCategories(rng.integers(0, 3, rows))
+    within.categories = ItemsByCategory(rng.integers(0, 3, rows))
     negatives.append(within)
     return [*negatives, VocabularySample(item, 3, np.full(item.num_seen, 1 / item.num_seen))]
 
