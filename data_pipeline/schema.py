@@ -39,6 +39,7 @@ from data_pipeline.json_files import write_json
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation", "test")
 CANDIDATES, ATTRIBUTES = "candidates", "attributes"
+TITLE = "title"  # a column of ``categories/`` that names an id; it is no category
 REQUEST = "request_id"  # column (int64, 0 .. requests-1 over all splits): which request a row was shown in
 WEIGHT = "sample_weight"  # column (float32, at least 0): weight of a row in the loss
 

@@ -14,8 +14,7 @@ from cove_dist.report.codes import EntityCodes
 from cove_dist.report.run_folder import Run
 from data_pipeline.errors import DataError
 from data_pipeline.integrity import checked_file
-from data_pipeline.preparation.categories import TITLE
-from data_pipeline.schema import Entity, Schema
+from data_pipeline.schema import TITLE, Entity, Schema
 
 _NO_CATEGORIES = ("id", "original_id", TITLE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,15 @@ from data_pipeline.id_tables import id_table_path
 from data_pipeline.parquet_files import write_parquet
 from data_pipeline.preparation.columns import ITEM
 from data_pipeline.preparation.workspace import Workspace
-from data_pipeline.schema import ATTRIBUTES, Categorical
+from data_pipeline.schema import ATTRIBUTES, TITLE, Categorical
 
 
 def write_attributes(workspace: Workspace, folder: Path, item: Categorical) -> dict[str, int]:
     """Write ``history/attributes`` and ``ids/attributes.parquet`` (id, kind, original_id) from the items' categories.
 
-    An attribute is a value of a category column; the column is its kind. Attributes are numbered kind after kind, in
-    order of their values. An item that has every attribute gets no edges: it has no negative attribute.
+    An attribute is a value of a category column; the column is its kind. A column `TITLE` is none. Attributes are
+    numbered kind after kind, in order of their values. An item that has every attribute gets no edges: it has no
+    negative attribute.
 
     Args:
         workspace: Receives warnings.
@@ -36,7 +38,10 @@ def write_attributes(workspace: Workspace, folder: Path, item: Categorical) -> d
         return {}
     known = pq.read_table(path)
     known = known.filter(pc.less(known["id"], item.num_seen)).combine_chunks()
-    edges, names, sizes = _edges(known)
+    kinds = [name for name in known.column_names[2:] if name != TITLE]
+    if not kinds or len(known) == 0:
+        return {}
+    edges, names, sizes = _edges(known, kinds)
     degrees = np.bincount(edges[:, 0], minlength=item.num_seen)
     complete = np.flatnonzero(degrees == sum(sizes.values()))
     if len(edges) and len(complete):
@@ -53,11 +58,12 @@ def write_attributes(workspace: Workspace, folder: Path, item: Categorical) -> d
     return sizes
 
 
-def _edges(known: pa.Table) -> tuple[np.ndarray, pa.Table, dict[str, int]]:
+def _edges(known: pa.Table, kinds: Sequence[str]) -> tuple[np.ndarray, pa.Table, dict[str, int]]:
     """Number the values of the category columns.
 
     Args:
-        known: Id, original_id, and a column per kind of category.
+        known: Id, original_id, and a column per kind of category; at least one row.
+        kinds: The category columns; at least one.
 
     Returns:
         Distinct pairs of item and attribute, int64 ``[E, 2]``; kind and original_id of every attribute; and the number
@@ -65,7 +71,7 @@ def _edges(known: pa.Table) -> tuple[np.ndarray, pa.Table, dict[str, int]]:
     """
     items, attributes, names = [], [], []
     sizes: dict[str, int] = {}
-    for kind in known.column_names[2:]:
+    for kind in kinds:
         owners, values = _flat(known["id"].chunk(0), known[kind].chunk(0))
         distinct = values.unique().sort()
         items.append(owners.to_numpy())

@@ -8,8 +8,7 @@ from pathlib import Path
 from data_pipeline.parquet_files import BATCH_ROWS, write_parquet
 from data_pipeline.preparation.encode import id_table
 from data_pipeline.preparation.workspace import Workspace, quoted
-
-TITLE = "title"  # a column of categories that names an id; it is no category
+from data_pipeline.schema import TITLE
 
 
 def write_categories(workspace: Workspace, categories: Mapping[str, str], folder: Path) -> None:
