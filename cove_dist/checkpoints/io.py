@@ -182,7 +182,7 @@ def load_weights(path: Path, module: nn.Module, model: dict[str, Any]) -> Checkp
 
 def load_training_state(
     path: Path, trainable: Stateful, context: DistributedContext, model: dict[str, Any]
-) -> tuple[CheckpointMeta, dict[str, Any] | None]:
+) -> tuple[CheckpointMeta, list[dict[str, Any]]]:
     """Load everything that training needs to continue from a verified checkpoint (`newest_sound`). Collective.
 
     Args:
@@ -192,8 +192,9 @@ def load_training_state(
         model: As in `check_same_model`.
 
     Returns:
-        The checkpoint's meta, and the state of this rank; None if another number of ranks wrote it (then the random
-        generators keep their state).
+        The checkpoint's meta, and the state of this rank. If another number of ranks wrote it, the states of all of
+        them are divided among the ranks, so that a rank has any number of states, and the random generators keep their
+        state.
 
     Raises:
         CheckpointError: The checkpoint holds another model, or is malformed.
@@ -203,11 +204,11 @@ def load_training_state(
     state = trainable.state_dict()
     load_state(path, state)
     trainable.load_state_dict(state)
-    if meta.world_size != context.world_size:
-        return meta, None
-    saved = decode(path / rank_file(context.rank))
-    set_random_state(saved["random"], context.device)
-    return meta, saved["state"]
+    ranks = range(context.rank, meta.world_size, context.world_size)
+    saved = [decode(path / rank_file(rank)) for rank in ranks]
+    if meta.world_size == context.world_size:
+        set_random_state(saved[0]["random"], context.device)
+    return meta, [each["state"] for each in saved]
 
 
 def check_same_model(path: Path, meta: CheckpointMeta, model: dict[str, Any]) -> None:

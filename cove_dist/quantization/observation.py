@@ -5,7 +5,8 @@ Shapes: ``N`` vectors, ``n`` distinct ones, ``d`` components.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,16 @@ class Observation(NamedTuple):
     vectors: torch.Tensor
     counts: torch.Tensor | None
     ids: torch.Tensor | None
+
+    def to(self, device: torch.device) -> Observation:
+        """Return the observation on a device."""
+        return Observation(*(None if part is None else part.to(device) for part in self))
+
+
+def oldest_first(observations: Iterable[Sequence[Observation]]) -> list[Observation]:
+    """Merge the observations of several replicas, each up to the same step, in order of their steps."""
+    newest_first = list(zip_longest(*map(reversed, observations)))
+    return [seen for step in reversed(newest_first) for seen in step if seen is not None]
 
 
 def distinct_vectors(observations: Sequence[Observation]) -> tuple[torch.Tensor, torch.Tensor]:

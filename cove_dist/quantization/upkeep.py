@@ -13,7 +13,7 @@ import torch
 
 from cove_dist.quantization.kmeans import best_kmeans, weights_of_centres
 from cove_dist.quantization.moments import reset_moments
-from cove_dist.quantization.observation import Observation, distinct_vectors
+from cove_dist.quantization.observation import Observation, distinct_vectors, oldest_first
 from cove_dist.quantization.precision import at_least_float32
 from cove_dist.quantization.quantizer import CascadedQuantizer
 from cove_dist.quantization.replicas import ALONE, Replicas, generator
@@ -133,9 +133,19 @@ class CodebookMaintenance:
             "collected": {n: [tuple(o) for o in c] for n, c in self._collected.items()},
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._usage.set_counts(state["usage"])
-        self._collected = {name: [Observation(*o) for o in kept] for name, kept in state["collected"].items()}
+    def load_state_dict(self, *states: Mapping[str, Any]) -> None:
+        """Restore the states of any number of former replicas.
+
+        On another number of replicas, each former state must be restored on exactly one; others may have none.
+        """
+        device = self._usage.counts().device
+        self._usage.set_counts(*(state["usage"] for state in states))
+        self._collected = {
+            name: oldest_first(
+                [[Observation(*o).to(device) for o in state["collected"].get(name, [])] for state in states]
+            )
+            for name in self._quantizers
+        }
 
     def _average(self, training: Iterable[CascadedQuantizer]) -> None:
         """Update all moving averages with one all-reduce of the step's statistics."""

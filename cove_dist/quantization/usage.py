@@ -52,9 +52,11 @@ class CodeUsage:
         """Return the counts int64 ``[sum of v_i]``, quantizer by quantizer, level by level, on their device."""
         return self._total() - self._before
 
-    def set_counts(self, counts: torch.Tensor) -> None:
-        """Restore the counts of a resumed run."""
-        self._before = self._total() - counts.to(self._before.device)
+    def set_counts(self, *counts: torch.Tensor) -> None:
+        """Restore the counts of a resumed run: the sum of those of any number of former processes."""
+        self._before = self._total()
+        for each in counts:
+            self._before -= each.to(self._before.device)
 
     def by_level(self, counts: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
         """Split counts (possibly summed over ranks) into ``[v_i]`` per level, for each quantizer."""

@@ -100,12 +100,13 @@ class Codebooks:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of this rank, for resuming with the same number of ranks."""
+        """Return the state of this rank."""
         return {"upkeep": self._upkeep.state_dict(), "epoch": self._epoch.counts()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._upkeep.load_state_dict(state["upkeep"])
-        self._epoch.set_counts(state["epoch"])
+    def load_state_dict(self, *states: Mapping[str, Any]) -> None:
+        """Restore the states of any number of former ranks; see `CodebookMaintenance.load_state_dict`."""
+        self._upkeep.load_state_dict(*(state["upkeep"] for state in states))
+        self._epoch.set_counts(*(state["epoch"] for state in states))
 
 
 def health(quantizers: Quantizers, usage: CodeUsage, counts: torch.Tensor) -> dict[str, float]:

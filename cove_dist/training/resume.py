@@ -66,16 +66,16 @@ def resume(training: Trainer, folder: Path) -> list[Change]:
     changes = changes_since(folder, read_meta(path), training.config, training.data, training.context.world_size)
     model = describe_model(training.config, training.schema)
     training.trainable.create_optimizer_state()
-    meta, state = load_training_state(path, training.trainable, training.context, model)
+    meta, states = load_training_state(path, training.trainable, training.context, model)
     training.trainable.set_schedule_step(meta.step)
     training.position = Progress.of(meta.progress)
-    if state is not None:
-        training.codebooks.load_state_dict(state["codebooks"])
-        training.window.load_state_dict(state["window"])
+    training.codebooks.load_state_dict(*(state["codebooks"] for state in states))
+    if meta.world_size == training.context.world_size:
+        training.window.load_state_dict(states[0]["window"])
     else:
         logger.warning(
             "Checkpoint %s was saved with world_size=%d but world_size is %d; resetting the random generators of"
-            " dropout and the counts of used codes",
+            " dropout and the metrics since the last report",
             path, meta.world_size, training.context.world_size,
         )  # fmt: skip
     if meta.loader is not None:
