@@ -7,6 +7,7 @@ of the preparation. It may be a folder or a glob where the storage lists files: 
 from __future__ import annotations
 
 import glob
+import hashlib
 import shutil
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -70,7 +71,7 @@ def find_parts(key: str, source: Sources | None, parts: Parts, workspace: Worksp
 
 
 def find_files(source: Sources, workspace: Workspace | None = None) -> list[Path]:
-    """Find the files of a source; those of a folder or a glob are sorted by name.
+    """Find the files of a source, each once; those of a folder or a glob are sorted by name.
 
     In a folder, files are looked for in all its subfolders; names that begin with a dot or an underscore are left out.
 
@@ -82,7 +83,7 @@ def find_files(source: Sources, workspace: Workspace | None = None) -> list[Path
         DataError: There is no file, a file is empty or cannot be downloaded, or the files are of several kinds.
     """
     sources = [source] if isinstance(source, str) else list(source)
-    files = [file for each in sources for file in _found(each, workspace)]
+    files = _distinct([file for each in sources for file in _found(each, workspace)], workspace)
     if not files:
         raise DataError("data.source = []: names no file. Give a path, a glob, a folder or an address")
     for file in files:
@@ -93,6 +94,18 @@ def find_files(source: Sources, workspace: Workspace | None = None) -> list[Path
         examples = " and ".join(f"{kind} ({file.name})" for kind, file in kinds.items())
         raise DataError(f"{described(source)}: files of several kinds: {examples}. Narrow data.source to one kind")
     return files
+
+
+def _distinct(files: list[Path], workspace: Workspace | None) -> list[Path]:
+    """Return every file once, at its first place, and warn of those that are named several times."""
+    by_path: dict[Path, Path] = {}
+    repeated = [file for file in files if by_path.setdefault(file.resolve(), file) is not file]
+    if repeated and workspace is not None:
+        workspace.warn(
+            f"data.source names files more than once ({len(repeated)} repeats, such as {repeated[0]});"
+            " each is read once"
+        )
+    return list(by_path.values())
 
 
 def _found(source: str, workspace: Workspace | None) -> Iterator[Path]:
@@ -146,7 +159,7 @@ def with_addresses(message: str, workspace: Workspace) -> str:
 def _download(source: str, workspace: Workspace) -> Iterator[Path]:
     scheme, rest = source.split("://", 1)
     if scheme in ("http", "https"):
-        yield _download_one(workspace, scheme, urlsplit(source).netloc + urlsplit(source).path, source, _open_http)
+        yield _download_one(workspace, scheme, _web_path(source), source, _open_http)
         return
     system = _file_system(scheme, source)
     try:
@@ -163,6 +176,24 @@ def _download(source: str, workspace: Workspace) -> Iterator[Path]:
     for name in names:
         path = name.split("://", 1)[-1].lstrip("/")
         yield _download_one(workspace, scheme, path, name, lambda address: system.open(address, "rb"))
+
+
+def _web_path(address: str) -> str:
+    """Return host and path of a web address; the name contains a hash of the query, if there is one.
+
+    A query, which may hold a password, is not shown in messages.
+
+    Example:
+        >>> _web_path("https://host/export.csv.gz?day=1")
+        'host/export.query_51234957.csv.gz'
+    """
+    parts = urlsplit(address)
+    if not parts.query:
+        return parts.netloc + parts.path
+    folder, slash, name = parts.path.rpartition("/")
+    stem, dot, suffixes = name.partition(".")
+    digest = hashlib.sha256(parts.query.encode()).hexdigest()[:8]
+    return f"{parts.netloc}{folder}{slash}{stem}.query_{digest}{dot}{suffixes}"
 
 
 def _download_one(workspace: Workspace, scheme: str, path: str, address: str, opened: Callable[[str], Any]) -> Path:
