@@ -23,6 +23,7 @@ from data_pipeline.json_files import read_record
 
 CONFIG_FILE, HISTORY_FILE, LOG_FILE = "config.yaml", "config_history.jsonl", "log.jsonl"
 DATA_FILE, PROVENANCE_FILE, WARM_START_FILE = "data.json", "provenance.json", "warm_start.json"
+UNKNOWN = "unknown"  # in warm_start.json, in the place of a number
 SUMMARY_FILE, CHECKPOINTS, CODES_FILE = "summary.json", "checkpoints", "codes.json"
 
 Record = dict[str, Any]
@@ -96,12 +97,15 @@ def best_record(records: Iterable[Record], metric: str) -> Record | None:
     return (max if higher_is_better(metric) else min)(scored, key=lambda record: record[metric], default=None)
 
 
-def was_trained_on(folder: Path, split: str) -> bool:
-    """Return whether the run that a run started from was trained on some pairs of a split.
+def pairs_trained_before(folder: Path, split: str) -> int | str:
+    """Return how many pairs of a split the runs that a run started from were trained on; 0 where none are compared.
 
     Args:
         folder: Run folder.
         split: ``validation`` or ``test``.
+
+    Returns:
+        The number of pairs, or `UNKNOWN` if the data of an earlier run were not found.
     """
     pairs = read_json(folder / WARM_START_FILE).get("trained_pairs", {})
-    return (pairs.get(split) or 0) > 0
+    return pairs.get(split) or 0

@@ -19,7 +19,7 @@ from cove_dist.faults.outputs import check_writable
 from cove_dist.inference.checkpoints import find_checkpoint, load_trained
 from cove_dist.inference.folders import replaced_folder
 from cove_dist.inference.request import RunRequest
-from cove_dist.runs import was_trained_on
+from cove_dist.runs import UNKNOWN, pairs_trained_before
 from cove_dist.tasks.frequency import frequency_groups
 from cove_dist.tasks.registry import task_of
 from cove_dist.types import PositiveInt
@@ -93,11 +93,15 @@ def describe_evaluation(
     """Return the metrics with everything that must agree between compared runs."""
     split = request.split
     protocol = task_of(config).protocol(config, schema, split).record()
-    if was_trained_on(Path(request.run), split):  # not to be compared with metrics of rows that are new to a model
+    trained_before = pairs_trained_before(Path(request.run), split)
+    if trained_before:  # not to be compared with metrics of rows that are new to a model
+        known = trained_before != UNKNOWN
+        was, are = ("was", "are") if known else ("may have been", "may be")
         logger.warning(
-            "The run's warm start was trained on rows of the %s split: metrics are better than the truth", split
+            "The run's warm start %s trained on rows of the %s split: metrics %s better than the truth", was, split, are
         )
-        protocol |= {"words": f"{protocol['words']}; the warm start was trained on some of the rows", "new_rows": False}
+        words = f"{protocol['words']}; the warm start {was} trained on some of the rows"
+        protocol |= {"words": words, "new_rows": False if known else UNKNOWN}
     return Evaluated(
         split=split,
         kind=request.checkpoint,

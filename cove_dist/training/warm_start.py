@@ -11,7 +11,7 @@ from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.embeddings.parts import table_weights
 from cove_dist.errors import ConfigError
-from cove_dist.runs import WARM_START_FILE
+from cove_dist.runs import PROVENANCE_FILE, UNKNOWN, WARM_START_FILE, read_json
 from cove_dist.tasks.registry import task_of
 from cove_dist.tasks.saved_data import load_run_with_data
 from cove_dist.training.build import TrainState, describe_model, initialize_tables
@@ -38,14 +38,15 @@ class WarmStart:
         new_rows: Start of new ids.
         tables: What happened to the ids of every table.
         trained_pairs: Distinct pairs of user and item, by evaluation split, that the former runs trained on and this
-            run's training rows do not hold; None where rows are sequences, which are not compared.
+            run's training rows do not hold; `UNKNOWN` if the data of one of them were not found; None where rows are
+            sequences, which are not compared.
     """
 
     run: str
     checkpoint: str
     new_rows: str
     tables: dict[str, Counts]
-    trained_pairs: dict[str, int | None]
+    trained_pairs: dict[str, int | str | None]
 
     def save(self, folder: Path) -> None:
         """Write ``warm_start.json`` into the run folder."""
@@ -61,7 +62,7 @@ class WarmStart:
                 table, f"{counts.matched:,}", f"{counts.new:,}", self.new_rows, f"{counts.gone:,}", f"{counts.kept:,}",
             )  # fmt: skip
         for split, pairs in self.trained_pairs.items():
-            if pairs:
+            if isinstance(pairs, int) and pairs:
                 logger.warning(
                     "%s of the user-item pairs of the %s split were training rows of %s, and are not training rows now:"
                     " its metrics are better than the truth. Split both data sets by time",
@@ -97,27 +98,45 @@ def start_warm(config: RunConfig, schema: Schema, context: DistributedContext, t
     else:
         of_task = None
     start_new_rows(model, config, schema, matching, context, of_task)
-    settings, former_data = config.warm_start, _former_data(source) if context.is_main else []
-    pairs = {
-        split: pairs_trained_before(former_data, config.data.path, schema, split)
-        for split in ("validation", "test")
-        if context.is_main
-    }
+    settings, pairs = config.warm_start, _trained_pairs(source, config, schema) if context.is_main else {}
     return WarmStart(str(settings.run), source.checkpoint.name, settings.new_rows, matching.counts, pairs)
 
 
-def _former_data(source: Source) -> list[tuple[Path | str, Schema]]:
-    """Return the data of the run to start from, and of those that it started from in turn."""
+def _trained_pairs(source: Source, config: RunConfig, schema: Schema) -> dict[str, int | str | None]:
+    """Return `WarmStart.trained_pairs`."""
+    former, whole = _former_data(source)
+    pairs: dict[str, int | str | None] = {}
+    for split in ("validation", "test"):
+        found = pairs_trained_before(former, config.data.path, schema, split)
+        unknown = not whole and found is not None and schema.has_split(split)
+        pairs[split] = UNKNOWN if unknown else found
+    return pairs
+
+
+def _former_data(source: Source) -> tuple[list[tuple[Path | str, Schema]], bool]:
+    """Return the data of the run to start from and of those that it started from in turn, and whether all were found.
+
+    Data that changed after an earlier run was trained on them count as not found.
+    """
     found: list[tuple[Path | str, Schema]] = [(source.config.data.path, source.schema)]
     run = source.config.warm_start.run
     try:
         while run is not None:
-            config, _ = load_run_with_data(run)
-            found.append((config.data.path, Schema.load(config.data.path)))
+            config, folder = load_run_with_data(run)
+            path = config.data.path
+            starts = read_json(folder / PROVENANCE_FILE).get("starts", [])
+            if starts and starts[-1]["data"]["fingerprint"] != data_fingerprint(path):
+                raise ConfigError(f"its data, {path}, have changed since it was trained")
+            found.append((path, Schema.load(path)))
             run = config.warm_start.run
     except UserError as error:
-        logger.warning("Not checked whether evaluation rows were training rows of the earlier run %s: %s", run, error)
-    return found
+        logger.warning(
+            "The earlier run %s cannot be followed: %s. Whether it was trained on rows of validation and test is"
+            " unknown: their metrics will not be compared with those of other runs",
+            run, error,
+        )  # fmt: skip
+        return found, False
+    return found, True
 
 
 def _require_all(source: Source, data: str, tables: Mapping[str, Counts]) -> None:

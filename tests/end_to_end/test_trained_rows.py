@@ -46,6 +46,25 @@ def test_test_rows_that_former_runs_trained_on(tmp_path: Path, caplog: pytest.Lo
     with pytest.raises(ConfigError, match=r"their metrics mean different things:\n.*new_rows"):
         compare_runs([str(runs["warm"]), str(runs["fresh"])], "test", "best")
 
+    cove.prepare(source, first, settings={**COLUMNS, "seed": 3, "overwrite": True})  # other rows are for training
+    assert "have changed since it was trained" in after_a_broken_chain(second, runs, "changed", caplog)
+    runs["former"].rename(tmp_path / "moved")
+    assert f"The earlier run {runs['former']} cannot be followed" in after_a_broken_chain(second, runs, "gone", caplog)
+
+
+def after_a_broken_chain(data: Path, runs: dict[str, Path], name: str, caplog: pytest.LogCaptureFixture) -> str:
+    """Start from "warm", which started from "former"; return the log."""
+    caplog.clear()
+    output = runs["fresh"].with_name(name)
+    cove.train(data, output=output, settings={"warm_start": str(runs["warm"])})
+    pairs = json.loads((output / "warm_start.json").read_text())["trained_pairs"]
+    assert pairs == {"validation": "unknown", "test": "unknown"}
+    cove.load(output).evaluate("test")
+    assert "may have been trained on rows of the test split: metrics may be better than the truth" in caplog.text
+    with pytest.raises(ConfigError, match=r"their metrics mean different things:\n.*new_rows"):
+        compare_runs([str(output), str(runs["fresh"])], "test", "best")
+    return caplog.text
+
 
 def test_a_run_goes_on_when_the_one_it_started_from_is_gone(tmp_path: Path) -> None:
     source = write_csv(tmp_path / "log.csv", [(n % 9, n % 31, 1) for n in range(100)], ("user", "item", "time"))
