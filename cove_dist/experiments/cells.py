@@ -27,6 +27,8 @@ from data_pipeline.json_files import write_json
 LOG, RECORD = "cell.log", "cell.json"
 # Keys that do not change what a run computes.
 _ANY_VALUE = ("output", "trainer.checkpoint", "trainer.early_stopping.mode")
+# Sections whose keys are not the same for all runs, in which a key that only one of the configurations has is a change.
+_OPEN = ("loss", "embeddings.pooling", "embeddings.sharding")
 
 
 class CellFailed(Exception):
@@ -78,7 +80,12 @@ def changes(cell: Cell) -> list[str]:
     there = flat(plain(read_yaml(cell.folder / CONFIG_FILE)))
     given = {override.split("=")[0].lstrip("+") for override in cell.overrides}
     compared = [key for key in here if (key in there or key in given) and not _is_within(key, _ANY_VALUE)]
-    return [f"{key}: {there.get(key)} there, {here[key]} here" for key in compared if there.get(key) != here[key]]
+    compared += [key for key in {**here, **there} if _is_within(key, _OPEN) and not key.endswith(".default")]
+    return [
+        f"{key}: {there.get(key)} there, {here.get(key)} here"
+        for key in dict.fromkeys(compared)
+        if there.get(key) != here.get(key)
+    ]
 
 
 def _is_within(key: str, sections: tuple[str, ...]) -> bool:

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cove_dist.checkpoints.files import CheckpointFolder
+from cove_dist.checkpoints.evaluated import check_current
 from cove_dist.config.yaml_files import plain, read_yaml
-from cove_dist.errors import CheckpointError, ConfigError
+from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import is_metric
 from cove_dist.evaluation.frequency import is_grouped
 from cove_dist.evaluation.metrics_files import Evaluated, check_comparable, load_metrics
 from cove_dist.experiments.results import SPEED
 from cove_dist.experiments.text import MISSING, TextTable, mean_and_deviation_text
-from cove_dist.runs import CHECKPOINTS, CONFIG_FILE, SUMMARY_FILE, read_history, read_json
+from cove_dist.runs import CONFIG_FILE, SUMMARY_FILE, read_history, read_json
 from cove_dist.training.resume import CHANGES_LEARNING
 
 logger = logging.getLogger(__name__)
@@ -81,28 +81,6 @@ def compare_runs(folders: Sequence[str], split: str, checkpoint: str) -> Compari
             group["values"].setdefault(name, []).append(value)
     protocol = next(found.protocol["words"] for found in evaluated.values())
     return Comparison(split, checkpoint, protocol, list(groups.values()), notes)
-
-
-def check_current(folder: Path, evaluated: Evaluated) -> None:
-    """Refuse metrics of a checkpoint that is no longer the best or newest. Without checkpoints this is not checked.
-
-    Where a checkpoint is damaged it cannot be checked, which is a warning: metrics do not need it.
-
-    Raises:
-        ConfigError: Another checkpoint is the best, or the newest, now.
-    """
-    files = CheckpointFolder(folder / CHECKPOINTS)
-    try:
-        current = files.newest() if evaluated.best_by is None else files.best(evaluated.best_by) or files.newest()
-    except CheckpointError as error:
-        logger.warning("Cannot check that metrics are of the %s checkpoint: %s", evaluated.kind, error)
-        return
-    if evaluated.checkpoint is not None and current is not None and current.name != evaluated.checkpoint:
-        raise ConfigError(
-            f"{folder}: its metrics are of {evaluated.checkpoint}, but {current.name} is the {evaluated.kind}"
-            f" checkpoint now; evaluate it again: cove evaluate run={folder} split={evaluated.split}"
-            f" checkpoint={evaluated.kind}"
-        )
 
 
 def existing(path: Path) -> Path:

@@ -65,16 +65,21 @@ def _means(grid: GridConfig, results: Results, claims: Sequence[Claim], split: s
         text_column("Model", _without_repeats([names.model(model) for model, _ in pairs])),
         text_column("Codes", [names.quantizer(quantizer) for _, quantizer in pairs]),
     ]
-    columns = []
+    columns, fewest = [], [len(grid.seeds)] * len(pairs)
     for metric in grid.metrics:
         values = [list(results.of_seeds(split, *pair, metric).values()) for pair in pairs]
+        fewest = [min(count, len(of_pair)) for count, of_pair in zip(fewest, values, strict=True)]
+        whole = [of_pair if len(of_pair) == len(grid.seeds) else [] for of_pair in values]
         symbols = [_symbol(claims, grid, *pair, metric) for pair in pairs]
         texts = [with_uncertainty(of_pair) for of_pair in values]
-        columns.append(number_column(names.metric(metric), texts, marks(metric, values), symbols))
+        columns.append(number_column(names.metric(metric), texts, marks(metric, whole), symbols))
     caption = (
         f"{grid.title}, {split} split: mean over seeds {', '.join(map(str, grid.seeds))}; {_DEVIATION}. Best in bold,"
         " second underlined."
     )
+    if few := [number for number, count in enumerate(fewest) if count < len(grid.seeds)]:
+        parts = [f"{names.model(pairs[n][0])} {names.quantizer(pairs[n][1])} {fewest[n]}" for n in few]
+        caption += f" Of fewer than {len(grid.seeds)} seeds, and not marked: {', '.join(parts)}."
     significance = (
         rf" {_symbols(_BETTER)} better, {_symbols(_WORSE)} worse than {latex_escape(names.quantizer(grid.base))} for"
         rf" the same model: paired $t$-test over seeds, significant at {grid.significance:g} after Holm's correction"
@@ -175,7 +180,7 @@ def _groups(names: Sequence[str]) -> frozenset[int]:
 
 
 def _percent(value: float | None) -> str:
-    return "--" if value is None or math.isnan(value) else f"{value:+.2f}"
+    return "--" if value is None or not math.isfinite(value) else f"{value:+.2f}"
 
 
 def _interval(claim: Claim) -> str:

@@ -19,8 +19,9 @@ class Comparison:
 
     Attributes:
         pairs: Seeds compared.
-        gain: Gain of the mean; nan without pairs.
-        low, high: 95 % confidence interval of the gain, with the other's mean taken as exact; nan where `p` is.
+        gain: Gain of the mean; infinite where the other's mean is 0, nan without pairs.
+        low, high: 95 % confidence interval of the gain, with the other's mean taken as exact; nan where `p` is, and
+            where the other's mean is 0.
         p: p-value of the two-sided paired t-test of a mean difference of 0; nan under two pairs, and where all
             differences are the same, up to rounding, and not 0: a metric of few rows changes in steps, and t would be
             infinite.
@@ -54,8 +55,8 @@ def compare(new: Mapping[int, float], old: Mapping[int, float]) -> Comparison:
     if n == 0:
         return Comparison(0, math.nan, math.nan, math.nan, math.nan)
     difference = np.array([new[seed] - old[seed] for seed in seeds])
-    scale = abs(float(np.mean([old[seed] for seed in seeds]))) or math.nan
-    gain = float(difference.mean()) / scale
+    scale, mean = abs(float(np.mean([old[seed] for seed in seeds]))), float(difference.mean())
+    gain = mean / scale if scale else math.copysign(math.inf, mean) if mean else 0.0
     if n == 1:
         return Comparison(1, gain, math.nan, math.nan, math.nan)
     if not difference.any():
@@ -64,7 +65,8 @@ def compare(new: Mapping[int, float], old: Mapping[int, float]) -> Comparison:
         return Comparison(n, gain, math.nan, math.nan, math.nan)
     test = stats.ttest_1samp(difference, 0.0)
     interval = test.confidence_interval(_CONFIDENCE)
-    return Comparison(n, gain, float(interval.low) / scale, float(interval.high) / scale, float(test.pvalue))
+    low, high = (float(end) / scale if scale else math.nan for end in interval)
+    return Comparison(n, gain, low, high, float(test.pvalue))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -58,8 +58,8 @@ def number(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Format a percentage with its sign, such as ``+5.95 %``."""
-    return MISSING if value is None or math.isnan(value) else f"{value:+.2f} %"
+    """Format a percentage with its sign, such as ``+5.95 %``; one of 0 is left out."""
+    return MISSING if value is None or not math.isfinite(value) else f"{value:+.2f} %"
 
 
 def p_value(value: float) -> str:

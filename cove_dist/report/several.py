@@ -9,6 +9,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
+from cove_dist.checkpoints.evaluated import check_current
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import higher_is_better, is_metric, title
 from cove_dist.evaluation.frequency import is_grouped
@@ -55,13 +56,18 @@ def metric_rows(runs: Mapping[str, Run]) -> tuple[list[MetricRow], list[str]]:
     Raises:
         ConfigError: The metrics of two runs mean different things.
     """
-    found: dict[str, Evaluated] = {
-        name: each
-        for name, run in runs.items()
-        for each in run.evaluated
-        if (each.split, each.kind) == ("test", "best")
-    }
-    notes = [f"{name} is not evaluated: cove evaluate run={runs[name].folder}." for name in runs if name not in found]
+    found: dict[str, Evaluated] = {}
+    notes = []
+    for name, run in runs.items():
+        of_run = [each for each in run.evaluated if (each.split, each.kind) == ("test", "best")]
+        try:
+            for each in of_run:
+                check_current(run.folder, each)
+                found[name] = each
+        except ConfigError as error:
+            notes.append(f"{error}.")
+        if not of_run:
+            notes.append(f"{name} is not evaluated: cove evaluate run={run.folder}.")
     if not found:
         return [], notes
     notes = [*check_comparable(found), *notes]

@@ -141,6 +141,24 @@ def test_a_key_that_the_program_has_learned_since_is_no_change(tmp_path: Path) -
         is_stale(cells_of(set_by_grid)[0], set_by_grid)
 
 
+@pytest.mark.parametrize(
+    ("there", "here", "message"),
+    [
+        ("", '"loss=focal"', r"loss\._target_: None there, cove_dist\.losses\.ctr\.\w+ here"),
+        ('"loss=focal"', "", r"loss\._target_: cove_dist\.losses\.ctr\.\w+ there, None here"),
+        ('"+embeddings.pooling.tags=max"', "", r"embeddings\.pooling\.tags: max there, None here"),
+    ],
+)
+def test_sections_that_one_of_two_configurations_lacks_are_a_change(
+    tmp_path: Path, there: str, here: str, message: str
+) -> None:
+    old, new = (small_grid(tmp_path, f'models.deepfm=["model=deepfm"{each and ","}{each}]') for each in (there, here))
+    write_cell(cells_of(old)[0], {"auc": 0.7})
+    assert not is_stale(cells_of(old)[0], old)
+    with pytest.raises(ConfigError, match=message):
+        is_stale(cells_of(new)[0], new)
+
+
 def test_a_wrong_override_names_the_cell(tmp_path: Path) -> None:
     grid = small_grid(tmp_path, 'models.dlrm=["model=dlrm","model.dropout=7"]')
     with pytest.raises(ConfigError, match=r"dlrm/none/seed_0: model\.dropout = 7"):

@@ -70,6 +70,16 @@ def test_means_have_names_marks_and_symbols(tmp_path: Path) -> None:
     assert table.count(r"\addlinespace") == 1
 
 
+def test_a_mean_of_fewer_seeds_is_named_and_not_marked(tmp_path: Path) -> None:
+    grid = small_grid(tmp_path, "metrics=[auc]")
+    results = results_of(grid, ("auc",))
+    results.values["test", "deepfm", "cove", "auc"] = {0: 0.9}
+    table = paper_tables(grid, results, claims_of(grid, results, "test"), "test")[0].text()
+    assert r" & COVE & 0.9000" in table
+    assert r"\bfseries" not in table, "the whole rows have equal means"
+    assert "Of fewer than 3 seeds, and not marked: DeepFM COVE 1, DLRM COVE 0." in table
+
+
 def test_names_of_the_grid_come_first(tmp_path: Path) -> None:
     names = Names.of(small_grid(tmp_path, "+names.deepfm=Mine", "+names.cove=Ours", "+names.auc=Area"))
     assert (names.model("deepfm"), names.model("dlrm")) == ("Mine", "DLRM")

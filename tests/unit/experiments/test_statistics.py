@@ -59,6 +59,15 @@ def test_a_difference_without_spread_is_not_tested() -> None:
     assert all(math.isnan(value) for value in (result.low, result.high, result.p))
 
 
+@pytest.mark.parametrize(("new", "gain"), [((0.010, 0.012, 0.011), math.inf), ((-0.010, -0.012, -0.011), -math.inf)])
+def test_a_difference_from_nothing_is_infinite_with_its_sign(new: tuple[float, ...], gain: float) -> None:
+    result = compare(dict(enumerate(new)), dict.fromkeys(range(3), 0.0))
+    assert (result.pairs, result.gain) == (3, gain)
+    assert result.p == pytest.approx(stats.ttest_1samp(new, 0.0).pvalue)
+    assert math.isnan(result.low) and math.isnan(result.high)
+    assert compare({0: -1.0, 1: 1.0}, {0: 1.0, 1: -1.0}).gain == 0.0
+
+
 def test_holm_by_hand() -> None:
     """Four tests: 0.01 * 4, 0.02 * 3, 0.03 * 2, 0.04 * 1, none less than the one before."""
     assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
