@@ -40,7 +40,7 @@ class Recommender(Model, ABC):
 
     @abstractmethod
     def score_all(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        """Return scores ``[B, C]`` of ``users [B, d]`` for shared ``items [C, d]``, up to a constant per user."""
+        """Return scores ``[B, C]`` of ``users [B, d]`` for shared ``items [C, d]``."""
 
     def scorer(self, items: torch.Tensor) -> ScoreRows:
         """Return the function that scores some items for each user, up to a constant per user, without gradients.
@@ -87,6 +87,10 @@ class InnerProductRecommender(Recommender):
         """Map items ``[C, d]`` to keys ``[C, e]``."""
         return items
 
+    def offset(self, users: torch.Tensor) -> torch.Tensor | None:
+        """Return what the score of ``users [B, d]`` adds to all its inner products, ``[B]``; None: nothing."""
+        return None
+
     def row_from_neighbours(self, entity: Entity, mean: torch.Tensor) -> torch.Tensor | None:
         return mean
 
@@ -94,7 +98,8 @@ class InnerProductRecommender(Recommender):
         return inner_products(users, items)
 
     def score_all(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        return self.query(users) @ self.key(items).T
+        scores, offset = self.query(users) @ self.key(items).T, self.offset(users)
+        return scores if offset is None else scores + offset.unsqueeze(1)
 
     def scorer(self, items: torch.Tensor) -> ScoreRows:
         keys = self.key(items)

@@ -49,12 +49,16 @@ class CFKG(AttributeRecommender, InnerProductRecommender):
         return -((users + self.buy).unsqueeze(1) - items).square().sum(dim=-1)
 
     def query(self, users: torch.Tensor) -> torch.Tensor:
-        """Return ``[2 (user + buy) ; -1]``; with `key` the score up to ``||user + buy||²``, equal for all items."""
+        """Return ``[2 (user + buy) ; -1]``; with `key` and `offset` the score."""
         return torch.cat([2 * (users + self.buy), -torch.ones_like(users[:, :1])], dim=1)
 
     def key(self, items: torch.Tensor) -> torch.Tensor:
         """Return ``[item ; ||item||²]``."""
         return torch.cat([items, items.square().sum(dim=1, keepdim=True)], dim=1)
+
+    def offset(self, users: torch.Tensor) -> torch.Tensor:
+        """Return ``-||user + buy||²``."""
+        return -(users + self.buy).square().sum(dim=1)
 
     def row_from_neighbours(self, entity: Entity, mean: torch.Tensor) -> torch.Tensor | None:
         """Return the mean after translation: ``item = user + buy``."""

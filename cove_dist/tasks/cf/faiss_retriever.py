@@ -57,7 +57,8 @@ class FaissRetriever:
     def __call__(self, users: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores and items ``[B, k]`` of ``users [B]``, on the CPU; -inf and -1 where fewer are left."""
         rows = torch.from_numpy(users).to(self._device).clamp(max=self._reserved)
-        vectors = self._head.query(self._vectors.users(rows))
+        of_users = self._vectors.users(rows)
+        vectors, offset = self._head.query(of_users), self._head.offset(of_users)
         self.finite.update((vectors.double().norm(dim=1) * self._longest_key).float())  # Cauchy-Schwarz
         queries = vectors.cpu().numpy()
         scores = torch.full((len(users), self._k), -torch.inf, device="cpu")  # where FAISS searches
@@ -70,7 +71,7 @@ class FaissRetriever:
             scores[unfinished], items[unfinished] = best, ids
             more_ties = (best[:, -1] == last_found).numpy() & (found < self._index.ntotal)
             found, unfinished = 2 * found, unfinished[more_ties]
-        return scores, items
+        return scores if offset is None else scores + offset.cpu().unsqueeze(1), items
 
     def _search(
         self, queries: np.ndarray, users: np.ndarray, found: int
