@@ -29,7 +29,8 @@ class Observation(NamedTuple):
 
     def to(self, device: torch.device) -> Observation:
         """Return the observation on a device."""
-        return Observation(*(None if part is None else part.to(device) for part in self))
+        counts, ids = (None if part is None else part.to(device) for part in (self.counts, self.ids))
+        return Observation(self.vectors.to(device), counts, ids)
 
 
 def oldest_first(observations: Iterable[Sequence[Observation]]) -> list[Observation]:
