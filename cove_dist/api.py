@@ -101,7 +101,7 @@ def train(
         ConfigError, DataError, TrainingError: A setting or the data are invalid, or training failed.
     """
     quiet_imported_libraries()
-    from cove_dist.inference.session import check_count
+    from cove_dist.inference.arguments import check_count
     from cove_dist.tasks.configuration import load_run_config
     from cove_dist.training import program
 

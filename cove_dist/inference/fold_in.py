@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cove_dist.errors import ConfigError
+from cove_dist.inference.arguments import check_choice, check_count, listed_items
 from cove_dist.inference.ids import IdTable, as_array
 from cove_dist.inference.predict import as_table, read_rows
-from cove_dist.inference.session import Session, check_choice, check_count, listed_items
+from cove_dist.inference.session import Session
 from data_pipeline.schema import Entity
 
 logger = logging.getLogger(__name__)
@@ -119,8 +120,9 @@ def fold_in(
         raise ConfigError(f"learning_rate = {learning_rate!r}: must be above 0, and at most 1e6; 0.02 is usual")
     session.inference.check_fold_in()
     schema = session.schema
-    names = {"user": user or schema.entity("user").name, "item": item or schema.entity("item").name}
-    own, others = _columns(interactions, entity, names)
+    names: dict[Entity, str] = {"user": user or schema.entity("user").name, "item": item or schema.entity("item").name}
+    text = [names[each] for each in names if pa.types.is_string(session.table(each).original.type)]
+    own, others = _columns(interactions, entity, names, text)
     return FoldedIn(session, entity, find_pairs(session, own, others, entity, unknown), steps, learning_rate)
 
 
@@ -170,8 +172,10 @@ def find_pairs(session: Session, own: pa.Array, others: pa.Array, entity: Entity
     return Pairs(original, pairs[:, 0], pairs[:, 1])
 
 
-def _columns(interactions: Interactions, entity: Entity, names: Mapping[str, str]) -> tuple[pa.Array, pa.Array]:
-    """Return the new ids and their neighbours, one pair each, in original ids.
+def _columns(
+    interactions: Interactions, entity: Entity, names: Mapping[Entity, str], text: Sequence[str]
+) -> tuple[pa.Array, pa.Array]:
+    """Return the new ids and their neighbours, one pair each, in original ids; columns ``text`` of a file are text.
 
     Raises:
         ConfigError: The file cannot be read, or a column is missing.
@@ -188,7 +192,7 @@ def _columns(interactions: Interactions, entity: Entity, names: Mapping[str, str
     if not isinstance(interactions, str | Path):
         table = as_table(interactions, "interactions", "{new id: [known id, …]}, ")
     else:
-        parts = list(read_rows(Path(interactions), "interactions"))
+        parts = list(read_rows(Path(interactions), text, "interactions"))
         if not parts:
             raise ConfigError(f"interactions = {interactions}: has no rows; a new id is folded in by its interactions")
         table = pa.concat_tables(parts)

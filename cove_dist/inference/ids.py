@@ -6,6 +6,7 @@ Shapes: ``n`` ids.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class IdTable:
 
         Ids are compared as text if their types differ: 17 and "17" are the same id.
         """
-        wanted = as_array(values)
+        wanted = self._ids(values)
         if len(wanted) == 0:
             return np.empty(0, np.int64)
         if self.column.bins is not None:
@@ -65,7 +66,7 @@ class IdTable:
         unseen = ~self.known(encoded)
         encoded[unseen] = -1
         if self.column.buckets and unseen.any():
-            texts = as_array(values).filter(pa.array(unseen)).cast(pa.string()).to_pylist()
+            texts = self._ids(values).filter(pa.array(unseen)).cast(pa.string()).to_pylist()
             encoded[unseen] = self.column.num_seen + buckets_of(texts, self.column.buckets)
         return encoded
 
@@ -96,6 +97,14 @@ class IdTable:
     def decode(self, encoded: np.ndarray) -> pa.Array:
         """Return the original ids of encoded ids ``[n]``."""
         return self.original.take(pa.array(encoded))
+
+    def _ids(self, values: Iterable[Any] | pa.Array | pa.ChunkedArray) -> pa.Array:
+        """Return ids, of which whole numbers in floating point become integers, unless the ids are such numbers."""
+        wanted = as_array(values)
+        if pa.types.is_floating(wanted.type) and not pa.types.is_floating(self.original.type):
+            with suppress(pa.ArrowInvalid):  # fractions, nan
+                return wanted.cast(pa.int64())
+        return wanted
 
     @cached_property
     def _text(self) -> pa.Array:

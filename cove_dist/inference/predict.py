@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +17,10 @@ from cove_dist.config import settings
 from cove_dist.config.composition import load_settings
 from cove_dist.errors import ConfigError
 from cove_dist.faults.outputs import check_writable
+from cove_dist.inference.arguments import check_choice
+from cove_dist.inference.ids import IdTable
 from cove_dist.inference.request import RunRequest
-from cove_dist.inference.session import Session, check_choice
+from cove_dist.inference.session import Session
 from cove_dist.types import TableFile, Text
 from data_pipeline.files import replaced_file
 
@@ -57,7 +59,7 @@ def predict(overrides: list[str]) -> tuple[Path, int, int]:
     read = written = 0
     writer = None
     with replaced_file(path) as partial:
-        for rows in read_rows(Path(request.rows)):
+        for rows in read_rows(Path(request.rows), text_columns(session, request.user, request.item)):
             scored = score_rows(session, rows, request.user, request.item, request.unknown)
             writer = writer or open_writer(path, partial, scored.schema)
             writer.write_table(scored)
@@ -84,8 +86,24 @@ def open_writer(path: Path, partial: Path, schema: pa.Schema) -> pq.ParquetWrite
 def predict_table(session: Session, rows: Any, *, user: str | None, item: str | None, unknown: str) -> pa.Table:
     """Score the rows of a file or of a table; see `cove_dist.inference.run.Run.predict`."""
     check_choice("unknown", unknown, "error", "skip")
-    parts = read_rows(Path(rows)) if isinstance(rows, str | Path) else [as_table(rows, "rows")]
-    return pa.concat_tables([score_rows(session, part, user, item, unknown) for part in parts])
+    named = isinstance(rows, str | Path)
+    parts = read_rows(Path(rows), text_columns(session, user, item)) if named else [as_table(rows, "rows")]
+    scored = [score_rows(session, part, user, item, unknown) for part in parts]
+    if not scored:
+        raise ConfigError(f"rows = {rows}: has no rows")
+    return pa.concat_tables(scored)
+
+
+def text_columns(session: Session, user: str | None, item: str | None) -> list[str]:
+    """Return the columns of rows whose ids are text in the data; users and items may be named otherwise there."""
+    schema = session.schema
+    named = {
+        schema.entity("user").name: user or schema.entity("user").name,
+        schema.entity("item").name: item or "item_id",
+    }
+    columns = [column for column in schema.categorical if not column.sequence and column.bins is None]
+    texts = [each.name for each in columns if pa.types.is_string(IdTable(session.data, each).original.type)]
+    return [named.get(name, name) for name in texts]
 
 
 def score_rows(session: Session, rows: pa.Table, user: str | None, item: str | None, unknown: str) -> pa.Table:
@@ -141,11 +159,12 @@ def as_table(rows: Any, key: str, also: str = "") -> pa.Table:
         ) from error
 
 
-def read_rows(path: Path, key: str = "rows") -> Iterator[pa.Table]:
+def read_rows(path: Path, text: Iterable[str], key: str = "rows") -> Iterator[pa.Table]:
     """Read a Parquet or CSV file, a part at a time.
 
     Args:
         path: The file.
+        text: Columns of a CSV file that are text even if they look like numbers, so that 0439 stays 0439.
         key: The setting that names it, for errors.
 
     Raises:
@@ -157,7 +176,8 @@ def read_rows(path: Path, key: str = "rows") -> Iterator[pa.Table]:
                 for batch in file.iter_batches(_ROWS):
                     yield pa.Table.from_batches([batch])
         else:
-            with csv.open_csv(path) as reader:
+            types = csv.ConvertOptions(column_types=dict.fromkeys(text, pa.string()))
+            with csv.open_csv(path, convert_options=types) as reader:
                 for batch in reader:
                     yield pa.Table.from_batches([batch])
     except (OSError, pa.ArrowException) as error:

@@ -26,13 +26,13 @@ from cove_dist.config.overrides import key_of
 from cove_dist.distributed import DistributedContext, batches_of_block, process_group, sum_over_ranks, world
 from cove_dist.errors import ConfigError
 from cove_dist.faults.outputs import output_folder
+from cove_dist.inference.arguments import check_oov_row, listed_items
 from cove_dist.inference.checkpoints import find_checkpoint, load_trained
 from cove_dist.inference.fold_in import LEARNING_RATE, STEPS, fold_in
 from cove_dist.inference.folders import replaced_folder
 from cove_dist.inference.ids import IdTable
 from cove_dist.inference.popular import most_frequent
 from cove_dist.inference.request import RunRequest
-from cove_dist.inference.session import check_oov_row, listed_items
 from cove_dist.inference.users import Users, as_ids, find_users
 from cove_dist.tasks.base import RetrieverSettings, TaskModel, inner_model
 from cove_dist.tasks.registry import task_of
@@ -78,7 +78,7 @@ def recommend(overrides: Sequence[str]) -> Path | None:
     folder = output_folder(run / "recommendations", request.output, ABOUT_FILE, "recommendations")
     checkpoint = find_checkpoint(run, config, request.checkpoint)
     if request.unknown == "oov_row":
-        check_oov_row(config, "error, skip, popular")
+        check_oov_row(config, "user", "error, skip, popular")
     if "batch_size" in map(key_of, overrides) and (request.interactions is not None or not task.recommends_on_ranks):
         raise ConfigError(
             f"batch_size = {request.batch_size}: acts on the users of collaborative filtering, without interactions;"
@@ -113,7 +113,9 @@ def recommend_in_one_process(request: RecommendConfig, users: Users, folder: Pat
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ConfigError("cove recommend: models of this task recommend in one process; run it without torchrun")
     session = request.session()
-    asked = pa.concat_arrays([users.original, as_ids(users.unknown, users.original.type)])
+    asked = users.original
+    if request.unknown in ("popular", "oov_row"):
+        asked = pa.concat_arrays([asked, as_ids(users.unknown, asked.type)])
     table = session.recommend(
         asked, request.k, unknown=request.unknown, history=request.history, columns=request.columns
     )

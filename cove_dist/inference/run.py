@@ -58,8 +58,9 @@ class Run:
         found = {"validation": dict(read_meta(self.session.checkpoint).metrics)}
         for split in ("validation", "test"):
             path = self.folder / f"metrics_{split}_{self.checkpoint}.json"
-            if path.is_file():
-                found[split] = json.loads(path.read_text())["metrics"]
+            content = json.loads(path.read_text()) if path.is_file() else {}
+            if content.get("checkpoint") == self.session.checkpoint.name:  # not an earlier best or newest one
+                found[split] = content["metrics"]
         return {split: metrics for split, metrics in found.items() if metrics}
 
     def evaluate(self, split: Literal["validation", "test"] = "test") -> dict[str, float | None]:

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from cove_dist.config import RunConfig
 from cove_dist.errors import ConfigError
+from cove_dist.inference.arguments import check_choice, check_count, check_oov_row, listed_items
 from cove_dist.inference.checkpoints import find_checkpoint
 from cove_dist.inference.context import encode_context
 from cove_dist.inference.ids import IdTable, as_array
@@ -81,6 +81,10 @@ class Session:
         model = load_local(self.config, self.schema, self.checkpoint, self._device)
         return task_of(self.config).inference_class()(self.config, self.schema, model, self._device)
 
+    def table(self, entity: Entity) -> IdTable:
+        """Return the ids of users or items."""
+        return self.users if entity == "user" else self.items
+
     @cached_property
     def users(self) -> IdTable:
         return IdTable(self.data, self.schema.entity("user"))
@@ -104,11 +108,13 @@ class Session:
         if label is not None and sequences is not None:
             raise ConfigError(f"label = {label}: sequences have no labels; leave it out")
         check_choice("unknown", unknown, "error", "skip", "oov_row")
-        if unknown == "oov_row":
-            check_oov_row(self.config, "error, skip")
+        if sequences is not None and columns:
+            raise ConfigError(f"columns = {', '.join(columns)}: sequences have none; leave them out")
         item_ids = as_array(items, "items")
         of_items = self._rows("items", self.items, item_ids, unknown)
         known = of_items >= 0
+        if unknown == "oov_row" and not self.items.known(of_items).all():
+            check_oov_row(self.config, "item", "error, skip")
         if sequences is not None:
             _same_length("sequences", sequences, item_ids)
             given = self._sequences(sequences, unknown)
@@ -120,6 +126,8 @@ class Session:
             _same_length("users", user_ids, item_ids)
             of_users = self._rows("users", self.users, user_ids, unknown)
             known &= of_users >= 0
+            if unknown == "oov_row" and not self.users.known(of_users).all():
+                check_oov_row(self.config, "user", "error, skip")
             context = self.context(columns or {}, len(item_ids), known)
             score = self.inference.score if label is None else partial(self.inference.score_label, label)
             found = score(of_users[known], of_items[known], context)
@@ -144,7 +152,9 @@ class Session:
         check_choice("history", history, "remove", "keep")
         check_count("k", k)
         if unknown == "oov_row":
-            check_oov_row(self.config, "error, skip, popular")
+            check_oov_row(self.config, "user", "error, skip, popular")
+        if sequences is not None and columns:
+            raise ConfigError(f"columns = {', '.join(columns)}: sequences have none; leave them out")
         k = listed_items(k, self.schema)
         repeat, tables = history == "keep", []
         if sequences is not None:
@@ -200,7 +210,7 @@ class Session:
 
     def seen_ids(self, entity: Entity) -> pa.Array:
         """Return the original ids of all users or items seen in training, in the order of their vectors."""
-        table = self.users if entity == "user" else self.items
+        table = self.table(entity)
         return table.original[: table.column.num_seen]
 
     def _rows(self, what: str, table: IdTable, values: Any, unknown: str) -> np.ndarray:
@@ -217,6 +227,8 @@ class Session:
     def _sequences(self, sequences: Sequence[Sequence[Any]], unknown: str, *further: str) -> list[np.ndarray]:
         """Return sequences of encoded items, without unknown items if the policy allows them."""
         given = [_ids_of(each) for each in sequences]
+        if not given:
+            return []
         lengths = [len(each) for each in given]
         encoded = self._encoded("sequences", self.items, [item for each in given for item in each], unknown, *further)
         parts = np.split(encoded, np.cumsum(lengths)[:-1])
@@ -233,44 +245,6 @@ class Session:
                 "item": self.items.decode(lists.items[rows, places]),
                 "score": pa.array(scores, mask=np.isnan(scores)),
             }
-        )
-
-
-def check_choice(what: str, value: Any, *allowed: str) -> None:
-    """Refuse a value that is not among the allowed ones."""
-    if value not in allowed:
-        raise ConfigError(f"{what} = {value!r}: allowed: {', '.join(allowed)}")
-
-
-def check_count(what: str, value: Any) -> None:
-    """Refuse a value that is not a positive whole number."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ConfigError(f"{what} = {value!r}: allowed: whole numbers from 1")
-
-
-def listed_items(k: int, schema: Schema, entity: Entity = "item") -> int:
-    """Return the length of the longest list: only items (or users) of the training split are listed."""
-    if k > (count := schema.entity(entity).num_seen):
-        logger.warning("k = %d: the training split has %d %ss, so lists are shorter", k, count, entity)
-    return min(int(k), count)
-
-
-def check_oov_row(config: RunConfig, others: str) -> None:
-    """Refuse ``unknown=oov_row`` for a run whose out-of-vocabulary rows mean nothing.
-
-    Args:
-        config: Configuration of the run.
-        others: The other values of ``unknown``, for the message.
-
-    Raises:
-        ConfigError: The run has ``embeddings.id_dropout=0``, and its rows of unseen users are no codes either.
-    """
-    of_codes = config.embeddings.unseen == "codes" and "user" in config.quantizer.levels()
-    if config.embeddings.id_dropout == 0 and not of_codes:
-        raise ConfigError(
-            "unknown = oov_row: the run was trained with embeddings.id_dropout=0 and has no codes for unseen users, so"
-            f" its out-of-vocabulary rows are random; allowed: {others}, or a run that was trained with"
-            " embeddings.id_dropout=0.05, or with embeddings.unseen=codes and a quantizer of users"
         )
 
 

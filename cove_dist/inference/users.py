@@ -45,7 +45,8 @@ def find_users(asked: str | list[int | str], unknown: str, data: str, schema: Sc
     if asked == "all":
         known = np.arange(table.column.num_seen)
         return Users(known, table.decode(known), table.original[:0])
-    wanted = read_column(Path(asked)) if isinstance(asked, str) else pa.array(list(map(str, asked)))
+    text = pa.types.is_string(table.original.type)
+    wanted = read_column(Path(asked), text) if isinstance(asked, str) else pa.array(list(map(str, asked)))
     if len(wanted) == 0:
         raise ConfigError(f"users = {asked}: none")
     encoded = table.encode(wanted)
@@ -70,12 +71,20 @@ def as_ids(users: pa.Array, kind: pa.DataType) -> pa.Array:
         raise ConfigError(f"users: the ids of users in the data are of type {kind}: {error}; unknown=skip") from error
 
 
-def read_column(path: Path) -> pa.Array:
-    """Read the first column of a Parquet file, a CSV file with a header line, or a plain .txt file without one."""
+def read_column(path: Path, text: bool) -> pa.Array:
+    """Read the first column of a Parquet file, a CSV file with a header line, or a plain .txt file without one.
+
+    Args:
+        path: The file.
+        text: Whether the column is text even if it looks like numbers, so that 0439 stays 0439.
+    """
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             return pq.read_table(path).column(0).combine_chunks()
         header = csv.ReadOptions(autogenerate_column_names=path.suffix.lower() == ".txt")
-        return csv.read_csv(path, read_options=header).column(0).combine_chunks()
+        with csv.open_csv(path, read_options=header) as reader:
+            first = reader.schema.names[0]
+        types = csv.ConvertOptions(column_types={first: pa.string()} if text else {})
+        return csv.read_csv(path, read_options=header, convert_options=types).column(0).combine_chunks()
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"users = {path}: neither all, nor a list, nor a file that can be read: {error}") from error

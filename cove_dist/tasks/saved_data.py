@@ -32,7 +32,7 @@ def find_data(run: Path, path: str, data: str | Path | None = None) -> Path:
 
     The configuration keeps the path as the user wrote it, and a relative one is meant in the working directory of the
     training. So of this path in the present working directory, and of the one that ``provenance.json`` recorded, the
-    first is taken that has the data: any folder other than the recorded one must have its fingerprint.
+    first is taken that has the data, by their fingerprint: another preparation may number the ids in another way.
 
     Args:
         run: Run folder.
@@ -56,7 +56,7 @@ def find_data(run: Path, path: str, data: str | Path | None = None) -> Path:
         places = " or ".join(str(Path(each).absolute()) for each in named)
         raise ConfigError(f"run = {run}: its data are not there: no schema.json in {places}. Restore them, or {remedy}")
     for folder in there:
-        if fingerprint is None or folder.absolute() == Path(trained) or data_fingerprint(folder) == fingerprint:
+        if fingerprint is None or data_fingerprint(folder) == fingerprint:
             return folder
     raise ConfigError(
         f"run = {run}: it was trained on other data than {there[0].absolute()} has: their fingerprints differ."

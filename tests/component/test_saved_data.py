@@ -67,6 +67,12 @@ def test_other_data_of_the_same_name_are_not_taken_for_those_of_the_run(home: Pa
         found(home)
 
 
+def test_data_that_were_prepared_again_in_place_are_not_those_of_the_run(home: Path) -> None:
+    other_data(home / "data" / "mine")
+    with pytest.raises(ConfigError, match=r"it was trained on other data than .*home/data/mine has: their finger"):
+        found(home)
+
+
 def test_data_that_moved_are_named_and_compared(home: Path) -> None:
     (home / "data" / "mine").rename("new")
     places = (

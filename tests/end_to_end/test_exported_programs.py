@@ -153,7 +153,7 @@ def test_scores_of_all_items_as_the_next(name: str, form: str, prepared_lists: P
     sequences = [row[:length] for row, length in zip(items, lengths, strict=True)]
     owner = () if "owner" not in inputs else (np.arange(4),)
     owners = owner[0] if owner else None
-    listed = model._recommend(sequences, owners, count, repeat=True)
+    listed = model._recommend(sequences, owners, count, left_out=None)
     found = written(model, prepared_lists, tmp_path / "out", form)
     run = found.pop(next(file for file in found if file.startswith("model.")))
     scores = run(items, lengths, *owner)

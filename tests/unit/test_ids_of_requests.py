@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 
 from cove_dist.errors import ConfigError
 from cove_dist.inference.ids import IdTable, as_array
+from cove_dist.inference.predict import read_rows
+from cove_dist.inference.users import read_column
 from data_pipeline.schema import Categorical
 
 
@@ -56,6 +59,7 @@ FORMS = {
     "numbers and text": [1003, "1001"],
     "Arrow": pa.array(["1003", "1001"]),
     "chunks": pa.chunked_array([[1003], [1001]]),
+    "whole floats": np.array([1003.0, 1001.0]),
     "categories": pa.array(["1003", "1001"]).dictionary_encode(),
 }
 
@@ -63,6 +67,27 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_the_same_ids_in_any_form_are_encoded_alike(form: str, table: IdTable) -> None:
     assert table.encode(FORMS[form]).tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("missing", [[], [None]])
+def test_large_whole_floats_are_the_ids_that_they_equal(missing: list[None], tmp_path: Path) -> None:
+    (tmp_path / "ids").mkdir()
+    ids = [12345678901, 3, 20000000000]
+    pq.write_table(pa.table({"id": range(3), "original_id": ids}), tmp_path / "ids" / "u.parquet")
+    table = IdTable(tmp_path, Categorical("u", 3, 3, "user"))
+    assert table.encode(pa.array([2e10, *missing, 12345678901.0])).tolist() == [2, *(-1 for _ in missing), 0]
+    assert table.encode([2.5, 3.0]).tolist() == [-1, 1]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "txt"])
+def test_ids_of_text_in_files_keep_their_zeros(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"users.{suffix}"
+    path.write_text(("user,item\n" if suffix == "csv" else "") + "0439,7\n0440,8\n")
+    assert read_column(path, text=True).to_pylist() == ["0439", "0440"]
+    assert read_column(path, text=False).to_pylist() == [439, 440]
+    if suffix == "csv":
+        [rows] = read_rows(path, ["user", "absent"])
+        assert rows.to_pydict() == {"user": ["0439", "0440"], "item": [7, 8]}
 
 
 def test_iterators_are_read_once(table: IdTable) -> None:

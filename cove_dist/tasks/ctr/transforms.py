@@ -16,6 +16,8 @@ from data_pipeline.dense import Dense
 class DenseTransforms(nn.Module):
     """Transforms raw columns ``[n, D]`` as `data_pipeline.dense.Dense.apply` does, in float32.
 
+    Standardization is in float64, as the mean may be large next to the deviation, such as of times.
+
     Args:
         columns: The columns, in order.
     """
@@ -26,15 +28,15 @@ class DenseTransforms(nn.Module):
     def __init__(self, columns: Sequence[Dense]) -> None:
         super().__init__()
         self.columns = tuple(columns)
-        self.register_buffer("mean", torch.tensor([column.mean for column in columns]))
-        self.register_buffer("std", torch.tensor([column.std for column in columns]))
+        self.register_buffer("mean", torch.tensor([column.mean for column in columns], dtype=torch.float64))
+        self.register_buffer("std", torch.tensor([column.std for column in columns], dtype=torch.float64))
         for number, column in enumerate(columns):
             self.register_buffer(f"quantiles_{number}", torch.tensor(column.quantiles))
 
     def forward(self, dense: torch.Tensor) -> torch.Tensor:
         """Return the transformed and standardized columns ``[n, D]``."""
         moved = [self._transform(number, column, dense[:, number]) for number, column in enumerate(self.columns)]
-        return (torch.stack(moved, dim=1) - self.mean) / self.std if moved else dense
+        return ((torch.stack(moved, dim=1) - self.mean) / self.std).to(dense.dtype) if moved else dense
 
     def _transform(self, number: int, column: Dense, x: torch.Tensor) -> torch.Tensor:
         if column.fill is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,31 @@ def test_a_run_that_was_trained_in_another_working_directory(
     shutil.rmtree(tmp_path / "data")
     with pytest.raises(DataError, match=r"data/ids/user_id\.parquet: no such file\. Restore it, or prepare"):
         moved.recommend(["u1"])
+
+
+def test_metrics_of_an_earlier_best_checkpoint_are_not_shown(cf: cove.Run) -> None:
+    cf.evaluate()
+    path = cf.folder / "metrics_test_best.json"
+    text = path.read_text()
+    path.write_text(text.replace(cf.session.checkpoint.name, "step_00000001"))
+    try:
+        assert set(cf.metrics) == {"validation"}
+    finally:
+        path.write_text(text)
+    assert set(cf.metrics) == {"validation", "test"}
+
+
+def test_empty_and_needless_parts_of_requests(sequential: cove.Run, ctr: cove.Run, tmp_path: Path) -> None:
+    assert len(sequential.recommend(sequences=[], k=3, unknown="popular")) == 0
+    for request in (sequential.recommend, partial(sequential.score, items=[3])):
+        with pytest.raises(ConfigError, match="columns = device: sequences have none; leave them out"):
+            request(sequences=[[1, 2]], columns={"device": ["a"]})
+    (tmp_path / "none.csv").write_text("user_id,item_id,device,price\n")
+    with pytest.raises(ConfigError, match=r"none\.csv: has no rows"):
+        ctr.predict(tmp_path / "none.csv")
+
+
+def test_unknown_users_are_left_out_whatever_their_type(ctr: cove.Run, sequential: cove.Run) -> None:
+    for run, given in ((ctr, ["columns={device:a,price:0.5}"]), (sequential, [])):
+        cli.main(["recommend", f"run={run.folder}", "users=[u1,7]", "k=3", "device=cpu", "unknown=skip", *given])
+        assert pq.read_table(run.folder / "recommendations")["user"].unique().to_pylist() == ["u1"]

@@ -60,6 +60,15 @@ FORMS = {
 }
 
 
+def test_exported_transforms_keep_times_apart() -> None:
+    """Seconds of one day, all of which float32 holds: a mean in float32 would be 42 s from this one."""
+    column = Dense("time", 1_700_000_042.0, 25_000.0)
+    values = np.arange(1_699_999_744, 1_700_086_144, 12_800).astype(np.float32)
+    found = DenseTransforms([column])(torch.from_numpy(values[:, None]))
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found[:, 0], column.apply(values.astype(np.float64)), rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", FORMS)
 def test_exported_transforms_are_those_of_training(name: str) -> None:
     column = FORMS[name]

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -28,6 +29,16 @@ def test_an_item_has_the_rarest_of_its_categories_that_are_kept(interactions: Pa
     expected = [max((kept.index(n) + 1 for n in of_item[item] if n in kept), default=0) for item in range(seen)]
     assert known_codes(str(interactions), schema, count).tolist() == expected
     assert len(set(expected)) > 1
+
+
+def test_titles_are_no_categories(interactions: Path, tmp_path: Path) -> None:
+    schema = Schema.load(interactions)
+    (tmp_path / "categories").mkdir()
+    count = schema.entity("item").num_seen
+    genres, titles = ["ab"[item % 2] for item in range(count)], [f"film {item}" for item in range(count)]
+    table = pa.table({"id": range(count), "genre": genres, "title": titles})
+    pq.write_table(table, tmp_path / "categories" / "item_id.parquet")
+    assert set(known_codes(str(tmp_path), schema, 20).tolist()) == {1, 2}
 
 
 def test_data_without_categories_is_refused(interactions: Path, tmp_path: Path) -> None:

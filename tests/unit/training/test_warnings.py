@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cove_dist.console import counted
-from cove_dist.inference.session import listed_items
+from cove_dist.inference.arguments import listed_items
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.quantizers import mention_idle_codes
 from data_pipeline.schema import Categorical, Schema
