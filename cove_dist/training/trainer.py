@@ -38,7 +38,7 @@ from cove_dist.training.replicas import check_replicas
 from cove_dist.training.reporting import start_reporter
 from cove_dist.training.resume import Change, resume
 from cove_dist.training.summary import show_start
-from cove_dist.training.validation import settle, validate_within_epoch, within_epoch
+from cove_dist.training.validation import is_due, settle, validate_within_epoch, within_epoch
 from data_pipeline.batch import Batch
 from data_pipeline.errors import DataError
 from data_pipeline.fingerprint import data_fingerprint
@@ -247,19 +247,20 @@ class Trainer:
         self.record_validation(batches, metrics)
 
     def _close_epoch(self) -> dict[str, float]:
-        """Evaluate; only a completed epoch counts for early stopping, not one cut short by ``max_steps``."""
+        """Evaluate; of an epoch cut short by ``max_steps``, only a validation that is due counts for early stopping."""
         settle(self)
         metrics: dict[str, float] = {}
         if self.evaluator is not None:
             last = self.position.out_of_steps(self.config.trainer)  # a resumed run would not validate it again
             with nullcontext() if last else self.agreement.stopping_evaluation():
                 metrics = self.evaluate()
-        if self.position.batches == len(self.train_loader):
+        whole = self.position.batches == len(self.train_loader)
+        if metrics and (whole or is_due(self.position.step, self.config.trainer.validate_every_steps)):
+            self.note_gain(metrics)
+        if whole:
             self.position.epoch, self.position.batches = self.position.epoch + 1, 0
             if codes := self.codebooks.close_epoch():
                 self.reporter.record("codebooks", self.position.step, self.position.epoch, codes)
-            if metrics:
-                self.note_gain(metrics)
         return metrics
 
     def evaluate(self) -> dict[str, float]:

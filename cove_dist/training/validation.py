@@ -26,11 +26,11 @@ def within_epoch(training: Trainer, batches: EpochIterator, agreed: Decision) ->
     if position.out_of_steps(settings):
         return
     within = position.batches < len(training.train_loader)
-    position.validation_due = within and (agreed.validate or _is_due(position.step, settings.validate_every_steps))
+    position.validation_due = within and (agreed.validate or is_due(position.step, settings.validate_every_steps))
     if position.validation_due and not agreed.stop:
         validate_within_epoch(training, batches)
         return
-    save = within and (agreed.save or _is_due(position.step, settings.checkpoint.every_steps))
+    save = within and (agreed.save or is_due(position.step, settings.checkpoint.every_steps))
     if agreed.stop or save:
         settle(training)
         training.save(batches, {})
@@ -60,5 +60,6 @@ def settle(training: Trainer) -> None:
         training.codebooks.set_unseen_rows(training.trainable.model.module.tables, training.schema)
 
 
-def _is_due(step: int, every: int | None) -> bool:
+def is_due(step: int, every: int | None) -> bool:
+    """Return whether a step ends an interval; False without an interval."""
     return every is not None and step % every == 0

@@ -91,6 +91,24 @@ def test_training_stops_after_epochs_without_gain(
     assert stopping.writer.files.best("auc").name == f"step_{position.step // 2:08d}"
 
 
+@pytest.mark.parametrize(
+    ("last", "counted"),
+    [
+        (8, (0.7, 1)),  # the validations of steps 4 and 8
+        (9, (0.7, 1)),  # a run that goes on does not validate at step 9
+        (10, (0.9, 0)),  # the end of the epoch
+    ],
+)
+def test_a_validation_that_is_due_at_the_last_step_counts(
+    prepared: Path, context: DistributedContext, tmp_path: Path, last: int, counted: tuple[float, int]
+) -> None:
+    stopped = trainer(prepared, context, "trainer.validate_every_steps=4", f"trainer.max_steps={last}")
+    aucs = {4: 0.7, 8: 0.6, 9: 0.8, 10: 0.9}
+    stopped.evaluate = lambda: {"auc": aucs[stopped.position.step]}  # type: ignore[method-assign]
+    position = stopped.train(tmp_path)
+    assert (position.best, position.validations_without_gain) == counted
+
+
 def test_a_loss_that_is_not_finite_stops_training_with_advice(prepared: Path, context: DistributedContext) -> None:
     broken = trainer(prepared, context)
     with torch.no_grad():
