@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ _SHOWN = 3  # ids per column in the message
 
 def explained(
     error: DivergedError,
-    batch: Batch,
+    batches: Sequence[Batch],
     rank: int,
     data: Path,
     schema: Schema,
@@ -27,11 +27,11 @@ def explained(
     newest: Path | None,
     weights: Mapping[str, float],
 ) -> TrainingError:
-    """Save the batch of the failed step; return the error extended by the batch and the last good checkpoint.
+    """Save the batches of the failed step; return the error extended by the batches and the last good checkpoint.
 
     Args:
         error: Error raised on every rank.
-        batch: Batch of the failed step, this rank's part.
+        batches: Batches of the failed step, several with gradient accumulation; this rank's part.
         rank: Rank of this process.
         data: Folder of the prepared data.
         schema: Schema of the data.
@@ -39,11 +39,12 @@ def explained(
         newest: Newest checkpoint of the run; None if there is none.
         weights: Weights in use, by key, that may be too large.
     """
-    table = original_ids(batch, data, schema)
+    table = pa.concat_tables([original_ids(batch, data, schema) for batch in batches])
     ids = "; ".join(f"{name} {_few(table[name])}" for name in table.column_names if name != "label")
     large = ", ".join(f"{key} = {value}" for key, value in weights.items())
     advice = f" Weights that may be too large: {large}." if weights else ""
-    text = f"{error}{advice} The batch of step {error.step} on rank {rank}: {table.num_rows} rows ({ids})"
+    what = "batch" if len(batches) == 1 else f"{len(batches)} batches"
+    text = f"{error}{advice} The {what} of step {error.step} on rank {rank}: {table.num_rows} rows ({ids})"
     if folder is None:
         return TrainingError(text)
     path = folder / "not_finite" / f"step_{error.step:08d}" / f"rank_{rank}.parquet"

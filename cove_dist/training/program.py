@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +37,7 @@ from cove_dist.runs import (
 )
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.registry import task_of
+from cove_dist.training.accumulation import steps_of_epoch
 from cove_dist.training.debug import debug_settings
 from cove_dist.training.progress import Progress
 from cove_dist.training.provenance import record_start
@@ -107,19 +109,21 @@ def train_here(
         position = trainer.train(folder)
     except DivergedError as error:
         newest = None if folder is None else CheckpointFolder(folder / CHECKPOINTS).newest()
-        batch, data = batch_of_step(trainer, error.step), Path(config.data.path)
+        batches, data = batches_of_step(trainer, error.step), Path(config.data.path)
         weights = {key: value for key, value in task_of(config).weights(config).items() if value}
-        raise explained(error, batch, context.rank, data, schema, folder, newest, weights) from error
+        raise explained(error, batches, context.rank, data, schema, folder, newest, weights) from error
     if folder is not None and context.is_main and trainer.finished():
         write_summary(folder, position, config, context)
     return interruption(trainer, folder) if trainer.stopped_by else None
 
 
-def batch_of_step(trainer: Trainer, step: int) -> Batch:
-    """Read this rank's batch of a step of the current epoch again, which gives the same rows."""
-    index = trainer.position.batches - 1 - (trainer.position.step - step)
-    with closing(EpochIterator(trainer.train_loader.stream, trainer.position.epoch, index)) as batches:
-        return next(batches)
+def batches_of_step(trainer: Trainer, step: int) -> list[Batch]:
+    """Read this rank's batches of a step of the current epoch again, which gives the same rows."""
+    position, size = trainer.position, trainer.config.trainer.accumulate_steps
+    index = steps_of_epoch(position.batches, size) - 1 - (position.step - step)  # of the step in the epoch
+    first, end = index * size, min((index + 1) * size, position.batches)
+    with closing(EpochIterator(trainer.train_loader.stream, position.epoch, first)) as batches:
+        return list(islice(batches, end - first))
 
 
 def interruption(trainer: Trainer, folder: Path | None) -> Interrupted:

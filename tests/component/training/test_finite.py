@@ -23,6 +23,8 @@ from data_pipeline.streaming.loader import EpochIterator
 from tests.component.training.test_trainer import trainer
 from tests.configurations import COVE, ROW_WISE, small_run
 
+REPLICATED = "embeddings.sharding.default=data_parallel"
+
 
 def noted(context: DistributedContext, *losses: dict[str, float]) -> LossCheck:
     check = LossCheck(context)
@@ -124,10 +126,19 @@ def test_the_check_of_a_step_does_not_wait_for_the_device(
     check.note(2, {"loss": torch.tensor(math.nan)})
 
 
-def test_the_batch_that_diverged_is_saved_with_original_ids(
-    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("accumulated", "step", "batches"),
+    [
+        (1, 12, [2]),  # noticed at the report after step 14, of the second epoch
+        (3, 6, [4, 5, 6]),  # at the report after step 7
+        (3, 7, [7, 8, 9]),
+        (3, 8, [10]),  # at the end of the epoch, whose last step has one batch
+    ],
+)
+def test_the_batches_that_diverged_are_saved_with_original_ids(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulated: int, step: int, batches: list[int]
 ) -> None:
-    """Noticed at the report after step 14, of the second epoch: the batch of step 12 is read again."""
+    """The batches of the failed step are read again."""
     read: dict[tuple[int, int], Batch] = {}
     take, steps = EpochIterator.__next__, Trainer.steps
 
@@ -138,16 +149,18 @@ def test_the_batch_that_diverged_is_saved_with_original_ids(
 
     def broken_loss(self: Trainer, batches):
         for output in steps(self, batches):
-            if self.position.step == 12:
-                self.losses.note(12, {name: value * math.nan for name, value in output.losses.items()})
+            if self.position.step == step:
+                self.losses.note(step, {name: value * math.nan for name, value in output.losses.items()})
             yield output
 
     monkeypatch.setattr(EpochIterator, "__next__", reading)
     monkeypatch.setattr(Trainer, "steps", broken_loss)
-    with pytest.raises(TrainingError, match=r"loss not finite at step 12 .*Last good checkpoint: .*step_00000010"):
-        train(small_run(prepared, tmp_path / "run", "trainer.log_every=7"))
-    saved = pq.read_table(tmp_path / "run" / "not_finite" / "step_00000012" / "rank_0.parquet")
-    trained = read[1, 2]
-    assert saved["label"].to_pylist() == trained.labels.tolist()
-    for name, ids in (("user_id", trained.users), ("item_id", trained.items)):
+    settings = "trainer.log_every=7", f"trainer.accumulate_steps={accumulated}", REPLICATED
+    good = -(-10 // accumulated)  # after the first epoch, of 10 batches
+    with pytest.raises(TrainingError, match=rf"not finite at step {step} .*Last good checkpoint: .*step_{good:08d}"):
+        train(small_run(prepared, tmp_path / "run", *settings))
+    saved = pq.read_table(tmp_path / "run" / "not_finite" / f"step_{step:08d}" / "rank_0.parquet")
+    trained = [read[1, number] for number in batches]
+    assert saved["label"].to_pylist() == torch.cat([batch.labels for batch in trained]).tolist()
+    for name, ids in (("user_id", trained[0].users), ("item_id", trained[0].items)):
         assert saved[name].to_pylist()[:20] == [[read_original_id(prepared, name, i)] for i in ids[:20].tolist()]
