@@ -123,7 +123,7 @@ class Interactions(RawDataset):
 
     @property
     def sequence_length(self) -> int | None:
-        """The sequence length; raises `DataError` for data without an order, or another split than leave-one-out."""
+        """The sequence length; raises `DataError` for data without an order, another split, or further columns."""
         if self.saturated_users != "error" and (self.sequences is not None or not self.is_implicit):
             raise DataError(
                 f"data.saturated_users = {self.saturated_users}: only for negatives and candidates of implicit"
@@ -148,5 +148,11 @@ class Interactions(RawDataset):
             raise DataError(
                 f"{key}, data.weight = {self.columns.weight}: a row is a sequence, whose loss is over its items, and"
                 " weights are of single interactions. Set one of them to null"
+            )
+        if features := (*self.columns.categorical, *self.columns.dense):
+            raise DataError(
+                f"{key}, further columns {', '.join(features)}: a sequence has a user and items only. Leave these"
+                " columns out (data.categorical=[] data.dense=[], or data.side_information=false), or set"
+                " data.sequences=null"
             )
         return self.sequences

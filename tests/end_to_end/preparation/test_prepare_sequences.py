@@ -90,6 +90,8 @@ def test_schema_and_report(histories: tuple[Path, dict]) -> None:
         ({"label": "label", "sequences": 4}, "data.implicit=true"),
         ({"label": None, "sequences": 4, "time": None}, r"needs data\.time=COLUMN"),
         ({"label": None, "sequences": 4, "split": "random"}, "data.split=leave_one_out"),
+        ({"label": None, "sequences": 4, "categorical": ("city",)}, r"columns city: .*data\.categorical=\[\]"),
+        ({"label": None, "sequences": 4, "dense": ("price",)}, r"or set data\.sequences=null"),
     ],
 )
 def test_sequences_of_unsuitable_data_are_refused(tmp_path: Path, settings: dict, message: str) -> None:
