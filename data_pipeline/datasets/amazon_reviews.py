@@ -20,8 +20,8 @@ from data_pipeline.datasets.interactions import Interactions
 from data_pipeline.errors import DataError
 from data_pipeline.parquet_files import write_parquet
 from data_pipeline.preparation.columns import ITEM, Columns
-from data_pipeline.preparation.read import Source, ingest
-from data_pipeline.preparation.workspace import Workspace, literal, scan_path
+from data_pipeline.preparation.read import Source, ingest, json_scan
+from data_pipeline.preparation.workspace import Workspace, scan_path
 
 _FIELDS = ("reviewerID", "asin", "unixReviewTime")
 _META = pa.schema([("original_id", pa.string()), ("category", pa.list_(pa.string())), ("brand", pa.string())])
@@ -50,9 +50,7 @@ class AmazonReviews(Interactions):
                 " (http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/) and set data.source=FILE;"
                 f" relative paths start at {Path.cwd()}"
             )
-        types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in _FIELDS)
-        scan = f"SELECT * FROM read_json({scan_path(path)}, format = 'newline_delimited', columns = {{{types}}})"
-        ingest(workspace, [(path, scan)])
+        ingest(workspace, [(path, json_scan(path, _FIELDS, self.on_invalid))])
         source = Source(self.source, text=True)
         meta = path.with_name(path.name.replace("reviews_", "meta_").replace("_5.json", ".json"))
         if meta != path and meta.is_file():

@@ -91,7 +91,7 @@ def read_files(
     """
     kind = kind_of(files[0])
     if kind == "JSON lines":
-        ingest(workspace, ((file, _json_scan(file, columns, on_invalid)) for file in files))
+        ingest(workspace, ((file, json_scan(file, columns, on_invalid)) for file in files))
         _require_values(workspace, files[0], columns)
         return Source(description, text=True)
     if kind in ("Parquet", "Arrow"):
@@ -102,7 +102,7 @@ def read_files(
     return Source(description, text=True, dropped={"malformed CSV line": lost} if lost else {})
 
 
-def _json_scan(file: Path, columns: Sequence[str], on_invalid: OnInvalid) -> str:
+def json_scan(file: Path, columns: Sequence[str], on_invalid: OnInvalid) -> str:
     """Return a SELECT of ``columns``, as text, over a file with a JSON object per line; absent keys are null."""
     refuse_other_formats(file)
     types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in columns)

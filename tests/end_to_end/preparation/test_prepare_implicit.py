@@ -237,6 +237,21 @@ def test_amazon_reviews_and_metadata_are_read(tmp_path: Path) -> None:
     assert test["U0"] == "I3"  # times 1000, 1005, 1010, 1015, 1003
 
 
+def test_lines_of_amazon_reviews_that_cannot_be_read_are_refused_or_counted(tmp_path: Path) -> None:
+    path = write_reviews(tmp_path, "{'asin': 'I1'}\n")
+    whole = prepare(AmazonReviews(source=str(path), candidates=0), tmp_path / "whole", name="amazon_reviews")
+    lines = gzip.decompress(path.read_bytes()).decode()
+    path.write_bytes(gzip.compress(f'{{"reviewerID": "U9",\n{lines}\nno JSON\n'.encode()))
+    with pytest.raises(DataError, match=r"reviews_Toys_5\.json\.gz: cannot be read"):
+        prepare(AmazonReviews(source=str(path), candidates=0), tmp_path / "out", name="amazon_reviews")
+    dropping = AmazonReviews(source=str(path), candidates=0, on_invalid="drop")
+    schema = prepare(dropping, tmp_path / "out", name="amazon_reviews")
+    assert {name: split.rows for name, split in schema.splits.items()} == {
+        name: split.rows for name, split in whole.splits.items()
+    }
+    assert sum(Report.load(tmp_path / "out").rows_dropped.values()) == 2
+
+
 def test_code_in_amazon_metadata_is_not_run(tmp_path: Path) -> None:
     path = write_reviews(tmp_path, "{'asin': 'I1'}\n__import__('os').abort()\n")
     with pytest.raises(DataError, match=r"meta_Toys.json.gz: line 2: not a Python literal"):
