@@ -21,6 +21,7 @@ from data_pipeline.preparation.acquire import acquire
 from data_pipeline.preparation.columns import Columns
 from data_pipeline.preparation.dataset import RawDataset
 from data_pipeline.preparation.delimited import delimited_scan, line_form, malformed_lines
+from data_pipeline.preparation.encode import count_present
 from data_pipeline.preparation.playlists import PlaylistRules, filter_playlists, split_playlists, write_playlists
 from data_pipeline.preparation.read import Source, ingest
 from data_pipeline.preparation.report import Report
@@ -81,7 +82,7 @@ class Playlists(RawDataset):
             dropped,
             self.published,
             split="random",
-            users=sum(column.num_ids for column in schema.categorical if column.name == OWNER),
+            users=count_present(workspace, OWNER) if self.owners else 0,
         )
         return schema, report
 

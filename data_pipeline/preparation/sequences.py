@@ -14,7 +14,7 @@ from data_pipeline.errors import DataError
 from data_pipeline.parquet_files import BATCH_ROWS
 from data_pipeline.preparation.categories import write_categories
 from data_pipeline.preparation.columns import ITEM, SPLIT, USER
-from data_pipeline.preparation.encode import encode_column, encoded, rows_with_ids
+from data_pipeline.preparation.encode import count_present, encode_column, encoded, rows_with_ids
 from data_pipeline.preparation.interactions import InteractionRules, split_interactions
 from data_pipeline.preparation.read import Source
 from data_pipeline.preparation.report import Report
@@ -48,7 +48,7 @@ def prepare_sequences(
         counts.dropped,
         {count: number for count, number in rules.published.items() if count != "samples"},
         split="leave_one_out",
-        users=schema.entity("user").num_ids,
+        users=count_present(workspace, USER),
         ties=counts.ties,
     )
     return schema, report

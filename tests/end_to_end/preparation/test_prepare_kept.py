@@ -96,6 +96,7 @@ def test_histories_and_sequences_have_no_kept_ids(tmp_path: Path, sequences: int
     schema = Schema.load(keep)
     user, item = schema.entity("user"), schema.entity("item")
     assert user.kept == 3 and item.kept > 2
+    assert Report.load(keep).users == user.num_ids - user.kept
     if sequences:
         rows = pq.read_table(Path(keep) / "train")
         used = np.concatenate([rows[name].combine_chunks().flatten().to_numpy() for name in ("input", "target")])

@@ -125,6 +125,18 @@ def test_unseen_items_have_the_out_of_vocabulary_row(prepared: Path) -> None:
         assert np.concatenate(streamed).tolist() == np.minimum(stored, unseen).tolist()
 
 
+def test_kept_owners_are_not_counted(tmp_path: Path, prepared: Path, playlists: dict[int, list[int]]) -> None:
+    source = write_release(tmp_path / "raw", playlists)
+    (source / "AotM_creator_list.dict").write_bytes(
+        pickle.dumps({number: number % 3 for number in playlists}, protocol=0)
+    )
+    data = Playlists(source=str(source), file="AotM", keep_ids=str(prepared), **RULES)
+    schema = prepare(data, tmp_path / "out", name="playlists", seed=3)
+    [owners] = [column for column in schema.categorical if column.name == "owner_id"]
+    assert (owners.num_ids - owners.kept, Report.load(tmp_path / "out").users) == (3, 3)
+    assert owners.kept >= 4
+
+
 def test_only_the_seed_decides_the_split(tmp_path: Path, playlists: dict[int, list[int]]) -> None:
     source = str(write_release(tmp_path / "raw", playlists))
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
