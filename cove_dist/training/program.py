@@ -96,9 +96,10 @@ def train_here(
     barrier()  # settings, data and checkpoint are valid on every rank: files may be written from here on
     if folder is not None and context.is_main:
         mark_begun(folder)
-        record_configuration(folder, composed, trainer.position.step, changes)
+        record_configuration(folder, composed, trainer.position.step, changes, resumed=trainer.resumed)
         record_data(folder, schema)
-        record_start(folder, trainer.position.step, config.data.path, trainer.data, context)
+        start = trainer.position.step, config.data.path, trainer.data, context
+        record_start(folder, *start, resumed=trainer.resumed)
         if trainer.warm_start is not None:
             trainer.warm_start.save(folder)
             trainer.warm_start.report()

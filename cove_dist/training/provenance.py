@@ -28,18 +28,21 @@ _SECRET = re.compile(r"(?i)([\w.]*(?:api_?key|token|password|secret|credential)[
 _GIT_SECONDS = 5  # after which the state of a repository counts as unknown
 
 
-def record_start(folder: Path, step: int, data: str, fingerprint: str, context: DistributedContext) -> None:
+def record_start(
+    folder: Path, step: int, data: str, fingerprint: str, context: DistributedContext, *, resumed: bool
+) -> None:
     """Append this start to ``provenance.json``: a run has one, and one more for every time it is resumed.
 
     Args:
         folder: Run folder.
-        step: Step at which training starts; 0 starts a new history.
+        step: Step at which training starts.
         data: Path of the prepared data.
         fingerprint: Digest of the prepared data.
         context: Context of this rank.
+        resumed: Whether a checkpoint is resumed, which may be of step 0; otherwise a new history starts.
     """
     path = folder / PROVENANCE_FILE
-    starts = read_json(path).get("starts", []) if step else []
+    starts = read_json(path).get("starts", []) if resumed else []
     write_json(path, {"starts": [*starts, describe(step, data, fingerprint, context)]})
 
 

@@ -135,18 +135,21 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     return [Change(key, there.get(key), here.get(key)) for key in compared if there.get(key) != here.get(key)]
 
 
-def record_configuration(folder: Path, composed: DictConfig, step: int, changes: Sequence[Change]) -> None:
+def record_configuration(
+    folder: Path, composed: DictConfig, step: int, changes: Sequence[Change], *, resumed: bool
+) -> None:
     """Write ``config.yaml``, and append the changes to ``config_history.jsonl``: step, time, key, old and new value.
 
     Args:
         folder: Run folder, created if necessary.
         composed: Configuration from this step on.
-        step: Step at which the run continues; 0 starts a run and its history.
+        step: Step at which the run starts or continues.
         changes: Changes from the folder's configuration.
+        resumed: Whether a checkpoint is resumed, which may be of step 0; otherwise a new history starts.
     """
     folder.mkdir(parents=True, exist_ok=True)
     time = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    records = read_history(folder) if step else []
+    records = read_history(folder) if resumed else []
     records += [{"step": step, "time": time, **asdict(change)} for change in changes]
     for change in changes:
         logger.info("Changed setting %s: %s -> %s", change.key, change.old, change.new)

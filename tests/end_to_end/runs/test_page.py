@@ -60,7 +60,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     evaluated({"auc": 0.81} | GROUPED | NEVER, split="validation", kind="newest").save(run)
     (run / "summary.json").write_text(json.dumps({"step": 6, "best": None, "samples_per_second": 13694.7}))
     for step in (0, 4):
-        record_start(run, step, str(folder / "data"), "abc123", DistributedContext(0, 2, 2, torch.device("cpu")))
+        context = DistributedContext(0, 2, 2, torch.device("cpu"))
+        record_start(run, step, str(folder / "data"), "abc123", context, resumed=step > 0)
     return report_run([f"run={run}", "shuffles=2", "top_categories=3"]).page
 
 

@@ -27,13 +27,13 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.check_output(["git", "-C", str(folder), *identity, *arguments], text=True).strip()
 
 
-def test_every_start_is_appended_and_step_0_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_start_is_appended_and_another_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_API_KEY", "not to be written")
     monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "cove_dist", "train", "seed=3", "+a.api_key=hidden"])
-    for step in (5, 0, 40):
-        record_start(tmp_path, step, "data/made", "f" * 64, CONTEXT)
-    first, second = starts(tmp_path)
-    assert (first["step"], second["step"]) == (0, 40)
+    for step, resumed in ((5, True), (0, False), (0, True), (40, True)):  # warm starts have a checkpoint of step 0
+        record_start(tmp_path, step, "data/made", "f" * 64, CONTEXT, resumed=resumed)
+    first, *others = starts(tmp_path)
+    assert (first["step"], [other["step"] for other in others]) == (0, [0, 40])
     assert first["command"][2:] == ["cove_dist", "train", "seed=3", "+a.api_key=***"]
     assert first["data"] == {"path": str(Path.cwd() / "data/made"), "fingerprint": "f" * 64}
     assert (first["world_size"], first["cove_dist"]) == (2, cove_dist.__version__)
