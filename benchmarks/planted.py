@@ -39,9 +39,9 @@ from planted_tables import show
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score
 
+from cove_dist.checkpoints.choice import find_checkpoint
 from cove_dist.config import RunConfig
 from cove_dist.console import quiet_libraries
-from cove_dist.inference.checkpoints import find_checkpoint
 from cove_dist.inference.evaluate import evaluate_run
 from cove_dist.quantization import perplexity
 from cove_dist.report.categories import load_categories

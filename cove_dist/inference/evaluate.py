@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from cove_dist.checkpoints.choice import find_checkpoint
 from cove_dist.checkpoints.files import read_meta
 from cove_dist.config import RunConfig, settings
 from cove_dist.config.composition import load_settings
@@ -16,7 +17,7 @@ from cove_dist.distributed import DistributedContext, process_group
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.metrics_files import Evaluated
 from cove_dist.faults.outputs import check_writable
-from cove_dist.inference.checkpoints import find_checkpoint, load_trained
+from cove_dist.inference.checkpoints import load_trained
 from cove_dist.inference.folders import replaced_folder
 from cove_dist.inference.request import RunRequest
 from cove_dist.runs import UNKNOWN, pairs_trained_before

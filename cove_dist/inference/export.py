@@ -26,6 +26,7 @@ import torch
 from rich.progress import track
 from safetensors.torch import save
 
+from cove_dist.checkpoints.choice import find_checkpoint
 from cove_dist.config import RunConfig, settings
 from cove_dist.config.composition import load_settings
 from cove_dist.console import console
@@ -34,7 +35,7 @@ from cove_dist.embeddings.lookup import single_ids
 from cove_dist.embeddings.serving import Precision
 from cove_dist.errors import ConfigError
 from cove_dist.faults.outputs import output_folder
-from cove_dist.inference.checkpoints import find_checkpoint, load_trained
+from cove_dist.inference.checkpoints import load_trained
 from cove_dist.inference.folders import replaced_folder
 from cove_dist.inference.request import RunRequest
 from cove_dist.runs import CODES_FILE

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from cove_dist.checkpoints.choice import find_checkpoint
 from cove_dist.config import RunConfig, settings
 from cove_dist.config.composition import load_settings
 from cove_dist.config.overrides import key_of
@@ -27,7 +28,7 @@ from cove_dist.distributed import DistributedContext, batches_of_block, process_
 from cove_dist.errors import ConfigError
 from cove_dist.faults.outputs import output_folder
 from cove_dist.inference.arguments import check_oov_row, listed_items
-from cove_dist.inference.checkpoints import find_checkpoint, load_trained
+from cove_dist.inference.checkpoints import load_trained
 from cove_dist.inference.fold_in import LEARNING_RATE, STEPS, fold_in
 from cove_dist.inference.folders import replaced_folder
 from cove_dist.inference.ids import IdTable

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from cove_dist.checkpoints.choice import find_checkpoint
 from cove_dist.errors import ConfigError
 from cove_dist.inference.arguments import check_choice, check_count, check_oov_row, listed_items
-from cove_dist.inference.checkpoints import find_checkpoint
 from cove_dist.inference.context import encode_context
 from cove_dist.inference.ids import IdTable, as_array
 from cove_dist.inference.local import load_local, pick_device

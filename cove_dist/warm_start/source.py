@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cove_dist.checkpoints.choice import find_checkpoint
 from cove_dist.checkpoints.files import CheckpointFolder, CheckpointMeta, read_meta
 from cove_dist.checkpoints.io import newest_sound
 from cove_dist.checkpoints.manifest import verify
@@ -49,20 +50,21 @@ def open_source(config: RunConfig) -> Source:
 
     Raises:
         ConfigError: The folder holds no run, or its data are gone or no longer those that it was trained on.
-        CheckpointError: The run has no complete checkpoint, or the best one is unknown or damaged.
+        CheckpointError: The run has no complete checkpoint, or the best one is unknown or damaged. Without a validation
+            split, the newest is used as the best.
     """
     settings = config.warm_start
     saved, run = load_run_with_data(str(settings.run))
     files = CheckpointFolder(run / CHECKPOINTS)
     if settings.checkpoint == "best":
-        found = files.best(saved.trainer.early_stopping.metric)
-        if found is not None:
-            verify(found)
+        found = find_checkpoint(run, saved, "best", "warm_start.checkpoint")
+        verify(found)
+    elif (newest := newest_sound(files)) is not None:
+        found = newest
     else:
-        found = newest_sound(files)
-    if found is None:
-        which = "complete" if settings.checkpoint == "newest" else "evaluated"
-        raise CheckpointError(f"warm_start.run = {run}: {files.folder} has no {which} checkpoint; train that run first")
+        raise CheckpointError(
+            f"warm_start.run = {run}: {files.folder} has no complete checkpoint; train that run first"
+        )
     meta = read_meta(found)
     return Source(run, saved, _schema(run, saved, meta), found, meta, StoredTensors(found))
 

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 from sklearn.metrics import adjusted_mutual_info_score
 
-from cove_dist.inference.checkpoints import find_checkpoint
+from cove_dist.checkpoints.choice import find_checkpoint
 from cove_dist.tasks.configuration import load_saved_run
 from data_pipeline.schema import Schema
 

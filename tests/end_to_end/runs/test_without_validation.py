@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from cove_dist.checkpoints.choice import find_checkpoint
 from cove_dist.checkpoints.files import read_meta
 from cove_dist.distributed import process_group
-from cove_dist.inference.checkpoints import find_checkpoint
 from cove_dist.inference.evaluate import evaluate_run
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
+from cove_dist.warm_start.source import open_source
 from data_pipeline.errors import DataError
 from data_pipeline.schema import Schema
 from tests.configurations import small_run
@@ -44,6 +45,9 @@ def test_all_epochs_are_trained_and_the_newest_checkpoint_is_evaluated(data: Pat
     assert (read_meta(newest).progress["epoch"], read_meta(newest).metrics) == (EPOCHS, {})
     assert newest == find_checkpoint(run, config, "newest")
     assert f"taking the newest, {newest.name}" in caplog.text
+    warm, _ = load_run_config([f"warm_start={run}", "warm_start.checkpoint=best", f"data={data}", "output=unused"])
+    with process_group("cpu"):
+        assert open_source(warm).checkpoint == newest
     assert "logloss" in evaluate_run([f"run={run}", "device=cpu"]).metrics
     with pytest.raises(DataError, match=r"split = validation: .* has no such split; allowed: train, test"):
         evaluate_run([f"run={run}", "device=cpu", "split=validation"])

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from cove_dist.checkpoints.choice import find_checkpoint
 from cove_dist.checkpoints.files import CheckpointFolder, CheckpointMeta, read_meta
 from cove_dist.checkpoints.io import check_same_model
 from cove_dist.errors import CheckpointError
-from cove_dist.inference.checkpoints import find_checkpoint
 from cove_dist.tasks.configuration import load_run_config
 from tests.checkpoints import write_checkpoint
 
