@@ -26,8 +26,7 @@ from cove_dist.quantization.search import nearest_code
 from cove_dist.tasks.base import TaskModel
 from cove_dist.tasks.category_config import CategoryConfig
 from data_pipeline.integrity import checked_file
-from data_pipeline.preparation.categories import TITLE
-from data_pipeline.schema import Schema
+from data_pipeline.schema import TITLE, Schema
 
 logger = logging.getLogger(__name__)
 

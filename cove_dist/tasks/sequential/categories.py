@@ -14,8 +14,7 @@ from torch import nn
 
 from cove_dist.errors import ConfigError
 from data_pipeline.integrity import checked_file
-from data_pipeline.preparation.categories import TITLE
-from data_pipeline.schema import Schema
+from data_pipeline.schema import TITLE, Schema
 
 
 class ItemCategories(nn.Module):

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from cove_dist.errors import ConfigError
 from data_pipeline.schema import INPUT, OWNER, SPLITS, TARGET, Categorical, Schema
@@ -43,6 +42,8 @@ def read_user_sequences(folder: Path, schema: Schema, users: np.ndarray, owner: 
     Raises:
         ConfigError: The data have no sequence of a user.
     """
+    import pyarrow.dataset as ds
+
     user, item = schema.entity("user").name, schema.entity("item")
     columns = [user, INPUT, TARGET, *([OWNER] if owner else [])]
     sequences: dict[int, list[np.ndarray]] = defaultdict(list)
