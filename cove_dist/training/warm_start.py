@@ -11,7 +11,7 @@ from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.embeddings.parts import table_weights
 from cove_dist.errors import ConfigError
-from cove_dist.runs import PROVENANCE_FILE, UNKNOWN, WARM_START_FILE, read_json
+from cove_dist.runs import UNKNOWN, WARM_START_FILE
 from cove_dist.tasks.registry import task_of
 from cove_dist.tasks.saved_data import load_run_with_data
 from cove_dist.training.build import TrainState, describe_model, initialize_tables
@@ -122,12 +122,8 @@ def _former_data(source: Source) -> tuple[list[tuple[Path | str, Schema]], bool]
     run = source.config.warm_start.run
     try:
         while run is not None:
-            config, folder = load_run_with_data(run)
-            path = config.data.path
-            starts = read_json(folder / PROVENANCE_FILE).get("starts", [])
-            if starts and starts[-1]["data"]["fingerprint"] != data_fingerprint(path):
-                raise ConfigError(f"its data, {path}, have changed since it was trained")
-            found.append((path, Schema.load(path)))
+            config, _ = load_run_with_data(run)
+            found.append((config.data.path, Schema.load(config.data.path)))
             run = config.warm_start.run
     except UserError as error:
         logger.warning(

@@ -47,7 +47,7 @@ def test_test_rows_that_former_runs_trained_on(tmp_path: Path, caplog: pytest.Lo
         compare_runs([str(runs["warm"]), str(runs["fresh"])], "test", "best")
 
     cove.prepare(source, first, settings={**COLUMNS, "seed": 3, "overwrite": True})  # other rows are for training
-    assert "have changed since it was trained" in after_a_broken_chain(second, runs, "changed", caplog)
+    assert "it was trained on other data than" in after_a_broken_chain(second, runs, "changed", caplog)
     runs["former"].rename(tmp_path / "moved")
     assert f"The earlier run {runs['former']} cannot be followed" in after_a_broken_chain(second, runs, "gone", caplog)
 
