@@ -34,7 +34,11 @@ def read_item_categories(workspace: Workspace, path: str, item: str, on_invalid:
     Raises:
         DataError: The file cannot be read, has no column of categories, or has an item twice.
     """
-    [file] = find_files(path, workspace)
+    files = find_files(path, workspace)
+    if len(files) > 1:
+        shown = ", ".join(file.name for file in files[:3])
+        raise DataError(f"data.categories = {path}: must be one file, and there are {len(files)}, such as {shown}")
+    [file] = files
     if kind_of(file) == "JSON lines":
         raise DataError(f"data.categories = {path}: must be CSV, Parquet or Arrow. Convert it")
     if kind_of(file) == "CSV":

@@ -142,3 +142,5 @@ def test_what_is_wrong_with_categories_is_named(tmp_path: Path) -> None:
     alone = write_csv(tmp_path / "alone.csv", [(1,)], ("item",))
     assert "alone.csv: has the column item only" in error(data(alone), tmp_path / "out")
     assert "none.csv: no such file" in error(data(tmp_path / "none.csv"), tmp_path / "out")
+    several = error(data(tmp_path / "*e.csv"), tmp_path / "out")
+    assert "must be one file, and there are 2, such as alone.csv, twice.csv" in several
