@@ -52,7 +52,9 @@ assert "torchrec" not in sys.modules and "fbgemm_gpu" not in sys.modules
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "results" / "README.md", ROOT / "CONTRIBUTING.md"], ids=str)
+@pytest.mark.parametrize(
+    "document", [*DOCUMENTS, *sorted((ROOT / "results").rglob("*.md")), ROOT / "CONTRIBUTING.md"], ids=str
+)
 def test_files_and_headings_that_are_linked_to_exist(document: Path) -> None:
     for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", document.read_text()):
         path = document.parent / target if target else document
