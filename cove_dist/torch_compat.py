@@ -32,6 +32,7 @@ __all__ = [
     "lookups_of",
     "reduce_scatter",
     "second_connection",
+    "set_fused_step",
     "timeout_of",
     "topology",
     "whole_parameter",
@@ -102,6 +103,20 @@ def lookups_of(collection: ShardedEmbeddingCollection | ShardedEmbeddingBagColle
     They are in a private list (torchrec 1.6 to 1.9), which `nn.Module.modules` does not traverse.
     """
     return collection._lookups
+
+
+def set_fused_step(optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Set the number of steps that the fused optimizers of tables have taken; an ordinary optimizer keeps its own.
+
+    A method of torchrec 1.8's optimizers, which is not part of its documented interface. Call it before the first step
+    of the optimizer: fbgemm reads the number once.
+
+    Args:
+        optimizer: Combined optimizer of a sharded model.
+        step: Number of steps.
+    """
+    if (set_step := getattr(optimizer, "set_optimizer_step", None)) is not None:
+        set_step(step)
 
 
 def whole_parameter(table: nn.Parameter) -> tuple[torch.Tensor, int]:

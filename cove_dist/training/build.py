@@ -26,6 +26,7 @@ from cove_dist.tasks.base import EpochHook
 from cove_dist.tasks.lookups import lookups_by_table
 from cove_dist.tasks.registry import task_of
 from cove_dist.tasks.task import Evaluator
+from cove_dist.torch_compat import set_fused_step
 from cove_dist.training.optimization import build_optimizer, build_schedule
 from data_pipeline.schema import Schema
 
@@ -47,7 +48,7 @@ class TrainState:
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), **hook}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned; `set_schedule_step` sets the schedule."""
+        """Restore what `state_dict` returned; `set_step` sets the step."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.epoch_hook is not None:
@@ -62,11 +63,13 @@ class TrainState:
             if name == "replicated":
                 part.init_state()
 
-    def set_schedule_step(self, step: int) -> None:
+    def set_step(self, step: int) -> None:
         """Set the learning rates to those of a step, from the configured rates and warm-up of this run.
 
-        A saved schedule is not loaded: it would restore the rates of the run that saved it.
+        A saved schedule is not loaded: it would restore the rates of the run that saved it. The fused optimizers get
+        the step as well, for Adam's correction of the moments: their saved state does not contain it.
         """
+        set_fused_step(self.optimizer, step)
         schedule, groups = self.schedule, self.optimizer.param_groups
         rates = [base * factor(step) for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
         for group, base, rate in zip(groups, schedule.base_lrs, rates, strict=True):

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
+from torchrec.optim.keyed import CombinedOptimizer
 
 from cove_dist.checkpoints.files import CheckpointFolder, CheckpointMeta, read_meta
 from cove_dist.checkpoints.io import load_training_state, newest_sound
+from cove_dist.checkpoints.storage import read_metadata
 from cove_dist.config import RunConfig, quantizer, trainer
 from cove_dist.config.overrides import flat
-from cove_dist.errors import ConfigError
+from cove_dist.errors import CheckpointError, ConfigError
 from cove_dist.runs import CHECKPOINTS, CONFIG_FILE, DATA_FILE, HISTORY_FILE, read_history, read_json, save_config
 from cove_dist.tasks.configuration import load_saved_run
 from cove_dist.training.build import describe_model
@@ -44,6 +46,7 @@ MAY_CHANGE = (
     *quantizer.MAY_CHANGE,
 )
 _SAME_DATA = ("data.path", "data.name")  # may change if the content is the same
+_STATE, _TABLES = "optimizer.state.", "replicated.tables."  # of names in a checkpoint: those of data-parallel tables
 _NO_SETTING = ("trainer.checkpoint.resume",)  # describes this start, not the run
 
 
@@ -66,8 +69,9 @@ def resume(training: Trainer, folder: Path) -> list[Change]:
     changes = changes_since(folder, read_meta(path), training.config, training.data, training.context.world_size)
     model = describe_model(training.config, training.schema)
     training.trainable.create_optimizer_state()
+    check_same_optimizers(path, training.trainable.optimizer, training.context.device.type)
     meta, states = load_training_state(path, training.trainable, training.context, model)
-    training.trainable.set_schedule_step(meta.step)
+    training.trainable.set_step(meta.step)
     training.position = Progress.of(meta.progress)
     training.codebooks.load_state_dict(*(state["codebooks"] for state in states))
     if meta.world_size == training.context.world_size:
@@ -126,6 +130,30 @@ def changes_since(folder: Path, meta: CheckpointMeta, config: RunConfig, data: s
         )
     ranks = [Change("world_size", meta.world_size, world_size)] if meta.world_size != world_size else []
     return changes + ranks
+
+
+def check_same_optimizers(path: Path, optimizer: CombinedOptimizer, device_type: str) -> None:
+    """Check that a checkpoint holds the optimizer state of the same data-parallel tables; that of fused ones differs.
+
+    Args:
+        path: The checkpoint.
+        optimizer: Optimizer to resume with, after its state is created.
+        device_type: ``cpu`` or ``cuda``.
+
+    Raises:
+        CheckpointError: Tables are data-parallel here and were sharded there, or the reverse.
+    """
+    state = optimizer.state_dict()["state"]
+    here = tuple(f"{_STATE}{name}." for name, values in state.items() if name.startswith(_TABLES) and values)
+    there = [n for n in read_metadata(path).state_dict_metadata if n.startswith(f"{_STATE}{_TABLES}")]
+    if all(n.startswith(here) for n in there) and all(any(n.startswith(table) for n in there) for table in here):
+        return
+    raise CheckpointError(
+        f"{path}: on trainer.device = {device_type} the tables have another kind of optimizer state: those that"
+        " embeddings.sharding = auto divides among ranks by a fused optimizer on one device are data-parallel on the"
+        " other. Resume on the device that wrote it. A run that is to change devices needs the same on both from its"
+        " start: embeddings.optimizer.name=rowwise_adagrad or adagrad, or embeddings.sharding.default=data_parallel"
+    )
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:

@@ -17,6 +17,7 @@ from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
+from tests.configurations import ROW_WISE
 from tests.gpu.conftest import overrides
 
 
@@ -47,14 +48,14 @@ def test_both_devices_recommend_the_same_scores(run: Path) -> None:
 
 @pytest.mark.parametrize("task", ["ctr", "cf", "sequential"])
 def test_a_run_goes_on_on_the_other_device(task: str, data: dict[str, Path], tmp_path: Path) -> None:
-    """One epoch here and one there, in both orders: as two epochs on the CPU."""
+    """One epoch here and one there, in both orders: as two epochs on the CPU, with tables fused on both."""
     whole = tmp_path / "whole"
-    train(overrides(task, data, whole, "cpu"))
+    train([*overrides(task, data, whole, "cpu"), *ROW_WISE])
     expected = [r["loss"] for r in read_records(whole / LOG_FILE) if "loss" in r][-1]
     for first, second in (("cuda", "cpu"), ("cpu", "cuda")):
         folder = tmp_path / f"{first}_{second}"
-        train([*overrides(task, data, folder, first), "trainer.epochs=1"])
-        train([*overrides(task, data, folder, second), "trainer.checkpoint.resume=auto"])
+        train([*overrides(task, data, folder, first), *ROW_WISE, "trainer.epochs=1"])
+        train([*overrides(task, data, folder, second), *ROW_WISE, "trainer.checkpoint.resume=auto"])
         found = [r["loss"] for r in read_records(folder / LOG_FILE) if "loss" in r][-1]
         assert found == pytest.approx(expected, rel=0.02)  # masks of dropout differ between devices
 
