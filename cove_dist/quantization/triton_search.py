@@ -35,14 +35,16 @@ def _blocks(vectors: int, codes: int, warps: int, stages: int) -> triton.Config:
 # others overlap several programs a processor, and keep all processors busy with few vectors.
 CONFIGS = [_blocks(128, 64, 8, 2), _blocks(64, 64, 4, 2), _blocks(32, 64, 4, 2)]
 SMALL = [_blocks(16, 32, 1, 1)]  # several blocks in small tests
-AUTOTUNED = triton.autotune(SMALL if INTERPRETED else CONFIGS, key=["D", "size_class"], reset_to_zero=["count"])
+AUTOTUNED = triton.autotune(
+    SMALL if INTERPRETED else CONFIGS, key=["D", "size_class", "PRECISION"], reset_to_zero=["count"]
+)
 
 
 @torch.no_grad()
 def nearest_code(x: torch.Tensor, codebook: torch.Tensor, precision: Precision = "ieee") -> torch.Tensor:
     """Find ``argmin_k ||x_n - e_k||²`` for every row, without a matrix of distances and without a host sync.
 
-    The first call for a dimension and size class measures three block shapes and keeps the fastest.
+    The first call for a dimension, size class and precision measures three block shapes and keeps the fastest.
 
     Args:
         x: Vectors, float32 ``[N, d]``, on CUDA, or on CPU in Triton's interpreter.
