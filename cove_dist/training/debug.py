@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +27,7 @@ def debug_settings(config: RunConfig, context: DistributedContext) -> RunConfig:
     """
     if context.world_size > 1:
         raise ConfigError(f"trainer.debug = true: needs one process, got {context.world_size}; use cove train")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at the first product
     torch.use_deterministic_algorithms(True)
     torch.autograd.set_detect_anomaly(True)
     trainer = replace(config.trainer, max_steps=min(STEPS, config.trainer.max_steps or STEPS), log_every=1)
