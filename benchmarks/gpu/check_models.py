@@ -9,7 +9,7 @@ from unittest import mock
 
 import torch
 from check_quantizer import relative_error
-from clock import Bench
+from clock import Bench, matmul_precision
 from inputs import MODELS, overrides, without_dropout
 from runs import batches_in_memory, build_trainer
 
@@ -35,7 +35,8 @@ def compare(bench: Bench, kind: str, model: str) -> Row:
     words += ["embeddings.sharding.default=data_parallel"]  # a fused optimizer leaves no gradients
     here, there = build_trainer(words, bench, "cpu"), build_trainer(words, bench)
     [batch] = batches_in_memory(here, 1)
-    expected, found = loss_and_gradients(here, batch), loss_and_gradients(there, batch)
+    with matmul_precision("float32"):  # cuDNN's layers use TF32 otherwise
+        expected, found = loss_and_gradients(here, batch), loss_and_gradients(there, batch)
     losses = [abs(found[0][name] - value) / max(abs(value), 1e-6) for name, value in expected[0].items()]
     if expected[1].keys() != found[1].keys():
         raise AssertionError(f"gradients of {sorted(expected[1].keys() ^ found[1].keys())} on one device only")

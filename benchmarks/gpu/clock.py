@@ -71,13 +71,16 @@ def _on_host(step: Callable[[], object]) -> float:
 
 @contextmanager
 def matmul_precision(name: str) -> Iterator[None]:
-    """Multiply float32 matrices as "float32", or with "tf32" operands; "bfloat16" is for autocast to choose."""
-    before = torch.backends.cuda.matmul.allow_tf32
+    """Multiply float32 matrices as "float32", or with "tf32" operands; "bfloat16" is for autocast to choose.
+
+    This includes the products of cuDNN's layers, which have TF32 operands by default.
+    """
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = before
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 @cache

@@ -82,13 +82,21 @@ def measure(bench: Bench, head: str, cove: bool, rows: int, precision: str, comp
     with matmul_precision(precision):
         time = milliseconds(lambda: next(steps), bench, warm_up=6)
         row: Row = {"samples/s": 1e3 * rows / time, "ms": time, "host ms": host_share(bench, steps)}
-        if bench.device.type == "cuda":
-            row["gaps"] = max(0.0, 1 - kernel_milliseconds(steps) / time)
+        if bench.device.type == "cuda" and (kernels := kernel_milliseconds(steps)):  # 0: the profiler saw none
+            row["gaps"] = max(0.0, 1 - kernels / time)
         if not compiled:
-            with FlopCounterMode(display=False) as counter:
-                next(steps)
-            row["matmul share"] = 1e3 * counter.get_total_flops() / matmul_rate(bench, precision) / time
+            row |= matmul_share(bench, steps, precision, time)
     return row
+
+
+def matmul_share(bench: Bench, steps: Iterator[object], precision: str, time: float) -> Row:
+    """Return ``matmul share`` of a step of ``time`` milliseconds, or why its FLOP could not be counted."""
+    try:
+        with FlopCounterMode(display=False) as counter:
+            next(steps)
+    except Exception as error:  # the times measured before are kept
+        return {"matmul share": f"not counted: {type(error).__name__}: {error}"[:100]}
+    return {"matmul share": 1e3 * counter.get_total_flops() / matmul_rate(bench, precision) / time}
 
 
 def measure_bare(bench: Bench, head: str, rows: int, precision: str) -> Row:
@@ -100,8 +108,11 @@ def measure_bare(bench: Bench, head: str, rows: int, precision: str) -> Row:
     return {"samples/s": 1e3 * rows / time, "ms": time}
 
 
-def host_share(bench: Bench, steps: Iterator[object], count: int = 10) -> float:
-    """Return the milliseconds that the host takes to launch a step, which the device must not wait for."""
+def host_share(bench: Bench, steps: Iterator[object], count: int = 2) -> float:
+    """Return the milliseconds that the host takes to launch a step, which the device must not wait for.
+
+    The launch queue holds few steps: once it is full, the host waits, and its time would be the device's.
+    """
     from time import perf_counter
 
     if bench.device.type == "cuda":

@@ -101,8 +101,8 @@ def test_goals_are_taken_from_the_rows_that_belong_together() -> None:
         "dcn, COVE, 5,000, tf32": {"error": "out of memory"},
     }
     tables = {
-        "adam, 1 M rows": {"ms": 2.0},
-        "adam, 10 M rows": {"ms": 2.4},
+        "adam, 1 M rows": {"ms": 2.0, "x floor": 2.0},
+        "adam, 10 M rows": {"ms": 3.0, "x floor": 2.4},
         "adam, 250 M rows": {"skipped": "too large"},
     }
     reached = goals.goals({"speed_training": {"rows": training}, "speed_tables": {"rows": tables}})
@@ -111,7 +111,7 @@ def test_goals_are_taken_from_the_rows_that_belong_together() -> None:
         "deepfm, 65,536, tf32: of the bare loop's speed": (0.9, False),
         "deepfm, 65,536, tf32: gaps": (0.2, False),
         "deepfm, COVE, 65,536, tf32: gaps": (0.05, True),
-        "adam: largest table over smallest": (1.2, False),
+        "adam: x floor, largest table over smallest": (1.2, False),
     }
 
 
