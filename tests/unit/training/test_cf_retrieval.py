@@ -35,7 +35,9 @@ def history_of(items: list[np.ndarray]) -> History:
 def retriever(
     kind: type, users: torch.Tensor, items: torch.Tensor, had: list[History], k: int, context: DistributedContext
 ) -> Any:
-    head = SimpleNamespace(query=lambda x: x, key=lambda x: x, score_all=lambda users, items: users @ items.T)
+    head = SimpleNamespace(
+        query=lambda x: x, key=lambda x: x, offset=lambda _: None, score_all=lambda users, items: users @ items.T
+    )
     vectors = SimpleNamespace(users=lambda ids: users[ids], item_block=lambda: (0, items))
     return kind(head, vectors, had, USERS - 1, k, context)
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -152,7 +153,10 @@ def test_steps_that_diverge_name_the_learning_rate(entity: Entity) -> None:
     ],
 )
 def test_arguments_that_make_no_sense_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
-    session = SimpleNamespace(inference=SimpleNamespace(check_fold_in=lambda: None), schema=SCHEMA)
+    ids = SimpleNamespace(original=pa.array([1]))
+    session = SimpleNamespace(
+        inference=SimpleNamespace(check_fold_in=lambda: None), schema=SCHEMA, table=lambda entity: ids
+    )
     arguments = {"interactions": {"new": [1]}, "entity": "user", "unknown": "error", "steps": 3, "learning_rate": 0.1}
     with pytest.raises(ConfigError, match=message):
         fold_in_ids(session, **(arguments | changes))  # type: ignore[arg-type]
