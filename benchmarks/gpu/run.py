@@ -39,10 +39,10 @@ from results import JSON, PAGE, Results  # noqa: E402
 
 KINDS = ("ctr", "histories", "cf", "sequential")  # data sets, made by one process each
 SECTIONS = {  # seconds that the first look takes; what is not used by one is left to those after it
-    "check_quantizer": 20,
+    "check_quantizer": 45,  # compiles the kernels
     "check_models": 35,
     "speed_training": 75,
-    "speed_quantizer": 35,
+    "speed_quantizer": 45,  # compiles them for larger sizes
     "check_steps": 30,
     "check_programs": 45,
     "speed_tables": 40,
@@ -145,11 +145,11 @@ class Runner:
 
     def _run_section(self, name: str, child: Any, seconds: float) -> None:
         start, skipped = time.monotonic(), list(self._done.get(name, []))
+        deadline = start + seconds
         while True:
             process, channel = child
-            remaining = seconds - (time.monotonic() - start)
-            channel.send((remaining, skipped))
-            process.join(remaining + GRACE)
+            channel.send((deadline, skipped))  # of the machine's clock: the process may still be importing
+            process.join(deadline - time.monotonic() + GRACE)
             hung = process.is_alive()
             end(process)
             self._results.load()  # what the process wrote
@@ -201,8 +201,7 @@ def run_cases(name: str, settings: Settings, channel: Any) -> None:
     import torch
     from clock import Bench
 
-    seconds, skipped = channel.recv()
-    deadline = time.monotonic() + seconds
+    deadline, skipped = channel.recv()
     torch.set_num_threads(1 if settings.dry_run else 8)
     bench = Bench(torch.device("cpu" if settings.dry_run else "cuda"), settings.dry_run, settings.work)
     results = Results(settings.out)
@@ -233,10 +232,26 @@ def usable(torch: Any) -> bool:
 
 
 def end(process: Any) -> None:
-    """End a process of this program with all processes that it started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    """End a process of this program with all processes that it started; those of torchrun have their own sessions."""
+    for pid in family(process.pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.kill()  # if it has no group yet
     process.join()
+
+
+def family(leader: int) -> list[int]:
+    """Return the processes of a process group and all their descendants, from Linux's ``/proc``."""
+    parents, found = {}, []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            state, parent, group, *_ = (entry / "stat").read_text().rpartition(")")[2].split()
+            parents[int(entry.name)] = int(parent)
+            if int(group) == leader and state != "Z":
+                found.append(int(entry.name))
+    for pid in found:  # which grows
+        found += [child for child, parent in parents.items() if parent == pid and child not in found]
+    return found
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -83,6 +85,22 @@ def test_a_hang_costs_its_section_and_a_second_call_measures_what_is_missing(cal
     assert sections["first_section"]["rows"] == {"a": {"ms": 1.0}, "b": {"ms": 3.0}, "c": {"ms": 2.0}}
 
 
+def test_processes_in_sessions_of_their_own_end_with_their_section(call: Callable, tmp_path: Path) -> None:
+    """As the workers of torchrun, which a signal to the section's process group does not reach."""
+
+    def hang() -> None:
+        started = subprocess.Popen(["sleep", "60"], start_new_session=True)
+        (tmp_path / "pid").write_text(str(started.pid))
+        started.wait()
+
+    call({"a": hang}, seconds=2)
+    status = Path(f"/proc/{(tmp_path / 'pid').read_text()}/stat")
+    deadline = time.monotonic() + 10
+    while status.is_file() and status.read_text().split()[2] != "Z" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not status.is_file() or status.read_text().split()[2] == "Z"
+
+
 def test_failed_checks_are_repeated_and_named(tmp_path: Path) -> None:
     kept = results.Results(tmp_path)
     for case, row in {"right": {"ok": True}, "wrong": {"ok": False}, "skipped": {"skipped": "needs CUDA"}}.items():
@@ -90,6 +108,25 @@ def test_failed_checks_are_repeated_and_named(tmp_path: Path) -> None:
     kept.close("s", "complete", 1.0)
     assert kept.settled("s") == ["right", "skipped"]
     assert kept.failures() == ["s, wrong: check failed"]
+
+
+def test_tests_on_the_device_are_recorded_up_to_the_one_that_ends_their_process(tmp_path: Path) -> None:
+    sys.path.insert(0, FOLDER)
+    try:
+        check = importlib.import_module("check_tests")
+    finally:
+        sys.path.remove(FOLDER)
+    lines = "def test_good(): print('{')\ndef test_bad(): assert 1 == 2\ndef test_skipped(): pytest.skip('no device')\n"
+    (tmp_path / "test_some.py").write_text(f"import os, pytest\n{lines}def test_crash(): os._exit(1)\n")
+    lines, reports = check.start([str(tmp_path / "test_some.py")]), {}
+    good, bad, skipped, crash = json.loads(next(lines))
+    assert check.row_of(good, lines, reports, "cuda")["ok"]
+    row = check.row_of(bad, lines, reports, "cuda")
+    assert not row["ok"] and "assert 1 == 2" in row["call"]
+    assert "ok" not in check.row_of(skipped, lines, reports, "cpu")
+    assert not check.row_of(skipped, lines, reports, "cuda")["ok"]
+    with pytest.raises(RuntimeError, match="pytest ended before it"):
+        check.row_of(crash, lines, reports, "cuda")
 
 
 def test_goals_are_taken_from_the_rows_that_belong_together() -> None:

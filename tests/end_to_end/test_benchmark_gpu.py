@@ -26,6 +26,6 @@ def test_the_dry_run_is_complete(tmp_path: Path) -> None:
     assert len(rows["check_models"]) == len(list((ROOT / "configs" / "model").glob("*.yaml")))
     assert all(rows.values())
     assert {row["samples/s"] > 0 for row in rows["speed_training"].values()} == {True}
-    assert rows["check_tests"]["test_kernels"]["skipped"] == rows["check_tests"]["test_kernels"]["tests"] > 0
+    assert all(name.startswith("test_kernels.py::") and "skipped" in row for name, row in rows["check_tests"].items())
     page = (tmp_path / "out" / "summary.md").read_text()
     assert all(f"## {name}" in page for name in sections)
