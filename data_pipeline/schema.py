@@ -23,7 +23,7 @@ The rows of some data sets are *sequences*: an ``input`` and a ``target``, both 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -49,6 +49,16 @@ PLAYLIST, OWNER = "playlist_id", "owner_id"  # columns of playlists: the playlis
 Role = Literal["user", "item", "feature"]
 Entity = Literal["user", "item"]
 ENTITIES: tuple[Entity, ...] = ("user", "item")
+
+
+def category_kinds(columns: Iterable[str]) -> list[str]:
+    """Return the kinds of category among the columns of a file of ``categories/``.
+
+    Example:
+        >>> category_kinds(["id", "original_id", "title", "genre", "year"])
+        ['genre', 'year']
+    """
+    return [name for name in columns if name not in ("id", "original_id", TITLE)]
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from data_pipeline.json_files import write_json
 LOG, RECORD = "cell.log", "cell.json"
 # Keys that do not change what a run computes.
 _ANY_VALUE = ("output", "trainer.checkpoint", "trainer.early_stopping.mode")
-# Sections whose keys are not the same for all runs, in which a key that only one of the configurations has is a change.
+# Sections whose keys are not the same for all runs, in which a key that only one of the configurations has is a change,
+# except defaults, which earlier versions did not have.
 _OPEN = ("loss", "embeddings.pooling", "embeddings.sharding")
 
 

@@ -16,7 +16,7 @@ from cove_dist.experiments.plan import Overrides, PlanConfig, load_plan, merged
 from cove_dist.experiments.tuned import Pairs, read_tuned
 from cove_dist.types import Folder, NonNegativeInt, Text, UnitInterval
 
-Printed = dict[str, dict[str, dict[str, float]]]  # model: {quantizer: {metric: value}}
+ByModel = dict[str, dict[str, dict[str, float]]]  # model: {quantizer: {metric: value}}
 
 
 @settings
@@ -24,8 +24,8 @@ class PaperConfig:
     """Published values, and published gains in percent. Models and quantizers that the grid lacks are ignored."""
 
     source: str | None
-    values: Printed
-    gains: Printed
+    values: ByModel
+    gains: ByModel
 
     def value(self, model: str, quantizer: str, metric: str) -> float | None:
         return self.values.get(model, {}).get(quantizer, {}).get(metric)

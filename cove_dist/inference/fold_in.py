@@ -121,7 +121,7 @@ def fold_in(
     session.inference.check_fold_in()
     schema = session.schema
     names: dict[Entity, str] = {"user": user or schema.entity("user").name, "item": item or schema.entity("item").name}
-    text = [names[each] for each in names if pa.types.is_string(session.table(each).original.type)]
+    text = [names[each] for each in names if session.table(each).of_text]
     own, others = _columns(interactions, entity, names, text)
     return FoldedIn(session, entity, find_pairs(session, own, others, entity, unknown), steps, learning_rate)
 

@@ -44,6 +44,11 @@ class IdTable:
         self.column = column
         self.original: pa.Array = read_original_ids(folder, column.table_name)
 
+    @property
+    def of_text(self) -> bool:
+        """Whether the ids are text, which may look like numbers."""
+        return pa.types.is_string(self.original.type) or pa.types.is_large_string(self.original.type)
+
     def encode(self, values: Iterable[Any] | pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Return the encoded ids int64 ``[n]`` of original ids; -1 for ids that are not in the data.
 

@@ -102,7 +102,7 @@ def text_columns(session: Session, user: str | None, item: str | None) -> list[s
         schema.entity("item").name: item or "item_id",
     }
     columns = [column for column in schema.categorical if not column.sequence and column.bins is None]
-    texts = [each.name for each in columns if pa.types.is_string(IdTable(session.data, each).original.type)]
+    texts = [each.name for each in columns if IdTable(session.data, each).of_text]
     return [named.get(name, name) for name in texts]
 
 

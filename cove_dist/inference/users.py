@@ -45,8 +45,7 @@ def find_users(asked: str | list[int | str], unknown: str, data: str, schema: Sc
     if asked == "all":
         known = np.arange(table.column.num_seen)
         return Users(known, table.decode(known), table.original[:0])
-    text = pa.types.is_string(table.original.type)
-    wanted = read_column(Path(asked), text) if isinstance(asked, str) else pa.array(list(map(str, asked)))
+    wanted = read_column(Path(asked), table.of_text) if isinstance(asked, str) else pa.array(list(map(str, asked)))
     if len(wanted) == 0:
         raise ConfigError(f"users = {asked}: none")
     encoded = table.encode(wanted)

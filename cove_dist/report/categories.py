@@ -14,9 +14,7 @@ from cove_dist.report.codes import EntityCodes
 from cove_dist.report.run_folder import Run
 from data_pipeline.errors import DataError
 from data_pipeline.integrity import checked_file
-from data_pipeline.schema import TITLE, Entity, Schema
-
-_NO_CATEGORIES = ("id", "original_id", TITLE)
+from data_pipeline.schema import TITLE, Entity, Schema, category_kinds
 
 
 @dataclass(frozen=True)
@@ -80,10 +78,9 @@ def load_categories(run: Run, entity: EntityCodes) -> list[Labelled]:
     original = table["original_id"].combine_chunks()
     rows = pc.index_in(original, value_set=entity.original_ids.cast(original.type))
     labelled = []
-    for column in table.column_names:
-        if column not in _NO_CATEGORIES:
-            _check_type(path, column, table.schema.field(column).type)
-            labelled.append(_match(entity, column, table[column].combine_chunks(), rows))
+    for column in category_kinds(table.column_names):
+        _check_type(path, column, table.schema.field(column).type)
+        labelled.append(_match(entity, column, table[column].combine_chunks(), rows))
     return [one for one in labelled if len(one.names)]
 
 

@@ -26,7 +26,7 @@ from cove_dist.quantization.search import nearest_code
 from cove_dist.tasks.base import TaskModel
 from cove_dist.tasks.category_config import CategoryConfig
 from data_pipeline.integrity import checked_file
-from data_pipeline.schema import TITLE, Schema
+from data_pipeline.schema import Schema, category_kinds
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ def known_codes(folder: str, schema: Schema, count: int) -> np.ndarray:
             " random"
         )
     table = pq.read_table(checked_file(folder, name))
-    edges = [_edges(table, kind) for kind in table.column_names if kind not in ("id", "original_id", TITLE)]
+    edges = [_edges(table, kind) for kind in category_kinds(table.column_names)]
     items = np.concatenate([items for items, _ in edges])
     names, kinds = np.unique(np.concatenate([names for _, names in edges]), return_inverse=True)
     items, kinds = items[items < item.num_seen], kinds[items < item.num_seen]

@@ -15,7 +15,7 @@ from data_pipeline.id_tables import id_table_path
 from data_pipeline.parquet_files import write_parquet
 from data_pipeline.preparation.columns import ITEM
 from data_pipeline.preparation.workspace import Workspace
-from data_pipeline.schema import ATTRIBUTES, TITLE, Categorical
+from data_pipeline.schema import ATTRIBUTES, Categorical, category_kinds
 
 
 def write_attributes(workspace: Workspace, folder: Path, item: Categorical) -> dict[str, int]:
@@ -38,7 +38,7 @@ def write_attributes(workspace: Workspace, folder: Path, item: Categorical) -> d
         return {}
     known = pq.read_table(path)
     known = known.filter(pc.less(known["id"], item.num_seen)).combine_chunks()
-    kinds = [name for name in known.column_names[2:] if name != TITLE]
+    kinds = category_kinds(known.column_names)
     if not kinds or len(known) == 0:
         return {}
     edges, names, sizes = _edges(known, kinds)

@@ -14,7 +14,7 @@ from torch import nn
 
 from cove_dist.errors import ConfigError
 from data_pipeline.integrity import checked_file
-from data_pipeline.schema import TITLE, Schema
+from data_pipeline.schema import Schema, category_kinds
 
 
 class ItemCategories(nn.Module):
@@ -53,7 +53,7 @@ def read_categories(folder: Path | str, schema: Schema, column: str) -> tuple[to
     if not path.is_file():
         raise ConfigError(f"sequential.categories = {column}: {path}: no such file; {hint}")
     table = pq.read_table(checked_file(folder, f"categories/{path.name}"))
-    kinds = [name for name in table.column_names if name not in ("id", "original_id", TITLE)]
+    kinds = category_kinds(table.column_names)
     if column not in kinds:
         raise ConfigError(
             f"sequential.categories = {column}: {path} has {', '.join(kinds)}; choose one of them, or {hint}"
