@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from cove_dist.models.cf.base import bpr_loss
 from cove_dist.types import PositiveFloat
 
 
@@ -37,7 +37,7 @@ class BPR(PairLoss):
     """``-ln sigmoid(positive - negative)``, mean over a row's pairs (Rendle et al., UAI 2009)."""
 
     def forward(self, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-        return F.softplus(negatives - positives.unsqueeze(1)).mean(dim=1)
+        return bpr_loss(positives, negatives)
 
 
 class SampledSoftmax(PairLoss):

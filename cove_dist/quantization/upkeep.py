@@ -59,8 +59,13 @@ class UpkeepSettings:
         return self.start == "kmeans" and self.kmeans_step - self.kmeans_batches < step <= self.kmeans_step
 
     def revives(self, step: int) -> bool:
-        """Return whether dead codes are re-initialized after a step."""
-        return self.revive_every is not None and step % self.revive_every == 0
+        """Return whether dead codes are re-initialized after a step.
+
+        After a start by k-means a whole interval must pass first: uses are counted from the start on.
+        """
+        if self.revive_every is None or step % self.revive_every != 0:
+            return False
+        return self.start == "random" or not 0 <= step - self.kmeans_step < self.revive_every
 
 
 AVERAGES_ALONE = UpkeepSettings()
@@ -118,7 +123,7 @@ class CodebookMaintenance:
                 self._collected[name].append(self._observed(name, step))
         if settings.start == "kmeans" and step == settings.kmeans_step:
             self._start_by_kmeans(training)
-        elif settings.revives(step) and training:
+        if settings.revives(step) and training:
             revived = self._revive(step, training)
         for quantizer in training.values():
             quantizer.observation = None

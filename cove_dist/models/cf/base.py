@@ -21,6 +21,18 @@ Neighbors = Callable[[torch.Tensor], torch.Tensor]
 ScoreRows = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
+def bpr_loss(positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
+    """Return the mean of ``-ln sigmoid(positive - negative)`` over every row's negatives, ``[B]``.
+
+    Source: BPR-Opt (Rendle et al., UAI 2009).
+
+    Args:
+        positives: Scores of positives ``[B]``.
+        negatives: Scores of negatives ``[B, n]``.
+    """
+    return F.softplus(negatives - positives.unsqueeze(1)).mean(dim=1)
+
+
 class Recommender(Model, ABC):
     """Scores items for users. The task calls it on fused vectors (Eq. 4) if an entity has a quantizer.
 
@@ -63,15 +75,13 @@ class Recommender(Model, ABC):
         return None
 
     def loss(self, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-        """Return the loss of every row, ``[B]``: by default that of BPR-Opt (Rendle et al., UAI 2009).
-
-        It is the mean of ``-ln sigmoid(positive - negative)`` over the row's negatives.
+        """Return the loss of every row, ``[B]``: by default `bpr_loss`.
 
         Args:
             positives: Scores of positives ``[B]``.
             negatives: Scores of negatives ``[B, n]``.
         """
-        return F.softplus(negatives - positives.unsqueeze(1)).mean(dim=1)
+        return bpr_loss(positives, negatives)
 
 
 class InnerProductRecommender(Recommender):

@@ -43,7 +43,7 @@ def test_a_run_records_health_and_revivals_in_its_log_and_tensorboard(
             assert 1 <= record[f"perplexity_{level}"] <= size + 1e-9
             assert 0 <= record[f"dead_{level}"] < 1
     revivals = {step for step, record in steps.items() if all(f"revived_{level}" in record for level in levels)}
-    assert revivals == {4, 8, 12, 16, 20}
+    assert revivals == {8, 12, 16, 20}  # not after one of the 4 steps since the start at step 3
     assert not any(name.startswith("revived") for step in steps.keys() - revivals for name in steps[step])
     board = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     for name in ("perplexity_item_1", "dead_user_2"):

@@ -13,7 +13,7 @@ from cove_dist.quantization.observation import Observation, oldest_first
 from tests.unit.quantization.loops import Loop, same
 from tests.unit.quantization.simulated import on_replicas
 
-SETTINGS = UpkeepSettings("kmeans", kmeans_step=3, kmeans_batches=2, revive_every=9)
+SETTINGS = UpkeepSettings("kmeans", kmeans_step=3, kmeans_batches=2, revive_every=6)
 States = list[list[dict[str, Any]]]
 
 
@@ -43,15 +43,15 @@ def codebooks(states: States) -> list[torch.Tensor]:
 
 
 def moved(world_size: int, states: States) -> list[torch.Tensor]:
-    """Return which codes of each level the revival after step 9 moves."""
-    revived = codebooks(run(world_size, range(9, 10), states))
-    plain = codebooks(run(world_size, range(9, 10), states, UpkeepSettings("kmeans", 3, 2)))
+    """Return which codes of each level the revival after step 12 moves."""
+    revived = codebooks(run(world_size, range(12, 13), states))
+    plain = codebooks(run(world_size, range(12, 13), states, UpkeepSettings("kmeans", 3, 2)))
     return [(after - before).abs().amax(dim=1) > 1e-3 for after, before in zip(revived, plain, strict=True)]
 
 
 @pytest.mark.parametrize("world_size", [1, 3, 4])
 def test_a_code_that_any_former_replica_chose_is_not_revived(world_size: int) -> None:
-    states = run(2, range(1, 9), [])
+    states = run(2, range(1, 12), [])
     whole, resumed = moved(2, states), moved(world_size, states)
     assert same(resumed, whole)
     forgotten = moved(2, [[*state[:3], {**state[3], "usage": state[3]["usage"] * 0}] for state in states])

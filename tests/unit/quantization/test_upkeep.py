@@ -112,6 +112,15 @@ def test_revival_moves_dead_codes_onto_live_vectors_and_no_live_code(learning: s
     assert len(revived.used(range(3, 4))[0]) >= alive + 5
 
 
+def test_revival_after_a_start_by_kmeans_waits_for_a_whole_interval_of_its_codes() -> None:
+    """Uses are counted from the start on: after 2 of 5 steps, codes that are merely rare would count as dead."""
+    started = UpkeepSettings("kmeans", kmeans_step=13, revive_every=5)
+    assert [step for step in range(1, 31) if started.revives(step)] == [5, 10, 20, 25, 30]
+    exactly = UpkeepSettings("kmeans", kmeans_step=10, revive_every=5)
+    assert [step for step in range(1, 31) if exactly.revives(step)] == [5, 15, 20, 25, 30]
+    assert [step for step in range(1, 21) if UpkeepSettings(revive_every=5).revives(step)] == [5, 10, 15, 20]
+
+
 @pytest.mark.parametrize("learning", LEARNING)
 def test_revival_with_nothing_dead_changes_nothing(learning: str) -> None:
     loops = [Loop(UpkeepSettings(revive_every=every), learning) for every in (2, None)]
@@ -242,13 +251,13 @@ def test_the_seed_decides_what_is_drawn() -> None:
 
 
 def test_vectors_are_kept_only_for_the_steps_that_need_them() -> None:
-    loop = Loop(UpkeepSettings("kmeans", kmeans_step=4, kmeans_batches=2, revive_every=7))
+    loop = Loop(UpkeepSettings("kmeans", kmeans_step=4, kmeans_batches=2, revive_every=3))
     kept = []
     for step in range(1, 9):
         loop.step(step)
         assert loop.quantizer.observation is None
         kept.append(loop.quantizer.keep_observation)
-    assert kept == [False, True, True, False, False, True, False, False]  # for steps 2, 3, …
+    assert kept == [False, True, True, False, False, False, False, True]  # for steps 2, 3, …
 
 
 def test_a_step_that_no_pass_came_before_is_refused() -> None:
