@@ -14,6 +14,8 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from cove_dist.distributed import world
 from cove_dist.embeddings.exchange import gather_rows
 
+_LISTS = 1024  # among which ids are divided: on GPUs those of one list are looked up one after another
+
 
 def look_up(tables: nn.Module, columns: Sequence[str], ids: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Look up the rows of some columns. Collective; ranks may request different ids in different numbers.
@@ -28,8 +30,9 @@ def look_up(tables: nn.Module, columns: Sequence[str], ids: Mapping[str, torch.T
     """
     none = next(iter(ids.values()))[:0]
     lists = [ids.get(name, none) for name in columns]
-    lengths = torch.tensor([len(each) for each in lists], device=none.device)
-    looked_up = tables(KeyedJaggedTensor(list(columns), torch.cat(lists), lengths=lengths, stride=1))
+    sizes = torch.tensor([[len(each)] for each in lists])
+    lengths = (torch.arange(_LISTS + 1) * sizes // _LISTS).diff(dim=1).flatten().to(none.device)
+    looked_up = tables(KeyedJaggedTensor(list(columns), torch.cat(lists), lengths=lengths, stride=_LISTS))
     return {name: looked_up[name].values() for name in ids}
 
 

@@ -181,7 +181,7 @@ class DropIds:
 
 
 class RowBlocks:
-    """Puts all rows of the user and the item table of this rank into the lists of the first row of every batch."""
+    """Puts all rows of the user and the item table of this rank into the lists of every batch."""
 
     def __init__(self, schema: Schema, rank: int, world_size: int) -> None:
         user, item = schema.entity("user"), schema.entity("item")
@@ -189,9 +189,19 @@ class RowBlocks:
         self.columns = (list_column(USER_BLOCK, user), list_column(ITEM_BLOCK, item))
 
     def __call__(self, rows: Rows, draws: Draws) -> list[Lists]:
-        lengths = np.zeros((2, len(rows.labels)), np.int64)
-        lengths[:, 0] = [len(block) for block in self._blocks]
-        return list(zip(self._blocks, lengths, strict=True))
+        return [over_rows(block, len(rows.labels)) for block in self._blocks]
+
+
+def over_rows(values: np.ndarray, rows: int) -> Lists:
+    """Divide values, in their order, among the lists of all rows as evenly as possible.
+
+    On GPUs the entries of one list are looked up one after another, and lists in parallel.
+
+    Example:
+        >>> over_rows(np.array([7, 8, 9]), 2)
+        (array([7, 8, 9]), array([1, 2]))
+    """
+    return values, np.diff(np.arange(rows + 1) * len(values) // rows)
 
 
 def list_column(name: str, like: Categorical) -> Categorical:

@@ -12,27 +12,27 @@ from data_pipeline.streaming.blocks import Rows
 from data_pipeline.streaming.draws import Draws
 from data_pipeline.streaming.partition import row_block
 from data_pipeline.streaming.row_groups import read_footers, read_split
-from data_pipeline.streaming.transforms import Lists, list_column
+from data_pipeline.streaming.transforms import Lists, list_column, over_rows
 
 VOCABULARY = "vocabulary"
 
 
 class VocabularyBlock:
-    """Puts the items of training whose table rows belong to this rank into the list of the first row of every batch."""
+    """Puts the items of training whose table rows belong to this rank into the lists of every batch."""
 
     def __init__(self, item: Categorical, rank: int = 0, world_size: int = 1) -> None:
         self._items = np.arange(*vocabulary_block(item, rank, world_size))
         self.columns = (list_column(VOCABULARY, item),)
 
     def __call__(self, rows: Rows, draws: Draws) -> list[Lists]:
-        return [_in_first_row(self._items, len(rows.labels))]
+        return [over_rows(self._items, len(rows.labels))]
 
 
 class VocabularySample:
-    """Puts ``count`` items, drawn with replacement, into the list of the first row; the same on all ranks in a step.
+    """Puts ``count`` items, drawn with replacement, into the lists of every batch; the same on all ranks in a step.
 
-    With a split for categories, once their codes are set, the list has items of all categories first, and then as many
-    of each category, in the order of the codes, drawn by the same probabilities within it.
+    With a split for categories, once their codes are set, the items of all categories are first, and then as many of
+    each category, in the order of the codes, drawn by the same probabilities within it.
 
     Args:
         item: The column of items.
@@ -60,7 +60,7 @@ class VocabularySample:
         items = np.searchsorted(self._cumulative, of_all * self._cumulative[-1], side="right")
         if self._categories is not None:
             items = np.concatenate([items, self._categories.draw(uniform[len(of_all) :])])
-        return [_in_first_row(items, len(rows.labels))]
+        return [over_rows(items, len(rows.labels))]
 
 
 class CategorySplit(NamedTuple):
@@ -130,12 +130,6 @@ def item_counts(folder: Path | str, schema: Schema) -> np.ndarray:
         for values, _ in part.sequences:
             counts += np.bincount(values, minlength=len(counts))
     return counts
-
-
-def _in_first_row(items: np.ndarray, rows: int) -> Lists:
-    lengths = np.zeros(rows, np.int64)
-    lengths[0] = len(items)
-    return items, lengths
 
 
 def batch_keys(schema: Schema) -> list[str]:
