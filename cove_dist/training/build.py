@@ -63,13 +63,17 @@ class TrainState:
             if name == "replicated":
                 part.init_state()
 
-    def set_step(self, step: int) -> None:
+    def set_step(self, step: int, steps_before: int = 0) -> None:
         """Set the learning rates to those of a step, from the configured rates and warm-up of this run.
 
         A saved schedule is not loaded: it would restore the rates of the run that saved it. The fused optimizers get
         the step as well, for Adam's correction of the moments: their saved state does not contain it.
+
+        Args:
+            step: Steps of this run.
+            steps_before: Steps of the runs that this one started from, whose moments it goes on with.
         """
-        set_fused_step(self.optimizer, step)
+        set_fused_step(self.optimizer, steps_before + step)
         schedule, groups = self.schedule, self.optimizer.param_groups
         rates = [base * factor(step) for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
         for group, base, rate in zip(groups, schedule.base_lrs, rates, strict=True):

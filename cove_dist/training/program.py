@@ -93,6 +93,7 @@ def train_here(
         from cove_dist.training.warm_start import start_warm  # with duckdb, of an extra of this package
 
         trainer.warm_start = start_warm(config, schema, context, trainer.trainable)
+        trainer.position.steps_before = trainer.warm_start.steps
     barrier()  # settings, data and checkpoint are valid on every rank: files may be written from here on
     if folder is not None and context.is_main:
         mark_begun(folder)

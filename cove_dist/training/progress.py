@@ -21,6 +21,7 @@ class Progress:
     best: float | None = None  # best value of the early-stopping metric over the validations that count
     validations_without_gain: int = 0
     validation_due: bool = False  # a validation within the epoch was to begin, or was ended by a signal
+    steps_before: int = 0  # of the runs that this one started from: Adam's correction of the moments counts them
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Progress:

@@ -71,8 +71,8 @@ def resume(training: Trainer, folder: Path) -> list[Change]:
     training.trainable.create_optimizer_state()
     check_same_optimizers(path, training.trainable.optimizer, training.context.device.type)
     meta, states = load_training_state(path, training.trainable, training.context, model)
-    training.trainable.set_step(meta.step)
     training.position = Progress.of(meta.progress)
+    training.trainable.set_step(meta.step, training.position.steps_before)
     training.codebooks.load_state_dict(*(state["codebooks"] for state in states))
     if meta.world_size == training.context.world_size:
         training.window.load_state_dict(states[0]["window"])

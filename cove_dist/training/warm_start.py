@@ -35,6 +35,7 @@ class WarmStart:
     Attributes:
         run: Folder of the run.
         checkpoint: Name of its checkpoint.
+        steps: Optimizer steps up to this checkpoint, with those of the runs that it was started from in turn.
         new_rows: Start of new ids.
         tables: What happened to the ids of every table.
         trained_pairs: Distinct pairs of user and item, by evaluation split, that the former runs trained on and this
@@ -44,6 +45,7 @@ class WarmStart:
 
     run: str
     checkpoint: str
+    steps: int
     new_rows: str
     tables: dict[str, Counts]
     trained_pairs: dict[str, int | str | None]
@@ -73,7 +75,8 @@ class WarmStart:
 def start_warm(config: RunConfig, schema: Schema, context: DistributedContext, trainable: TrainState) -> WarmStart:
     """Move the rows and weights of the run that ``warm_start.run`` names into a newly built run. Collective.
 
-    Steps, epochs and the learning-rate schedule start from zero. Writes nothing.
+    Steps, epochs and the learning-rate schedule start from zero; Adam's correction of the moments goes on. Writes
+    nothing.
 
     Raises:
         ConfigError: The run has another model, columns or optimizer, or its data have changed; or ids that are gone
@@ -91,6 +94,7 @@ def start_warm(config: RunConfig, schema: Schema, context: DistributedContext, t
     if config.warm_start.gone == "keep":
         _require_all(source, config.data.path, matching.counts)
     Transfer(source, model, trainable.state_dict(), schema, matching).run()
+    trainable.set_step(0, source.steps)
     if config.warm_start.new_rows not in ("random", "zero"):
         tables = {entity: schema.entity(entity).table_name for entity in ENTITIES}
         trained = {entity: matching.trained(table) for entity, table in tables.items() if table in matching.tables}
@@ -99,7 +103,8 @@ def start_warm(config: RunConfig, schema: Schema, context: DistributedContext, t
         of_task = None
     start_new_rows(model, config, schema, matching, context, of_task)
     settings, pairs = config.warm_start, _trained_pairs(source, config, schema) if context.is_main else {}
-    return WarmStart(str(settings.run), source.checkpoint.name, settings.new_rows, matching.counts, pairs)
+    start = str(settings.run), source.checkpoint.name, source.steps, settings.new_rows
+    return WarmStart(*start, matching.counts, pairs)
 
 
 def _trained_pairs(source: Source, config: RunConfig, schema: Schema) -> dict[str, int | str | None]:

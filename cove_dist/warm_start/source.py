@@ -44,6 +44,11 @@ class Source:
     meta: CheckpointMeta
     tensors: StoredTensors
 
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the moments: of the run, and of those that it was started from in turn."""
+        return self.meta.step + int(self.meta.progress.get("steps_before", 0))
+
 
 def open_source(config: RunConfig) -> Source:
     """Open the run that ``warm_start.run`` names. Collective.

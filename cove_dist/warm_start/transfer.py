@@ -85,7 +85,7 @@ class Transfer:
                 self._check_shape(stored, tensor)
                 whole[stored] = tensor
             else:  # an optimizer state that the former optimizer did not store
-                tensor.fill_(self._source.meta.step if name.endswith(f".{_STEP}") else 0)
+                tensor.fill_(self._source.steps if name.endswith(f".{_STEP}") else 0)
         self._source.tensors.load(whole)
         self._mark_as_decayed()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import SplitTableBat
 from cove_dist.config import TableOptimizerConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import CheckpointError
+from cove_dist.runs import WARM_START_FILE
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.torch_compat import lookups_of
 from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
+from cove_dist.training.warm_start import start_warm
 from data_pipeline.schema import Schema
 from tests.configurations import small_run
 
@@ -28,8 +31,16 @@ def run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def trainer(prepared: Path, run: Path, context: DistributedContext) -> Trainer:
-    config, _ = load_run_config(small_run(prepared, run, *FUSED))
+@pytest.fixture(scope="module")
+def second(run: Path, prepared: Path) -> Path:
+    """A run of two steps that was started from the first."""
+    folder = run.parent / "second"
+    train(small_run(prepared, folder, *FUSED, f"warm_start.run={run}"))
+    return folder
+
+
+def trainer(prepared: Path, run: Path, context: DistributedContext, *overrides: str) -> Trainer:
+    config, _ = load_run_config(small_run(prepared, run, *FUSED, *overrides))
     return Trainer(config, Schema.load(prepared), context)
 
 
@@ -46,6 +57,20 @@ def test_fused_optimizers_continue_at_the_step_of_the_checkpoint(
     resumed = trainer(prepared, run, context)
     resumed.resume(run)
     assert [int(kernel.iter) for kernel in kernels(resumed)] == [2] * len(kernels(resumed)) != []
+
+
+def test_fused_optimizers_count_the_steps_of_the_runs_that_a_run_was_started_from(
+    run: Path, second: Path, prepared: Path, context: DistributedContext
+) -> None:
+    """Moments move with their rows: corrected from step 1 again, Adam's first thousand steps would be too short."""
+    assert json.loads((second / WARM_START_FILE).read_text())["steps"] == 2
+    resumed = trainer(prepared, second, context, f"warm_start.run={run}")
+    resumed.resume(second)
+    assert {int(kernel.iter) for kernel in kernels(resumed)} == {4}
+    third = trainer(prepared, second.parent / "third", context, f"warm_start.run={second}")
+    assert start_warm(third.config, third.schema, context, third.trainable).steps == 4
+    assert {int(kernel.iter) for kernel in kernels(third)} == {4}
+    assert third.trainable.schedule.last_epoch == 0
 
 
 def test_a_checkpoint_of_other_optimizers_is_refused_with_the_settings(
