@@ -215,9 +215,13 @@ def timeout() -> timedelta:
     return timeout_of(world_group())
 
 
-def open_host_group() -> ProcessGroup:
-    """Open another group of all ranks, on the CPU, for collectives concurrent with training. Collective."""
-    return dist.new_group(backend="gloo")
+def open_host_group(at_least: timedelta = timedelta(0)) -> ProcessGroup:
+    """Open another group of all ranks, on the CPU, for collectives concurrent with training. Collective.
+
+    Args:
+        at_least: The least time after which its collectives fail, if that of the other collectives is less.
+    """
+    return dist.new_group(backend="gloo", timeout=max(timeout(), at_least))
 
 
 def close_group(group: ProcessGroup) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "PositiveInt",
     "PositiveShare",
     "Probability",
+    "Seed",
     "TableFile",
     "Text",
     "UnitInterval",
@@ -41,6 +42,14 @@ LayerSizes = Annotated[Sequence[PositiveInt], MinLen(1)]
 
 _FILES = (".arrow", ".csv", ".feather", ".html", ".json", ".jsonl", ".md", ".npy", ".onnx", ".parquet", ".pq", ".pt",
           ".pt2", ".safetensors", ".tex", ".tsv", ".txt", ".xlsx")  # fmt: skip
+
+
+def _local(value: str) -> str:
+    if "://" in value:
+        raise PydanticCustomError(
+            "local", "outputs are local; give a path, of mounted storage for example, or copy the files afterwards"
+        )
+    return value
 
 
 def _folder(value: str) -> str:
@@ -65,6 +74,8 @@ def _file(*suffixes: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Folder = Annotated[Text, AfterValidator(_folder)]  # of a program's output
-JsonFile = Annotated[Text, _file(".json")]
-TableFile = Annotated[Text, _file(".parquet", ".csv")]
+Local = Annotated[Text, AfterValidator(_local)]
+Folder = Annotated[Local, AfterValidator(_folder)]  # of a program's output
+JsonFile = Annotated[Local, _file(".json")]
+TableFile = Annotated[Local, _file(".parquet", ".csv")]
+Seed = Annotated[NonNegativeInt, Lt(1 << 31)]

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from cove_dist.distributed import DistributedContext, barrier, close_group, open
 from cove_dist.errors import CheckpointError, DiskFullError
 from cove_dist.faults.full_disk import FullDiskPolicy
 from data_pipeline.full_disk import describe, is_full
+
+_SLOWEST_SAVE = timedelta(minutes=30)  # of one rank after another
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ class CheckpointWriter:
         self._failed: BaseException | None = None  # why the last save is incomplete
         self.context = context
         self.retention = (keep, metric)
-        self._group = open_host_group()
+        self._group = open_host_group(_SLOWEST_SAVE)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
         if context.is_main:

@@ -14,7 +14,7 @@ from cove_dist.config.model_spec import ModelSpec
 from cove_dist.config.quantizer import QuantizerConfig
 from cove_dist.config.trainer import TrainerConfig
 from cove_dist.config.warm_start import WarmStartConfig
-from cove_dist.types import Folder, NonNegativeInt, Text
+from cove_dist.types import Folder, Seed, Text
 
 
 @settings
@@ -36,7 +36,7 @@ class RunConfig:
     trainer: TrainerConfig
     evaluation: EvaluationConfig
     loss: dict[str, Any] | None
-    seed: NonNegativeInt
+    seed: Seed
     output: Folder
     warm_start: WarmStartConfig
 

@@ -101,8 +101,9 @@ def build_field_tables(
 ) -> Bags:
     """Build tables ``[num_rows, dim]`` of columns; with ``first_order`` also a scalar weight per id.
 
-    The scalar is stored in `FIRST_ORDER_DIM` equal columns and read as their mean (`FieldReader`): all start at zero
-    and get equal gradients, so they stay equal and change like one number under Adam, Adagrad and similar optimizers.
+    The scalar is stored in `FIRST_ORDER_DIM` equal columns: all start at zero and get the gradient of the scalar
+    (`one_scalar`), so they stay equal, and each changes like one number under every optimizer and weight decay. In the
+    norm of all gradients a scalar counts twice.
 
     Args:
         columns: Columns of one id per row, and of lists.
@@ -191,7 +192,7 @@ class FieldReader:
         by_key = pooled.to_dict()
         weights = []
         for column in self._columns:
-            weight = by_key[self.first_order_keys[column.name]][:rows].mean(dim=1, keepdim=True)
+            weight = one_scalar(by_key[self.first_order_keys[column.name]][:rows])
             weights.append(self._scaled(weight, ids, column.name) if column.sequence else weight)
         return torch.cat(weights, dim=1)
 
@@ -200,6 +201,15 @@ class FieldReader:
         if self._pooling.get(name) == "sum":
             return sums
         return sums / lengths_of(ids, name, len(sums)).clamp(min=1).unsqueeze(1)
+
+
+def one_scalar(columns: torch.Tensor) -> torch.Tensor:
+    """Return the scalar ``[B, 1]`` that equal ``columns [B, n]`` hold; each column gets the gradient of the scalar.
+
+    With the gradient of their mean, an n-th of it, weight decay would be n times as strong beside it.
+    """
+    total = columns.sum(dim=1, keepdim=True)
+    return columns.mean(dim=1, keepdim=True).detach() + (total - total.detach())
 
 
 def lengths_of(ids: KeyedJaggedTensor, name: str, rows: int) -> torch.Tensor:

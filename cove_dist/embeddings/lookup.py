@@ -30,8 +30,9 @@ def look_up(tables: nn.Module, columns: Sequence[str], ids: Mapping[str, torch.T
     """
     none = next(iter(ids.values()))[:0]
     lists = [ids.get(name, none) for name in columns]
-    sizes = torch.tensor([[len(each)] for each in lists])
-    lengths = (torch.arange(_LISTS + 1) * sizes // _LISTS).diff(dim=1).flatten().to(none.device)
+    sizes = torch.tensor([[len(each)] for each in lists], device="cpu")
+    ends = torch.arange(_LISTS + 1, device="cpu") * sizes // _LISTS
+    lengths = ends.diff(dim=1).flatten().to(none.device)
     looked_up = tables(KeyedJaggedTensor(list(columns), torch.cat(lists), lengths=lengths, stride=_LISTS))
     return {name: looked_up[name].values() for name in ids}
 

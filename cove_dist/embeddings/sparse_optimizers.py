@@ -8,7 +8,7 @@ gradients of each rank's rows are gathered on all ranks, averaged and applied, s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, overload
 
 import torch
@@ -212,6 +212,13 @@ def _set_rows(table: torch.Tensor, ids: torch.Tensor, rows: torch.Tensor) -> Non
 
 def _add_rows(table: nn.Parameter, ids: torch.Tensor, change: torch.Tensor) -> None:
     table.data.index_add_(0, ids, change)  # with ``alpha`` it would take three times as long
+
+
+def stored_gradients(tables: Iterable[nn.Parameter]) -> Iterator[torch.Tensor]:
+    """Yield the gradients ``[N, d]`` of rows that backward passes on this rank stored for the next step, if any."""
+    wholes = {id(whole): whole for whole, _ in map(whole_parameter, tables)}
+    for whole in wholes.values():
+        yield from (gradient for _, gradient in _kept(whole))
 
 
 def _kept(whole: torch.Tensor) -> list[Rows]:

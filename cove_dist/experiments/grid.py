@@ -14,7 +14,7 @@ from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import check_metrics
 from cove_dist.experiments.plan import Overrides, PlanConfig, load_plan, merged
 from cove_dist.experiments.tuned import Pairs, read_tuned
-from cove_dist.types import Folder, NonNegativeInt, Text, UnitInterval
+from cove_dist.types import Folder, Seed, Text, UnitInterval
 
 ByModel = dict[str, dict[str, dict[str, float]]]  # model: {quantizer: {metric: value}}
 
@@ -43,7 +43,7 @@ class PaperConfig:
 class GridConfig(PlanConfig):
     results: Folder | None
     base: str
-    seeds: tuple[NonNegativeInt, ...]
+    seeds: tuple[Seed, ...]
     tuned: Text | tuple[Text, ...] | None
     tuned_as: dict[str, str]
     splits: tuple[Literal["validation", "test"], ...]

@@ -176,7 +176,9 @@ def read_rows(path: Path, text: Iterable[str], key: str = "rows") -> Iterator[pa
                 for batch in file.iter_batches(_ROWS):
                     yield pa.Table.from_batches([batch])
         else:
-            types = csv.ConvertOptions(column_types=dict.fromkeys(text, pa.string()))
+            types = csv.ConvertOptions(  # only empty fields are null, as for preparation
+                column_types=dict.fromkeys(text, pa.string()), strings_can_be_null=True, null_values=[""]
+            )
             with csv.open_csv(path, convert_options=types) as reader:
                 for batch in reader:
                     yield pa.Table.from_batches([batch])

@@ -14,8 +14,10 @@ from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimiz
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from cove_dist.config import OptimizerConfig, RunConfig, TrainerConfig
+from cove_dist.distributed import world
 from cove_dist.embeddings.frequency_decay import decay_factors
 from cove_dist.embeddings.optimizers import optimizer_factory
+from cove_dist.embeddings.sparse_optimizers import stored_gradients
 from cove_dist.embeddings.tables import base_table
 from cove_dist.errors import ConfigError
 
@@ -139,14 +141,30 @@ def learning_rates(optimizer: CombinedOptimizer) -> dict[str, float]:
 
 
 @torch.no_grad()
-def gradient_norm(model: DistributedModelParallel) -> torch.Tensor:
-    """Return the L2 norm of the last step's gradients of all data-parallel parameters, a scalar.
+def gradient_norm(model: DistributedModelParallel) -> torch.Tensor | None:
+    """Return the L2 norm of the last step's gradients of the data-parallel parameters, a scalar; None without any.
 
-    Gradients of sharded tables are excluded, as they are applied in the backward pass. Clipped ones count as clipped.
+    Gradients of sharded tables are excluded, as they are applied in the backward pass, and those of sparse optimizers
+    on the CPU, which keep rows of a rank only until the step. Clipped ones count as clipped.
     """
     gradients = (parameter.grad for parameter in replicated_parameters(model).values())
     present = [each.coalesce().values() if each.is_sparse else each for each in gradients if each is not None]
-    return nn.utils.get_total_norm(present) if present else torch.zeros((), device="cpu")
+    return nn.utils.get_total_norm(present) if present else None
+
+
+@torch.no_grad()
+def gradients_are_finite(model: DistributedModelParallel, device: torch.device) -> bool:
+    """Return whether the gradients of all ranks are finite before a step, except those of sharded tables. Collective.
+
+    Args:
+        model: The sharded model.
+        device: Device of this rank.
+    """
+    norm = gradient_norm(model)
+    tables = [p for name, p in replicated_parameters(model).items() if name.startswith("tables.")]
+    own = all(bool(each.isfinite().all()) for each in stored_gradients(tables))
+    own &= norm is None or bool(norm.isfinite())
+    return bool(world().min(torch.tensor(own, dtype=torch.int32, device=device)))
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, settings: TrainerConfig, steps_per_epoch: int | None) -> LambdaLR:

@@ -15,7 +15,7 @@ from cove_dist.errors import ConfigError, TrainingError
 from cove_dist.tasks.base import StepOutput
 from cove_dist.training.accumulation import AccumulatingPipeline
 from cove_dist.training.build import TrainState
-from cove_dist.training.optimization import gradient_norm
+from cove_dist.training.optimization import gradients_are_finite
 from data_pipeline.batch import Batch
 
 logger = logging.getLogger(__name__)
@@ -81,9 +81,7 @@ class SkippingPipeline(TrainPipelineSparseDist):
             super()._backward(losses)
 
     def _optimizer_step(self) -> None:
-        if (
-            not self.skipped and not gradient_norm(self._model).isfinite()
-        ):  # of replicated parameters: equal on all ranks
+        if not self.skipped and not gradients_are_finite(self._model, self._device):
             if self._sharded:
                 raise TrainingError(
                     "gradients are not finite although the loss is. Sharded tables are updated in the backward pass,"

@@ -10,11 +10,13 @@ from cove_dist.distributed import world
 from cove_dist.errors import TrainingError
 
 _PIECE = 1 << 20  # elements hashed at a time
+_NARROW = {1: torch.int8, 2: torch.int16}  # integers of elements of so many bytes
 
 
 def fingerprint(tensor: torch.Tensor) -> torch.Tensor:
     """Return an int64 hash of a tensor's bits that depends on the position of every element."""
-    bits = tensor.detach().contiguous().view(-1).view(torch.int32)
+    integers = _NARROW.get(tensor.element_size(), torch.int32)
+    bits = tensor.detach().contiguous().view(-1).view(integers)
     total = torch.zeros((), dtype=torch.int64, device=bits.device)
     for start in range(0, len(bits), _PIECE):  # limits the memory for copies of large tables
         piece = bits[start : start + _PIECE]
@@ -47,5 +49,7 @@ def check_replicas(
     ranks = differs[:, column].nonzero().flatten().tolist()
     raise TrainingError(
         f"{list(parameters)[column]}: differs between rank 0 and ranks {ranks}, although it is data-parallel."
-        " A rank skipped an update or used another random generator; resume from the newest checkpoint."
+        " A rank skipped an update or used another random generator: resume from the newest checkpoint. Or it is a"
+        " statistic of each rank's own batches, as in BatchNorm: set track_running_stats=False, or use SyncBatchNorm"
+        " on GPUs."
     )

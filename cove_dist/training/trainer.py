@@ -228,7 +228,8 @@ class Trainer:
         whole = (step := self.position.step) % self.config.trainer.log_every == 0
         metrics = self.window.close(whole=whole)
         metrics |= learning_rates(self.trainable.optimizer)
-        metrics["gradient_norm"] = gradient_norm(self.trainable.model).item()
+        if (norm := gradient_norm(self.trainable.model)) is not None:
+            metrics["gradient_norm"] = norm.item()
         best = {} if self.position.best is None else {"best": self.position.best}
         self.reporter.record("train", step, self.position.epoch, metrics, shown=best)
         if whole:

@@ -131,6 +131,11 @@ class Interactions(RawDataset):
             )
         if self.sequences is None:
             return None
+        if self.candidates not in (0, Interactions.candidates):
+            raise DataError(
+                f"data.candidates = {self.candidates}: sequences are ranked against all items. Leave it out, or set"
+                " data.sequences=null"
+            )
         key = f"data.sequences = {self.sequences}"
         if not self.is_implicit:
             raise DataError(f"{key}: only for implicit feedback. Set data.implicit=true, or data.sequences=null")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from data_pipeline.errors import DataError
 
@@ -56,6 +57,17 @@ class Mirror(ABC):
         """Return whether an archive has the expected checksum."""
 
 
+def copy_response(response: Any, file: BinaryIO) -> None:
+    """Copy the body of a web response into a file.
+
+    Raises:
+        OSError: The connection ended before the length that the server announced, which reading in parts accepts.
+    """
+    shutil.copyfileobj(response, file, 1 << 20)
+    if response.length:
+        raise OSError(f"the connection ended {response.length:,} bytes before the end of the file")
+
+
 @dataclass(frozen=True)
 class Download(Mirror):
     """A zip file at a URL.
@@ -78,7 +90,7 @@ class Download(Mirror):
     def download(self, folder: Path) -> Path:
         part = folder / "part"
         with urllib.request.urlopen(self.url, timeout=_TIMEOUT) as response, part.open("wb") as file:
-            shutil.copyfileobj(response, file)
+            copy_response(response, file)
         return part
 
     def is_intact(self, archive: Path) -> bool:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import re
 import shutil
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from data_pipeline.errors import DataError
+from data_pipeline.preparation.acquire import copy_response
 from data_pipeline.preparation.formats import kind_of
 from data_pipeline.preparation.workspace import Workspace
 
@@ -28,7 +30,21 @@ Parts = dict[str, Sources | None]  # the files of a ready-made split
 
 def described(source: Sources) -> str:
     """Return the text by which messages and reports name a source."""
-    return source if isinstance(source, str) else ", ".join(source)
+    return ", ".join(map(without_queries, (source,) if isinstance(source, str) else source))
+
+
+def without_queries(text: str) -> str:
+    """Return a text whose web addresses have a hash in the place of their query, which may hold a password.
+
+    Example:
+        >>> without_queries("https://host/export.csv.gz?token=1")
+        'https://host/export.csv.gz?query_212b674c'
+    """
+    return re.sub(r"(https?://[^\s?'\"]+)\?([^\s'\"]*)", lambda found: f"{found[1]}?query_{_hash(found[2])}", text)
+
+
+def _hash(query: str) -> str:
+    return hashlib.sha256(query.encode()).hexdigest()[:8]
 
 
 def described_parts(source: Sources | None, parts: Parts) -> str:
@@ -159,7 +175,7 @@ def with_addresses(message: str, workspace: Workspace) -> str:
 def _download(source: str, workspace: Workspace) -> Iterator[Path]:
     scheme, rest = source.split("://", 1)
     if scheme in ("http", "https"):
-        yield _download_one(workspace, scheme, _web_path(source), source, _open_http)
+        yield _download_one(workspace, scheme, _web_path(source), source, _open_http, copy_response)
         return
     system = _file_system(scheme, source)
     try:
@@ -192,11 +208,17 @@ def _web_path(address: str) -> str:
         return parts.netloc + parts.path
     folder, slash, name = parts.path.rpartition("/")
     stem, dot, suffixes = name.partition(".")
-    digest = hashlib.sha256(parts.query.encode()).hexdigest()[:8]
-    return f"{parts.netloc}{folder}{slash}{stem}.query_{digest}{dot}{suffixes}"
+    return f"{parts.netloc}{folder}{slash}{stem}.query_{_hash(parts.query)}{dot}{suffixes}"
 
 
-def _download_one(workspace: Workspace, scheme: str, path: str, address: str, opened: Callable[[str], Any]) -> Path:
+def _download_one(
+    workspace: Workspace,
+    scheme: str,
+    path: str,
+    address: str,
+    opened: Callable[[str], Any],
+    copy: Callable[[Any, BinaryIO], None] = shutil.copyfileobj,
+) -> Path:
     target = remote_folder(workspace) / scheme / path
     if target.exists():  # of this preparation before it was ended, or named twice
         return target
@@ -205,7 +227,7 @@ def _download_one(workspace: Workspace, scheme: str, path: str, address: str, op
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with opened(address) as stream, part.open("wb") as file:
-            shutil.copyfileobj(stream, file, 1 << 20)
+            copy(stream, file)
         part.rename(target)
     except DataError:
         raise

@@ -40,7 +40,8 @@ def kept_ids(workspace: Workspace, name: str, here: str) -> list[str]:
     [(kind, *_)] = workspace.query(f"SELECT column_type FROM (DESCRIBE {here}) WHERE column_name = 'original_id'")
     wrong = workspace.query(
         f"SELECT original_id::VARCHAR FROM ({source})"
-        f" WHERE original_id IS NOT NULL AND TRY_CAST(original_id AS {kind}) IS NULL LIMIT 1"
+        f" WHERE original_id IS NOT NULL"
+        f" AND TRY_CAST(original_id AS {kind})::VARCHAR IS DISTINCT FROM original_id::VARCHAR LIMIT 1"
     )
     if wrong:
         raise DataError(

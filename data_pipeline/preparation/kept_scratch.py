@@ -16,6 +16,7 @@ import duckdb
 from data_pipeline.errors import DataError, OutputError
 from data_pipeline.json_files import to_json, write_json
 from data_pipeline.preparation.dataset import Dataset
+from data_pipeline.preparation.inputs import without_queries
 
 _REMEDY = "Remove this folder, or pass resume=false"
 _IDENTITY, _LOCK = "identity.json", "lock"
@@ -110,5 +111,5 @@ def _identity(dataset: Dataset, name: str, seed: int) -> dict[str, Any]:
     settings = {f"data.{field.name}": getattr(dataset, field.name) for field in fields(dataset)}
     settings.pop("data.memory_gb", None)  # more memory, and go on
     kind = f"{type(dataset).__module__}.{type(dataset).__qualname__}"
-    texts = {key: repr(value) for key, value in settings.items()}
+    texts = {key: without_queries(repr(value)) for key, value in settings.items()}
     return {"data": kind, "data.name": name, "seed": seed, "version of duckdb": duckdb.__version__, **texts}

@@ -19,7 +19,7 @@ _BOUND = (
     10**11
 )  # smaller numbers are seconds (until the year 5138), larger ones milliseconds (from 1973); and so on by thousands
 
-_CLOCK = r"^\s*\d+[-/]\d+[-/]\d+([Tt ]\s*\d[\d:.]*)?"  # a date, and a time of day
+_CLOCK = r"^\s*\d{4,}[-/]\d+[-/]\d+([Tt ]\s*\d[\d:.]*)?"  # a date from its year of four digits on, and a time of day
 _NANOSECONDS = r"\.\d{6}(\d{1,3})"  # the digits after the microseconds
 
 

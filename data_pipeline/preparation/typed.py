@@ -182,7 +182,9 @@ class ColumnTypes:
             if kind == "TIMESTAMP":
                 return self._timestamp_text(column, unit)
             value, exact = f"TRY_CAST({raw} AS {kind})", kind == "BIGINT"
-            rules.append(Rule(column, "time is not a number or a timestamp", f"{value} IS NULL"))
+            rules.append(
+                Rule(column, "time is not a number or a timestamp, such as 2019-11-05 17:30:00", f"{value} IS NULL")
+            )
         else:
             self._require(column, (*_NUMBERS, *_DATES), "a time: a number, date or timestamp")
             value, exact = raw, not self._is(column, ("FLOAT", "DOUBLE", "DECIMAL"))
@@ -203,7 +205,7 @@ class ColumnTypes:
         refuse_mixed_offsets(self.workspace, self.source, column)
         raw = quoted(column)
         value = nanoseconds_of(raw)
-        misfit = Rule(column, "time is not a number or a timestamp", f"{value} IS NULL")
+        misfit = Rule(column, "time is not a number or a timestamp, such as 2019-11-05 17:30:00", f"{value} IS NULL")
         return TypedColumn(TIME, value, (Rule(column, "null time", f"{raw} IS NULL"), misfit))
 
     def _refuse_unit(self, column: str, unit: TimeUnit | None) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from cove_dist.distributed import barrier, process_group
+from cove_dist.distributed import barrier, close_group, open_host_group, process_group
 from cove_dist.errors import LostRankError
 from cove_dist.liveness import Heartbeat, Store
+from cove_dist.torch_compat import timeout_of
 from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
 from tests.configurations import small_run
@@ -34,6 +35,15 @@ class Frozen:
         while self._moment.is_set():
             time.sleep(0.05)
         self._store.set(key, value)
+
+
+@pytest.mark.parametrize(("seconds", "of_checkpoints"), [(60, 1800), (7200, 7200)])
+def test_the_timeout_holds_for_the_groups_beside_training_as_well(seconds: int, of_checkpoints: int) -> None:
+    with process_group("cpu", timedelta(seconds=seconds)):
+        groups = open_host_group(), open_host_group(timedelta(minutes=30))
+        assert [timeout_of(group).total_seconds() for group in groups] == [seconds, of_checkpoints]
+        for group in groups:
+            close_group(group)
 
 
 class Members:

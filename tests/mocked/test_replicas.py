@@ -26,6 +26,15 @@ def other_ranks(drifted: dict[int, dict[str, torch.Tensor]]):
     return gather
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.bfloat16, torch.float32, torch.float64, torch.int64])
+def test_a_hash_of_any_type_and_shape_tells_one_changed_element(dtype: torch.dtype) -> None:
+    for shape in ((), (3,), (2, 5)):
+        zeros = torch.zeros(shape, dtype=dtype)
+        changed = zeros.clone()
+        changed.view(-1)[-1] = 1
+        assert fingerprint(zeros) == fingerprint(zeros.clone()) != fingerprint(changed)
+
+
 def test_identical_replicas_pass() -> None:
     check_replicas(parameters(), other_ranks({}))
 

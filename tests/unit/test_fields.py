@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from cove_dist.embeddings.fields import FieldReader, build_field_tables, table_modules
+from cove_dist.embeddings.fields import FieldReader, build_field_tables, one_scalar, table_modules
+from cove_dist.embeddings.tables import FIRST_ORDER_DIM
 from cove_dist.types import Pooling
 from data_pipeline.schema import Categorical
 
@@ -97,6 +98,29 @@ def test_fields_and_first_order_weights_equal_a_loop(
         for name, (table, entries) in of_lists.items():
             linear.append(pooled(scalar[table], entries, "sum" if pooling[name] == "sum" else "mean"))
         torch.testing.assert_close(first_order[row], torch.cat(linear))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "settings_of"),
+    [
+        (torch.optim.SGD, {"lr": 0.1, "weight_decay": 0.2}),
+        (torch.optim.Adagrad, {"lr": 0.1, "weight_decay": 0.2}),
+        (torch.optim.Adam, {"lr": 0.1, "weight_decay": 0.2}),
+        (torch.optim.AdamW, {"lr": 0.1, "weight_decay": 0.2}),
+    ],
+)
+def test_a_first_order_weight_in_several_columns_changes_like_one_number(
+    optimizer: type[torch.optim.Optimizer], settings_of: dict[str, float]
+) -> None:
+    one, columns = torch.zeros(3, 1, requires_grad=True), torch.zeros(3, FIRST_ORDER_DIM, requires_grad=True)
+    target = torch.tensor([[1.0], [-2.0], [0.5]])
+    steps = [(weights, optimizer([weights], **settings_of)) for weights in (one, columns)]
+    for _ in range(30):
+        for weights, stepper in steps:
+            stepper.zero_grad()
+            (one_scalar(weights) - target).square().sum().backward()
+            stepper.step()
+    torch.testing.assert_close(columns, one.expand(-1, FIRST_ORDER_DIM), rtol=1e-4, atol=1e-6)
 
 
 @given(rows=BATCHES)

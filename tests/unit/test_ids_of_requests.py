@@ -90,6 +90,13 @@ def test_ids_of_text_in_files_keep_their_zeros(suffix: str, tmp_path: Path) -> N
         assert rows.to_pydict() == {"user": ["0439", "0440"], "item": [7, 8]}
 
 
+def test_only_empty_fields_of_csv_are_null_as_for_preparation(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("user,device,price\n1,,2.5\n2,NA,\n3,null,4\n")
+    [rows] = read_rows(path, ["device"])
+    assert rows.to_pydict() == {"user": [1, 2, 3], "device": [None, "NA", "null"], "price": [2.5, None, 4.0]}
+
+
 def test_iterators_are_read_once(table: IdTable) -> None:
     assert table.encode(as_array(number for number in (1003, 1001))).tolist() == [2, 0]
 

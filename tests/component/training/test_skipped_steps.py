@@ -12,12 +12,16 @@ import pytest
 import torch
 
 from cove_dist.distributed import DistributedContext
+from cove_dist.embeddings.sparse_optimizers import LookUpRows
 from cove_dist.errors import ConfigError, TrainingError
 from cove_dist.runs import LOG_FILE, read_records
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.trainer import Trainer
+from data_pipeline.schema import Schema
 from tests.component.training.test_finite import tensors_of
 from tests.component.training.test_trainer import trainer
 from tests.configurations import COVE, ROW_WISE
+from tests.interactions import SMALL_RUN
 
 
 def break_losses(broken: Trainer, first: int, last: int) -> None:
@@ -94,6 +98,34 @@ def test_a_gradient_that_is_not_finite_although_the_loss_is(
     assert [not torch.equal(*pair) for pair in pairwise(seen)] == [True, False, True, True]
     records = [record for record in read_records(tmp_path / LOG_FILE) if record["kind"] == "train"]
     assert [record.get("skipped_steps", 0) for record in records] == [0, 0, 1, 0, 0]
+
+
+def test_a_gradient_of_a_table_with_a_sparse_optimizer_that_is_not_finite(
+    interactions: Path, context: DistributedContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is kept as rows, beside the gradients of parameters, and would be written into table and moments."""
+    sparse = ("model=bprmf", "embeddings.optimizer.name=sparse_adam", "trainer.max_steps=5", "trainer.on_nan=skip")
+    config, _ = load_run_config([*SMALL_RUN, f"data.path={interactions}", "output=unused", *sparse])
+    run = Trainer(config, Schema.load(interactions), context)
+    passes, backward = 0, LookUpRows.backward
+
+    def fault(ctx: Any, gradient: torch.Tensor) -> Any:
+        nonlocal passes
+        passes += 1
+        return backward(ctx, gradient * math.inf if passes == 3 else gradient)
+
+    monkeypatch.setattr(LookUpRows, "backward", staticmethod(fault))
+    skipped: list[bool] = []
+    after_step = run._after_step
+
+    def watching(*arguments: Any) -> None:
+        skipped.append(run.skipped)
+        after_step(*arguments)
+
+    run._after_step = watching  # type: ignore[method-assign]
+    run.train(None)
+    assert skipped == [False, False, True, False, False]
+    assert all(value.isfinite().all() for _, value in tensors_of(run.trainable.state_dict()))
 
 
 def test_steps_that_are_never_finite_end_training(prepared: Path, context: DistributedContext) -> None:

@@ -11,12 +11,14 @@ from rich.console import Console
 
 from cove_dist.distributed import DistributedContext
 from cove_dist.embeddings.tables import FIRST_ORDER_DIM
+from cove_dist.runs import LOG_FILE, read_records
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.optimization import gradient_norm, learning_rates
 from cove_dist.training.summary import describe_start, sharding_table, show_start
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
 from tests.configurations import ROW_WISE, small_run
+from tests.interactions import SMALL_RUN
 
 
 def trainer_of(prepared: Path, context: DistributedContext, *overrides: str) -> Trainer:
@@ -56,6 +58,18 @@ def test_learning_rates_and_the_gradient_norm_are_the_optimizers(prepared: Path,
     gradients = [p.grad.double().flatten() for p in trainer.trainable.model.parameters() if p.grad is not None]
     assert gradient_norm(trainer.trainable.model).item() == pytest.approx(torch.cat(gradients).norm().item())
     assert gradient_norm(trainer.trainable.model) > 0
+
+
+def test_without_gradients_to_measure_there_is_no_norm(
+    interactions: Path, context: DistributedContext, tmp_path: Path
+) -> None:
+    """All parameters of BPRMF are in tables, and a sparse optimizer keeps no gradient of them: 0 would be wrong."""
+    sparse = ("model=bprmf", "embeddings.optimizer.name=sparse_adam", "trainer.max_steps=2")
+    config, _ = load_run_config([*SMALL_RUN, f"data.path={interactions}", "output=unused", *sparse])
+    Trainer(config, Schema.load(interactions), context).train(tmp_path)
+    records = [record for record in read_records(tmp_path / LOG_FILE) if record["kind"] == "train"]
+    assert records
+    assert not any("gradient_norm" in record for record in records)
 
 
 def test_an_epoch_of_one_step_is_hinted_at(prepared: Path, context: DistributedContext) -> None:

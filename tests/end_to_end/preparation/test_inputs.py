@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import IO
 
 import fsspec
 import pyarrow as pa
@@ -20,6 +21,7 @@ from moto.server import ThreadedMotoServer
 
 from data_pipeline.datasets.custom import Custom
 from data_pipeline.errors import DataError
+from data_pipeline.preparation.acquire import Download
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.report import Report
 from tests.unit.data.prepare_helpers import NAMES, prepare_custom, read_decoded, some_rows, write_csv
@@ -107,6 +109,13 @@ class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
+    def copyfile(self, source: IO[bytes], outputfile: IO[bytes]) -> None:
+        """End the connection in the middle of a file whose name says so."""
+        if "/broken" not in self.path:
+            return super().copyfile(source, outputfile)
+        content = source.read()
+        outputfile.write(content[: content.index(b"\n", len(content) // 2) + 1])
+
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
@@ -120,13 +129,26 @@ def address(tmp_path: Path) -> Iterator[str]:
 def test_addresses_of_a_web_server_are_downloaded(tmp_path: Path, address: str, expected: dict) -> None:
     with gzip.open(tmp_path / "www" / "rows.csv.gz", "wt") as file:
         file.write(csv_text(tmp_path))
-    prepare_custom(f"{address}/rows.csv.gz?token=1", tmp_path / "out")
+    prepare_custom(f"{address}/rows.csv.gz?token=secret", tmp_path / "out")
     assert read_decoded(tmp_path / "out") == expected
+    assert "secret" not in (tmp_path / "out" / "report.json").read_text()
+    assert Report.load(tmp_path / "out").source.startswith(f"{address}/rows.csv.gz?query_")
     with pytest.raises(DataError, match=rf"{address}/none\.csv: cannot be downloaded: HTTP Error 404"):
         prepare_custom(f"{address}/none.csv", tmp_path / "other")
     write_csv(tmp_path / "www" / "bad.csv", [(1, 2, 7, 4)])
     with pytest.raises(DataError, match=rf"{address}/bad\.csv: column 'label': label is not 0 or 1"):
         prepare_custom(f"{address}/bad.csv", tmp_path / "other")
+
+
+def test_a_download_that_ends_early_is_no_file(tmp_path: Path, address: str) -> None:
+    """Cut at the end of a line it would be a valid file, with half the rows."""
+    (tmp_path / "www" / "broken.csv").write_text(csv_text(tmp_path))
+    with pytest.raises(
+        DataError, match=r"/broken\.csv: cannot be downloaded: the connection ended [\d,]+ bytes before"
+    ):
+        prepare_custom(f"{address}/broken.csv", tmp_path / "out")
+    with pytest.raises(OSError, match=r"the connection ended [\d,]+ bytes before"):
+        Download(f"{address}/broken.csv").download(tmp_path)
 
 
 def test_globs_and_folders_of_an_object_store_are_downloaded(tmp_path: Path, expected: dict) -> None:

@@ -51,7 +51,7 @@ WRONG_VALUES = [
     ("label", "maybe", "label is not 0 or 1"),
     ("label", None, "null label"),
     ("time", None, "null time"),
-    ("time", "soon", "time is not a number or a timestamp"),
+    ("time", "soon", "time is not a number or a timestamp, such as 2019-11-05 17:30:00"),
     ("age", "old", "value is not a finite number"),
     ("age", "nan", "value is not a finite number"),
     ("age", "1e300", "value is not a finite number"),

@@ -118,6 +118,16 @@ def test_numbers_become_text_where_the_new_ids_are_text(yesterday: Path, tmp_pat
         prepare_custom(number, tmp_path / "again", categorical=("city",), keep_ids=str(tmp_path / "data"))
 
 
+def test_text_that_a_number_does_not_give_back_is_no_number(tmp_path: Path) -> None:
+    """The zip code 02138 would be kept as 2138, an id that no row ever had."""
+    rows = [(f"0{user}", f"{item}", item % 2, item) for user in range(1, 6) for item in range(10, 18)]
+    prepare_custom(write_csv(tmp_path / "text.csv", rows), tmp_path / "text")
+    rows = [(f"{user}", f"{item}", item % 2, item) for user in range(1, 6) for item in range(10, 18)]
+    numbers = write_csv(tmp_path / "numbers.csv", rows)
+    with pytest.raises(DataError, match=r"user_id has the id '0\d+' there, which is no BIGINT"):
+        prepare_custom(numbers, tmp_path / "numbers", keep_ids=str(tmp_path / "text"))
+
+
 def test_folders_with_other_columns_are_refused(yesterday: Path, tmp_path: Path) -> None:
     raw = write_day(tmp_path, "other", range(13, 18), 8)
     prepare_custom(raw, tmp_path / "plain")

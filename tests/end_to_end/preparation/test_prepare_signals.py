@@ -121,6 +121,11 @@ def test_saturated_users_is_refused_where_it_has_no_effect(tmp_path):
     )
 
 
+def test_candidates_are_refused_where_all_items_are_ranked(tmp_path):
+    settings = {"label": None, "sequences": 5, "candidates": 50}
+    assert error(tmp_path, some_rows(), **settings).startswith("data.candidates = 50: sequences are ranked against all")
+
+
 @pytest.mark.parametrize("first", ["user", "item", "label", "time", "city"])
 def test_two_roles_of_one_column_are_refused(first):
     settings = {"user": "user", "item": "item", "label": "label", "time": "time", "categorical": ("city",)}

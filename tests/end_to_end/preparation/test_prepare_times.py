@@ -84,6 +84,13 @@ def test_text_after_the_time_of_day_is_never_ignored(tmp_path, wrong):
         prepare_times(tmp_path, times)
 
 
+@pytest.mark.parametrize("written", ["05-11-{:02}", "05/11/{:02}", "31-12-{:02} 10:00:00"])
+def test_years_of_two_digits_are_refused(tmp_path, written):
+    """As a year, a month and a day, the 5th of November 2019 would be the 19th of November of the year 5."""
+    with pytest.raises(DataError, match=r"time is not a number or a timestamp, such as 2019-11-05"):
+        prepare_times(tmp_path, [written.format(day) for day in (19, 20, 21, 22)])
+
+
 @pytest.mark.parametrize(("unit", "by"), [("ms", 10**3), ("us", 10**6), ("ns", 10**9)])
 @pytest.mark.parametrize("write", ["csv", "parquet"])
 def test_seconds_mixed_with_another_unit_are_refused_and_can_be_converted(tmp_path, unit, by, write):

@@ -61,7 +61,7 @@ def cf(log: Path) -> cove.Run:
 
 @pytest.fixture(scope="package")
 def sequential(log: Path) -> cove.Run:
-    settings = {**COLUMNS, "label": None, "candidates": 10, "sequences": 10}
+    settings = {**COLUMNS, "label": None, "sequences": 10}
     data = cove.prepare(log, log.parent / "sequences", settings=settings)
     small = {**SMALL, **CODES, "model.num_heads": 2, "model.num_layers": 1}
     return cove.train(data, "sasrec", "cove_items", log.parent / "runs" / "sequential", settings=small)

@@ -13,6 +13,7 @@ from cove_dist.types import Folder, JsonFile, PositiveFloat, TableFile
 from data_pipeline.datasets.custom import Custom
 from data_pipeline.preparation.dense import DenseSettings
 
+LOCAL = "outputs are local; give a path, of mounted storage for example, or copy the files afterwards"
 FILL = "data.dense_transforms.price.fill"
 
 
@@ -95,10 +96,13 @@ def test_unions_within_unions(values: dict[str, Any], message: str) -> None:
         ({"folder": "lists.csv"}, "folder = lists.csv: a folder of files is written; give a name without .csv"),
         ({"json": "plan.csv"}, "json = plan.csv: the name should end in .json, by its format"),
         ({"table": "scores"}, "table = scores: the name should end in .parquet or .csv, by its format"),
+        ({"folder": "s3://bucket/runs"}, f"folder = s3://bucket/runs: {LOCAL}"),
+        ({"json": "gs://b/plan.json"}, f"json = gs://b/plan.json: {LOCAL}"),
+        ({"table": "s3://b/scores.csv"}, f"table = s3://b/scores.csv: {LOCAL}"),
         ({"table": "scores.json"}, "table = scores.json: the name should end in .parquet or .csv, by its format"),
     ],
 )
-def test_names_of_outputs_have_the_suffix_of_what_is_written(values: dict[str, str], message: str) -> None:
+def test_names_of_outputs_are_local_and_have_the_suffix_of_their_format(values: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         check(Outputs, values)
     assert str(error.value) == message
