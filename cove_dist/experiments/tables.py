@@ -33,14 +33,20 @@ def means_table(grid: GridConfig, cells: Sequence[Cell], results: Results, split
     for model, quantizer in grid.pairs():
         by_metric = [results.of_seeds(split, model, quantizer, metric) for metric in grid.metrics]
         count = failed[model, quantizer]
-        runs = f"{max(map(len, by_metric))} of {len(grid.seeds)}" + (f", {count} failed" if count else "")
+        most = max(map(len, by_metric))
+        runs = f"{most} of {len(grid.seeds)}" + (f", {count} failed" if count else "")
         absent = "failed" if count == len(grid.seeds) else MISSING
-        means = [mean_and_deviation_text(list(v.values())) if v else absent for v in by_metric]
+        means = [_of_runs(list(v.values()), most) if v else absent for v in by_metric]
         rows.append((model, quantizer, *means, runs))
     seeds = ", ".join(map(str, grid.seeds))
     note = f"Mean ± standard deviation over seeds {seeds}, of the {grid.checkpoint} checkpoints."
     header = ("model", "quantizer", *grid.metrics, "runs")
     return TextTable(f"{grid.title}: {described(cells, grid, split)}", header, tuple(rows), (note,))
+
+
+def _of_runs(values: Sequence[float], most: int) -> str:
+    """Return mean and deviation of a metric; of how many runs, if it was undefined in some."""
+    return mean_and_deviation_text(values) + (f" (of {len(values)})" if len(values) < most else "")
 
 
 def comparison_table(grid: GridConfig, claims: Sequence[Claim], split: str) -> TextTable:
@@ -79,7 +85,8 @@ def frequency_table(grid: GridConfig, results: Results, split: str, metric: str)
             continue
         names = [f"{metric}/{entity}_{group}" for group in GROUPS]
         pairs = [[results.of_seeds(split, model, quantizer, name) for quantizer in (old, new)] for name in names]
-        rows.append((model, f"{new} / {old}", entity, *(_difference(*pair) for pair in pairs)))
+        most = max(len(_both(*pair)) for pair in pairs)
+        rows.append((model, f"{new} / {old}", entity, *(_difference(*pair, most) for pair in pairs)))
     note = (
         f"Mean {metric} of the second, and mean difference ± standard deviation of the first over the seeds of both, on"
         " the rows whose user, or item, is in a group: a quarter of the ids each, q1 the rarest in training, and"
@@ -91,12 +98,18 @@ def frequency_table(grid: GridConfig, results: Results, split: str, metric: str)
     )
 
 
-def _difference(old: Mapping[int, float], new: Mapping[int, float]) -> str:
-    seeds = [seed for seed in old.keys() & new.keys() if not math.isnan(old[seed] + new[seed])]
+def _both(old: Mapping[int, float], new: Mapping[int, float]) -> list[int]:
+    """Return the seeds for which both are defined."""
+    return [seed for seed in old.keys() & new.keys() if not math.isnan(old[seed] + new[seed])]
+
+
+def _difference(old: Mapping[int, float], new: Mapping[int, float], most: int) -> str:
+    seeds = _both(old, new)
     if not seeds:
         return MISSING
     mean, deviation = mean_and_deviation([new[seed] - old[seed] for seed in seeds])
     spread = "" if math.isnan(deviation) else f" ± {deviation:.4f}"
+    spread += f" (of {len(seeds)})" if len(seeds) < most else ""
     return f"{mean_and_deviation([old[seed] for seed in seeds])[0]:.4f}, {mean:+.4f}{spread}"
 
 

@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
+from cove_dist.config_folders import find_file
 from cove_dist.errors import ConfigError
-from cove_dist.experiments.claims import claims_of
+from cove_dist.experiments.claims import claims_of, tally
+from cove_dist.experiments.grid import load_grid
 from cove_dist.experiments.paper import (
     BEGIN,
     END,
@@ -22,11 +24,12 @@ from cove_dist.experiments.paper import (
     gain_rows,
     paper_table,
 )
+from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.results import Results
 from cove_dist.experiments.text import write_between_markers
 from tests.component.experiments.grids import small_grid
 
-REPOSITORY = Path(__file__).parents[3]
+RESULTS = Path(__file__).parents[3] / "results"
 BASE, COVE = [0.70, 0.71, 0.72], [0.71, 0.722, 0.731]
 GAIN = {"paper": "Table 9", "claim": "COVE helps", "data": "small", "grid": "small", "metric": "auc"}
 
@@ -139,11 +142,23 @@ def test_a_folder_that_there_is_not_is_refused(tmp_path: Path) -> None:
         paper_table([f"folder={tmp_path / 'missing'}", "readme=null"])
 
 
+SHIPPED = {"_".join(path.relative_to(RESULTS).parts[:-1]): path.parent for path in sorted(RESULTS.rglob("tables.md"))}
+
+
+@pytest.mark.parametrize(("name", "folder"), [each for each in SHIPPED.items() if find_file(f"grid/{each[0]}")])
+def test_the_tallies_of_the_repository_are_those_of_its_results(name: str, folder: Path) -> None:
+    grid = load_grid(file_arguments("grid", [name]))
+    claims = claims_of(grid, Results.of(pq.read_table(folder / "results.parquet")), "test")
+    made = [claim for claim in claims if claim.measured.pairs]
+    text = (folder / "tables.md").read_text()
+    assert (tally(made) in text) == bool(made)
+
+
 def test_the_table_of_the_repository_is_what_its_results_give(tmp_path: Path) -> None:
     """If not: cove paper."""
-    shipped = REPOSITORY / "results" / "README.md"
+    shipped = RESULTS / "README.md"
     readme = shutil.copy(shipped, tmp_path)
-    table = paper_table([f"folder={REPOSITORY / 'results'}", f"readme={readme}"])
+    table = paper_table([f"folder={RESULTS}", f"readme={readme}"])
     assert Path(readme).read_text() == shipped.read_text()
     assert [*dict.fromkeys(row[0] for row in table.rows)] == [
         *("Table 2", "Table 3", "Table 4", "Table 5", "Figure 3", "Figure 4", "Figure 5")

@@ -185,6 +185,16 @@ def test_special_characters_in_tables() -> None:
     assert table.markdown() == "## t\n\n| a\\|b |\n| --- |\n| c |\n"
 
 
+def test_a_mean_over_fewer_runs_than_the_others_says_so(tmp_path: Path) -> None:
+    """A run in which a metric is undefined is often the one that went wrong."""
+    grid, _ = made(tmp_path)
+    cell = next(cell for cell in cells_of(grid) if cell.name == "deepfm/cove/seed_1")
+    write_cell(cell, {"auc": math.nan, "logloss": 0.278, "users": 40})
+    text = (write_everything(grid, cells_of(grid), "x").folder / "tables.md").read_text()
+    assert "| deepfm | none | 0.7100 ± 0.0100 | 0.2900 ± 0.0100 | 3 of 3 |" in text
+    assert "| deepfm | cove | 0.7205 ± 0.0148 (of 2) | 0.2790 ± 0.0105 | 3 of 3 |" in text
+
+
 def test_a_cell_that_diverged_is_shown_as_failed_and_its_mean_as_of_fewer_runs(tmp_path: Path) -> None:
     grid, _ = made(tmp_path, "only=['dlrm/*']")
     for cell in cells_of(grid):
