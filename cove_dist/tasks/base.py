@@ -124,6 +124,9 @@ class Objective(nn.Module):
         """Compile the head by `torch.compile` at its next call, in place: names of parameters stay as they are."""
         raise NotImplementedError(f"{type(self).__name__}: has no head to compile")
 
+    def restart(self) -> None:
+        """Set what counts the steps of training to zero, at the start of a run from another one; usually nothing."""
+
 
 class TaskModel(nn.Module, ABC):
     """The trained module. The train pipeline traces its forward, so it reads ids as an attribute of the batch.

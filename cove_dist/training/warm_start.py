@@ -95,6 +95,7 @@ def start_warm(config: RunConfig, schema: Schema, context: DistributedContext, t
         _require_all(source, config.data.path, matching.counts)
     Transfer(source, model, trainable.state_dict(), schema, matching).run()
     trainable.set_step(0, source.steps)
+    model.objective.restart()
     if config.warm_start.new_rows not in ("random", "zero"):
         tables = {entity: schema.entity(entity).table_name for entity in ENTITIES}
         trained = {entity: matching.trained(table) for entity, table in tables.items() if table in matching.tables}

@@ -18,7 +18,8 @@ class TwoStageClassifier(nn.Module):
     Categories are an argument, ``[V]`` numbers below C, because codes may change during training. Items are scored with
     their embeddings, whereas the authors' published program has a separate output matrix per category. That program
     counts the second stage's loss only if the first stage is correct, and averages it over categories; here both stages
-    always count, so that the loss is the likelihood.
+    always count, so that the loss is the likelihood; in training a category without items counts as well, so it is a
+    bound of it.
 
     Args:
         dim: Width ``d``.

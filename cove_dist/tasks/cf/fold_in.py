@@ -90,6 +90,11 @@ class Pool(NamedTuple):
     positives: torch.Tensor
     per_item: float
 
+    @property
+    def draws_per_item(self) -> int:
+        """How often an item is a negative in an epoch, at least once."""
+        return max(1, round(self.per_item))
+
 
 class Frozen(NamedTuple):
     """A trained model, of which folding in changes nothing.
@@ -147,16 +152,17 @@ def fold_in(
     rows = start.detach().clone().requires_grad_(True)
     optimizer = torch.optim.Adam([rows], lr=settings.learning_rate)
     of_pair = torch.from_numpy(neighbours.rows).to(rows.device)
-    decay = None
+    pairs, decay = torch.bincount(of_pair, minlength=len(rows)), None
+    looked_up = pairs if entity == "user" else pairs + frozen.pool.draws_per_item  # in an epoch
     if settings.weight_decay is not None:
-        decay = settings.weight_decay(torch.bincount(of_pair, minlength=len(rows))).unsqueeze(1)
+        decay = settings.weight_decay(pairs).unsqueeze(1)
     loss_of = _user_loss if entity == "user" else _item_loss
     for step in range(settings.steps):
         draws = Draws(epoch_key(settings.seed, step), 0, 0)
         with torch.enable_grad():
             fused, _ = frozen.objective.fuse(entity, rows)
             loss = loss_of(frozen, fused, of_pair, neighbours, draws)
-            penalty = rows.index_select(0, of_pair).square().sum() * (frozen.objective.head.regularization / 2)
+            penalty = (rows.square().sum(dim=1) * looked_up).sum() * (frozen.objective.head.regularization / 2)
             (gradient,) = torch.autograd.grad(loss + penalty, [rows])
         rows.grad = gradient if decay is None else gradient.addcmul(rows.detach(), decay)
         optimizer.step()
@@ -188,7 +194,7 @@ def _item_loss(
     negatives = pool.item_vectors[torch.from_numpy(drawn).to(fused.device)]
     as_positive = torch.stack([fused.index_select(0, of_pair), negatives], dim=1)
     loss = _summed_loss(frozen, neighbours.vectors, as_positive)
-    count = max(1, round(pool.per_item))
+    count = pool.draws_per_item
     which = np.repeat(np.arange(len(neighbours.ids)), count)
     cells = neighbours.ids[which] * _PER_ID + np.tile(np.arange(count), len(neighbours.ids))
     drawn = (draws.stream(1).of_cells(cells, 1) * len(pool.users)).astype(np.int64)

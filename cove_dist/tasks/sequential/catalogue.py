@@ -35,8 +35,13 @@ def item_catalogue(model: SequentialRecommender, schema: Schema, device: torch.d
 
 @torch.no_grad()
 def owner_table(model: SequentialRecommender, schema: Schema, device: torch.device) -> torch.Tensor | None:
-    """Return the embeddings of all owners ``[num_rows, d]``, or None if the model does not use them. Collective."""
+    """Return the embeddings of all owners ``[num_rows, d]``, or None if the model does not use them. Collective.
+
+    Those of owners without a training row are zero, as if none were given: their rows are as they were drawn.
+    """
     if not model.objective.uses_owner:
         return None
     [owner] = [column for column in schema.categorical if column.name == OWNER]
-    return whole_table(model.tables, batch_keys(schema), OWNER, owner.num_rows, device)
+    table = whole_table(model.tables, batch_keys(schema), OWNER, owner.num_rows, device)
+    table[owner.num_seen :] = 0.0
+    return table

@@ -91,7 +91,7 @@ RULES: tuple[Rule[SequentialRunConfig], ...] = (
     Rule(
         ("embeddings.id_dropout", "embeddings.unseen"),
         lambda config: False,
-        "sequential models know users by their sequences, and their items are targets too",
+        "sequential models know users by their sequences or, as owners, only those of training, and items are targets",
     ),
     Rule(
         ("sequential.sampled", "sequential.sampled_power"),
@@ -103,6 +103,11 @@ RULES: tuple[Rule[SequentialRunConfig], ...] = (
         ("sequential.mask_share", "sequential.mask_last"),
         lambda config: config.model_class.reads_masked_items,
         "this model is not trained on masked items; acts with model=bert4rec",
+    ),
+    Rule(
+        ("sequential.mask_share",),
+        lambda config: config.sequential.mask_last < 1,
+        "only the last item of every sequence is masked; acts with sequential.mask_last below 1",
     ),
     Rule(
         ("sequential.curriculum_steps",),

@@ -201,6 +201,11 @@ class SequentialObjective(Objective):
         self.steps += 1
         return max(0.0, 1 - self._steps / self.settings.curriculum_steps)
 
+    def restart(self) -> None:
+        """Begin the curriculum again."""
+        self.steps.zero_()
+        self._steps = 0
+
     def _load_from_state_dict(self, *arguments: Any) -> None:
         super()._load_from_state_dict(*arguments)
         self._steps = None

@@ -15,12 +15,12 @@ from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.registry import task_of
-from cove_dist.tasks.sequential.catalogue import item_catalogue
+from cove_dist.tasks.sequential.catalogue import item_catalogue, owner_table
 from cove_dist.tasks.sequential.positions import Embedded, predict_next
 from cove_dist.training.build import TrainState, build, describe_model
 from cove_dist.training.trainer import Trainer
 from data_pipeline.batch import Batch
-from data_pipeline.schema import INPUT, TARGET, Schema
+from data_pipeline.schema import INPUT, OWNER, TARGET, Schema
 from tests.component.sequential.runs import small_run
 
 COVE = ("quantizer=cove_items", "quantizer.item_levels=[6,3]", "quantizer.omega_q=0.3", "quantizer.omega_c=0.7")
@@ -244,6 +244,21 @@ def test_the_curriculum_hides_a_growing_share(prepared_lists: Path, context: Dis
     objective = build(config, Schema.load(prepared_lists), context, 32).model.module.objective
     assert [objective.known_share() for _ in range(6)] == [0.75, 0.5, 0.25, 0.0, 0.0, 0.0]
     assert objective.state_dict()["steps"] == 6
+    objective.restart()
+    assert [objective.known_share() for _ in range(2)] == [0.75, 0.5]
+    assert objective.state_dict()["steps"] == 2
+
+
+def test_owners_that_training_never_saw_add_nothing(prepared_lists: Path, context: DistributedContext) -> None:
+    """Their rows are random, and nothing trains them."""
+    schema = Schema.load(prepared_lists)
+    config, _ = load_run_config(small_run(prepared_lists, "OwnerAware", "unused"))
+    model = build(config, schema, context, 32).model.module
+    [column] = [column for column in schema.categorical if column.name == OWNER]
+    owners = owner_table(model, schema, context.device)
+    assert owners is not None and len(owners) == column.num_rows > column.num_seen
+    assert (owners[: column.num_seen] != 0).any(dim=1).all()
+    assert not owners[column.num_seen :].any()
 
 
 def test_data_without_sequences_is_refused(prepared: Path, context: DistributedContext) -> None:

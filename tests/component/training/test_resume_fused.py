@@ -12,6 +12,7 @@ from cove_dist.config import TableOptimizerConfig
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import CheckpointError
 from cove_dist.runs import WARM_START_FILE
+from cove_dist.tasks.base import Objective
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.torch_compat import lookups_of
 from cove_dist.training.program import train
@@ -60,7 +61,7 @@ def test_fused_optimizers_continue_at_the_step_of_the_checkpoint(
 
 
 def test_fused_optimizers_count_the_steps_of_the_runs_that_a_run_was_started_from(
-    run: Path, second: Path, prepared: Path, context: DistributedContext
+    run: Path, second: Path, prepared: Path, context: DistributedContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Moments move with their rows: corrected from step 1 again, Adam's first thousand steps would be too short."""
     assert json.loads((second / WARM_START_FILE).read_text())["steps"] == 2
@@ -68,7 +69,10 @@ def test_fused_optimizers_count_the_steps_of_the_runs_that_a_run_was_started_fro
     resumed.resume(second)
     assert {int(kernel.iter) for kernel in kernels(resumed)} == {4}
     third = trainer(prepared, second.parent / "third", context, f"warm_start.run={second}")
+    restarted: list[Objective] = []
+    monkeypatch.setattr(Objective, "restart", lambda objective: restarted.append(objective))
     assert start_warm(third.config, third.schema, context, third.trainable).steps == 4
+    assert restarted == [third.trainable.model.module.objective]  # what counts the steps of this run alone
     assert {int(kernel.iter) for kernel in kernels(third)} == {4}
     assert third.trainable.schedule.last_epoch == 0
 

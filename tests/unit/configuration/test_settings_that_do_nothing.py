@@ -58,6 +58,7 @@ COVE, ITEMS = "quantizer=cove", "quantizer=cove_items"
         (["model=sasrec", "sequential.fuse_output=false"], r"sequential\.fuse_output = false: .*without a quantizer"),
         (["model=sasrec", "sequential.mask_share=0.5"], r"sequential\.mask_share = 0\.5: .*model=bert4rec"),
         (["model=fans", "sequential.mask_last=0.5"], r"sequential\.mask_last = 0\.5: .*model=bert4rec"),
+        (["model=bert4rec", "sequential.mask_last=1.0", "sequential.mask_share=0.5"], r"mask_share = 0\.5: .*below 1"),
         (["model=bert4rec", "sequential.curriculum_steps=5"], r"curriculum_steps = 5: .*model=fans; allowed: 0"),
         (["experiment=aotm_fans", "model=sasrec"], r"sequential\.curriculum_steps = 1600: .*model=fans"),
     ],

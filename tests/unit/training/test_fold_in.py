@@ -90,6 +90,16 @@ def test_a_user_approaches_the_minimum_of_the_expected_loss() -> None:
     assert found.norm().item() == pytest.approx(row.detach().norm().item(), rel=0.15)
 
 
+@pytest.mark.parametrize(("entity", "looked_up"), [("user", 3), ("item", 3 + 2)])
+def test_regularization_weighs_every_time_that_a_row_would_be_looked_up(entity: Entity, looked_up: int) -> None:
+    """Three pairs, and two draws as a negative for an item."""
+    regularized, plain = (frozen_of(BPRMF(DIM, regularization=value)) for value in (0.3, 0.0))
+    start, neighbours = torch.full((1, DIM), 0.5), neighbours_of(plain, [4])
+    decay = FoldInSettings(10, 0.05, weight_decay=constant(0.3 * looked_up))
+    expected = fold_in(plain, entity, start, neighbours, decay)
+    torch.testing.assert_close(fold_in(regularized, entity, start, neighbours, FoldInSettings(10, 0.05)), expected)
+
+
 def test_negatives_of_a_user_are_not_its_items() -> None:
     frozen = frozen_of(HEADS["bprmf"])
     neighbours = neighbours_of(frozen, [1, 2])
