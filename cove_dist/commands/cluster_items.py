@@ -4,7 +4,8 @@ cove cluster_items path=data/aotm
 cove cluster_items path=data/zhihu clusters=50
 
 Writes the column "neighbourhood" of ``categories/<items>.parquet`` in the prepared folder, where reports look for
-categories to compare codes with.
+categories to compare codes with. Do it before training: the folder counts as other data afterwards, and runs that were
+trained on it before refuse it. To keep such runs, cluster a copy of the folder.
 """
 
 from __future__ import annotations
@@ -25,3 +26,4 @@ def run(arguments: Sequence[str]) -> None:
     console = Console()
     console.print(table)
     console.print(f"categories: {path}", soft_wrap=True, markup=False, highlight=False)
+    console.print("Runs that were trained on this folder before refuse it now.", soft_wrap=True)

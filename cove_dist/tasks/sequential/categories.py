@@ -49,7 +49,7 @@ def read_categories(folder: Path | str, schema: Schema, column: str) -> tuple[to
     """
     item = schema.entity("item")
     path = Path(folder) / "categories" / f"{item.table_name}.parquet"
-    hint = f"make it: cove cluster_items path={folder}"
+    hint = f"make it: cove cluster_items path={folder} (of a copy, if runs on this folder are still needed)"
     if not path.is_file():
         raise ConfigError(f"sequential.categories = {column}: {path}: no such file; {hint}")
     table = pq.read_table(checked_file(folder, f"categories/{path.name}"))
