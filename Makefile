@@ -56,7 +56,7 @@ quickstart: setup
 	@echo "== 5/5 results on the test split"
 	@$(BIN)/python launch/compare.py runs=[runs/movielens_deepfm,runs/movielens_cove_deepfm]
 
-# The README's table over seeds
+# The table of docs/results.md over seeds
 seeds: setup
 	@test -e data/movielens_100k/schema.json || $(BIN)/python launch/prepare.py data=movielens_100k
 	@set -e; for seed in $(SEEDS); do for model in deepfm cove_deepfm; do \

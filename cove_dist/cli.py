@@ -101,6 +101,9 @@ def dispatch(arguments: list[str]) -> None:
 
         _print(printed(str(COMMANDS[name].config), getattr(_module(name), "overrides", list)(rest)))
     else:
+        if not COMMANDS[name].on_ranks and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            shared = ", ".join(each for each, command in COMMANDS.items() if command.on_ranks)
+            raise ConfigError(f"cove {name}: is one process; run it without torchrun, which is for {shared}")
         with named_signals(f"cove {name} stopped before its end", resumable=name == "train"):
             with without_collection():
                 if COMMANDS[name].config is not None:
@@ -139,7 +142,7 @@ def overview() -> str:
     return "\n".join(
         [
             "usage: cove COMMAND [key=value …]",
-            "       torchrun --nproc_per_node=N -m cove_dist COMMAND [key=value …]",
+            "       torchrun --nproc_per_node=N -m cove_dist train [key=value …]     and evaluate, recommend, export",
             "",
             "commands:",
             *lines,

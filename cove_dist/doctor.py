@@ -43,6 +43,7 @@ REQUIRED = ("annotated-types", "hydra-core", "numpy", "pyarrow", "pydantic", "ri
             "tensorboard", "tensordict", "torchmetrics")  # fmt: skip
 EXTRAS = {  # of the package: what they bring, and which subcommands need it
     "prepare": (("duckdb",), "cove prepare, semantic_ids and warm_start.run"),
+    "remote": (("fsspec", "s3fs", "gcsfs"), "cove prepare source=s3://… or gs://…"),
     "spark": (("pyspark", "sqlglot"), "cove prepare engine=spark"),
     "report": (("jinja2", "matplotlib", "scikit-learn"), "cove report, experiment and cluster_items"),
     "tune": (("optuna",), "cove tune"),

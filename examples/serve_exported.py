@@ -23,9 +23,10 @@ def main(folder: Path, candidates: int = 500, repeats: int = 50) -> torch.Tensor
     ids = torch.zeros(candidates, len(names), dtype=torch.int64)
     items = next(i for i, column in enumerate(about["ids"]) if column["role"] == "item")
     ids[:, items] = torch.arange(candidates) % about["ids"][items]["num_seen"]
+    others = [each for name, each in about["inputs"].items() if name != "ids"]
     inputs = [
         ids,
-        *(torch.zeros(candidates, *each["shape"][1:]) for name, each in about["inputs"].items() if name != "ids"),
+        *(torch.zeros(candidates, *each["shape"][1:], dtype=getattr(torch, each["dtype"])) for each in others),
     ]
     seconds = []
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""``cove cluster_items`` as a file: ``torchrun --nproc_per_node=N launch/cluster_items.py``. Its help: ``--help``."""
+"""``cove cluster_items`` as a file: ``python launch/cluster_items.py``. Its help: ``--help``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""``cove compare`` as a file: ``torchrun --nproc_per_node=N launch/compare.py``. Its help: ``--help``."""
+"""``cove compare`` as a file: ``python launch/compare.py``. Its help: ``--help``."""
 
 import sys
 

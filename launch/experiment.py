@@ -1,4 +1,4 @@
-"""``cove experiment`` as a file: ``torchrun --nproc_per_node=N launch/experiment.py``. Its help: ``--help``."""
+"""``cove experiment`` as a file: ``python launch/experiment.py``. Its help: ``--help``."""
 
 import sys
 

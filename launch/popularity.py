@@ -1,4 +1,4 @@
-"""``cove popularity`` as a file: ``torchrun --nproc_per_node=N launch/popularity.py``. Its help: ``--help``."""
+"""``cove popularity`` as a file: ``python launch/popularity.py``. Its help: ``--help``."""
 
 import sys
 

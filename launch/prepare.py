@@ -1,4 +1,4 @@
-"""``cove prepare`` as a file: ``torchrun --nproc_per_node=N launch/prepare.py``. Its help: ``--help``."""
+"""``cove prepare`` as a file: ``python launch/prepare.py``. Its help: ``--help``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""``cove report`` as a file: ``torchrun --nproc_per_node=N launch/report.py``. Its help: ``--help``."""
+"""``cove report`` as a file: ``python launch/report.py``. Its help: ``--help``."""
 
 import sys
 

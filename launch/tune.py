@@ -1,4 +1,4 @@
-"""``cove tune`` as a file: ``torchrun --nproc_per_node=N launch/tune.py``. Its help: ``--help``."""
+"""``cove tune`` as a file: ``python launch/tune.py``. Its help: ``--help``."""
 
 import sys
 

@@ -11,20 +11,22 @@ class Command(NamedTuple):
     Attributes:
         about: Description in one line.
         config: Configuration file in ``configs/``, without ``.yaml``; None for a command without settings.
+        on_ranks: Whether several processes, started by torchrun, share its work.
     """
 
     about: str
     config: str | None
+    on_ranks: bool = False
 
 
 COMMANDS = {
     "prepare": Command("raw files to checked, encoded and split Parquet shards", "prepare"),
     "plan": Command("what a training run needs: placement, memory, traffic and time, before it runs", "plan"),
-    "train": Command("train a model on prepared data; under torchrun on several processes", "train"),
-    "evaluate": Command("metrics of a run on a split", "evaluate"),
+    "train": Command("train a model on prepared data; under torchrun on several processes", "train", on_ranks=True),
+    "evaluate": Command("metrics of a run on a split", "evaluate", on_ranks=True),
     "predict": Command("scores of new rows", "predict"),
-    "recommend": Command("the best items of a run for users, as Parquet", "recommend"),
-    "export": Command("codes, embeddings, an index or the model, as files for other programs", "export"),
+    "recommend": Command("the best items of a run for users, as Parquet", "recommend", on_ranks=True),
+    "export": Command("codes, embeddings, an index or the model, as files for other programs", "export", on_ranks=True),
     "semantic_ids": Command("a tuple of tokens for every id, from exported codes", "semantic_ids"),
     "report": Command("pictures of a run, and one HTML page", "report"),
     "compare": Command("one table of several evaluated runs", "compare"),

@@ -40,7 +40,7 @@ def help_of(name: str, command: Command, arguments: Sequence[str]) -> str:
         group, separator, option = argument.lstrip("+~").partition("=")
         if not separator and group in chosen:
             return _all_options(group)
-        if group in chosen:
+        if group in chosen and not (group == "data" and Path(option, "schema.json").is_file()):  # prepared data
             chosen[group] = option
     if "trainer" in chosen and "task" in chosen:
         chosen["task"] = task = _task_of(chosen["model"])

@@ -1,4 +1,4 @@
-"""Score the most popular items on prepared lists: the floor under every model. Writes a folder that compare.py reads.
+"""Evaluate a recommendation of the most popular items: a baseline for every model. ``cove compare`` reads its folder.
 
 cove popularity data=aotm output=runs/aotm_popularity
 """

@@ -17,6 +17,7 @@ from cove_dist.config.yaml_files import plain
 from cove_dist.evaluation.metrics_files import Evaluated
 from cove_dist.faults.outputs import check_writable
 from cove_dist.runs import SUMMARY_FILE, save_config
+from cove_dist.tasks.inheritance import with_folders
 from cove_dist.tasks.registry import TASKS
 from cove_dist.types import Cutoff, Folder, PositiveInt
 from data_pipeline.fingerprint import split_fingerprint
@@ -44,7 +45,7 @@ def evaluate_popularity(overrides: Sequence[str]) -> Evaluated:
     Raises:
         ConfigError, DataError: A setting is invalid, or the data do not fit the task.
     """
-    composed = compose_yaml("popularity", overrides)
+    composed = compose_yaml("popularity", with_folders(overrides))
     values = plain(composed)
     values["data"] = {key: values["data"][key] for key in ("name", "path")}
     request = check(PopularityConfig, values)

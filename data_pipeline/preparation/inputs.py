@@ -241,9 +241,9 @@ def _open_http(address: str) -> Any:
 
 
 def _file_system(scheme: str, source: str) -> Any:
-    import fsspec
-
     try:
+        import fsspec
+
         return fsspec.filesystem(scheme)
     except (ImportError, ValueError) as error:
         package = _EXTRAS.get(scheme)

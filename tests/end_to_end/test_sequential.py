@@ -68,7 +68,7 @@ def test_prepare_train_evaluate(prepared: Path, tmp_path: Path, model: str, more
 def test_the_popularity_baseline_is_compared_with_runs(prepared: Path, tmp_path: Path) -> None:
     floor = tmp_path / "floor"
     cut = ("ndcg_at=[3,5]", "hit_rate_at=[3,5]")
-    succeed("popularity", "data=aotm", f"data.path={prepared}", *cut, f"output={floor}")
+    succeed("popularity", f"data={prepared}", *cut, f"output={floor}")
     metrics = metrics_of(floor)
     assert metrics["paper_hr@5"] == pytest.approx(plain_hit_rate(prepared, 5))
     assert "Popularity" in succeed("compare", f"runs=[{floor}]")

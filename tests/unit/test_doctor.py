@@ -52,8 +52,9 @@ def test_all_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -
     problems = doctor.examine().problems
     assert problems[0] == "torch, fbgemm, torchrec: not installed. Run cove doctor --install cpu (or cuda)."
     assert all(name in problems[1] for name in doctor.REQUIRED)
+    extras = ("prepare", "remote", "spark", "report", "tune", "faiss", "onnx", "wandb", "mlflow")
     assert [line.rpartition(" ")[2] for line in doctor.examine().optional] == [
-        f"'cove-dist[{extra}]'" for extra in ("prepare", "spark", "report", "tune", "faiss", "onnx", "wandb", "mlflow")
+        f"'cove-dist[{extra}]'" for extra in extras
     ]
 
 
@@ -61,6 +62,7 @@ def test_a_module_that_is_missing_has_its_remedy() -> None:
     assert doctor.remedy("duckdb") == "pip install 'cove-dist[prepare]'"
     assert doctor.remedy("pyspark") == doctor.remedy("sqlglot") == "pip install 'cove-dist[spark]'"
     assert doctor.remedy("sklearn") == "pip install 'cove-dist[report]'"
+    assert doctor.remedy("fsspec") == "pip install 'cove-dist[remote]'"
     assert doctor.remedy("torchrec") == doctor.INSTALL
     assert doctor.remedy("mine") is None
 

@@ -13,6 +13,7 @@ from cove_dist.commands import COMMANDS
 from cove_dist.config.composition import keys
 from cove_dist.config_folders import OWN_FOLDERS, config_folder
 from cove_dist.tasks.configuration import compose_run_config
+from cove_dist.training.resume import MAY_CHANGE
 from tests.unit.configuration.calling import command, error_of
 
 train = command("train")
@@ -93,3 +94,29 @@ def test_a_folder_of_ones_own_that_is_missing_or_takes_a_name(
     (tmp_path / "model" / "deepfm.yaml").write_text("_target_: mine.Mine\n")
     error = error_of(train, [f"--config-dir={tmp_path}"], capsys)
     assert error.endswith("model/deepfm.yaml: this name is taken; choose another")
+
+
+def test_help_with_prepared_data_shows_what_other_data_would(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "schema.json").touch()
+    cli.main(["train", f"data={tmp_path}", "--help"])
+    assert "settings, with their defaults:" in capsys.readouterr().out
+
+
+def test_the_page_on_runs_names_every_setting_that_a_resumed_run_may_change() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "runs.md").read_text()
+    listed = page.partition("## What a resumed run may change")[2]
+    assert [name for name in MAY_CHANGE if f"`{name}`" not in listed] == []
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, command in COMMANDS.items() if command.config and not command.on_ranks]
+)
+def test_a_command_of_one_process_is_refused_on_several(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would all do the whole work, and write the same files."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    error = error_of(cli.main, [name], capsys)
+    assert f"cove {name}: is one process; run it without torchrun, which is for train, evaluate" in error
