@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from cove_dist.config_folders import options
 from cove_dist.console import quiet_imported_libraries
-from cove_dist.errors import ConfigError
+from cove_dist.errors import ConfigError, TrainingError
 from cove_dist.inference.run import Run
 from cove_dist.settings import override, overrides_of
 
@@ -117,7 +117,7 @@ def train(
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         command = [sys.executable, *torchrun, "-m", "cove_dist", "train", *overrides]
         if subprocess.run(command).returncode:
-            raise ConfigError(f"training on {processes} processes failed; its messages are above")
+            raise TrainingError(f"training on {processes} processes failed; its messages are above")
     return Run(config.output)
 
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from cove_dist.errors import ConfigError
 from cove_dist.inference.arguments import check_choice, check_count, listed_items
 from cove_dist.inference.ids import IdTable, as_array
-from cove_dist.inference.predict import as_table, read_rows
+from cove_dist.inference.predict import as_table, entity_columns, read_rows
 from cove_dist.inference.session import Session
 from data_pipeline.schema import Entity
 
@@ -119,8 +119,7 @@ def fold_in(
     if not (isinstance(learning_rate, Real) and 0 < learning_rate <= 1e6):
         raise ConfigError(f"learning_rate = {learning_rate!r}: must be above 0, and at most 1e6; 0.02 is usual")
     session.inference.check_fold_in()
-    schema = session.schema
-    names: dict[Entity, str] = {"user": user or schema.entity("user").name, "item": item or schema.entity("item").name}
+    names = entity_columns(session.schema, user, item)
     text = [names[each] for each in names if session.table(each).of_text]
     own, others = _columns(interactions, entity, names, text)
     return FoldedIn(session, entity, find_pairs(session, own, others, entity, unknown), steps, learning_rate)

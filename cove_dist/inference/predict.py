@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +20,10 @@ from cove_dist.faults.outputs import check_writable
 from cove_dist.inference.arguments import check_choice
 from cove_dist.inference.ids import IdTable
 from cove_dist.inference.request import RunRequest
-from cove_dist.inference.session import Session
+from cove_dist.inference.session import Session, UnknownPair
 from cove_dist.types import TableFile, Text
 from data_pipeline.files import replaced_file
+from data_pipeline.schema import Entity, Schema
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class PredictConfig(RunRequest):
     rows: Text
     user: Text | None
     item: Text | None
-    unknown: Literal["error", "skip"]
+    unknown: UnknownPair
     output: TableFile | None
 
 
@@ -83,9 +84,9 @@ def open_writer(path: Path, partial: Path, schema: pa.Schema) -> pq.ParquetWrite
     return csv.CSVWriter(partial, schema)
 
 
-def predict_table(session: Session, rows: Any, *, user: str | None, item: str | None, unknown: str) -> pa.Table:
+def predict_table(session: Session, rows: Any, *, user: str | None, item: str | None, unknown: UnknownPair) -> pa.Table:
     """Score the rows of a file or of a table; see `cove_dist.inference.run.Run.predict`."""
-    check_choice("unknown", unknown, "error", "skip")
+    check_choice("unknown", unknown, "error", "skip", "oov_row")
     named = isinstance(rows, str | Path)
     parts = read_rows(Path(rows), text_columns(session, user, item)) if named else [as_table(rows, "rows")]
     scored = [score_rows(session, part, user, item, unknown) for part in parts]
@@ -97,22 +98,24 @@ def predict_table(session: Session, rows: Any, *, user: str | None, item: str | 
 def text_columns(session: Session, user: str | None, item: str | None) -> list[str]:
     """Return the columns of rows whose ids are text in the data; users and items may be named otherwise there."""
     schema = session.schema
-    named = {
-        schema.entity("user").name: user or schema.entity("user").name,
-        schema.entity("item").name: item or "item_id",
-    }
+    named = {schema.entity(entity).name: name for entity, name in entity_columns(schema, user, item).items()}
     columns = [column for column in schema.categorical if not column.sequence and column.bins is None]
     texts = [each.name for each in columns if IdTable(session.data, each).of_text]
     return [named.get(name, name) for name in texts]
 
 
-def score_rows(session: Session, rows: pa.Table, user: str | None, item: str | None, unknown: str) -> pa.Table:
+def entity_columns(schema: Schema, user: str | None, item: str | None) -> dict[Entity, str]:
+    """Return the columns of users and items in files and tables; None: named as in the prepared data."""
+    return {"user": user or schema.entity("user").name, "item": item or schema.entity("item").name}
+
+
+def score_rows(session: Session, rows: pa.Table, user: str | None, item: str | None, unknown: UnknownPair) -> pa.Table:
     """Return the rows with their scores, without skipped rows; of several labels also a column ``score_<label>`` each.
 
     Raises:
         ConfigError: A column is missing, is taken, or has unknown ids.
     """
-    names = {"user": user or session.schema.entity("user").name, "item": item or "item_id"}
+    names = entity_columns(session.schema, user, item)
     required = session.inference.required_context()
     if missing := [name for name in (*names.values(), *required) if name not in rows.column_names]:
         roles = [f"{role}=COLUMN" for role, name in names.items() if name in missing]
@@ -127,7 +130,7 @@ def score_rows(session: Session, rows: pa.Table, user: str | None, item: str | N
         rows[names["user"]].combine_chunks(),
         rows[names["item"]].combine_chunks(),
         columns={name: rows[name].combine_chunks() for name in required},
-        unknown="error" if unknown == "error" else "skip",
+        unknown=unknown,
     )
     of_labels = {label: score(label=label) for label in labels}
     scores = of_labels[labels[0]] if labels else score()

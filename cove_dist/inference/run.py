@@ -112,7 +112,7 @@ class Run:
         *,
         user: str | None = None,
         item: str | None = None,
-        unknown: Literal["error", "skip"] = "error",
+        unknown: Literal["error", "skip", "oov_row"] = "error",
     ) -> pa.Table:
         """Score the rows of a Parquet or CSV file, of a table or of a data frame; see ``cove predict --help``.
 
@@ -120,7 +120,8 @@ class Run:
             rows: Rows with the columns that the model reads, in original ids; other columns are kept. A path, a table
                 or record batch of Arrow, or a data frame that Arrow can read (pandas, polars).
             user, item: Names of these columns; None: as in the prepared data.
-            unknown: How to handle rows with unseen users or items: raise an error, or skip them.
+            unknown: How to handle rows with unseen users or items: raise an error, skip them, or score the
+                out-of-vocabulary row, as `score` does.
 
         Returns:
             The rows, with a column ``score``; of a run with several labels also ``score_<label>`` for each.

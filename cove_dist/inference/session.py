@@ -30,6 +30,7 @@ from data_pipeline.schema import Entity, Schema
 
 logger = logging.getLogger(__name__)
 
+UnknownPair = Literal["error", "skip", "oov_row"]
 Unknown = Literal["error", "skip", "popular", "oov_row"]
 _USERS = 1024  # users per batch
 
@@ -99,7 +100,7 @@ class Session:
         items: Iterable[Any],
         sequences: Sequence[Sequence[Any]] | None = None,
         columns: Mapping[str, Iterable[Any]] | None = None,
-        unknown: Literal["error", "skip", "oov_row"] = "error",
+        unknown: UnknownPair = "error",
         label: str | None = None,
     ) -> np.ndarray:
         """Score pairs ``[n]``; see `cove_dist.inference.run.Run.score`."""

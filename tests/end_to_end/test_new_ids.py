@@ -135,6 +135,14 @@ def test_the_out_of_vocabulary_row_serves_unseen_users_by_what_most_users_like(r
     assert len(set(popular["item"].to_pylist()) & set(lists["nobody"][:12])) >= 8
     scores = run.score(["nobody", "u3"], [0, 0], unknown="oov_row")
     assert scores[0] == pytest.approx(float(vector @ items[0]), abs=1e-6)
+    pairs = pa.table({"user_id": ["nobody", "u3"], "item_id": [0, 0]})
+    assert run.predict(pairs, unknown="oov_row")["score"].to_pylist() == scores.tolist()
+    pq.write_table(pairs, tmp_path / "pairs.parquet")
+    cli.dispatch(
+        ["predict", f"run={run.folder}", f"rows={tmp_path / 'pairs.parquet'}", "unknown=oov_row", "device=cpu",
+         f"output={tmp_path / 'scored.parquet'}"]
+    )  # fmt: skip
+    assert pq.read_table(tmp_path / "scored.parquet")["score"].to_pylist() == scores.tolist()
     cli.dispatch(
         ["recommend", f"run={run.folder}", "users=[u3,nobody]", "unknown=oov_row", "k=4", "device=cpu",
          f"output={tmp_path / 'lists'}"]
