@@ -34,7 +34,7 @@ def with_folders(overrides: Sequence[str]) -> list[str]:
     found = []
     for override in overrides:
         key, _, value = override.partition("=")
-        if key == "warm_start" and not value.startswith("{"):
+        if key == "warm_start":
             found.append(f"warm_start.run={value}")
         elif key == "data" and (folder := _prepared_folder(override)) is not None:
             found += ["data=custom", f"data.path={quoted(str(folder))}"]

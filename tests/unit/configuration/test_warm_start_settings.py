@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from cove_dist.errors import ConfigError
+from cove_dist.settings import overrides_of
 from cove_dist.tasks.configuration import load_run_config
 
 
@@ -26,6 +27,31 @@ def test_settings_that_are_not_given_are_those_of_the_run(run: Path) -> None:
     assert config.quantizer.item_levels == (9, 3) and config.quantizer.user_levels is None
     assert (config.trainer.epochs, config.trainer.max_steps, config.seed, config.output) == (2, None, 5, "y")
     assert config.warm_start.run == str(run)
+
+
+@pytest.mark.parametrize("from_python", [True, False])
+def test_a_mapping_for_a_section_sets_its_keys_and_leaves_the_others_to_the_run(run: Path, from_python: bool) -> None:
+    _, composed = load_run_config([f"warm_start={run}", "data=aotm", "embeddings.optimizer.name=sgd", "output=x"])
+    former = run / "former"
+    former.mkdir()
+    OmegaConf.save(composed, former / "config.yaml")
+    start = {"run": str(former), "gone": "keep"}
+    given = overrides_of({"warm_start": start, "embeddings": {"optimizer": {"learning_rate": 0.5}}})
+    words = [f"warm_start={{run: {former}, gone: keep}}", "embeddings={optimizer:{learning_rate:0.5}}"]
+    config, _ = load_run_config([*(given if from_python else words), "data=aotm", "output=y"])
+    assert (config.warm_start.run, config.warm_start.gone, config.warm_start.new_rows) == (
+        str(former),
+        "keep",
+        "random",
+    )
+    assert config.model.name == "SASRec" and config.model.arguments["num_heads"] == 2
+    assert config.quantizer.item_levels == (9, 3) and config.trainer.epochs == 7
+    assert (config.embeddings.optimizer.name, config.embeddings.optimizer.learning_rate) == ("sgd", 0.5)
+
+
+def test_a_mapping_for_a_section_has_known_keys() -> None:
+    with pytest.raises(ConfigError, match=r"warm_start\.new_row: unknown key; did you mean warm_start\.new_rows"):
+        load_run_config(["warm_start={new_row: mean}"])
 
 
 def test_a_group_that_is_given_brings_its_own_settings(run: Path) -> None:
