@@ -103,9 +103,10 @@ def reduced(command: tuple[str, ...], workplace: Path) -> list[str]:
     rest = [str(ROOT / word) if word.startswith("launch/") else word for word in command[1:]]
     if program == "prepare" and "data=movielens_100k" in rest:
         rest += [f"source={workplace}/u.data", "output=data/from_u_data", "overwrite=true"]
-    rest += next(
-        (PREPARED_SMALL[name] for name in PREPARED_SMALL if f"data={name}" in rest and program == "prepare"), ()
-    )
+    smaller = next((PREPARED_SMALL[name] for name in PREPARED_SMALL if f"data={name}" in rest), ())
+    sequences = any(word.startswith("sequences=") for word in rest)  # which have no candidates
+    if program == "prepare":
+        rest += [word for word in smaller if not (sequences and word.startswith("candidates="))]
     fewer = {"rows": "3000", "users": "60", "items": "80"} if program == "prepare" else {"trials": "1"}
     small = [f"{key}={fewer[key]}" if (key := word.split("=")[0]) in fewer else word for word in rest]
     others = ("experiment=toys", "experiment=aotm", "model=sasrec", "warm_start=")
