@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,12 +28,28 @@ from cove_dist.settings import override, overrides_of
 Settings = Mapping[str, Any]
 
 
-def prepare(source: str | Path, output: str | Path, data: str = "custom", settings: Settings | None = None) -> Path:
+class _Default(Enum):
+    """What an argument is that is not given, where None is a value."""
+
+    NOT_GIVEN = "as in the data set's YAML file"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def prepare(
+    source: str | Path | Sequence[str | Path] | _Default | None = _Default.NOT_GIVEN,
+    output: str | Path | None = None,
+    data: str = "custom",
+    settings: Settings | None = None,
+) -> Path:
     """Prepare a data set for training; see ``cove prepare --help``.
 
     Args:
-        source: Raw files: a path or a pattern.
-        output: Folder to write.
+        source: Raw files: a path, a pattern, a folder or an address, or for ``custom`` and ``user_lines`` a list of
+            them; the key ``file`` of ``user_lines``. None: no such files, because ``settings`` name those of a
+            ready-made split, or the data set is downloaded. Not given: as in the YAML file of the data set.
+        output: Folder to write; None: ``path`` in that file, and for ``encoded`` data their own folder.
         data: Name of the data set; ``custom`` for your own files.
         settings: Further keys, such as ``{"user": "uid", "item": "iid", "label": "clicked"}``.
 
@@ -40,14 +57,27 @@ def prepare(source: str | Path, output: str | Path, data: str = "custom", settin
         Path of the prepared folder.
 
     Raises:
-        ConfigError, DataError: A setting or a file is invalid.
+        ConfigError, DataError: A setting or a file is invalid, or the data set reads no raw files.
 
     Example:
         >>> prepare("ratings.csv", "data/mine", settings={"rating": "stars", "threshold": 4, "label": None})
+        >>> prepare(["monday.csv", "tuesday.csv"], "data/days", settings={"time": "timestamp"})
+        >>> prepare(None, "data/given", settings={"train": "train.csv", "test": "test.csv"})  # a ready-made split
+        >>> prepare("playlists/*.txt", "data/lines", data="user_lines")
+        >>> prepare("data/clicks", data="encoded", settings={"user": "uid"})  # described in data/clicks
+        >>> prepare(data="movielens_1m")  # downloaded; prepared in data/movielens_1m
+        >>> prepare(output="data/made", data="synthetic", settings={"users": 1000, "rows": 50_000})
     """
-    from cove_dist.commands.prepare import prepare_data
+    from cove_dist.commands.prepare import prepare_data, source_key
 
-    overrides = [f"data={data}", override("source", str(source)), override("output", str(output))]
+    overrides = [override("data", data)]
+    if not isinstance(source, _Default):
+        key = source_key(data)
+        if key is None and source is not None:
+            raise ConfigError(f"source = {source}: data={data} reads no raw files; leave source out")
+        overrides += [] if key is None else [override(key, source)]
+    if output is not None:
+        overrides.append(override("output", output))
     return prepare_data([*overrides, *overrides_of(settings)])
 
 

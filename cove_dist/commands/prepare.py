@@ -18,7 +18,7 @@ from rich.console import Console
 from cove_dist.commands.tables import report_table
 from cove_dist.config import settings
 from cove_dist.config.checks import check_arguments, target
-from cove_dist.config.composition import load_settings
+from cove_dist.config.composition import compose_yaml, load_settings
 from cove_dist.config.overrides import flat
 from cove_dist.console import console
 from cove_dist.errors import ConfigError
@@ -31,6 +31,7 @@ from data_pipeline.preparation.workspace import DuckEngine, Engine
 
 logger = logging.getLogger(__name__)
 
+SOURCE_KEYS = ("source", "file")  # of raw files; the data sets of playlists have both, and file is a part of a name
 OWN_KEYS = ("data", "output", "seed", "overwrite", "resume", "engine", "spark")
 
 
@@ -58,6 +59,16 @@ class PrepareConfig:
 def overrides(arguments: Sequence[str]) -> list[str]:
     """Expand keys of the data set: ``source=…`` becomes ``data.source=…``; the keys of the program are unchanged."""
     return [a if a.lstrip("+").split("=")[0].split(".")[0] in OWN_KEYS else f"data.{a}" for a in arguments]
+
+
+def source_key(data: str) -> str | None:
+    """Return the key by which a data set names its raw files; None if it reads none.
+
+    Raises:
+        ConfigError: There is no such data set.
+    """
+    known = compose_yaml("prepare", [f"data={data}"]).data
+    return next((key for key in SOURCE_KEYS if key in known), None)
 
 
 def run(arguments: Sequence[str]) -> None:
