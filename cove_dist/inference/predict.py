@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -28,6 +29,7 @@ from data_pipeline.schema import Entity, Schema
 logger = logging.getLogger(__name__)
 
 SCORE = "score"
+_PARQUET = (".parquet", ".pq")
 _ROWS = 65_536  # rows per part of a file
 
 
@@ -163,27 +165,53 @@ def as_table(rows: Any, key: str, also: str = "") -> pa.Table:
 
 
 def read_rows(path: Path, text: Iterable[str], key: str = "rows") -> Iterator[pa.Table]:
-    """Read a Parquet or CSV file, a part at a time.
+    """Read a Parquet or CSV file, or all files of a folder or glob in order of their names, a part at a time.
 
     Args:
-        path: The file.
-        text: Columns of a CSV file that are text even if they look like numbers, so that 0439 stays 0439.
+        path: File, folder or glob.
+        text: Columns of CSV files that are text even if they look like numbers, so that 0439 stays 0439.
         key: The setting that names it, for errors.
 
     Raises:
-        ConfigError: The file cannot be read.
+        ConfigError: A file cannot be read, or has other columns than the first; or there is none.
     """
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(_ROWS):
-                    yield pa.Table.from_batches([batch])
-        else:
-            types = csv.ConvertOptions(  # only empty fields are null, as for preparation
-                column_types=dict.fromkeys(text, pa.string()), strings_can_be_null=True, null_values=[""]
+    first: pa.Schema | None = None
+    for file in _files(path, key):
+        try:
+            for part in _parts(file, text):
+                first = part.schema if first is None else first
+                yield part if part.schema.equals(first) else part.select(first.names).cast(first)
+        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            other = first is not None and file != path
+            reason = (
+                f"other columns than those before it, {first}" if other else "neither Parquet nor CSV with a header"
             )
-            with csv.open_csv(path, convert_options=types) as reader:
-                for batch in reader:
-                    yield pa.Table.from_batches([batch])
-    except (OSError, pa.ArrowException) as error:
-        raise ConfigError(f"{key} = {path}: neither Parquet nor CSV with a header line: {error}") from error
+            raise ConfigError(f"{key} = {file}: {reason}: {error}") from error
+
+
+def _files(path: Path, key: str) -> list[Path]:
+    """Return a file, or the files of a folder or glob, without those that Spark and others hide."""
+    if path.is_dir():
+        found = [each for each in path.rglob("*") if each.suffix.lower() in (*_PARQUET, ".csv")]
+        found = [each for each in found if not any(p.startswith((".", "_")) for p in each.relative_to(path).parts)]
+    elif glob.has_magic(str(path)) and not path.exists():
+        found = [Path(each) for each in glob.glob(str(path), recursive=True)]
+    else:
+        return [path]
+    if not found:
+        raise ConfigError(f"{key} = {path}: has no Parquet or CSV files")
+    return sorted(found)
+
+
+def _parts(file: Path, text: Iterable[str]) -> Iterator[pa.Table]:
+    if file.suffix.lower() in _PARQUET:
+        with pq.ParquetFile(file) as opened:
+            for batch in opened.iter_batches(_ROWS):
+                yield pa.Table.from_batches([batch])
+        return
+    types = csv.ConvertOptions(  # only empty fields are null, as for preparation
+        column_types=dict.fromkeys(text, pa.string()), strings_can_be_null=True, null_values=[""]
+    )
+    with csv.open_csv(file, convert_options=types) as reader:
+        for batch in reader:
+            yield pa.Table.from_batches([batch])

@@ -114,11 +114,11 @@ class Run:
         item: str | None = None,
         unknown: Literal["error", "skip", "oov_row"] = "error",
     ) -> pa.Table:
-        """Score the rows of a Parquet or CSV file, of a table or of a data frame; see ``cove predict --help``.
+        """Score the rows of Parquet or CSV files, of a table or of a data frame; see ``cove predict --help``.
 
         Args:
-            rows: Rows with the columns that the model reads, in original ids; other columns are kept. A path, a table
-                or record batch of Arrow, or a data frame that Arrow can read (pandas, polars).
+            rows: Rows with the columns that the model reads, in original ids; other columns are kept. A file, a folder
+                or glob of files, a table or record batch of Arrow, or a data frame that Arrow reads (pandas, polars).
             user, item: Names of these columns; None: as in the prepared data.
             unknown: How to handle rows with unseen users or items: raise an error, skip them, or score the
                 out-of-vocabulary row, as `score` does.

@@ -97,6 +97,22 @@ def test_only_empty_fields_of_csv_are_null_as_for_preparation(tmp_path: Path) ->
     assert rows.to_pydict() == {"user": [1, 2, 3], "device": [None, "NA", "null"], "price": [2.5, None, 4.0]}
 
 
+def test_rows_may_be_in_several_files_of_a_folder_or_glob(tmp_path: Path) -> None:
+    folder = tmp_path / "day=1"
+    folder.mkdir()
+    (folder / "b.csv").write_text("item,user\n9,3\n")
+    (folder / "a.csv").write_text("user,item\n1,7\n2,8\n")
+    (folder / "_SUCCESS.csv").write_text("")
+    expected = {"user": [1, 2, 3], "item": [7, 8, 9]}
+    for path in (tmp_path, folder / "[a-c].csv", tmp_path / "day=*" / "[ab].csv"):
+        assert pa.concat_tables(read_rows(path, [])).to_pydict() == expected
+    (folder / "c.csv").write_text("user\n1\n")
+    with pytest.raises(ConfigError, match=r"rows = .*c\.csv: other columns than those before it, user: int64"):
+        list(read_rows(tmp_path, []))
+    with pytest.raises(ConfigError, match=r"rows = .*none\*: has no Parquet or CSV files"):
+        list(read_rows(tmp_path / "none*", []))
+
+
 def test_iterators_are_read_once(table: IdTable) -> None:
     assert table.encode(as_array(number for number in (1003, 1001))).tolist() == [2, 0]
 
