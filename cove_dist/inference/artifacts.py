@@ -57,6 +57,8 @@ def export_run(overrides: Sequence[str]) -> list[Path]:
     request = load_settings(ExportConfig, "export", overrides)
     kinds = tuple(dict.fromkeys(request.what))
     check_kinds(kinds, request.precision)
+    if "codes" not in kinds and "batch_size" in map(key_of, overrides):
+        raise ConfigError(f"batch_size = {request.batch_size}: acts on what=[codes]; remove it")
     if kinds == ("codes",):
         return [folder for folder in (export_codes(overrides),) if folder is not None]
     several = len(kinds) > 1 and request.output is not None

@@ -37,7 +37,7 @@ from cove_dist.inference.request import RunRequest
 from cove_dist.inference.users import Users, as_ids, find_users
 from cove_dist.tasks.base import RetrieverSettings, TaskModel, inner_model
 from cove_dist.tasks.registry import task_of
-from cove_dist.types import Folder, PositiveInt, Text
+from cove_dist.types import Folder, PositiveFloat, PositiveInt, Text
 from data_pipeline.history import History
 from data_pipeline.id_tables import read_original_ids
 from data_pipeline.json_files import write_json
@@ -54,6 +54,8 @@ class RecommendConfig(RunRequest):
     interactions: Text | None
     user: Text | None
     item: Text | None
+    fold_in_steps: PositiveInt | None
+    fold_in_learning_rate: PositiveFloat | None
     k: PositiveInt
     history: Literal["remove", "keep"]
     unknown: Literal["error", "skip", "popular", "oov_row"]
@@ -91,6 +93,9 @@ def recommend(overrides: Sequence[str]) -> Path | None:
     for key in ("user", "item"):
         if getattr(request, key) is not None:
             raise ConfigError(f"{key} = {getattr(request, key)}: names a column of interactions=FILE; remove it")
+    for key in ("fold_in_steps", "fold_in_learning_rate"):
+        if getattr(request, key) is not None:
+            raise ConfigError(f"{key} = {getattr(request, key)}: acts on users of interactions=FILE; remove it")
     schema = Schema.load(config.data.path)
     users = find_users(request.users, request.unknown, config.data.path, schema)
     if not task.recommends_on_ranks:
@@ -143,13 +148,15 @@ def recommend_folded_in(request: RecommendConfig, folder: Path) -> None:
         raise ConfigError(f"interactions = {given}: users are folded in by one process; run it without torchrun")
     session = request.session()
     names = {"user": request.user, "item": request.item}
-    folded = fold_in(session, str(given), "user", request.unknown, STEPS, LEARNING_RATE, **names)
+    steps, rate = request.fold_in_steps or STEPS, request.fold_in_learning_rate or LEARNING_RATE
+    folded = fold_in(session, str(given), "user", request.unknown, steps, rate, **names)
     table = folded.recommend(request.k, request.history)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with process_group(request.device) as alone, replaced_folder(folder, alone) as part:
         pq.write_table(table, part / "part-00000.parquet", compression="zstd")
         written = {"interactions": given, "users": len(folded), "k": request.k, "history": request.history}
-        write_json(part / ABOUT_FILE, {"checkpoint": session.checkpoint.name, **written})
+        by = {"fold_in_steps": steps, "fold_in_learning_rate": rate}
+        write_json(part / ABOUT_FILE, {"checkpoint": session.checkpoint.name, **written, **by})
     logger.info("Recommendations for %d users that were folded in", len(folded))
 
 

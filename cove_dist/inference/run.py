@@ -63,19 +63,73 @@ class Run:
                 found[split] = content["metrics"]
         return {split: metrics for split, metrics in found.items() if metrics}
 
-    def evaluate(self, split: Literal["validation", "test"] = "test") -> dict[str, float | None]:
+    def evaluate(
+        self,
+        split: Literal["validation", "test"] = "test",
+        *,
+        batch_size: int | None = None,
+        by_frequency: bool | None = None,
+        save_predictions: bool = False,
+    ) -> dict[str, float | None]:
         """Compute the metrics of a split, and write them into the run folder; None is an undefined metric.
 
+        Args:
+            split: Split of the run's data.
+            batch_size: Rows per step; None: the run's ``trainer.evaluation_batch_size``.
+            by_frequency: Whether to compute metrics also by how often users and items occur in training; None: where
+                the task has such metrics.
+            save_predictions: Whether to write ``predictions_<split>/`` into the run folder, the score of every row.
+
         Raises:
+            ConfigError: The task has no metrics by frequency, or no predictions.
             NotSavedError: The file could not be written; ``error.evaluated.metrics`` has the metrics.
         """
         from cove_dist.inference.evaluate import evaluate_run
 
-        data = {"path": str(self.session.data)}
-        words = {"run": str(self.folder), "split": split, "checkpoint": self.checkpoint, "device": self.device}
-        evaluated = evaluate_run(overrides_of({**words, "data": data}))
+        given = {"batch_size": batch_size, "by_frequency": by_frequency, "save_predictions": save_predictions}
+        evaluated = evaluate_run(self._overrides({"split": split, **given}))
         assert evaluated is not None, "evaluate: for one process; under torchrun use cove evaluate"
         return evaluated.metrics
+
+    def export(
+        self,
+        what: str | Sequence[str] = "codes",
+        output: str | Path | None = None,
+        precision: Literal["float32", "bfloat16", "int8"] = "float32",
+        *,
+        batch_size: int | None = None,
+    ) -> list[Path]:
+        """Write files for other programs; see ``cove export --help`` and ``docs/serving.md``.
+
+        Args:
+            what: One or several of ``codes`` (with the codebooks), ``embeddings`` (Parquet and safetensors), ``index``
+                (of items, FAISS), ``model`` (a program that `torch.export.load` reads) and ``onnx``.
+            output: Folder to write, with a folder in it for each of several kinds; None: ``codes``, ``embeddings`` …
+                in the run folder.
+            precision: Of the tables of ``embeddings``, ``model`` and ``onnx``; ``export.json`` has the change of every
+                metric by rounding.
+            batch_size: Ids per look-up of ``codes``: memory, not results; None: 65,536.
+
+        Returns:
+            The written folders, in the order of ``what``; all kinds are written, or none.
+
+        Raises:
+            ConfigError: The model does not support a kind, a package is missing, or a folder holds other files.
+
+        Example:
+            >>> run.export(["embeddings", "model"], "exported", precision="int8")
+            [PosixPath('exported/embeddings'), PosixPath('exported/model')]
+        """
+        from cove_dist.inference.artifacts import export_run
+
+        given = {"output": output, "precision": precision}
+        sizes = {} if batch_size is None else {"batch_size": batch_size}
+        return export_run(self._overrides({"what": [what] if isinstance(what, str) else what, **given, **sizes}))
+
+    def _overrides(self, settings: Mapping[str, Any]) -> list[str]:
+        """Return settings of a command with those that name this run."""
+        named = {"run": str(self.folder), "checkpoint": self.checkpoint, "device": self.device}
+        return overrides_of({**named, "data": {"path": str(self.session.data)}, **settings})
 
     def score(
         self,

@@ -24,6 +24,14 @@ def test_a_batch_size_that_does_nothing_is_refused(more: list[str], prepared: Pa
         recommend([f"run={run}", "batch_size=5", *more])
 
 
+@pytest.mark.parametrize("setting", ["fold_in_steps=5", "fold_in_learning_rate=0.1", "user=uid"])
+def test_settings_of_interactions_are_refused_without_them(setting: str, prepared: Path, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", prepared, [])
+    write_checkpoint(run / "checkpoints", 3, {"auc": 0.6})
+    with pytest.raises(ConfigError, match=rf"{setting.replace('=', ' = ')}: .* of interactions=FILE; remove it"):
+        recommend([f"run={run}", setting])
+
+
 def test_users_who_have_all_items_are_counted(prepared: Path, tmp_path: Path) -> None:
     items = torch.tensor([[3, 4], [-1, -1], [5, -1]])
     batches = iter([(np.arange(3), torch.zeros(3, 2), items), (np.arange(0), torch.zeros(0, 2), items[:0])])

@@ -89,6 +89,12 @@ def test_the_command_recommends_for_the_interactions_of_a_file(run: cove.Run, tm
     folded = run.fold_in(path, unknown="skip", user="who", item="what")
     assert written.to_pylist() == folded.recommend(k=3).to_pylist()
     assert written["user"].to_pylist() == ["anna"] * 3 + ["bert"] * 3
+    cli.dispatch(
+        ["recommend", f"run={run.folder}", f"interactions={path}", "user=who", "item=what", "unknown=skip", "k=3",
+         "device=cpu", "fold_in_steps=7", "fold_in_learning_rate=0.3", f"output={tmp_path / 'lists'}"]
+    )  # fmt: skip
+    quickly = run.fold_in(path, unknown="skip", user="who", item="what", steps=7, learning_rate=0.3)
+    assert pq.read_table(tmp_path / "lists").to_pylist() == quickly.recommend(k=3).to_pylist() != written.to_pylist()
 
 
 def test_what_cannot_be_folded_in_is_refused_with_the_reason(run: cove.Run, data: Path) -> None:

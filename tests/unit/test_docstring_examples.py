@@ -13,6 +13,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 NEED_DATA = {  # examples that read prepared data, which tests of these functions do
     "cove_dist.inference.run.Run.fold_in",
+    "cove_dist.inference.run.Run.export",
     "cove_dist.api.prepare",
     "cove_dist.inference.ids.IdTable",
     "data_pipeline.batch.Batch",

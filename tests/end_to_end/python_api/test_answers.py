@@ -35,6 +35,15 @@ def test_metrics_are_those_that_training_and_evaluation_wrote(ctr: cove.Run) -> 
     assert again.metrics == ctr.metrics
 
 
+def test_an_evaluation_takes_the_settings_of_the_command(ctr: cove.Run, cf: cove.Run) -> None:
+    metrics = ctr.evaluate("validation", batch_size=100, by_frequency=False, save_predictions=True)
+    assert set(metrics) < set(ctr.evaluate("validation"))
+    saved = pq.read_table(ctr.folder / "predictions_validation")
+    assert roc_auc_score(saved["label"], saved["score"]) == pytest.approx(metrics["auc"], abs=1e-5)
+    with pytest.raises(ConfigError, match="save_predictions = true: for CTR models"):
+        cf.evaluate(save_predictions=True)
+
+
 def test_scores_of_new_rows_have_the_metrics_of_an_evaluation(ctr: cove.Run, log: Path) -> None:
     """The evaluation looks up row-wise sharded tables; a prediction reads the same checkpoint into whole ones."""
     data = log.parent / "ctr"

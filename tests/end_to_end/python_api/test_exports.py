@@ -52,6 +52,21 @@ def test_exports_hold_what_the_run_answers(
     assert faiss.read_index(str(sequential.folder / "index" / "item.faiss")).ntotal == ITEMS
 
 
+def test_python_exports_what_the_command_exports(cf: cove.Run, ctr: cove.Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert cf.export(["embeddings", "codes"], out, batch_size=7) == [out / "embeddings", out / "codes"]
+    assert pq.read_table(out / "embeddings" / "item.parquet").to_pylist() == cf.embeddings("item").to_pylist()
+    codes = pq.read_table(out / "codes" / "item").drop_columns("entity")
+    assert codes.to_pylist() == cf.codes("item").to_pylist()
+    [folder] = ctr.export("embeddings", tmp_path / "int8", "int8")
+    assert set(json.loads((folder / "export.json").read_text())["metrics"]) >= {"auc", "logloss"}
+    assert ctr.export() == [ctr.folder / "codes"]
+    with pytest.raises(ConfigError, match=r"batch_size = 7: acts on what=\[codes\]; remove it"):
+        cf.export("embeddings", batch_size=7)
+    with pytest.raises(ConfigError, match=r"what\.0 = pdf: input should be 'codes', 'embeddings'"):
+        cf.export("pdf")
+
+
 @pytest.mark.parametrize("task", ["ctr", "cf", "sequential"])
 def test_rounded_exports_state_the_change_of_every_metric(
     task: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], tmp_path: Path
