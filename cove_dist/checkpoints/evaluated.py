@@ -16,7 +16,8 @@ logger = logging.getLogger(__name__)
 def check_current(folder: Path, evaluated: Evaluated) -> None:
     """Refuse metrics of a checkpoint that is no longer the best or newest. Without checkpoints this is not checked.
 
-    Where a checkpoint is damaged it cannot be checked, which is a warning: metrics do not need it.
+    Where a checkpoint is damaged, or no metric has the name of the one that chose the best, it cannot be checked, which
+    is a warning: metrics do not need it.
 
     Raises:
         ConfigError: Another checkpoint is the best, or the newest, now.
@@ -24,7 +25,7 @@ def check_current(folder: Path, evaluated: Evaluated) -> None:
     files = CheckpointFolder(folder / CHECKPOINTS)
     try:
         current = files.newest() if evaluated.best_by is None else files.best(evaluated.best_by) or files.newest()
-    except CheckpointError as error:
+    except (CheckpointError, ConfigError) as error:
         logger.warning("Cannot check that metrics are of the %s checkpoint: %s", evaluated.kind, error)
         return
     if evaluated.checkpoint is not None and current is not None and current.name != evaluated.checkpoint:

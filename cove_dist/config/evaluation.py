@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, TypeVar
@@ -12,8 +11,6 @@ from cove_dist.config.checks import Component, target
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import families_of, names_of
 from cove_dist.types import Cutoff
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -53,16 +50,19 @@ class EvaluationConfig:
         return [name for metric in metrics for name in names_of(metric, self.ndcg_at, self.hit_rate_at)]
 
 
-def declare_metrics(config: Mapping[str, Any]) -> None:
+def declare_metrics(config: Mapping[str, Any]) -> list[str]:
     """Import the further metrics of a run's configuration, so that their names and directions are known.
-
-    Classes that may not be imported are warned of: their metrics are then shown without a title.
 
     Args:
         config: Configuration of a run as plain values.
+
+    Returns:
+        Why classes were not imported, a message each: their metrics have no direction and no title.
     """
-    for name, section in (config.get("evaluation", {}).get("metrics") or {}).items():
+    messages = []
+    for name, section in ((config.get("evaluation") or {}).get("metrics") or {}).items():
         try:
             target(section or {}, f"evaluation.metrics.{name}")
         except ConfigError as error:
-            logger.warning("%s", error)
+            messages.append(str(error))
+    return messages

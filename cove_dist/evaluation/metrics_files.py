@@ -15,6 +15,8 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from cove_dist.errors import ConfigError
+from cove_dist.evaluation.declarations import is_metric
+from cove_dist.evaluation.frequency import is_grouped
 from data_pipeline.json_files import write_json
 
 logger = logging.getLogger(__name__)
@@ -24,6 +26,7 @@ Kind = Literal["best", "newest"]
 
 # Part of a protocol that names metrics without changing them: files that differ in it may share a table.
 _CHOICES = ("ndcg_at", "hit_rate_at", "rankings", "labels")
+_BOUND = "_error"  # of the name of a metric's error bound, after that of the metric
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,16 @@ class Evaluated:
     def defined(self) -> dict[str, float]:
         """Return the metrics that are defined."""
         return {name: value for name, value in self.metrics.items() if value is not None}
+
+    def unknown(self) -> list[str]:
+        """Return the names of values that are neither metrics with a direction, nor counts, nor bounds of metrics.
+
+        They are of metric classes that were not imported, or that declare other names now. Metrics by frequency are
+        left out.
+        """
+        floats = [name for name, value in self.metrics.items() if isinstance(value, float) and not is_grouped(name)]
+        bare = {name: name.partition("/")[0].removesuffix(_BOUND) for name in floats}
+        return [name for name in floats if not is_metric(name) and not is_metric(bare[name])]
 
     def save(self, folder: Path) -> Path:
         """Write the file into a run folder and return its path."""

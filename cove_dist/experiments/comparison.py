@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cove_dist.checkpoints.evaluated import check_current
+from cove_dist.config.evaluation import declare_metrics
 from cove_dist.config.yaml_files import plain, read_yaml
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import is_metric
@@ -62,12 +63,15 @@ def compare_runs(folders: Sequence[str], split: str, checkpoint: str) -> Compari
             different things.
     """
     evaluated = {folder: load_metrics(Path(folder), split, checkpoint) for folder in folders}
+    configs = {folder: plain(read_yaml(existing(Path(folder) / CONFIG_FILE))) for folder in folders}
+    refused = {folder: declare_metrics(config) for folder, config in configs.items()}
     for folder, found in evaluated.items():
         check_current(Path(folder), found)
     notes = check_comparable(evaluated)
     groups: dict[str, dict[str, Any]] = {}
     for folder, found in evaluated.items():
-        config = plain(read_yaml(existing(Path(folder) / CONFIG_FILE)))
+        config = configs[folder]
+        notes += _left_out(folder, found, refused[folder])
         changed = _changes(Path(folder))
         notes += [f"{folder} changed during training: {change}." for change in changed]
         same = {key: value for key, value in config.items() if key not in ("seed", "output")}
@@ -92,6 +96,14 @@ def existing(path: Path) -> Path:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; train it first: {path.parent}")
     return path
+
+
+def _left_out(folder: str, evaluated: Evaluated, refused: Sequence[str]) -> list[str]:
+    """Return a note on the metrics whose names and directions are not known, with the reasons."""
+    if not (unknown := evaluated.unknown()):
+        return []
+    reasons = "; ".join(refused) or "no class in its configuration declares them now"
+    return [f"{folder}: left out {', '.join(unknown)}, which are not known: {reasons}."]
 
 
 def _figures(folder: Path, evaluated: Evaluated) -> dict[str, float]:

@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from cove_dist.config import settings
 from cove_dist.errors import ConfigError
-from cove_dist.evaluation.declarations import check_metrics
+from cove_dist.evaluation.declarations import check_metrics, is_metric
 from cove_dist.experiments.plan import Overrides, PlanConfig, load_plan, merged
 from cove_dist.experiments.tuned import Pairs, read_tuned
+from cove_dist.tasks.configuration import load_run_config
 from cove_dist.types import Folder, Seed, Text, UnitInterval
 
 ByModel = dict[str, dict[str, dict[str, float]]]  # model: {quantizer: {metric: value}}
@@ -122,9 +123,25 @@ class Cell:
 def load_grid(overrides: Sequence[str]) -> GridConfig:
     """Load the settings of a grid; a `ConfigError` has one line per wrong key."""
     _, grid = load_plan(GridConfig, "experiment", overrides, missing="give a grid file, such as table4_movielens")
-    check_metrics("metrics", grid.metrics)
-    check_metrics("by_frequency", grid.by_frequency)
+    _check_metrics(grid)
     return grid
+
+
+def _check_metrics(grid: GridConfig) -> None:
+    """Check that the metrics of the tables exist; the configurations of the runs declare further ones."""
+    named = (*grid.metrics, *grid.by_frequency)
+    for model, quantizer in grid.all_pairs():
+        if all(map(is_metric, named)):
+            return
+        try:
+            load_run_config(merged(grid.common, grid.models[model], grid.quantizers[quantizer]))
+        except ConfigError as error:
+            raise ConfigError(f"{model}/{quantizer}: {error}") from error
+    try:
+        check_metrics("metrics", grid.metrics)
+        check_metrics("by_frequency", grid.by_frequency)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; a further metric needs metric=NAME in common, as cove train takes it") from error
 
 
 def cells_of(grid: GridConfig) -> list[Cell]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from cove_dist.config.evaluation import declare_metrics
 from cove_dist.config.yaml_files import plain, read_yaml
 from cove_dist.errors import ConfigError
+from cove_dist.evaluation.declarations import is_metric
 from cove_dist.evaluation.metrics_files import Evaluated, all_metrics
 from cove_dist.runs import (
     CONFIG_FILE,
@@ -24,6 +26,8 @@ from cove_dist.runs import (
     read_records,
 )
 from data_pipeline.schema import ENTITIES, Entity
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,11 @@ class Run:
         return [record for record in self.records if record["kind"] == kind]
 
     def best_validation(self) -> Record | None:
-        """Return the validation record with the best early-stopping metric, the earliest among equals."""
-        return best_record(self.records, self.stopping_metric)
+        """Return the validation record with the best early-stopping metric, the earliest among equals.
+
+        None if there is none, or no imported class declares the metric.
+        """
+        return best_record(self.records, self.stopping_metric) if is_metric(self.stopping_metric) else None
 
 
 def load_run(folder: Path) -> Run:
@@ -83,7 +90,8 @@ def load_run(folder: Path) -> Run:
     values, starts = plain(read_yaml(config)), read_json(folder / PROVENANCE_FILE).get("starts", [])
     run = Run(folder, values, records, read_json(folder / SUMMARY_FILE), all_metrics(folder), starts)
     try:
-        declare_metrics(values)
+        for message in declare_metrics(values):
+            logger.warning("%s", message)
         _ = run.model, run.stopping_metric, values["seed"], Path(values["data"]["path"])
     except (LookupError, TypeError, AttributeError) as error:
         raise ConfigError(f"{config}: not the configuration of a run: {type(error).__name__} at {error}") from error

@@ -64,6 +64,8 @@ def metric_rows(runs: Mapping[str, Run]) -> tuple[list[MetricRow], list[str]]:
             for each in of_run:
                 check_current(run.folder, each)
                 found[name] = each
+                if unknown := each.unknown():
+                    notes.append(f"{name}: left out {', '.join(unknown)}, which no imported class declares.")
         except ConfigError as error:
             notes.append(f"{error}.")
         if not of_run:

@@ -113,6 +113,7 @@ def test_of_a_click_through_rate_model(folder: Path, prepared: Path) -> None:
     cove(folder, "evaluate", "run=run", "device=cpu")
     assert 0 < evaluated(folder)["error"] < 1 and "error/item_q1" in evaluated(folder)
     assert json.loads((folder / "run/metrics_test_best.json").read_text())["best_by"] == "error"
+    assert f"{evaluated(folder)['error']:.4f}" in cove(folder, "compare", "runs=run")
     cove(folder, "report", "run=run")
     assert "best by absolute error" in (folder / "run/report/report.html").read_text()
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from cove_dist.allowed_packages import ALLOWED
 from cove_dist.commands.compare import run as compare
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.metrics_files import all_metrics, load_metrics
@@ -16,10 +17,11 @@ from cove_dist.experiments.comparison import compare_runs
 from cove_dist.experiments.grid import cells_of
 from cove_dist.experiments.results import collect
 from cove_dist.runs import save_config
-from cove_dist.tasks.configuration import load_run_config
+from cove_dist.tasks.configuration import compose_run_config, load_run_config
 from data_pipeline.json_files import to_json, write_json
 from tests.checkpoints import write_checkpoint
 from tests.component.experiments.grids import small_grid, write_cell
+from tests.component.own_metric import write_metric
 from tests.configurations import ctr_protocol, evaluated, small_run
 
 
@@ -112,6 +114,44 @@ def test_metrics_of_a_checkpoint_that_training_left_behind_are_refused(
     checkpoint(tmp_path / "a", 4, 0.8)
     with pytest.raises(ConfigError, match=rf"are of step_00000002, but step_00000004 is the {kind} checkpoint now"):
         compare_runs([a], "test", kind)
+
+
+def run_by_own_metric(folder: Path, name: str) -> str:
+    """A run whose best checkpoint is by a metric of its own, whose class is not imported yet."""
+    run_of(folder, 0.7, best_by=name)
+    overrides = small_run(Path("data"), folder, f"metric={name}", f"trainer.early_stopping.metric={name}")
+    save_config(compose_run_config(overrides), folder)
+    evaluated({"auc": 0.7, "auc_error": 0.001, name: 0.3, f"{name}/item_q1": 0.4}, best_by=name).save(folder)
+    for step, value in ((2, 0.3), (4, 0.4)):  # less is better
+        write_checkpoint(folder / "checkpoints", step, {name: value})
+    return str(folder)
+
+
+def test_metrics_that_the_runs_declare_are_compared_in_their_direction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_metric(tmp_path, monkeypatch, "gap_of_comparison")
+    comparison = compare_runs([run_by_own_metric(tmp_path / "a", "gap_of_comparison")], "test", "best")
+    assert comparison.records[0]["values"] == {"auc": [0.7], "gap_of_comparison": [0.3], "samples/s": [1000.0]}
+    assert comparison.notes == []
+
+
+def test_metrics_that_no_imported_class_declares_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_metric(tmp_path, monkeypatch, "unknown_gap")
+    folder = run_by_own_metric(tmp_path / "a", "unknown_gap")
+    monkeypatch.setenv(ALLOWED, "")
+    comparison = compare_runs([folder], "test", "best")
+    assert comparison.records[0]["values"] == {"auc": [0.7], "samples/s": [1000.0]}
+    [note] = comparison.notes
+    assert note.startswith(f"{folder}: left out unknown_gap, which are not known: evaluation.metrics.unknown_gap")
+    assert "add allow_targets=[module_of_unknown_gap]" in note
+    assert "Cannot check that metrics are of the best checkpoint: metric = unknown_gap: no such metric" in caplog.text
+    config = OmegaConf.load(tmp_path / "a" / "config.yaml")
+    del config.evaluation.metrics.unknown_gap
+    save_config(config, tmp_path / "a")
+    assert compare_runs([folder], "test", "best").notes[0].endswith("no class in its configuration declares them now.")
 
 
 def test_a_run_whose_learning_rate_changed_is_none_of_the_seeds_of_another(tmp_path: Path) -> None:

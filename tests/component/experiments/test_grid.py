@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cove_dist.allowed_packages import ALLOWED
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.cells import is_stale
+from cove_dist.experiments.claims import claims_of
 from cove_dist.experiments.grid import cells_of, load_grid, tuning_note
 from cove_dist.experiments.plan import file_arguments, find_file, merged
+from cove_dist.experiments.results import Results, collect
 from cove_dist.tasks.configuration import load_run_config
 from tests.component.experiments.grids import small_grid, write_cell, write_grid
+from tests.component.own_metric import write_metric
 
 
 def test_cells_come_seed_by_seed_with_their_overrides(tmp_path: Path) -> None:
@@ -163,3 +168,19 @@ def test_a_wrong_override_names_the_cell(tmp_path: Path) -> None:
     grid = small_grid(tmp_path, 'models.dlrm=["model=dlrm","model.dropout=7"]')
     with pytest.raises(ConfigError, match=r"dlrm/none/seed_0: model\.dropout = 7"):
         is_stale(cells_of(grid)[2], grid)
+
+
+def test_a_metric_that_the_runs_declare_is_known_to_the_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_metric(tmp_path, monkeypatch, "gap_of_grid")
+    named = ["metrics=[auc,gap_of_grid]", "by_frequency=[gap_of_grid]"]
+    with pytest.raises(ConfigError, match=r"metrics = gap_of_grid: no such metric; .* needs metric=NAME in common"):
+        small_grid(tmp_path, *named)
+    common = ["data=synthetic", "metric=gap_of_grid", "trainer.early_stopping.metric=gap_of_grid"]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ConfigError, match=r"deepfm/none: .*allow_targets=\["):
+        patch.setenv(ALLOWED, "")
+        small_grid(tmp_path, *named, f"common={json.dumps(common)}")
+    grid = small_grid(tmp_path, *named, f"common={json.dumps(common)}")
+    for number, cell in enumerate(cells_of(grid)[:8]):
+        write_cell(cell, {"auc": 0.5, "gap_of_grid": 0.5 + number / 10})
+    claims = claims_of(grid, Results.of(collect(cells_of(grid), grid)), "test")
+    assert {claim.lower_is_better for claim in claims if claim.metric == "gap_of_grid"} == {True}

@@ -6,10 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from cove_dist.allowed_packages import ALLOWED
 from cove_dist.errors import ConfigError
 from cove_dist.report.program import report_run
 from cove_dist.report.several import labels
+from tests.component.own_metric import write_metric
 from tests.component.report.runs import Page, log, write_data, write_run
 from tests.configurations import evaluated
 
@@ -44,6 +47,26 @@ def test_a_run_that_is_not_evaluated_is_named(runs: list[Path], tmp_path: Path) 
     (runs[1] / "metrics_test_best.json").unlink()
     text = Page(report_run([f"runs=[{','.join(map(str, runs))}]", f"output={tmp_path / 'o'}"]).page.read_text()).text
     assert f"cove is not evaluated: cove evaluate run={runs[1]}." in text
+
+
+def test_metrics_that_no_imported_class_declares_are_named(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run of which one chose the best checkpoint is reported by itself too, without a mark at the best epoch."""
+    write_metric(runs[0].parent, monkeypatch, "gap_of_report")
+    config = OmegaConf.load(runs[0] / "config.yaml")
+    config.evaluation.metrics = {"gap_of_report": {"_target_": "module_of_gap_of_report.Mine"}}
+    config.trainer.early_stopping.metric = "gap_of_report"
+    OmegaConf.save(config, runs[0] / "config.yaml")
+    evaluated({"auc": 0.7, "gap_of_report": 0.3}, best_by="gap_of_report").save(runs[0])
+    both = [f"runs=[{','.join(map(str, runs))}]"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ALLOWED, "")
+        assert "base: left out gap_of_report, which no imported class declares." in Page(page_of(both)).text
+        assert "The mark is" not in page_of([f"run={runs[0]}"])
+    assert "Gap of report" in Page(page_of(both)).text
+
+
+def page_of(overrides: list[str]) -> str:
+    return report_run(overrides).page.read_text()
 
 
 def test_metrics_that_mean_different_things_are_refused(runs: list[Path]) -> None:
