@@ -59,7 +59,7 @@ def with_keys_of_sections(overrides: Sequence[str]) -> list[str]:
         >>> with_keys_of_sections(["embeddings={dim: 8, optimizer: {name: adam}}", "seed=3"])
         ['embeddings.dim=8', "embeddings.optimizer.name='adam'", 'seed=3']
     """
-    found = []
+    found: list[str] = []
     for each in overrides:
         key, _, value = each.partition("=")
         if value.startswith("{") and key_of(each) in _sections():
