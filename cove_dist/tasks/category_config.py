@@ -42,6 +42,11 @@ class CategoryConfig:
                 f"negatives.category_level = {self.category_level}: allowed: {-len(levels)} to {len(levels) - 1},"
                 f" the indices of quantizer.item_levels = {list(levels)}"
             )
+        if quantizer.cascade == "residual" and self.category_level not in (0, -len(levels)):
+            raise ConfigError(
+                f"negatives.category_level = {self.category_level}: with quantizer.cascade = residual later levels are"
+                " not categories of items, but of what the levels before leave; allowed: 0"
+            )
 
     def number(self, quantizer: QuantizerConfig) -> int:
         """Return the number of codes."""

@@ -53,6 +53,17 @@ def test_every_model_is_of_a_registered_task(model: str) -> None:
             r"category_level = 2: allowed: -2 to 1",
         ),
         (
+            [
+                "model=bprmf",
+                "quantizer=cove",
+                "quantizer.cascade=residual",
+                "quantizer.item_levels=[8,8]",
+                "negatives.category_share=0.2",
+                "negatives.category_codes=quantizer",
+            ],
+            r"category_level = -1: with quantizer\.cascade = residual later levels .*; allowed: 0",
+        ),
+        (
             ["model=sasrec", "quantizer=cove_items", "quantizer.cascade=residual", "sequential.two_stage=true"],
             "cascade = residual: the last level's codes are no categories",
         ),
