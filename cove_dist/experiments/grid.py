@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
@@ -13,31 +13,10 @@ from cove_dist.config import settings
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import check_metrics, is_metric
 from cove_dist.experiments.plan import Overrides, PlanConfig, load_plan, merged
+from cove_dist.experiments.published import Paper, PaperConfig, refuse_empty, warn_of_other_data
 from cove_dist.experiments.tuned import Pairs, read_tuned
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.types import Folder, Seed, Text, UnitInterval
-
-ByModel = dict[str, dict[str, dict[str, float]]]  # model: {quantizer: {metric: value}}
-
-
-@settings
-class PaperConfig:
-    """Published values, and published gains in percent. Models and quantizers that the grid lacks are ignored."""
-
-    source: str | None
-    values: ByModel
-    gains: ByModel
-
-    def value(self, model: str, quantizer: str, metric: str) -> float | None:
-        return self.values.get(model, {}).get(quantizer, {}).get(metric)
-
-    def gain(self, model: str, quantizer: str, other: str, metric: str, *, over_base: bool) -> float | None:
-        """Return the published gain in percent; computed from the published values if `other` is not the base."""
-        published = self.gains.get(model, {}).get(quantizer, {}).get(metric) if over_base else None
-        new, old = self.value(model, quantizer, metric), self.value(model, other, metric)
-        if published is not None or new is None or old is None:
-            return published
-        return 100 * (new - old) / old
 
 
 @settings
@@ -53,7 +32,6 @@ class GridConfig(PlanConfig):
     by_frequency: tuple[str, ...]
     compare: tuple[tuple[str, str], ...]
     significance: UnitInterval
-    paper: PaperConfig
     names: dict[str, Text]
     picture: Literal["dots", "curve"] | None
     varied: str | None
@@ -62,6 +40,7 @@ class GridConfig(PlanConfig):
     restore: bool
     reevaluate: bool
     tables_only: bool
+    paper: Paper = field(default_factory=PaperConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,8 +101,10 @@ class Cell:
 
 def load_grid(overrides: Sequence[str]) -> GridConfig:
     """Load the settings of a grid; a `ConfigError` has one line per wrong key."""
+    refuse_empty(overrides)
     _, grid = load_plan(GridConfig, "experiment", overrides, missing="give a grid file, such as table4_movielens")
     _check_metrics(grid)
+    warn_of_other_data(grid, grid.paper, overrides)
     return grid
 
 

@@ -66,7 +66,7 @@ def test_claims_carry_the_tests_corrected_over_the_table(tmp_path: Path) -> None
 
 
 def test_the_papers_gain_comes_from_its_values_where_it_prints_none(tmp_path: Path) -> None:
-    grid, _ = made(tmp_path, "paper.gains={}", "~paper.gains.deepfm")
+    grid, _ = made(tmp_path, "~paper.gains")
     assert grid.paper.gain("deepfm", "cove", "none", "auc", over_base=True) == pytest.approx(20.0)
     assert grid.paper.gain("dlrm", "cove", "none", "auc", over_base=True) is None
 

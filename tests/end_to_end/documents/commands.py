@@ -36,7 +36,7 @@ FEWER = {
     "recommend": ("device=cpu",),
     "popularity": (),
     "tune": (f"common={json.dumps(GRID_COMMON)}", *OTHER_MODELS),
-    "experiment": (f"common={json.dumps(GRID_COMMON)}", "seeds=[0,1]", *OTHER_MODELS, "paper={source:null}"),
+    "experiment": (f"common={json.dumps(GRID_COMMON)}", "seeds=[0,1]", *OTHER_MODELS, "paper=null"),
 }
 PREPARED_SMALL = {"toys": (f"candidates={CANDIDATES}", "core=2"), "aotm": ("min_length=5", "max_length=24")}
 STARTING_OTHERS = ("tune", "experiment")
