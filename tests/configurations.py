@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cove_dist.evaluation.metrics_files import Evaluated
-from cove_dist.evaluation.protocol import Protocol
+from cove_dist.evaluation.protocol import RankingProtocol
 
 COVE = ("quantizer=cove", "quantizer.user_levels=[8,3]", "quantizer.item_levels=[12,4]")
 ROW_WISE = ("embeddings.optimizer.name=rowwise_adagrad", "embeddings.sharding.default=row_wise")
@@ -35,7 +35,7 @@ def small_run(prepared: Path, output: Path | str = "unused", *overrides: str) ->
 
 def ctr_protocol(ndcg_at: Sequence[int] = (1, 5, 10), **fields: Any) -> dict[str, Any]:
     """How an evaluation of a CTR model ranks."""
-    return replace(Protocol("ctr", "ranking per user", tuple(ndcg_at), (5,)), **fields).record()
+    return replace(RankingProtocol("ctr", "ranking per user", tuple(ndcg_at), (5,)), **fields).record()
 
 
 def evaluated(metrics: Mapping[str, float | None], **fields: Any) -> Evaluated:

@@ -148,7 +148,7 @@ def refuse_unused(kind: type, arguments: dict[str, Any], unused: dict[str, str],
 
     Args:
         kind: The class, whose signature has the defaults.
-        arguments: checked.
+        arguments: Arguments of its constructor.
         unused: Names of those that do nothing, and why.
         key: Key of the section.
 

@@ -132,7 +132,7 @@ def refuse_idle(
     """Refuse settings that would not act.
 
     Args:
-        config: checked.
+        config: Configuration to check.
         composed: The same, as composed.
         defaults: Composition of the same groups without further overrides.
         rules: Rules of the task, which come after those of every task.

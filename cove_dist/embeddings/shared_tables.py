@@ -36,7 +36,7 @@ class SharedTables:
         Args:
             whole: Parameter with all tables.
             tables: Its tables ``[rows, d]``.
-            dim: d.
+            dim: Width d of the tables.
         """
         if (host := HostRanks.open()) is None:
             return None

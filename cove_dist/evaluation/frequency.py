@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from cove_dist.evaluation.checks import CheckedMetric
 from cove_dist.evaluation.ctr import CTRMetrics
-from cove_dist.evaluation.protocol import Group
 
 GROUPS = ("q1", "q2", "q3", "q4", "never")
 _NEVER = len(GROUPS) - 1
@@ -84,23 +82,12 @@ class FrequencyMetrics:
 
     Args:
         groups: Groups by entity, ``user`` or ``item``; empty: no metrics.
-        ndcg_at: Cutoffs k of NDCG@k.
-        hit_rate_at: Cutoffs k of HR@k.
-        group_by, own, weighted: As in `CTRMetrics`.
+        build: Function that builds the metrics of one group.
     """
 
-    def __init__(
-        self,
-        groups: Groups,
-        ndcg_at: Sequence[int] = (1, 5, 10),
-        hit_rate_at: Sequence[int] = (5,),
-        group_by: Group = "user_id",
-        own: Sequence[Callable[[], CheckedMetric]] = (),
-        weighted: bool = False,
-    ) -> None:
+    def __init__(self, groups: Groups, build: Callable[[], CTRMetrics] = CTRMetrics) -> None:
         self._groups = dict(groups)
-        settings = (ndcg_at, hit_rate_at, group_by, own, weighted)
-        self._metrics = {entity: [CTRMetrics(*settings) for _ in GROUPS] for entity in groups}
+        self._metrics = {entity: [build() for _ in GROUPS] for entity in groups}
 
     def to(self, device: torch.device | str) -> FrequencyMetrics:
         """Move the states and the groups to the device of the batches."""

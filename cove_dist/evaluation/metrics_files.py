@@ -40,7 +40,7 @@ class Evaluated:
         checkpoint: Folder name of the checkpoint, such as ``step_00000120``.
         step: Optimizer steps of the checkpoint.
         best_by: Metric by which the checkpoint is the best; None if it was not chosen by a metric.
-        protocol: Ranking protocol, by setting: `cove_dist.evaluation.protocol.Protocol.record`.
+        protocol: Ranking protocol, by setting: `cove_dist.evaluation.protocol.RankingProtocol.record`.
         data: Fingerprint of the split.
         metrics: Metrics by name; None if undefined.
     """

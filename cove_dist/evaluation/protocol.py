@@ -9,7 +9,7 @@ Group = Literal["user_id", "request_id"]
 
 
 @dataclass(frozen=True)
-class Protocol:
+class RankingProtocol:
     """Ranking protocol of a split, shown with its metrics. Tasks with further settings derive a class.
 
     Attributes:
@@ -35,7 +35,7 @@ class Protocol:
     labels: tuple[str, ...] | None = None
     weighted: Literal[True] | None = None
 
-    def with_kept_items(self, count: int) -> Protocol:
+    def with_kept_items(self, count: int) -> RankingProtocol:
         """Return the protocol of data with so many items that have a row but no training row (``data.keep_ids``)."""
         if not count:
             return self

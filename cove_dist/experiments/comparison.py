@@ -29,8 +29,8 @@ class Comparison:
     """Runs that may share a table.
 
     Attributes:
-        split: evaluated.
-        checkpoint: Evaluated: ``best`` or ``newest``.
+        split: Split that was evaluated.
+        checkpoint: Kind of checkpoint that was evaluated: ``best`` or ``newest``.
         protocol: Description of the ranking protocol.
         records: One per group of runs that differ only in seed and output: model, runs, checkpoints, values by metric.
         notes: Remarks that a reader must know.

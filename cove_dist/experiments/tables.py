@@ -84,9 +84,9 @@ def frequency_table(grid: GridConfig, results: Results, split: str, metric: str)
         if not {(model, new), (model, old)} <= set(grid.pairs()):
             continue
         names = [f"{metric}/{entity}_{group}" for group in GROUPS]
-        pairs = [[results.of_seeds(split, model, quantizer, name) for quantizer in (old, new)] for name in names]
-        most = max(len(_both(*pair)) for pair in pairs)
-        rows.append((model, f"{new} / {old}", entity, *(_difference(*pair, most) for pair in pairs)))
+        pairs = [tuple(results.of_seeds(split, model, quantizer, name) for quantizer in (old, new)) for name in names]
+        most = max(len(_both(base, other)) for base, other in pairs)
+        rows.append((model, f"{new} / {old}", entity, *(_difference(base, other, most) for base, other in pairs)))
     note = (
         f"Mean {metric} of the second, and mean difference ± standard deviation of the first over the seeds of both, on"
         " the rows whose user, or item, is in a group: a quarter of the ids each, q1 the rarest in training, and"

@@ -75,7 +75,7 @@ class LossCheck:
             raise DivergedError(f"loss not finite at step {step} ({names}): training diverged. {_ADVICE}", step)
 
 
-def check_state(state: Mapping[str, Any], step: int, context: DistributedContext) -> None:
+def check_state(state: Mapping[str, Any], step: int) -> None:
     """Refuse parameters, buffers and optimizer moments that are not finite. Collective.
 
     A loss is computed before the update of its step, so it does not reflect the last update. The check reads this

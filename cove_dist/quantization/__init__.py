@@ -6,14 +6,11 @@ from cove_dist.quantization.replicas import Replicas
 from cove_dist.quantization.upkeep import CodebookMaintenance, UpkeepSettings
 from cove_dist.quantization.usage import CodeUsage, dead_share, perplexity
 
-CodebookUpkeep = CodebookMaintenance  # former name
-
 __all__ = [
     "CascadedQuantizer",
     "CodeClassifier",
     "CodeUsage",
     "CodebookMaintenance",
-    "CodebookUpkeep",
     "QuantizerOutput",
     "Replicas",
     "UpkeepSettings",

@@ -10,7 +10,7 @@ from typing import get_args
 import torch
 
 
-def check_shape(
+def check_arguments(
     dim: int,
     levels: Sequence[int],
     alpha: float,

@@ -44,7 +44,7 @@ def kmeans(
         Centres ``[m, d]`` and the total weight of each centre's vectors ``[m]``, the same on every replica. ``m`` is v,
         or the number of distinct vectors of positive weight if that is less.
     """
-    centres = draw_apart(vectors, weights, size, replicas, random)
+    centres = kmeans_plus_plus(vectors, weights, size, replicas, random)
     return _lloyd(vectors, weights, centres, replicas, random, iterations)
 
 
@@ -137,7 +137,7 @@ def weights_of_centres(
     return sums_and_weights(flat, len(centres))[1]
 
 
-def draw_apart(
+def kmeans_plus_plus(
     vectors: torch.Tensor, weights: torch.Tensor, size: int, replicas: Replicas, random: torch.Generator
 ) -> torch.Tensor:
     """Draw distinct vectors with probabilities proportional to weight times squared distance from earlier ones.

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import nn
 
-from cove_dist.quantization.arguments import check_choice, check_input, check_shape
+from cove_dist.quantization.arguments import check_arguments, check_choice, check_input
 from cove_dist.quantization.assignment import Cascade, assign, codes_of, count_codes
 from cove_dist.quantization.moving_average import MovingAverages
 from cove_dist.quantization.observation import Observation
@@ -122,7 +122,7 @@ class CascadedQuantizer(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("cascade", cascade, Cascade)
-        check_shape(dim, levels, alpha, beta, ema_decay, init_std, falling=cascade == "codes")
+        check_arguments(dim, levels, alpha, beta, ema_decay, init_std, falling=cascade == "codes")
         check_choice("loss_reduction", loss_reduction, LossReduction)
         check_choice("codebook_gradient", codebook_gradient, CodebookGradient)
         check_choice("learning", learning, Learning)
@@ -239,7 +239,7 @@ class CascadedQuantizer(nn.Module):
             every = torch.ones_like(assignment[0]) if weights is None else weights
             chosen, of_inputs = count_codes(assignment, self.levels, every, cascade)
             if self.training and not inside_backward():
-                self._gather(flat, weights, ids, codebooks, assignment, chosen)
+                self._record(flat, weights, ids, codebooks, assignment, chosen)
             level_weights = [shares(weight, dtype) for weight in of_inputs]
             fused, loss = StraightThroughCascade.apply(flat, assignment, level_weights, self.settings, *codebooks)
         return fused.to(rows.dtype), assignment, loss
@@ -252,7 +252,7 @@ class CascadedQuantizer(nn.Module):
         return f"dim={self.dim}, levels={self.levels}, {self.settings}"
 
     @torch.no_grad()
-    def _gather(
+    def _record(
         self,
         flat: torch.Tensor,
         weights: torch.Tensor | None,

@@ -68,9 +68,6 @@ class UpkeepSettings:
         return self.start == "random" or not 0 <= step - self.kmeans_step < self.revive_every
 
 
-AVERAGES_ALONE = UpkeepSettings()
-
-
 class CodebookMaintenance:
     """Maintains the codebooks of quantizers; call `after_step` after every optimizer step, on every replica.
 
@@ -92,7 +89,7 @@ class CodebookMaintenance:
     def __init__(
         self,
         quantizers: Mapping[str, CascadedQuantizer],
-        settings: UpkeepSettings = AVERAGES_ALONE,
+        settings: UpkeepSettings = UpkeepSettings(),
         replicas: Replicas = ALONE,
         optimizer_state: RowState = lambda parameter: {},
     ) -> None:
@@ -185,7 +182,7 @@ class CodebookMaintenance:
                 if quantizer.settings.cascade == "codes":
                     vectors, weights = centres
                 else:
-                    vectors = left_over(inputs[0], quantizer.codebooks[level])
+                    vectors = residual_of(inputs[0], quantizer.codebooks[level])
         self._usage.restart(training.values())
 
     def _start_level(
@@ -276,12 +273,12 @@ def level_inputs(
         return [(vectors, weights), *zip(list(quantizer.codebooks)[:-1], usage[:-1], strict=True)]
     inputs = [(vectors, weights)]
     for codebook in list(quantizer.codebooks)[:-1]:
-        vectors = left_over(vectors, codebook)
+        vectors = residual_of(vectors, codebook)
         inputs.append((vectors, weights))
     return inputs
 
 
-def left_over(vectors: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+def residual_of(vectors: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     """Return ``vectors [n, d]`` minus the nearest codebook rows: the inputs of the next level of a residual cascade."""
     codebook = codebook.to(vectors.dtype)
     return vectors - codebook.index_select(0, nearest_code(vectors, codebook))

@@ -13,7 +13,7 @@ from torch import nn
 
 from cove_dist.embeddings.fields import Tables
 from cove_dist.evaluation.checks import FiniteScores
-from cove_dist.evaluation.protocol import Protocol as RankingProtocol
+from cove_dist.evaluation.protocol import RankingProtocol
 from cove_dist.tasks.quantizers import EntityQuantizers
 from data_pipeline.batch import Batch
 from data_pipeline.history import History
@@ -33,6 +33,13 @@ class StepOutput(Protocol):
 
     @property
     def losses(self) -> dict[str, torch.Tensor]: ...
+
+
+class Step(NamedTuple):
+    """The outputs of a step that has no others; see `StepOutput`."""
+
+    rows: int
+    losses: dict[str, torch.Tensor]
 
 
 class EntityLookup(NamedTuple):

@@ -21,6 +21,6 @@ def lookups_by_table(
     """
     lookups = task_of(config).lookups(config, schema, rows, world_size)
     return {
-        table: [lookups.of(feature, rows) / rows for feature in config.feature_names]
-        for table, config in table_configs(tables).items()
+        table: [lookups.of(feature, rows) / rows for feature in of_table.feature_names]
+        for table, of_table in table_configs(tables).items()
     }

@@ -17,7 +17,7 @@ from cove_dist.config.rules import Rule
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import Groups
-from cove_dist.evaluation.protocol import Protocol
+from cove_dist.evaluation.protocol import RankingProtocol
 from cove_dist.tasks.quantizers import mention_idle_codes
 from cove_dist.tasks.unseen import check_unseen
 from data_pipeline.schema import Entity, Schema
@@ -208,7 +208,7 @@ class Task(ABC, Generic[C]):
         """
 
     @abstractmethod
-    def protocol(self, config: C, schema: Schema, split: str) -> Protocol:
+    def protocol(self, config: C, schema: Schema, split: str) -> RankingProtocol:
         """Return the ranking protocol of a split, which must agree between compared metrics.
 
         Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from torchrec.optim.keyed import CombinedOptimizer
 
 from cove_dist.errors import ConfigError
-from cove_dist.tasks.base import StepOutput
+from cove_dist.tasks.base import Step, StepOutput
 from cove_dist.training.build import TrainState
 from data_pipeline.batch import Batch
 from data_pipeline.streaming.loader import StreamLoader
@@ -33,14 +32,6 @@ def steps_of_epoch(batches: int, steps: int) -> int:
             f" {max(1, batches)}, or a smaller trainer.batch_size"
         )
     return -(-batches // steps)
-
-
-@dataclass(frozen=True)
-class AccumulatedStep:
-    """Outputs of the batches of one optimizer step: their rows, and the means of their losses over the rows."""
-
-    rows: int
-    losses: dict[str, torch.Tensor]
 
 
 class AccumulatingPipeline(TrainPipelineSparseDist):
@@ -105,10 +96,10 @@ class _Idle(CombinedOptimizer):
         """Keep the parameters."""
 
 
-def _merged(outputs: Sequence[StepOutput]) -> AccumulatedStep:
+def _merged(outputs: Sequence[StepOutput]) -> Step:
     rows = sum(output.rows for output in outputs)
     losses = {
         name: torch.stack([output.losses[name] * (output.rows / max(rows, 1)) for output in outputs]).sum()
         for name in outputs[0].losses
     }
-    return AccumulatedStep(rows, losses)
+    return Step(rows, losses)

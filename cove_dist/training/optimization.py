@@ -208,4 +208,4 @@ def _decay(name: str, step: int, warmup: int, end: int) -> float:
 def _keyed(
     parameters: dict[str, nn.Parameter], config: OptimizerConfig, factors: Mapping[torch.Tensor, torch.Tensor]
 ) -> KeyedOptimizerWrapper:
-    return KeyedOptimizerWrapper(parameters, lambda params: optimizer_factory(config, factors)(params))
+    return KeyedOptimizerWrapper(parameters, optimizer_factory(config, factors))

@@ -99,8 +99,7 @@ def train_here(
         mark_begun(folder)
         record_configuration(folder, composed, trainer.position.step, changes, resumed=trainer.resumed)
         record_data(folder, schema)
-        start = trainer.position.step, config.data.path, trainer.data, context
-        record_start(folder, *start, resumed=trainer.resumed)
+        record_start(folder, trainer.position.step, config.data.path, trainer.data, context, resumed=trainer.resumed)
         if trainer.warm_start is not None:
             trainer.warm_start.save(folder)
             trainer.warm_start.report()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-import torch
 from rich.table import Table
 from torchrec.distributed import DistributedModelParallel
 from torchrec.distributed.types import EmbeddingModuleShardingPlan
@@ -13,6 +12,7 @@ from torchrec.distributed.types import EmbeddingModuleShardingPlan
 from cove_dist.config import RunConfig
 from cove_dist.console import console
 from cove_dist.distributed import DistributedContext
+from cove_dist.embeddings.parts import table_weights
 from cove_dist.tasks.registry import task_of
 from data_pipeline.schema import Schema
 
@@ -95,10 +95,7 @@ def _shapes(
     model: DistributedModelParallel,
 ) -> Iterator[tuple[str, tuple[int, int], int, tuple[str, str, str]]]:
     """Yield every table: its name, (rows, dim), number of weights, and (sharding, kernel, ranks)."""
-    states = model.module.tables.state_dict()
-    weights: dict[str, torch.Tensor] = {
-        key.split(".")[-2]: weight for key, weight in states.items() if key.endswith(".weight")
-    }
+    weights = table_weights(model.module.tables)
     for plan in model.plan.plan.values():
         assert isinstance(plan, EmbeddingModuleShardingPlan)
         for name, parameter in plan.items():

@@ -114,8 +114,8 @@ class Trainer:
             show_start(self.trainable.model, self.context, self.config, self.schema, self.steps_per_epoch)
         self.trainable.model.train()
         with self.reporter, deferred_signals() as request, self.profiler:
-            minutes = self.config.trainer.checkpoint.every_minutes, self.config.trainer.validate_every_minutes
-            self.agreement = Agreement(request, *minutes)
+            settings = self.config.trainer
+            self.agreement = Agreement(request, settings.checkpoint.every_minutes, settings.validate_every_minutes)
             try:
                 if self.warm_start is not None:
                     self._report_start()
@@ -170,10 +170,12 @@ class Trainer:
     def _start_writing(self, folder: Path | None) -> None:
         """Set up the writers of the folder; drop records and partial checkpoints after the current step."""
         settings, step = self.config.trainer, self.position.step
-        policy, self.writer = FullDiskPolicy(settings.on_disk_full), None
+        policy = FullDiskPolicy(settings.on_disk_full)
+        self.writer = None
         if folder is not None:
-            files, keep = CheckpointFolder(folder / CHECKPOINTS), settings.checkpoint.keep
-            self.writer = CheckpointWriter(files, self.context, keep, settings.early_stopping.metric, step, policy)
+            files = CheckpointFolder(folder / CHECKPOINTS)
+            keep, metric = settings.checkpoint.keep, settings.early_stopping.metric
+            self.writer = CheckpointWriter(files, self.context, keep, metric, step, policy)
         self._reported = step
         steps = settings.total_steps(self.steps_per_epoch)
         self.reporter = start_reporter(self.config, folder, self.context, step, steps, policy)

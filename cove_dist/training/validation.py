@@ -55,7 +55,7 @@ def validate_within_epoch(training: Trainer, batches: EpochIterator) -> None:
 def settle(training: Trainer) -> None:
     """Refuse to evaluate or save a state that is not finite, and set the rows of unseen ids. Collective."""
     training.losses.check()
-    check_state(training.trainable.state_dict(), training.position.step, training.context)
+    check_state(training.trainable.state_dict(), training.position.step)
     if training.config.embeddings.unseen == "codes":
         training.codebooks.set_unseen_rows(training.trainable.model.module.tables, training.schema)
 

@@ -103,9 +103,14 @@ def start_warm(config: RunConfig, schema: Schema, context: DistributedContext, t
     else:
         of_task = None
     start_new_rows(model, config, schema, matching, context, of_task)
-    settings, pairs = config.warm_start, _trained_pairs(source, config, schema) if context.is_main else {}
-    start = str(settings.run), source.checkpoint.name, source.steps, settings.new_rows
-    return WarmStart(*start, matching.counts, pairs)
+    return WarmStart(
+        run=str(config.warm_start.run),
+        checkpoint=source.checkpoint.name,
+        steps=source.steps,
+        new_rows=config.warm_start.new_rows,
+        tables=matching.counts,
+        trained_pairs=_trained_pairs(source, config, schema) if context.is_main else {},
+    )
 
 
 def _trained_pairs(source: Source, config: RunConfig, schema: Schema) -> dict[str, int | str | None]:

@@ -141,7 +141,7 @@ class Custom(Interactions):
         return replace(rules, rare=rare, dense=transforms)
 
     def read(self, workspace: Workspace) -> Source:
-        parts = find_parts("source", self.source, self._parts, workspace)
+        parts = find_parts(self.source, self._parts, workspace)
         files = [file for each in parts.values() for file in each]
         if len({kind_of(file) for file in files}) > 1:
             raise DataError("data.train, data.validation_file and data.test: files of several kinds. Use one kind")

@@ -60,7 +60,7 @@ class UserLines(Interactions):
         return Columns(user="user_id", item="item_id", time="position" if self.ordered else None, split=split)
 
     def read(self, workspace: Workspace) -> Source:
-        named = find_parts("file", self.file, self._parts, workspace)
+        named = find_parts(self.file, self._parts, workspace)
         source = read_user_lines(workspace, [(part, file) for part, files in named.items() for file in files], "")
         if self.categories is not None:
             source.categories[ITEM] = read_item_categories(workspace, self.categories, "item_id", self.on_invalid)

@@ -69,7 +69,7 @@ def check_parts(key: str, source: Sources | None, parts: Parts) -> None:
         raise DataError(f"data.{key} = null: set it, or data.train and data.test (data.validation_file may be null)")
 
 
-def find_parts(key: str, source: Sources | None, parts: Parts, workspace: Workspace) -> dict[str, list[Path]]:
+def find_parts(source: Sources | None, parts: Parts, workspace: Workspace) -> dict[str, list[Path]]:
     """Find the files of a source (part "all"), or of a ready-made split.
 
     Raises:

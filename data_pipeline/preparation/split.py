@@ -42,7 +42,7 @@ class SplitRule:
 
     Attributes:
         by: One of the above.
-        ratios: A, b, c.
+        ratios: Ratios a, b and c of training, validation and test.
         timed: Whether rows have times.
         requests: Whether rows have requests.
         implicit: Whether all rows are positives.

@@ -10,7 +10,7 @@ from cove_dist.config.rules import Rule
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import FULL_PREFIX
 from cove_dist.evaluation.own import ListMetric
-from cove_dist.evaluation.protocol import Protocol
+from cove_dist.evaluation.protocol import RankingProtocol
 from cove_dist.evaluation.top_k import Coverage, TopK
 from cove_dist.models.cf.base import GraphRecommender, Recommender
 from cove_dist.tasks.category_config import CATEGORY_RULES, CategoryConfig
@@ -58,10 +58,10 @@ class CFEvaluationConfig(EvaluationConfig):
         names = {ranking: self.names_of(*_METRICS[ranking], *own) for ranking in rankings}
         return [RANKING_PREFIX[ranking] + name for ranking in rankings for name in names[ranking]]
 
-    def protocol(self, split: str) -> Protocol:
+    def protocol(self, split: str) -> RankingProtocol:
         """Return the ranking protocol of a split."""
         words = "full ranking leaves out items of earlier splits"
-        return Protocol(Recommender.task, words, self.ndcg_at, self.hit_rate_at, rankings=self.rankings(split))
+        return RankingProtocol(Recommender.task, words, self.ndcg_at, self.hit_rate_at, rankings=self.rankings(split))
 
     def check_candidates(self, schema: Schema, watched: str) -> None:
         """Check, before training, that the data have the candidates that validation and test rank.

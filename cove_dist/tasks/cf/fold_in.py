@@ -134,8 +134,8 @@ def weight_decay_of(
     return lambda pairs: (of_epoch / mean * pairs.double() ** power).float()
 
 
-def supports_fold_in(objective: CFObjective) -> str | None:
-    """Return why a model cannot fold in new rows; None if it can."""
+def fold_in_obstacle(objective: CFObjective) -> str | None:
+    """Return why no row can be folded into a model; None where one can."""
     if isinstance(objective.head, GraphRecommender):
         return "its vectors are propagated over the graph of the training data, in which new ids have no place"
     return None

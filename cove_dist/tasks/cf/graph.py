@@ -25,8 +25,9 @@ from cove_dist.embeddings.exchange import gather_rows
 from cove_dist.models.cf.base import GraphRecommender
 from cove_dist.models.layers.neighbors import NeighborSum
 from cove_dist.quantization import CascadedQuantizer
+from cove_dist.tasks.base import Step
 from cove_dist.tasks.cf.hardest import HardestOf
-from cove_dist.tasks.cf.model import CFObjective, CFStep
+from cove_dist.tasks.cf.model import CFObjective
 from data_pipeline.batch import Batch
 from data_pipeline.history import History
 from data_pipeline.schema import Entity, Schema
@@ -65,7 +66,7 @@ class GraphObjective(CFObjective):
         history = History.load(self._folder, "train")
         return local_graph(history, self.num_users, self.num_items, world())
 
-    def forward(self, looked_up: dict[str, JaggedTensor], batch: Batch) -> tuple[torch.Tensor, CFStep]:
+    def forward(self, looked_up: dict[str, JaggedTensor], batch: Batch) -> tuple[torch.Tensor, Step]:
         own_users, own_items = (looked_up[name].values() for name in (USER_BLOCK, ITEM_BLOCK))
         users, items, quantization = self.propagated(own_users, own_items)
         who, rows = batch.ids[self.user].values(), [batch.ids[name].values() for name in (self.item, NEGATIVES)]

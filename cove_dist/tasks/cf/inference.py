@@ -20,7 +20,7 @@ from cove_dist.tasks.cf.fold_in import (
     Frozen,
     Neighbours,
     fold_in,
-    supports_fold_in,
+    fold_in_obstacle,
     weight_decay_of,
 )
 from cove_dist.tasks.cf.model import CFModel
@@ -63,7 +63,7 @@ class CFInference(Inference[CFModel]):
         return Lists(scores.cpu().numpy(), items.cpu().numpy())
 
     def check_fold_in(self) -> None:
-        if (obstacle := supports_fold_in(self.model.objective)) is not None:
+        if (obstacle := fold_in_obstacle(self.model.objective)) is not None:
             raise ConfigError(f"fold_in: not with {self.config.model.name}: {obstacle}")
 
     @torch.no_grad()

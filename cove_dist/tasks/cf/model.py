@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import reduce
 from operator import add
-from typing import NamedTuple
 
 import torch
 from torchrec.modules.embedding_modules import EmbeddingCollection
@@ -18,7 +17,7 @@ from cove_dist.losses.pairs import PairLoss
 from cove_dist.losses.rows import mean_over_rows
 from cove_dist.models.cf.base import AttributeRecommender, GraphRecommender, Recommender
 from cove_dist.quantization import CascadedQuantizer
-from cove_dist.tasks.base import EntityLookup, Objective, TaskModel
+from cove_dist.tasks.base import EntityLookup, Objective, Step, TaskModel
 from cove_dist.tasks.cf.hardest import HardestOf
 from cove_dist.tasks.cf.pull import NeighborPull
 from cove_dist.tasks.quantizers import EntityQuantizers
@@ -32,13 +31,6 @@ from data_pipeline.streaming.transforms import (
     NEGATIVES,
     USER_BLOCK,
 )
-
-
-class CFStep(NamedTuple):
-    """Outputs of one training step, detached."""
-
-    rows: int
-    losses: dict[str, torch.Tensor]
 
 
 class CFModel(TaskModel):
@@ -102,7 +94,7 @@ class CFObjective(Objective):
         sizes = list(schema.attributes.values())
         self.register_buffer("last_of_kind", torch.tensor(sizes, dtype=torch.int64).cumsum(0) - 1, persistent=False)
 
-    def forward(self, looked_up: dict[str, JaggedTensor], batch: Batch) -> tuple[torch.Tensor, CFStep]:
+    def forward(self, looked_up: dict[str, JaggedTensor], batch: Batch) -> tuple[torch.Tensor, Step]:
         """Return the loss to differentiate, weighted for uneven ranks, and the outputs of the step."""
         head = self.head
         names = [self.item, NEGATIVES, *([EDGE_ITEM] if isinstance(head, AttributeRecommender) else [])]
@@ -165,9 +157,9 @@ class CFObjective(Objective):
 
     def total(
         self, parts: dict[str, torch.Tensor], quantization: dict[str, torch.Tensor], batch: Batch
-    ) -> tuple[torch.Tensor, CFStep]:
+    ) -> tuple[torch.Tensor, Step]:
         loss = reduce(add, parts.values())
         if quantization:
             loss = loss + self.omega_q * reduce(add, quantization.values())
         losses = {"loss": loss, **parts, **quantization}
-        return batch.weight * loss, CFStep(len(batch), {name: part.detach() for name, part in losses.items()})
+        return batch.weight * loss, Step(len(batch), {name: part.detach() for name, part in losses.items()})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import Groups
-from cove_dist.evaluation.protocol import Protocol
+from cove_dist.evaluation.protocol import RankingProtocol
 from cove_dist.losses.pairs import PairLoss
 from cove_dist.models.cf.base import Recommender
 from cove_dist.tasks.cf.config import RULES, CFRunConfig
@@ -92,12 +92,12 @@ class CFTask(Task[CFRunConfig]):
         model: TaskModel,
         trained: Mapping[Entity, np.ndarray],
     ) -> NewRows:
-        from cove_dist.tasks.cf.fold_in import supports_fold_in
+        from cove_dist.tasks.cf.fold_in import fold_in_obstacle
         from cove_dist.tasks.cf.model import CFModel
         from cove_dist.tasks.cf.new_rows import CFNewRows
 
         assert isinstance(model, CFModel)
-        start, obstacle = config.warm_start.new_rows, supports_fold_in(model.objective)
+        start, obstacle = config.warm_start.new_rows, fold_in_obstacle(model.objective)
         if start == "fold_in" and obstacle is not None:
             raise ConfigError(
                 f"warm_start.new_rows = fold_in: not with {config.model.name}: {obstacle}; allowed: random, zero, mean,"
@@ -134,7 +134,7 @@ class CFTask(Task[CFRunConfig]):
     def metric_names(self, config: CFRunConfig, split: str, schema: Schema | None = None) -> list[str]:
         return config.evaluation.metric_names(split)
 
-    def protocol(self, config: CFRunConfig, schema: Schema, split: str) -> Protocol:
+    def protocol(self, config: CFRunConfig, schema: Schema, split: str) -> RankingProtocol:
         return config.evaluation.protocol(split).with_kept_items(schema.entity("item").kept)
 
     def check_data(self, config: CFRunConfig, schema: Schema) -> None:

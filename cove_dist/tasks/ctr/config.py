@@ -12,7 +12,7 @@ from cove_dist.evaluation.checks import CheckedMetric
 from cove_dist.evaluation.classification import SAMPLE_METRICS, BinnedAUC
 from cove_dist.evaluation.frequency import is_grouped
 from cove_dist.evaluation.own import SampleMetric
-from cove_dist.evaluation.protocol import Group, Protocol
+from cove_dist.evaluation.protocol import Group, RankingProtocol
 from cove_dist.evaluation.ranking import UserRanking
 from cove_dist.models.ctr.base import CTRHead
 from cove_dist.types import Pooling, PositiveFloat, Text
@@ -36,7 +36,7 @@ class CTREvaluationConfig(EvaluationConfig):
         own = [each.kind for each in self.own(CheckedMetric)]
         return self.names_of(BinnedAUC, *SAMPLE_METRICS, *own, UserRanking)
 
-    def protocol(self, schema: Schema) -> Protocol:
+    def protocol(self, schema: Schema) -> RankingProtocol:
         """Return the ranking protocol.
 
         Raises:
@@ -50,7 +50,7 @@ class CTREvaluationConfig(EvaluationConfig):
         self._check_weighted(schema)
         words = f"ranking per {'request' if self.group_by == REQUEST else 'user'}"
         words += ", AUC and means over rows weighted" if self.weighted else ""
-        return Protocol(
+        return RankingProtocol(
             CTRHead.task,
             words,
             self.ndcg_at,

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from pathlib import Path
 from typing import NamedTuple
@@ -125,11 +125,17 @@ def evaluate(
         labels: Several labels T of logits ``[B, T]``, each with metrics ``<metric>/<label>``; the first one's also have
             no suffix. Empty: the logits are ``[B]``.
     """
-    own = [each.build for each in config.own(CheckedMetric)]
-    settings = (config.ndcg_at, config.hit_rate_at, config.group_by or "user_id", own, config.weighted)
+    build = partial(
+        CTRMetrics,
+        ndcg_at=config.ndcg_at,
+        hit_rate_at=config.hit_rate_at,
+        group_by=config.group_by or "user_id",
+        own=[each.build for each in config.own(CheckedMetric)],
+        weighted=config.weighted,
+    )
     names: Sequence[str | None] = labels or [None]
-    overall = [CTRMetrics(*settings).to(device) for _ in names]
-    grouped = FrequencyMetrics(by_frequency, *settings).to(device)
+    overall = [build().to(device) for _ in names]
+    grouped = FrequencyMetrics(by_frequency, build).to(device)
     for batch, logits, requests in scored:
         weights = batch.sample_weights if config.weighted else None
         columns = _columns(logits, batch.labels)

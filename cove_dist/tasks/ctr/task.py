@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import Groups
-from cove_dist.evaluation.protocol import Protocol
+from cove_dist.evaluation.protocol import RankingProtocol
 from cove_dist.losses.ctr import CTRLoss
 from cove_dist.models.ctr.base import CTRHead
 from cove_dist.tasks.ctr.config import RULES, CTRRunConfig
@@ -96,7 +96,7 @@ class CTRTask(Task[CTRRunConfig]):
         names = config.evaluation.metric_names()
         return names + [f"{name}/{label}" for label in config.ctr.weights for name in names]
 
-    def protocol(self, config: CTRRunConfig, schema: Schema, split: str) -> Protocol:
+    def protocol(self, config: CTRRunConfig, schema: Schema, split: str) -> RankingProtocol:
         protocol = config.evaluation.protocol(schema)
         if not (labels := config.ctr.names):
             return protocol

@@ -59,7 +59,7 @@ def build_sequential_model(config: SequentialRunConfig, schema: Schema) -> Seque
         model,
         quantizer,
         classifier,
-        settings(config),
+        objective_settings(config),
         item=halves[0],
         uses_owner=bool(owners),
         log_expected=log_expected,
@@ -83,17 +83,18 @@ def build_categories(
     return categories, TwoStageClassifier(dim, count)
 
 
-def settings(config: SequentialRunConfig) -> ObjectiveSettings:
+def objective_settings(config: SequentialRunConfig) -> ObjectiveSettings:
+    """Return the settings of the objective."""
     return ObjectiveSettings(
-        config.sequential.softmax,
-        config.sequential.fuse_output,
-        config.sequential.mask_share,
-        config.sequential.mask_last,
-        config.sequential.curriculum_steps,
-        config.quantizer.omega_q,
-        config.quantizer.omega_c,
-        config.has_item_bias,
-        getattr(torch, config.trainer.precision),
+        softmax=config.sequential.softmax,
+        fuse_output=config.sequential.fuse_output,
+        mask_share=config.sequential.mask_share,
+        mask_last=config.sequential.mask_last,
+        curriculum_steps=config.sequential.curriculum_steps,
+        omega_q=config.quantizer.omega_q,
+        omega_c=config.quantizer.omega_c,
+        item_bias=config.has_item_bias,
+        precision=getattr(torch, config.trainer.precision),
     )
 
 

@@ -9,7 +9,7 @@ from annotated_types import Gt, Le
 from cove_dist.config import EvaluationConfig, RunConfig, settings
 from cove_dist.config.rules import Rule, is_quantized
 from cove_dist.evaluation.own import ListMetric
-from cove_dist.evaluation.protocol import Protocol
+from cove_dist.evaluation.protocol import RankingProtocol
 from cove_dist.evaluation.sequential import ListCompletion
 from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.tasks.category_config import CATEGORY_RULES, CategoryConfig
@@ -50,7 +50,7 @@ class SequentialEvaluationConfig(EvaluationConfig):
             return self.names_of(ListCompletion, *own)
         return ListCompletion.defined(self.ndcg_at, self.hit_rate_at, schema.longest_target) + self.names_of(*own)
 
-    def protocol(self, schema: Schema) -> Protocol:
+    def protocol(self, schema: Schema) -> RankingProtocol:
         """Return the ranking protocol of the data.
 
         By default, items of the input are excluded for next-item targets, as in S3-Rec's evaluation, and ranked for
@@ -58,7 +58,7 @@ class SequentialEvaluationConfig(EvaluationConfig):
         """
         excluded = schema.longest_target == 1 if self.exclude_seen is None else self.exclude_seen
         words = "items of the input are left out" if excluded else "items of the input may be ranked again"
-        return Protocol(SequentialModel.task, words, self.ndcg_at, self.hit_rate_at, exclude_seen=excluded)
+        return RankingProtocol(SequentialModel.task, words, self.ndcg_at, self.hit_rate_at, exclude_seen=excluded)
 
 
 @settings

@@ -21,7 +21,7 @@ from cove_dist.losses import Vocabulary, sampled_cross_entropy, vocabulary_cross
 from cove_dist.models.layers.two_stage import TwoStageClassifier
 from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.quantization import CascadedQuantizer, CodeClassifier
-from cove_dist.tasks.base import EntityLookup, Objective, TaskModel
+from cove_dist.tasks.base import EntityLookup, Objective, Step, TaskModel
 from cove_dist.tasks.quantizers import EntityQuantizers
 from cove_dist.tasks.sequential.categories import ItemCategories
 from cove_dist.tasks.sequential.category_negatives import CategoryNegatives
@@ -50,13 +50,6 @@ class ObjectiveSettings(NamedTuple):
     omega_c: float
     item_bias: bool
     precision: torch.dtype
-
-
-class SequentialStep(NamedTuple):
-    """Outputs of one training step, detached."""
-
-    rows: int
-    losses: dict[str, torch.Tensor]
 
 
 class Items(NamedTuple):
@@ -138,7 +131,7 @@ class SequentialObjective(Objective):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # training steps so far, for the curriculum
         self._steps: int | None = None  # the same number on the host; None: to be read
 
-    def forward(self, looked_up: Mapping[str, JaggedTensor], batch: Batch) -> tuple[torch.Tensor, SequentialStep]:
+    def forward(self, looked_up: Mapping[str, JaggedTensor], batch: Batch) -> tuple[torch.Tensor, Step]:
         """Return the loss to differentiate, weighted for uneven ranks, and the outputs of the step. Collective."""
         items, quantization = self.embed(looked_up, batch)
         inputs, targets = (batch.lengths_of(half) for half in (INPUT, TARGET))
@@ -158,7 +151,7 @@ class SequentialObjective(Objective):
             parts["classification"] = positions * self.classifier(predicted.hidden, items.codes_of(predicted.which))
         loss = reduce(add, (weights.get(name, 1.0) * part for name, part in parts.items()))
         reported = {name: part.detach() / batch.weight for name, part in {"loss": loss, **parts}.items()}
-        return loss, SequentialStep(len(batch), reported)
+        return loss, Step(len(batch), reported)
 
     def embed(self, looked_up: Mapping[str, JaggedTensor], batch: Batch) -> tuple[Items, torch.Tensor | None]:
         """Return the items, with equal ids quantized once, and the quantization loss, which excludes the vocabulary."""

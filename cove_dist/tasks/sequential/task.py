@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import Groups
-from cove_dist.evaluation.protocol import Protocol
+from cove_dist.evaluation.protocol import RankingProtocol
 from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.tasks.sequential.config import RULES, SequentialRunConfig
 from cove_dist.tasks.task import Evaluator, Lookups, Task
@@ -85,7 +85,7 @@ class SequentialTask(Task[SequentialRunConfig]):
     def metric_names(self, config: SequentialRunConfig, split: str, schema: Schema | None = None) -> list[str]:
         return config.evaluation.metric_names(schema)
 
-    def protocol(self, config: SequentialRunConfig, schema: Schema, split: str) -> Protocol:
+    def protocol(self, config: SequentialRunConfig, schema: Schema, split: str) -> RankingProtocol:
         return config.evaluation.protocol(schema).with_kept_items(schema.entity("item").kept)
 
     def signature(self, config: SequentialRunConfig) -> dict[str, Any]:

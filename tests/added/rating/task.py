@@ -11,7 +11,7 @@ from cove_dist.config import RunConfig, settings
 from cove_dist.distributed import DistributedContext
 from cove_dist.evaluation import Groups
 from cove_dist.evaluation.declarations import Family, declares
-from cove_dist.evaluation.protocol import Protocol
+from cove_dist.evaluation.protocol import RankingProtocol
 from cove_dist.models.base import Model
 from cove_dist.tasks.task import Evaluator, Task
 from cove_dist.types import NonNegativeFloat, PositiveFloat
@@ -87,5 +87,5 @@ class RatingTask(Task[RatingRunConfig]):
     def metric_names(self, config: RatingRunConfig, split: str, schema: Schema | None = None) -> list[str]:
         return config.evaluation.names_of(SquaredError)
 
-    def protocol(self, config: RatingRunConfig, schema: Schema, split: str) -> Protocol:
-        return Protocol(self.name, "mean over rows", config.evaluation.ndcg_at, config.evaluation.hit_rate_at)
+    def protocol(self, config: RatingRunConfig, schema: Schema, split: str) -> RankingProtocol:
+        return RankingProtocol(self.name, "mean over rows", config.evaluation.ndcg_at, config.evaluation.hit_rate_at)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cove_dist.evaluation import FrequencyGroups, FrequencyMetrics
+from cove_dist.evaluation.ctr import CTRMetrics
 from cove_dist.evaluation.frequency import GROUPS, by_entity, is_grouped
 from tests.properties import few
 from tests.unit.evaluation.samples import cut, samples
@@ -68,7 +70,7 @@ def test_metrics_equal_those_of_only_the_groups_rows(sample: tuple, points: list
     (logits, labels, users, items), counts = sample
     ids = {"user": users, "item": items}
     groups = {e: FrequencyGroups.from_counts(counts[e], int(ids[e].max()) + 1) for e in counts}
-    metrics = FrequencyMetrics(groups, ndcg_at=KS, hit_rate_at=KS)
+    metrics = FrequencyMetrics(groups, partial(CTRMetrics, ndcg_at=KS, hit_rate_at=KS))
     for part in cut(len(logits), points):
         metrics.update(logits[part], labels[part], users[part], items[part])
     result = metrics.compute()

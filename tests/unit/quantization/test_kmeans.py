@@ -8,7 +8,7 @@ import torch
 from sklearn.cluster import KMeans
 
 from cove_dist.quantization import kmeans as module
-from cove_dist.quantization.kmeans import best_kmeans, draw_apart, kmeans, subspace_centres
+from cove_dist.quantization.kmeans import best_kmeans, kmeans, kmeans_plus_plus, subspace_centres
 from cove_dist.quantization.replicas import ALONE, generator
 from tests.unit.quantization.simulated import on_replicas
 
@@ -47,7 +47,7 @@ def test_from_the_same_start_it_ends_where_scikit_learn_does(monkeypatch: pytest
     torch.manual_seed(0)
     vectors, weights = torch.randn(600, 6), torch.randint(1, 6, (600,)).float()
     start = vectors[:20].clone()
-    monkeypatch.setattr(module, "draw_apart", lambda *_: start.clone())
+    monkeypatch.setattr(module, "kmeans_plus_plus", lambda *_: start.clone())
     found, _ = kmeans(vectors, weights, 20, ALONE, generator(CPU, 0), iterations=7)
     theirs = KMeans(20, init=start.double().numpy(), n_init=1, max_iter=7, tol=0, algorithm="lloyd")
     theirs.fit(vectors.double().numpy(), sample_weight=weights.numpy())
@@ -66,7 +66,7 @@ def test_its_own_start_is_as_good_as_scikit_learns(size: int) -> None:
 
 def test_the_start_covers_clusters_before_it_takes_two_of_one() -> None:
     centres, vectors = clusters(16, 30, spread=1e-3)
-    drawn = draw_apart(vectors, torch.ones(len(vectors)), 16, ALONE, generator(CPU, 0))
+    drawn = kmeans_plus_plus(vectors, torch.ones(len(vectors)), 16, ALONE, generator(CPU, 0))
     assert sorted(torch.cdist(drawn, centres).argmin(dim=1).tolist()) == list(range(16))
 
 
@@ -114,7 +114,7 @@ def test_nothing_to_cluster(vectors: torch.Tensor) -> None:
 def test_a_centre_that_loses_its_vectors_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     centres, vectors = clusters(4, 30)
     start = torch.cat([centres[:3], torch.full((1, 8), 1e3)])
-    monkeypatch.setattr(module, "draw_apart", lambda *_: start.clone())
+    monkeypatch.setattr(module, "kmeans_plus_plus", lambda *_: start.clone())
     found, mass = kmeans(vectors, torch.ones(len(vectors)), 4, ALONE, generator(CPU, 0))
     assert sorted(torch.cdist(found, centres).argmin(dim=1).tolist()) == list(range(4))
     assert mass.tolist() == [30] * 4
