@@ -72,9 +72,9 @@ def quickstart() -> list[tuple[str, ...]]:
 
 def group_of(command: tuple[str, ...]) -> str:
     """The group of a command, by the data or the run that it names."""
-    if started(command)[1] in STARTING_OTHERS:
-        return "grids"
     text = " ".join(command)
+    if started(command)[1] in STARTING_OTHERS or "data/small" in text:
+        return "grids"
     if "movielens" in text:
         return "movielens"
     return "public" if re.search("toys|aotm|runs/today", text) else "own"
@@ -100,7 +100,7 @@ def ordinary() -> set[tuple[str, ...]]:
 def reduced(command: tuple[str, ...], workplace: Path) -> list[str]:
     """The same command by this Python, with fewer rows and steps."""
     program = started(command)[1]
-    rest = [str(ROOT / word) if word.startswith("launch/") else word for word in command[1:]]
+    rest = [str(ROOT / word) if word.startswith(("launch/", "examples/")) else word for word in command[1:]]
     if program == "prepare" and "data=movielens_100k" in rest:
         rest += [f"source={workplace}/u.data", "output=data/from_u_data", "overwrite=true"]
     smaller = next((PREPARED_SMALL[name] for name in PREPARED_SMALL if f"data={name}" in rest), ())
@@ -112,7 +112,8 @@ def reduced(command: tuple[str, ...], workplace: Path) -> list[str]:
     others = ("experiment=toys", "experiment=aotm", "model=sasrec", "warm_start=")
     ctr = not any(word.startswith(others) for word in rest)
     head_units = ["model.hidden_units=[16]"] if program == "train" and ctr else []
-    return [*_head(command), *small, *FEWER[program], *head_units]
+    is_small = any(word.startswith("examples/") for word in command)
+    return [*_head(command), *small, *(() if is_small else FEWER[program]), *head_units]
 
 
 def _head(command: tuple[str, ...]) -> list[str]:

@@ -34,6 +34,11 @@ def test_the_examples_of_python(workplace: Path, monkeypatch: pytest.MonkeyPatch
     assert (workplace / "runs" / "newcomer" / "metrics_test_best.json").is_file()
 
 
+def test_the_grid_of_the_documents_is_that_of_the_examples() -> None:
+    [shown] = blocks("yaml", ROOT / "docs" / "experiments.md")
+    assert shown == (ROOT / "examples" / "my_grid.yaml").read_text()
+
+
 def test_the_example_of_the_standalone_quantizer() -> None:
     """Run in a separate process, in which nothing imports TorchRec."""
     alone, upkeep = blocks("python", ROOT / "docs" / "codebooks.md")
