@@ -21,7 +21,13 @@ BASH = """_cove() {
   [[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace
 }
 complete -o default -F _cove cove"""
-ZSH = "autoload -U +X bashcompinit && bashcompinit\n" + BASH
+ZSH = """_cove() {
+  local -a found
+  found=(${(f)"$(cove completion words "${(j: :)words[1,CURRENT]}")"})
+  compadd -S '' -- ${(M)found:#*=}
+  compadd -- ${found:#*=}
+}
+compdef _cove cove"""
 
 
 def run(arguments: Sequence[str]) -> None:

@@ -120,8 +120,8 @@ def fold_in(
         raise ConfigError(f"learning_rate = {learning_rate!r}: must be above 0, and at most 1e6; 0.02 is usual")
     session.inference.check_fold_in()
     names = entity_columns(session.schema, user, item)
-    text = [names[each] for each in names if session.table(each).of_text]
-    own, others = _columns(interactions, entity, names, text)
+    types = {names[each]: pa.string() for each in names if session.table(each).of_text}
+    own, others = _columns(interactions, entity, names, types)
     return FoldedIn(session, entity, find_pairs(session, own, others, entity, unknown), steps, learning_rate)
 
 
@@ -172,9 +172,9 @@ def find_pairs(session: Session, own: pa.Array, others: pa.Array, entity: Entity
 
 
 def _columns(
-    interactions: Interactions, entity: Entity, names: Mapping[Entity, str], text: Sequence[str]
+    interactions: Interactions, entity: Entity, names: Mapping[Entity, str], types: Mapping[str, pa.DataType]
 ) -> tuple[pa.Array, pa.Array]:
-    """Return the new ids and their neighbours, one pair each, in original ids; columns ``text`` of a file are text.
+    """Return the new ids and their neighbours, one pair each, in original ids; ``types`` are of columns of CSV files.
 
     Raises:
         ConfigError: The file cannot be read, or a column is missing.
@@ -191,7 +191,7 @@ def _columns(
     if not isinstance(interactions, str | Path):
         table = as_table(interactions, "interactions", "{new id: [known id, …]}, ")
     else:
-        parts = list(read_rows(Path(interactions), text, "interactions"))
+        parts = list(read_rows(Path(interactions), types, "interactions"))
         if not parts:
             raise ConfigError(f"interactions = {interactions}: has no rows; a new id is folded in by its interactions")
         table = pa.concat_tables(parts)

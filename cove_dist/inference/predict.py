@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def predict(overrides: list[str]) -> tuple[Path, int, int]:
     read = written = 0
     writer = None
     with replaced_file(path) as partial:
-        for rows in read_rows(Path(request.rows), text_columns(session, request.user, request.item)):
+        for rows in read_rows(Path(request.rows), column_types(session, request.user, request.item)):
             scored = score_rows(session, rows, request.user, request.item, request.unknown)
             writer = writer or open_writer(path, partial, scored.schema)
             writer.write_table(scored)
@@ -90,20 +90,28 @@ def predict_table(session: Session, rows: Any, *, user: str | None, item: str | 
     """Score the rows of a file or of a table; see `cove_dist.inference.run.Run.predict`."""
     check_choice("unknown", unknown, "error", "skip", "oov_row")
     named = isinstance(rows, str | Path)
-    parts = read_rows(Path(rows), text_columns(session, user, item)) if named else [as_table(rows, "rows")]
+    parts = read_rows(Path(rows), column_types(session, user, item)) if named else [as_table(rows, "rows")]
     scored = [score_rows(session, part, user, item, unknown) for part in parts]
     if not scored:
         raise ConfigError(f"rows = {rows}: has no rows")
     return pa.concat_tables(scored)
 
 
-def text_columns(session: Session, user: str | None, item: str | None) -> list[str]:
-    """Return the columns of rows whose ids are text in the data; users and items may be named otherwise there."""
+def column_types(session: Session, user: str | None, item: str | None) -> dict[str, pa.DataType]:
+    """Return the types of the columns of CSV files that a run reads, and that their first rows may not show.
+
+    Ids that are text in the data, and lists, are text even if they look like numbers; columns of numbers are float64.
+    Users and items may be named otherwise in the files.
+    """
     schema = session.schema
     named = {schema.entity(entity).name: name for entity, name in entity_columns(schema, user, item).items()}
-    columns = [column for column in schema.categorical if not column.sequence and column.bins is None]
-    texts = [each.name for each in columns if IdTable(session.data, each).of_text]
-    return [named.get(name, name) for name in texts]
+    types = {column.name: pa.float64() for column in schema.dense}
+    for column in schema.categorical:
+        if column.bins is not None:
+            types[column.name] = pa.float64()
+        elif column.sequence or IdTable(session.data, column).of_text:
+            types[column.name] = pa.string()
+    return {named.get(name, name): kind for name, kind in types.items()}
 
 
 def entity_columns(schema: Schema, user: str | None, item: str | None) -> dict[Entity, str]:
@@ -164,12 +172,12 @@ def as_table(rows: Any, key: str, also: str = "") -> pa.Table:
         ) from error
 
 
-def read_rows(path: Path, text: Iterable[str], key: str = "rows") -> Iterator[pa.Table]:
+def read_rows(path: Path, types: Mapping[str, pa.DataType], key: str = "rows") -> Iterator[pa.Table]:
     """Read a Parquet or CSV file, or all files of a folder or glob in order of their names, a part at a time.
 
     Args:
         path: File, folder or glob.
-        text: Columns of CSV files that are text even if they look like numbers, so that 0439 stays 0439.
+        types: Types of columns of CSV files; of other columns they are those of the first megabyte.
         key: The setting that names it, for errors.
 
     Raises:
@@ -178,7 +186,7 @@ def read_rows(path: Path, text: Iterable[str], key: str = "rows") -> Iterator[pa
     first: pa.Schema | None = None
     for file in _files(path, key):
         try:
-            for part in _parts(file, text):
+            for part in _parts(file, types):
                 first = part.schema if first is None else first
                 yield part if part.schema.equals(first) else part.select(first.names).cast(first)
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:
@@ -203,15 +211,21 @@ def _files(path: Path, key: str) -> list[Path]:
     return sorted(found)
 
 
-def _parts(file: Path, text: Iterable[str]) -> Iterator[pa.Table]:
+def _parts(file: Path, types: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
     if file.suffix.lower() in _PARQUET:
         with pq.ParquetFile(file) as opened:
             for batch in opened.iter_batches(_ROWS):
                 yield pa.Table.from_batches([batch])
         return
-    types = csv.ConvertOptions(  # only empty fields are null, as for preparation
-        column_types=dict.fromkeys(text, pa.string()), strings_can_be_null=True, null_values=[""]
-    )
-    with csv.open_csv(file, convert_options=types) as reader:
+    with _open_csv(file, types) as reader:
+        empty = [field.name for field in reader.schema if pa.types.is_null(field.type)]  # so far
+    with _open_csv(file, {**dict.fromkeys(empty, pa.string()), **types}) as reader:
         for batch in reader:
             yield pa.Table.from_batches([batch])
+
+
+def _open_csv(file: Path, types: Mapping[str, pa.DataType]) -> csv.CSVStreamingReader:
+    """Open a CSV file in which only empty fields are null, as for preparation."""
+    return csv.open_csv(
+        file, convert_options=csv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=[""])
+    )

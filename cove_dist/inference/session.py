@@ -14,9 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from cove_dist.checkpoints.choice import find_checkpoint
 from cove_dist.errors import ConfigError
+from cove_dist.evaluation.checks import FiniteScores
 from cove_dist.inference.arguments import check_choice, check_count, check_oov_row, listed_items
 from cove_dist.inference.context import encode_context
 from cove_dist.inference.ids import IdTable, as_array
@@ -132,6 +134,7 @@ class Session:
             context = self.context(columns or {}, len(item_ids), known)
             score = self.inference.score if label is None else partial(self.inference.score_label, label)
             found = score(of_users[known], of_items[known], context)
+        FiniteScores().update(torch.from_numpy(found))  # NaN stands for a pair that is unknown
         scores = np.full(len(item_ids), np.nan, np.float32)
         scores[known] = found
         return scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,12 @@ import pyarrow.parquet as pq
 
 from cove_dist.report.codes import EntityCodes
 from cove_dist.report.run_folder import Run
-from data_pipeline.errors import DataError
+from cove_dist.tasks.saved_data import find_data
+from data_pipeline.errors import DataError, UserError
 from data_pipeline.integrity import checked_file
 from data_pipeline.schema import TITLE, Entity, Schema, category_kinds
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,19 @@ def load_titles(run: Run, entity: EntityCodes) -> dict[str, str]:
     return dict(zip(map(str, known["original_id"].to_pylist()), known[TITLE].to_pylist(), strict=True))
 
 
+def data_folder(run: Run) -> Path | None:
+    """Return the folder of the run's data, wherever the run was trained; None if they are gone or have changed."""
+    try:
+        return find_data(run.folder, run.config["data"]["path"])
+    except UserError as error:
+        logger.warning("%s", error)
+        return None
+
+
 def _category_file(run: Run, entity: EntityCodes) -> Path | None:
     """Return the file of an entity's categories in the run's prepared data; None if there is none."""
-    data = Path(run.config["data"]["path"])
-    if not (data / "categories").is_dir():
+    data = data_folder(run)
+    if data is None or not (data / "categories").is_dir():
         return None
     path = data / "categories" / f"{Schema.load(data).entity(entity.entity).table_name}.parquet"
     return path if path.is_file() else None

@@ -12,7 +12,7 @@ from cove_dist.config import settings
 from cove_dist.config.composition import load_settings
 from cove_dist.faults.outputs import check_writable
 from cove_dist.report.agreement import Agreement, all_curves, compare, draw_coverage
-from cove_dist.report.categories import load_categories, load_titles
+from cove_dist.report.categories import data_folder, load_categories, load_titles
 from cove_dist.report.codes import EntityCodes, draw_sizes, load_codes
 from cove_dist.report.curves import draw_losses, draw_speed, draw_usage, draw_validation
 from cove_dist.report.examples import CodeExample, code_examples
@@ -101,5 +101,8 @@ def _notes(run: Run, codes: Sequence[EntityCodes], agreement: Sequence[Agreement
     if not codes:
         return ["The run has no checkpoint: pictures of the codes are left out."]
     if not agreement:
-        return [f"{run.config['data']['path']} holds no categories of the ids: codes are not compared with any."]
+        data = data_folder(run)
+        if data is None:
+            return ["The data of the run are not there, or have changed: codes are not compared with categories."]
+        return [f"{data} holds no categories of the ids: codes are not compared with any."]
     return []

@@ -86,14 +86,14 @@ def test_ids_of_text_in_files_keep_their_zeros(suffix: str, tmp_path: Path) -> N
     assert read_column(path, text=True).to_pylist() == ["0439", "0440"]
     assert read_column(path, text=False).to_pylist() == [439, 440]
     if suffix == "csv":
-        [rows] = read_rows(path, ["user", "absent"])
+        [rows] = read_rows(path, {"user": pa.string(), "absent": pa.string()})
         assert rows.to_pydict() == {"user": ["0439", "0440"], "item": [7, 8]}
 
 
 def test_only_empty_fields_of_csv_are_null_as_for_preparation(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("user,device,price\n1,,2.5\n2,NA,\n3,null,4\n")
-    [rows] = read_rows(path, ["device"])
+    [rows] = read_rows(path, {"device": pa.string()})
     assert rows.to_pydict() == {"user": [1, 2, 3], "device": [None, "NA", "null"], "price": [2.5, None, 4.0]}
 
 
@@ -105,12 +105,12 @@ def test_rows_may_be_in_several_files_of_a_folder_or_glob(tmp_path: Path) -> Non
     (folder / "_SUCCESS.csv").write_text("")
     expected = {"user": [1, 2, 3], "item": [7, 8, 9]}
     for path in (tmp_path, folder / "[a-c].csv", tmp_path / "day=*" / "[ab].csv"):
-        assert pa.concat_tables(read_rows(path, [])).to_pydict() == expected
+        assert pa.concat_tables(read_rows(path, {})).to_pydict() == expected
     (folder / "c.csv").write_text("user\n1\n")
     with pytest.raises(ConfigError, match=r"rows = .*c\.csv: other columns than those before it, user: int64"):
-        list(read_rows(tmp_path, []))
+        list(read_rows(tmp_path, {}))
     with pytest.raises(ConfigError, match=r"rows = .*none\*: has no Parquet or CSV files"):
-        list(read_rows(tmp_path / "none*", []))
+        list(read_rows(tmp_path / "none*", {}))
 
 
 def test_iterators_are_read_once(table: IdTable) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,8 +12,9 @@ import pyarrow as pa
 import pytest
 
 from cove_dist.errors import ConfigError
-from cove_dist.inference.predict import score_rows
+from cove_dist.inference.predict import column_types, read_rows, score_rows
 from cove_dist.inference.session import Session
+from data_pipeline.dense import Dense
 from data_pipeline.schema import Categorical, Schema
 
 # Encoded data keep the names of their columns
@@ -49,3 +51,19 @@ def test_rows_of_unseen_ids_are_skipped_or_have_the_score_of_the_session(session
     rows = pa.table({"uid": [9, 2], "iid": [3, 4]})
     assert scores(score_rows(session, rows, None, None, "skip")) == [24]
     assert scores(score_rows(session, rows, None, None, "oov_row")) == [93, 24]
+
+
+def test_columns_of_csv_have_the_types_that_the_run_reads_whatever_the_first_rows_look_like(tmp_path: Path) -> None:
+    """Arrow infers types from the first megabyte: 0439 would be 439, 3 a whole number, and an empty column null."""
+    path = tmp_path / "rows.csv"
+    rows = ["1,0439,3,", *["1,0439,3,"] * 140_000, "2,0440|12,3.5,note"]
+    path.write_text("uid,tags,price,remark\n" + "\n".join(rows) + "\n")
+    lists = Categorical("tags", 9, 9, sequence=True, max_length=3)
+    schema = Schema("made", "label", (*COLUMNS, lists), (Dense("price", 0.0, 1.0),), {})
+    session = cast(Session, SimpleNamespace(schema=schema, data=tmp_path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cove_dist.inference.predict.IdTable", lambda *_: SimpleNamespace(of_text=False))
+        types = column_types(session, None, None)
+    table = pa.concat_tables(read_rows(path, types))
+    assert table.slice(len(table) - 1).to_pylist() == [{"uid": 2, "tags": "0440|12", "price": 3.5, "remark": "note"}]
+    assert table.slice(0, 1).to_pylist() == [{"uid": 1, "tags": "0439", "price": 3.0, "remark": None}]

@@ -76,11 +76,12 @@ class Server:
             return json.loads(text)
         for stream in streams:
             os.close(stream)
-        client.sendall(process.to_bytes(8, "big", signed=True))
         served = Served(client, process, os.pidfd_open(process))
         self._served.append(served)
         for watched in (served.ended, client):
             self._selector.register(watched, selectors.EVENT_READ, served)
+        with suppress(OSError):  # of a client that was killed meanwhile, which `_attend` sees
+            client.sendall(process.to_bytes(8, "big", signed=True))
         return None
 
     def _attend(self, served: Served, watched: Any) -> None:
