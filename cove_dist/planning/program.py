@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 
 import torch
 
+from cove_dist.config import EmbeddingsConfig
 from cove_dist.embeddings.optimizers import fuse_optimizer
 from cove_dist.errors import ConfigError
 from cove_dist.planning.memory import (
+    FLOAT,
+    ID,
     RankBytes,
     add_lookups,
     add_tables,
@@ -133,10 +136,32 @@ def plan_run(request: Request) -> Plan:
         return Plan(request, rows, [], bytes_, [], None, None)
     cost = step_cost(model, schema, lookups, rows)
     ranks = _ranks(model, placed, per_table, cost, rows, request)
-    sizes = settings.world_size, settings.ranks_per_host
-    reduced = gradient_bytes(model.objective) + ranks[0].gradients
-    traffic = step_traffic(placed, per_table, rows, *sizes, reduced)
+    gathered = gathered_rows(placed, per_table, rows, config.embeddings, settings)
+    for rank in ranks:
+        rank.lookups += gathered
+    # Ranks send as much to gather rows as to reduce half of their bytes
+    reduced = gradient_bytes(model.objective) + ranks[0].gradients + gathered // 2
+    traffic = step_traffic(placed, per_table, rows, settings.world_size, settings.ranks_per_host, reduced)
     return Plan(request, rows, placed, bytes_, ranks, traffic, _time(placed, cost, reduced, settings))
+
+
+def gathered_rows(
+    placed: Sequence[PlacedTable],
+    lookups: Mapping[str, list[float]],
+    rows: int,
+    embeddings: EmbeddingsConfig,
+    settings: PlanConfig,
+) -> int:
+    """Return the bytes of ids and gradients of all ranks that each gathers for sparse optimizers on CPU.
+
+    Ranks of one host share the tables, and gather nothing.
+    """
+    several_hosts = settings.world_size > settings.ranks_per_host
+    if not (embeddings.optimizer.is_sparse and settings.device == "cpu" and several_hosts):
+        return 0
+    replicated = [table for table in placed if not table.is_sharded]
+    of_rank = sum(sum(lookups[table.name]) * rows * (table.dim * FLOAT + ID) for table in replicated)
+    return int(of_rank * settings.world_size)
 
 
 def _build_model(request: Request) -> TaskModel:

@@ -92,6 +92,17 @@ def test_the_all_reduce_of_data_parallel_tables_takes_the_time_of_its_ring(
     assert plan.time.tables == faster.time.tables > 0
 
 
+@pytest.mark.parametrize(("hosts", "gathers"), [(1, False), (4, True)])
+def test_ranks_of_several_hosts_gather_the_rows_of_sparse_optimizers(hosts: int, gathers: bool) -> None:
+    """On one host they share the tables. A row of the batch looks up a user, an item and a negative."""
+    ranks = ("world_size=4", f"local_world_size={4 // hosts}", "device=cpu")
+    plan = planned("model=bprmf", "embeddings.dim=16", "embeddings.optimizer.name=sparse_adam", *ranks)
+    assert plan.traffic is not None and plan.time is not None
+    sent = 3 * (4096 // 4 * 3) * (16 * 4 + 8) if gathers else 0
+    assert plan.traffic.all_reduce == pytest.approx(sent)
+    assert (plan.time.all_reduce > 0) == gathers
+
+
 def test_traffic_of_table_wise_tables_by_hand() -> None:
     """Two ranks, a table on each: half of all ids, rows and gradients cross."""
     plan = planned(*by_rows("table_wise", "world_size=2"))
