@@ -54,7 +54,7 @@ def describe(step: int, data: str, fingerprint: str, context: DistributedContext
         "step": step,
         "command": [masked(argument) for argument in sys.orig_argv],
         "folder": os.getcwd(),
-        "git": {"package": repository(Path(cove_dist.__file__).parent), "folder": repository(Path.cwd())},
+        "git": {"package": package_repository(), "folder": repository(Path.cwd())},
         "cove_dist": cove_dist.__version__,
         "packages": _packages(),
         "python": platform.python_version(),
@@ -81,6 +81,12 @@ def masked(argument: str) -> str:
         '+trainer.loggers.mine.api_key=***'
     """
     return _SECRET.sub(r"\1***", argument)
+
+
+@cache
+def package_repository() -> dict[str, Any] | None:
+    """Return `repository` of this package, as first asked for in this process or the one that it was forked from."""
+    return repository(Path(cove_dist.__file__).parent)
 
 
 def repository(folder: Path) -> dict[str, Any] | None:

@@ -164,6 +164,8 @@ def main(folder: str, descriptor: str, *modules: str) -> None:
     """Serve clients; in a forked process, run its request."""
     for module in modules:
         importlib.import_module(module)
+    if (provenance := sys.modules.get("cove_dist.training.provenance")) is not None:
+        provenance.package_repository()  # forked processes run this code, whatever is checked out meanwhile
     if lost := threads() - {ALLOCATOR}:
         sys.exit(f"a fork would lose the threads {', '.join(sorted(lost))} of imported libraries")
     gc.collect()
