@@ -49,6 +49,7 @@ PLAYLIST, OWNER = "playlist_id", "owner_id"  # columns of playlists: the playlis
 Role = Literal["user", "item", "feature"]
 Entity = Literal["user", "item"]
 ENTITIES: tuple[Entity, ...] = ("user", "item")
+OTHER_ENTITY: dict[Entity, Entity] = {"user": "item", "item": "user"}
 
 
 def category_kinds(columns: Iterable[str]) -> list[str]:

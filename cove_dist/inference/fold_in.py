@@ -21,7 +21,7 @@ from cove_dist.inference.arguments import check_choice, check_count, listed_item
 from cove_dist.inference.ids import IdTable, as_array
 from cove_dist.inference.predict import as_table, entity_columns, read_rows
 from cove_dist.inference.session import Session
-from data_pipeline.schema import Entity
+from data_pipeline.schema import OTHER_ENTITY, Entity
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class FoldedIn:
         """
         check_choice("history", history, "remove", "keep")
         check_count("k", k)
-        k = listed_items(k, self._session.schema, "item" if self._entity == "user" else "user")
+        k = listed_items(k, self._session.schema, OTHER_ENTITY[self._entity])
         pairs, other = self._pairs, self._others
         excluded = (pairs.rows, pairs.others) if history == "remove" else (pairs.rows[:0], pairs.others[:0])
         lists = self._session.inference.recommend_folded_in(self._entity, self._vectors, k, excluded)
@@ -91,7 +91,7 @@ class FoldedIn:
             {
                 self._entity: pairs.original.take(pa.array(rows)),
                 "rank": pa.array(places + 1, pa.int32()),
-                "item" if self._entity == "user" else "user": other.decode(lists.items[rows, places]),
+                OTHER_ENTITY[self._entity]: other.decode(lists.items[rows, places]),
                 "score": pa.array(lists.scores[rows, places].astype(np.float32)),
             }
         )
@@ -139,7 +139,7 @@ def find_pairs(session: Session, own: pa.Array, others: pa.Array, entity: Entity
     """
     if len(own) == 0:
         raise ConfigError("interactions: there are none; a new id is folded in by its interactions")
-    other: Entity = "item" if entity == "user" else "user"
+    other = OTHER_ENTITY[entity]
     for role, ids in ((entity, own), (other, others)):
         if pa.types.is_nested(ids.type) or ids.null_count:
             found = f"{ids.null_count} are null" if ids.null_count else f"they are of type {ids.type}"
@@ -201,4 +201,4 @@ def _columns(
             " of users and items by user=… item=…"
         )
     columns = {role: table[name].combine_chunks() for role, name in names.items()}
-    return columns[entity], columns["item" if entity == "user" else "user"]
+    return columns[entity], columns[OTHER_ENTITY[entity]]

@@ -29,7 +29,7 @@ from cove_dist.tasks.cf.retrieval import TopKRetriever
 from cove_dist.tasks.cf.vectors import Vectors, vectors_of
 from cove_dist.tasks.inference import AT_ONCE, NO_CONTEXT, Context, Inference, Lists, Program, ProgramInput
 from data_pipeline.history import History
-from data_pipeline.schema import ENTITIES, SPLITS, Entity
+from data_pipeline.schema import ENTITIES, OTHER_ENTITY, SPLITS, Entity
 from data_pipeline.streaming.negatives import RowNegatives
 
 _AT_ONCE_FOLDED = 256  # new ids scored at a time
@@ -86,7 +86,7 @@ class CFInference(Inference[CFModel]):
         self, entity: Entity, vectors: np.ndarray, k: int, excluded: tuple[np.ndarray, np.ndarray]
     ) -> Lists:
         head, new = self.model.objective.head, torch.from_numpy(vectors).to(self.device)
-        trained = torch.from_numpy(self.vectors("item" if entity == "user" else "user")).to(self.device)
+        trained = torch.from_numpy(self.vectors(OTHER_ENTITY[entity])).to(self.device)
         score = head.score_all if entity == "user" else lambda items, users: head.score_all(users, items).T
         scores, found = [], []
         for start in range(0, len(new), _AT_ONCE_FOLDED):

@@ -18,7 +18,7 @@ from cove_dist.tasks.cf.fold_in import POOL, FoldInSettings, Frozen, Neighbours,
 from cove_dist.tasks.cf.model import CFModel
 from cove_dist.tasks.cf.vectors import Vectors, vectors_of
 from data_pipeline.history import History
-from data_pipeline.schema import Entity, Schema
+from data_pipeline.schema import OTHER_ENTITY, Entity, Schema
 from data_pipeline.streaming.negatives import RowNegatives
 
 _USERS_AT_ONCE = 1 << 16
@@ -51,7 +51,7 @@ class CFNewRows:
     @torch.no_grad()
     def rows(self, entity: Entity, ids: np.ndarray) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """Yield ids with rows; see `NewRows.rows`."""
-        other: Entity = "item" if entity == "user" else "user"
+        other = OTHER_ENTITY[entity]
         pairs = user_pairs(self._history, ids) if entity == "user" else item_pairs(self._history, ids)
         known = self._trained[other][pairs[1]]
         places, others = pairs[0][known], pairs[1][known]
@@ -73,7 +73,7 @@ class CFNewRows:
 
     def _means(self, entity: Entity) -> Callable[[np.ndarray, np.ndarray, np.ndarray], torch.Tensor | None]:
         """Return the function from ids ``[n]`` and their pairs to rows ``[n, w]``, or None without a common space."""
-        column = self._model.column_of("item" if entity == "user" else "user")
+        column = self._model.column_of(OTHER_ENTITY[entity])
         objective = self._model.objective
 
         def make(ids: np.ndarray, row: np.ndarray, others: np.ndarray) -> torch.Tensor | None:
