@@ -64,8 +64,8 @@ def copy_response(response: Any, file: BinaryIO) -> None:
         OSError: The connection ended before the length that the server announced, which reading in parts accepts.
     """
     shutil.copyfileobj(response, file, 1 << 20)
-    if response.length:
-        raise OSError(f"the connection ended {response.length:,} bytes before the end of the file")
+    if left := getattr(response, "length", None):  # of http; files and FTP have none
+        raise OSError(f"the connection ended {left:,} bytes before the end of the file")
 
 
 @dataclass(frozen=True)
