@@ -28,10 +28,11 @@ MARKDOWN_FILE, LATEX_FILE = "tables.md", "tables.tex"
 
 def means_table(grid: GridConfig, cells: Sequence[Cell], results: Results, split: str) -> TextTable:
     """Return a row a model and quantizer, a column a metric; the runs that failed, as diverged ones do, are counted."""
-    rows = []
+    rows, measured = [], set()
     failed = Counter((cell.model, cell.quantizer) for cell in cells if state(cell, grid) == "failed")
     for model, quantizer in grid.pairs():
         by_metric = [results.of_seeds(split, model, quantizer, metric) for metric in grid.metrics]
+        measured |= {metric for metric, values in zip(grid.metrics, by_metric, strict=True) if values}
         count = failed[model, quantizer]
         most = max(map(len, by_metric))
         runs = f"{most} of {len(grid.seeds)}" + (f", {count} failed" if count else "")
@@ -39,9 +40,13 @@ def means_table(grid: GridConfig, cells: Sequence[Cell], results: Results, split
         means = [_of_runs(list(v.values()), most) if v else absent for v in by_metric]
         rows.append((model, quantizer, *means, runs))
     seeds = ", ".join(map(str, grid.seeds))
-    note = f"Mean ± standard deviation over seeds {seeds}, of the {grid.checkpoint} checkpoints."
+    notes = [f"Mean ± standard deviation over seeds {seeds}, of the {grid.checkpoint} checkpoints."]
+    if measured and (never := [metric for metric in grid.metrics if metric not in measured]):
+        notes.append(
+            f"No run has {', '.join(never)}: neither the task nor evaluation.metrics gives it, or not at this k."
+        )
     header = ("model", "quantizer", *grid.metrics, "runs")
-    return TextTable(f"{grid.title}: {described(cells, grid, split)}", header, tuple(rows), (note,))
+    return TextTable(f"{grid.title}: {described(cells, grid, split)}", header, tuple(rows), tuple(notes))
 
 
 def _of_runs(values: Sequence[float], most: int) -> str:

@@ -195,6 +195,15 @@ def test_a_mean_over_fewer_runs_than_the_others_says_so(tmp_path: Path) -> None:
     assert "| deepfm | cove | 0.7205 ± 0.0148 (of 2) | 0.2790 ± 0.0105 | 3 of 3 |" in text
 
 
+def test_a_metric_that_no_run_has_is_named(tmp_path: Path) -> None:
+    grid, _ = made(tmp_path, "metrics=[auc,ndcg@3]")
+    text = (write_everything(grid, cells_of(grid), "x").folder / "tables.md").read_text()
+    assert "No run has ndcg@3: neither the task nor evaluation.metrics gives it, or not at this k." in text
+    (tmp_path / "other").mkdir()
+    grid, _ = made(tmp_path / "other")
+    assert "No run has" not in (write_everything(grid, cells_of(grid), "x").folder / "tables.md").read_text()
+
+
 def test_a_cell_that_diverged_is_shown_as_failed_and_its_mean_as_of_fewer_runs(tmp_path: Path) -> None:
     grid, _ = made(tmp_path, "only=['dlrm/*']")
     for cell in cells_of(grid):
