@@ -15,6 +15,7 @@ from cove_dist.errors import ConfigError
 from cove_dist.report.page import figure
 from cove_dist.report.program import report_run
 from cove_dist.training.provenance import record_start
+from data_pipeline.fingerprint import data_fingerprint
 from tests.component.report.runs import Page, log, random_codes, write_codes, write_data, write_run
 from tests.configurations import evaluated
 
@@ -61,7 +62,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run / "summary.json").write_text(json.dumps({"step": 6, "best": None, "samples_per_second": 13694.7}))
     for step in (0, 4):
         context = DistributedContext(0, 2, 2, torch.device("cpu"))
-        record_start(run, step, str(folder / "data"), "abc123", context, resumed=step > 0)
+        record_start(run, step, str(folder / "data"), data_fingerprint(folder / "data"), context, resumed=step > 0)
     return report_run([f"run={run}", "shuffles=2", "top_categories=3"]).page
 
 
@@ -105,7 +106,7 @@ def test_provenance_of_every_start(page: Path) -> None:
     text = Page(page.read_text()).text
     assert "Started, 20" in text
     assert "Resumed at step 4, 20" in text
-    assert text.count("fingerprint abc123") == 2
+    assert text.count(f"fingerprint {data_fingerprint(page.parents[2] / 'data')}") == 2
     assert f"torch {torch.__version__}" in text
 
 
