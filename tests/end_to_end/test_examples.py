@@ -62,7 +62,7 @@ def test_an_exported_model_is_served_with_the_scores_of_the_run(own_data: Path) 
 
 
 def test_an_exported_sequential_model_recommends_as_the_run_does(own_data: Path) -> None:
-    columns = {"user": "uid", "item": "iid", "label": None, "time": "ts", "candidates": 10, "sequences": 5}
+    columns = {"user": "uid", "item": "iid", "label": None, "time": "ts", "sequences": 5}
     data = cove.prepare(own_data / "ratings.csv", own_data / "sequences", settings=columns)
     small = {**example("own_data").SMALL, "trainer.epochs": 1, "model.num_layers": 1, "model.num_heads": 2}
     run = cove.train(data, "sasrec", "cove_items", own_data / "sequential", {**small, "quantizer.item_levels": [8, 4]})

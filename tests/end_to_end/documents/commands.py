@@ -77,7 +77,7 @@ def group_of(command: tuple[str, ...]) -> str:
         return "grids"
     if "movielens" in text:
         return "movielens"
-    return "public" if re.search("toys|aotm|runs/today", text) else "own"
+    return "public" if re.search("toys|aotm|runs/(today|tomorrow)", text) else "own"
 
 
 def started(command: tuple[str, ...]) -> tuple[str, str]:
