@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
+from cove_dist import quantization
 from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, Replicas, UpkeepSettings, search
 from cove_dist.quantization.assignment import Cascade
 from tests.unit.quantization.loops import DIM, Loop, is_row_of, same
@@ -292,3 +293,8 @@ def test_memory_of_upkeep_does_not_grow_with_vectors_times_codes(learning: str) 
             upkeep.after_step(step)
     assert tracker.largest <= search.WORKSPACE_CPU < len(z) * 1000
     assert len(quantizer(z).codes[:, 0].unique()) > 900
+
+
+def test_the_former_name_of_the_maintenance_stays() -> None:
+    """Programs outside of the package import it."""
+    assert quantization.CodebookUpkeep is CodebookMaintenance
