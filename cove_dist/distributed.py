@@ -216,11 +216,7 @@ def timeout() -> timedelta:
 
 
 def open_host_group(at_least: timedelta = timedelta(0)) -> ProcessGroup:
-    """Open another group of all ranks, on the CPU, for collectives concurrent with training. Collective.
-
-    Args:
-        at_least: The least time after which its collectives fail, if that of the other collectives is less.
-    """
+    """Open a CPU group of all ranks beside training, with their `timeout` or a longer ``at_least``. Collective."""
     return dist.new_group(backend="gloo", timeout=max(timeout(), at_least))
 
 

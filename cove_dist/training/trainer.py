@@ -228,8 +228,7 @@ class Trainer:
         """Report the steps since the last report: at step 1, every ``log_every`` steps, and at the last step."""
         self.losses.check()
         whole = (step := self.position.step) % self.config.trainer.log_every == 0
-        metrics = self.window.close(whole=whole)
-        metrics |= learning_rates(self.trainable.optimizer)
+        metrics = self.window.close(whole=whole) | learning_rates(self.trainable.optimizer)
         if (norm := gradient_norm(self.trainable.model)) is not None:
             metrics["gradient_norm"] = norm.item()
         best = {} if self.position.best is None else {"best": self.position.best}
