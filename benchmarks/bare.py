@@ -91,7 +91,7 @@ class Product:
     @contextmanager
     def started(self) -> Iterator[None]:
         self.trainer._start_writing(None)
-        self.trainer.trainable.model.train()
+        self.trainer.train_state.model.train()
         with closing(self.trainer.reporter), deferred_signals() as request:
             self.trainer.agreement = Agreement(request, None)
             with closing(self.restarted()):
@@ -114,7 +114,7 @@ class Product:
 
     def parts(self, steps: int) -> dict[str, float]:
         """Return milliseconds of CPU of the parts of a step: the median over some steps."""
-        state, spent = self.trainer.trainable, defaultdict[str, list[float]](list)
+        state, spent = self.trainer.train_state, defaultdict[str, list[float]](list)
         inner = state.model.module
         targets = [
             (self.batches.__class__, "__next__", "loader"),
@@ -155,7 +155,7 @@ def measure(
     fixed = ["trainer.device=cpu", "trainer.warmup_steps=0"]
     config, _ = load_run_config([*contest.overrides, *settings, *fixed, *rates])
     product = Product(Trainer(config, Schema.load(folder), context), clock)
-    bare = contest.loop(product.trainer.trainable.model.module, RATE)
+    bare = contest.loop(product.trainer.train_state.model.module, RATE)
     memory = [bare.prepare(batch) for batch in product.trainer.train_loader]
     steps = max(1, min(20, (len(memory) - 2) // (rounds + 2)))
     bare_losses: list[torch.Tensor] = []

@@ -59,13 +59,13 @@ def measure(optimizer: str, items: int, steps: int, threads: int) -> dict[str, A
     columns = tuple(Categorical(f"{role}_id", items, items, role) for role in ("user", "item"))
     schema = Schema("growth", "label", columns, (), {}, implicit=True)
     with process_group("cpu") as context:
-        trainable = build(config, schema, context, BATCH)
-        model, seconds = trainable.model.train(), []
+        train_state = build(config, schema, context, BATCH)
+        model, seconds = train_state.model.train(), []
         for batch, _ in zip(batches(items), range(steps + 3), strict=False):
             start = time.perf_counter()
-            trainable.optimizer.zero_grad()
+            train_state.optimizer.zero_grad()
             model(batch)[0].backward()
-            trainable.optimizer.step()
+            train_state.optimizer.step()
             seconds.append(time.perf_counter() - start)
     milliseconds = statistics.median(seconds[3:]) * 1e3
     return {"optimizer": optimizer, "items": items, "ms": milliseconds, "resident_mb": resident_mb()}

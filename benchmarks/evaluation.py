@@ -33,7 +33,7 @@ from cove_dist.tasks.base import inner_model
 from cove_dist.tasks.cf.config import CFRunConfig
 from cove_dist.tasks.cf.evaluator import build_cf_ranking
 from cove_dist.tasks.cf.loaders import candidate_loader
-from cove_dist.tasks.cf.model import CFModel
+from cove_dist.tasks.cf.model import CFTaskModel
 from cove_dist.tasks.cf.vectors import vectors_of
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.build import build
@@ -49,7 +49,7 @@ def measure(folder: Path, ranking: str, rounds: int, context: DistributedContext
     config, _ = load_run_config([*overrides, f"evaluation.rank_test=[{RANKINGS[ranking]}]"])
     assert isinstance(config, CFRunConfig)
     schema = Schema.load(folder)
-    model = inner_model(build(config, schema, context, config.trainer.batch_size).model.eval(), CFModel)
+    model = inner_model(build(config, schema, context, config.trainer.batch_size).model.eval(), CFTaskModel)
     rank = build_cf_ranking(config, schema, "test", context, {})
 
     @torch.no_grad()
@@ -80,7 +80,7 @@ class _Bare:
     """The operations that no ranking can do without, on vectors in memory."""
 
     @torch.no_grad()
-    def __init__(self, config: CFRunConfig, schema: Schema, model: CFModel, context: DistributedContext) -> None:
+    def __init__(self, config: CFRunConfig, schema: Schema, model: CFTaskModel, context: DistributedContext) -> None:
         vectors = vectors_of(model, schema, context.device)
         batches = [
             (batch.ids["user_id"].values(), batch.ids[CANDIDATES].values())

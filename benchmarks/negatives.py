@@ -68,8 +68,8 @@ class Contestant:
     def __init__(self, overrides: list[str], context: DistributedContext) -> None:
         config, _ = load_run_config([*overrides, "trainer.device=cpu"])
         self._trainer = Trainer(config, Schema.load(config.data.path), context)
-        self._trainer.trainable.model.train()
-        hook = self._trainer.trainable.epoch_hook
+        self._trainer.train_state.model.train()
+        hook = self._trainer.train_state.epoch_hook
         if hook is not None:
             hook.start_epoch(1)
         self._trainer.train_loader.set_epoch(1)

@@ -33,7 +33,7 @@ class Ours:
 
     def __init__(self, config: RunConfig, schema: Schema, context: DistributedContext) -> None:
         self.trainer = Trainer(config, schema, context)
-        self.trainer.trainable.model.train()
+        self.trainer.train_state.model.train()
         self.name = f"ours, {config.model.name}"
         self.steps_per_epoch = len(self.trainer.train_loader)
         self._evaluate_test = task_of(config).build_evaluator(config, schema, "test", context, {})
@@ -45,7 +45,7 @@ class Ours:
         batches = iter(trainer.train_loader)
         steps = 0
         for output in trainer.steps(batches if max_steps is None else islice(batches, max_steps)):
-            trainer.window.add(output, trainer.codebooks.after_step(trainer.position.step))
+            trainer.interval_metrics.add(output, trainer.codebooks.after_step(trainer.progress.step))
             steps += 1
         return steps
 
@@ -53,7 +53,7 @@ class Ours:
         return renamed(self.trainer.evaluate())
 
     def note_best(self) -> None:
-        self._tested = renamed(self._evaluate_test(self.trainer.trainable.model))
+        self._tested = renamed(self._evaluate_test(self.trainer.train_state.model))
 
     def test(self) -> epochs.Metrics:
         return self._tested

@@ -17,7 +17,7 @@ from sklearn.cluster import KMeans
 from torch import nn
 from torch.nn import functional
 
-from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, Replicas, UpkeepSettings
+from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, MaintenanceSettings, Replicas
 from cove_dist.quantization.replicas import ALONE
 
 BATCH = 1024
@@ -92,10 +92,10 @@ def ours(
         optimizer = torch.optim.Adam(quantizer.parameters(), lr=0.03 * scale)
         rate = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, request.steps * request.epochs)
     state = {} if optimizer is None else optimizer.state
-    early = UpkeepSettings(start, request.steps, request.steps, revive_every=request.steps, seed=request.seed)
+    early = MaintenanceSettings(start, request.steps, request.steps, revive_every=request.steps, seed=request.seed)
     settled, reviving = (
         CodebookMaintenance({"item": quantizer}, settings, replicas, lambda p: state.get(p, {}))
-        for settings in (UpkeepSettings(), early)
+        for settings in (MaintenanceSettings(), early)
     )  # the last one says which vectors are kept
     for step, batch in enumerate(request.batches(), start=1):
         own = batch.tensor_split(replicas.world_size)[replicas.rank]

@@ -29,7 +29,7 @@ def time_epochs(trainer: Trainer, epochs: int) -> float:
         trainer.train_loader.set_epoch(epoch)
         start = time.perf_counter()
         for output in trainer.steps(iter(trainer.train_loader)):
-            trainer.window.add(output, trainer.codebooks.after_step(trainer.position.step))
+            trainer.interval_metrics.add(output, trainer.codebooks.after_step(trainer.progress.step))
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])
 
@@ -56,7 +56,7 @@ def main() -> None:
     schema = Schema.load(arguments.data)
     with process_group("cpu") as context:
         trainer = Trainer(config, schema, context)
-        trainer.trainable.model.train()
+        trainer.train_state.model.train()
         seconds = time_epochs(trainer, arguments.epochs)
         gflop = gflop_per_row(trainer)
         if context.is_main:

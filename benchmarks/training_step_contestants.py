@@ -17,9 +17,9 @@ from cove_dist.distributed import DistributedContext
 from cove_dist.quantization import (
     CascadedQuantizer,
     CodebookMaintenance,
+    MaintenanceSettings,
     QuantizerOutput,
     Replicas,
-    UpkeepSettings,
     assignment,
 )
 from cove_dist.quantization.search import nearest_code
@@ -88,16 +88,16 @@ class Contestant:
     ) -> None:
         config, _ = load_run_config(overrides)
         self.trainer = Trainer(config, schema, context)
-        self.trainer.trainable.model.train()
+        self.trainer.train_state.model.train()
         self._steps = self.trainer.steps(cycle(batches))
         self._after_step: Callable[[int], object] = self.trainer.codebooks.after_step
-        objective = self.trainer.trainable.model.module.objective
+        objective = self.trainer.train_state.model.module.objective
         self.quantizers: dict[str, CascadedQuantizer] = dict(objective.quantizers.items())
         if overlapped:
             early = OverlappedSum(list(self.quantizers.values()))
             objective.register_forward_hook(early.begin)
             replicas = Replicas(context.rank, context.world_size, early.collect)
-            self._after_step = CodebookMaintenance(self.quantizers, UpkeepSettings(), replicas).after_step
+            self._after_step = CodebookMaintenance(self.quantizers, MaintenanceSettings(), replicas).after_step
         self.watch = Stopwatch()
         for one in self.quantizers.values():
             one.register_forward_pre_hook(lambda *_: self.watch.start("forward"))
@@ -108,7 +108,7 @@ class Contestant:
         with self.watch.timed("step"), mock.patch.object(assignment, "nearest_code", self._timed_search):
             next(self._steps)
             with self.watch.timed("upkeep"):
-                self._after_step(self.trainer.position.step)
+                self._after_step(self.trainer.progress.step)
         times = self.watch.take()
         return times | {"other forward": times.get("forward", 0.0) - times.get("search", 0.0)}
 

@@ -175,13 +175,13 @@ def load(
 
 
 def _data(data: str | Path) -> list[str]:
-    """Return the overrides that name the data.
+    """Return the overrides that name the data: a text names a data set, as for ``cove train``, before a folder.
 
     Raises:
         ConfigError: Neither a folder nor a data set of this name exists.
     """
+    if isinstance(data, str) and data in options("data"):
+        return [f"data={data}"]
     if (Path(data) / "schema.json").is_file():
         return ["data=custom", override("data.path", str(data))]
-    if str(data) in options("data"):
-        return [f"data={data}"]
     raise ConfigError(f"data = {data}: neither a prepared folder nor one of {', '.join(options('data'))}")

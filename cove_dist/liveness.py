@@ -30,7 +30,7 @@ class Store(Protocol):
     def check(self, keys: list[str], /) -> bool: ...
 
 
-def end_process(message: str) -> None:
+def abort_process(message: str) -> None:
     """Print an error and end the process immediately, even if other threads are blocked."""
     print(f"error (rank {os.environ.get('RANK', '0')}): {message}", file=sys.stderr, flush=True)
     sys.stdout.flush()
@@ -55,7 +55,7 @@ def watched_parent() -> Iterator[None]:
         print(f"rank {os.environ.get('RANK')}: torchrun is gone; stopping", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
         if not stop.wait(_GRACE_SECONDS):
-            end_process(f"not stopped {_GRACE_SECONDS:.0f} s after torchrun was gone")
+            abort_process(f"not stopped {_GRACE_SECONDS:.0f} s after torchrun was gone")
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
     try:
@@ -111,7 +111,7 @@ class Heartbeat:
     """
 
     def __init__(
-        self, store: Store, rank: int, size: int, timeout: timedelta, end: Callable[[str], None] = end_process
+        self, store: Store, rank: int, size: int, timeout: timedelta, end: Callable[[str], None] = abort_process
     ) -> None:
         self._store, self._end = store, end
         self._rank, self._watched = rank, (rank + 1) % size

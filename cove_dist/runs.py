@@ -97,7 +97,7 @@ def best_record(records: Iterable[Record], metric: str) -> Record | None:
     return (max if higher_is_better(metric) else min)(scored, key=lambda record: record[metric], default=None)
 
 
-def pairs_trained_before(folder: Path, split: str) -> int | str:
+def read_trained_pairs(folder: Path, split: str) -> int | str:
     """Return how many pairs of a split the runs that a run started from were trained on; 0 where none are compared.
 
     Args:

@@ -14,7 +14,7 @@ from hydra._internal.defaults_list import DefaultsList, Overrides
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from cove_dist.config.composition import config_folder
+from cove_dist.config_folders import config_folder
 
 _read = ConfigRepository.load_config
 _merge = ConfigLoaderImpl._compose_config_from_defaults_list

@@ -13,7 +13,7 @@ from clock import Bench, matmul_precision
 from inputs import MODELS, overrides, without_dropout
 from runs import batches_in_memory, build_trainer
 
-from cove_dist.training.optimization import replicated_parameters
+from cove_dist.training.optimization import data_parallel_parameters
 from cove_dist.training.trainer import Trainer
 from data_pipeline.batch import Batch
 from results import Row
@@ -52,14 +52,14 @@ def compare(bench: Bench, kind: str, model: str) -> Row:
 
 def loss_and_gradients(trainer: Trainer, batch: Batch) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """Compute them in training mode, with random numbers drawn on the CPU, so that devices draw the same."""
-    model, device = trainer.trainable.model, trainer.context.device
+    model, device = trainer.train_state.model, trainer.context.device
     torch.manual_seed(0)
     with mock.patch.object(torch, "rand", partial(drawn_on_cpu, torch.rand)):
         loss, output = model(batch.to(device))
     loss.backward()
     gradients = {
         name: parameter.grad.detach().cpu().clone()
-        for name, parameter in replicated_parameters(model).items()
+        for name, parameter in data_parallel_parameters(model).items()
         if parameter.grad is not None
     }
     return {name: float(value) for name, value in output.losses.items()}, gradients

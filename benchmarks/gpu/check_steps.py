@@ -95,7 +95,7 @@ def trained_state(bench: Bench, kind: str, model: str, cove: bool) -> dict[str, 
     trainer = build_trainer(overrides(kind, model, bench.work, bench.tiny, cove), bench)
     outputs = list(islice(endless_steps(trainer, batches_in_memory(trainer, 4)), STEPS))
     state = {f"loss {step}": output.losses["loss"].cpu() for step, output in enumerate(outputs)}
-    return state | dict(tensors(trainer.trainable.state_dict(), ""))
+    return state | dict(tensors(trainer.train_state.state_dict(), ""))
 
 
 def tensors(value: object, name: str) -> Iterator[tuple[str, torch.Tensor]]:

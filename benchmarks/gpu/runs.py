@@ -44,7 +44,7 @@ def build_trainer(overrides: Sequence[str], bench: Bench, device: str | None = N
         context = replace(context, device=torch.device(device))
     config, _ = load_run_config([*overrides, f"trainer.device={context.device.type}", "output=unused"])
     trainer = Trainer(config, Schema.load(config.data.path), context)
-    trainer.trainable.model.train()
+    trainer.train_state.model.train()
     return trainer
 
 
@@ -56,5 +56,5 @@ def batches_in_memory(trainer: Trainer, count: int) -> list[Batch]:
 def endless_steps(trainer: Trainer, batches: Sequence[Batch]) -> Iterator[Any]:
     """Yield the outputs of training steps on batches that are repeated, with the maintenance after each step."""
     for output in trainer.steps(cycle(batches)):
-        trainer.window.add(output, trainer.codebooks.after_step(trainer.position.step))
+        trainer.interval_metrics.add(output, trainer.codebooks.after_step(trainer.progress.step))
         yield output

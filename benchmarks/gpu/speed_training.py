@@ -67,7 +67,7 @@ def trainer_of(bench: Bench, head: str, cove: bool, compiled: bool) -> Trainer:
         gc.collect()  # sharded models hold reference cycles, and their tables with them
         trainer = build_trainer(overrides("ctr", head, bench.work, bench.tiny, cove), bench)
         if compiled:
-            trainer.trainable.model.module.objective.head.compile()
+            trainer.train_state.model.module.objective.head.compile()
         _latest[key] = trainer
     return _latest[key]
 
@@ -76,7 +76,7 @@ def measure(bench: Bench, head: str, cove: bool, rows: int, precision: str, comp
     """Return samples per second and what the step is made of."""
     given = batches(bench, rows)
     trainer = trainer_of(bench, head, cove, compiled)
-    objective = trainer.trainable.model.module.objective
+    objective = trainer.train_state.model.module.objective
     getattr(objective, "module", objective).precision = torch.bfloat16 if precision == "bfloat16" else torch.float32
     steps = endless_steps(trainer, given)
     with matmul_precision(precision):

@@ -184,13 +184,13 @@ def load_weights(path: Path, module: nn.Module, model: dict[str, Any]) -> Checkp
 
 
 def load_training_state(
-    path: Path, trainable: Stateful, context: DistributedContext, model: dict[str, Any]
+    path: Path, train_state: Stateful, context: DistributedContext, model: dict[str, Any]
 ) -> tuple[CheckpointMeta, list[dict[str, Any]]]:
     """Load everything that training needs to continue from a verified checkpoint (`newest_sound`). Collective.
 
     Args:
         path: The checkpoint.
-        trainable: Model and optimizers, whose states have the shapes of the checkpoint.
+        train_state: Model and optimizers, whose states have the shapes of the checkpoint.
         context: Context of this rank.
         model: As in `check_same_model`.
 
@@ -204,9 +204,9 @@ def load_training_state(
     """
     meta = read_meta(path)
     check_same_model(path, meta, model)
-    state = trainable.state_dict()
+    state = train_state.state_dict()
     load_state(path, state)
-    trainable.load_state_dict(state)
+    train_state.load_state_dict(state)
     ranks = range(context.rank, meta.world_size, context.world_size)
     saved = [decode(path / rank_file(rank)) for rank in ranks]
     if meta.world_size == context.world_size:

@@ -49,9 +49,9 @@ class StoredTensors:
         entries = self._metadata.state_dict_metadata.items()
         self.sizes = {name: tuple(e.size) for name, e in entries if isinstance(e, TensorStorageMetadata)}
 
-    def rows(self, name: str) -> StoredRows:
+    def rows(self, name: str) -> CheckpointRows:
         """Return the rows of a tensor."""
-        return StoredRows(self._folder, self._metadata, name)
+        return CheckpointRows(self._folder, self._metadata, name)
 
     def load(self, into: dict[str, Any]) -> None:
         """Load whole tensors, by name, in place. Collective."""
@@ -59,7 +59,7 @@ class StoredTensors:
             load_state(self._folder, into)
 
 
-class StoredRows:
+class CheckpointRows:
     """Reads rows of a stored tensor by number, from checkpoints of any sharding and number of ranks.
 
     The files are mapped into memory: only pages with requested rows are read, and the system may drop them again.

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from cove_dist.commands.tables import rich_table
 from cove_dist.commands.written import written_command
-from cove_dist.experiments.plan import file_arguments
+from cove_dist.experiments.common import file_arguments
 from cove_dist.experiments.program import run_experiment
 
 _HOW_NOT_WHAT = ("tables_only=", "jobs=", "reevaluate=", "changed=")  # arguments that do not belong to the results

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cove_dist.inference.artifacts import ABOUT_FILE, export_run
+from cove_dist.inference.export import ABOUT_FILE, export_run
 from cove_dist.runs import CODES_FILE
 
 

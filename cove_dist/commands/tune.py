@@ -15,7 +15,7 @@ from rich.console import Console
 
 from cove_dist.commands.tables import rich_table
 from cove_dist.commands.written import written_command
-from cove_dist.experiments.plan import file_arguments
+from cove_dist.experiments.common import file_arguments
 from cove_dist.experiments.tuning import BEST_FILE, run_search
 
 

@@ -1,4 +1,4 @@
-"""Everything a run needs, typed, a module a section. The values are in ``configs/``; types and ranges are here.
+"""Typed configuration of a run, one module per section: types and ranges are here, values in ``configs/``.
 
 `composition` builds a configuration from ``key=value`` overrides. The sections of one task are in ``tasks/<task>/``.
 """

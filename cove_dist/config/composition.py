@@ -11,13 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from cove_dist.config.checks import check
 from cove_dist.config.overrides import key_of, prepared
 from cove_dist.config.run import DataConfig
-from cove_dist.config.yaml_files import comment, compose_groups, keys, read_yaml, unknown_key
-from cove_dist.config_folders import config_folder, options
+from cove_dist.config.yaml_files import comment, compose_groups, unknown_key
 from cove_dist.errors import ConfigError
-
-__all__ = [
-    "check", "compose_yaml", "config_folder", "keys", "load_settings", "options", "read_yaml", "refuse_preparation",
-]  # fmt: skip
 
 T = TypeVar("T")
 

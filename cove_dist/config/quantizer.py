@@ -11,7 +11,7 @@ from cove_dist.config.base import settings
 from cove_dist.types import PositiveFloat, PositiveInt, UnitInterval
 from data_pipeline.schema import Entity
 
-MAY_CHANGE = ("quantizer.search", "quantizer.warn_perplexity")  # keys that a resumed run may change
+QUANTIZER_RESUMABLE = ("quantizer.search", "quantizer.warn_perplexity")  # keys that a resumed run may change
 
 
 @settings
@@ -53,8 +53,8 @@ class QuantizerConfig:
         names = ("cascade", "alpha", "beta", "loss_reduction", "codebook_gradient", "learning", "ema_decay", "search")
         return {name: getattr(self, name) for name in names}
 
-    def upkeep(self) -> dict[str, Any]:
-        """Return the arguments of `UpkeepSettings` that are settings."""
+    def maintenance(self) -> dict[str, Any]:
+        """Return the arguments of `MaintenanceSettings` that are settings."""
         return {name: getattr(self, name) for name in ("start", "kmeans_step", "kmeans_batches", "revive_every")}
 
     def signature(self) -> dict[str, Any]:

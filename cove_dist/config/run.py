@@ -19,7 +19,7 @@ from cove_dist.types import Folder, Seed, Text
 
 @settings
 class DataConfig:
-    """Location of the prepared data. Other ``data.*`` keys are only used by ``launch/prepare.py``."""
+    """Location of the prepared data. Other ``data.*`` keys are only used by ``cove prepare``."""
 
     name: Text
     path: Text

@@ -13,14 +13,14 @@ from cove_dist.types import NonNegativeInt, PositiveFloat, PositiveInt
 
 # Keys that a resumed run may change, as patterns. All act from the resumed step on; none changes what the steps so far
 # mean, or which values of the early-stopping metric are compared. The first ones change what is learned.
-CHANGES_LEARNING = (
+TRAINER_LEARNING = (
     "trainer.optimizer.learning_rate",
     "trainer.warmup_steps",
     "trainer.schedule.*",
     "trainer.gradient_clip_norm",
 )
-MAY_CHANGE = (
-    *CHANGES_LEARNING,
+TRAINER_RESUMABLE = (
+    *TRAINER_LEARNING,
     "trainer.epochs",
     "trainer.max_steps",
     "trainer.early_stopping.patience",

@@ -49,7 +49,7 @@ def compose_groups(
     """
     try:
         with ExitStack() as stack:
-            given = _with_folders(name, overrides, stack)
+            given = _with_search_path(name, overrides, stack)
             stack.enter_context(initialize_config_dir(version_base="1.3", config_dir=str(config_folder())))
             stack.enter_context(_without_groups_of_hydra())
             composed = compose(name, overrides=given, return_hydra_config=with_hydra)
@@ -121,7 +121,7 @@ def comment(name: str, key: str) -> str:
     return found.group(1) if found else ""
 
 
-def _with_folders(name: str, overrides: Sequence[str], stack: ExitStack) -> list[str]:
+def _with_search_path(name: str, overrides: Sequence[str], stack: ExitStack) -> list[str]:
     """Return overrides by which Hydra reads own folders, and lays a copy of a grid or search file over the primary.
 
     It is a copy because the path of the file may hold any character.

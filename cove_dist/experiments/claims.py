@@ -10,7 +10,7 @@ from typing import Literal
 from cove_dist.evaluation.declarations import higher_is_better
 from cove_dist.experiments.grid import GridConfig
 from cove_dist.experiments.results import Results
-from cove_dist.experiments.statistics import Comparison, compare, holm
+from cove_dist.experiments.statistics import PairedTest, compare, holm
 from cove_dist.experiments.text import p_value, percent
 
 Verdict = Literal["holds", "does not hold", "not decided"]
@@ -32,7 +32,7 @@ class Claim:
     metric: str
     new: str
     old: str
-    measured: Comparison
+    measured: PairedTest
     adjusted: float
     published: float | None
     lower_is_better: bool

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from cove_dist import config_folders
 from cove_dist.config import settings
 from cove_dist.config.checks import check
-from cove_dist.config.composition import load_settings, options, read_yaml
-from cove_dist.config.yaml_files import FILE, did_you_mean
+from cove_dist.config.composition import load_settings
+from cove_dist.config.yaml_files import FILE, did_you_mean, read_yaml
+from cove_dist.config_folders import options
 from cove_dist.errors import ConfigError
 from cove_dist.types import Folder, PositiveInt, Text
 
@@ -21,7 +22,7 @@ Overrides = tuple[str, ...]
 
 
 @settings
-class PlanConfig:
+class ExperimentConfig:
     title: Text
     output: Folder
     common: Overrides
@@ -40,7 +41,7 @@ class PlanConfig:
                 raise ValueError(f"{key} = {wrong or '{}'}: needs names of letters, digits and _+.-: they name folders")
         for pattern in self.only or ():
             if not any(fnmatchcase("/".join(pair), pattern) for pair in self.all_pairs()):
-                raise ValueError(f"only: {pattern} is no model/quantizer of this plan")
+                raise ValueError(f"only: {pattern} is no model/quantizer of this file")
 
     def all_pairs(self) -> list[tuple[str, str]]:
         """Return every (model, quantizer)."""
@@ -55,10 +56,10 @@ class PlanConfig:
         return {}
 
 
-P = TypeVar("P", bound=PlanConfig)
+P = TypeVar("P", bound=ExperimentConfig)
 
 
-def load_plan(kind: type[P], name: str, overrides: Sequence[str], missing: str) -> tuple[P, P]:
+def load_experiment(kind: type[P], name: str, overrides: Sequence[str], missing: str) -> tuple[P, P]:
     """Load the settings of a grid or a search.
 
     Args:

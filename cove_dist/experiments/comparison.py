@@ -19,7 +19,7 @@ from cove_dist.evaluation.metrics_files import Evaluated, check_comparable, load
 from cove_dist.experiments.results import SPEED
 from cove_dist.experiments.text import MISSING, TextTable, mean_and_deviation_text
 from cove_dist.runs import CONFIG_FILE, SUMMARY_FILE, read_history, read_json
-from cove_dist.training.resume import CHANGES_LEARNING
+from cove_dist.training.resume import changes_learning
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def compare_runs(folders: Sequence[str], split: str, checkpoint: str) -> Compari
         )
         group["run folders"].append(folder)
         group["checkpoints"].append(found.checkpoint or "none")
-        for name, value in _figures(Path(folder), found).items():
+        for name, value in _metrics(Path(folder), found).items():
             group["values"].setdefault(name, []).append(value)
     protocol = next(found.protocol["words"] for found in evaluated.values())
     return Comparison(split, checkpoint, protocol, list(groups.values()), notes)
@@ -106,7 +106,7 @@ def _left_out(folder: str, evaluated: Evaluated, refused: Sequence[str]) -> list
     return [f"{folder}: left out {', '.join(unknown)}, which are not known: {reasons}."]
 
 
-def _figures(folder: Path, evaluated: Evaluated) -> dict[str, float]:
+def _metrics(folder: Path, evaluated: Evaluated) -> dict[str, float]:
     shown = {n: v for n, v in evaluated.defined().items() if is_metric(n) and not is_grouped(n)}
     speed = read_json(existing(folder / SUMMARY_FILE))["samples_per_second"]
     return shown if speed is None else shown | {SPEED: speed}
@@ -114,7 +114,7 @@ def _figures(folder: Path, evaluated: Evaluated) -> dict[str, float]:
 
 def _changes(folder: Path) -> list[str]:
     """Return the settings that a resumed run changed and that change what it learns."""
-    records = [r for r in read_history(folder) if r["key"] in CHANGES_LEARNING]
+    records = [r for r in read_history(folder) if changes_learning(r["key"])]
     return [f"{r['key']} {r['old']} -> {r['new']} at step {r['step']}" for r in records]
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from cove_dist.config import settings
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import check_metrics, is_metric
-from cove_dist.experiments.plan import Overrides, PlanConfig, load_plan, merged
+from cove_dist.experiments.common import ExperimentConfig, Overrides, load_experiment, merged
 from cove_dist.experiments.published import Paper, PaperConfig, refuse_empty, warn_of_other_data
 from cove_dist.experiments.tuned import Pairs, read_tuned
 from cove_dist.tasks.configuration import load_run_config
@@ -20,7 +20,7 @@ from cove_dist.types import Folder, Seed, Text, UnitInterval
 
 
 @settings
-class GridConfig(PlanConfig):
+class GridConfig(ExperimentConfig):
     results: Folder | None
     base: str
     seeds: tuple[Seed, ...]
@@ -102,7 +102,7 @@ class Cell:
 def load_grid(overrides: Sequence[str]) -> GridConfig:
     """Load the settings of a grid; a `ConfigError` has one line per wrong key."""
     refuse_empty(overrides)
-    _, grid = load_plan(GridConfig, "experiment", overrides, missing="give a grid file, such as table4_movielens")
+    _, grid = load_experiment(GridConfig, "experiment", overrides, missing="give a grid file, such as table4_movielens")
     _check_metrics(grid)
     warn_of_other_data(grid, grid.paper, overrides)
     return grid

@@ -24,7 +24,7 @@ PREAMBLE = r"""% \usepackage{booktabs}
 Mark = Literal["", "best", "second"]
 
 
-class Cell(NamedTuple):
+class LatexCell(NamedTuple):
     """A cell of a table.
 
     Attributes:
@@ -39,8 +39,8 @@ class Cell(NamedTuple):
 class Column(NamedTuple):
     """A column: its header, its cells, and the column type of its tabular."""
 
-    header: Cell
-    cells: list[Cell]
+    header: LatexCell
+    cells: list[LatexCell]
     kind: str = "l"
 
     @property
@@ -116,9 +116,9 @@ def text_column(header: str, texts: Sequence[str]) -> Column:
     return Column(plain(header), [plain(text) for text in texts])
 
 
-def plain(text: str) -> Cell:
+def plain(text: str) -> LatexCell:
     """Return a cell of plain text."""
-    return Cell(latex_escape(text), text)
+    return LatexCell(latex_escape(text), text)
 
 
 def number_column(
@@ -144,14 +144,14 @@ def number_column(
 _NUMBER = re.compile(r"([+-]?)(\d+)(\.\d+)?(\(\d+\))?")
 
 
-def _number(text: str, mark: Mark, symbol: str) -> Cell:
+def _number(text: str, mark: Mark, symbol: str) -> LatexCell:
     raised = rf"\textsuperscript{{{symbol}}}" if symbol else ""
     shown = text + ("+" if symbol else "")
     if not _NUMBER.fullmatch(text):
-        return Cell(f"{{{latex_escape(text)}{raised}}}", shown)
+        return LatexCell(f"{{{latex_escape(text)}{raised}}}", shown)
     if mark == "second":
-        return Cell(rf"{{\underline{{\num{{{text}}}}}{raised}}}", shown)
-    return Cell((r"\bfseries " if mark == "best" else "") + text + raised, shown)
+        return LatexCell(rf"{{\underline{{\num{{{text}}}}}{raised}}}", shown)
+    return LatexCell((r"\bfseries " if mark == "best" else "") + text + raised, shown)
 
 
 def with_uncertainty(values: Sequence[float], digits: int = 4, *, signed: bool = False) -> str:

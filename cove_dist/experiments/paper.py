@@ -17,8 +17,8 @@ from cove_dist.config.base import settings
 from cove_dist.config.composition import load_settings
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.claims import Claim, claims_of, tally
+from cove_dist.experiments.common import file_arguments
 from cove_dist.experiments.grid import GridConfig, load_grid
-from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.results import RESULTS_FILE, SCHEMA, Results
 from cove_dist.experiments.statistics import interval_of_mean
 from cove_dist.experiments.text import TextTable, percent, write_between_markers

@@ -15,8 +15,8 @@ from pathlib import Path
 from threading import Event
 
 import cove_dist
-from cove_dist.experiments.plan import PlanConfig
-from cove_dist.experiments.warm import executable
+from cove_dist.experiments.common import ExperimentConfig
+from cove_dist.experiments.fork_server import executable
 
 logger = logging.getLogger(__name__)
 
@@ -61,27 +61,27 @@ def run_program(
     name: str,
     arguments: Sequence[str],
     log: Path,
-    plan: PlanConfig,
+    experiment: ExperimentConfig,
     *,
     lock: int,
     stop: Event,
     enough: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Run ``cove name arguments``, under torchrun where the plan has several processes; returns its exit code.
+    """Run ``cove name arguments``, under torchrun where the experiment has several processes; returns its exit code.
 
     Args:
         name: Name of the subcommand.
         arguments: Arguments of the program.
         log: File to which its output is added.
-        plan: Numbers of processes and threads.
+        experiment: Numbers of processes and threads.
         lock: A descriptor that the program inherits.
         stop: Ends it; then Interrupted is raised.
         enough: Called every quarter of a second; true ends the program, with the exit code of a killed program.
     """
-    torchrun = ["torch.distributed.run", "--standalone", f"--nproc_per_node={plan.processes}", "-m"]
-    command = [executable(), "-m", *(torchrun if plan.processes > 1 else []), "cove_dist", name, *arguments]
+    torchrun = ["torch.distributed.run", "--standalone", f"--nproc_per_node={experiment.processes}", "-m"]
+    command = [executable(), "-m", *(torchrun if experiment.processes > 1 else []), "cove_dist", name, *arguments]
     paths = [str(Path(cove_dist.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    threads = {name: str(plan.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    threads = {name: str(experiment.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     with log.open("a") as output:
         process = subprocess.Popen(
             command,

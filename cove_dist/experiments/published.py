@@ -14,11 +14,11 @@ from cove_dist.config.composition import compose_yaml
 from cove_dist.config.overrides import key_of
 from cove_dist.config.yaml_files import FILE, plain
 from cove_dist.errors import ConfigError
-from cove_dist.experiments.plan import PlanConfig, merged
+from cove_dist.experiments.common import ExperimentConfig, merged
 
 logger = logging.getLogger(__name__)
 
-_OF_RUNS = ("common", "models", "quantizers")  # keys of a plan that hold overrides of runs
+_OF_RUNS = ("common", "models", "quantizers")  # keys of an experiment that hold overrides of runs
 _OF_DATA = ("data", "experiment")  # sections and groups that name the data of a run
 
 
@@ -66,22 +66,26 @@ def refuse_empty(overrides: Sequence[str]) -> None:
             raise ConfigError(f"{override}: is merged with the file and removes nothing; give '~{key}' or {key}=null")
 
 
-def warn_of_other_data(plan: PlanConfig, paper: PaperConfig, overrides: Sequence[str]) -> None:
-    """Warn where models with published values are trained on other data than the plan's file names.
+def warn_of_other_data(experiment: ExperimentConfig, paper: PaperConfig, overrides: Sequence[str]) -> None:
+    """Warn where models with published values are trained on other data than the experiment's file names.
 
     Args:
-        plan: Plan with the overrides.
-        paper: Published values of the plan.
-        overrides: Overrides of the plan, with its file.
+        experiment: Experiment with the overrides.
+        paper: Published values of the experiment.
+        overrides: Overrides of the experiment, with its file.
     """
     file = [override for override in overrides if key_of(override) == FILE]
     changed = any(key_of(override).partition(".")[0] in _OF_RUNS for override in overrides)
-    models = {name: given for name, given in plan.models.items() if name in {*paper.values, *paper.gains}}
+    models = {name: given for name, given in experiment.models.items() if name in {*paper.values, *paper.gains}}
     if not file or not changed or not models:
         return
     in_file = plain(compose_yaml("experiment", file))
     known = set(_data(*(in_file[key] if in_file[key] != "???" else {} for key in _OF_RUNS)).values())
-    others = {pair: data for pair, data in _data(plan.common, models, plan.quantizers).items() if data not in known}
+    others = {
+        pair: data
+        for pair, data in _data(experiment.common, models, experiment.quantizers).items()
+        if data not in known
+    }
     if others:
         named = ", ".join(sorted({override for data in others.values() for override in data})) or "no data"
         logger.warning(

@@ -19,7 +19,7 @@ from pydantic import Field
 from cove_dist.config import settings
 from cove_dist.config.yaml_files import did_you_mean
 from cove_dist.errors import ConfigError
-from cove_dist.experiments.plan import Overrides, PlanConfig, load_plan, merged
+from cove_dist.experiments.common import ExperimentConfig, Overrides, load_experiment, merged
 from cove_dist.types import NonNegativeInt, PositiveInt
 
 
@@ -80,7 +80,7 @@ class SpaceConfig:
 
 
 @settings
-class SearchConfig(PlanConfig):
+class SearchConfig(ExperimentConfig):
     space: SpaceConfig
     starts: tuple[dict[str, Any], ...]
     trials: PositiveInt
@@ -106,12 +106,12 @@ class SearchConfig(PlanConfig):
 def load_search(overrides: Sequence[str]) -> SearchConfig:
     """Load the settings of a search; a `ConfigError` has one line per wrong key, or names a pair without parameters."""
     missing = "give a search file, such as tune_movielens"
-    whole, search = load_plan(SearchConfig, "tune", overrides, missing)
+    whole, search = load_experiment(SearchConfig, "tune", overrides, missing)
     for model, quantizer in search.all_pairs():
         if not search.parameters(model, quantizer):
             raise ConfigError(f"space: has no parameters for {model}/{quantizer}")
     rest = [override for override in overrides if not override.startswith("~space.")]
-    whole = whole if len(rest) == len(overrides) else load_plan(SearchConfig, "tune", rest, missing)[0]
+    whole = whole if len(rest) == len(overrides) else load_experiment(SearchConfig, "tune", rest, missing)[0]
     _check_space(whole)
     _check_starts(whole)
     return search

@@ -14,7 +14,7 @@ _ROUNDING = 1e-9  # of the mean; differences closer than this are the same
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedTest:
     """One quantizer against another over the seeds that both have. Gains are relative to the other's mean.
 
     Attributes:
@@ -48,25 +48,25 @@ def interval_of_mean(values: Sequence[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def compare(new: Mapping[int, float], old: Mapping[int, float]) -> Comparison:
+def compare(new: Mapping[int, float], old: Mapping[int, float]) -> PairedTest:
     """Compare values paired by the seeds that both have, since one seed starts both alike."""
     seeds = sorted(new.keys() & old.keys())
     n = len(seeds)
     if n == 0:
-        return Comparison(0, math.nan, math.nan, math.nan, math.nan)
+        return PairedTest(0, math.nan, math.nan, math.nan, math.nan)
     difference = np.array([new[seed] - old[seed] for seed in seeds])
     scale, mean = abs(float(np.mean([old[seed] for seed in seeds]))), float(difference.mean())
     gain = mean / scale if scale else math.copysign(math.inf, mean) if mean else 0.0
     if n == 1:
-        return Comparison(1, gain, math.nan, math.nan, math.nan)
+        return PairedTest(1, gain, math.nan, math.nan, math.nan)
     if not difference.any():
-        return Comparison(n, 0.0, 0.0, 0.0, 1.0)
+        return PairedTest(n, 0.0, 0.0, 0.0, 1.0)
     if np.ptp(difference) <= _ROUNDING * scale:
-        return Comparison(n, gain, math.nan, math.nan, math.nan)
+        return PairedTest(n, gain, math.nan, math.nan, math.nan)
     test = stats.ttest_1samp(difference, 0.0)
     interval = test.confidence_interval(_CONFIDENCE)
     low, high = (float(end) / scale if scale else math.nan for end in interval)
-    return Comparison(n, gain, low, high, float(test.pvalue))
+    return PairedTest(n, gain, low, high, float(test.pvalue))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -14,7 +14,7 @@ from threading import Event
 from optuna.trial import Trial, TrialState
 
 from cove_dist.experiments.cells import LOG
-from cove_dist.experiments.plan import merged
+from cove_dist.experiments.common import merged
 from cove_dist.experiments.process import exclusive, reason, run_program, size
 from cove_dist.experiments.search import sampled
 from cove_dist.experiments.studies import PairStudy

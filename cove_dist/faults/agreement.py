@@ -57,7 +57,7 @@ class _Timer:
     def due(self) -> bool:
         return self._seconds is not None and time.monotonic() - self._since >= self._seconds
 
-    def restart(self, step: int) -> None:
+    def reset(self, step: int) -> None:
         self._since, self._step = time.monotonic(), step
 
     def newer(self, step: int) -> bool:
@@ -118,11 +118,11 @@ class Agreement:
 
     def note_saved(self, step: int) -> None:
         """Restart the save interval and drop save requests made before this save."""
-        self._saves.restart(step)
+        self._saves.reset(step)
 
     def note_validated(self, step: int) -> None:
         """Restart the interval of validations and drop requests made before this one."""
-        self._validations.restart(step)
+        self._validations.reset(step)
 
     def close(self) -> int:
         """Return the signal that any rank has received, or 0. Collective."""

@@ -1,4 +1,4 @@
-"""Attempts of one torchrun (``--max-restarts``): which runs an earlier one started."""
+"""Which runs an earlier attempt of this torchrun (``--max-restarts``) started."""
 
 from __future__ import annotations
 

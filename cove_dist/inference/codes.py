@@ -66,7 +66,7 @@ class ExportConfig(RunRequest):
 
 
 @dataclass(frozen=True)
-class EntityFigures:
+class EntityStatistics:
     """Statistics of one entity, as in ``codes.json``: ids, ``unseen`` ids without codes, ``used`` codes per level."""
 
     ids: int
@@ -139,7 +139,7 @@ class EntityExporter:
         self._tables, self._quantizer = model.tables, model.objective.quantizers[entity]
         self._lookup = model.entity_lookup(entity, schema)
 
-    def write(self, path: Path, folder: Path, batch_size: int) -> EntityFigures:
+    def write(self, path: Path, folder: Path, batch_size: int) -> EntityStatistics:
         """Write this rank's part into ``folder``; return the statistics of all ranks. Collective.
 
         Args:
@@ -163,7 +163,7 @@ class EntityExporter:
         used = tuple(int((counts > 0).sum()) for counts in total.split(self._quantizer.levels))
         unseen = column.num_ids - column.num_seen
         logger.info("Exported codes of %d %ss (%d unseen ids have null codes)", column.num_seen, self.entity, unseen)
-        return EntityFigures(column.num_ids, unseen, self._quantizer.levels, used)
+        return EntityStatistics(column.num_ids, unseen, self._quantizer.levels, used)
 
     def _part_schema(self, ids: pa.Schema) -> pa.Schema:
         codes = [(f"code_{level}", pa.int32()) for level, _ in enumerate(self._quantizer.levels, start=1)]

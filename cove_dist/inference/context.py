@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from cove_dist.errors import ConfigError
 from cove_dist.inference.ids import IdTable
-from cove_dist.tasks.inference import NO_CONTEXT, Context, Ragged
+from cove_dist.tasks.inference import NO_CONTEXT, ContextFeatures, Ragged
 from data_pipeline.schema import Categorical, Schema
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 def encode_context(
     folder: Path, schema: Schema, required: Sequence[str], columns: Mapping[str, Any], rows: int, known: np.ndarray
-) -> Context:
+) -> ContextFeatures:
     """Encode further columns of rows; unseen values get the out-of-vocabulary row.
 
     Args:
@@ -65,7 +65,7 @@ def encode_context(
             lists[name] = _encoded_lists(folder, schema, categorical[name], values)
         else:
             ids[name] = _encoded(folder, categorical[name], values)
-    return Context(ids, dense, lists).take(np.flatnonzero(known))
+    return ContextFeatures(ids, dense, lists).take(np.flatnonzero(known))
 
 
 def _encoded(folder: Path, column: Categorical, values: Iterable[Any]) -> np.ndarray:

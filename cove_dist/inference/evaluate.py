@@ -20,7 +20,7 @@ from cove_dist.faults.outputs import check_writable
 from cove_dist.inference.checkpoints import load_trained
 from cove_dist.inference.folders import replaced_folder
 from cove_dist.inference.request import RunRequest
-from cove_dist.runs import UNKNOWN, pairs_trained_before
+from cove_dist.runs import UNKNOWN, read_trained_pairs
 from cove_dist.tasks.frequency import frequency_groups
 from cove_dist.tasks.registry import task_of
 from cove_dist.types import PositiveInt
@@ -94,7 +94,7 @@ def describe_evaluation(
     """Return the metrics with everything that must agree between compared runs."""
     split = request.split
     protocol = task_of(config).protocol(config, schema, split).record()
-    trained_before = pairs_trained_before(Path(request.run), split)
+    trained_before = read_trained_pairs(Path(request.run), split)
     if trained_before:  # not to be compared with metrics of rows that are new to a model
         known = trained_before != UNKNOWN
         was, are = ("was", "are") if known else ("may have been", "may be")

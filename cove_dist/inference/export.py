@@ -2,7 +2,7 @@
 
 Layout, by kind; one kind is written into ``output``, several into a folder in it each::
 
-    codes/       see `cove_dist.inference.export`
+    codes/       see `cove_dist.inference.codes`
     embeddings/  <entity>.parquet: original_id, embedding; embeddings.safetensors: <entity> [n, d], in the same order
     index/       item.faiss, inner products; item.parquet: position in the index, original_id
     model/       *.pt2, by torch.export; model.json; ids/: see `cove_dist.inference.programs`
@@ -33,7 +33,7 @@ from cove_dist.embeddings.serving import Precision, StoredRows
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import is_metric
 from cove_dist.faults.outputs import output_folder
-from cove_dist.inference.export import ExportConfig, export_codes, find_codes
+from cove_dist.inference.codes import ExportConfig, export_codes, find_codes
 from cove_dist.inference.programs import require_onnx, write_programs
 from cove_dist.inference.session import Session
 from data_pipeline.folders import replaced_folder

@@ -12,12 +12,13 @@ from typing import Literal
 from omegaconf import OmegaConf
 
 from cove_dist.config import DataConfig, settings
-from cove_dist.config.composition import check, compose_yaml
+from cove_dist.config.checks import check
+from cove_dist.config.composition import compose_yaml
 from cove_dist.config.yaml_files import plain
 from cove_dist.evaluation.metrics_files import Evaluated
 from cove_dist.faults.outputs import check_writable
 from cove_dist.runs import SUMMARY_FILE, save_config
-from cove_dist.tasks.inheritance import with_folders
+from cove_dist.tasks.inheritance import expand_short_forms
 from cove_dist.tasks.registry import TASKS
 from cove_dist.types import Cutoff, Folder, PositiveInt
 from data_pipeline.fingerprint import split_fingerprint
@@ -45,7 +46,7 @@ def evaluate_popularity(overrides: Sequence[str]) -> Evaluated:
     Raises:
         ConfigError, DataError: A setting is invalid, or the data do not fit the task.
     """
-    composed = compose_yaml("popularity", with_folders(overrides))
+    composed = compose_yaml("popularity", expand_short_forms(overrides))
     values = plain(composed)
     values["data"] = {key: values["data"][key] for key in ("name", "path")}
     request = check(PopularityConfig, values)

@@ -120,7 +120,7 @@ class Run:
             >>> run.export(["embeddings", "model"], "exported", precision="int8")
             [PosixPath('exported/embeddings'), PosixPath('exported/model')]
         """
-        from cove_dist.inference.artifacts import export_run
+        from cove_dist.inference.export import export_run
 
         given = {"output": output, "precision": precision}
         sizes = {} if batch_size is None else {"batch_size": batch_size}

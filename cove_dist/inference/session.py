@@ -24,7 +24,7 @@ from cove_dist.inference.context import encode_context
 from cove_dist.inference.ids import IdTable, as_array
 from cove_dist.inference.local import load_local, pick_device
 from cove_dist.inference.popular import most_frequent
-from cove_dist.tasks.inference import Context, Inference, Lists
+from cove_dist.tasks.inference import ContextFeatures, Inference, Lists
 from cove_dist.tasks.registry import task_of
 from cove_dist.tasks.saved_data import load_run_with_data
 from data_pipeline.errors import DataError
@@ -194,7 +194,7 @@ class Session:
         none = self._table(keys[:0], Lists(np.empty((0, k)), np.empty((0, k), np.int64)), name)
         return pa.concat_tables([none, *tables])
 
-    def context(self, columns: Mapping[str, Any], rows: int, known: np.ndarray) -> Context:
+    def context(self, columns: Mapping[str, Any], rows: int, known: np.ndarray) -> ContextFeatures:
         """Encode further columns of rows; see `inference.context.encode_context`."""
         return encode_context(self.data, self.schema, self.inference.required_context(), columns, rows, known)
 

@@ -26,7 +26,7 @@ RowState = Callable[[torch.Tensor], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class UpkeepSettings:
+class MaintenanceSettings:
     """Schedule of codebook maintenance.
 
     Attributes:
@@ -89,7 +89,7 @@ class CodebookMaintenance:
     def __init__(
         self,
         quantizers: Mapping[str, CascadedQuantizer],
-        settings: UpkeepSettings = UpkeepSettings(),
+        settings: MaintenanceSettings = MaintenanceSettings(),
         replicas: Replicas = ALONE,
         optimizer_state: RowState = lambda parameter: {},
     ) -> None:
@@ -183,7 +183,7 @@ class CodebookMaintenance:
                     vectors, weights = centres
                 else:
                     vectors = residual_of(inputs[0], quantizer.codebooks[level])
-        self._usage.restart(training.values())
+        self._usage.reset(training.values())
 
     def _start_level(
         self,
@@ -204,7 +204,7 @@ class CodebookMaintenance:
     def _revive(self, step: int, training: Mapping[str, CascadedQuantizer]) -> dict[str, int]:
         counts = self._usage.counts()
         self._replicas.all_reduce(counts)
-        self._usage.restart(training.values())
+        self._usage.reset(training.values())
         revived = {}
         for number, (name, usage) in enumerate(zip(self._quantizers, self._usage.by_level(counts), strict=True)):
             if name not in training:
@@ -243,7 +243,7 @@ class CodebookMaintenance:
         codebook = quantizer.codebooks[level]
         codebook[rows] = vectors.to(codebook.dtype)
         if quantizer.moving_averages is not None:
-            quantizer.moving_averages.restart(level, rows)
+            quantizer.moving_averages.reset(level, rows)
         reset_moments(self._optimizer_state(codebook), codebook.shape, rows)
 
     def _offered(self, quantizer: CascadedQuantizer, weights: torch.Tensor, level: int) -> torch.Tensor:

@@ -101,7 +101,7 @@ class MovingAverages(nn.Module):
             codebook.add_((sums - codebook * chosen.unsqueeze(1)) * rate.unsqueeze(1))
 
     @torch.no_grad()
-    def restart(self, level: int | None = None, rows: torch.Tensor | slice = slice(None)) -> None:
+    def reset(self, level: int | None = None, rows: torch.Tensor | slice = slice(None)) -> None:
         """Reset the counts of codes of a level, or of all levels, to the initial value of one vector per step."""
         part = self.counts if level is None else self.counts.split(self.levels)[level]
         part[rows] = 1

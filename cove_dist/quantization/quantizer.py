@@ -149,7 +149,7 @@ class CascadedQuantizer(nn.Module):
             codebook.normal_()
             codebook.mul_(self.init_std * math.sqrt(self.dim) / codebook.norm(dim=1, keepdim=True))
         if self.moving_averages is not None:
-            self.moving_averages.restart()
+            self.moving_averages.reset()
 
     def freeze(self, level: int, frozen: bool = True) -> None:
         """Freeze a codebook: no gradients, moving averages, k-means start or revival.

@@ -38,7 +38,7 @@ class CodeUsage:
         self._quantizers = tuple(quantizers)
         self._before = self._total()
 
-    def restart(self, quantizers: Iterable[CascadedQuantizer] | None = None) -> None:
+    def reset(self, quantizers: Iterable[CascadedQuantizer] | None = None) -> None:
         """Reset the counters of all quantizers, or of some of them."""
         total = self._total()
         if quantizers is not None:

@@ -82,7 +82,7 @@ def _files(run: Run, entity: str) -> list[Path]:
 
 
 def _export(run: Run) -> None:
-    from cove_dist.inference.export import export_codes
+    from cove_dist.inference.codes import export_codes
 
     export_codes([f"run={json.dumps(str(run.folder))}"])  # the name may hold a = or a comma
 

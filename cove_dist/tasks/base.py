@@ -131,7 +131,7 @@ class Objective(nn.Module):
         """Compile the head by `torch.compile` at its next call, in place: names of parameters stay as they are."""
         raise NotImplementedError(f"{type(self).__name__}: has no head to compile")
 
-    def restart(self) -> None:
+    def reset_steps(self) -> None:
         """Set what counts the steps of training to zero, at the start of a run from another one; usually nothing."""
 
 

@@ -26,7 +26,7 @@ from cove_dist.errors import ConfigError
 from cove_dist.loggers.group import resolve_loggers
 from cove_dist.models.base import Model
 from cove_dist.runs import CONFIG_FILE
-from cove_dist.tasks.inheritance import Inheritance, with_folders
+from cove_dist.tasks.inheritance import Inheritance, expand_short_forms
 from cove_dist.tasks.keys import FREE, explain_key, foreign_keys, with_keys_of_sections
 from cove_dist.tasks.registry import TASKS
 
@@ -165,7 +165,7 @@ def _chosen(overrides: tuple[str, ...]) -> Choices:
 
 def _run_overrides(overrides: Sequence[str]) -> tuple[list[str], Inheritance | None]:
     """Return the overrides with the groups of the run to start from, and what else is taken over from it."""
-    given = with_folders(with_keys_of_sections(overrides))
+    given = expand_short_forms(with_keys_of_sections(overrides))
     inheritance = Inheritance.of(given)
     return (given, None) if inheritance is None else ([*inheritance.groups(), *given], inheritance)
 

@@ -91,7 +91,7 @@ class Ragged(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Context:
+class ContextFeatures:
     """The columns of rows other than user and item.
 
     Attributes:
@@ -104,13 +104,13 @@ class Context:
     dense: Mapping[str, np.ndarray]
     lists: Mapping[str, Ragged] = field(default_factory=dict)
 
-    def take(self, rows: np.ndarray) -> Context:
+    def take(self, rows: np.ndarray) -> ContextFeatures:
         """Return the columns of rows, given by their indices."""
         ids, dense = ({name: each[rows] for name, each in columns.items()} for columns in (self.ids, self.dense))
-        return Context(ids, dense, {name: each.take(rows) for name, each in self.lists.items()})
+        return ContextFeatures(ids, dense, {name: each.take(rows) for name, each in self.lists.items()})
 
 
-NO_CONTEXT = Context({}, {})
+NO_CONTEXT = ContextFeatures({}, {})
 
 
 class Inference(ABC, Generic[M]):
@@ -126,11 +126,11 @@ class Inference(ABC, Generic[M]):
         self.config, self.schema, self.model, self.device = config, schema, model, device
 
     @abstractmethod
-    def score(self, users: np.ndarray, items: np.ndarray, context: Context = NO_CONTEXT) -> np.ndarray:
+    def score(self, users: np.ndarray, items: np.ndarray, context: ContextFeatures = NO_CONTEXT) -> np.ndarray:
         """Score pairs of table rows of users and items, int64 ``[n]`` each: float32 ``[n]``; by the first of labels."""
 
     def score_label(
-        self, label: str, users: np.ndarray, items: np.ndarray, context: Context = NO_CONTEXT
+        self, label: str, users: np.ndarray, items: np.ndarray, context: ContextFeatures = NO_CONTEXT
     ) -> np.ndarray:
         """Score pairs as `score`, by one of `labels`.
 
@@ -145,7 +145,7 @@ class Inference(ABC, Generic[M]):
         return ()
 
     @abstractmethod
-    def recommend(self, users: np.ndarray, k: int, *, repeat: bool, context: Context = NO_CONTEXT) -> Lists:
+    def recommend(self, users: np.ndarray, k: int, *, repeat: bool, context: ContextFeatures = NO_CONTEXT) -> Lists:
         """List the best items for users seen in training.
 
         Args:

@@ -15,21 +15,17 @@ from cove_dist.errors import ConfigError
 from cove_dist.runs import CONFIG_FILE
 from data_pipeline.schema import ENTITIES
 
-_FREE = (
-    "model.",
-    "embeddings.sharding.",
-    "embeddings.pooling.",
-)  # sections with keys that are in no YAML file of their own
+OPEN_SECTIONS = ("model.", "embeddings.sharding.", "embeddings.pooling.")  # have keys that are in no YAML file
 _OF_THIS_START = (
     *("data.", "output", "warm_start.", "trainer.checkpoint.resume"),
     *("trainer.debug", "trainer.device", "trainer.profile.", "trainer.schedule.", "trainer.max_steps"),
 )
 # Sections of classes that a group of the configuration chooses, by group: taken over whole or not at all
-_WHOLE = {"loss": "loss", "metric": "evaluation.metrics", "logger": "trainer.loggers"}
+CLASS_SECTIONS = {"loss": "loss", "metric": "evaluation.metrics", "logger": "trainer.loggers"}
 _NONE = object()
 
 
-def with_folders(overrides: Sequence[str]) -> list[str]:
+def expand_short_forms(overrides: Sequence[str]) -> list[str]:
     """Return overrides in which ``warm_start=FOLDER`` and ``data=FOLDER`` name what they are short for."""
     found = []
     for override in overrides:
@@ -92,14 +88,14 @@ class Inheritance:
 
     def take_over(self, composed: DictConfig) -> None:
         """Set what the overrides leave open."""
-        whole = [section for group, section in _WHOLE.items() if not self._is_given(section, group)]
+        whole = [section for group, section in CLASS_SECTIONS.items() if not self._is_given(section, group)]
         for section in whole:
             value = OmegaConf.select(self.saved, section)
             OmegaConf.update(composed, section, value, merge=False, force_add=True)
         for key, value in flat(plain(self.saved)).items():
             known = OmegaConf.select(composed, key, default=_NONE) is not _NONE
-            chosen = any(key == section or key.startswith(f"{section}.") for section in _WHOLE.values())
-            if chosen or not self._is_open(key) or not (known or key.startswith(_FREE)):
+            chosen = any(key == section or key.startswith(f"{section}.") for section in CLASS_SECTIONS.values())
+            if chosen or not self._is_open(key) or not (known or key.startswith(OPEN_SECTIONS)):
                 continue
             OmegaConf.update(composed, key, value, force_add=True)
 

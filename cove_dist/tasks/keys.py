@@ -13,17 +13,10 @@ from cove_dist.config.overrides import key_of
 from cove_dist.config.yaml_files import keys, read_yaml, unknown_key
 from cove_dist.config_folders import config_folder, find_file
 from cove_dist.settings import override
+from cove_dist.tasks.inheritance import CLASS_SECTIONS, OPEN_SECTIONS
 from cove_dist.tasks.registry import TASKS
 
-# Sections that hold any keys
-FREE = (
-    "model.",
-    "embeddings.sharding.",
-    "embeddings.pooling.",
-    "trainer.loggers.",
-    "loss.",
-    "evaluation.metrics.",
-)
+FREE = (*OPEN_SECTIONS, *(f"{section}." for section in CLASS_SECTIONS.values()))  # sections that hold any keys
 
 
 @cache

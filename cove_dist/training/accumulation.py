@@ -41,7 +41,7 @@ class AccumulatingPipeline(TrainPipelineSparseDist):
     over rows. Every batch's gradients are all-reduced over ranks where the parameters are data-parallel.
 
     Args:
-        trainable: Model and optimizer; no table may be updated in the backward pass.
+        train_state: Model and optimizer; no table may be updated in the backward pass.
         device: Device of this rank.
         steps: Number of batches of a step; the last step of an epoch may have fewer.
 
@@ -49,9 +49,9 @@ class AccumulatingPipeline(TrainPipelineSparseDist):
         shares: Weights of the batches of the next step, whose sum is 1.
     """
 
-    def __init__(self, trainable: TrainState, device: torch.device, steps: int) -> None:
-        super().__init__(trainable.model, _Idle([]), device)
-        self._updates, self.steps = trainable.optimizer, steps
+    def __init__(self, train_state: TrainState, device: torch.device, steps: int) -> None:
+        super().__init__(train_state.model, _Idle([]), device)
+        self._updates, self.steps = train_state.optimizer, steps
         self._share = 1.0
         self.shares: Sequence[float] = ()
 

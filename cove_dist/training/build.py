@@ -15,11 +15,11 @@ from torchrec.optim.keyed import CombinedOptimizer
 
 from cove_dist.config import RunConfig
 from cove_dist.distributed import DistributedContext, world_group
+from cove_dist.embeddings.cpu_lookups import look_up_locally
 from cove_dist.embeddings.fields import table_modules
 from cove_dist.embeddings.initialization import fill_normal_
 from cove_dist.embeddings.optimizers import SPARSE, fuse_optimizer
 from cove_dist.embeddings.parts import local_parts, table_weights
-from cove_dist.embeddings.replicated import look_up_locally
 from cove_dist.embeddings.sharding import plan_tables, sharders
 from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX
 from cove_dist.tasks.base import EpochHook

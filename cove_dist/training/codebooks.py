@@ -16,8 +16,8 @@ from cove_dist.quantization import (
     CascadedQuantizer,
     CodebookMaintenance,
     CodeUsage,
+    MaintenanceSettings,
     Replicas,
-    UpkeepSettings,
     dead_share,
     perplexity,
 )
@@ -51,9 +51,9 @@ class Codebooks:
         self._quantizers = quantizers
         self._config = config
         self._context = context
-        settings = UpkeepSettings(seed=seed, **config.upkeep())
+        settings = MaintenanceSettings(seed=seed, **config.maintenance())
         replicas = Replicas(context.rank, context.world_size, world().sum)
-        self._upkeep = CodebookMaintenance(quantizers, settings, replicas, lambda p: optimizer.state.get(p, {}))
+        self._maintenance = CodebookMaintenance(quantizers, settings, replicas, lambda p: optimizer.state.get(p, {}))
         self._epoch = CodeUsage(quantizers.values())
         self._low: set[str] = set()
         self._step = 0
@@ -61,13 +61,13 @@ class Codebooks:
     def after_step(self, step: int) -> dict[str, float]:
         """Maintain the codebooks after a step; return ``revived_<entity>_<level>`` for revived codes. Collective."""
         self._step = step
-        return {f"revived_{level}": float(count) for level, count in self._upkeep.after_step(step).items()}
+        return {f"revived_{level}": float(count) for level, count in self._maintenance.after_step(step).items()}
 
     def close_epoch(self) -> dict[str, float]:
         """Return the health metrics of the epoch and reset them. Collective."""
         counts = sum_over_ranks(self._epoch.counts().double(), self._context.device)
         metrics = health(self._quantizers, self._epoch, counts)
-        self._epoch.restart()
+        self._epoch.reset()
         return metrics
 
     def set_unseen_rows(self, tables: nn.Module, schema: Schema) -> None:
@@ -101,11 +101,12 @@ class Codebooks:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of this rank."""
-        return {"upkeep": self._upkeep.state_dict(), "epoch": self._epoch.counts()}
+        # "upkeep" is the key of saved checkpoints
+        return {"upkeep": self._maintenance.state_dict(), "epoch": self._epoch.counts()}
 
     def load_state_dict(self, *states: Mapping[str, Any]) -> None:
         """Restore the states of any number of former ranks; see `CodebookMaintenance.load_state_dict`."""
-        self._upkeep.load_state_dict(*(state["upkeep"] for state in states))
+        self._maintenance.load_state_dict(*(state["upkeep"] for state in states))
         self._epoch.set_counts(*(state["epoch"] for state in states))
 
 

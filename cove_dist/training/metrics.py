@@ -33,16 +33,16 @@ class IntervalMetrics:
         self._usage = CodeUsage(quantizers.values())
         self._context = context
         self._started = self._has_speed = False
-        self.restart()
+        self.reset()
 
-    def restart(self) -> None:
+    def reset(self) -> None:
         """Reset the metrics."""
         self._sums: dict[str, float] = {}
         self._noted: list[tuple[int, Mapping[str, torch.Tensor]]] = []  # rows and losses of steps, still to be summed
         self._revived: dict[str, float] = {}
         self._rows = self._timed_rows = 0
         self._since = time.perf_counter()
-        self._usage.restart()
+        self._usage.reset()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -109,7 +109,7 @@ class IntervalMetrics:
         if device.type == "cuda":
             values["device_mb"] = max_over_ranks(device_mb(device), device)
         if whole:
-            self.restart()
+            self.reset()
         return values
 
     def state_dict(self) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class IntervalMetrics:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state of this rank."""
-        self.restart()
+        self.reset()
         self._rows, self._revived = state["rows"], dict(state["revived"])
         self._sums = {name: float(value) for name, value in state["sums"].items()}
         self._usage.set_counts(state["usage"])

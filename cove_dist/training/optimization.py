@@ -22,14 +22,14 @@ from cove_dist.embeddings.tables import base_table
 from cove_dist.errors import ConfigError
 
 
-def replicated_parameters(model: DistributedModelParallel) -> dict[str, nn.Parameter]:
+def data_parallel_parameters(model: DistributedModelParallel) -> dict[str, nn.Parameter]:
     """Return the data-parallel parameters: dense weights, codebooks, data-parallel tables."""
     return dict(in_backward_optimizer_filter(model.named_parameters()))
 
 
-def replicated_state(model: DistributedModelParallel) -> dict[str, torch.Tensor]:
+def data_parallel_state(model: DistributedModelParallel) -> dict[str, torch.Tensor]:
     """Return the data-parallel parameters and persistent buffers (moving averages of the codebooks)."""
-    return replicated_parameters(model) | model.module.objective.state_dict(prefix="objective.")
+    return data_parallel_parameters(model) | model.module.objective.state_dict(prefix="objective.")
 
 
 def build_optimizer(
@@ -47,7 +47,7 @@ def build_optimizer(
         ConfigError: Gradients are clipped or accumulated, and tables are sharded: their gradients are applied in the
             backward pass.
     """
-    replicated = {name: p for name, p in replicated_parameters(model).items() if p.requires_grad}
+    replicated = {name: p for name, p in data_parallel_parameters(model).items() if p.requires_grad}
     tables = {name: p for name, p in replicated.items() if name.startswith("tables.")}
     dense = {name: p for name, p in replicated.items() if name not in tables}
     power = config.embeddings.optimizer.weight_decay_frequency_power
@@ -147,7 +147,7 @@ def gradient_norm(model: DistributedModelParallel) -> torch.Tensor | None:
     Gradients of sharded tables are excluded, as they are applied in the backward pass, and those of sparse optimizers
     on the CPU, which keep rows of a rank only until the step. Clipped ones count as clipped.
     """
-    gradients = (parameter.grad for parameter in replicated_parameters(model).values())
+    gradients = (parameter.grad for parameter in data_parallel_parameters(model).values())
     present = [each.coalesce().values() if each.is_sparse else each for each in gradients if each is not None]
     return nn.utils.get_total_norm(present) if present else None
 
@@ -161,7 +161,7 @@ def gradients_are_finite(model: DistributedModelParallel, device: torch.device) 
         device: Device of this rank.
     """
     norm = gradient_norm(model)
-    tables = [p for name, p in replicated_parameters(model).items() if name.startswith("tables.")]
+    tables = [p for name, p in data_parallel_parameters(model).items() if name.startswith("tables.")]
     own = all(bool(each.isfinite().all()) for each in stored_gradients(tables))
     own &= norm is None or bool(norm.isfinite())
     return bool(world().min(torch.tensor(own, dtype=torch.int32, device=device)))

@@ -38,12 +38,12 @@ class PlainPipeline:
     longer than a small step; on CUDA they hide the copy of the next batch.
 
     Args:
-        trainable: Model and optimizer.
+        train_state: Model and optimizer.
         device: Device of this rank.
     """
 
-    def __init__(self, trainable: TrainState, device: torch.device) -> None:
-        self._model, self._optimizer, self._device = trainable.model, trainable.optimizer, device
+    def __init__(self, train_state: TrainState, device: torch.device) -> None:
+        self._model, self._optimizer, self._device = train_state.model, train_state.optimizer, device
 
     def progress(self, batches: Iterator[Batch]) -> StepOutput:
         batch = next(batches).to(self._device, non_blocking=True)
@@ -62,16 +62,16 @@ class SkippingPipeline(TrainPipelineSparseDist):
     Both looks wait for the device.
 
     Args:
-        trainable: The model and its optimizer.
+        train_state: The model and its optimizer.
         device: Device of this rank.
 
     Attributes:
         skipped: Whether the last step was left out, on all ranks alike.
     """
 
-    def __init__(self, trainable: TrainState, device: torch.device) -> None:
-        super().__init__(trainable.model, trainable.optimizer, device)
-        self._sharded = bool(trainable.model.fused_optimizer.params)
+    def __init__(self, train_state: TrainState, device: torch.device) -> None:
+        super().__init__(train_state.model, train_state.optimizer, device)
+        self._sharded = bool(train_state.model.fused_optimizer.params)
         self._in_a_row = 0
         self.skipped = False
 
@@ -98,29 +98,29 @@ class SkippingPipeline(TrainPipelineSparseDist):
         return None
 
 
-def build_pipeline(config: RunConfig, trainable: TrainState, device: torch.device) -> Pipeline:
+def build_pipeline(config: RunConfig, train_state: TrainState, device: torch.device) -> Pipeline:
     """Build the pipeline of a run; compile the head first, if that is wanted.
 
     Raises:
         ConfigError: Steps are to be skipped, and moving averages would keep them.
     """
-    sharded = bool(trainable.model.fused_optimizer.params)
+    sharded = bool(train_state.model.fused_optimizer.params)
     if config.trainer.compile:
-        trainable.model.module.objective.compile_head()
+        train_state.model.module.objective.compile_head()
     if config.trainer.debug:
-        return PlainPipeline(trainable, device)
+        return PlainPipeline(train_state, device)
     if config.trainer.accumulate_steps > 1:
-        return AccumulatingPipeline(trainable, device, config.trainer.accumulate_steps)
+        return AccumulatingPipeline(train_state, device, config.trainer.accumulate_steps)
     if config.trainer.on_nan == "stop" and device.type == "cpu" and not sharded:
-        return PlainPipeline(trainable, device)
+        return PlainPipeline(train_state, device)
     if config.trainer.on_nan == "stop":
-        return TrainPipelineSparseDist(trainable.model, trainable.optimizer, device)
+        return TrainPipelineSparseDist(train_state.model, train_state.optimizer, device)
     if config.quantizer.levels() and config.quantizer.learning == "ema":
         raise ConfigError(
             "trainer.on_nan = skip: codebooks that are moving averages change in the forward pass, which cannot be"
             " undone; allowed: stop, or quantizer.learning=gradient"
         )
-    return SkippingPipeline(trainable, device)
+    return SkippingPipeline(train_state, device)
 
 
 def was_skipped(pipeline: Pipeline, step: int) -> bool:

@@ -92,14 +92,16 @@ def train_here(
     if config.warm_start.run is not None and not trainer.resumed:
         from cove_dist.training.warm_start import start_warm  # with duckdb, of an extra of this package
 
-        trainer.warm_start = start_warm(config, schema, context, trainer.trainable)
-        trainer.position.steps_before = trainer.warm_start.steps
+        trainer.warm_start = start_warm(config, schema, context, trainer.train_state)
+        trainer.progress.steps_before = trainer.warm_start.steps
     barrier()  # settings, data and checkpoint are valid on every rank: files may be written from here on
     if folder is not None and context.is_main:
         mark_begun(folder)
-        record_configuration(folder, composed, trainer.position.step, changes, resumed=trainer.resumed)
+        record_configuration(folder, composed, trainer.progress.step, changes, resumed=trainer.resumed)
         record_data(folder, schema)
-        record_start(folder, trainer.position.step, config.data.path, trainer.data, context, resumed=trainer.resumed)
+        record_start(
+            folder, trainer.progress.step, config.data.path, trainer.fingerprint, context, resumed=trainer.resumed
+        )
         if trainer.warm_start is not None:
             trainer.warm_start.save(folder)
             trainer.warm_start.report()
@@ -107,29 +109,29 @@ def train_here(
             (folder / SUMMARY_FILE).unlink(missing_ok=True)  # from an earlier end of this run
     barrier()
     try:
-        position = trainer.train(folder)
+        progress = trainer.train(folder)
     except DivergedError as error:
         newest = None if folder is None else CheckpointFolder(folder / CHECKPOINTS).newest()
         batches, data = batches_of_step(trainer, error.step), Path(config.data.path)
         weights = {key: value for key, value in task_of(config).weights(config).items() if value}
         raise explained(error, batches, context.rank, data, schema, folder, newest, weights) from error
     if folder is not None and context.is_main and trainer.finished():
-        write_summary(folder, position, config, context)
+        write_summary(folder, progress, config, context)
     return interruption(trainer, folder) if trainer.stopped_by else None
 
 
 def batches_of_step(trainer: Trainer, step: int) -> list[Batch]:
     """Read this rank's batches of a step of the current epoch again, which gives the same rows."""
-    position, size = trainer.position, trainer.config.trainer.accumulate_steps
-    index = steps_of_epoch(position.batches, size) - 1 - (position.step - step)  # of the step in the epoch
-    first, end = index * size, min((index + 1) * size, position.batches)
-    with closing(EpochIterator(trainer.train_loader.stream, position.epoch, first)) as batches:
+    progress, size = trainer.progress, trainer.config.trainer.accumulate_steps
+    index = steps_of_epoch(progress.batches, size) - 1 - (progress.step - step)  # of the step in the epoch
+    first, end = index * size, min((index + 1) * size, progress.batches)
+    with closing(EpochIterator(trainer.train_loader.stream, progress.epoch, first)) as batches:
         return list(islice(batches, end - first))
 
 
 def interruption(trainer: Trainer, folder: Path | None) -> Interrupted:
     """Return the exception that describes the signal, the step and the saved state."""
-    name, step = signal.Signals(trainer.stopped_by).name, trainer.position.step
+    name, step = signal.Signals(trainer.stopped_by).name, trainer.progress.step
     if folder is None:
         what = f"stopped at step {step}; debug=true saves nothing"
     elif trainer.finished():
@@ -161,7 +163,7 @@ def resumes_run(folder: Path, resume: Literal["no", "auto"]) -> bool:
     return resumes
 
 
-def write_summary(folder: Path, position: Progress, config: RunConfig, context: DistributedContext) -> None:
+def write_summary(folder: Path, progress: Progress, config: RunConfig, context: DistributedContext) -> None:
     """Write the summary for the comparison of runs: the last step, the best validation metric, and the speed.
 
     ``samples_per_second`` is the median over reports; null after a single step.
@@ -169,7 +171,7 @@ def write_summary(folder: Path, position: Progress, config: RunConfig, context: 
     records, stopping = read_records(folder / LOG_FILE), config.trainer.early_stopping
     speeds = [record["samples_per_second"] for record in records if "samples_per_second" in record]
     best = best_record(records, stopping.metric)
-    summary = asdict(position) | {
+    summary = asdict(progress) | {
         "best": None if best is None else best[stopping.metric],
         "best_step": None if best is None else best["step"],
         "world_size": context.world_size,
@@ -177,5 +179,5 @@ def write_summary(folder: Path, position: Progress, config: RunConfig, context: 
         "samples_per_second": statistics.median(speeds) if speeds else None,
     }
     write_json(folder / SUMMARY_FILE, summary)
-    done = (counted(position.step, "step"), counted(position.epoch, "epoch"))
+    done = (counted(progress.step, "step"), counted(progress.epoch, "epoch"))
     logger.info("Trained %s, %s; run folder %s", *done, folder)

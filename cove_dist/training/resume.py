@@ -16,8 +16,10 @@ from torchrec.optim.keyed import CombinedOptimizer
 from cove_dist.checkpoints.files import CheckpointFolder, CheckpointMeta, read_meta
 from cove_dist.checkpoints.io import load_training_state, newest_sound
 from cove_dist.checkpoints.storage import read_metadata
-from cove_dist.config import RunConfig, quantizer, trainer
+from cove_dist.config import RunConfig
 from cove_dist.config.overrides import flat
+from cove_dist.config.quantizer import QUANTIZER_RESUMABLE
+from cove_dist.config.trainer import TRAINER_LEARNING, TRAINER_RESUMABLE
 from cove_dist.errors import CheckpointError, ConfigError
 from cove_dist.runs import CHECKPOINTS, CONFIG_FILE, DATA_FILE, HISTORY_FILE, read_history, read_json, save_config
 from cove_dist.tasks.configuration import load_saved_run
@@ -33,17 +35,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Keys that a resumed run may change, as patterns; see `cove_dist.config.trainer.MAY_CHANGE`.
-CHANGES_LEARNING = (*trainer.CHANGES_LEARNING, "embeddings.optimizer.learning_rate")
-MAY_CHANGE = (
-    *trainer.MAY_CHANGE,
+# Patterns of the keys that a resumed run may change; of the first ones, which change what it learns
+LEARNING_PATTERNS = (*TRAINER_LEARNING, "embeddings.optimizer.learning_rate")
+RESUMABLE_PATTERNS = (
+    *TRAINER_RESUMABLE,
     "embeddings.optimizer.learning_rate",
     "output",  # a run folder may be moved
     "evaluation.ndcg_at",
     "evaluation.hit_rate_at",
     "evaluation.rank_*",
     "evaluation.metrics*",
-    *quantizer.MAY_CHANGE,
+    *QUANTIZER_RESUMABLE,
 )
 _SAME_DATA = ("data.path", "data.name")  # may change if the content is the same
 _STATE, _TABLES = "optimizer.state.", "replicated.tables."  # of names in a checkpoint: those of data-parallel tables
@@ -59,43 +61,45 @@ class Change:
     new: Any
 
 
-def resume(training: Trainer, folder: Path) -> list[Change]:
+def resume(trainer: Trainer, folder: Path) -> list[Change]:
     """Load the newest intact checkpoint of a run folder into a trainer; see `Trainer.resume`."""
     path = newest_sound(CheckpointFolder(folder / CHECKPOINTS))
     if path is None:
         logger.info("Starting a new run in %s: it has no complete checkpoint to resume from", folder)
         return []
-    training.resumed = True
-    changes = changes_since(folder, read_meta(path), training.config, training.data, training.context.world_size)
-    model = describe_model(training.config, training.schema)
-    training.trainable.create_optimizer_state()
-    check_same_optimizers(path, training.trainable.optimizer, training.context.device.type)
-    meta, states = load_training_state(path, training.trainable, training.context, model)
-    training.position = Progress.of(meta.progress)
-    training.trainable.set_step(meta.step, training.position.steps_before)
-    training.codebooks.load_state_dict(*(state["codebooks"] for state in states))
-    if meta.world_size == training.context.world_size:
-        training.window.load_state_dict(states[0]["window"])
+    trainer.resumed = True
+    changes = changes_since(folder, read_meta(path), trainer.config, trainer.fingerprint, trainer.context.world_size)
+    model = describe_model(trainer.config, trainer.schema)
+    trainer.train_state.create_optimizer_state()
+    check_same_optimizers(path, trainer.train_state.optimizer, trainer.context.device.type)
+    meta, states = load_training_state(path, trainer.train_state, trainer.context, model)
+    trainer.progress = Progress.of(meta.progress)
+    trainer.train_state.set_step(meta.step, trainer.progress.steps_before)
+    trainer.codebooks.load_state_dict(*(state["codebooks"] for state in states))
+    if meta.world_size == trainer.context.world_size:
+        trainer.interval_metrics.load_state_dict(states[0]["window"])
     else:
         logger.warning(
             "Checkpoint %s was saved with world_size=%d but world_size is %d; resetting the random generators of"
             " dropout and the metrics since the last report",
-            path, meta.world_size, training.context.world_size,
+            path, meta.world_size, trainer.context.world_size,
         )  # fmt: skip
     if meta.loader is not None:
-        training.train_loader.load_state_dict(meta.loader)
+        trainer.train_loader.load_state_dict(meta.loader)
     logger.info("Resumed from %s", path)
     return changes
 
 
-def changes_since(folder: Path, meta: CheckpointMeta, config: RunConfig, data: str, world_size: int) -> list[Change]:
+def changes_since(
+    folder: Path, meta: CheckpointMeta, config: RunConfig, fingerprint: str, world_size: int
+) -> list[Change]:
     """Compare a run's saved configuration with a new one, key by key.
 
     Args:
         folder: Run folder.
         meta: Description of the checkpoint to resume from.
         config: Configuration to resume with.
-        data: Fingerprint of the data of ``config``.
+        fingerprint: Fingerprint of the data of ``config``.
         world_size: Number of ranks that resume.
 
     Returns:
@@ -110,7 +114,7 @@ def changes_since(folder: Path, meta: CheckpointMeta, config: RunConfig, data: s
         raise ConfigError(
             f"output = {folder}: cannot be resumed, because its configuration cannot be read: {error}"
         ) from error
-    same_data = meta.data == data
+    same_data = meta.data == fingerprint
     changes = differences(saved.plain(), config.plain())
     refused = [change for change in changes if not _may_change(change.key, same_data=same_data)]
     if not same_data and not any(change.key == "data.path" for change in refused):
@@ -120,13 +124,13 @@ def changes_since(folder: Path, meta: CheckpointMeta, config: RunConfig, data: s
                 f"output = {folder}: cannot be resumed at step {meta.step}: {content} is not that of the run"
                 f"{_changed_files(folder, config.data.path)}. Restore the run's data, or give another output"
             )
-        refused.append(Change(content, meta.data[:12], data[:12]))
+        refused.append(Change(content, meta.data[:12], fingerprint[:12]))
     if refused:
         lines = "\n".join(f"  {change.key}: {change.old} there, {change.new} here" for change in refused)
         raise ConfigError(
             f"output = {folder}: cannot be resumed at step {meta.step} with other settings:\n{lines}\n"
             f"Use the run's values ({folder / CONFIG_FILE}), or another output. A resumed run may change"
-            f" {', '.join(MAY_CHANGE)}"
+            f" {', '.join(RESUMABLE_PATTERNS)}"
         )
     ranks = [Change("world_size", meta.world_size, world_size)] if meta.world_size != world_size else []
     return changes + ranks
@@ -197,13 +201,22 @@ def record_data(folder: Path, schema: Schema) -> None:
     write_json(folder / DATA_FILE, {name: asdict(digest) for name, digest in schema.digests.items()})
 
 
-def _changed_files(folder: Path, data: str) -> str:
+def _changed_files(folder: Path, path: str) -> str:
     """Name the first file of prepared data that differs from ``data.json``; empty if unknown."""
     recorded = {name: FileDigest(**digest) for name, digest in read_json(folder / DATA_FILE).items()}
-    changed = differing_files(recorded, Schema.load(data).digests) if recorded else []
+    changed = differing_files(recorded, Schema.load(path).digests) if recorded else []
     others = f", and {len(changed) - 1} more" if len(changed) > 1 else ""
     return f": {changed[0]} differs{others}" if changed else ""
 
 
+def changes_learning(key: str) -> bool:
+    """Return whether a resumed run that changes the setting learns otherwise from then on."""
+    return _matches(key, LEARNING_PATTERNS)
+
+
 def _may_change(key: str, *, same_data: bool) -> bool:
-    return any(fnmatchcase(key, pattern) for pattern in MAY_CHANGE) or (same_data and key in _SAME_DATA)
+    return _matches(key, RESUMABLE_PATTERNS) or (same_data and key in _SAME_DATA)
+
+
+def _matches(key: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in patterns)

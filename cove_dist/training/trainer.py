@@ -30,7 +30,7 @@ from cove_dist.training.build import build, build_validation, describe_model
 from cove_dist.training.codebooks import Codebooks
 from cove_dist.training.debug import show_shapes_once
 from cove_dist.training.metrics import IntervalMetrics
-from cove_dist.training.optimization import gradient_norm, learning_rates, replicated_state
+from cove_dist.training.optimization import data_parallel_state, gradient_norm, learning_rates
 from cove_dist.training.pipelines import build_pipeline, was_skipped
 from cove_dist.training.profiling import StepProfiler
 from cove_dist.training.progress import Progress
@@ -38,7 +38,12 @@ from cove_dist.training.replicas import check_replicas
 from cove_dist.training.reporting import start_reporter
 from cove_dist.training.resume import Change, resume
 from cove_dist.training.summary import show_start
-from cove_dist.training.validation import is_due, settle, validate_within_epoch, within_epoch
+from cove_dist.training.validation import (
+    check_and_complete_state,
+    is_due,
+    validate_or_save_within_epoch,
+    validate_within_epoch,
+)
 from data_pipeline.batch import Batch
 from data_pipeline.errors import DataError
 from data_pipeline.fingerprint import data_fingerprint
@@ -64,7 +69,7 @@ class Trainer:
         self.config = config
         self.schema = schema
         self.context = context
-        self.position = Progress()
+        self.progress = Progress()
         self.resumed = False
         self.warm_start: WarmStart | None = None  # what this process started the run from
         self.stopped_by = 0  # number of the signal that ended `train` early
@@ -73,18 +78,18 @@ class Trainer:
         self.train_loader = task.build_training_loader(config, schema, context)
         self.evaluator = build_validation(config, schema, context)
         rows = config.trainer.rank_batch_size(context.world_size)
-        self.trainable = build(config, schema, context, rows, self.steps_per_epoch)
-        self.trainable.epoch_hook = task.build_epoch_hook(
-            config, schema, context, self.trainable.model.module, self.train_loader
+        self.train_state = build(config, schema, context, rows, self.steps_per_epoch)
+        self.train_state.epoch_hook = task.build_epoch_hook(
+            config, schema, context, self.train_state.model.module, self.train_loader
         )
-        self.pipeline = build_pipeline(config, self.trainable, context.device)
-        quantizers = dict(self.trainable.model.module.objective.quantizers.items())
-        upkeep = config.quantizer if config.warm_start.run is None else replace(config.quantizer, start="random")
-        self.codebooks = Codebooks(quantizers, upkeep, config.seed, context, self.trainable.optimizer)
-        self.window = IntervalMetrics(quantizers, context)
+        self.pipeline = build_pipeline(config, self.train_state, context.device)
+        quantizers = dict(self.train_state.model.module.objective.quantizers.items())
+        maintained = config.quantizer if config.warm_start.run is None else replace(config.quantizer, start="random")
+        self.codebooks = Codebooks(quantizers, maintained, config.seed, context, self.train_state.optimizer)
+        self.interval_metrics = IntervalMetrics(quantizers, context)
         self.losses = LossCheck(context)
         if config.trainer.debug:
-            show_shapes_once(self.trainable.model.module)
+            show_shapes_once(self.train_state.model.module)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -111,8 +116,8 @@ class Trainer:
         """
         self._start_writing(folder)
         if self.context.is_main:
-            show_start(self.trainable.model, self.context, self.config, self.schema, self.steps_per_epoch)
-        self.trainable.model.train()
+            show_start(self.train_state.model, self.context, self.config, self.schema, self.steps_per_epoch)
+        self.train_state.model.train()
         with self.reporter, deferred_signals() as request, self.profiler:
             settings = self.config.trainer
             self.agreement = Agreement(request, settings.checkpoint.every_minutes, settings.validate_every_minutes)
@@ -128,7 +133,7 @@ class Trainer:
                 raise
             self.stopped_by = self.agreement.close() or self.stopped_by
             self._stop_writing()
-        return self.position
+        return self.progress
 
     def _report_start(self) -> None:
         """Evaluate and save the start from another run, which may remain the best checkpoint."""
@@ -141,17 +146,17 @@ class Trainer:
     def note_gain(self, metrics: dict[str, float]) -> None:
         """Count a validation for early stopping."""
         watched = self.config.trainer.early_stopping.metric
-        self.position.note_gain(watched, metrics[watched])
-        self.agreement.note_validated(self.position.step)
+        self.progress.note_gain(watched, metrics[watched])
+        self.agreement.note_validated(self.progress.step)
 
     def _start_epoch(self) -> None:
-        self.train_loader.set_epoch(self.position.epoch)
-        if self.trainable.epoch_hook is not None and self.position.batches == 0:
+        self.train_loader.set_epoch(self.progress.epoch)
+        if self.train_state.epoch_hook is not None and self.progress.batches == 0:
             self._detached_model()
-            self.trainable.epoch_hook.start_epoch(self.position.epoch)
+            self.train_state.epoch_hook.start_epoch(self.progress.epoch)
 
     def _train_epoch(self, batches: EpochIterator) -> None:
-        if self.position.validation_due:  # of the run that is resumed
+        if self.progress.validation_due:  # of the run that is resumed
             validate_within_epoch(self, batches)
         if self.ends_within_epoch():
             return
@@ -159,17 +164,17 @@ class Trainer:
             self._after_step(output, batches)
             if self.ends_within_epoch():
                 return
-            if self.position.out_of_steps(self.config.trainer):
+            if self.progress.out_of_steps(self.config.trainer):
                 break
         self._end_epoch(batches)
 
     def ends_within_epoch(self) -> bool:
         """Return whether training ends within the epoch, after a signal or a validation without gain."""
-        return bool(self.stopped_by) or self.position.stalled(self.config.trainer)
+        return bool(self.stopped_by) or self.progress.stalled(self.config.trainer)
 
     def _start_writing(self, folder: Path | None) -> None:
         """Set up the writers of the folder; drop records and partial checkpoints after the current step."""
-        settings, step = self.config.trainer, self.position.step
+        settings, step = self.config.trainer, self.progress.step
         policy = FullDiskPolicy(settings.on_disk_full)
         self.writer = None
         if folder is not None:
@@ -188,51 +193,51 @@ class Trainer:
     def steps(self, batches: Iterator[Batch]) -> Iterator[StepOutput]:
         """Train on each batch; the look-ups of the next batch overlap with the dense part of this one."""
         while True:
-            taken = choose_batches(self.pipeline, self.train_loader, self.position.batches)
+            taken = choose_batches(self.pipeline, self.train_loader, self.progress.batches)
             try:
                 output = self.pipeline.progress(batches)
             except StopIteration:
                 return
-            self.trainable.schedule.step()
-            self.position.step += 1
-            self.position.batches += taken
-            self.skipped = was_skipped(self.pipeline, self.position.step)
+            self.train_state.schedule.step()
+            self.progress.step += 1
+            self.progress.batches += taken
+            self.skipped = was_skipped(self.pipeline, self.progress.step)
             if not self.skipped:
-                self.losses.note(self.position.step, output.losses)
+                self.losses.note(self.progress.step, output.losses)
             yield output
 
     def _after_step(self, output: StepOutput, batches: EpochIterator) -> None:
         """Maintain the codebooks, report, compare data-parallel parameters and save, each at its interval."""
-        settings, step = self.config.trainer, self.position.step
-        self.window.add(output, self.codebooks.after_step(step), skipped=self.skipped)
+        settings, step = self.config.trainer, self.progress.step
+        self.interval_metrics.add(output, self.codebooks.after_step(step), skipped=self.skipped)
         self.reporter.advance(step)
         self.profiler.after_step(step)
         if step == 1 or step % settings.log_every == 0:
             self._report()
         if self.context.world_size > 1 and step % settings.check_replicas_every == 0:
-            check_replicas(replicated_state(self.trainable.model))
+            check_replicas(data_parallel_state(self.train_state.model))
         if self.writer is not None:
             self.writer.poll()
-        within_epoch(self, batches, self.agreement.after_step(step))
+        validate_or_save_within_epoch(self, batches, self.agreement.after_step(step))
 
     def record_validation(self, batches: EpochIterator, metrics: dict[str, float]) -> None:
         """Record and save the metrics, after the training steps before them if these are the last."""
-        if self.finished() and self.position.step > self._reported:
+        if self.finished() and self.progress.step > self._reported:
             self._report()
-        with self.window.paused():
+        with self.interval_metrics.paused():
             if metrics:
-                self.reporter.record("validation", self.position.step, self.position.epoch, metrics)
+                self.reporter.record("validation", self.progress.step, self.progress.epoch, metrics)
             self.save(batches, metrics)
 
     def _report(self) -> None:
         """Report the steps since the last report: at step 1, every ``log_every`` steps, and at the last step."""
         self.losses.check()
-        whole = (step := self.position.step) % self.config.trainer.log_every == 0
-        metrics = self.window.close(whole=whole) | learning_rates(self.trainable.optimizer)
-        if (norm := gradient_norm(self.trainable.model)) is not None:
+        whole = (step := self.progress.step) % self.config.trainer.log_every == 0
+        metrics = self.interval_metrics.close(whole=whole) | learning_rates(self.train_state.optimizer)
+        if (norm := gradient_norm(self.train_state.model)) is not None:
             metrics["gradient_norm"] = norm.item()
-        best = {} if self.position.best is None else {"best": self.position.best}
-        self.reporter.record("train", step, self.position.epoch, metrics, shown=best)
+        best = {} if self.progress.best is None else {"best": self.progress.best}
+        self.reporter.record("train", step, self.progress.epoch, metrics, shown=best)
         if whole:
             self.codebooks.watch(metrics)
         self._reported = step
@@ -240,7 +245,7 @@ class Trainer:
     def _end_epoch(self, batches: EpochIterator) -> None:
         """Evaluate and save; report the training steps before. A signal in the validation saves the state before it."""
         try:
-            with self.window.paused():
+            with self.interval_metrics.paused():
                 metrics = self._close_epoch()
         except EvaluationStopped as stop:
             self.save(batches, {})
@@ -250,19 +255,19 @@ class Trainer:
 
     def _close_epoch(self) -> dict[str, float]:
         """Evaluate; of an epoch cut short by ``max_steps``, only a validation that is due counts for early stopping."""
-        settle(self)
+        check_and_complete_state(self)
         metrics: dict[str, float] = {}
         if self.evaluator is not None:
-            last = self.position.out_of_steps(self.config.trainer)  # a resumed run would not validate it again
+            last = self.progress.out_of_steps(self.config.trainer)  # a resumed run would not validate it again
             with nullcontext() if last else self.agreement.stopping_evaluation():
                 metrics = self.evaluate()
-        whole = self.position.batches == len(self.train_loader)
-        if metrics and (whole or is_due(self.position.step, self.config.trainer.validate_every_steps)):
+        whole = self.progress.batches == len(self.train_loader)
+        if metrics and (whole or is_due(self.progress.step, self.config.trainer.validate_every_steps)):
             self.note_gain(metrics)
         if whole:
-            self.position.epoch, self.position.batches = self.position.epoch + 1, 0
+            self.progress.epoch, self.progress.batches = self.progress.epoch + 1, 0
             if codes := self.codebooks.close_epoch():
-                self.reporter.record("codebooks", self.position.step, self.position.epoch, codes)
+                self.reporter.record("codebooks", self.progress.step, self.progress.epoch, codes)
         return metrics
 
     def evaluate(self) -> dict[str, float]:
@@ -277,25 +282,25 @@ class Trainer:
 
     def _detached_model(self) -> nn.Module:
         """Return the model, detached from the pipeline until the next training step."""
-        return self.pipeline.detach() if isinstance(self.pipeline, TrainPipelineSparseDist) else self.trainable.model
+        return self.pipeline.detach() if isinstance(self.pipeline, TrainPipelineSparseDist) else self.train_state.model
 
     def save(self, batches: EpochIterator | None, metrics: dict[str, float]) -> None:
         """Write a checkpoint with the metrics of its validation, if there was one."""
         if self.writer is None:
             return
-        loader = batches.state_after(self.position.batches) if batches is not None and self.position.batches else None
-        state = {"codebooks": self.codebooks.state_dict(), "window": self.window.state_dict()}
+        loader = batches.state_after(self.progress.batches) if batches is not None and self.progress.batches else None
+        state = {"codebooks": self.codebooks.state_dict(), "window": self.interval_metrics.state_dict()}  # keys on disk
         description = describe_model(self.config, self.schema)
-        progress, world_size = asdict(self.position), self.context.world_size
-        meta = CheckpointMeta(self.position.step, world_size, description, metrics, progress, self.data, loader)
-        self.writer.save(self.trainable.state_dict(), state, meta)
-        self.agreement.note_saved(self.position.step)
+        progress, world_size = asdict(self.progress), self.context.world_size
+        meta = CheckpointMeta(self.progress.step, world_size, description, metrics, progress, self.fingerprint, loader)
+        self.writer.save(self.train_state.state_dict(), state, meta)
+        self.agreement.note_saved(self.progress.step)
 
     @cached_property
-    def data(self) -> str:
+    def fingerprint(self) -> str:
         """The fingerprint of the prepared data."""
         return data_fingerprint(self.config.data.path)
 
     def finished(self) -> bool:
         """Return whether training is finished."""
-        return self.position.finished(self.config.trainer)
+        return self.progress.finished(self.config.trainer)

@@ -12,52 +12,52 @@ if TYPE_CHECKING:
     from cove_dist.training.trainer import Trainer
 
 
-def within_epoch(training: Trainer, batches: EpochIterator, agreed: Decision) -> None:
+def validate_or_save_within_epoch(trainer: Trainer, batches: EpochIterator, agreed: Decision) -> None:
     """Validate and save at their intervals of steps or minutes after a step, and save before a stop. Collective.
 
     The end of an epoch does both separately. A validation that a stop prevents comes first when the run is resumed.
 
     Args:
-        training: The trainer, after the step.
+        trainer: The trainer, after the step.
         batches: The batches of the epoch.
         agreed: What the ranks agreed on.
     """
-    settings, position = training.config.trainer, training.position
-    if position.out_of_steps(settings):
+    settings, progress = trainer.config.trainer, trainer.progress
+    if progress.out_of_steps(settings):
         return
-    within = position.batches < len(training.train_loader)
-    position.validation_due = within and (agreed.validate or is_due(position.step, settings.validate_every_steps))
-    if position.validation_due and not agreed.stop:
-        validate_within_epoch(training, batches)
+    within = progress.batches < len(trainer.train_loader)
+    progress.validation_due = within and (agreed.validate or is_due(progress.step, settings.validate_every_steps))
+    if progress.validation_due and not agreed.stop:
+        validate_within_epoch(trainer, batches)
         return
-    save = within and (agreed.save or is_due(position.step, settings.checkpoint.every_steps))
+    save = within and (agreed.save or is_due(progress.step, settings.checkpoint.every_steps))
     if agreed.stop or save:
-        settle(training)
-        training.save(batches, {})
-    training.stopped_by = agreed.stop
+        check_and_complete_state(trainer)
+        trainer.save(batches, {})
+    trainer.stopped_by = agreed.stop
 
 
-def validate_within_epoch(training: Trainer, batches: EpochIterator) -> None:
+def validate_within_epoch(trainer: Trainer, batches: EpochIterator) -> None:
     """Evaluate the validation split, which counts for early stopping, and save; a signal saves the state before it."""
-    settle(training)
+    check_and_complete_state(trainer)
     try:
-        with training.window.paused(), training.agreement.stopping_evaluation():
-            metrics = training.evaluate()
+        with trainer.interval_metrics.paused(), trainer.agreement.stopping_evaluation():
+            metrics = trainer.evaluate()
     except EvaluationStopped as stop:
-        training.save(batches, {})
-        training.stopped_by = stop.number
+        trainer.save(batches, {})
+        trainer.stopped_by = stop.number
         return
-    training.position.validation_due = False
-    training.note_gain(metrics)
-    training.record_validation(batches, metrics)
+    trainer.progress.validation_due = False
+    trainer.note_gain(metrics)
+    trainer.record_validation(batches, metrics)
 
 
-def settle(training: Trainer) -> None:
-    """Refuse to evaluate or save a state that is not finite, and set the rows of unseen ids. Collective."""
-    training.losses.check()
-    check_state(training.trainable.state_dict(), training.position.step)
-    if training.config.embeddings.unseen == "codes":
-        training.codebooks.set_unseen_rows(training.trainable.model.module.tables, training.schema)
+def check_and_complete_state(trainer: Trainer) -> None:
+    """Check that losses and state are finite, then set the rows of unseen ids (``embeddings.unseen``). Collective."""
+    trainer.losses.check()
+    check_state(trainer.train_state.state_dict(), trainer.progress.step)
+    if trainer.config.embeddings.unseen == "codes":
+        trainer.codebooks.set_unseen_rows(trainer.train_state.model.module.tables, trainer.schema)
 
 
 def is_due(step: int, every: int | None) -> bool:

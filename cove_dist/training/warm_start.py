@@ -72,7 +72,7 @@ class WarmStart:
                 )  # fmt: skip
 
 
-def start_warm(config: RunConfig, schema: Schema, context: DistributedContext, trainable: TrainState) -> WarmStart:
+def start_warm(config: RunConfig, schema: Schema, context: DistributedContext, train_state: TrainState) -> WarmStart:
     """Move the rows and weights of the run that ``warm_start.run`` names into a newly built run. Collective.
 
     Steps, epochs and the learning-rate schedule start from zero; Adam's correction of the moments goes on. Writes
@@ -87,15 +87,15 @@ def start_warm(config: RunConfig, schema: Schema, context: DistributedContext, t
     former = describe_model(source.config, source.schema)
     check_fits(source, former, describe_model(config, schema), config, schema)
     _check_data_bound(config, source)
-    trainable.create_optimizer_state()
-    initialize_tables(trainable.model, config.embeddings.init_std, config.seed)  # after the step that makes the state
-    model = trainable.model.module
+    train_state.create_optimizer_state()
+    initialize_tables(train_state.model, config.embeddings.init_std, config.seed)  # after the step that makes the state
+    model = train_state.model.module
     matching = Matching(source, schema, config.data.path, list(table_weights(model.tables)))
     if config.warm_start.gone == "keep":
         _require_all(source, config.data.path, matching.counts)
-    Transfer(source, model, trainable.state_dict(), schema, matching).run()
-    trainable.set_step(0, source.steps)
-    model.objective.restart()
+    Transfer(source, model, train_state.state_dict(), schema, matching).run()
+    train_state.set_step(0, source.steps)
+    model.objective.reset_steps()
     if config.warm_start.new_rows not in ("random", "zero"):
         tables = {entity: schema.entity(entity).table_name for entity in ENTITIES}
         trained = {entity: matching.trained(table) for entity, table in tables.items() if table in matching.tables}

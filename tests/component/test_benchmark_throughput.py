@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cove_dist.config.composition import config_folder
+from cove_dist.config_folders import config_folder
 
 BENCHMARKS = str(Path(__file__).resolve().parents[2] / "benchmarks")
 sys.path.insert(0, BENCHMARKS)

@@ -11,7 +11,7 @@ import pytest
 from sklearn.cluster import KMeans
 
 from cove_dist.distributed import DistributedContext, process_group
-from cove_dist.tasks.cf.model import CFModel
+from cove_dist.tasks.cf.model import CFTaskModel
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.registry import task_of
 from cove_dist.training.build import build
@@ -48,7 +48,7 @@ def drawn(context: DistributedContext, overrides: list[str]) -> dict[str, Any]:
     schema, task = Schema.load(config.data.path), task_of(config)
     loader = task.build_training_loader(config, schema, context)
     model = build(config, schema, context, 10).model.module
-    assert isinstance(model, CFModel)
+    assert isinstance(model, CFTaskModel)
     hook = task.build_epoch_hook(config, schema, context, model, loader)
     assert hook is not None
     hook.start_epoch(0)

@@ -82,14 +82,14 @@ def step_of(context: Any, overrides: list[str]) -> dict[str, Any]:
     config, _ = load_run_config(overrides)
     schema = Schema.load(config.data.path)
     [batch] = cf_training_loader(config, schema, context)
-    trainable = build(config, schema, context, len(batch))
-    model = trainable.model.train()
-    trainable.optimizer.zero_grad()
+    train_state = build(config, schema, context, len(batch))
+    model = train_state.model.train()
+    train_state.optimizer.zero_grad()
     loss, _ = model(batch)
     loss.backward()
     trained = {name: p for name, p in model.module.objective.named_parameters() if p.requires_grad}
     gradients = {name: p.grad.numpy().copy() for name, p in trained.items()}
-    for name, part in trainable.optimizer.optimizers:
+    for name, part in train_state.optimizer.optimizers:
         if name == "replicated":  # but not the codebooks and the head, so that metrics can be compared
             for p in model.module.objective.parameters():
                 p.grad = None
@@ -179,14 +179,14 @@ def table_steps(data: Path, name: str, *further: str) -> tuple[list[dict[str, np
     with process_group("cpu") as context:
         schema = Schema.load(data)
         loader, seen = cf_training_loader(config, schema, context), []
-        trainable = build(config, schema, context, 30, len(loader))
-        model = trainable.model.train()
+        train_state = build(config, schema, context, 30, len(loader))
+        model = train_state.model.train()
         for epoch in range(2):
             loader.set_epoch(epoch)
             for batch in loader:
-                trainable.optimizer.zero_grad()
+                train_state.optimizer.zero_grad()
                 model(batch)[0].backward()
-                trainable.optimizer.step()
+                train_state.optimizer.step()
                 seen.append({name: batch.ids[name].values().numpy() for name in model.module.columns})
         tables = model.module.tables.state_dict()
         return seen, {key.split(".")[1]: table.detach().numpy().copy() for key, table in tables.items()}

@@ -39,18 +39,18 @@ def save_then_change(overrides: list[str], folder: Path) -> bool:
     config, _ = load_run_config(overrides)
     schema = Schema.load(config.data.path)
     with process_group("cpu") as context:
-        trainable = build(config, schema, context, 64)
+        train_state = build(config, schema, context, 64)
         model = describe_model(config, schema)
         writer = CheckpointWriter(CheckpointFolder(folder), context, 2, "auc")
-        before = {key: value.clone() for key, value in local_parts(trainable.model.state_dict()).items()}
-        writer.save(trainable.state_dict(), {}, CheckpointMeta(1, context.world_size, model, {}, {}, "data", None))
-        for value in local_parts(trainable.model.state_dict()).values():
+        before = {key: value.clone() for key, value in local_parts(train_state.model.state_dict()).items()}
+        writer.save(train_state.state_dict(), {}, CheckpointMeta(1, context.world_size, model, {}, {}, "data", None))
+        for value in local_parts(train_state.model.state_dict()).values():
             value.zero_()
-        for parameter in trainable.model.parameters():
+        for parameter in train_state.model.parameters():
             parameter.data.zero_()
         writer.close()
-        load_weights(folder / "step_00000001", trainable.model, model)
-        after = local_parts(trainable.model.state_dict())
+        load_weights(folder / "step_00000001", train_state.model, model)
+        after = local_parts(train_state.model.state_dict())
         return all(torch.equal(before[key], after[key]) for key in before)
 
 
@@ -111,13 +111,13 @@ def fields_of_first_batch(overrides: list[str], checkpoint: Path) -> tuple[list[
     config, _ = load_run_config(overrides)
     schema = Schema.load(config.data.path)
     with process_group("cpu") as context:
-        trainable = build(config, schema, context, 64)
-        load_weights(checkpoint, trainable.model, describe_model(config, schema))
-        trainable.model.eval()
+        train_state = build(config, schema, context, 64)
+        load_weights(checkpoint, train_state.model, describe_model(config, schema))
+        train_state.model.eval()
         batch = next(iter(build_loader(config.data.path, schema, "test", 64)))
         with torch.no_grad():
-            keys = trainable.model.module.tables(batch.ids).wait().keys()
-            return keys, trainable.model(batch)[1].logits.tolist()
+            keys = train_state.model.module.tables(batch.ids).wait().keys()
+            return keys, train_state.model(batch)[1].logits.tolist()
 
 
 def test_another_plan_permutes_the_columns_and_changes_no_score(prepared: Path, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def resume_elsewhere(overrides: list[str]) -> tuple[int, int]:
     with process_group("cpu") as context:
         trainer = Trainer(config, Schema.load(config.data.path), context)
         trainer.resume(Path(config.output))
-        return trainer.position.step, trainer.position.batches
+        return trainer.progress.step, trainer.progress.batches
 
 
 def test_on_another_number_of_ranks_and_threads_the_current_epoch_goes_on(prepared: Path, tmp_path: Path) -> None:

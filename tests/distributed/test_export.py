@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from cove_dist.checkpoints.files import CheckpointFolder
 from cove_dist.errors import ConfigError
-from cove_dist.inference.export import EntityExporter, export_codes, list_chunks
+from cove_dist.inference.codes import EntityExporter, export_codes, list_chunks
 from cove_dist.tasks.configuration import compose_run_config
 from cove_dist.training.program import train
 from data_pipeline.errors import DataError

@@ -96,7 +96,7 @@ def train_until_stopped(overrides: list[str], output: Path) -> None:
     after_step = Trainer._after_step
 
     def stopping(self: Trainer, step: Any, batches: Any) -> None:
-        if self.context.rank == 1 and self.position.step == 4:
+        if self.context.rank == 1 and self.progress.step == 4:
             os.kill(os.getpid(), signal.SIGSTOP)
         after_step(self, step, batches)
 

@@ -68,7 +68,7 @@ def used(small: Request, request: Request) -> Used:
         before = resident_mb()
         trainer = trained(request, context)
         peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024 - before
-        tables, optimizer = trainer.trainable.model.module.tables, trainer.trainable.optimizer.state_dict()
+        tables, optimizer = trainer.train_state.model.module.tables, trainer.train_state.optimizer.state_dict()
         states = {name: state for name, state in optimizer["state"].items() if ".tables." in f".{name}"}
         vectors = (each for each in state_tensors(states) if each.dim() > 0)
         gradients = (each.grad for each in tables.parameters() if each.grad is not None)

@@ -13,12 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
 from cove_dist.distributed import process_group
-from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, Replicas, UpkeepSettings
+from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, MaintenanceSettings, Replicas
 from cove_dist.runs import LOG_FILE, read_records
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.build import build
 from cove_dist.training.codebooks import Codebooks
-from cove_dist.training.optimization import replicated_state
+from cove_dist.training.optimization import data_parallel_state
 from cove_dist.training.program import train
 from cove_dist.training.replicas import fingerprint
 from data_pipeline.schema import Schema
@@ -39,10 +39,10 @@ class Trained:
         config, _ = load_run_config(overrides)
         schema = Schema.load(config.data.path)
         with process_group("cpu") as context:
-            trainable = build(config, schema, context, 64)
-            pipeline = TrainPipelineSparseDist(trainable.model, trainable.optimizer, context.device)
-            quantizers = dict(trainable.model.module.objective.quantizers.items())
-            codebooks = Codebooks(quantizers, config.quantizer, config.seed, context, trainable.optimizer)
+            train_state = build(config, schema, context, 64)
+            pipeline = TrainPipelineSparseDist(train_state.model, train_state.optimizer, context.device)
+            quantizers = dict(train_state.model.module.objective.quantizers.items())
+            codebooks = Codebooks(quantizers, config.quantizer, config.seed, context, train_state.optimizer)
             whole = list(build_loader(config.data.path, schema, "train", 251))[:8]  # 251: ranks get unequal parts
             parts = [part_of(batch, context.rank, context.world_size) for batch in whole]
             batches = itertools.islice(itertools.cycle(parts), steps)
@@ -55,7 +55,7 @@ class Trained:
             total = torch.tensor(losses, dtype=torch.float64)
             dist.all_reduce(total)
             self.losses = total.tolist()
-            state = replicated_state(trainable.model)
+            state = data_parallel_state(train_state.model)
             self.codebooks = {name: x.flatten().tolist() for name, x in state.items() if "quantizers" in name}
             self.fingerprints = {name: int(fingerprint(x)) for name, x in state.items()}
 
@@ -141,9 +141,9 @@ def train_without_torchrec(learning: str, frozen: tuple[int, ...]) -> tuple[int,
         start = [codebook.detach().clone() for codebook in model.quantizer.codebooks]
         ddp = DistributedDataParallel(model, broadcast_buffers=False)
         optimizer = torch.optim.Adam([p for p in ddp.parameters() if p.requires_grad], lr=0.01)
-        upkeep = CodebookMaintenance(
+        maintenance = CodebookMaintenance(
             {"item": model.quantizer},
-            UpkeepSettings(start="kmeans", kmeans_step=5, kmeans_batches=2, revive_every=7),
+            MaintenanceSettings(start="kmeans", kmeans_step=5, kmeans_batches=2, revive_every=7),
             Replicas(context.rank, context.world_size, dist.all_reduce),
             lambda p: optimizer.state.get(p, {}),
         )
@@ -152,7 +152,7 @@ def train_without_torchrec(learning: str, frozen: tuple[int, ...]) -> tuple[int,
             optimizer.zero_grad()
             ddp(torch.randint(0, 300, (40,), generator=random)).backward()
             optimizer.step()
-            revived += sum(upkeep.after_step(step).values())
+            revived += sum(maintenance.after_step(step).values())
         moved = [not torch.equal(*pair) for pair in zip(model.quantizer.codebooks, start, strict=True)]
         return revived, moved, [int(fingerprint(value)) for value in model.state_dict().values()]
 

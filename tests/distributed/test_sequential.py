@@ -59,8 +59,8 @@ def losses_on_the_same_batches(overrides: list[str]) -> list[float]:
     config, _ = load_run_config(overrides)
     schema = Schema.load(config.data.path)
     with process_group("cpu") as context:
-        trainable = build(config, schema, context, 64)
-        pipeline = TrainPipelineSparseDist(trainable.model, trainable.optimizer, context.device)
+        train_state = build(config, schema, context, 64)
+        pipeline = TrainPipelineSparseDist(train_state.model, train_state.optimizer, context.device)
         whole = list(build_loader(config.data.path, schema, "train", 31, shuffle=True))[:STEPS]
         transform = vocabulary_of(config, schema, context.rank, context.world_size)
         [(vocabulary, _)] = transform(Rows(np.empty((0, 1)), [], np.empty((1, 0)), np.ones(1)), Draws(0, 0, 0))
@@ -116,8 +116,8 @@ def metrics_of_an_untrained_model(overrides: list[str]) -> dict[str, float]:
     config, _ = load_run_config(overrides)
     schema = Schema.load(config.data.path)
     with process_group("cpu") as context:
-        trainable = build(config, schema, context, 16)
-        return task_of(config).build_evaluator(config, schema, "test", context, {})(trainable.model)
+        train_state = build(config, schema, context, 16)
+        return task_of(config).build_evaluator(config, schema, "test", context, {})(train_state.model)
 
 
 @pytest.mark.parametrize("model", ["OwnerAware", "Masked", "Parallel"])
@@ -137,9 +137,9 @@ def metrics_of_a_constant_model(overrides: list[str]) -> list[dict[str, float]]:
         found = []
         for size in (8, 64):
             config, _ = load_run_config([*overrides, f"trainer.evaluation_batch_size={size}"])
-            trainable = build(config, Schema.load(config.data.path), context, 16)
+            train_state = build(config, Schema.load(config.data.path), context, 16)
             evaluator = task_of(config).build_evaluator(config, Schema.load(config.data.path), "test", context, {})
-            found.append(evaluator(trainable.model))
+            found.append(evaluator(train_state.model))
         return found
 
 
@@ -155,11 +155,11 @@ def test_ties_are_listed_alike_on_all_ranks(prepared_lists: Path, model: str) ->
 def evaluate_with_nan(overrides: list[str]) -> dict[str, float]:
     config, _ = load_run_config(overrides)
     with process_group("cpu") as context:
-        trainable = build(config, Schema.load(config.data.path), context, 16)
+        train_state = build(config, Schema.load(config.data.path), context, 16)
         with torch.no_grad():
-            next(trainable.model.module.objective.model.parameters()).fill_(float("nan"))
+            next(train_state.model.module.objective.model.parameters()).fill_(float("nan"))
         evaluator = task_of(config).build_evaluator(config, Schema.load(config.data.path), "test", context, {})
-        return evaluator(trainable.model)
+        return evaluator(train_state.model)
 
 
 def test_a_model_of_nan_is_refused(prepared_lists: Path) -> None:

@@ -21,7 +21,7 @@ def train_and_signal(overrides: list[str], rank: int, number: int, step: int) ->
 
     def signalled(self: Trainer, batches: Any):
         for output in losses(self, batches):
-            if (self.context.rank, self.position.step) == (rank, step):
+            if (self.context.rank, self.progress.step) == (rank, step):
                 os.kill(os.getpid(), number)
             yield output
 

@@ -46,8 +46,8 @@ def losses_on_the_same_batches(overrides: list[str]) -> list[float]:
     config, _ = load_run_config(overrides)
     schema = Schema.load(config.data.path)
     with process_group("cpu") as context:
-        trainable = build(config, schema, context, 64)
-        pipeline = TrainPipelineSparseDist(trainable.model, trainable.optimizer, context.device)
+        train_state = build(config, schema, context, 64)
+        pipeline = TrainPipelineSparseDist(train_state.model, train_state.optimizer, context.device)
         whole = list(build_loader(config.data.path, schema, "train", 251))[:STEPS]  # 251: ranks get unequal parts
         batches = iter([part_of(batch, context.rank, context.world_size) for batch in whole])
         weights = [len(part_of(batch, context.rank, context.world_size)) / len(batch) for batch in whole]
@@ -116,7 +116,7 @@ def train_until(overrides: list[str], step: int) -> None:
 
     def dying(self: Trainer, output, batches) -> None:
         after_step(self, output, batches)
-        if self.position.step == step:
+        if self.progress.step == step:
             self.writer.wait()  # the last save is complete; the next one never begins
             os._exit(1)
 
@@ -166,14 +166,14 @@ def train_with_a_fault(overrides: list[str], step: int, rank: int, where: str) -
 
     def broken_loss(self: Trainer, batches):
         for output in steps(self, batches):
-            if (self.position.step, self.context.rank) == (step, rank):
+            if (self.progress.step, self.context.rank) == (step, rank):
                 self.losses.note(step, {name: value * math.nan for name, value in output.losses.items()})
             yield output
 
     def broken_weight(self: Trainer, output, batches) -> None:
-        if (self.position.step, self.context.rank) == (step, rank):
+        if (self.progress.step, self.context.rank) == (step, rank):
             with torch.no_grad():
-                next(self.trainable.model.module.objective.parameters()).view(-1)[0] = math.nan
+                next(self.train_state.model.module.objective.parameters()).view(-1)[0] = math.nan
         after_step(self, output, batches)
 
     if where == "loss":
@@ -246,7 +246,7 @@ def train_with_a_nan_loss(overrides: list[str], rank: int, number: int) -> None:
     def faulty(self: Trainer, *arguments: object) -> None:
         build(self, *arguments)
         if self.context.rank == rank:
-            self.trainable.model.register_forward_hook(fault)
+            self.train_state.model.register_forward_hook(fault)
 
     Trainer.__init__ = faulty
     train(overrides)

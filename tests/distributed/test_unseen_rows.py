@@ -14,7 +14,7 @@ from cove_dist.embeddings.parts import local_parts, table_weights
 from cove_dist.errors import ConfigError
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.trainer import Trainer
-from cove_dist.training.validation import settle
+from cove_dist.training.validation import check_and_complete_state
 from data_pipeline.schema import ENTITIES, Schema
 from tests.configurations import COVE, ROW_WISE, small_run
 from tests.distributed.ranks import run_ranks
@@ -30,19 +30,19 @@ def settled(overrides: list[str]) -> dict[str, Any]:
     with process_group("cpu") as context:
         trainer = Trainer(config, schema, context)
         start = parts_of(trainer)
-        settle(trainer)
+        check_and_complete_state(trainer)
         assert str(parts_of(trainer)) == str(start)  # no code was chosen yet
         for _ in islice(trainer.steps(iter(trainer.train_loader)), 6):
             pass
-        settle(trainer)
-        quantizers = trainer.trainable.model.module.objective.quantizers
+        check_and_complete_state(trainer)
+        quantizers = trainer.train_state.model.module.objective.quantizers
         usage = {entity: [level.numpy() for level in quantizers[entity].usage()] for entity in ENTITIES}
         books = {entity: [book.detach().numpy() for book in quantizers[entity].codebooks] for entity in ENTITIES}
         return {"parts": parts_of(trainer), "usage": usage, "books": books}
 
 
 def parts_of(trainer: Trainer) -> dict[str, Parts]:
-    weights = table_weights(trainer.trainable.model.module.tables)
+    weights = table_weights(trainer.train_state.model.module.tables)
     parts = {entity: local_parts(weights[trainer.schema.entity(entity).table_name]) for entity in ENTITIES}
     return {
         entity: [(part.row, part.column, part.values.detach().clone().numpy()) for part in found]

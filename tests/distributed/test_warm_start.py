@@ -38,14 +38,14 @@ def started(overrides: list[str]) -> dict[str, list[tuple[int, int, np.ndarray]]
     config, _ = load_run_config(["trainer.device=cpu", "output=unused", *overrides])
     schema = Schema.load(config.data.path)
     with process_group("cpu") as context:
-        trainable = build(config, schema, context, 10)
-        start_warm(config, schema, context, trainable)
-        return parts_of(trainable)
+        train_state = build(config, schema, context, 10)
+        start_warm(config, schema, context, train_state)
+        return parts_of(train_state)
 
 
-def parts_of(trainable: TrainState) -> dict[str, list[tuple[int, int, np.ndarray]]]:
+def parts_of(train_state: TrainState) -> dict[str, list[tuple[int, int, np.ndarray]]]:
     found = {}
-    for name, tensor in _tensors(trainable.state_dict()):
+    for name, tensor in _tensors(train_state.state_dict()):
         found[name] = [(part.row, part.column, part.values.numpy().copy()) for part in local_parts(tensor)]
     return found
 

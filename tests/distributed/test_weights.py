@@ -57,7 +57,7 @@ def evaluated(overrides: list[str]) -> tuple[dict[str, float], np.ndarray]:
         loader = ctr_loader(config, schema, "validation", context)
         rows = [
             (each.logits, each.batch.labels, each.batch.sample_weights)
-            for each in score(trainer.trainable.model, loader, context.device)
+            for each in score(trainer.train_state.model, loader, context.device)
         ]
         return trainer.evaluate(), torch.cat([torch.stack(row) for row in rows], dim=1).double().numpy()
 

@@ -15,7 +15,7 @@ after_step = Trainer._after_step
 def killed_after_step(self: Trainer, *arguments: object) -> None:
     after_step(self, *arguments)
     first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
-    if first and self.context.rank == 1 and self.position.step == int(os.environ["KILL_AT"]):
+    if first and self.context.rank == 1 and self.progress.step == int(os.environ["KILL_AT"]):
         os.kill(os.getpid(), signal.SIGKILL)
 
 

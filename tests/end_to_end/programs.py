@@ -1,4 +1,4 @@
-"""Run the launch programs as a user does, but by a Python that has imported everything (`tests.warm`)."""
+"""Run the launch programs as a user does, but by a Python that has imported everything (`tests.fork_server`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from cove_dist.evaluation.metrics_files import load_metrics
-from tests.warm import executable
+from tests.fork_server import executable
 
 ROOT = Path(__file__).resolve().parents[2]
 

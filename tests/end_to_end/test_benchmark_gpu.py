@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from tests.end_to_end.programs import ROOT
-from tests.warm import executable
+from tests.fork_server import executable
 
 
 def test_the_dry_run_is_complete(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 from safetensors.torch import load_file
 
 from cove_dist.errors import ConfigError
+from cove_dist.inference.codes import export_codes
 from cove_dist.inference.evaluate import evaluate_run
-from cove_dist.inference.export import export_codes
 from cove_dist.inference.recommend import recommend
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.registry import task_of

@@ -11,9 +11,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from cove_dist.config.composition import config_folder
 from cove_dist.config.model_spec import ModelSpec
 from cove_dist.config.overrides import flat
+from cove_dist.config_folders import config_folder
 from cove_dist.inference.evaluate import evaluate_run
 from cove_dist.tasks.configuration import compose_run_config, load_run_config
 from cove_dist.training import program

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from cove_dist.evaluation.metrics_files import load_metrics
 from tests.component.experiments.grids import write_grid, write_search
 from tests.end_to_end.programs import ROOT, launch, metrics_of, succeed
-from tests.warm import executable
+from tests.fork_server import executable
 
 SMALL = ('only=["deepfm/*"]', "seeds=[0]")
 

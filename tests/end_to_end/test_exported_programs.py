@@ -17,7 +17,7 @@ import torch
 import cove_dist as cove
 from cove_dist.config_folders import options
 from cove_dist.inference.programs import write_programs
-from cove_dist.tasks.inference import Context, Inference, Ragged
+from cove_dist.tasks.inference import ContextFeatures, Inference, Ragged
 from tests.clicks_with_lists import prepare_clicks
 from tests.end_to_end.exported_runs import OPTIONS, inference
 
@@ -89,7 +89,7 @@ def test_click_probabilities(name: str, form: str, clicks: Path, tmp_path: Path)
     draw, rows = np.random.default_rng(SEED), 40
     users, items = (draw.integers(model.schema.entity(role).num_seen, size=rows) for role in ("user", "item"))
     device, price = draw.integers(2, size=rows), draw.random(rows).astype(np.float32)
-    expected = model.score(users, items, Context({"device": device}, {"price": price}))
+    expected = model.score(users, items, ContextFeatures({"device": device}, {"price": price}))
     [run] = written(model, clicks, tmp_path / "out", form).values()
     ids = {"user_id": users, "item_id": items, "device": device}
     columns = [column["name"] for column in json.loads((tmp_path / "out" / "model.json").read_text())["ids"]]
@@ -116,7 +116,7 @@ def test_click_probabilities_of_rows_with_lists(name: str, form: str, lists: Pat
         for name, each in slots.items()
     }
     price = draw.random(rows).astype(np.float32)
-    context = Context({"device": ids["device"]}, {"price": price}, given)
+    context = ContextFeatures({"device": ids["device"]}, {"price": price}, given)
     expected = model.score(ids["user_id"], ids["item_id"], context)
     [run] = written(model, lists, tmp_path / "out", form).values()
     padded = np.concatenate([*slots.values()], axis=1)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cove_dist.experiments import warm
-from tests.warm import executable
+from cove_dist.experiments import fork_server
+from tests.fork_server import executable
 
 PROGRAM = """
 import os, subprocess, sys
@@ -81,10 +81,10 @@ def test_programs_are_ordinary_processes_where_the_server_does_not_start(
     name = tmp_path.name.replace("-", "_")  # a server is started once for the same modules
     (tmp_path / f"{name}.py").write_text(module)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert warm.executable((name,)) == sys.executable
+    assert fork_server.executable((name,)) == sys.executable
     assert reason in caplog.text
 
 
 def test_programs_are_ordinary_processes_on_a_machine_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert warm.executable(("sys",)) == sys.executable
+    assert fork_server.executable(("sys",)) == sys.executable

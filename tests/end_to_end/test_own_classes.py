@@ -11,7 +11,7 @@ import pytest
 from cove_dist.runs import read_records
 from tests import interactions
 from tests.configurations import small_run
-from tests.warm import executable
+from tests.fork_server import executable
 
 MODULE = """
 import torch

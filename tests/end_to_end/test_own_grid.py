@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from tests.end_to_end.documents.commands import ROOT, blocks
 from tests.end_to_end.test_own_model import MINE
-from tests.warm import executable
+from tests.fork_server import executable
 
 EXTENDING = ROOT / "docs" / "extending.md"
 

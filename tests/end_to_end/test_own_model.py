@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from tests.configurations import small_run
-from tests.warm import executable
+from tests.fork_server import executable
 
 MINE = """
 from cove_dist.models.ctr.base import CTRHead

@@ -17,7 +17,7 @@ from tests.checkpoints import write_checkpoint
 from tests.configurations import COVE, ROW_WISE, small_run
 from tests.distributed.ranks import run_ranks
 from tests.end_to_end.programs import ROOT
-from tests.warm import executable
+from tests.fork_server import executable
 
 
 def torchrun(kill_at: int, *arguments: str) -> subprocess.CompletedProcess[str]:

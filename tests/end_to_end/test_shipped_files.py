@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from optuna.storages import InMemoryStorage
 
-from cove_dist.config.composition import config_folder
+from cove_dist.config_folders import config_folder
+from cove_dist.experiments.common import file_arguments
 from cove_dist.experiments.grid import GridConfig, cells_of, load_grid
-from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.search import load_search, sampled
 from cove_dist.experiments.studies import PairStudy
 from cove_dist.tasks.configuration import load_run_config

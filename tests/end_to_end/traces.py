@@ -41,9 +41,9 @@ class Traces:
         class RecordedTrainer(Trainer):
             def __init__(self, *arguments: Any) -> None:
                 super().__init__(*arguments)
-                quantizers = self.trainable.model.module.objective.quantizers
+                quantizers = self.train_state.model.module.objective.quantizers
                 built.append([quantizer.search for quantizer in quantizers.values()])
-                built.append(str(self.trainable.model.plan))
+                built.append(str(self.train_state.model.plan))
 
         monkeypatch.setattr(loaders, "build_loader", record_loader)
         monkeypatch.setattr(program, "Trainer", RecordedTrainer)

@@ -11,7 +11,7 @@ import torch
 
 import cove_dist
 from cove_dist.distributed import DistributedContext
-from cove_dist.inference.artifacts import export_run
+from cove_dist.inference.export import export_run
 from cove_dist.runs import LOG_FILE, read_records
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.program import train
@@ -70,6 +70,6 @@ def test_codes_embeddings_and_the_model_are_exported_from_the_gpu(run: Path, tmp
 def test_tables_and_parameters_are_on_the_gpu(one_rank: DistributedContext, data: dict[str, Path]) -> None:
     config, _ = load_run_config(overrides("ctr", data, Path("unused"), "cuda"))
     trainer = Trainer(config, Schema.load(config.data.path), one_rank)
-    tensors = [*trainer.trainable.model.parameters(), *trainer.trainable.model.buffers()]
+    tensors = [*trainer.train_state.model.parameters(), *trainer.train_state.model.buffers()]
     assert {each.device.type for each in tensors} == {"cuda"}
     assert torch.cuda.memory_allocated() > 0

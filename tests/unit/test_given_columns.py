@@ -12,7 +12,7 @@ import pytest
 
 from cove_dist.errors import ConfigError
 from cove_dist.inference.context import encode_context
-from cove_dist.tasks.inference import Context
+from cove_dist.tasks.inference import ContextFeatures
 from data_pipeline.id_tables import id_table_path
 from data_pipeline.schema import Categorical, Dense, Schema
 
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def encoded(folder: Path, **columns: Any) -> Context:
+def encoded(folder: Path, **columns: Any) -> ContextFeatures:
     given = {"tags": [["a"], []], "price": [1.0, 2.0]} | columns
     return encode_context(folder, SCHEMA, ["tags", "price"], given, 2, np.array([True, True]))
 

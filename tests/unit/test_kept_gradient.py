@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from cove_dist.embeddings.cpu_lookups import DirectLookUp
 from cove_dist.embeddings.kept_gradient import LookUpWithKeptGradient
-from cove_dist.embeddings.replicated import DirectLookUp
 
 ROWS, DIM = 50, 8
 

@@ -56,7 +56,7 @@ def executable(modules: Sequence[str] = MODULES) -> str:
 def _start(modules: tuple[str, ...]) -> str:
     if torch.cuda.is_available() or not _can_watch_processes():
         return sys.executable
-    folder = Path(tempfile.mkdtemp(prefix="warm-"))  # the server removes it
+    folder = Path(tempfile.mkdtemp(prefix="fork-server-"))  # the server removes it
     try:
         server = _serve(folder, modules)
     except OSError as error:  # such as a path that is too long for a socket

@@ -12,7 +12,7 @@ from cove_dist.models.cf.base import AttributeRecommender, GraphRecommender, Rec
 from cove_dist.tasks.cf.config import CFRunConfig
 from cove_dist.tasks.cf.graph import GraphObjective
 from cove_dist.tasks.cf.hardest import HardestOf
-from cove_dist.tasks.cf.model import CFModel, CFObjective
+from cove_dist.tasks.cf.model import CFObjective, CFTaskModel
 from cove_dist.tasks.cf.pull import NeighborPull
 from cove_dist.tasks.quantizers import build_quantizers
 from cove_dist.tasks.task import Lookups
@@ -28,7 +28,7 @@ from data_pipeline.streaming.transforms import (
 )
 
 
-def build_cf_model(config: CFRunConfig, schema: Schema) -> CFModel:
+def build_cf_model(config: CFRunConfig, schema: Schema) -> CFTaskModel:
     """Build the model: tables on the meta device, other parameters initialized from torch's global generator.
 
     Raises:
@@ -53,7 +53,7 @@ def build_cf_model(config: CFRunConfig, schema: Schema) -> CFModel:
         objective.loss = Component.resolve(PairLoss, config.loss, "loss", "loss").build()
     drawn_for = (schema.entity("user").name, schema.entity("item").name, NEGATIVES)
     columns = dict.fromkeys([*drawn_for, *(column.name for column in looked_up)])
-    return CFModel(tables, objective, list(columns))
+    return CFTaskModel(tables, objective, list(columns))
 
 
 def check_data(head_class: type[Recommender], schema: Schema) -> None:

@@ -23,7 +23,7 @@ from cove_dist.models.cf.base import Recommender, ScoreRows
 from cove_dist.tasks.base import inner_model
 from cove_dist.tasks.cf.config import RANKING_PREFIX, CFEvaluationConfig, CFRunConfig
 from cove_dist.tasks.cf.loaders import candidate_loader
-from cove_dist.tasks.cf.model import CFModel
+from cove_dist.tasks.cf.model import CFTaskModel
 from cove_dist.tasks.cf.retrieval import TopKRetriever
 from cove_dist.tasks.cf.vectors import Vectors, vectors_of
 from data_pipeline.batch import Batch
@@ -61,7 +61,7 @@ def build_cf_evaluator(
     def evaluate(model: nn.Module) -> dict[str, float]:
         was_training = model.training
         model.eval()
-        inner = inner_model(model, CFModel)
+        inner = inner_model(model, CFTaskModel)
         metrics = rank(inner.objective.head, vectors_of(inner, schema, context.device))
         model.train(was_training)
         return metrics

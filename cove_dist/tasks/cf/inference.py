@@ -23,11 +23,11 @@ from cove_dist.tasks.cf.fold_in import (
     fold_in_obstacle,
     weight_decay_of,
 )
-from cove_dist.tasks.cf.model import CFModel
+from cove_dist.tasks.cf.model import CFTaskModel
 from cove_dist.tasks.cf.new_rows import Trained, draw_pool
 from cove_dist.tasks.cf.retrieval import TopKRetriever
 from cove_dist.tasks.cf.vectors import Vectors, vectors_of
-from cove_dist.tasks.inference import AT_ONCE, NO_CONTEXT, Context, Inference, Lists, Program, ProgramInput
+from cove_dist.tasks.inference import AT_ONCE, NO_CONTEXT, ContextFeatures, Inference, Lists, Program, ProgramInput
 from data_pipeline.history import History
 from data_pipeline.schema import ENTITIES, OTHER_ENTITY, SPLITS, Entity
 from data_pipeline.streaming.negatives import RowNegatives
@@ -35,7 +35,7 @@ from data_pipeline.streaming.negatives import RowNegatives
 _AT_ONCE_FOLDED = 256  # new ids scored at a time
 
 
-class CFInference(Inference[CFModel]):
+class CFInference(Inference[CFTaskModel]):
     """Inference for collaborative filtering. Scores are inner products, or NeuMF's logits."""
 
     config: CFRunConfig
@@ -45,14 +45,14 @@ class CFInference(Inference[CFModel]):
         return vectors_of(self.model, self.schema, self.device)
 
     @torch.no_grad()
-    def score(self, users: np.ndarray, items: np.ndarray, context: Context = NO_CONTEXT) -> np.ndarray:
+    def score(self, users: np.ndarray, items: np.ndarray, context: ContextFeatures = NO_CONTEXT) -> np.ndarray:
         pairs = zip(self._rows(users), self._rows(items), strict=True)
         head = self.model.objective.head
         parts = [head(self._vectors.users(u), self._vectors.items(i).unsqueeze(1)).squeeze(1) for u, i in pairs]
         return torch.cat(parts).float().cpu().numpy()
 
     @torch.no_grad()
-    def recommend(self, users: np.ndarray, k: int, *, repeat: bool, context: Context = NO_CONTEXT) -> Lists:
+    def recommend(self, users: np.ndarray, k: int, *, repeat: bool, context: ContextFeatures = NO_CONTEXT) -> Lists:
         splits = [] if repeat else [split for split in SPLITS if self.schema.has_split(split)]
         histories = [History.load(self.config.data.path, split) for split in splits]
         one_process = DistributedContext(0, 1, 1, self.device)

@@ -11,7 +11,7 @@ from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.models.cf.base import AttributeRecommender, GraphRecommender, Recommender
 from cove_dist.tasks.base import TaskModel
-from cove_dist.tasks.categories import CategoryRenewal, CategorySource
+from cove_dist.tasks.category_negatives import CategoryRenewal, CategorySource
 from cove_dist.tasks.cf.build import interactions
 from cove_dist.tasks.cf.config import CFRunConfig
 from cove_dist.tasks.frequency import row_counts

@@ -33,7 +33,7 @@ from data_pipeline.streaming.transforms import (
 )
 
 
-class CFModel(TaskModel):
+class CFTaskModel(TaskModel):
     """A collaborative filtering model.
 
     Args:

@@ -15,7 +15,7 @@ from cove_dist.embeddings.lookup import look_up
 from cove_dist.quantization import CascadedQuantizer
 from cove_dist.tasks.cf.config import CFRunConfig
 from cove_dist.tasks.cf.fold_in import POOL, FoldInSettings, Frozen, Neighbours, Pool, fold_in, weight_decay_of
-from cove_dist.tasks.cf.model import CFModel
+from cove_dist.tasks.cf.model import CFTaskModel
 from cove_dist.tasks.cf.vectors import Vectors, vectors_of
 from data_pipeline.history import History
 from data_pipeline.schema import OTHER_ENTITY, Entity, Schema
@@ -43,7 +43,7 @@ class CFNewRows:
     """
 
     def __init__(
-        self, config: CFRunConfig, schema: Schema, model: CFModel, trained: Trained, device: torch.device
+        self, config: CFRunConfig, schema: Schema, model: CFTaskModel, trained: Trained, device: torch.device
     ) -> None:
         self._config, self._schema, self._model, self._trained, self._device = config, schema, model, trained, device
         self._history = History.load(config.data.path, "train")

@@ -17,7 +17,7 @@ from cove_dist.evaluation.search import TopItems, best_items, mask_pairs, merge,
 from cove_dist.models.cf.base import InnerProductRecommender, Recommender
 from cove_dist.tasks.base import RetrieverSettings
 from cove_dist.tasks.cf.faiss_retriever import FaissRetriever
-from cove_dist.tasks.cf.model import CFModel
+from cove_dist.tasks.cf.model import CFTaskModel
 from cove_dist.tasks.cf.vectors import Vectors, vectors_of
 from data_pipeline.history import History
 from data_pipeline.schema import Schema
@@ -137,7 +137,7 @@ class _Step:
 
 
 def build_retriever(
-    model: CFModel, schema: Schema, context: DistributedContext, settings: RetrieverSettings
+    model: CFTaskModel, schema: Schema, context: DistributedContext, settings: RetrieverSettings
 ) -> TopKRetriever | FaissRetriever:
     """Build the retriever of a model's best items; see `cove_dist.tasks.task.Task.build_retriever`. Collective."""
     head, vectors = model.objective.head, vectors_of(model, schema, context.device)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from cove_dist.tasks.base import EpochHook, Retriever, RetrieverSettings, TaskModel
     from cove_dist.tasks.cf.inference import CFInference
-    from cove_dist.tasks.cf.model import CFModel
+    from cove_dist.tasks.cf.model import CFTaskModel
     from cove_dist.tasks.new_rows import NewRows
     from data_pipeline.streaming.loader import StreamLoader
 
@@ -50,7 +50,7 @@ class CFTask(Task[CFRunConfig]):
     def weights(self, config: CFRunConfig) -> dict[str, float]:
         return {**super().weights(config), "interactions.neighbor_pull": config.interactions.neighbor_pull}
 
-    def build_model(self, config: CFRunConfig, schema: Schema) -> CFModel:
+    def build_model(self, config: CFRunConfig, schema: Schema) -> CFTaskModel:
         from cove_dist.tasks.cf.build import build_cf_model
 
         return build_cf_model(config, schema)
@@ -93,10 +93,10 @@ class CFTask(Task[CFRunConfig]):
         trained: Mapping[Entity, np.ndarray],
     ) -> NewRows:
         from cove_dist.tasks.cf.fold_in import fold_in_obstacle
-        from cove_dist.tasks.cf.model import CFModel
+        from cove_dist.tasks.cf.model import CFTaskModel
         from cove_dist.tasks.cf.new_rows import CFNewRows
 
-        assert isinstance(model, CFModel)
+        assert isinstance(model, CFTaskModel)
         start, obstacle = config.warm_start.new_rows, fold_in_obstacle(model.objective)
         if start == "fold_in" and obstacle is not None:
             raise ConfigError(
@@ -118,10 +118,10 @@ class CFTask(Task[CFRunConfig]):
     def build_retriever(
         self, schema: Schema, model: TaskModel, context: DistributedContext, settings: RetrieverSettings
     ) -> Retriever:
-        from cove_dist.tasks.cf.model import CFModel
+        from cove_dist.tasks.cf.model import CFTaskModel
         from cove_dist.tasks.cf.retrieval import build_retriever
 
-        assert isinstance(model, CFModel)
+        assert isinstance(model, CFTaskModel)
         return build_retriever(model, schema, context, settings)
 
     def build_evaluator(

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from cove_dist.distributed import world
 from cove_dist.embeddings.lookup import look_up
 from cove_dist.tasks.cf.graph import GraphObjective
-from cove_dist.tasks.cf.model import CFModel
+from cove_dist.tasks.cf.model import CFTaskModel
 from data_pipeline.schema import ENTITIES, Entity, Schema
 from data_pipeline.streaming.transforms import ITEM_BLOCK, USER_BLOCK
 
@@ -39,7 +39,7 @@ class Vectors(Protocol):
         ...
 
 
-def vectors_of(model: CFModel, schema: Schema, device: torch.device) -> Vectors:
+def vectors_of(model: CFTaskModel, schema: Schema, device: torch.device) -> Vectors:
     """Compute the vectors of a model in eval mode, on this rank's device. Collective."""
     if isinstance(model.objective, GraphObjective):
         return _Propagated(model, model.objective, schema, device)
@@ -47,7 +47,7 @@ def vectors_of(model: CFModel, schema: Schema, device: torch.device) -> Vectors:
 
 
 class _LookedUp:
-    def __init__(self, model: CFModel, schema: Schema, device: torch.device) -> None:
+    def __init__(self, model: CFTaskModel, schema: Schema, device: torch.device) -> None:
         self._model, self._num_items = model, schema.entity("item").num_seen
         self._device = device
         self._whole = {
@@ -83,7 +83,7 @@ class _LookedUp:
 
 
 class _Propagated:
-    def __init__(self, model: CFModel, objective: GraphObjective, schema: Schema, device: torch.device) -> None:
+    def __init__(self, model: CFTaskModel, objective: GraphObjective, schema: Schema, device: torch.device) -> None:
         ranks = world()
         names = {USER_BLOCK: schema.entity("user"), ITEM_BLOCK: schema.entity("item")}
         blocks = {name: torch.arange(*ranks.block_of(column.num_rows), device=device) for name, column in names.items()}

@@ -22,13 +22,13 @@ from cove_dist.errors import ConfigError
 from cove_dist.evaluation.search import top_scores
 from cove_dist.tasks.ctr.config import CTRRunConfig
 from cove_dist.tasks.ctr.evaluator import build_ctr_evaluator
-from cove_dist.tasks.ctr.model import CTRModel, Predictions
+from cove_dist.tasks.ctr.model import CTRTaskModel, Predictions
 from cove_dist.tasks.ctr.program import ClickProbabilities, ServedModel, example_inputs
-from cove_dist.tasks.inference import AT_ONCE, NO_CONTEXT, Context, Inference, Lists, Program, Ragged
+from cove_dist.tasks.inference import AT_ONCE, NO_CONTEXT, ContextFeatures, Inference, Lists, Program, Ragged
 from data_pipeline.batch import Batch
 
 
-class CTRInference(Inference[CTRModel]):
+class CTRInference(Inference[CTRTaskModel]):
     """Inference for click-through rate models. Rows are scored as in evaluation and need every column of training."""
 
     config: CTRRunConfig
@@ -38,11 +38,11 @@ class CTRInference(Inference[CTRModel]):
         fields = [column.name for column in self.schema.categorical if column.name not in entities]
         return [*fields, *(column.name for column in self.schema.dense)]
 
-    def score(self, users: np.ndarray, items: np.ndarray, context: Context = NO_CONTEXT) -> np.ndarray:
+    def score(self, users: np.ndarray, items: np.ndarray, context: ContextFeatures = NO_CONTEXT) -> np.ndarray:
         return self._score_column(0, users, items, context)
 
     def score_label(
-        self, label: str, users: np.ndarray, items: np.ndarray, context: Context = NO_CONTEXT
+        self, label: str, users: np.ndarray, items: np.ndarray, context: ContextFeatures = NO_CONTEXT
     ) -> np.ndarray:
         if label not in self.labels:
             allowed = ", ".join(self.labels) or "null: the run names no label"
@@ -50,7 +50,7 @@ class CTRInference(Inference[CTRModel]):
         return self._score_column(self.labels.index(label), users, items, context)
 
     @torch.no_grad()
-    def _score_column(self, column: int, users: np.ndarray, items: np.ndarray, context: Context) -> np.ndarray:
+    def _score_column(self, column: int, users: np.ndarray, items: np.ndarray, context: ContextFeatures) -> np.ndarray:
         self._require(context)
         size = self.config.trainer.evaluation_batch_size
         parts = [np.arange(start, min(start + size, len(users))) for start in range(0, len(users), size)]
@@ -62,7 +62,7 @@ class CTRInference(Inference[CTRModel]):
         return self.config.ctr.names
 
     @torch.no_grad()
-    def recommend(self, users: np.ndarray, k: int, *, repeat: bool, context: Context = NO_CONTEXT) -> Lists:
+    def recommend(self, users: np.ndarray, k: int, *, repeat: bool, context: ContextFeatures = NO_CONTEXT) -> Lists:
         self._require(context)
         count = self.schema.entity("item").num_seen
         items, constant = np.arange(count), context.take(np.zeros(count, np.int64))
@@ -102,12 +102,12 @@ class CTRInference(Inference[CTRModel]):
         )
         return module.cpu().eval()
 
-    def _require(self, context: Context) -> None:
+    def _require(self, context: ContextFeatures) -> None:
         given = {*context.ids, *context.dense, *context.lists}
         if missing := [name for name in self.required_context() if name not in given]:
             raise ConfigError(f"context: the model also reads {', '.join(missing)}; give a value of each")
 
-    def _score(self, users: np.ndarray, items: np.ndarray, context: Context) -> np.ndarray:
+    def _score(self, users: np.ndarray, items: np.ndarray, context: ContextFeatures) -> np.ndarray:
         columns, count = self.schema.categorical, len(users)
         by_role, ones = {"user": users, "item": items}, np.ones(count, np.int64)
         lists = [

@@ -130,7 +130,7 @@ class CTRObjective(Objective):
             return self.head(*inputs).float()
 
 
-class CTRModel(TaskModel):
+class CTRTaskModel(TaskModel):
     """A click-through rate model."""
 
     tables: Bags
@@ -164,7 +164,7 @@ def tables_by_row(columns: Sequence[Categorical], pooling: Mapping[str, Pooling]
     }
 
 
-def build_ctr_model(config: CTRRunConfig, schema: Schema) -> CTRModel:
+def build_ctr_model(config: CTRRunConfig, schema: Schema) -> CTRTaskModel:
     """Build the model: tables on the meta device, other parameters initialized from torch's global generator.
 
     Raises:
@@ -190,4 +190,4 @@ def build_ctr_model(config: CTRRunConfig, schema: Schema) -> CTRModel:
         loss,
         weights,
     )
-    return CTRModel(tables, objective)
+    return CTRTaskModel(tables, objective)

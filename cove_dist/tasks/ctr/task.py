@@ -18,7 +18,7 @@ from data_pipeline.schema import Schema
 
 if TYPE_CHECKING:
     from cove_dist.tasks.ctr.inference import CTRInference
-    from cove_dist.tasks.ctr.model import CTRModel
+    from cove_dist.tasks.ctr.model import CTRTaskModel
     from data_pipeline.streaming.loader import StreamLoader
 
 
@@ -49,7 +49,7 @@ class CTRTask(Task[CTRRunConfig]):
                 " buckets, which training reaches by itself; allowed: 0.0"
             )
 
-    def build_model(self, config: CTRRunConfig, schema: Schema) -> CTRModel:
+    def build_model(self, config: CTRRunConfig, schema: Schema) -> CTRTaskModel:
         from cove_dist.tasks.ctr.model import build_ctr_model
 
         return build_ctr_model(config, schema)

@@ -16,7 +16,7 @@ from cove_dist.tasks.quantizers import build_quantizers
 from cove_dist.tasks.sequential.categories import ItemCategories, read_categories
 from cove_dist.tasks.sequential.category_negatives import CategoryNegatives
 from cove_dist.tasks.sequential.config import SequentialRunConfig
-from cove_dist.tasks.sequential.model import ObjectiveSettings, SequentialObjective, SequentialRecommender
+from cove_dist.tasks.sequential.model import ObjectiveSettings, SequentialObjective, SequentialTaskModel
 from cove_dist.tasks.task import Lookups
 from data_pipeline.schema import INPUT, OWNER, TARGET, Categorical, Schema
 from data_pipeline.streaming.transforms import RowTransform, list_column
@@ -32,7 +32,7 @@ from data_pipeline.streaming.vocabulary import (
 logger = logging.getLogger(__name__)
 
 
-def build_sequential_model(config: SequentialRunConfig, schema: Schema) -> SequentialRecommender:
+def build_sequential_model(config: SequentialRunConfig, schema: Schema) -> SequentialTaskModel:
     """Build the model: tables on the meta device, other parameters initialized from torch's global generator.
 
     Raises:
@@ -67,7 +67,7 @@ def build_sequential_model(config: SequentialRunConfig, schema: Schema) -> Seque
         two_stage=two_stage,
         negatives=None if (split := category_split(config)) is None else CategoryNegatives(split, sequential.sampled),
     )
-    return SequentialRecommender(tables, objective)
+    return SequentialTaskModel(tables, objective)
 
 
 def build_categories(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from cove_dist.embeddings.lookup import whole_table
-from cove_dist.tasks.sequential.model import SequentialRecommender
+from cove_dist.tasks.sequential.model import SequentialTaskModel
 from cove_dist.tasks.sequential.ranking import Catalogue
 from data_pipeline.schema import OWNER, Schema
 from data_pipeline.streaming.vocabulary import VOCABULARY, batch_keys
@@ -17,7 +17,7 @@ _CHUNK = 65_536  # rows quantized at a time
 
 
 @torch.no_grad()
-def item_catalogue(model: SequentialRecommender, schema: Schema, device: torch.device) -> Catalogue:
+def item_catalogue(model: SequentialTaskModel, schema: Schema, device: torch.device) -> Catalogue:
     """Return the catalogue of all items, fused if the model has a quantizer. Collective."""
     raw = whole_table(model.tables, batch_keys(schema), VOCABULARY, schema.entity("item").num_rows, device)
     objective, fed, seen = model.objective, raw, schema.entity("item").num_seen
@@ -34,7 +34,7 @@ def item_catalogue(model: SequentialRecommender, schema: Schema, device: torch.d
 
 
 @torch.no_grad()
-def owner_table(model: SequentialRecommender, schema: Schema, device: torch.device) -> torch.Tensor | None:
+def owner_table(model: SequentialTaskModel, schema: Schema, device: torch.device) -> torch.Tensor | None:
     """Return the embeddings of all owners ``[num_rows, d]``, or None if the model does not use them. Collective.
 
     Those of owners without a training row are zero, as if none were given: their rows are as they were drawn.

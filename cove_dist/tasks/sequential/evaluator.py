@@ -17,7 +17,7 @@ from cove_dist.tasks.loaders import evaluation_loader
 from cove_dist.tasks.sequential.catalogue import item_catalogue, owner_table
 from cove_dist.tasks.sequential.config import SequentialRunConfig
 from cove_dist.tasks.sequential.decoding import Request, continue_sequences, rank_next
-from cove_dist.tasks.sequential.model import SequentialRecommender
+from cove_dist.tasks.sequential.model import SequentialTaskModel
 from cove_dist.tasks.sequential.padding import Slots, sent
 from cove_dist.tasks.sequential.ranking import Catalogue
 from data_pipeline.batch import Batch
@@ -31,7 +31,7 @@ def build_sequential_evaluator(
     rank = build_sequential_ranking(config, schema, split, context)
 
     def evaluate(sharded: nn.Module) -> dict[str, float]:
-        model = inner_model(sharded, SequentialRecommender)
+        model = inner_model(sharded, SequentialTaskModel)
         was_training = model.training
         model.eval()
         catalogue = item_catalogue(model, schema, context.device)

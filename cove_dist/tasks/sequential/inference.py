@@ -18,20 +18,20 @@ from cove_dist.distributed import DistributedContext
 from cove_dist.embeddings.serving import Precision, ServingTable
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.checks import FiniteScores
-from cove_dist.tasks.inference import NO_CONTEXT, Context, Inference, Lists, Program, ProgramInput
+from cove_dist.tasks.inference import NO_CONTEXT, ContextFeatures, Inference, Lists, Program, ProgramInput
 from cove_dist.tasks.sequential.build import halves_of
 from cove_dist.tasks.sequential.catalogue import item_catalogue, owner_table
 from cove_dist.tasks.sequential.config import SequentialRunConfig
 from cove_dist.tasks.sequential.decoding import Request, next_states
 from cove_dist.tasks.sequential.evaluator import build_sequential_ranking
-from cove_dist.tasks.sequential.model import SequentialRecommender
+from cove_dist.tasks.sequential.model import SequentialTaskModel
 from cove_dist.tasks.sequential.program import NextItemScores, Served
 from cove_dist.tasks.sequential.ranking import Catalogue
 from cove_dist.tasks.sequential.users import UserSequences, read_user_sequences
 from data_pipeline.schema import OWNER, Categorical, Entity
 
 
-class SequentialInference(Inference[SequentialRecommender]):
+class SequentialInference(Inference[SequentialTaskModel]):
     """Inference for sequential models. A user's sequence is the newest in the data: its input, then its target.
 
     Items of older sequences of a user, in any split, are not recommended either.
@@ -47,11 +47,11 @@ class SequentialInference(Inference[SequentialRecommender]):
     def _owners(self) -> torch.Tensor | None:
         return owner_table(self.model, self.schema, self.device)
 
-    def score(self, users: np.ndarray, items: np.ndarray, context: Context = NO_CONTEXT) -> np.ndarray:
+    def score(self, users: np.ndarray, items: np.ndarray, context: ContextFeatures = NO_CONTEXT) -> np.ndarray:
         of_users = self._sequences_of(users)
         return self._score(of_users.newest, of_users.owners, items)
 
-    def recommend(self, users: np.ndarray, k: int, *, repeat: bool, context: Context = NO_CONTEXT) -> Lists:
+    def recommend(self, users: np.ndarray, k: int, *, repeat: bool, context: ContextFeatures = NO_CONTEXT) -> Lists:
         of_users = self._sequences_of(users)
         return self._recommend(of_users.newest, of_users.owners, k, None if repeat else of_users.items)
 

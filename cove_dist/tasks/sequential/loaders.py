@@ -6,11 +6,11 @@ import numpy as np
 
 from cove_dist.distributed import DistributedContext
 from cove_dist.tasks.base import TaskModel
-from cove_dist.tasks.categories import CategoryRenewal, CategorySource
+from cove_dist.tasks.category_negatives import CategoryRenewal, CategorySource
 from cove_dist.tasks.loaders import training_loader
 from cove_dist.tasks.sequential.build import vocabulary_of
 from cove_dist.tasks.sequential.config import SequentialRunConfig
-from cove_dist.tasks.sequential.model import SequentialRecommender
+from cove_dist.tasks.sequential.model import SequentialTaskModel
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.loader import StreamLoader
 from data_pipeline.streaming.vocabulary import VocabularySample
@@ -28,7 +28,7 @@ def build_category_renewal(
     config: SequentialRunConfig, schema: Schema, context: DistributedContext, model: TaskModel, loader: StreamLoader
 ) -> CategoryRenewal | None:
     """Build the run's category renewal; None if ``negatives.category_share`` is 0."""
-    assert isinstance(model, SequentialRecommender)
+    assert isinstance(model, SequentialTaskModel)
     negatives = model.objective.negatives
     if negatives is None:
         return None

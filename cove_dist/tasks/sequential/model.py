@@ -194,7 +194,7 @@ class SequentialObjective(Objective):
         self.steps += 1
         return max(0.0, 1 - self._steps / self.settings.curriculum_steps)
 
-    def restart(self) -> None:
+    def reset_steps(self) -> None:
         """Begin the curriculum again."""
         self.steps.zero_()
         self._steps = 0
@@ -234,7 +234,7 @@ class SequentialObjective(Objective):
         return vocabulary_cross_entropy(hidden, targets, weights, vocabulary, ranks, groups=groups, precision=precision)
 
 
-class SequentialRecommender(TaskModel):
+class SequentialTaskModel(TaskModel):
     """A sequential recommendation model."""
 
     objective: SequentialObjective

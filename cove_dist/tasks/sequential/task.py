@@ -17,7 +17,7 @@ from data_pipeline.schema import Schema
 if TYPE_CHECKING:
     from cove_dist.tasks.base import EpochHook, TaskModel
     from cove_dist.tasks.sequential.inference import SequentialInference
-    from cove_dist.tasks.sequential.model import SequentialRecommender
+    from cove_dist.tasks.sequential.model import SequentialTaskModel
     from cove_dist.tasks.sequential.popularity import SequentialPopularity
     from data_pipeline.streaming.loader import StreamLoader
 
@@ -34,7 +34,7 @@ class SequentialTask(Task[SequentialRunConfig]):
     classifies_codes = True
     has_popularity_baseline = True
 
-    def build_model(self, config: SequentialRunConfig, schema: Schema) -> SequentialRecommender:
+    def build_model(self, config: SequentialRunConfig, schema: Schema) -> SequentialTaskModel:
         from cove_dist.tasks.sequential.build import build_sequential_model
 
         return build_sequential_model(config, schema)

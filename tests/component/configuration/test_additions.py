@@ -68,7 +68,7 @@ def test_a_metric_is_a_class(added: None, prepared: Path) -> None:
     with training(prepared, *watched) as trainer:
         value = trainer.evaluate()["brier"]
         loader = ctr_loader(trainer.config, trainer.schema, "validation", trainer.context)
-        scored = [each[:2] for each in score(trainer.trainable.model, loader, torch.device("cpu"))]
+        scored = [each[:2] for each in score(trainer.train_state.model, loader, torch.device("cpu"))]
     logits = torch.cat([logits for _, logits in scored]).double()
     labels = torch.cat([batch.labels for batch, _ in scored]).double()
     assert value == pytest.approx(((1 / (1 + torch.exp(-logits)) - labels) ** 2).mean().item(), abs=1e-12)

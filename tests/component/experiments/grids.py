@@ -9,8 +9,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from cove_dist.experiments.common import file_arguments
 from cove_dist.experiments.grid import Cell, GridConfig, load_grid
-from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.search import SearchConfig, load_search
 from cove_dist.tasks.configuration import load_run_config
 from tests.configurations import COVE, evaluated, small_run

@@ -12,8 +12,8 @@ import pytest
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.archive import ARCHIVE_FILE
 from cove_dist.experiments.cells import is_finished, is_stale
+from cove_dist.experiments.common import file_arguments
 from cove_dist.experiments.grid import Cell, GridConfig, cells_of
-from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.program import run_experiment
 from tests.component.experiments.grids import small_grid, write_cell, write_grid
 

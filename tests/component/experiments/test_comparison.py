@@ -154,16 +154,20 @@ def test_metrics_that_no_imported_class_declares_are_named(
     assert compare_runs([folder], "test", "best").notes[0].endswith("no class in its configuration declares them now.")
 
 
-def test_a_run_whose_learning_rate_changed_is_none_of_the_seeds_of_another(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "old", "new"),
+    [("trainer.optimizer.learning_rate", 0.1, 0.001), ("trainer.schedule.name", "constant", "linear")],
+)
+def test_a_run_that_learns_otherwise_since_a_change_is_none_of_the_seeds_of_another(
+    tmp_path: Path, key: str, old: Any, new: Any
+) -> None:
     runs = [run_of(tmp_path / f"seed{seed}", 0.7, f"seed={seed}") for seed in (0, 1)]
-    changes = [("trainer.optimizer.learning_rate", 0.1, 0.001), ("trainer.epochs", 1, 2)]
-    records = [{"step": 10, "time": "now", "key": key, "old": old, "new": new} for key, old, new in changes]
+    changes = [(key, old, new), ("trainer.epochs", 1, 2)]
+    records = [{"step": 10, "time": "now", "key": k, "old": o, "new": n} for k, o, n in changes]
     (tmp_path / "seed1" / "config_history.jsonl").write_text("".join(to_json(record) + "\n" for record in records))
     comparison = compare_runs(runs, "test", "best")
     assert len(comparison.records) == 2
-    assert comparison.notes == [
-        f"{runs[1]} changed during training: trainer.optimizer.learning_rate 0.1 -> 0.001 at step 10."
-    ]
+    assert comparison.notes == [f"{runs[1]} changed during training: {key} {old} -> {new} at step 10."]
 
 
 def test_metrics_next_to_a_damaged_checkpoint_are_compared_with_a_warning(

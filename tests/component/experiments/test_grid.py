@@ -12,8 +12,8 @@ from cove_dist.allowed_packages import ALLOWED
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.cells import is_stale
 from cove_dist.experiments.claims import claims_of
+from cove_dist.experiments.common import file_arguments, find_file, merged
 from cove_dist.experiments.grid import cells_of, load_grid, tuning_note
-from cove_dist.experiments.plan import file_arguments, find_file, merged
 from cove_dist.experiments.results import Results, collect
 from cove_dist.tasks.configuration import load_run_config
 from tests.component.experiments.grids import small_grid, write_cell, write_grid

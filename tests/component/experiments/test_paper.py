@@ -14,6 +14,7 @@ from scipy import stats
 from cove_dist.config_folders import find_file
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.claims import claims_of, tally
+from cove_dist.experiments.common import file_arguments
 from cove_dist.experiments.grid import load_grid
 from cove_dist.experiments.paper import (
     BEGIN,
@@ -24,7 +25,6 @@ from cove_dist.experiments.paper import (
     gain_rows,
     paper_table,
 )
-from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.results import Results
 from cove_dist.experiments.text import write_between_markers
 from tests.component.experiments.grids import small_grid

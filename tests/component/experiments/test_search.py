@@ -12,8 +12,8 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 
 from cove_dist.errors import ConfigError
+from cove_dist.experiments.common import file_arguments
 from cove_dist.experiments.grid import load_grid
-from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.search import SearchConfig, load_search, sampled
 from cove_dist.experiments.studies import PairStudy, folder_name
 from cove_dist.experiments.trials import Follower

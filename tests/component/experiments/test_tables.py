@@ -15,7 +15,7 @@ from cove_dist.experiments.grid import GridConfig, cells_of
 from cove_dist.experiments.pictures import draw, settings_of
 from cove_dist.experiments.program import write_everything
 from cove_dist.experiments.results import Results, collect
-from cove_dist.experiments.statistics import Comparison
+from cove_dist.experiments.statistics import PairedTest
 from cove_dist.experiments.text import TextTable, mean_and_deviation_text, p_value, percent
 from data_pipeline.json_files import write_json
 from tests.component.experiments.grids import small_grid, write_cell
@@ -87,7 +87,7 @@ def test_the_papers_gain_comes_from_its_values_where_it_prints_none(tmp_path: Pa
 def test_verdicts(
     gain: float, low: float, high: float, adjusted: float, printed: float | None, lower: bool, verdict: str
 ) -> None:
-    measured = Comparison(5, gain, low, high, adjusted)
+    measured = PairedTest(5, gain, low, high, adjusted)
     claim = Claim("m", "x", "cove", "none", measured, adjusted, printed, lower, 0.05)
     assert claim.verdict == verdict
     assert f"m, x: cove is better than none: **{verdict}**: " in claim.sentence()

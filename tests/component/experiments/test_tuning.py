@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 
 from cove_dist.errors import TrainingError
 from cove_dist.experiments import trials as trials_module
+from cove_dist.experiments.common import file_arguments
 from cove_dist.experiments.grid import cells_of
-from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.tuning import run_search
 from data_pipeline.json_files import to_json
 from tests.component.experiments.grids import small_grid, write_search

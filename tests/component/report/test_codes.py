@@ -111,6 +111,6 @@ def test_the_export_is_given_a_folder_of_any_name(tmp_path: Path, monkeypatch: p
         asked.append(compose_yaml("export", overrides).run)
         write_both(run)
 
-    monkeypatch.setattr("cove_dist.inference.export.export_codes", export)
+    monkeypatch.setattr("cove_dist.inference.codes.export_codes", export)
     load_codes(load_run(run))
     assert asked == [str(run)]

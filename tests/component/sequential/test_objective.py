@@ -33,16 +33,16 @@ def built(prepared: Path, context: DistributedContext, *overrides: str) -> tuple
     return build(config, schema, context, 32), batch, schema
 
 
-def table_of(trainable: TrainState) -> torch.Tensor:
-    [table] = trainable.model.module.tables.state_dict().values()
+def table_of(train_state: TrainState) -> torch.Tensor:
+    [table] = train_state.model.module.tables.state_dict().values()
     return table
 
 
 def test_replicated_tables_give_the_row_of_every_id(prepared_lists: Path, context: DistributedContext) -> None:
-    trainable, batch, _ = built(prepared_lists, context)
-    looked_up = trainable.model.module.tables(batch.ids).wait()
+    train_state, batch, _ = built(prepared_lists, context)
+    looked_up = train_state.model.module.tables(batch.ids).wait()
     for half in (INPUT, TARGET):
-        assert torch.equal(looked_up[half].values(), table_of(trainable)[batch.ids[half].values()])
+        assert torch.equal(looked_up[half].values(), table_of(train_state)[batch.ids[half].values()])
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ def test_replicated_tables_give_the_row_of_every_id(prepared_lists: Path, contex
 def test_the_loss_is_the_one_written_out(
     prepared_lists: Path, context: DistributedContext, quantizer: tuple[str, ...], fuse_output: bool
 ) -> None:
-    trainable, batch, schema = built(prepared_lists, context, *quantizer, f"sequential.fuse_output={fuse_output}")
-    objective, table = trainable.model.module.objective, table_of(trainable)
-    loss, step = trainable.model(batch)
+    train_state, batch, schema = built(prepared_lists, context, *quantizer, f"sequential.fuse_output={fuse_output}")
+    objective, table = train_state.model.module.objective, table_of(train_state)
+    loss, step = train_state.model(batch)
 
     ids = torch.cat([batch.ids[half].values() for half in (INPUT, TARGET)])
     every = torch.arange(schema.entity("item").num_seen)
@@ -77,8 +77,8 @@ def test_the_loss_is_the_one_written_out(
 def test_every_item_may_have_a_bias(prepared_lists: Path, context: DistributedContext, softmax: str) -> None:
     sampled = ("sequential.sampled=100000",) if softmax == "sampled" else ()
     more = ("sequential.item_bias=true", f"sequential.softmax={softmax}", *sampled)
-    trainable, batch, schema = built(prepared_lists, context, *more)
-    model, table = trainable.model.module, table_of(trainable)[: schema.entity("item").num_seen]
+    train_state, batch, schema = built(prepared_lists, context, *more)
+    model, table = train_state.model.module, table_of(train_state)[: schema.entity("item").num_seen]
     bias = model.objective.item_bias
     assert bias.shape == (len(table),) and (bias == 0).all()
     with torch.no_grad():
@@ -89,7 +89,7 @@ def test_every_item_may_have_a_bias(prepared_lists: Path, context: DistributedCo
     scores = (hidden @ table.T + bias).detach()
     exact = F.cross_entropy(scores, ids[which])
 
-    loss, _ = trainable.model(batch)
+    loss, _ = train_state.model(batch)
     assert loss.item() == pytest.approx(exact.item(), rel=1e-5 if softmax == "vocabulary_parallel" else 2e-2)
     loss.backward()
     error = scores.softmax(dim=1) - F.one_hot(ids[which], len(table))
@@ -131,9 +131,9 @@ def test_ready_made_categories_are_fed_and_predicted_first(
     prepared_lists: Path, tmp_path: Path, context: DistributedContext
 ) -> None:
     folder = with_categories(prepared_lists, tmp_path / "data")
-    trainable, batch, schema = built(folder, context, "sequential.categories=kind", "sequential.two_stage=true")
-    objective, table = trainable.model.module.objective, table_of(trainable)
-    _, step = trainable.model(batch)
+    train_state, batch, schema = built(folder, context, "sequential.categories=kind", "sequential.two_stage=true")
+    objective, table = train_state.model.module.objective, table_of(train_state)
+    _, step = train_state.model(batch)
     assert objective.categories.count == 6
     numbers, vectors = objective.categories.numbers, objective.categories.vectors.weight
     assert len(numbers) == schema.entity("item").num_rows
@@ -156,11 +156,11 @@ def test_the_coarsest_codes_are_categories_where_none_are_ready_made(
 ) -> None:
     more = ("sequential.two_stage=true", "sequential.item_bias=true", f"sequential.fuse_output={fuse_output}")
     more += ("quantizer.omega_q=0", "quantizer.omega_c=0")
-    trainable, batch, schema = built(prepared_lists, context, *COVE, *more)
-    model, table = trainable.model.module, table_of(trainable)
+    train_state, batch, schema = built(prepared_lists, context, *COVE, *more)
+    model, table = train_state.model.module, table_of(train_state)
     with torch.no_grad():
         bias = model.objective.item_bias.normal_()
-    _, step = trainable.model(batch)
+    _, step = train_state.model(batch)
     ids = torch.cat([batch.ids[half].values() for half in (INPUT, TARGET)])
     lengths = [batch.ids[half].lengths() for half in (INPUT, TARGET)]
     output = model.objective.quantizers["item"](table[:-1])
@@ -200,8 +200,8 @@ def test_categories_that_are_not_there_are_named(
 def test_the_catalogue_holds_every_item_as_it_is_fed_and_scored(
     prepared_lists: Path, context: DistributedContext
 ) -> None:
-    trainable, _, schema = built(prepared_lists, context, *COVE, "sequential.fuse_output=false")
-    model, table = trainable.model.module, table_of(trainable)
+    train_state, _, schema = built(prepared_lists, context, *COVE, "sequential.fuse_output=false")
+    model, table = train_state.model.module, table_of(train_state)
     model.eval()
     catalogue = item_catalogue(model, schema, context.device)
     assert torch.equal(catalogue.scored, table[:-1])
@@ -244,7 +244,7 @@ def test_the_curriculum_hides_a_growing_share(prepared_lists: Path, context: Dis
     objective = build(config, Schema.load(prepared_lists), context, 32).model.module.objective
     assert [objective.known_share() for _ in range(6)] == [0.75, 0.5, 0.25, 0.0, 0.0, 0.0]
     assert objective.state_dict()["steps"] == 6
-    objective.restart()
+    objective.reset_steps()
     assert [objective.known_share() for _ in range(2)] == [0.75, 0.5]
     assert objective.state_dict()["steps"] == 2
 

@@ -27,7 +27,7 @@ def trainer(context: DistributedContext, *overrides: str) -> Trainer:
 
 
 def parameters(trained: Trainer) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in trained.trainable.model.named_parameters()}
+    return {name: p.detach().clone() for name, p in trained.train_state.model.named_parameters()}
 
 
 @pytest.mark.parametrize("model", ["deepfm", "neumf"])
@@ -38,10 +38,10 @@ def test_a_step_is_that_of_all_its_rows(
     base = small_run(prepared) if model == "deepfm" else [*SMALL_RUN, "model=neumf", f"data.path={interactions}"]
     overrides = (*base, "model.dropout=0", *SGD, *REPLICATED, "trainer.accumulate_steps=3")
     found, reference = trainer(context, *overrides), trainer(context, *overrides)
-    found.trainable.model.train()
+    found.train_state.model.train()
     steps = list(islice(found.steps(iter(found.train_loader)), 2))
     batches = list(reference.train_loader)
-    inner = reference.trainable.model
+    inner = reference.train_state.model
     inner.train()
     for step, output in enumerate(steps):
         group = batches[3 * step : 3 * step + 3]
@@ -74,16 +74,16 @@ def test_sparse_optimizers_accumulate_rows(interactions: Path, context: Distribu
     )
     rows = Schema.load(interactions).splits["train"].rows
     parts = trainer(context, *base, f"trainer.batch_size={-(-rows // 3)}", "trainer.accumulate_steps=3")
-    parts.trainable.model.train()
+    parts.train_state.model.train()
     batches = list(parts.train_loader)
     [output] = parts.steps(iter(parts.train_loader))
-    assert (output.rows, parts.position.step, parts.position.batches) == (rows, 1, 3)
+    assert (output.rows, parts.progress.step, parts.progress.batches) == (rows, 1, 3)
     whole = trainer(context, *base)
-    model = whole.trainable.model.train()
-    whole.trainable.optimizer.zero_grad()
+    model = whole.train_state.model.train()
+    whole.train_state.optimizer.zero_grad()
     for batch in batches:
         (model(batch)[0] * (len(batch) / rows)).backward()
-    whole.trainable.optimizer.step()
+    whole.train_state.optimizer.step()
     expected = parameters(whole)
     for name, value in parameters(parts).items():
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
@@ -115,7 +115,7 @@ def test_steps_of_more_batches_than_an_epoch_has_are_refused(prepared: Path, con
 
 def test_the_last_step_of_an_epoch_is_reported_with_its_gradients(prepared: Path, context: DistributedContext) -> None:
     found = trainer(context, *small_run(prepared), *SGD, *REPLICATED, "trainer.accumulate_steps=3")
-    found.trainable.model.train()
+    found.train_state.model.train()
     for _ in found.steps(iter(found.train_loader)):
-        norm = gradient_norm(found.trainable.model)
-    assert gradient_norm(found.trainable.model) == norm > 0
+        norm = gradient_norm(found.train_state.model)
+    assert gradient_norm(found.train_state.model) == norm > 0

@@ -72,15 +72,15 @@ def test_moments_of_revived_codes_are_found_with_and_without_clipping(
         small_run(prepared, "unused", *MANY, "quantizer.revive_every=3", f"trainer.gradient_clip_norm={clipping}")
     )
     trainer = Trainer(config, Schema.load(prepared), context)
-    trainer.trainable.model.train()
-    codebook = trainer.trainable.model.module.objective.quantizers["item"].codebooks[0]
+    trainer.train_state.model.train()
+    codebook = trainer.train_state.model.module.objective.quantizers["item"].codebooks[0]
     for _ in trainer.steps(iter(trainer.train_loader)):
         before = codebook.detach().clone()
-        revived = trainer.codebooks.after_step(trainer.position.step).get("revived_item_1", 0)
+        revived = trainer.codebooks.after_step(trainer.progress.step).get("revived_item_1", 0)
         if revived:
             break
     moved = (codebook != before).any(dim=1)
-    moments = trainer.trainable.optimizer.state[codebook]
+    moments = trainer.train_state.optimizer.state[codebook]
     assert moved.sum() == revived > 0
     assert not moments["exp_avg"][moved].any()
     assert moments["exp_avg"][~moved].any()
@@ -92,15 +92,15 @@ def test_without_alpha_and_omega_moving_averages_and_revival_leave_the_base_mode
     base = trained(prepared, context, tmp_path / "base")
     off = ("quantizer.alpha=0", "quantizer.omega_q=0", "quantizer.learning=ema")
     cove = trained(prepared, context, tmp_path / "cove", *REVIVAL, *off)
-    assert cove.trainable.model.module.objective.quantizers["item"].observation is None
+    assert cove.train_state.model.module.objective.quantizers["item"].observation is None
     losses = [
         [r["loss"] for r in read_records(tmp_path / name / LOG_FILE) if r["kind"] == "train"]
         for name in ("base", "cove")
     ]
     assert len(losses[0]) == 20
     assert losses[0] == losses[1]
-    theirs = cove.trainable.model.state_dict()
-    assert all(torch.equal(value, theirs[name]) for name, value in base.trainable.model.state_dict().items())
+    theirs = cove.train_state.model.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in base.train_state.model.state_dict().items())
 
 
 def test_no_quantizers_have_no_records(prepared: Path, context: DistributedContext, tmp_path: Path) -> None:

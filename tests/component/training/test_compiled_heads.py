@@ -31,7 +31,7 @@ def losses(prepared: Path, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> t
     with process_group("cpu") as context:
         trainer = Trainer(config, Schema.load(prepared), context)
         found = [output.losses["loss"].item() for output in islice(trainer.steps(iter(trainer.train_loader)), 3)]
-        names = set(trainer.trainable.model.module.objective.state_dict())
+        names = set(trainer.train_state.model.module.objective.state_dict())
     monkeypatch.undo()
     return found, names, len(graphs)
 

@@ -54,7 +54,7 @@ def test_each_parameter_buffer_and_moment_is_looked_at(
 ) -> None:
     trained = trainer(prepared, context, "trainer.max_steps=2", *COVE, "quantizer.learning=ema", *tables)
     trained.train(None)
-    state = trained.trainable.state_dict()
+    state = trained.train_state.state_dict()
     check_state(state, 2)
     found = 0
     for (name, tensor), fault in zip(tensors_of(state), cycle((math.nan, math.inf, -math.inf)), strict=False):
@@ -82,9 +82,9 @@ def overflow_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     after_step = Trainer._after_step
 
     def overflowing(self: Trainer, output, batches) -> None:
-        if self.position.step == step:
+        if self.progress.step == step:
             with torch.no_grad():
-                next(self.trainable.model.module.objective.parameters()).view(-1)[0] = math.inf
+                next(self.train_state.model.module.objective.parameters()).view(-1)[0] = math.inf
         after_step(self, output, batches)
 
     monkeypatch.setattr(trainer_module.Trainer, "_after_step", overflowing)
@@ -149,7 +149,7 @@ def test_the_batches_that_diverged_are_saved_with_original_ids(
 
     def broken_loss(self: Trainer, batches):
         for output in steps(self, batches):
-            if self.position.step == step:
+            if self.progress.step == step:
                 self.losses.note(step, {name: value * math.nan for name, value in output.losses.items()})
             yield output
 

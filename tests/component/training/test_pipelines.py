@@ -23,7 +23,7 @@ def build(data: Path, context: DistributedContext, *overrides: str) -> Trainer:
 
 
 def losses(trainer: Trainer) -> list[float]:
-    trainer.trainable.model.train()
+    trainer.train_state.model.train()
     return [step.losses["loss"].item() for step in trainer.steps(iter(trainer.train_loader))]
 
 
@@ -34,7 +34,7 @@ def test_a_plain_step_is_that_of_the_pipeline_to_the_bit(
     plain = build(interactions, context, f"embeddings.optimizer.name={optimizer}")
     staged = build(interactions, context, f"embeddings.optimizer.name={optimizer}")
     assert isinstance(plain.pipeline, PlainPipeline)
-    staged.pipeline = TrainPipelineSparseDist(staged.trainable.model, staged.trainable.optimizer, context.device)
+    staged.pipeline = TrainPipelineSparseDist(staged.train_state.model, staged.train_state.optimizer, context.device)
     found = losses(plain)
     assert len(found) == len(plain.train_loader) > 1
     assert found == losses(staged)
@@ -47,14 +47,14 @@ def test_sharded_tables_keep_the_pipeline_that_exchanges_rows(interactions: Path
 
 def test_debug_mode_trains_every_epoch(interactions: Path, context: DistributedContext) -> None:
     trainer = build(interactions, context, "trainer.debug=true", "trainer.epochs=3", SPARSE)
-    position = trainer.train(None)
-    assert position.epoch == 3
-    assert position.step == 3 * len(trainer.train_loader)
+    progress = trainer.train(None)
+    assert progress.epoch == 3
+    assert progress.step == 3 * len(trainer.train_loader)
 
 
 def test_columns_may_be_looked_up_in_any_order(interactions: Path, context: DistributedContext) -> None:
     trainer = build(interactions, context, SPARSE)
-    tables, batch = trainer.trainable.model.module.tables, next(iter(trainer.train_loader))
+    tables, batch = trainer.train_state.model.module.tables, next(iter(trainer.train_loader))
     keys = batch.ids.keys()
     weights = {name: weight for name, weight in tables.state_dict().items()}
     there = tables(batch.ids)

@@ -46,7 +46,7 @@ def trainer(prepared: Path, run: Path, context: DistributedContext, *overrides: 
 
 
 def kernels(training: Trainer) -> list[SplitTableBatchedEmbeddingBagsCodegen]:
-    tables = training.trainable.model.module.tables
+    tables = training.train_state.model.module.tables
     modules = [module for lookup in lookups_of(tables) for module in lookup.modules()]
     return [module for module in modules if isinstance(module, SplitTableBatchedEmbeddingBagsCodegen)]
 
@@ -70,11 +70,11 @@ def test_fused_optimizers_count_the_steps_of_the_runs_that_a_run_was_started_fro
     assert {int(kernel.iter) for kernel in kernels(resumed)} == {4}
     third = trainer(prepared, second.parent / "third", context, f"warm_start.run={second}")
     restarted: list[Objective] = []
-    monkeypatch.setattr(Objective, "restart", lambda objective: restarted.append(objective))
-    assert start_warm(third.config, third.schema, context, third.trainable).steps == 4
-    assert restarted == [third.trainable.model.module.objective]  # what counts the steps of this run alone
+    monkeypatch.setattr(Objective, "reset_steps", lambda objective: restarted.append(objective))
+    assert start_warm(third.config, third.schema, context, third.train_state).steps == 4
+    assert restarted == [third.train_state.model.module.objective]  # what counts the steps of this run alone
     assert {int(kernel.iter) for kernel in kernels(third)} == {4}
-    assert third.trainable.schedule.last_epoch == 0
+    assert third.train_state.schedule.last_epoch == 0
 
 
 def test_a_checkpoint_of_other_optimizers_is_refused_with_the_settings(

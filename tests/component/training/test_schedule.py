@@ -18,8 +18,8 @@ from tests.interactions import SMALL_RUN
 
 def moved(trained: Trainer) -> list[float]:
     """How far the tables move at each step."""
-    trained.trainable.model.train()
-    tables, found = trained.trainable.model.module.tables, []
+    trained.train_state.model.train()
+    tables, found = trained.train_state.model.module.tables, []
 
     def values() -> torch.Tensor:
         weights = tables.state_dict().values()

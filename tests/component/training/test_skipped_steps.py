@@ -33,7 +33,7 @@ def break_losses(broken: Trainer, first: int, last: int) -> None:
         passes += 1
         return (result[0] * math.nan if first <= passes <= last else result[0]), result[1]
 
-    broken.trainable.model.register_forward_hook(fault)
+    broken.train_state.model.register_forward_hook(fault)
 
 
 @pytest.mark.parametrize("tables", [(), ROW_WISE], ids=["replicated", "row-wise"])
@@ -52,7 +52,7 @@ def test_a_skipped_step_changes_nothing_and_is_counted(
     after_step = run._after_step
 
     def watching(*arguments: Any) -> None:
-        states.append([value.clone() for _, value in tensors_of(run.trainable.state_dict())])
+        states.append([value.clone() for _, value in tensors_of(run.train_state.state_dict())])
         after_step(*arguments)
 
     run._after_step = watching  # type: ignore[method-assign]
@@ -79,7 +79,7 @@ def test_a_gradient_that_is_not_finite_although_the_loss_is(
         passes += 1
         return gradient * math.inf if passes == 3 else gradient
 
-    weights = dict(run.trainable.model.module.objective.named_parameters())
+    weights = dict(run.train_state.model.module.objective.named_parameters())
     weight = next(value for value in weights.values() if value.dim() == 2)
     weight.register_hook(fault)
     if tables:
@@ -125,7 +125,7 @@ def test_a_gradient_of_a_table_with_a_sparse_optimizer_that_is_not_finite(
     run._after_step = watching  # type: ignore[method-assign]
     run.train(None)
     assert skipped == [False, False, True, False, False]
-    assert all(value.isfinite().all() for _, value in tensors_of(run.trainable.state_dict()))
+    assert all(value.isfinite().all() for _, value in tensors_of(run.train_state.state_dict()))
 
 
 def test_steps_that_are_never_finite_end_training(prepared: Path, context: DistributedContext) -> None:
@@ -133,7 +133,7 @@ def test_steps_that_are_never_finite_end_training(prepared: Path, context: Distr
     break_losses(run, 3, 99)
     with pytest.raises(TrainingError, match="11 steps in a row are not finite"):
         run.train(None)
-    assert run.position.step == 12
+    assert run.progress.step == 12
 
 
 def test_moving_averages_cannot_skip(prepared: Path, context: DistributedContext) -> None:

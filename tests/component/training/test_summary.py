@@ -30,9 +30,9 @@ def test_the_summary_counts_rows_steps_and_parameters(prepared: Path, context: D
     schema, trainer = Schema.load(prepared), trainer_of(prepared, context)
     rows = schema.splits["train"].rows
     steps = len(trainer.train_loader)
-    lines = "\n".join(describe_start(trainer.trainable.model, context, trainer.config, schema, steps))
+    lines = "\n".join(describe_start(trainer.train_state.model, context, trainer.config, schema, steps))
     tables = sum(column.num_rows for column in schema.categorical) * (8 + FIRST_ORDER_DIM)
-    dense = sum(parameter.numel() for parameter in trainer.trainable.model.module.objective.parameters())
+    dense = sum(parameter.numel() for parameter in trainer.train_state.model.module.objective.parameters())
     assert f"training rows: {rows:,}, steps per epoch: {-(-rows // 240)}" in lines
     assert f"parameters: {tables:,} in tables" in lines
     assert f", {dense:,} in the model" in lines
@@ -42,7 +42,7 @@ def test_the_summary_counts_rows_steps_and_parameters(prepared: Path, context: D
 def test_the_plan_names_every_table_and_where_it_is(prepared: Path, context: DistributedContext) -> None:
     printed = Console(width=120)
     with printed.capture() as captured:
-        printed.print(sharding_table(trainer_of(prepared, context, *ROW_WISE).trainable.model))
+        printed.print(sharding_table(trainer_of(prepared, context, *ROW_WISE).train_state.model))
     text = captured.get()
     assert all(column.table_name in text for column in Schema.load(prepared).categorical)
     assert "row_wise" in text
@@ -52,12 +52,12 @@ def test_the_plan_names_every_table_and_where_it_is(prepared: Path, context: Dis
 def test_learning_rates_and_the_gradient_norm_are_the_optimizers(prepared: Path, context: DistributedContext) -> None:
     rates = ("trainer.optimizer.learning_rate=0.25", "embeddings.optimizer.learning_rate=0.5", "trainer.warmup_steps=2")
     trainer = trainer_of(prepared, context, *rates)
-    assert learning_rates(trainer.trainable.optimizer) == {"learning_rate_dense": 0.125, "learning_rate_tables": 0.25}
+    assert learning_rates(trainer.train_state.optimizer) == {"learning_rate_dense": 0.125, "learning_rate_tables": 0.25}
     next(trainer.steps(iter(trainer.train_loader)))
-    assert learning_rates(trainer.trainable.optimizer) == {"learning_rate_dense": 0.25, "learning_rate_tables": 0.5}
-    gradients = [p.grad.double().flatten() for p in trainer.trainable.model.parameters() if p.grad is not None]
-    assert gradient_norm(trainer.trainable.model).item() == pytest.approx(torch.cat(gradients).norm().item())
-    assert gradient_norm(trainer.trainable.model) > 0
+    assert learning_rates(trainer.train_state.optimizer) == {"learning_rate_dense": 0.25, "learning_rate_tables": 0.5}
+    gradients = [p.grad.double().flatten() for p in trainer.train_state.model.parameters() if p.grad is not None]
+    assert gradient_norm(trainer.train_state.model).item() == pytest.approx(torch.cat(gradients).norm().item())
+    assert gradient_norm(trainer.train_state.model) > 0
 
 
 def test_without_gradients_to_measure_there_is_no_norm(
@@ -74,7 +74,7 @@ def test_without_gradients_to_measure_there_is_no_norm(
 
 def test_an_epoch_of_one_step_is_hinted_at(prepared: Path, context: DistributedContext) -> None:
     trainer, schema = trainer_of(prepared, context), Schema.load(prepared)
-    run = (trainer.trainable.model, context, trainer.config, schema)
+    run = (trainer.train_state.model, context, trainer.config, schema)
     rows = f"{schema.splits['train'].rows:,}"
     assert (
         f"an epoch is one step: all {rows} rows are in it; a smaller trainer.batch_size" in describe_start(*run, 1)[-1]
@@ -91,7 +91,7 @@ def test_what_sample_weights_act_on_is_said(
 ) -> None:
     trainer, schema = trainer_of(prepared, context), replace(Schema.load(prepared), weight="weight")
     config, _ = load_run_config(small_run(prepared, "unused", *overrides))
-    assert metrics in describe_start(trainer.trainable.model, context, config, schema, 2)[-1]
+    assert metrics in describe_start(trainer.train_state.model, context, config, schema, 2)[-1]
 
 
 def test_a_warm_up_and_a_start_by_k_means_after_the_last_step_are_warned_of(
@@ -101,10 +101,10 @@ def test_a_warm_up_and_a_start_by_k_means_after_the_last_step_are_warned_of(
     trainer, schema = trainer_of(prepared, context, *late), Schema.load(prepared)
     config = replace(trainer.config, trainer=replace(trainer.config.trainer, epochs=4, max_steps=None))
     caplog.clear()
-    show_start(trainer.trainable.model, context, config, schema, 5)
+    show_start(trainer.train_state.model, context, config, schema, 5)
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [each.split(":")[0] for each in warnings] == ["trainer.warmup_steps = 20", "quantizer.kmeans_step = 21"]
     assert "training has 20 steps, so that codebooks stay random" in warnings[1]
     caplog.clear()
-    show_start(trainer.trainable.model, context, config, schema, 6)
+    show_start(trainer.train_state.model, context, config, schema, 6)
     assert not [record for record in caplog.records if record.levelname == "WARNING"]

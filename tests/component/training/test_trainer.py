@@ -25,7 +25,7 @@ def trainer(prepared: Path, context: DistributedContext, *overrides: str) -> Tra
 
 
 def losses(trained: Trainer, steps: int = 6) -> list[float]:
-    trained.trainable.model.train()
+    trained.train_state.model.train()
     batches = iter(trained.train_loader)
     return [step.losses["loss"].item() for step in islice(trained.steps(batches), steps)]
 
@@ -53,10 +53,10 @@ def test_fused_and_replicated_tables_learn_alike(prepared: Path, context: Distri
 
 def test_learning_rates_rise_linearly_and_stay(prepared: Path, context: DistributedContext) -> None:
     warm = trainer(prepared, context, "trainer.warmup_steps=4", "embeddings.optimizer.learning_rate=0.004")
-    rates = [[group["lr"] for group in warm.trainable.optimizer.param_groups]]
+    rates = [[group["lr"] for group in warm.train_state.optimizer.param_groups]]
     batches = iter(warm.train_loader)
     for _ in islice(warm.steps(batches), 5):
-        rates.append([group["lr"] for group in warm.trainable.optimizer.param_groups])
+        rates.append([group["lr"] for group in warm.train_state.optimizer.param_groups])
     assert [dense for dense, _ in rates] == pytest.approx([0.00025, 0.0005, 0.00075, 0.001, 0.001, 0.001])
     assert [tables for _, tables in rates] == pytest.approx([0.001, 0.002, 0.003, 0.004, 0.004, 0.004])
 
@@ -65,7 +65,7 @@ def test_gradients_are_clipped_by_their_norm(prepared: Path, context: Distribute
     sgd = ("trainer.optimizer.name=sgd", "trainer.optimizer.learning_rate=1", "embeddings.optimizer.name=sgd")
     replicated = ("embeddings.optimizer.learning_rate=1", "embeddings.sharding.default=data_parallel")
     clipped = trainer(prepared, context, *sgd, *replicated, "trainer.gradient_clip_norm=0.001")
-    weights = clipped.trainable.model.state_dict()
+    weights = clipped.train_state.model.state_dict()
     before = {name: weight.clone() for name, weight in weights.items()}
     losses(clipped, steps=1)
     change = torch.cat([(weight - before[name]).flatten() for name, weight in weights.items()])
@@ -85,10 +85,10 @@ def test_training_stops_after_epochs_without_gain(
     stopping = trainer(prepared, context, "trainer.epochs=9", "trainer.early_stopping.patience=2")
     aucs = iter([0.6, 0.7, math.nan, 0.7, 0.9])
     monkeypatch.setattr(stopping, "evaluate", lambda: {"auc": next(aucs)})
-    position = stopping.train(tmp_path)
-    assert position.epoch == 4
-    assert position.best == 0.7
-    assert stopping.writer.files.best("auc").name == f"step_{position.step // 2:08d}"
+    progress = stopping.train(tmp_path)
+    assert progress.epoch == 4
+    assert progress.best == 0.7
+    assert stopping.writer.files.best("auc").name == f"step_{progress.step // 2:08d}"
 
 
 @pytest.mark.parametrize(
@@ -104,15 +104,15 @@ def test_a_validation_that_is_due_at_the_last_step_counts(
 ) -> None:
     stopped = trainer(prepared, context, "trainer.validate_every_steps=4", f"trainer.max_steps={last}")
     aucs = {4: 0.7, 8: 0.6, 9: 0.8, 10: 0.9}
-    stopped.evaluate = lambda: {"auc": aucs[stopped.position.step]}  # type: ignore[method-assign]
-    position = stopped.train(tmp_path)
-    assert (position.best, position.validations_without_gain) == counted
+    stopped.evaluate = lambda: {"auc": aucs[stopped.progress.step]}  # type: ignore[method-assign]
+    progress = stopped.train(tmp_path)
+    assert (progress.best, progress.validations_without_gain) == counted
 
 
 def test_a_loss_that_is_not_finite_stops_training_with_advice(prepared: Path, context: DistributedContext) -> None:
     broken = trainer(prepared, context)
     with torch.no_grad():
-        next(broken.trainable.model.module.objective.parameters()).fill_(math.nan)
+        next(broken.train_state.model.module.objective.parameters()).fill_(math.nan)
     with pytest.raises(TrainingError, match=r"loss not finite.*learning_rate"):
         broken.train(None)
 
@@ -126,7 +126,7 @@ def test_seeds_differ_and_repeat(prepared: Path, context: DistributedContext) ->
 def test_first_order_weights_start_at_zero_and_stay_one_number(prepared: Path, context: DistributedContext) -> None:
     trained = trainer(prepared, context)
     weights = {
-        k: v for k, v in trained.trainable.model.state_dict().items() if "first_order.weight" in k and "bags" in k
+        k: v for k, v in trained.train_state.model.state_dict().items() if "first_order.weight" in k and "bags" in k
     }
     assert weights
     assert all(not weight.any() for weight in weights.values())
@@ -165,13 +165,13 @@ def test_reports_cover_every_step_across_epochs(
 ) -> None:
     """10 steps an epoch, a report at step 1 and every 4: that of step 12 holds steps 9 and 10 of the epoch before."""
     reported = trainer(prepared, context, "trainer.log_every=4", "trainer.epochs=2")
-    close, rows = reported.window.close, []
+    close, rows = reported.interval_metrics.close, []
 
     def counting(*, whole: bool) -> dict[str, float]:
-        rows.append((reported.window._rows, whole))
+        rows.append((reported.interval_metrics._rows, whole))
         return close(whole=whole)
 
-    monkeypatch.setattr(reported.window, "close", counting)
+    monkeypatch.setattr(reported.interval_metrics, "close", counting)
     reported.train(None)
     assert [whole for _, whole in rows] == [False, True, True, True, True, True]
     assert sum(count for count, whole in rows if whole) == 2 * Schema.load(prepared).splits["train"].rows

@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 
 from tests.end_to_end.programs import ROOT
+from tests.fork_server import executable
 from tests.interactions import CANDIDATES
-from tests.warm import executable
 
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 SMALL_TRAINING = ("embeddings.dim=8", "trainer.batch_size=120", "trainer.max_steps=2", "trainer.device=cpu")

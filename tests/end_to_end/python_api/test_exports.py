@@ -16,7 +16,7 @@ from safetensors.torch import load_file as torch_load
 import cove_dist as cove
 from cove_dist import cli
 from cove_dist.errors import ConfigError
-from cove_dist.inference.artifacts import export_run
+from cove_dist.inference.export import export_run
 from tests.end_to_end.python_api.conftest import ITEMS
 
 

@@ -51,7 +51,7 @@ def test_a_run_without_intervals_saves_by_time(prepared: Path, tmp_path: Path) -
     with process_group("cpu") as context:
         trainer = Trainer(config, Schema.load(prepared), context)
         save = trainer.save
-        trainer.save = lambda batches, metrics: (saved.append(trainer.position.step), save(batches, metrics))
+        trainer.save = lambda batches, metrics: (saved.append(trainer.progress.step), save(batches, metrics))
         trainer.train(tmp_path)
     assert saved == [2, 4, 6, 8, 10, 12, 14, 16, 18, 20], "10 and 20 are the ends of the epochs"
 
@@ -128,7 +128,7 @@ def test_one_process_saves_on_sigterm_and_goes_on_where_it_was(
     after_step = Trainer._after_step
 
     def signalled(self: Trainer, *arguments: Any) -> None:
-        if self.position.step == 3:
+        if self.progress.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         after_step(self, *arguments)
 

@@ -14,8 +14,8 @@ from cove_dist.checkpoints.files import CheckpointFolder
 from cove_dist.checkpoints.io import newest_sound
 from cove_dist.checkpoints.manifest import verify
 from cove_dist.errors import CheckpointError
+from cove_dist.inference.codes import export_codes
 from cove_dist.inference.evaluate import evaluate_run
-from cove_dist.inference.export import export_codes
 from cove_dist.training.program import train
 from tests.configurations import COVE, small_run
 

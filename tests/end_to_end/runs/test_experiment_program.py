@@ -11,8 +11,8 @@ import pytest
 from cove_dist.errors import ConfigError, TrainingError
 from cove_dist.experiments import runner
 from cove_dist.experiments.cells import CellFailed
+from cove_dist.experiments.common import file_arguments
 from cove_dist.experiments.grid import Cell, cells_of
-from cove_dist.experiments.plan import file_arguments
 from cove_dist.experiments.program import Outcome, run_experiment
 from tests.component.experiments.grids import small_grid, write_cell, write_grid
 

@@ -56,14 +56,14 @@ def fill_between(monkeypatch: pytest.MonkeyPatch, disk: Path, first: int, last: 
     after_step = Trainer._after_step
 
     def filling(self: Trainer, output: Any, batches: Any) -> None:
-        if self.position.step == first:
+        if self.progress.step == first:
             self.writer.wait()
             fill(disk)
-        if self.position.step == last:
+        if self.progress.step == last:
             (disk / FILLER).unlink()
         after_step(self, output, batches)
         wait([self.writer._pending] if self.writer._pending else [])
-        seen[self.position.step] = [path.name for path in self.writer.files.complete()]
+        seen[self.progress.step] = [path.name for path in self.writer.files.complete()]
 
     monkeypatch.setattr(Trainer, "_after_step", filling)
     return seen

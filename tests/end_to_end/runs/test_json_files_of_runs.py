@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from cove_dist.inference.codes import export_codes
 from cove_dist.inference.evaluate import evaluate_run
-from cove_dist.inference.export import export_codes
 from cove_dist.inference.popularity import evaluate_popularity
 from cove_dist.training.program import train
 from tests import configurations, interactions

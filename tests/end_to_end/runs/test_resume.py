@@ -139,15 +139,15 @@ def test_a_new_learning_rate_acts_from_the_resumed_step_on(
         with process_group("cpu") as context:
             trainer = Trainer(config, Schema.load(prepared), context)
             trainer.resume(tmp_path / "run")
-            state = trainer.trainable.model.state_dict()
+            state = trainer.train_state.model.state_dict()
             before = {name: local(value).clone() for name, value in state.items()}
-            trainer.trainable.model.train()
+            trainer.train_state.model.train()
             next(trainer.steps(iter(trainer.train_loader)))
-            after = trainer.trainable.model.state_dict()
+            after = trainer.train_state.model.state_dict()
             changes[rate] = {
                 name: (local(after[name]) - value).double().norm().item() for name, value in before.items()
             }
-            lrs = [group["lr"] for group in trainer.trainable.optimizer.param_groups]
+            lrs = [group["lr"] for group in trainer.train_state.optimizer.param_groups]
             assert lrs == pytest.approx([rate * 0.7] * 2), "after step 6 of 10 of the warm-up"
     moved = [name for name, change in changes[0.002].items() if change > 0]
     assert any("user_id" in name for name in moved)

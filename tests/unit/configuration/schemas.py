@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cove_dist.config import RunConfig
-from cove_dist.config.composition import config_folder
+from cove_dist.config_folders import config_folder
 from cove_dist.tasks.base import TaskModel
 from cove_dist.tasks.registry import task_of
 from data_pipeline.schema import INPUT, OWNER, TARGET, Categorical, Dense, Schema

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 import cove_dist
 from cove_dist.config import QuantizerConfig
 from cove_dist.config.overrides import flat
-from cove_dist.quantization import UpkeepSettings
+from cove_dist.quantization import MaintenanceSettings
 from cove_dist.tasks.configuration import compose_run_config, load_run_config
 
 PACKAGE = Path(cove_dist.__file__).parent
@@ -23,14 +23,14 @@ SECTIONS = ("trainer.", "quantizer.")
 def test_a_setting_of_the_quantizer_is_passed_on_only_by_its_section() -> None:
     """So it is a field and a name in ``config/quantizer.py``, a line of YAML, and what the quantizer does with it."""
     config, _ = load_run_config(["quantizer=cove"])
-    arguments, upkeep = config.quantizer.arguments(), config.quantizer.upkeep()
+    arguments, maintenance = config.quantizer.arguments(), config.quantizer.maintenance()
     nodes = list(ast.walk(ast.parse((PACKAGE / "tasks/quantizers.py").read_text())))
     named = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     named |= {node.arg for node in nodes if isinstance(node, ast.keyword)}
     assert named & arguments.keys() == set()
-    assert upkeep.keys() | {"seed"} == {each.name for each in fields(UpkeepSettings)}
+    assert maintenance.keys() | {"seed"} == {each.name for each in fields(MaintenanceSettings)}
     written = yaml.safe_load((PACKAGE.parent / "configs/quantizer/cove.yaml").read_text())
-    assert written.keys() == {each.name for each in fields(QuantizerConfig)} > arguments.keys() | upkeep.keys()
+    assert written.keys() == {each.name for each in fields(QuantizerConfig)} > arguments.keys() | maintenance.keys()
 
 
 def test_a_setting_of_the_trainer_is_declared_by_its_section_and_its_yaml_file() -> None:

@@ -10,10 +10,10 @@ import pytest
 import cove_dist
 from cove_dist import cli
 from cove_dist.commands import COMMANDS
-from cove_dist.config.composition import keys
+from cove_dist.config.yaml_files import keys
 from cove_dist.config_folders import OWN_FOLDERS, config_folder
 from cove_dist.tasks.configuration import compose_run_config
-from cove_dist.training.resume import MAY_CHANGE
+from cove_dist.training.resume import RESUMABLE_PATTERNS
 from tests.unit.configuration.calling import command, error_of
 
 train = command("train")
@@ -107,7 +107,7 @@ def test_help_with_prepared_data_shows_what_other_data_would(
 def test_the_page_on_runs_names_every_setting_that_a_resumed_run_may_change() -> None:
     page = (Path(__file__).parents[3] / "docs" / "runs.md").read_text()
     listed = page.partition("## What a resumed run may change")[2]
-    assert [name for name in MAY_CHANGE if f"`{name}`" not in listed] == []
+    assert [name for name in RESUMABLE_PATTERNS if f"`{name}`" not in listed] == []
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ from dataclasses import fields, replace
 import pytest
 
 from cove_dist.config import RunConfig
-from cove_dist.config.composition import config_folder, read_yaml
 from cove_dist.config.model_spec import ModelSpec
+from cove_dist.config.yaml_files import read_yaml
+from cove_dist.config_folders import config_folder
 from cove_dist.errors import ConfigError
-from cove_dist.tasks.categories import CategorySource
+from cove_dist.tasks.category_negatives import CategorySource
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.registry import TASKS, task_of
 from tests.unit.configuration.schemas import SCHEMA, options

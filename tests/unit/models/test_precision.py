@@ -6,8 +6,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from cove_dist.config.composition import config_folder
 from cove_dist.config.model_spec import model_class
+from cove_dist.config_folders import config_folder
 from cove_dist.models.ctr.base import CTRHead
 from cove_dist.tasks.configuration import load_run_config
 

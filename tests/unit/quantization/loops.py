@@ -5,24 +5,24 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, Replicas, UpkeepSettings
+from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, MaintenanceSettings, Replicas
 from cove_dist.quantization.assignment import Cascade
 
 DIM = 6
 
 
 class Loop:
-    """60 ids in a table, a quantizer of 20 and 4 codes, an optimizer, upkeep after every step.
+    """60 ids in a table, a quantizer of 20 and 4 codes, an optimizer, maintenance after every step.
 
     Args:
-        settings: of the upkeep.
+        settings: of the maintenance.
         learning: of the codebooks.
         replicas: of which each takes its share of every batch.
     """
 
     def __init__(
         self,
-        settings: UpkeepSettings,
+        settings: MaintenanceSettings,
         learning: str = "gradient",
         replicas: Replicas | None = None,
         optimizer: type[torch.optim.Optimizer] = torch.optim.Adam,
@@ -38,7 +38,7 @@ class Loop:
         self.replicas = replicas or Replicas(0, 1, lambda tensor: tensor)
         learned = [p for p in (*self.table.parameters(), *self.quantizer.parameters()) if p.requires_grad]
         self.optimizer = optimizer(learned, lr=0.01)
-        self.upkeep = CodebookMaintenance(
+        self.maintenance = CodebookMaintenance(
             {"item": self.quantizer}, settings, self.replicas, lambda p: self.optimizer.state.get(p, {})
         )
         self.batches = torch.randint(0, 60, (100, 24), generator=random)
@@ -54,7 +54,7 @@ class Loop:
                 self.replicas.all_reduce(parameter.grad)
                 parameter.grad /= self.replicas.world_size
         self.optimizer.step()
-        return self.upkeep.after_step(step)
+        return self.maintenance.after_step(step)
 
     def codebooks(self) -> list[torch.Tensor]:
         return [codebook.detach().clone() for codebook in self.quantizer.codebooks]

@@ -7,11 +7,11 @@ import itertools
 import pytest
 import torch
 
-from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, UpkeepSettings
+from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, MaintenanceSettings
 from tests.unit.quantization.loops import DIM, Loop, same
 
 LEARNING = ("gradient", "ema")
-EVERYTHING = UpkeepSettings("kmeans", kmeans_step=3, kmeans_batches=2, revive_every=2)
+EVERYTHING = MaintenanceSettings("kmeans", kmeans_step=3, kmeans_batches=2, revive_every=2)
 
 
 @pytest.mark.parametrize("learning", LEARNING)
@@ -38,7 +38,7 @@ def test_a_frozen_codebook_stays_as_it_is_and_the_others_learn(learning: str, fr
 @pytest.mark.parametrize("learning", LEARNING)
 def test_kmeans_above_a_frozen_level_starts_from_what_chose_its_codes(learning: str) -> None:
     """Every coarse code is the mean of the frozen codes nearest to it, by how many vectors chose each."""
-    loop = Loop(UpkeepSettings("kmeans", kmeans_step=1, kmeans_batches=1), learning)
+    loop = Loop(MaintenanceSettings("kmeans", kmeans_step=1, kmeans_batches=1), learning)
     loop.quantizer.freeze(0)
     loop.quantizer.keep_observation = True
     weight = loop.table.weight.detach().clone()[loop.batches[1]]
@@ -62,7 +62,7 @@ def test_freezing_by_requires_grad_is_the_same() -> None:
 
 @pytest.mark.parametrize("learning", LEARNING)
 def test_what_is_no_longer_frozen_learns_again(learning: str) -> None:
-    loop = Loop(UpkeepSettings(), learning)
+    loop = Loop(MaintenanceSettings(), learning)
     loop.quantizer.freeze(0)
     loop.step(1)
     before = loop.codebooks()

@@ -10,7 +10,7 @@ import torch
 from sklearn.cluster import KMeans
 
 from cove_dist import quantization
-from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, Replicas, UpkeepSettings, search
+from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, MaintenanceSettings, Replicas, search
 from cove_dist.quantization.assignment import Cascade
 from tests.unit.quantization.loops import DIM, Loop, is_row_of, same
 from tests.unit.quantization.simulated import on_replicas
@@ -22,8 +22,8 @@ LEARNING = ("gradient", "ema")
 @pytest.mark.parametrize("learning", LEARNING)
 def test_kmeans_starts_every_level_at_its_step_from_the_batches_before_it(learning: str) -> None:
     """Cluster centres are means: every coarse code lies where the fine codes that chose it have theirs."""
-    started = Loop(UpkeepSettings("kmeans", kmeans_step=6, kmeans_batches=3), learning, scale=100.0)
-    random = Loop(UpkeepSettings(), learning, scale=100.0)
+    started = Loop(MaintenanceSettings("kmeans", kmeans_step=6, kmeans_batches=3), learning, scale=100.0)
+    random = Loop(MaintenanceSettings(), learning, scale=100.0)
     for step in range(1, 6):
         started.step(step)
         random.step(step)
@@ -46,7 +46,9 @@ def test_kmeans_starts_every_level_at_its_step_from_the_batches_before_it(learni
 
 @pytest.mark.parametrize("learning", LEARNING)
 def test_kmeans_starts_a_residual_cascade_on_what_the_level_before_leaves(learning: str) -> None:
-    loop = Loop(UpkeepSettings("kmeans", kmeans_step=4, kmeans_batches=4), learning, scale=100.0, cascade="residual")
+    loop = Loop(
+        MaintenanceSettings("kmeans", kmeans_step=4, kmeans_batches=4), learning, scale=100.0, cascade="residual"
+    )
     for step in range(1, 4):
         loop.step(step)
     vectors = loop.table.weight.detach().clone()[loop.batches[1:5].unique()]  # step 4 moves them a little further
@@ -62,8 +64,8 @@ def test_kmeans_starts_a_residual_cascade_on_what_the_level_before_leaves(learni
 
 @pytest.mark.parametrize("learning", LEARNING)
 def test_a_residual_cascade_revives_codes_on_what_the_level_before_leaves(learning: str) -> None:
-    loop = Loop(UpkeepSettings(revive_every=1), learning, scale=5.0, cascade="residual")
-    without = Loop(UpkeepSettings(), learning, scale=5.0, cascade="residual")
+    loop = Loop(MaintenanceSettings(revive_every=1), learning, scale=5.0, cascade="residual")
+    without = Loop(MaintenanceSettings(), learning, scale=5.0, cascade="residual")
     revived = loop.step(1)
     without.step(1)
     coarse, fine = without.codebooks()
@@ -78,7 +80,7 @@ def test_a_residual_cascade_revives_codes_on_what_the_level_before_leaves(learni
 
 @pytest.mark.parametrize("learning", LEARNING)
 def test_kmeans_on_fewer_vectors_than_codes_places_a_code_on_each(learning: str) -> None:
-    loop = Loop(UpkeepSettings("kmeans", kmeans_step=1, kmeans_batches=5), learning, scale=100.0)
+    loop = Loop(MaintenanceSettings("kmeans", kmeans_step=1, kmeans_batches=5), learning, scale=100.0)
     loop.batches[1] = torch.arange(7).repeat(4)[:24]
     loop.quantizer.keep_observation = True
     before = loop.codebooks()[0]
@@ -93,8 +95,8 @@ def test_kmeans_on_fewer_vectors_than_codes_places_a_code_on_each(learning: str)
 
 @pytest.mark.parametrize("learning", LEARNING)
 def test_revival_moves_dead_codes_onto_live_vectors_and_no_live_code(learning: str) -> None:
-    revived = Loop(UpkeepSettings(revive_every=3), learning, scale=5.0)
-    plain = Loop(UpkeepSettings(), learning, scale=5.0)
+    revived = Loop(MaintenanceSettings(revive_every=3), learning, scale=5.0)
+    plain = Loop(MaintenanceSettings(), learning, scale=5.0)
     for step in (1, 2):
         assert revived.step(step) == plain.step(step) == {}
     table = revived.table.weight.detach().clone()[revived.batches[3]]  # what step 3 quantizes
@@ -115,16 +117,16 @@ def test_revival_moves_dead_codes_onto_live_vectors_and_no_live_code(learning: s
 
 def test_revival_after_a_start_by_kmeans_waits_for_a_whole_interval_of_its_codes() -> None:
     """Uses are counted from the start on: after 2 of 5 steps, codes that are merely rare would count as dead."""
-    started = UpkeepSettings("kmeans", kmeans_step=13, revive_every=5)
+    started = MaintenanceSettings("kmeans", kmeans_step=13, revive_every=5)
     assert [step for step in range(1, 31) if started.revives(step)] == [5, 10, 20, 25, 30]
-    exactly = UpkeepSettings("kmeans", kmeans_step=10, revive_every=5)
+    exactly = MaintenanceSettings("kmeans", kmeans_step=10, revive_every=5)
     assert [step for step in range(1, 31) if exactly.revives(step)] == [5, 15, 20, 25, 30]
-    assert [step for step in range(1, 21) if UpkeepSettings(revive_every=5).revives(step)] == [5, 10, 15, 20]
+    assert [step for step in range(1, 21) if MaintenanceSettings(revive_every=5).revives(step)] == [5, 10, 15, 20]
 
 
 @pytest.mark.parametrize("learning", LEARNING)
 def test_revival_with_nothing_dead_changes_nothing(learning: str) -> None:
-    loops = [Loop(UpkeepSettings(revive_every=every), learning) for every in (2, None)]
+    loops = [Loop(MaintenanceSettings(revive_every=every), learning) for every in (2, None)]
     for loop in loops:
         loop.batches = torch.arange(60).expand(5, 60)
         with torch.no_grad():
@@ -142,8 +144,8 @@ def test_revival_with_nothing_dead_changes_nothing(learning: str) -> None:
 def test_only_moments_of_revived_rows_are_reset(
     optimizer: type[torch.optim.Optimizer], moments: tuple[str, ...]
 ) -> None:
-    revived = Loop(UpkeepSettings(revive_every=4), optimizer=optimizer, scale=3.0)
-    plain = Loop(UpkeepSettings(), optimizer=optimizer, scale=3.0)
+    revived = Loop(MaintenanceSettings(revive_every=4), optimizer=optimizer, scale=3.0)
+    plain = Loop(MaintenanceSettings(), optimizer=optimizer, scale=3.0)
     for loop in (revived, plain):
         loop.batches[1] = torch.arange(24)
         for step in range(1, 4):
@@ -172,21 +174,21 @@ def test_revived_codes_stay_alive_under_adam_at_a_high_learning_rate() -> None:
     torch.manual_seed(0)
     z, quantizer = torch.randn(600, 16), CascadedQuantizer(16, (50, 5), init_std=10.0)
     optimizer = torch.optim.Adam(quantizer.parameters(), lr=1.0)
-    upkeep = CodebookMaintenance(
-        {"item": quantizer}, UpkeepSettings(revive_every=50), optimizer_state=optimizer.state.__getitem__
+    maintenance = CodebookMaintenance(
+        {"item": quantizer}, MaintenanceSettings(revive_every=50), optimizer_state=optimizer.state.__getitem__
     )
     revived = []
     for step in range(1, 201):
         optimizer.zero_grad()
         quantizer(z).loss.backward()
         optimizer.step()
-        revived.append(upkeep.after_step(step).get("item_1", 0))
+        revived.append(maintenance.after_step(step).get("item_1", 0))
     assert max(revived) > 25
     assert revived[-1] < 5
 
 
 def test_only_counts_of_revived_rows_are_reset() -> None:
-    revived, plain = (Loop(UpkeepSettings(revive_every=every), "ema", scale=3.0) for every in (4, None))
+    revived, plain = (Loop(MaintenanceSettings(revive_every=every), "ema", scale=3.0) for every in (4, None))
     for step in range(1, 5):
         revived.step(step)
         plain.step(step)
@@ -202,7 +204,7 @@ def test_only_counts_of_revived_rows_are_reset() -> None:
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_replicas_hold_the_same_to_the_bit(learning: str, world_size: int, cascade: Cascade) -> None:
     def train(replicas: Replicas) -> tuple[list[torch.Tensor], int]:
-        loop = Loop(UpkeepSettings("kmeans", 5, 3, revive_every=4), learning, replicas, scale=3.0, cascade=cascade)
+        loop = Loop(MaintenanceSettings("kmeans", 5, 3, revive_every=4), learning, replicas, scale=3.0, cascade=cascade)
         revived = sum(sum(loop.step(step).values()) for step in range(1, 17))
         return [*loop.codebooks(), *loop.quantizer.buffers()][:3], revived
 
@@ -214,7 +216,7 @@ def test_replicas_hold_the_same_to_the_bit(learning: str, world_size: int, casca
         assert same(other[:2], first[:2])
 
 
-KMEANS = UpkeepSettings("kmeans", kmeans_step=6, kmeans_batches=4, revive_every=4)
+KMEANS = MaintenanceSettings("kmeans", kmeans_step=6, kmeans_batches=4, revive_every=4)
 
 
 @cache
@@ -232,9 +234,11 @@ def test_a_loop_goes_on_from_its_state_exactly(learning: str, stop: int, cascade
     whole, expected = whole_loop(learning, cascade)
     stopped, resumed = (Loop(KMEANS, learning, scale=3.0, cascade=cascade) for _ in range(2))
     before = [stopped.step(step) for step in range(1, stop + 1)]
-    states = [part.state_dict() for part in (stopped.table, stopped.quantizer, stopped.optimizer, stopped.upkeep)]
+    states = [part.state_dict() for part in (stopped.table, stopped.quantizer, stopped.optimizer, stopped.maintenance)]
     stored = pickle.loads(pickle.dumps(states))
-    for part, state in zip((resumed.table, resumed.quantizer, resumed.optimizer, resumed.upkeep), stored, strict=True):
+    for part, state in zip(
+        (resumed.table, resumed.quantizer, resumed.optimizer, resumed.maintenance), stored, strict=True
+    ):
         part.load_state_dict(state)
     assert before + [resumed.step(step) for step in range(stop + 1, 15)] == expected
     assert same(resumed.codebooks(), whole.codebooks())
@@ -243,7 +247,7 @@ def test_a_loop_goes_on_from_its_state_exactly(learning: str, stop: int, cascade
 
 def test_the_seed_decides_what_is_drawn() -> None:
     def revive(seed: int) -> list[torch.Tensor]:
-        loop = Loop(UpkeepSettings(revive_every=1, seed=seed), scale=3.0)
+        loop = Loop(MaintenanceSettings(revive_every=1, seed=seed), scale=3.0)
         loop.step(1)
         return loop.codebooks()
 
@@ -252,7 +256,7 @@ def test_the_seed_decides_what_is_drawn() -> None:
 
 
 def test_vectors_are_kept_only_for_the_steps_that_need_them() -> None:
-    loop = Loop(UpkeepSettings("kmeans", kmeans_step=4, kmeans_batches=2, revive_every=3))
+    loop = Loop(MaintenanceSettings("kmeans", kmeans_step=4, kmeans_batches=2, revive_every=3))
     kept = []
     for step in range(1, 9):
         loop.step(step)
@@ -262,10 +266,10 @@ def test_vectors_are_kept_only_for_the_steps_that_need_them() -> None:
 
 
 def test_a_step_that_no_pass_came_before_is_refused() -> None:
-    loop = Loop(UpkeepSettings(revive_every=2))
+    loop = Loop(MaintenanceSettings(revive_every=2))
     loop.step(1)
     with pytest.raises(RuntimeError, match=r"after_step\(2\): quantizer 'item' had no training pass"):
-        loop.upkeep.after_step(2)
+        loop.maintenance.after_step(2)
 
 
 @pytest.mark.parametrize(
@@ -279,22 +283,23 @@ def test_a_step_that_no_pass_came_before_is_refused() -> None:
 )
 def test_bad_settings(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        UpkeepSettings(**settings)
+        MaintenanceSettings(**settings)
 
 
 @pytest.mark.parametrize("learning", LEARNING)
-def test_memory_of_upkeep_does_not_grow_with_vectors_times_codes(learning: str) -> None:
+def test_memory_of_maintenance_does_not_grow_with_vectors_times_codes(learning: str) -> None:
     quantizer = CascadedQuantizer(4, (1000, 30), learning=learning)
-    upkeep = CodebookMaintenance({"item": quantizer}, UpkeepSettings("kmeans", 1, 1, revive_every=2))
+    maintenance = CodebookMaintenance({"item": quantizer}, MaintenanceSettings("kmeans", 1, 1, revive_every=2))
     z = torch.randn(4000, 4)
     with LargestTensor() as tracker:
         for step in (1, 2):
             quantizer(z)
-            upkeep.after_step(step)
+            maintenance.after_step(step)
     assert tracker.largest <= search.WORKSPACE_CPU < len(z) * 1000
     assert len(quantizer(z).codes[:, 0].unique()) > 900
 
 
-def test_the_former_name_of_the_maintenance_stays() -> None:
-    """Programs outside of the package import it."""
+def test_the_former_names_of_the_maintenance_stay() -> None:
+    """Programs outside of the package import them."""
     assert quantization.CodebookUpkeep is CodebookMaintenance
+    assert quantization.UpkeepSettings is MaintenanceSettings

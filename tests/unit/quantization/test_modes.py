@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 
-from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, UpkeepSettings
+from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, MaintenanceSettings
 from tests.properties import few
 from tests.unit.quantization.loops import Loop
 
 LEARNING = ("gradient", "ema")
-EVERYTHING = UpkeepSettings("kmeans", kmeans_step=3, kmeans_batches=3, revive_every=2)
+EVERYTHING = MaintenanceSettings("kmeans", kmeans_step=3, kmeans_batches=3, revive_every=2)
 
 
-def everything(quantizer: CascadedQuantizer, upkeep: CodebookMaintenance) -> list:
-    tensors = [*quantizer.state_dict().values(), *quantizer.buffers(), *quantizer.usage(), upkeep.state_dict()]
+def everything(quantizer: CascadedQuantizer, maintenance: CodebookMaintenance) -> list:
+    tensors = [*quantizer.state_dict().values(), *quantizer.buffers(), *quantizer.usage(), maintenance.state_dict()]
     return copy.deepcopy([*tensors, quantizer.observation])
 
 
@@ -29,11 +29,11 @@ def test_evaluation_mode_changes_nothing_for_training(learning: str) -> None:
     """At a step of the gathering, of the start, of a revival and of averages alone."""
     plain, interrupted = (Loop(EVERYTHING, learning, scale=3.0) for _ in range(2))
     for step in range(1, 7):
-        before = everything(interrupted.quantizer, interrupted.upkeep)
+        before = everything(interrupted.quantizer, interrupted.maintenance)
         interrupted.quantizer.eval()
         interrupted.quantizer(torch.full((5, 6), float(step)))
-        assert interrupted.upkeep.after_step(step - 1) == {}
-        torch.testing.assert_close(everything(interrupted.quantizer, interrupted.upkeep), before, rtol=0, atol=0)
+        assert interrupted.maintenance.after_step(step - 1) == {}
+        torch.testing.assert_close(everything(interrupted.quantizer, interrupted.maintenance), before, rtol=0, atol=0)
         interrupted.quantizer.train()
         assert interrupted.step(step) == plain.step(step)
         torch.testing.assert_close(interrupted.codebooks(), plain.codebooks(), rtol=0, atol=0)
@@ -42,15 +42,15 @@ def test_evaluation_mode_changes_nothing_for_training(learning: str) -> None:
 @pytest.mark.parametrize("learning", LEARNING)
 def test_a_training_pass_before_evaluation_mode_waits_for_training_mode(learning: str) -> None:
     quantizer, z = CascadedQuantizer(6, (20, 4), learning=learning), torch.randn(30, 6)
-    upkeep = CodebookMaintenance({"item": quantizer}, UpkeepSettings(revive_every=1))
+    maintenance = CodebookMaintenance({"item": quantizer}, MaintenanceSettings(revive_every=1))
     quantizer(z)
-    before = everything(quantizer, upkeep)
+    before = everything(quantizer, maintenance)
     quantizer.eval()
     for step in (1, 2):
-        assert upkeep.after_step(step) == {}
-    torch.testing.assert_close(everything(quantizer, upkeep), before, rtol=0, atol=0)
+        assert maintenance.after_step(step) == {}
+    torch.testing.assert_close(everything(quantizer, maintenance), before, rtol=0, atol=0)
     quantizer.train()
-    assert upkeep.after_step(3)["item_1"] > 0
+    assert maintenance.after_step(3)["item_1"] > 0
 
 
 @pytest.mark.parametrize("learning", LEARNING)
@@ -58,14 +58,14 @@ def test_of_two_quantizers_the_one_in_evaluation_mode_is_unchanged(learning: str
     def train(both: bool) -> tuple[dict[str, CascadedQuantizer], int]:
         torch.manual_seed(0)
         quantizers = {name: CascadedQuantizer(6, (20, 4), learning=learning) for name in ("user", "item")}
-        upkeep = CodebookMaintenance(quantizers, EVERYTHING)
+        maintenance = CodebookMaintenance(quantizers, EVERYTHING)
         quantizers["user"].train(both)
         placed = 0
         for step in range(1, 6):
             z = torch.randn(30, 6)
             for quantizer in quantizers.values():
                 quantizer(z)
-            revived = upkeep.after_step(step)
+            revived = maintenance.after_step(step)
             assert both or not any(name.startswith("user") for name in revived)
             placed += revived.get("item_1", 0)
         return quantizers, placed
@@ -97,7 +97,7 @@ def test_activation_checkpointing_changes_nothing(learning: str, reentrant: bool
     def train(checkpointed: bool) -> list:
         torch.manual_seed(1)
         quantizer = CascadedQuantizer(6, (20, 4), learning=learning, init_std=0.5)
-        upkeep = CodebookMaintenance({"item": quantizer}, UpkeepSettings(revive_every=2))
+        maintenance = CodebookMaintenance({"item": quantizer}, MaintenanceSettings(revive_every=2))
         left = []
         for step in range(1, 4):
             quantizer.zero_grad()
@@ -110,7 +110,7 @@ def test_activation_checkpointing_changes_nothing(learning: str, reentrant: bool
                 total = total + loss + fused.square().sum()
             total.backward()
             left.append([z.grad, [codebook.grad for codebook in quantizer.codebooks]])
-            left.append([everything(quantizer, upkeep), upkeep.after_step(step)])
+            left.append([everything(quantizer, maintenance), maintenance.after_step(step)])
         return left
 
     torch.testing.assert_close(train(True), train(False), rtol=0, atol=0)

@@ -40,7 +40,7 @@ def average_a_step(
 def test_counts_and_codebooks_of_all_levels(problem: dict, decay: float, data: st.DataObject) -> None:
     cascade = problem["arguments"]["cascade"]
     quantizer = build(problem["codebooks"], learning="ema", ema_decay=decay, cascade=cascade)
-    upkeep = CodebookMaintenance({"item": quantizer})
+    maintenance = CodebookMaintenance({"item": quantizer})
     codebooks = [codebook.clone() for codebook in problem["codebooks"]]
     averages = [torch.ones(len(codebook), dtype=torch.float64) for codebook in codebooks]
     size = len(problem["z"])
@@ -49,7 +49,7 @@ def test_counts_and_codebooks_of_all_levels(problem: dict, decay: float, data: s
         counts = torch.tensor(data.draw(st.lists(st.integers(0, 3), min_size=size, max_size=size)))
         z = problem["z"] * step
         quantizer(z, counts=counts)
-        upkeep.after_step(step)
+        maintenance.after_step(step)
         average_a_step(z, counts, codebooks, averages, decay, cascade)
         torch.testing.assert_close([e.data for e in quantizer.codebooks], codebooks)
         torch.testing.assert_close(quantizer.moving_averages.counts, torch.cat(averages))
@@ -100,16 +100,16 @@ def test_a_code_that_nothing_chooses_stays_where_it_is_to_the_bit() -> None:
     with torch.no_grad():
         quantizer.codebooks[0].copy_(torch.eye(3, 4))
         quantizer.codebooks[1].copy_(torch.tensor([[0.5, 0.5, 0, 0], [0, 0, 9.0, 0]]))
-    upkeep, dead = CodebookMaintenance({"item": quantizer}), [e.data.clone() for e in quantizer.codebooks]
+    maintenance, dead = CodebookMaintenance({"item": quantizer}), [e.data.clone() for e in quantizer.codebooks]
     for step in range(1, 401):
         quantizer(torch.tensor([[1.0, 0.1, 0, 0], [0.1, 1.0, 0, 0]]))
-        upkeep.after_step(step)
+        maintenance.after_step(step)
     assert quantizer.moving_averages.counts[2] == 0
     assert torch.equal(quantizer.codebooks[0][2], dead[0][2])
     assert torch.equal(quantizer.codebooks[1][1], dead[1][1])
     assert quantizer.codebooks[0][0].tolist() == pytest.approx([1, 0.1, 0, 0])
     quantizer(torch.eye(3, 4)[2:] * 2)
-    upkeep.after_step(401)
+    maintenance.after_step(401)
     assert quantizer.codebooks[0][2].tolist() == pytest.approx([0, 0, 2, 0], rel=1e-4)  # it has no weight left
 
 
@@ -119,11 +119,11 @@ def test_codebooks_become_the_means_of_what_chooses_them() -> None:
     quantizer = CascadedQuantizer(8, (6,), learning="ema", ema_decay=0.9)
     with torch.no_grad():
         quantizer.codebooks[0].copy_(centres + 0.1 * torch.randn(6, 8))
-    upkeep = CodebookMaintenance({"item": quantizer})
+    maintenance = CodebookMaintenance({"item": quantizer})
     z = centres.repeat(50, 1) + 0.05 * torch.randn(300, 8)
     for step in range(1, 200):
         codes = quantizer(z).codes[:, 0]
-        upkeep.after_step(step)
+        maintenance.after_step(step)
     means = torch.stack([z[codes == code].mean(dim=0) for code in range(6)])
     torch.testing.assert_close(quantizer.codebooks[0].data, means, rtol=0, atol=1e-5)
 

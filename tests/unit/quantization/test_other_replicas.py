@@ -8,32 +8,32 @@ from typing import Any
 import pytest
 import torch
 
-from cove_dist.quantization import Replicas, UpkeepSettings
+from cove_dist.quantization import MaintenanceSettings, Replicas
 from cove_dist.quantization.observation import Observation, oldest_first
 from tests.unit.quantization.loops import Loop, same
 from tests.unit.quantization.simulated import on_replicas
 
-SETTINGS = UpkeepSettings("kmeans", kmeans_step=3, kmeans_batches=2, revive_every=6)
+SETTINGS = MaintenanceSettings("kmeans", kmeans_step=3, kmeans_batches=2, revive_every=6)
 States = list[list[dict[str, Any]]]
 
 
-def start(replicas: Replicas, states: States, settings: UpkeepSettings = SETTINGS) -> Loop:
-    """Restore a loop; the upkeep of former replica r goes to replica r modulo their number."""
+def start(replicas: Replicas, states: States, settings: MaintenanceSettings = SETTINGS) -> Loop:
+    """Restore a loop; the maintenance of former replica r goes to replica r modulo their number."""
     loop = Loop(settings, replicas=replicas, scale=3.0)
     if states:
         parts = loop.table, loop.quantizer, loop.optimizer
         for part, state in zip(parts, deepcopy(states[0][:3]), strict=True):
             part.load_state_dict(state)
-        loop.upkeep.load_state_dict(*(state[3] for state in states[replicas.rank :: replicas.world_size]))
+        loop.maintenance.load_state_dict(*(state[3] for state in states[replicas.rank :: replicas.world_size]))
     return loop
 
 
-def run(world_size: int, steps: range, states: States, settings: UpkeepSettings = SETTINGS) -> States:
+def run(world_size: int, steps: range, states: States, settings: MaintenanceSettings = SETTINGS) -> States:
     def train(replicas: Replicas) -> list[dict[str, Any]]:
         loop = start(replicas, states, settings)
         for step in steps:
             loop.step(step)
-        return [part.state_dict() for part in (loop.table, loop.quantizer, loop.optimizer, loop.upkeep)]
+        return [part.state_dict() for part in (loop.table, loop.quantizer, loop.optimizer, loop.maintenance)]
 
     return on_replicas(world_size, train)
 
@@ -45,7 +45,7 @@ def codebooks(states: States) -> list[torch.Tensor]:
 def moved(world_size: int, states: States) -> list[torch.Tensor]:
     """Return which codes of each level the revival after step 12 moves."""
     revived = codebooks(run(world_size, range(12, 13), states))
-    plain = codebooks(run(world_size, range(12, 13), states, UpkeepSettings("kmeans", 3, 2)))
+    plain = codebooks(run(world_size, range(12, 13), states, MaintenanceSettings("kmeans", 3, 2)))
     return [(after - before).abs().amax(dim=1) > 1e-3 for after, before in zip(revived, plain, strict=True)]
 
 

@@ -9,12 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, CodeClassifier, UpkeepSettings, kmeans
+from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, CodeClassifier, MaintenanceSettings, kmeans
 from tests.unit.quantization.problems import build, problems
 
 GARBAGE = [float("nan"), float("inf"), -float("inf"), 1e30, -3e38, 0.0]
 LEARNING = ("gradient", "ema")
-EVERYTHING = UpkeepSettings("kmeans", kmeans_step=1, kmeans_batches=1, revive_every=2)
+EVERYTHING = MaintenanceSettings("kmeans", kmeans_step=1, kmeans_batches=1, revive_every=2)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -53,7 +53,7 @@ def padded(draw: st.DrawFn) -> dict:
 def train(problem: dict, learning: str, as_mask: bool, ids: torch.Tensor | None) -> dict:
     """Two training passes with everything that `CodebookMaintenance` does, and all that they leave behind."""
     quantizer = build(problem["codebooks"], learning=learning, **problem["arguments"])
-    upkeep, left = CodebookMaintenance({"item": quantizer}, EVERYTHING), {}
+    maintenance, left = CodebookMaintenance({"item": quantizer}, EVERYTHING), {}
     counts = problem["counts"].bool() if as_mask else problem["counts"]
     for step in (1, 2):
         z = problem["z"].clone().requires_grad_()
@@ -62,7 +62,7 @@ def train(problem: dict, learning: str, as_mask: bool, ids: torch.Tensor | None)
         (fused * problem["task_gradient"]).sum().add(problem["omega"] * loss).backward()
         left |= {f"fused {step}": fused.detach(), f"codes {step}": codes, f"loss {step}": loss.detach()}
         left |= {f"z {step}": z.grad, f"gradients {step}": [e.grad for e in quantizer.codebooks]}
-        left |= {f"usage {step}": quantizer.usage(), f"revived {step}": upkeep.after_step(step)}
+        left |= {f"usage {step}": quantizer.usage(), f"revived {step}": maintenance.after_step(step)}
         left |= {f"state {step}": {name: value.clone() for name, value in quantizer.state_dict().items()}}
     return left
 
@@ -98,12 +98,12 @@ def test_the_codes_of_padding_are_valid_and_do_not_depend_on_what_it_holds(learn
 @pytest.mark.parametrize("size", [0, 5])
 def test_nothing_but_padding_has_no_loss_and_changes_nothing(learning: str, size: int) -> None:
     quantizer = CascadedQuantizer(4, (6, 3), learning=learning)
-    upkeep = CodebookMaintenance({"item": quantizer}, EVERYTHING)
+    maintenance = CodebookMaintenance({"item": quantizer}, EVERYTHING)
     before = {name: value.clone() for name, value in quantizer.state_dict().items()}
     z = torch.full((size, 4), float("nan"), requires_grad=True)
     out = quantizer(z, counts=torch.zeros(size, dtype=torch.bool))
     (out.loss + out.fused.square().sum()).backward()
-    assert upkeep.after_step(1) == {}
+    assert maintenance.after_step(1) == {}
     assert out.loss == 0
     assert not z.grad.any()
     assert out.codes.shape == (size, 2)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, UpkeepSettings
+from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, MaintenanceSettings
 
 LOW = [torch.bfloat16, torch.float16]
 
@@ -103,9 +103,11 @@ def test_kmeans_starts_a_module_of_less_from_means_in_float32(learning: str, dty
         torch.tensor([4.0, -4.0]).repeat(500).unsqueeze(1)
     )
     quantizer = CascadedQuantizer(8, (2,), learning=learning).to(dtype)
-    upkeep = CodebookMaintenance({"item": quantizer}, UpkeepSettings("kmeans", kmeans_step=1, kmeans_batches=1))
+    maintenance = CodebookMaintenance(
+        {"item": quantizer}, MaintenanceSettings("kmeans", kmeans_step=1, kmeans_batches=1)
+    )
     quantizer(z.to(dtype))
-    upkeep.after_step(1)
+    maintenance.after_step(1)
     means = torch.stack([z.to(dtype).double()[(z[:, 0] > 0) == code].mean(dim=0) for code in range(2)])
     found = quantizer.codebooks[0].detach().double()
     found = found[found[:, 0].argsort()]
@@ -116,7 +118,7 @@ def test_kmeans_starts_a_module_of_less_from_means_in_float32(learning: str, dty
 @pytest.mark.parametrize("learning", ["gradient", "ema"])
 def test_revival_in_a_module_of_less(learning: str, dtype: torch.dtype) -> None:
     quantizer, z = CascadedQuantizer(8, (30, 4), learning=learning, init_std=5.0).to(dtype), torch.randn(60, 8)
-    upkeep = CodebookMaintenance({"item": quantizer}, UpkeepSettings(revive_every=1))
+    maintenance = CodebookMaintenance({"item": quantizer}, MaintenanceSettings(revive_every=1))
     quantizer(z.to(dtype))
-    assert upkeep.after_step(1)["item_1"] > 0
+    assert maintenance.after_step(1)["item_1"] > 0
     assert all(codebook.isfinite().all() for codebook in quantizer.codebooks)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cove_dist.errors import ConfigError
-from cove_dist.tasks.categories import known_codes
+from cove_dist.tasks.category_negatives import known_codes
 from data_pipeline.schema import Schema
 
 
