@@ -216,7 +216,7 @@ def timeout() -> timedelta:
 
 
 def open_host_group(at_least: timedelta = timedelta(0)) -> ProcessGroup:
-    """Open a gloo group of all ranks for traffic outside of training, with their `timeout` or a longer one. Collective."""
+    """Open a gloo group of all ranks for traffic outside of training, with a longer timeout if given. Collective."""
     return dist.new_group(backend="gloo", timeout=max(timeout(), at_least))
 
 

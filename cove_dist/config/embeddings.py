@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from cove_dist.config.base import settings
@@ -103,6 +104,26 @@ class EmbeddingsConfig:
             f"embeddings.sharding.{table} = {sharding}: a sharded table is updated by a fused kernel, and on"
             f" {device_type} there is none for embeddings.optimizer with {reason}. Either set"
             f" embeddings.sharding.{table}=data_parallel, or choose {allowed} with weight_decay=0"
+        )
+
+    def read_only(self, device_type: str) -> EmbeddingsConfig:
+        """Return the settings for tables that nothing updates, which every device accepts.
+
+        Their sharding stays where the device has it. On CPU tables that training replicates stay replicated, as their
+        look-ups are the fast ones.
+        """
+        replicated = device_type == "cpu" and not self.optimizer.is_fused_on("cpu")
+        sharding: dict[str, Sharding] = {
+            table: "data_parallel" if replicated and chosen == "auto" else chosen
+            for table, chosen in self.sharding.items()
+        }
+        if device_type == "cpu":
+            sharding |= {table: "auto" for table, chosen in sharding.items() if chosen in ROWS_WITHIN_HOSTS}
+        return replace(
+            self,
+            optimizer=replace(self.optimizer, name="sgd", weight_decay=0.0, weight_decay_frequency_power=0.0),
+            sharding=sharding,
+            cache_load_factor=None if device_type == "cpu" else self.cache_load_factor,
         )
 
     def is_any_sharded(self, device_type: str) -> bool:

@@ -79,7 +79,7 @@ def check_state(state: Mapping[str, Any], step: int) -> None:
     """Refuse parameters, buffers and optimizer moments that are not finite. Collective.
 
     A loss is computed before the update of its step, so it does not reflect the last update. The check reads this
-    rank's parts once, without a copy, and waits for the device once. A CPU core checks 128 million numbers in 0.1 s, a
+    rank's parts once, without a copy, and waits once for each device. A CPU core checks 128 million numbers in 0.1 s, a
     tenth of the time to copy them for a save.
 
     Args:
@@ -97,12 +97,22 @@ def check_state(state: Mapping[str, Any], step: int) -> None:
 
 
 def _first_not_finite(state: Mapping[str, Any]) -> str | None:
-    parts = [(name, part) for name, part in _floating(state, "") if part.numel()]
-    if not parts:
-        return None
-    extremes = torch.stack([torch.stack(part.aminmax()).double() for _, part in parts])  # nan makes both of them nan
-    finite = extremes.isfinite().all(dim=1).tolist()
-    return next((name for (name, _), good in zip(parts, finite, strict=True) if not good), None)
+    for parts in _by_device(state).values():
+        names, extremes = zip(*parts, strict=True)
+        finite = torch.stack(extremes).isfinite().all(dim=1).tolist()  # waits once for each device
+        if (wrong := next((name for name, good in zip(names, finite, strict=True) if not good), None)) is not None:
+            return wrong
+    return None
+
+
+def _by_device(state: Mapping[str, Any]) -> dict[torch.device, list[tuple[str, torch.Tensor]]]:
+    """Return name, minimum and maximum of this rank's tensors; TorchRec's row-wise Adagrad counts steps on the host."""
+    found: dict[torch.device, list[tuple[str, torch.Tensor]]] = {}
+    for name, part in _floating(state, ""):
+        if part.numel():
+            extremes = torch.stack(part.aminmax()).double()  # nan makes both of them nan
+            found.setdefault(part.device, []).append((name, extremes))
+    return found
 
 
 def _floating(value: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:

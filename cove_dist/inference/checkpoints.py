@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from torchrec.distributed import DistributedModelParallel
@@ -16,7 +17,7 @@ from data_pipeline.schema import Schema
 def load_trained(
     config: RunConfig, schema: Schema, context: DistributedContext, checkpoint: Path, batch_size: int
 ) -> DistributedModelParallel:
-    """Build the sharded model of a run with the weights of a checkpoint. Collective.
+    """Build the sharded model of a run with the weights of a checkpoint, on any device. Collective.
 
     Args:
         config, schema, context: Configuration, data and distributed context of the run.
@@ -26,6 +27,12 @@ def load_trained(
     Raises:
         CheckpointError: The checkpoint is of another model, or damaged.
     """
-    model = build(config, schema, context, batch_size).model
+    model = build(read_only(config, context.device.type), schema, context, batch_size).model
     load_weights(checkpoint, model, describe_model(config, schema))
     return model
+
+
+def read_only(config: RunConfig, device_type: str) -> RunConfig:
+    """Return the configuration without what only training does, which another device may not have or allow."""
+    trainer = replace(config.trainer, gradient_clip_norm=None, accumulate_steps=1)
+    return replace(config, embeddings=config.embeddings.read_only(device_type), trainer=trainer)

@@ -62,10 +62,10 @@ def mean_of_codes(quantizer: CascadedQuantizer, usage: Usage) -> torch.Tensor:
 
     Args:
         quantizer: The quantizer.
-        usage: Counts of its codes.
+        usage: Counts of its codes, on any device.
     """
     means = [
-        counts.double() @ codebook.double() / counts.sum()
+        counts.to(codebook.device).double() @ codebook.double() / counts.sum()
         for counts, codebook in zip(usage, quantizer.codebooks, strict=True)
     ]
     return torch.stack(means).sum(dim=0) if quantizer.settings.cascade == "residual" else means[0]

@@ -15,12 +15,14 @@ from torch import nn
 
 import cove_dist
 from cove_dist.config.model_spec import ModelSpec
+from cove_dist.faults.finite import _by_device
 from cove_dist.models.cf.base import AttributeRecommender, GraphRecommender, Recommender
 from cove_dist.models.ctr.base import CTRHead
 from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.quantization import CascadedQuantizer
 from cove_dist.quantization.assignment import Cascade
 from cove_dist.quantization.quantizer import Learning
+from cove_dist.tasks.unseen import mean_of_codes
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.loader import build_loader
 
@@ -143,3 +145,16 @@ def test_a_model_that_mixes_devices_is_found() -> None:
 
     with pytest.raises(RuntimeError, match="device"):
         _ = Mixing().to("meta").offset + on_meta(DIM)
+
+
+def test_a_state_on_several_devices_is_checked_device_by_device() -> None:
+    """TorchRec's row-wise Adagrad counts its steps on the host, next to moments on the GPU."""
+    state = {"momentum": on_meta(3), "step": torch.tensor(2.0), "rows": [torch.ones(2), on_meta(2, 4)]}
+    by_device = {device.type: [name for name, _ in parts] for device, parts in _by_device(state).items()}
+    assert by_device == {"meta": ["momentum", "rows.1"], "cpu": ["step", "rows.0"]}
+
+
+def test_codes_are_averaged_where_their_codebook_is() -> None:
+    """Counts summed over ranks are on the host."""
+    quantizer = CascadedQuantizer(DIM, (4, 2)).to("meta")
+    assert mean_of_codes(quantizer, [torch.ones(4), torch.ones(2)]).device.type == "meta"

@@ -8,6 +8,7 @@ import torch
 from cove_dist.embeddings.optimizers import fuse_optimizer
 from cove_dist.embeddings.sharding import table_sharding
 from cove_dist.errors import ConfigError
+from cove_dist.inference.checkpoints import read_only
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.ctr.model import build_ctr_model
 from tests.unit.configuration.schemas import SCHEMA, build
@@ -86,3 +87,37 @@ def test_only_the_global_generator_decides_the_initial_dense_weights() -> None:
         torch.manual_seed(3)
         states.append(build_ctr_model(config, SCHEMA).objective.state_dict())
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["trainer.gradient_clip_norm=1", "trainer.accumulate_steps=4"],
+        ["embeddings.optimizer.name=sparse_rmsprop"],
+        ["embeddings.optimizer.name=sparse_adam", "embeddings.sharding.default=data_parallel"],
+        ["embeddings.optimizer.name=sparse_adam", "embeddings.optimizer.weight_decay=0.1",
+         "embeddings.optimizer.weight_decay_rows=looked_up"],
+        ["embeddings.optimizer.weight_decay=0.1", "embeddings.optimizer.weight_decay_frequency_power=0.6"],
+        ["embeddings.sharding.default=row_wise"],
+        ["embeddings.sharding.default=grid_shard"],
+        ["+embeddings.sharding.item_id=table_row_wise", "embeddings.cache_load_factor=0.2"],
+    ],
+    ids=lambda overrides: overrides[0].removeprefix("embeddings."),
+)  # fmt: skip
+def test_tables_that_are_only_read_are_accepted_by_every_device(overrides: list[str], device: str) -> None:
+    config, _ = load_run_config(overrides)
+    read = read_only(config, device)
+    read.embeddings.check_device(device)
+    fuse_optimizer(build(read).tables, read.embeddings, device)
+    assert read.trainer.gradient_clip_norm is None
+    assert read.trainer.accumulate_steps == 1
+
+
+def test_tables_that_are_only_read_keep_their_sharding_where_the_device_has_it() -> None:
+    config, _ = load_run_config(["embeddings.sharding.default=row_wise", "+embeddings.sharding.user_id=grid_shard"])
+    assert config.embeddings.read_only("cuda").sharding == {"default": "row_wise", "user_id": "grid_shard"}
+    assert config.embeddings.read_only("cpu").sharding == {"default": "row_wise", "user_id": "auto"}
+    replicated, _ = load_run_config([])  # by Adam, which has no fused kernel on CPU
+    assert replicated.embeddings.read_only("cpu").sharding["default"] == "data_parallel"
+    assert replicated.embeddings.read_only("cuda").sharding["default"] == "auto"
