@@ -37,8 +37,8 @@ def cases(bench: Bench) -> Iterator[tuple[str, Callable[[], Row]]]:
 def host_syncs(bench: Bench, kind: str, model: str, cove: bool) -> Row:
     """Count the calls of a step that wait for the device, by place; those that TorchRec makes are counted apart.
 
-    TorchRec waits for the sizes of the next batch's exchange on another stream, one step ahead. Autograd's threads have
-    no frames of their own: a wait in a backward pass counts at the place that called it, or as "elsewhere".
+    TorchRec waits for the sizes of the next batch's exchange on another stream, one step ahead. Autograd reports the
+    waits of its own threads to the thread that called it: these count as "backward pass", whoever made the node.
     """
     if bench.device.type == "cpu":
         return {"skipped": "needs CUDA"}
@@ -67,8 +67,10 @@ def host_syncs(bench: Bench, kind: str, model: str, cove: bool) -> Row:
 
 
 def place() -> str:
-    """Return the innermost frame of this project, or "torchrec" where the innermost of both is TorchRec's."""
+    """Return the innermost frame of this project, "torchrec" where the innermost is TorchRec's, or "backward pass"."""
     for frame in reversed(traceback.extract_stack()):
+        if "/torch/autograd/" in frame.filename:
+            return "backward pass"
         if "/torchrec/" in frame.filename:
             return f"torchrec {Path(frame.filename).name}:{frame.lineno}"
         if frame.filename.startswith(OURS):

@@ -154,14 +154,12 @@ class Runner:
             end(process)
             self._results.load()  # what the process wrote
             status = "ended at its time limit" if hung else STATUS.get(process.exitcode, "crashed")
-            before = time.monotonic() - start
-            record = self._results.section(name)
-            crashed_at = record["started"]
-            self._results.close(name, status, before)
-            again = not hung and status == "crashed" and crashed_at is not None and seconds - before > AGAIN
-            if not again:
+            record, left = self._results.section(name), deadline - time.monotonic()
+            in_a_case = record["started"] is not None or process.exitcode == FATAL  # or there is no progress
+            self._results.close(name, status, time.monotonic() - start)
+            if hung or status != "crashed" or not in_a_case or left <= AGAIN:
                 return
-            skipped = list(record["rows"])
+            start, skipped = time.monotonic(), list(record["rows"])
             child = self._prepare(name)
 
     def _prepare(self, name: str) -> Any:
@@ -217,17 +215,18 @@ def run_cases(name: str, settings: Settings, channel: Any) -> None:
             traceback.print_exc()
             row = {"error": f"{type(error).__name__}: {error}"[:300]}
         results.add(name, case, row)
-        if "error" in row and not settings.dry_run and not usable(torch):
+        if "error" in row and not usable(bench.device):
             os._exit(FATAL)
     sys.stdout.flush()
     os._exit(0)  # at once: what is left, such as a process group, needs no orderly end
 
 
-def usable(torch: Any) -> bool:
-    """Return whether the device still works after an error."""
+def usable(device: Any) -> bool:
+    """Return whether a torch device still works after an error."""
+    import torch
+
     with suppress(Exception):
-        torch.cuda.synchronize()
-        return float(torch.ones(1, device="cuda").sum()) == 1
+        return float(torch.ones(1, device=device).sum()) == 1
     return False
 
 

@@ -50,7 +50,7 @@ class RowDecay:
         """Count a step, and add the outstanding decay to the gradients ``[n, d]`` of distinct ``rows [n]``."""
         state[TOTAL] += -math.log1p(-lr * self.weight_decay) if self.compounds else self.weight_decay
         missed = state[TOTAL] - state[DECAYED].index_select(0, rows)
-        state[DECAYED].index_fill_(0, rows, float(state[TOTAL]))
+        state[DECAYED].index_copy_(0, rows, state[TOTAL].expand(len(rows)))  # without waiting for the number
         if self.compounds:
             missed = torch.expm1(-missed) / -lr
         if table in self.factors:

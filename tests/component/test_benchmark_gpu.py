@@ -71,6 +71,17 @@ def test_a_crash_costs_one_case(call: Callable) -> None:
     assert sections["second_section"]["rows"] == {"measured": {"ms": 1.5}}
 
 
+def test_an_error_after_which_the_device_is_unusable_costs_one_case(
+    call: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "usable", lambda device: False)
+    status, sections = call({"a": lambda: {"ms": 1.0}, "b": fail, "c": lambda: {"ms": 2.0}})
+    assert status == 1
+    rows = {"a": {"ms": 1.0}, "b": {"error": "ValueError: no such kernel"}, "c": {"ms": 2.0}}
+    assert sections["first_section"]["rows"] == rows
+    assert sections["first_section"]["status"] == "complete"
+
+
 def test_a_hang_costs_its_section_and_a_second_call_measures_what_is_missing(call: Callable, tmp_path: Path) -> None:
     cases = {"a": lambda: {"ms": 1.0}, "b": lambda: time.sleep(60), "c": lambda: {"ms": 2.0}}
     status, sections = call(cases, seconds=2)
@@ -177,3 +188,5 @@ def test_waits_are_told_by_the_innermost_frame(monkeypatch: pytest.MonkeyPatch) 
     assert steps.place() == "torchrec dist_data.py:7"
     monkeypatch.setattr(steps.traceback, "extract_stack", lambda: stack(theirs, ours, "/torch/_tensor.py"))
     assert steps.place() == "cove_dist/training/trainer.py:7"
+    monkeypatch.setattr(steps.traceback, "extract_stack", lambda: stack(ours, theirs, "/torch/autograd/graph.py"))
+    assert steps.place() == "backward pass"

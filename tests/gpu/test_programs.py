@@ -46,6 +46,25 @@ def test_both_devices_recommend_the_same_scores(run: Path) -> None:
     np.testing.assert_allclose(there["score"].to_numpy(), here["score"].to_numpy(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["embeddings.optimizer.name=rowwise_adagrad", "embeddings.sharding.default=data_parallel"],
+        ["embeddings.unseen=codes"],
+        ["embeddings.optimizer.weight_decay=1e-4", "embeddings.optimizer.weight_decay_rows=looked_up"],
+        ["trainer.gradient_clip_norm=1", "embeddings.sharding.default=data_parallel"],
+    ],
+    ids=lambda settings: settings[0].rpartition(".")[2],
+)
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_settings_of_tables_train_on_one_device_and_evaluate_on_both(
+    device: str, settings: list[str], data: dict[str, Path], tmp_path: Path
+) -> None:
+    train([*overrides("ctr", data, tmp_path / "run", device), *settings])
+    there, here = (cove_dist.load(tmp_path / "run", device=each).evaluate("test") for each in ("cuda", "cpu"))
+    assert there == pytest.approx(here, abs=1e-4, nan_ok=True)
+
+
 @pytest.mark.parametrize("task", ["ctr", "cf", "sequential"])
 def test_a_run_goes_on_on_the_other_device(task: str, data: dict[str, Path], tmp_path: Path) -> None:
     """One epoch here and one there, in both orders: as two epochs on the CPU, with tables fused on both."""

@@ -78,16 +78,18 @@ class FeatureGate(nn.Module):
         hidden_units: Sizes of its MLP's hidden layers.
     """
 
+    context: torch.Tensor
+
     def __init__(self, width: int, dim: int, context: Sequence[int], hidden_units: Sequence[int]) -> None:
         super().__init__()
-        self.context = list(context)
-        self.learned = None if self.context else nn.Parameter(torch.zeros(1, dim))
-        self.mlp = MLP(dim * max(1, len(self.context)), hidden_units)
+        self.register_buffer("context", torch.tensor(context, dtype=torch.int64), persistent=False)
+        self.learned = None if context else nn.Parameter(torch.zeros(1, dim))
+        self.mlp = MLP(dim * max(1, len(context)), hidden_units)
         self.output = nn.Linear(self.mlp.out_dim, width)
 
     def forward(self, fields: torch.Tensor) -> torch.Tensor:
         """Map fields ``[B, F, d]`` to weights ``[B, n]``, or ``[1, n]`` with a learned input, shared by all rows."""
-        seen = fields[:, self.context].flatten(1) if self.learned is None else self.learned
+        seen = fields.index_select(1, self.context).flatten(1) if self.learned is None else self.learned
         return 2 * torch.sigmoid(self.output(self.mlp(seen)))
 
 

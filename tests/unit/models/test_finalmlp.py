@@ -22,7 +22,8 @@ def fusion(layer: BilinearFusion, first: torch.Tensor, second: torch.Tensor) -> 
 
 def gate(layer: FeatureGate, fields: torch.Tensor) -> torch.Tensor:
     """The weights of all features for one row."""
-    seen = torch.cat([fields[i] for i in layer.context]) if layer.context else layer.learned[0]
+    read = layer.context.tolist()
+    seen = torch.cat([fields[i] for i in read]) if read else layer.learned[0]
     return 2 / (1 + torch.exp(-(layer.output.weight @ hidden_layers(layer.mlp, seen) + layer.output.bias)))
 
 
