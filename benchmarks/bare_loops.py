@@ -112,7 +112,7 @@ class Factors(Pairs):
 
 
 def matrix(neighbors: NeighborSum, rows: int, columns: int) -> torch.Tensor:
-    """Return the edges of a neighbour sum as a sparse matrix of torch."""
+    """Return the edges of a neighbor sum as a sparse matrix of torch."""
     return torch.sparse_csr_tensor(neighbors._offsets, neighbors._columns, neighbors._weights, (rows, columns))
 
 

@@ -10,7 +10,7 @@ means and standard deviations over seeds:
 - error: ``sum |x - decoded|^2 / sum |x - mean|^2`` in float64; 1 is that of the mean vector;
 - unique: share of the vectors whose tuple of codes no other vector has; largest: most vectors with one tuple;
 - used: perplexity of the codes of a level as a share of their number, level by level;
-- recall: share of the 10 nearest neighbours of a vector (Euclidean, without itself) whose decoded vectors are among
+- recall: share of the 10 nearest neighbors of a vector (Euclidean, without itself) whose decoded vectors are among
   the 10 nearest to it; where decoded vectors are equally near, as those of equal codes are, the expected share. Over
   vectors drawn at random;
 - seconds of CPU time, of training and encoding.
@@ -57,7 +57,7 @@ def score(vectors: np.ndarray, coded: Coded, queries: np.ndarray, levels: Sequen
     Args:
         vectors: The vectors ``[n, d]``.
         coded: Their codes and the decoded vectors.
-        queries: Positions of the vectors whose neighbours are compared.
+        queries: Positions of the vectors whose neighbors are compared.
         levels: Number of codes of every level.
     """
     exact, decoded = vectors.astype(np.float64), coded.decoded.astype(np.float64)
@@ -77,13 +77,13 @@ def score(vectors: np.ndarray, coded: Coded, queries: np.ndarray, levels: Sequen
 
 
 def recall(vectors: np.ndarray, tuples: np.ndarray, of_tuple: np.ndarray, queries: np.ndarray) -> float:
-    """Return the expected share of the K nearest neighbours that are found, with ties in random order.
+    """Return the expected share of the K nearest neighbors that are found, with ties in random order.
 
     Args:
         vectors: The vectors, float64 ``[n, d]``.
         tuples: The decoded vector of each distinct tuple of codes, float64 ``[m, d]``.
         of_tuple: The tuple of every vector, int ``[n]``.
-        queries: Positions of the vectors whose neighbours are sought, int ``[q]``.
+        queries: Positions of the vectors whose neighbors are sought, int ``[q]``.
     """
     shares = []
     for part in np.array_split(queries, -(-len(queries) // 100)):

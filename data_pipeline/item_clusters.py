@@ -1,7 +1,7 @@
 """Cluster the items of sequences that are near each other in training: categories for data sets without any.
 
 Skip-gram vectors with negative sampling factorize the shifted pointwise mutual information of items and their
-neighbours (Levy and Goldberg, NeurIPS 2014). This module factorizes the positive part of that matrix directly, by a
+neighbors (Levy and Goldberg, NeurIPS 2014). This module factorizes the positive part of that matrix directly, by a
 truncated SVD, and clusters the vectors, scaled to length 1, by k-means. Validation and test are not used.
 
 Shapes: ``n`` entries of all sequences, ``S`` sequences, ``V`` items, ``d`` components.
@@ -40,7 +40,7 @@ class ClusterSettings:
         path: The prepared folder.
         clusters: Number of clusters.
         dim: Components ``d`` of an item's vector.
-        window: The greatest distance of neighbours, in positions.
+        window: The greatest distance of neighbors, in positions.
         negatives: Shifts the mutual information by its logarithm, as sampling this many negatives would.
         seed: Seed of the SVD and of k-means.
     """
@@ -124,7 +124,7 @@ def skip_gram_vectors(values: np.ndarray, offsets: np.ndarray, num_items: int, s
 def shifted_information(
     values: np.ndarray, offsets: np.ndarray, num_items: int, window: int, negatives: int
 ) -> csr_matrix:
-    """Return ``max(log(#(i, j) * D / (#(i) * #(j))) - log(negatives), 0)`` over the D neighbour pairs: ``[V, V]``."""
+    """Return ``max(log(#(i, j) * D / (#(i) * #(j))) - log(negatives), 0)`` over the D neighbor pairs: ``[V, V]``."""
     which = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     counts = csr_matrix((num_items, num_items))
     for distance in range(1, window + 1):
@@ -140,7 +140,7 @@ def shifted_information(
 
 
 def cluster(vectors: np.ndarray, settings: ClusterSettings) -> np.ndarray:
-    """Return the cluster of each row, int64 ``[V]``. Rows of zeros (items without informative neighbours) share one."""
+    """Return the cluster of each row, int64 ``[V]``. Rows of zeros (items without informative neighbors) share one."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     means = KMeans(settings.clusters, n_init=3, random_state=settings.seed)
     return means.fit_predict(vectors / np.maximum(norms, np.finfo(vectors.dtype).tiny)).astype(np.int64)

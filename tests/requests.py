@@ -15,7 +15,7 @@ from data_pipeline.schema import REQUEST, Schema
 
 
 def with_requests(prepared: Path, folder: Path, rows: int = 4, seed: int = 0) -> Path:
-    """Copy a prepared folder; up to ``rows`` neighbouring rows of a user become a request, numbered at random.
+    """Copy a prepared folder; up to ``rows`` neighboring rows of a user become a request, numbered at random.
 
     Needs splits sorted by user where they are evaluated. Each becomes one file.
     """

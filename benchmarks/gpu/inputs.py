@@ -149,7 +149,7 @@ def _interactions(work: Path, tiny: bool) -> None:
 
 
 def _playlists(work: Path, tiny: bool) -> None:
-    """Playlists of neighbouring items, in the format of Art of the Mix's release."""
+    """Playlists of neighboring items, in the format of Art of the Mix's release."""
     count, items = (200, 60) if tiny else (20_000, 10_000)
     random, raw = np.random.default_rng(2), work / "sequential.raw"
     raw.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ COMMANDS = {
     "tune": Command("a hyper-parameter search with equal trials for every model and quantizer", "tune"),
     "paper": Command("every claim of the paper next to what was measured, in one table", "paper"),
     "popularity": Command("metrics of the most popular items: the baseline of sequential models", "popularity"),
-    "cluster_items": Command("categories of items from their neighbours in sequences", "cluster_items"),
+    "cluster_items": Command("categories of items from their neighbors in sequences", "cluster_items"),
     "doctor": Command("check the installation, or complete it", None),
     "completion": Command("completion of this command for a shell", None),
 }

@@ -1,4 +1,4 @@
-"""Cluster the items of prepared sequences by their neighbours in training: categories for data sets without any.
+"""Cluster the items of prepared sequences by their neighbors in training: categories for data sets without any.
 
 cove cluster_items path=data/aotm
 cove cluster_items path=data/zhihu clusters=50

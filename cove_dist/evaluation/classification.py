@@ -36,7 +36,7 @@ class AUC(NamedTuple):
 class BinnedAUC(CheckedMetric):
     """Area under the ROC curve from counts of positives and negatives by logit, exact up to ``bins`` distinct logits.
 
-    With more distinct logits, neighbouring floating-point numbers share a bin: those that differ only in their last b
+    With more distinct logits, neighboring floating-point numbers share a bin: those that differ only in their last b
     bits, for the least b with which all logits, on all ranks, fill at most ``bins`` bins. The width of a bin is
     relative to its logits, so their scale does not matter, and the result depends on neither the order of samples nor
     the number of ranks. A positive and a negative in one bin count one half, like a tie, so the error is at most half
@@ -141,7 +141,7 @@ def _merge_bins(
     keys, bin_of_row = torch.unique(keys >> merged_bits << merged_bits, return_inverse=True)
     counts = counts.new_zeros(len(keys), 2).index_add_(0, bin_of_row, counts)
     if len(keys) > bins:
-        # Two neighbours merge when all bits up to the highest one in which they differ are cleared.
+        # Two neighbors merge when all bits up to the highest one in which they differ are cleared.
         differ = _bit_length(keys[1:] ^ keys[:-1])
         merged_bits = differ.topk(bins).values[-1]
         return _merge_bins(keys, counts, merged_bits, bins)

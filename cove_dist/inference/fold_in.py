@@ -1,6 +1,6 @@
 """Users and items that were never trained: their vectors and recommendations from their interactions.
 
-Shapes: ``n`` new users or items, ``m`` pairs of them and a neighbour, ``d`` width of a vector.
+Shapes: ``n`` new users or items, ``m`` pairs of them and a neighbor, ``d`` width of a vector.
 """
 
 from __future__ import annotations
@@ -130,12 +130,12 @@ def find_pairs(session: Session, own: pa.Array, others: pa.Array, entity: Entity
 
     Args:
         session: The run.
-        own, others: The new id and its neighbour, in original ids, of every interaction.
+        own, others: The new id and its neighbor, in original ids, of every interaction.
         entity: Whether the new ids are users or items.
-        unknown: What to do with unknown neighbours.
+        unknown: What to do with unknown neighbors.
 
     Raises:
-        ConfigError: There are none with trained neighbours, or some are unknown and ``unknown`` is ``error``.
+        ConfigError: There are none with trained neighbors, or some are unknown and ``unknown`` is ``error``.
     """
     if len(own) == 0:
         raise ConfigError("interactions: there are none; a new id is folded in by its interactions")
@@ -174,7 +174,7 @@ def find_pairs(session: Session, own: pa.Array, others: pa.Array, entity: Entity
 def _columns(
     interactions: Interactions, entity: Entity, names: Mapping[Entity, str], types: Mapping[str, pa.DataType]
 ) -> tuple[pa.Array, pa.Array]:
-    """Return the new ids and their neighbours, one pair each, in original ids; ``types`` are of columns of CSV files.
+    """Return the new ids and their neighbors, one pair each, in original ids; ``types`` are of columns of CSV files.
 
     Raises:
         ConfigError: The file cannot be read, or a column is missing.

@@ -238,7 +238,7 @@ class Run:
             interactions: Items of every new user, ``{user: [item, …]}``, or users of every new item; or a table, a data
                 frame or a file (Parquet, CSV) with a row per interaction.
             entity: Whether users or items are new.
-            unknown: How to handle neighbours that training did not see: raise an error, or leave them out.
+            unknown: How to handle neighbors that training did not see: raise an error, or leave them out.
             steps, learning_rate: Settings of Adam.
             user, item: Columns in a table or file; None: named as in the prepared data.
 
@@ -246,7 +246,7 @@ class Run:
             The new ids: ``embeddings()``, and ``recommend(k)``.
 
         Raises:
-            ConfigError: Neighbours are unknown, or the model cannot fold in new ids; the message states why.
+            ConfigError: Neighbors are unknown, or the model cannot fold in new ids; the message states why.
 
         Example:
             >>> run.fold_in({"newcomer": [4, 9]}).recommend(k=5)

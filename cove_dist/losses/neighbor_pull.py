@@ -1,4 +1,4 @@
-"""A pull of the two ends of every interaction towards each other, whose sum is a pull to the mean of one's neighbours.
+"""A pull of the two ends of every interaction towards each other, whose sum is a pull to the mean of one's neighbors.
 
 Shapes: ``B`` interactions, ``d`` embedding dimension.
 """

@@ -174,12 +174,12 @@ class Inference(ABC, Generic[M]):
     def fold_in(
         self, entity: Entity, rows: np.ndarray, others: np.ndarray, count: int, steps: int, learning_rate: float
     ) -> np.ndarray:
-        """Compute the vectors of users or items that were not trained from their trained neighbours.
+        """Compute the vectors of users or items that were not trained from their trained neighbors.
 
         Args:
             entity: Whether they are users or items.
             rows: Number of the new id of every interaction, int64 ``[m]``, increasing.
-            others: The neighbour of every interaction, encoded, int64 ``[m]``.
+            others: The neighbor of every interaction, encoded, int64 ``[m]``.
             count: Number of new ids n.
             steps, learning_rate: Of the gradient steps on their rows.
 

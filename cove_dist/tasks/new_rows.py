@@ -12,7 +12,7 @@ from data_pipeline.schema import Entity
 
 
 class NewRows(Protocol):
-    """Makes table rows of new users and items from their neighbours."""
+    """Makes table rows of new users and items from their neighbors."""
 
     def rows(self, entity: Entity, ids: np.ndarray) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """Yield some of the ids with their rows. Collective: every rank yields equally often, for its own ids.
@@ -22,6 +22,6 @@ class NewRows(Protocol):
             ids: New ids of this rank, int64 ``[n]``.
 
         Yields:
-            Ids int64 ``[m]``, those with neighbours, and rows ``[m, d]`` on the device of the model.
+            Ids int64 ``[m]``, those with neighbors, and rows ``[m, d]`` on the device of the model.
         """
         ...

@@ -145,7 +145,7 @@ class Task(ABC, Generic[C]):
         model: TaskModel,
         trained: Mapping[Entity, np.ndarray],
     ) -> NewRows | None:
-        """Build what ``warm_start.new_rows`` makes of the neighbours of new ids; None if the task knows none.
+        """Build what ``warm_start.new_rows`` makes of the neighbors of new ids; None if the task knows none.
 
         Args:
             config, schema, context: Configuration, data and distributed context of the run.
@@ -158,7 +158,7 @@ class Task(ABC, Generic[C]):
         start = config.warm_start.new_rows
         if start in ("code", "fold_in"):
             raise ConfigError(
-                f"warm_start.new_rows = {start}: needs the neighbours of users and items; the task {self.name} has"
+                f"warm_start.new_rows = {start}: needs the neighbors of users and items; the task {self.name} has"
                 " none; allowed: random, zero, mean"
             )
         return None

@@ -2,9 +2,9 @@
 
 - ``random``: as in any run, hashed from (seed, table, row);
 - ``zero``;
-- ``mean``: what the task makes of the trained neighbours of an id (`Task.build_new_rows`); the mean of the table's
-  trained rows where the task knows no neighbours, or an id has none;
-- ``code`` and ``fold_in``: what the task makes of the neighbours; as ``mean`` otherwise.
+- ``mean``: what the task makes of the trained neighbors of an id (`Task.build_new_rows`); the mean of the table's
+  trained rows where the task knows no neighbors, or an id has none;
+- ``code`` and ``fold_in``: what the task makes of the neighbors; as ``mean`` otherwise.
 """
 
 from __future__ import annotations

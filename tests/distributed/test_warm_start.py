@@ -160,7 +160,7 @@ def test_other_tasks_start_with_their_first_order_weights_and_item_biases(
         values = whole(here, name) if here[0][name][0][2].ndim else here[0][name][0][2]
         assert np.array_equal(values, there[name].numpy()), name
     text = refused(f"warm_start={tmp_path / 'first'}", f"data={data}", "warm_start.new_rows=fold_in")
-    assert f"new_rows = fold_in: needs the neighbours of users and items; the task {task} has none" in text
+    assert f"new_rows = fold_in: needs the neighbors of users and items; the task {task} has none" in text
 
 
 def users_of_item(data: Path, item: int) -> list[int]:
@@ -174,16 +174,16 @@ def items_of_user(data: Path, user: int) -> list[int]:
 
 
 @pytest.mark.parametrize("start", ["zero", "mean", "code"])
-def test_new_rows_are_zero_the_mean_of_trained_neighbours_or_its_code(days: TwoDays, first: Path, start: str) -> None:
+def test_new_rows_are_zero_the_mean_of_trained_neighbors_or_its_code(days: TwoDays, first: Path, start: str) -> None:
     here = run_ranks(1, started, [f"warm_start={first}", f"data={days.today}", f"warm_start.new_rows={start}"])
     weights = {e: whole(here, f"model.tables.embeddings.{t}.weight").astype(np.float64) for e, t in TABLES.items()}
     matched = {e: set(same_rows(days, t)[0]) for e, t in TABLES.items()}
-    for entity, other, neighbours in (("user", "item", items_of_user), ("item", "user", users_of_item)):
+    for entity, other, neighbors in (("user", "item", items_of_user), ("item", "user", users_of_item)):
         rows, _, new = same_rows(days, TABLES[entity])
         books = [whole(here, f"model.objective.quantizers.{entity}.codebooks.{level}") for level in (0, 1)]
         kinds = set()
         for row in new:
-            known = [each for each in neighbours(days.today, row) if each in matched[other]]
+            known = [each for each in neighbors(days.today, row) if each in matched[other]]
             kinds.add(bool(known))
             expected = weights[entity][rows[:-1]].mean(0) if not known else weights[other][known].mean(0)
             if start == "code" and known:

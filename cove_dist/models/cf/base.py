@@ -65,12 +65,12 @@ class Recommender(Model, ABC):
         """
         return lambda users, rows: self(users, F.embedding(rows, items))
 
-    def row_from_neighbours(self, entity: Entity, mean: torch.Tensor) -> torch.Tensor | None:
-        """Return rows that are near the mean rows of an id's neighbours; None if users and items share no space.
+    def row_from_neighbors(self, entity: Entity, mean: torch.Tensor) -> torch.Tensor | None:
+        """Return rows that are near the mean rows of an id's neighbors; None if users and items share no space.
 
         Args:
-            entity: Whose rows: a user's neighbours are its items, an item's its users.
-            mean: Mean rows of the neighbours, ``[n, w]``.
+            entity: Whose rows: a user's neighbors are its items, an item's its users.
+            mean: Mean rows of the neighbors, ``[n, w]``.
         """
         return None
 
@@ -101,7 +101,7 @@ class InnerProductRecommender(Recommender):
         """Return what the score of ``users [B, d]`` adds to all its inner products, ``[B]``; None: nothing."""
         return None
 
-    def row_from_neighbours(self, entity: Entity, mean: torch.Tensor) -> torch.Tensor | None:
+    def row_from_neighbors(self, entity: Entity, mean: torch.Tensor) -> torch.Tensor | None:
         return mean
 
     def forward(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
@@ -127,7 +127,7 @@ class GraphRecommender(Recommender):
 
         Args:
             users, items: Layer 0, ``[U, d]`` and ``[I, d]``; or the parts of them on this rank.
-            to_users: Function ``[I, d] -> [U, d]``: the sum over neighbours, weighted by ``1 / sqrt(item degree * user
+            to_users: Function ``[I, d] -> [U, d]``: the sum over neighbors, weighted by ``1 / sqrt(item degree * user
                 degree)``, in new memory, without gradients.
             to_items: Function ``[U, d] -> [I, d]``: the transpose of ``to_users``.
         """

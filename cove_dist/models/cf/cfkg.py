@@ -60,7 +60,7 @@ class CFKG(AttributeRecommender, InnerProductRecommender):
         """Return ``-||user + buy||²``."""
         return -(users + self.buy).square().sum(dim=1)
 
-    def row_from_neighbours(self, entity: Entity, mean: torch.Tensor) -> torch.Tensor | None:
+    def row_from_neighbors(self, entity: Entity, mean: torch.Tensor) -> torch.Tensor | None:
         """Return the mean after translation: ``item = user + buy``."""
         return mean + self.buy if entity == "item" else mean - self.buy
 

@@ -1,4 +1,4 @@
-"""Weighted sums over neighbours in a bipartite graph: a sparse matrix times a dense one.
+"""Weighted sums over neighbors in a bipartite graph: a sparse matrix times a dense one.
 
 Shapes: ``R`` rows, ``C`` columns, ``E`` edges of the matrix, ``d`` embedding dimension.
 """

@@ -20,7 +20,7 @@ class Caser(SequentialModel):
     """The hidden state of a position scores the next item, from the window that ends at the position.
 
     Horizontal filters of heights 1 to L with ReLU and their maximum over the window, vertical filters (section 3.2),
-    and a ReLU layer over both (3.3). Windows of neighbouring positions overlap, so a filter's value at a position
+    and a ReLU layer over both (3.3). Windows of neighboring positions overlap, so a filter's value at a position
     is computed once for the whole sequence. A sequence's first item is preceded by zeros.
 
     The paper scores with a separate vector per item, over this layer and the user's embedding (3.3). Here items score

@@ -102,7 +102,7 @@ RULES: tuple[Rule[CFRunConfig], ...] = (
     Rule(
         ("interactions.neighbor_pull",),
         lambda config: not issubclass(config.model.kind, GraphRecommender),
-        "this model averages the embeddings of neighbours in its layers; acts with bprmf, neumf and cfkg",
+        "this model averages the embeddings of neighbors in its layers; acts with bprmf, neumf and cfkg",
     ),
     Rule(
         ("negatives.power",),

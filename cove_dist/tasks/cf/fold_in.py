@@ -5,13 +5,13 @@ and drawn items j that u does not have, ``loss(s(u, i), s(u, j))``. For an item 
 ``loss(s(u, i), s(u, j))``; and as the item is also drawn as a negative of others in training,
 ``loss(s(v, k), s(v, i))`` of drawn interactions (v, k), as often as in an epoch with one negative per interaction.
 `Recommender.regularization` acts as in training, and ``embeddings.optimizer.weight_decay`` too (`weight_decay_of`). The
-further losses of training are left out: those of quantizers, the pull of neighbours, and the edges of CFKG. The online
+further losses of training are left out: those of quantizers, the pull of neighbors, and the edges of CFKG. The online
 update of Rendle and Schmidt-Thieme (RecSys 2008) takes such steps.
 
 Steps are Adam's on all rows together, whose gradients are independent of each other. Drawn items are a hash of
-(seed, step, id, number of the neighbour), so a row does not depend on the rows it is folded in with.
+(seed, step, id, number of the neighbor), so a row does not depend on the rows it is folded in with.
 
-Shapes: ``n`` rows of width ``w``, ``m`` pairs of a row and a neighbour, ``P`` drawn items or interactions, ``d`` width
+Shapes: ``n`` rows of width ``w``, ``m`` pairs of a row and a neighbor, ``P`` drawn items or interactions, ``d`` width
 of a vector.
 """
 
@@ -57,14 +57,14 @@ class FoldInSettings:
     key: str = "learning_rate"
 
 
-class Neighbours(NamedTuple):
-    """The trained neighbours of new ids.
+class Neighbors(NamedTuple):
+    """The trained neighbors of new ids.
 
     Attributes:
         ids: The new ids, int64 ``[n]``, which seed their draws.
         rows: Row of every pair, int64 ``[m]``, increasing.
-        others: Neighbour of every pair, an id of the other entity, int64 ``[m]``.
-        vectors: Vectors of the neighbours, ``[m, d]``.
+        others: Neighbor of every pair, an id of the other entity, int64 ``[m]``.
+        vectors: Vectors of the neighbors, ``[m, d]``.
     """
 
     ids: np.ndarray
@@ -142,7 +142,7 @@ def fold_in_obstacle(objective: CFObjective) -> str | None:
 
 
 def fold_in(
-    frozen: Frozen, entity: Entity, start: torch.Tensor, neighbours: Neighbours, settings: FoldInSettings
+    frozen: Frozen, entity: Entity, start: torch.Tensor, neighbors: Neighbors, settings: FoldInSettings
 ) -> torch.Tensor:
     """Return the rows ``[n, w]`` after gradient steps from ``start [n, w]``.
 
@@ -151,7 +151,7 @@ def fold_in(
     """
     rows = start.detach().clone().requires_grad_(True)
     optimizer = torch.optim.Adam([rows], lr=settings.learning_rate)
-    of_pair = torch.from_numpy(neighbours.rows).to(rows.device)
+    of_pair = torch.from_numpy(neighbors.rows).to(rows.device)
     pairs, decay = torch.bincount(of_pair, minlength=len(rows)), None
     looked_up = pairs if entity == "user" else pairs + frozen.pool.draws_per_item  # in an epoch
     if settings.weight_decay is not None:
@@ -161,7 +161,7 @@ def fold_in(
         draws = Draws(epoch_key(settings.seed, step), 0, 0)
         with torch.enable_grad():
             fused, _ = frozen.objective.fuse(entity, rows)
-            loss = loss_of(frozen, fused, of_pair, neighbours, draws)
+            loss = loss_of(frozen, fused, of_pair, neighbors, draws)
             penalty = (rows.square().sum(dim=1) * looked_up).sum() * (frozen.objective.head.regularization / 2)
             (gradient,) = torch.autograd.grad(loss + penalty, [rows])
         rows.grad = gradient if decay is None else gradient.addcmul(rows.detach(), decay)
@@ -175,28 +175,28 @@ def fold_in(
 
 
 def _user_loss(
-    frozen: Frozen, fused: torch.Tensor, of_pair: torch.Tensor, neighbours: Neighbours, draws: Draws
+    frozen: Frozen, fused: torch.Tensor, of_pair: torch.Tensor, neighbors: Neighbors, draws: Draws
 ) -> torch.Tensor:
     pool = frozen.pool
-    drawn = _others(neighbours, pool.items, draws)
-    items = torch.stack([neighbours.vectors, pool.item_vectors[torch.from_numpy(drawn).to(fused.device)]], dim=1)
+    drawn = _others(neighbors, pool.items, draws)
+    items = torch.stack([neighbors.vectors, pool.item_vectors[torch.from_numpy(drawn).to(fused.device)]], dim=1)
     return _summed_loss(frozen, fused.index_select(0, of_pair), items)
 
 
 def _item_loss(
-    frozen: Frozen, fused: torch.Tensor, of_pair: torch.Tensor, neighbours: Neighbours, draws: Draws
+    frozen: Frozen, fused: torch.Tensor, of_pair: torch.Tensor, neighbors: Neighbors, draws: Draws
 ) -> torch.Tensor:
     pool = frozen.pool
-    drawn = _uniform(neighbours, draws, len(pool.items))
+    drawn = _uniform(neighbors, draws, len(pool.items))
     for _ in range(_TRIES):
-        again = frozen.has(neighbours.others, pool.items[drawn])
+        again = frozen.has(neighbors.others, pool.items[drawn])
         drawn = np.where(again, (drawn + 1) % len(pool.items), drawn)
     negatives = pool.item_vectors[torch.from_numpy(drawn).to(fused.device)]
     as_positive = torch.stack([fused.index_select(0, of_pair), negatives], dim=1)
-    loss = _summed_loss(frozen, neighbours.vectors, as_positive)
+    loss = _summed_loss(frozen, neighbors.vectors, as_positive)
     count = pool.draws_per_item
-    which = np.repeat(np.arange(len(neighbours.ids)), count)
-    cells = neighbours.ids[which] * _PER_ID + np.tile(np.arange(count), len(neighbours.ids))
+    which = np.repeat(np.arange(len(neighbors.ids)), count)
+    cells = neighbors.ids[which] * _PER_ID + np.tile(np.arange(count), len(neighbors.ids))
     drawn = (draws.stream(1).of_cells(cells, 1) * len(pool.users)).astype(np.int64)
     users, positives = (each[torch.from_numpy(drawn).to(fused.device)] for each in (pool.users, pool.positives))
     own = fused.index_select(0, torch.from_numpy(which).to(fused.device))
@@ -211,23 +211,23 @@ def _summed_loss(frozen: Frozen, users: torch.Tensor, items: torch.Tensor) -> to
     return loss(scores[:, 0], scores[:, 1:]).sum()
 
 
-def _others(neighbours: Neighbours, pool: np.ndarray, draws: Draws) -> np.ndarray:
+def _others(neighbors: Neighbors, pool: np.ndarray, draws: Draws) -> np.ndarray:
     """Draw for every pair an index of ``pool`` whose item the row does not have, int64 ``[m]``.
 
     Of a row that has nearly all items, one that it has may remain.
     """
-    width = max(int(pool.max()), int(neighbours.others.max(initial=0))) + 1
-    owned = np.unique(neighbours.rows * width + neighbours.others)
-    drawn = _uniform(neighbours, draws, len(pool))
+    width = max(int(pool.max()), int(neighbors.others.max(initial=0))) + 1
+    owned = np.unique(neighbors.rows * width + neighbors.others)
+    drawn = _uniform(neighbors, draws, len(pool))
     for _ in range(_TRIES):
-        keys = neighbours.rows * width + pool[drawn]
+        keys = neighbors.rows * width + pool[drawn]
         again = owned[np.minimum(np.searchsorted(owned, keys), len(owned) - 1)] == keys
         drawn = np.where(again, (drawn + 1) % len(pool), drawn)
     return drawn
 
 
-def _uniform(neighbours: Neighbours, draws: Draws, count: int) -> np.ndarray:
+def _uniform(neighbors: Neighbors, draws: Draws, count: int) -> np.ndarray:
     """Draw for every pair a number below ``count``, int64 ``[m]``."""
-    first = np.searchsorted(neighbours.rows, neighbours.rows)
-    cells = neighbours.ids[neighbours.rows] * _PER_ID + np.arange(len(neighbours.rows)) - first
+    first = np.searchsorted(neighbors.rows, neighbors.rows)
+    cells = neighbors.ids[neighbors.rows] * _PER_ID + np.arange(len(neighbors.rows)) - first
     return (draws.of_cells(cells, 1) * count).astype(np.int64)

@@ -62,7 +62,7 @@ class GraphObjective(CFObjective):
 
     @cached_property
     def graph(self) -> tuple[NeighborSum, NeighborSum]:
-        """Neighbour sums of this rank's users and of its items, read at first use."""
+        """Neighbor sums of this rank's users and of its items, read at first use."""
         history = History.load(self._folder, "train")
         return local_graph(history, self.num_users, self.num_items, world())
 

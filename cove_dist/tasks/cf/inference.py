@@ -18,7 +18,7 @@ from cove_dist.tasks.cf.evaluator import build_cf_ranking
 from cove_dist.tasks.cf.fold_in import (
     FoldInSettings,
     Frozen,
-    Neighbours,
+    Neighbors,
     fold_in,
     fold_in_obstacle,
     weight_decay_of,
@@ -76,9 +76,9 @@ class CFInference(Inference[CFTaskModel]):
         settings = FoldInSettings(steps, learning_rate, self.config.seed, decay)
         width = objective.head.rows_per_id * self.config.embeddings.dim
         look_up = self._vectors.items if entity == "user" else self._vectors.users
-        neighbours = Neighbours(np.arange(count), rows, others, look_up(torch.from_numpy(others).to(self.device)))
+        neighbors = Neighbors(np.arange(count), rows, others, look_up(torch.from_numpy(others).to(self.device)))
         start = torch.zeros(count, width, device=self.device)
-        folded = fold_in(self._frozen, entity, start, neighbours, settings)
+        folded = fold_in(self._frozen, entity, start, neighbors, settings)
         return objective.fuse(entity, folded)[0].cpu().numpy()
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
-"""Rows of new users and items from their trained neighbours: a user's items, an item's users.
+"""Rows of new users and items from their trained neighbors: a user's items, an item's users.
 
-Shapes: ``n`` ids, ``m`` pairs of an id and a neighbour, ``w`` width of a table row, ``d`` width of a vector.
+Shapes: ``n`` ids, ``m`` pairs of an id and a neighbor, ``w`` width of a table row, ``d`` width of a vector.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cove_dist.distributed import world
 from cove_dist.embeddings.lookup import look_up
 from cove_dist.quantization import CascadedQuantizer
 from cove_dist.tasks.cf.config import CFRunConfig
-from cove_dist.tasks.cf.fold_in import POOL, FoldInSettings, Frozen, Neighbours, Pool, fold_in, weight_decay_of
+from cove_dist.tasks.cf.fold_in import POOL, FoldInSettings, Frozen, Neighbors, Pool, fold_in, weight_decay_of
 from cove_dist.tasks.cf.model import CFTaskModel
 from cove_dist.tasks.cf.vectors import Vectors, vectors_of
 from data_pipeline.history import History
@@ -29,10 +29,10 @@ Trained = Mapping[Entity, np.ndarray]
 
 
 class CFNewRows:
-    """Makes rows of new users and items from their neighbours in the training split. Implements `NewRows`.
+    """Makes rows of new users and items from their neighbors in the training split. Implements `NewRows`.
 
-    ``mean`` is the mean of the neighbours' rows, translated where the model has a relation between them; ``code`` is
-    what the entity's quantizer, if it has one, makes of that mean; ``fold_in`` starts at zero. Only neighbours that
+    ``mean`` is the mean of the neighbors' rows, translated where the model has a relation between them; ``code`` is
+    what the entity's quantizer, if it has one, makes of that mean; ``fold_in`` starts at zero. Only neighbors that
     were trained count.
 
     Args:
@@ -80,7 +80,7 @@ class CFNewRows:
             asked = torch.from_numpy(others).to(self._device)
             rows = look_up(self._model.tables, self._model.columns, {column: asked})[column]
             mean = mean_of_pairs(rows, torch.from_numpy(row).to(self._device), len(ids))
-            made = objective.head.row_from_neighbours(entity, mean)
+            made = objective.head.row_from_neighbors(entity, mean)
             if made is None or self._config.warm_start.new_rows == "mean" or entity not in objective.quantizers:
                 return made
             return code_vectors(objective.quantizers[entity], made)
@@ -108,7 +108,7 @@ class CFNewRows:
         def make(ids: np.ndarray, row: np.ndarray, others: np.ndarray) -> torch.Tensor:
             of_others = look(torch.from_numpy(others).to(self._device))
             start = torch.zeros(len(ids), width, device=self._device)
-            return fold_in(frozen, entity, start, Neighbours(ids, row, others, of_others), settings)
+            return fold_in(frozen, entity, start, Neighbors(ids, row, others, of_others), settings)
 
         return make
 

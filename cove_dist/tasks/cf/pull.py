@@ -1,4 +1,4 @@
-"""The neighbour pull of a run: its weight, and the degrees of users and items in the training data."""
+"""The neighbor pull of a run: its weight, and the degrees of users and items in the training data."""
 
 from __future__ import annotations
 

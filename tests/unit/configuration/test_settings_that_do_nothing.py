@@ -50,7 +50,7 @@ COVE, ITEMS = "quantizer=cove", "quantizer=cove_items"
             ["model=bprmf", "negatives.category_share=0.2", "negatives.category_level=0"],
             r"category_level = 0: .*category_codes=quantizer",
         ),
-        (["model=lightgcn", "interactions.neighbor_pull=1"], r"neighbor_pull = 1: .*neighbours in its layers"),
+        (["model=lightgcn", "interactions.neighbor_pull=1"], r"neighbor_pull = 1: .*neighbors in its layers"),
         (["embeddings.optimizer.weight_decay_frequency_power=1"], r"frequency_power = 1: .*weight_decay above 0"),
         (["model=sasrec", "negatives.category_share=0.2"], r"category_share = 0\.2: .*sequential\.softmax=sampled"),
         (["model=sasrec", "sequential.sampled=7"], r"sequential\.sampled = 7: .*softmax=sampled; allowed: 4096"),

@@ -99,10 +99,10 @@ def test_weights_that_may_be_too_large_are_named_by_key() -> None:
     assert {key: value for key, value in found.items() if value} == {"interactions.neighbor_pull": 900}
 
 
-def test_a_task_without_neighbours_says_so() -> None:
+def test_a_task_without_neighbors_says_so() -> None:
     config, _ = load_run_config(["model=deepfm"])
     config = replace(config, warm_start=replace(config.warm_start, run="runs/x", new_rows="code"))
-    with pytest.raises(ConfigError, match="the neighbours of users and items; the task ctr has none; allowed: random"):
+    with pytest.raises(ConfigError, match="the neighbors of users and items; the task ctr has none; allowed: random"):
         task_of(config).build_new_rows(config, SCHEMA, None, None, {})  # type: ignore[arg-type]
 
 

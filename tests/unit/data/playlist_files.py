@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def raw_playlists(playlists: int = 300, items: int = 60, longest: int = 24, seed: int = 0) -> dict[int, list[int]]:
-    """Make playlists of neighbouring items, with repeats; some are too short, and some items too rare."""
+    """Make playlists of neighboring items, with repeats; some are too short, and some items too rare."""
     rng = random.Random(seed)
     made = {}
     for number in range(1, playlists + 1):

@@ -55,7 +55,7 @@ def test_popularity_has_the_requested_skew():
     assert np.abs(skewed / skewed.sum() - np.sort(expected)[::-1]).max() < 0.01
 
 
-def test_popular_ids_are_not_neighbours():
+def test_popular_ids_are_not_neighbors():
     counts = np.bincount(table(item_skew=1.0)["item"].to_numpy(), minlength=200)
     assert np.abs(np.diff(np.argsort(-counts)[:20])).mean() > 20
 

@@ -1,4 +1,4 @@
-"""The neighbour pull against the formula in float64, and the gradient it has over all interactions."""
+"""The neighbor pull against the formula in float64, and the gradient it has over all interactions."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def test_the_loss_is_the_formula() -> None:
     torch.testing.assert_close(whole(users, items).item(), expected / len(EDGES))
 
 
-def test_over_all_interactions_rows_are_drawn_to_the_mean_of_their_neighbours() -> None:
-    """And not to their neighbours' own movement: the other end has no gradient."""
+def test_over_all_interactions_rows_are_drawn_to_the_mean_of_their_neighbors() -> None:
+    """And not to their neighbors' own movement: the other end has no gradient."""
     users, items = vectors()
     who, what = EDGES.T
     of_users, of_items = torch.autograd.grad(whole(users, items) * len(EDGES) / 2, (users, items))

@@ -90,8 +90,8 @@ def test_scores_of_all_items_are_those_of_pairs(model: Recommender) -> None:
 
 
 @pytest.mark.parametrize("layers", [1, 3])
-def test_lightgcn_averages_sums_over_neighbours(layers: int) -> None:
-    """Eq. 4 of the paper by loops over a graph in which one user and one item have no neighbours."""
+def test_lightgcn_averages_sums_over_neighbors(layers: int) -> None:
+    """Eq. 4 of the paper by loops over a graph in which one user and one item have no neighbors."""
     edges = [(u, i) for u in range(USERS - 1) for i in range(ITEMS - 1) if (u * 3 + i * 5) % 4 < 2]
     users, items = randn(USERS, D).requires_grad_(), randn(ITEMS, D, seed=1).requires_grad_()
     of_user = {u: [i for v, i in edges if v == u] for u in range(USERS)}

@@ -19,7 +19,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(p: float) -> None:
     assert out.double().mean().item() == pytest.approx(1, rel=0.01)
 
 
-def test_neighbours_are_dropped_independently() -> None:
+def test_neighbors_are_dropped_independently() -> None:
     torch.manual_seed(0)
     zeros = (Dropout(0.3)(torch.ones(1_000_000)) == 0).double()
     for lag in (1, 2, 3, 4, 8):

@@ -31,7 +31,7 @@ class OwnerAware(Recurrent):
 
 
 class Masked(SequentialModel):
-    """Predicts masked items from their neighbours."""
+    """Predicts masked items from their neighbors."""
 
     reads_masked_items = True
 

@@ -20,7 +20,7 @@ from cove_dist.models.cf.base import Recommender
 from cove_dist.models.cf.bprmf import BPRMF
 from cove_dist.models.cf.cfkg import CFKG
 from cove_dist.models.cf.neumf import NeuMF
-from cove_dist.tasks.cf.fold_in import FoldInSettings, Frozen, Neighbours, Pool, _others, fold_in, weight_decay_of
+from cove_dist.tasks.cf.fold_in import FoldInSettings, Frozen, Neighbors, Pool, _others, fold_in, weight_decay_of
 from cove_dist.tasks.cf.model import CFObjective
 from cove_dist.tasks.cf.new_rows import _chunks, item_pairs, mean_of_pairs
 from data_pipeline.history import History
@@ -41,10 +41,10 @@ def frozen_of(head: Recommender, width: int = DIM) -> Frozen:
     return Frozen(CFObjective(head, {}, 0.0, SCHEMA).eval(), pool, lambda users, items: np.zeros(len(users), bool))
 
 
-def neighbours_of(frozen: Frozen, ids: list[int]) -> Neighbours:
+def neighbors_of(frozen: Frozen, ids: list[int]) -> Neighbors:
     """Three items, or users with the vectors of these items, for each id."""
     others = np.concatenate([np.sort(np.random.default_rng(i).choice(ITEMS, 3, replace=False)) for i in ids])
-    return Neighbours(np.array(ids), np.repeat(np.arange(len(ids)), 3), others, frozen.pool.item_vectors[others])
+    return Neighbors(np.array(ids), np.repeat(np.arange(len(ids)), 3), others, frozen.pool.item_vectors[others])
 
 
 def constant(decay: float) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -57,9 +57,9 @@ def test_a_row_does_not_depend_on_those_it_is_folded_in_with_and_the_model_stays
     width = DIM * HEADS[name].rows_per_id
     frozen, settings = frozen_of(HEADS[name], width), FoldInSettings(20, 0.05, weight_decay=constant(0.5))
     before = [each.clone() for each in frozen.objective.parameters()]
-    together = fold_in(frozen, entity, torch.zeros(3, width), neighbours_of(frozen, [4, 7, 8]), settings)
+    together = fold_in(frozen, entity, torch.zeros(3, width), neighbors_of(frozen, [4, 7, 8]), settings)
     for row, number in zip(together, (4, 7, 8), strict=True):
-        alone = fold_in(frozen, entity, torch.zeros(1, width), neighbours_of(frozen, [number]), settings)
+        alone = fold_in(frozen, entity, torch.zeros(1, width), neighbors_of(frozen, [number]), settings)
         assert alone[0].tolist() == pytest.approx(row.tolist(), abs=1e-5)
     assert all(torch.equal(a, b) for a, b in zip(before, frozen.objective.parameters(), strict=True))
     assert all(each.grad is None for each in frozen.objective.parameters())
@@ -68,14 +68,14 @@ def test_a_row_does_not_depend_on_those_it_is_folded_in_with_and_the_model_stays
 def test_a_user_approaches_the_minimum_of_the_expected_loss() -> None:
     """The minimum over all negatives, by L-BFGS in float64; the steps draw some of them."""
     frozen = frozen_of(HEADS["bprmf"])
-    neighbours, items = neighbours_of(frozen, [3]), frozen.pool.item_vectors.double()
-    negatives = items[np.setdiff1d(np.arange(ITEMS), neighbours.others)]
+    neighbors, items = neighbors_of(frozen, [3]), frozen.pool.item_vectors.double()
+    negatives = items[np.setdiff1d(np.arange(ITEMS), neighbors.others)]
     row = torch.zeros(DIM, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([row], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        margins = (neighbours.vectors.double() @ row)[:, None] - negatives @ row
+        margins = (neighbors.vectors.double() @ row)[:, None] - negatives @ row
         value = torch.nn.functional.softplus(-margins).mean(1).sum() + row.square().sum() * 2.0 / 2
         value.backward()
         return value
@@ -84,7 +84,7 @@ def test_a_user_approaches_the_minimum_of_the_expected_loss() -> None:
     loss()
     assert row.grad.norm() < 1e-4
     found = fold_in(
-        frozen, "user", torch.zeros(1, DIM), neighbours, FoldInSettings(600, 0.005, weight_decay=constant(2.0))
+        frozen, "user", torch.zeros(1, DIM), neighbors, FoldInSettings(600, 0.005, weight_decay=constant(2.0))
     )[0]
     assert torch.cosine_similarity(found.double(), row.detach(), dim=0) > 0.97
     assert found.norm().item() == pytest.approx(row.detach().norm().item(), rel=0.15)
@@ -94,19 +94,19 @@ def test_a_user_approaches_the_minimum_of_the_expected_loss() -> None:
 def test_regularization_weighs_every_time_that_a_row_would_be_looked_up(entity: Entity, looked_up: int) -> None:
     """Three pairs, and two draws as a negative for an item."""
     regularized, plain = (frozen_of(BPRMF(DIM, regularization=value)) for value in (0.3, 0.0))
-    start, neighbours = torch.full((1, DIM), 0.5), neighbours_of(plain, [4])
+    start, neighbors = torch.full((1, DIM), 0.5), neighbors_of(plain, [4])
     decay = FoldInSettings(10, 0.05, weight_decay=constant(0.3 * looked_up))
-    expected = fold_in(plain, entity, start, neighbours, decay)
-    torch.testing.assert_close(fold_in(regularized, entity, start, neighbours, FoldInSettings(10, 0.05)), expected)
+    expected = fold_in(plain, entity, start, neighbors, decay)
+    torch.testing.assert_close(fold_in(regularized, entity, start, neighbors, FoldInSettings(10, 0.05)), expected)
 
 
 def test_negatives_of_a_user_are_not_its_items() -> None:
     frozen = frozen_of(HEADS["bprmf"])
-    neighbours = neighbours_of(frozen, [1, 2])
+    neighbors = neighbors_of(frozen, [1, 2])
     for step in range(50):
-        drawn = frozen.pool.items[_others(neighbours, frozen.pool.items, Draws(epoch_key(0, step), 0, 0))]
+        drawn = frozen.pool.items[_others(neighbors, frozen.pool.items, Draws(epoch_key(0, step), 0, 0))]
         for row in (0, 1):
-            assert not set(drawn[neighbours.rows == row]) & set(neighbours.others[neighbours.rows == row])
+            assert not set(drawn[neighbors.rows == row]) & set(neighbors.others[neighbors.rows == row])
 
 
 @pytest.mark.parametrize("power", [0.0, 0.6, 1.0])
@@ -148,7 +148,7 @@ def test_steps_that_diverge_name_the_learning_rate(entity: Entity) -> None:
     frozen = frozen_of(HEADS["bprmf"])
     settings = FoldInSettings(5, 0.5, key="warm_start.fold_in_learning_rate")
     with pytest.raises(ConfigError, match=r"warm_start\.fold_in_learning_rate = 0\.5: folding in 2 rows diverged"):
-        fold_in(frozen, entity, torch.full((2, DIM), math.inf), neighbours_of(frozen, [1, 2]), settings)
+        fold_in(frozen, entity, torch.full((2, DIM), math.inf), neighbors_of(frozen, [1, 2]), settings)
 
 
 @pytest.mark.parametrize(
