@@ -49,7 +49,7 @@ def read_item_categories(workspace: Workspace, path: str, item: str, on_invalid:
             names = (pq.read_schema(file) if is_parquet(file) else ds.dataset(file, format="ipc").schema).names
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{file}: cannot be read as {kind_of(file)}: {error}. Write it again") from error
-        scans = parquet_scans(workspace, [file], names)
+        scans, _ = parquet_scans(workspace, [file], names)
     if len(names) < 2:
         raise DataError(
             f"{file}: has the column {', '.join(names)} only. Give a column of items, and one per kind of category"

@@ -23,14 +23,22 @@ _WHOLE = (*_SIGNED, *_UNSIGNED, "HUGEINT", "UHUGEINT")
 _DIGITS = dict(zip(_WHOLE, (3, 5, 10, 19, 3, 5, 10, 20, 39, 39), strict=True))  # of the largest number
 _REAL = ("FLOAT", "DOUBLE")
 _EXACT = {"FLOAT": 2**24, "DOUBLE": 2**53}  # up to it every whole number is represented exactly
-_LOCAL, _ZONED = ("DATE", "TIMESTAMP", "TIMESTAMP_NS"), ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS")
-_NULL = '"NULL"'  # of a column without any value
+_LOCAL, _ZONED = (
+    ("DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"),
+    ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS"),
+)
+_NULL = '"NULL"'  # of a column without any value, or in lists without any entry
 
 Types = dict[str, str]  # column -> type
 
 
-def parquet_scans(workspace: Workspace, files: Sequence[Path], columns: Sequence[str]) -> list[tuple[Path, str]]:
-    """Return a SELECT of ``columns`` for every file, all with the same types.
+def parquet_scans(
+    workspace: Workspace, files: Sequence[Path], columns: Sequence[str]
+) -> tuple[list[tuple[Path, str]], dict[str, list[Path]]]:
+    """Return a SELECT of ``columns`` for every file, all with the same types; and the files of float32, by column.
+
+    A float32 number that is read as float64 is the one of its shortest decimal text, as in a text file: 4.1, not
+    4.099999904632568.
 
     Raises:
         DataError: A file cannot be read, or lacks a column; or a column has types in two files that no type represents
@@ -38,8 +46,19 @@ def parquet_scans(workspace: Workspace, files: Sequence[Path], columns: Sequence
     """
     found = {file: _types(workspace, file, columns) for file in files}
     common = {column: _common_type(workspace, found, column) for column in columns}
-    casts = ", ".join(f"{quoted(column)}::{kind} AS {quoted(column)}" for column, kind in common.items())
-    return [(file, f"SELECT {casts} FROM {_relation(workspace, file, columns)}") for file in files]
+    scans = []
+    for file, types in found.items():
+        casts = ", ".join(
+            f"{_cast(column, types[column], kind)} AS {quoted(column)}" for column, kind in common.items()
+        )
+        scans.append((file, f"SELECT {casts} FROM {_relation(workspace, file, columns)}"))
+    return scans, {column: [file for file in files if found[file][column] == "FLOAT"] for column in columns}
+
+
+def _cast(column: str, kind: str, common: str) -> str:
+    """Return the SQL of a column of one type in the type that all files have."""
+    text = "::VARCHAR" if (kind, common) == ("FLOAT", "DOUBLE") else ""
+    return f"{quoted(column)}{text}::{common}"
 
 
 def _relation(workspace: Workspace, file: Path, columns: Sequence[str]) -> str:
@@ -104,7 +123,7 @@ def _common_type(workspace: Workspace, found: dict[Path, Types], column: str) ->
         common = wider
     if common in _REAL:
         _require_exact(workspace, found, column, common)
-    return "VARCHAR" if common == _NULL else common
+    return common.replace(_NULL, "VARCHAR")
 
 
 def _wider(one: str, other: str) -> str | None:
@@ -113,6 +132,9 @@ def _wider(one: str, other: str) -> str | None:
         return one
     if one == _NULL:
         return other
+    if one.endswith("[]") and other.endswith("[]"):
+        entries = _wider(one[:-2], other[:-2])
+        return None if entries is None or entries in _REAL else f"{entries}[]"
     pair = {one, other}
     if pair <= set(_WHOLE):
         return _wider_whole(one, other)

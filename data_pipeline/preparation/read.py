@@ -44,6 +44,7 @@ class Source:
         text: Whether every column is text whose type must be found from its values (CSV).
         dropped: Rows that could not be read, by reason.
         rules: Rules of this source, checked before those of the columns.
+        float32: Files by column in which it is of float32, which rounds whole numbers beyond 2^24.
         position: SQL over ``raw`` for the position of a row in its file, from 1.
         categories: Further knowledge about ids, per id column: a SELECT of ``original_id``, each once, and a
             column per kind of category: an int, text or list of text, null where an id has none. It may
@@ -54,6 +55,7 @@ class Source:
     text: bool
     dropped: dict[str, int] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
+    float32: dict[str, list[Path]] = field(default_factory=dict)
     position: str = _POSITION
     categories: dict[str, str] = field(default_factory=dict)
 
@@ -95,8 +97,9 @@ def read_files(
         _require_values(workspace, files[0], columns)
         return Source(description, text=True)
     if kind in ("Parquet", "Arrow"):
-        ingest(workspace, parquet_scans(workspace, files, columns))
-        return Source(description, text=False)
+        scans, float32 = parquet_scans(workspace, files, columns)
+        ingest(workspace, scans)
+        return Source(description, text=False, float32=float32)
     ingest(workspace, ((file, csv_scan(file, columns, on_invalid)) for file in files))
     lost = _refuse_lost_lines(workspace, files, columns, on_invalid)
     return Source(description, text=True, dropped={"malformed CSV line": lost} if lost else {})

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from data_pipeline.errors import DataError
-from data_pipeline.preparation.columns import GIVEN, ITEM, LABEL, TIME, USER, Columns
+from data_pipeline.preparation.columns import FILE, GIVEN, ITEM, LABEL, TIME, USER, Columns
 from data_pipeline.preparation.lists import entries_of_text, no_json
 from data_pipeline.preparation.read import Rule, Source
 from data_pipeline.preparation.spelling import refuse_double_spelling, warn_of_double_spelling
@@ -83,9 +83,9 @@ class ColumnTypes:
         if self._is(column, ("FLOAT", "DOUBLE", "DECIMAL")):
             whole = f"isfinite({raw}::DOUBLE) AND {raw} = trunc({raw})"
             rules.append(Rule(column, "id is not a whole number", f"NOT ({whole})"))
-        if (exact := _REAL.get(self.types[column])) is not None:
-            reason = f"id beyond {exact}, which the type {self.types[column]} may have rounded to another id"
-            rules.append(Rule(column, reason, f"abs({raw}) > {exact}"))
+        for kind, rounded in self._rounded(column).items():
+            reason = f"id beyond {_REAL[kind]}, which the type {kind} may have rounded to another id"
+            rules.append(Rule(column, reason, rounded))
         value = f"TRY_CAST({raw} AS BIGINT)"
         rules.append(Rule(column, "id outside the range of int64", f"{value} IS NULL"))
         return TypedColumn(name, value, (*rules, Rule(column, "negative id", f"{value} < 0")))
@@ -103,7 +103,9 @@ class ColumnTypes:
             return TypedColumn(LABEL, "1::FLOAT")
         if columns.label is None:
             self._require(column, (*_NUMBERS, *_TEXT), "a rating: numbers")
-            value = f"TRY_CAST({quoted(column)} AS DOUBLE)"
+            # the number of a text file: float32's 4.1 is 4.099999904632568 as a float64, below a threshold of 4.1
+            text = "::VARCHAR" if self.types[column] == "FLOAT" else ""
+            value = f"TRY_CAST({quoted(column)}{text} AS DOUBLE)"
             return TypedColumn(
                 LABEL, f"({value} >= {columns.threshold!r})::FLOAT", self._finite(column, "rating", value)
             )
@@ -190,6 +192,11 @@ class ColumnTypes:
             value, exact = raw, not self._is(column, ("FLOAT", "DOUBLE", "DECIMAL"))
             if self.types[column] in _REAL:
                 rules = list(self._finite(column, "time", raw))
+            if (rounded := self._rounded(column).get("FLOAT")) and self._share(column, rounded):
+                self.workspace.warn(
+                    f"column {column!r} of {self.source.description}: times of the type FLOAT beyond {_REAL['FLOAT']} are"
+                    " rounded, seconds since 1970 to 128 s: rows tie or change their order. Write whole numbers"
+                )
             if self._is(column, _DATES):
                 self._refuse_unit(column, unit)
                 return TypedColumn(TIME, value, tuple(rules))
@@ -220,6 +227,14 @@ class ColumnTypes:
         number = f"list_position([{', '.join(map(literal, SPLITS))}], {quoted(column)})"
         unknown = Rule(column, "split is not train, validation or test", f"{number} IS NULL")
         return TypedColumn(GIVEN, f"({number} - 1)::TINYINT", (unknown,))
+
+    def _rounded(self, column: str) -> dict[str, str]:
+        """Return the conditions of whole numbers that a floating-point type may have rounded, by this type."""
+        beyond = {kind: f"abs({quoted(column)}) > {exact}" for kind, exact in _REAL.items()}
+        found = {kind: beyond[kind] for kind in beyond if kind == self.types[column]}
+        if "DOUBLE" in found and (files := self.source.float32.get(column)):  # read as DOUBLE, as other files need it
+            found["FLOAT"] = f"{beyond['FLOAT']} AND {FILE} IN ({', '.join(literal(str(file)) for file in files)})"
+        return found
 
     def _finite(self, column: str, noun: str, value: str) -> tuple[Rule, ...]:
         raw = quoted(column)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -43,6 +45,14 @@ def test_a_rating_is_not_rounded_to_the_type_of_the_first_file(tmp_path):
     }
 
 
+@pytest.mark.parametrize("kinds", [("float32",), ("float64",), ("float32", "float64"), ("float64", "float32")])
+def test_a_rating_equal_to_the_threshold_has_label_1_in_every_type(tmp_path: Path, kinds: tuple[str, ...]) -> None:
+    ratings = [pa.array([4.1, 4.0] * (N // 2), kind) for kind in kinds]
+    parts = [part(number, rating=rating) for number, rating in enumerate(ratings, start=1)]
+    rows = prepare_parts(tmp_path, parts, label=None, rating="rating", threshold=4.1)
+    assert {(row["item_id"] % 2, row["label"]) for row in rows} == {(0, 1.0), (1, 0.0)}
+
+
 def test_an_invalid_label_is_refused_for_any_type_of_the_first_file(tmp_path):
     with pytest.raises(
         DataError, match=r"b\.parquet: column 'label': label is not 0 or 1 .* first '0\.7' in data row 1"
@@ -73,6 +83,48 @@ def test_ids_that_a_float_cannot_represent_are_refused(tmp_path):
     single.mkdir()
     with pytest.raises(DataError, match="may have rounded to another id"):
         prepare_parts(single, [part(1, item=[float(2**54), *map(float, range(N - 1))])])
+
+
+@pytest.mark.parametrize("other", ["int64", "float64"])
+def test_float32_ids_are_refused_beyond_its_whole_numbers_next_to_files_of_other_types(
+    tmp_path: Path, other: str
+) -> None:
+    large, few = [2**24 + 2 * row for row in range(N)], list(range(N))
+    rows = prepare_parts(tmp_path, [part(1, item=pa.array(few, "float32")), part(2, item=pa.array(large, other))])
+    assert {row["item_id"] for row in rows} == {*few, *large}
+    refused = tmp_path / "refused"
+    refused.mkdir()
+    with pytest.raises(DataError, match=r"a\.parquet: .*'item': id beyond 16777216, which .* FLOAT .* 19 rows"):
+        prepare_parts(refused, [part(1, item=np.float32(large)), part(2, item=pa.array(few, other))])
+
+
+def test_rounded_times_are_warned_of(tmp_path: Path) -> None:
+    seconds = pa.array(np.float32([1_700_000_000 + 1000 * row for row in range(N)]))
+    write_parquet(tmp_path / "a.parquet", part(1, time=seconds))
+    prepare_custom(tmp_path / "a.parquet", tmp_path / "out")
+    warned = json.loads((tmp_path / "out" / "report.json").read_text())["warnings"]
+    assert any("times of the type FLOAT beyond 16777216 are rounded" in warning for warning in warned)
+
+
+@pytest.mark.parametrize(
+    ("first", "other"), [(pa.list_(pa.int32()), pa.list_(pa.int64())), (pa.list_(pa.null()), pa.list_(pa.int64()))]
+)
+def test_lists_widen_like_their_entries(tmp_path: Path, first: pa.DataType, other: pa.DataType) -> None:
+    few = [[]] * N if first.value_type == pa.null() else [[1]] * N
+    parts = [part(1, tags=pa.array(few, first)), part(2, tags=pa.array([[2**40]] * N, other))]
+    rows = prepare_parts(tmp_path, parts, lists=("tags",))
+    assert {row["item_id"] // 100: list(row["tags"]) for row in rows} == {1: few[0], 2: [2**40]}
+
+
+def test_timestamps_of_any_unit_are_read_together(tmp_path: Path) -> None:
+    moments = [datetime(2024, 1, 1, 1, minute) for minute in range(N)]
+    for number, unit in enumerate(("s", "ms", "us"), start=1):
+        table = pa.table(part(number, time=pa.array(moments, pa.timestamp(unit))))
+        with pa.ipc.new_file(tmp_path / f"{unit}.arrow", table.schema) as file:
+            file.write_table(table)
+    prepare_custom(tmp_path / "*.arrow", tmp_path / "out", split="time")
+    found = read_decoded(tmp_path / "out")
+    assert {row["item_id"] % 100 for row in found["test"]} == {18, 19}
 
 
 def test_narrow_and_unsigned_numbers_widen(tmp_path):
