@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from cove_dist.errors import ConfigError
-from cove_dist.inference.ids import IdTable
+from cove_dist.inference.ids import IdTables
 from cove_dist.tasks.inference import NO_CONTEXT, ContextFeatures, Ragged
 from data_pipeline.schema import Categorical, Schema
 
@@ -23,12 +22,13 @@ logger = logging.getLogger(__name__)
 
 
 def encode_context(
-    folder: Path, schema: Schema, required: Sequence[str], columns: Mapping[str, Any], rows: int, known: np.ndarray
+    tables: IdTables, schema: Schema, required: Sequence[str], columns: Mapping[str, Any], rows: int, known: np.ndarray
 ) -> ContextFeatures:
     """Encode further columns of rows; unseen values get the out-of-vocabulary row.
 
     Args:
-        folder, schema: Prepared data of the run.
+        tables: Ids of the prepared data.
+        schema: Its schema.
         required: Names of the columns that the model reads.
         columns: Values ``[n]`` by column. A value of a column of lists is a list, or text as in the raw data; of a list
             that is longer than those of training the last entries are read, as in preparation.
@@ -62,23 +62,22 @@ def encode_context(
             if not dense_columns[name].valid(dense[name][known]).all():
                 raise ConfigError(f"columns: {name}: a value is missing, not finite, or outside of its logarithm")
         elif categorical[name].sequence:
-            lists[name] = _encoded_lists(folder, schema, categorical[name], values)
+            lists[name] = _encoded_lists(tables, schema, categorical[name], values)
         else:
-            ids[name] = _encoded(folder, categorical[name], values)
+            ids[name] = _encoded(tables, categorical[name], values)
     return ContextFeatures(ids, dense, lists).take(np.flatnonzero(known))
 
 
-def _encoded(folder: Path, column: Categorical, values: Iterable[Any]) -> np.ndarray:
+def _encoded(tables: IdTables, column: Categorical, values: Iterable[Any]) -> np.ndarray:
     """Return the rows of the table of values ``[n]``."""
-    table = IdTable(folder, column)
-    encoded = table.rows(values)
+    encoded = tables.of(column).rows(values)
     unseen = encoded < 0
     if unseen.any():
         logger.info("%s: %d values unknown to training", column.name, int(unseen.sum()))
     return np.where(unseen, column.num_seen, encoded)
 
 
-def _encoded_lists(folder: Path, schema: Schema, column: Categorical, values: Iterable[Any]) -> Ragged:
+def _encoded_lists(tables: IdTables, schema: Schema, column: Categorical, values: Iterable[Any]) -> Ragged:
     """Return the rows of the table of the lists' last entries, as many as the longest list of the data has."""
     given = values.to_pylist() if isinstance(values, pa.Array | pa.ChunkedArray) else list(values)
     lists = [_entries(value, column.name, schema.list_separator)[-column.max_length :] for value in given]
@@ -88,7 +87,7 @@ def _encoded_lists(folder: Path, schema: Schema, column: Categorical, values: It
             f"columns: {column.name}: the entry {nested[0]!r} is no id; give a list of ids for every row (to recommend,"
             " one list for all rows)"
         )
-    encoded = _encoded(folder, column, flat) if flat else np.empty(0, np.int64)
+    encoded = _encoded(tables, column, flat) if flat else np.empty(0, np.int64)
     return Ragged(encoded, np.array([len(each) for each in lists], np.int64))
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,13 @@ import pyarrow.compute as pc
 import torch
 
 from cove_dist.errors import ConfigError
+from cove_dist.inference.id_lookup import IdLookup
 from data_pipeline.id_tables import read_original_ids
 from data_pipeline.rare_ids import buckets_of
 from data_pipeline.schema import Categorical
 
 _SHOWN = 5  # unknown ids shown in a message
+_WHOLE = r"\A(0|-?[1-9][0-9]{0,19})\z"  # whole numbers as Arrow writes them
 
 
 class IdTable:
@@ -30,6 +31,7 @@ class IdTable:
     Args:
         folder: Folder of the prepared data.
         column: Column of the ids.
+        lookup: The original ids of the column's table, if they were read already.
 
     Attributes:
         original: ``[num_ids]``, the original id of every encoded id.
@@ -40,9 +42,10 @@ class IdTable:
         array([16, -1])
     """
 
-    def __init__(self, folder: Path | str, column: Categorical) -> None:
+    def __init__(self, folder: Path | str, column: Categorical, lookup: IdLookup | None = None) -> None:
         self.column = column
-        self.original: pa.Array = read_original_ids(folder, column.table_name)
+        self._lookup = lookup or IdLookup(read_original_ids(folder, column.table_name))
+        self.original: pa.Array = self._lookup.ids
 
     @property
     def of_text(self) -> bool:
@@ -60,10 +63,20 @@ class IdTable:
         if self.column.bins is not None:
             wanted = pa.array(self.column.bins.of(_numbers(wanted, self.column.name)))
         if wanted.type == self.original.type:
-            found = pc.index_in(wanted, self.original)
-        else:
-            found = pc.index_in(wanted.cast(pa.string()), self._text)
-        return found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+            return self._lookup.find(wanted)
+        return self._encode_texts(wanted.cast(pa.string()))
+
+    def _encode_texts(self, wanted: pa.Array) -> np.ndarray:
+        """Return the encoded ids of the texts ``[n]`` of original ids."""
+        kind = self.original.type
+        if self.of_text:
+            return self._lookup.find(wanted.cast(kind))
+        if pa.types.is_integer(kind):
+            other = pc.invert(pc.match_substring_regex(wanted, _WHOLE)).fill_null(False)  # null is an id like others
+            with suppress(pa.ArrowInvalid):  # a number is beyond the type
+                numbers = pc.if_else(other, pa.scalar(None, pa.string()), wanted).cast(kind)
+                return np.where(other.to_numpy(zero_copy_only=False), -1, self._lookup.find(numbers))
+        return self._lookup.find_text(wanted)
 
     def rows(self, values: Iterable[Any] | pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Return the table rows int64 ``[n]`` of original ids: of unseen ids those of their hash buckets, else -1."""
@@ -111,9 +124,28 @@ class IdTable:
                 return wanted.cast(pa.int64())
         return wanted
 
-    @cached_property
-    def _text(self) -> pa.Array:
-        return self.original.cast(pa.string())
+
+class IdTables:
+    """The ids of the columns of a prepared folder; every file is read once, and columns that share it share its ids.
+
+    Args:
+        folder: Folder of the prepared data.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self._folder = folder
+        self._read: dict[str, IdLookup] = {}
+
+    def of(self, column: Categorical) -> IdTable:
+        """Return the ids of a column.
+
+        Raises:
+            DataError: The file is gone, or was altered.
+        """
+        name = column.table_name
+        if name not in self._read:
+            self._read[name] = IdLookup(read_original_ids(self._folder, name))
+        return IdTable(self._folder, column, self._read[name])
 
 
 def _numbers(values: pa.Array, name: str) -> np.ndarray:

@@ -19,7 +19,6 @@ from cove_dist.config.composition import load_settings
 from cove_dist.errors import ConfigError
 from cove_dist.faults.outputs import check_writable
 from cove_dist.inference.arguments import check_choice
-from cove_dist.inference.ids import IdTable
 from cove_dist.inference.request import RunRequest
 from cove_dist.inference.session import Session, UnknownPair
 from cove_dist.types import TableFile, Text
@@ -109,7 +108,7 @@ def column_types(session: Session, user: str | None, item: str | None) -> dict[s
     for column in schema.categorical:
         if column.bins is not None:
             types[column.name] = pa.float64()
-        elif column.sequence or IdTable(session.data, column).of_text:
+        elif column.sequence or session.id_tables.of(column).of_text:
             types[column.name] = pa.string()
     return {named.get(name, name): kind for name, kind in types.items()}
 

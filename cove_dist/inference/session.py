@@ -21,7 +21,7 @@ from cove_dist.errors import ConfigError
 from cove_dist.evaluation.checks import FiniteScores
 from cove_dist.inference.arguments import check_choice, check_count, check_oov_row, listed_items
 from cove_dist.inference.context import encode_context
-from cove_dist.inference.ids import IdTable, as_array
+from cove_dist.inference.ids import IdTable, IdTables, as_array
 from cove_dist.inference.local import load_local, pick_device
 from cove_dist.inference.popular import most_frequent
 from cove_dist.tasks.inference import ContextFeatures, Inference, Lists
@@ -63,6 +63,7 @@ class Session:
         self.checkpoint = find_checkpoint(self.folder, self.config, checkpoint)
         self.data = Path(self.config.data.path)
         self.schema = Schema.load(self.data)
+        self.id_tables = IdTables(self.data)
         self._device = pick_device(device)
 
     @contextmanager
@@ -90,11 +91,11 @@ class Session:
 
     @cached_property
     def users(self) -> IdTable:
-        return IdTable(self.data, self.schema.entity("user"))
+        return self.id_tables.of(self.schema.entity("user"))
 
     @cached_property
     def items(self) -> IdTable:
-        return IdTable(self.data, self.schema.entity("item"))
+        return self.id_tables.of(self.schema.entity("item"))
 
     def score(
         self,
@@ -196,7 +197,7 @@ class Session:
 
     def context(self, columns: Mapping[str, Any], rows: int, known: np.ndarray) -> ContextFeatures:
         """Encode further columns of rows; see `inference.context.encode_context`."""
-        return encode_context(self.data, self.schema, self.inference.required_context(), columns, rows, known)
+        return encode_context(self.id_tables, self.schema, self.inference.required_context(), columns, rows, known)
 
     def embeddings(self, entity: Entity) -> pa.Table:
         """Return ``original_id`` and ``embedding`` (d float32); see `cove_dist.inference.run.Run.embeddings`."""

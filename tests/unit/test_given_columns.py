@@ -12,6 +12,7 @@ import pytest
 
 from cove_dist.errors import ConfigError
 from cove_dist.inference.context import encode_context
+from cove_dist.inference.ids import IdTables
 from cove_dist.tasks.inference import ContextFeatures
 from data_pipeline.id_tables import id_table_path
 from data_pipeline.schema import Categorical, Dense, Schema
@@ -34,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 def encoded(folder: Path, **columns: Any) -> ContextFeatures:
     given = {"tags": [["a"], []], "price": [1.0, 2.0]} | columns
-    return encode_context(folder, SCHEMA, ["tags", "price"], given, 2, np.array([True, True]))
+    return encode_context(IdTables(folder), SCHEMA, ["tags", "price"], given, 2, np.array([True, True]))
 
 
 @pytest.mark.parametrize(

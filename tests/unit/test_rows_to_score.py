@@ -60,10 +60,9 @@ def test_columns_of_csv_have_the_types_that_the_run_reads_whatever_the_first_row
     path.write_text("uid,tags,price,remark\n" + "\n".join(rows) + "\n")
     lists = Categorical("tags", 9, 9, sequence=True, max_length=3)
     schema = Schema("made", "label", (*COLUMNS, lists), (Dense("price", 0.0, 1.0),), {})
-    session = cast(Session, SimpleNamespace(schema=schema, data=tmp_path))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cove_dist.inference.predict.IdTable", lambda *_: SimpleNamespace(of_text=False))
-        types = column_types(session, None, None)
+    id_tables = SimpleNamespace(of=lambda column: SimpleNamespace(of_text=False))
+    session = cast(Session, SimpleNamespace(schema=schema, id_tables=id_tables))
+    types = column_types(session, None, None)
     table = pa.concat_tables(read_rows(path, types))
     assert table.slice(len(table) - 1).to_pylist() == [{"uid": 2, "tags": "0440|12", "price": 3.5, "remark": "note"}]
     assert table.slice(0, 1).to_pylist() == [{"uid": 1, "tags": "0439", "price": 3.0, "remark": None}]
