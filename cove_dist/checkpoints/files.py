@@ -114,6 +114,13 @@ class CheckpointFolder:
         """Remove a checkpoint, atomically: an interrupted removal leaves nothing that looks complete."""
         _delete(_renamed(path, _REMOVED))
 
+    def replace(self, path: Path, written: Path) -> None:
+        """Give a written checkpoint its name, and remove an earlier one of this name after that."""
+        old = _renamed(path, _REMOVED) if path.exists() else None
+        written.rename(path)
+        if old is not None:
+            _delete(old)
+
     def remove_partial(self) -> None:
         """Remove checkpoints that a killed run left partly written or partly removed."""
         for path in [*self.folder.glob(f"step_*{PARTIAL}"), *self.folder.glob(f"step_*{_REMOVED}")]:

@@ -96,9 +96,7 @@ class CheckpointWriter:
             raise CheckpointError(f"{path}: could not be saved: {str(error).splitlines()[-1]}") from error
         if not self.context.is_main:
             return
-        if path.exists():
-            self.files.remove(path)
-        partial.rename(path)
+        self.files.replace(path, partial)
         self.files.prune(*self.retention)
 
     def poll(self) -> None:

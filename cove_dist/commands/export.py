@@ -10,7 +10,6 @@ torchrun --nproc_per_node=2 -m cove_dist export run=runs/movielens_cove_deepfm c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cove_dist.inference.export import ABOUT_FILE, export_run
-from cove_dist.runs import CODES_FILE
+from cove_dist.runs import CODES_FILE, read_json
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -36,8 +35,7 @@ def run(arguments: Sequence[str]) -> None:
 
 def read_about(folder: Path) -> dict[str, Any]:
     """Return an export's ``export.json``; empty for codes, which have another file."""
-    path = folder / ABOUT_FILE
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return read_json(folder / ABOUT_FILE)
 
 
 def rounding_table(about: Mapping[str, Any]) -> Table:
@@ -53,7 +51,7 @@ def rounding_table(about: Mapping[str, Any]) -> Table:
 def codes_table(folder: Path) -> Table:
     """Return the table of an export's ``codes.json``."""
     table = Table("entity", "ids", "unseen", "levels", "codes used")
-    for entity, counted in json.loads((folder / CODES_FILE).read_text())["entities"].items():
+    for entity, counted in read_json(folder / CODES_FILE)["entities"].items():
         counts = (", ".join(f"{n:,}" for n in counted[key]) for key in ("levels", "used"))
         table.add_row(entity, f"{counted['ids']:,}", f"{counted['unseen']:,}", *counts)
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -54,11 +53,12 @@ class Run:
     def metrics(self) -> dict[str, dict[str, float]]:
         """The metrics of this checkpoint by split, from validation during training and from `evaluate`."""
         from cove_dist.checkpoints.files import read_meta
+        from cove_dist.runs import read_json
 
         found = {"validation": dict(read_meta(self.session.checkpoint).metrics)}
         for split in ("validation", "test"):
             path = self.folder / f"metrics_{split}_{self.checkpoint}.json"
-            content = json.loads(path.read_text()) if path.is_file() else {}
+            content = read_json(path)
             if content.get("checkpoint") == self.session.checkpoint.name:  # not an earlier best or newest one
                 found[split] = content["metrics"]
         return {split: metrics for split, metrics in found.items() if metrics}

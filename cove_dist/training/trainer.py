@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from cove_dist.faults.signals import deferred_signals
 from cove_dist.runs import CHECKPOINTS
 from cove_dist.tasks.base import StepOutput
 from cove_dist.tasks.registry import task_of
+from cove_dist.training import validation
 from cove_dist.training.accumulation import choose_batches, steps_of_epoch
 from cove_dist.training.build import build, build_validation, describe_model
 from cove_dist.training.codebooks import Codebooks
@@ -38,12 +38,6 @@ from cove_dist.training.replicas import check_replicas
 from cove_dist.training.reporting import start_reporter
 from cove_dist.training.resume import Change, resume
 from cove_dist.training.summary import show_start
-from cove_dist.training.validation import (
-    check_and_complete_state,
-    is_due,
-    validate_or_save_within_epoch,
-    validate_within_epoch,
-)
 from data_pipeline.batch import Batch
 from data_pipeline.errors import DataError
 from data_pipeline.fingerprint import data_fingerprint
@@ -69,6 +63,7 @@ class Trainer:
         self.config = config
         self.schema = schema
         self.context = context
+        self.fingerprint = data_fingerprint(config.data.path)
         self.progress = Progress()
         self.resumed = False
         self.warm_start: WarmStart | None = None  # what this process started the run from
@@ -157,7 +152,7 @@ class Trainer:
 
     def _train_epoch(self, batches: EpochIterator) -> None:
         if self.progress.validation_due:  # of the run that is resumed
-            validate_within_epoch(self, batches)
+            validation.validate_within_epoch(self, batches)
         if self.ends_within_epoch():
             return
         for output in self.steps(batches):
@@ -218,7 +213,7 @@ class Trainer:
             check_replicas(data_parallel_state(self.train_state.model))
         if self.writer is not None:
             self.writer.poll()
-        validate_or_save_within_epoch(self, batches, self.agreement.after_step(step))
+        validation.validate_or_save_within_epoch(self, batches, self.agreement.after_step(step))
 
     def record_validation(self, batches: EpochIterator, metrics: dict[str, float]) -> None:
         """Record and save the metrics, after the training steps before them if these are the last."""
@@ -255,14 +250,14 @@ class Trainer:
 
     def _close_epoch(self) -> dict[str, float]:
         """Evaluate; of an epoch cut short by ``max_steps``, only a validation that is due counts for early stopping."""
-        check_and_complete_state(self)
+        validation.check_and_complete_state(self)
         metrics: dict[str, float] = {}
         if self.evaluator is not None:
             last = self.progress.out_of_steps(self.config.trainer)  # a resumed run would not validate it again
             with nullcontext() if last else self.agreement.stopping_evaluation():
                 metrics = self.evaluate()
         whole = self.progress.batches == len(self.train_loader)
-        if metrics and (whole or is_due(self.progress.step, self.config.trainer.validate_every_steps)):
+        if metrics and (whole or validation.is_due(self.progress.step, self.config.trainer.validate_every_steps)):
             self.note_gain(metrics)
         if whole:
             self.progress.epoch, self.progress.batches = self.progress.epoch + 1, 0
@@ -295,11 +290,6 @@ class Trainer:
         meta = CheckpointMeta(self.progress.step, world_size, description, metrics, progress, self.fingerprint, loader)
         self.writer.save(self.train_state.state_dict(), state, meta)
         self.agreement.note_saved(self.progress.step)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """The fingerprint of the prepared data."""
-        return data_fingerprint(self.config.data.path)
 
     def finished(self) -> bool:
         """Return whether training is finished."""

@@ -194,8 +194,8 @@ class ColumnTypes:
                 rules = list(self._finite(column, "time", raw))
             if (rounded := self._rounded(column).get("FLOAT")) and self._share(column, rounded):
                 self.workspace.warn(
-                    f"column {column!r} of {self.source.description}: times of the type FLOAT beyond {_REAL['FLOAT']} are"
-                    " rounded, seconds since 1970 to 128 s: rows tie or change their order. Write whole numbers"
+                    f"column {column!r} of {self.source.description}: times of the type FLOAT beyond {_REAL['FLOAT']}"
+                    " are rounded, seconds since 1970 to 128 s: rows tie or change their order. Write whole numbers"
                 )
             if self._is(column, _DATES):
                 self._refuse_unit(column, unit)

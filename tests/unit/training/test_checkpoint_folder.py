@@ -125,6 +125,18 @@ def test_every_difference_of_another_model_is_named(tmp_path: Path) -> None:
     check_same_model(tmp_path, saved, {"embeddings.dim": 8, "tables": {"user_id": 5}, "same": (1,)})
 
 
+def test_a_checkpoint_of_the_same_step_is_removed_when_the_new_one_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed while the old files are removed, which may take long, leaves the new checkpoint."""
+    write(tmp_path, 10, 0.5)
+    write(tmp_path / "new", 10, 0.7).rename(tmp_path / "step_00000010.partial")
+    files, found = CheckpointFolder(tmp_path), []
+    monkeypatch.setattr("cove_dist.checkpoints.files._delete", lambda old: found.append(files.best("auc")))
+    files.replace(tmp_path / "step_00000010", tmp_path / "step_00000010.partial")
+    assert [read_meta(path).metrics["auc"] for path in found] == [0.7]
+
+
 def test_a_checkpoint_that_is_a_link_is_pruned_without_its_target(tmp_path: Path) -> None:
     """Also one whose removal was interrupted after the renaming."""
     for step in (10, 20, 30):
