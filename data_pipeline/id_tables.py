@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_pipeline.errors import DataError
@@ -16,6 +17,7 @@ from data_pipeline.integrity import checked_file
 
 FOLDER = "ids"
 ORIGINAL_ID = "original_id"
+_MOST_TEXT = 2**31 - 1  # bytes of text in one array of type string, whose offsets are int32
 
 
 def id_table_path(folder: Path | str, table: str) -> Path:
@@ -37,7 +39,19 @@ def read_original_ids(folder: Path | str, table: str) -> pa.Array:
     path = checked_file(folder, f"{FOLDER}/{table}.parquet")
     if not path.is_file():
         raise DataError(f"{path}: no such file. Restore it, or prepare the data again")
-    return pq.read_table(path, columns=[ORIGINAL_ID])[ORIGINAL_ID].combine_chunks()
+    return combined(pq.read_table(path, columns=[ORIGINAL_ID])[ORIGINAL_ID])
+
+
+def combined(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array; text of more than 2 GiB becomes ``large_string``."""
+    return (column if _fits(column) else column.cast(pa.large_string())).combine_chunks()
+
+
+def _fits(column: pa.ChunkedArray) -> bool:
+    """Return whether the text of a column, if it has text, fits into one array of its type."""
+    if not pa.types.is_string(column.type) or column.nbytes <= _MOST_TEXT:
+        return True
+    return pc.sum(pc.binary_length(column)).as_py() <= _MOST_TEXT
 
 
 def read_original_id(folder: Path | str, table: str, encoded: int) -> Any:

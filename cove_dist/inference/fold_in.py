@@ -21,6 +21,7 @@ from cove_dist.inference.arguments import check_choice, check_count, listed_item
 from cove_dist.inference.ids import IdTable, as_array
 from cove_dist.inference.predict import as_table, entity_columns, read_rows
 from cove_dist.inference.session import Session
+from data_pipeline.id_tables import combined
 from data_pipeline.schema import OTHER_ENTITY, Entity
 
 logger = logging.getLogger(__name__)
@@ -200,5 +201,5 @@ def _columns(
             f"interactions: no column {', '.join(missing)}; there are {', '.join(table.column_names)}. Name the columns"
             " of users and items by user=… item=…"
         )
-    columns = {role: table[name].combine_chunks() for role, name in names.items()}
+    columns = {role: combined(table[name]) for role, name in names.items()}
     return columns[entity], columns[OTHER_ENTITY[entity]]

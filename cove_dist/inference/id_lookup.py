@@ -56,11 +56,11 @@ class IdLookup:
         Args:
             wanted: Texts ``[n]``.
         """
-        return _by_hash(wanted, self._texts)
+        return _by_hash(wanted.cast(pa.large_string()), self._texts)
 
     @cached_property
     def _texts(self) -> pa.Array:
-        return self.ids.cast(pa.string())
+        return self.ids.cast(pa.large_string())  # 2 GiB of text do not fit into string
 
     @cached_property
     def _starts(self) -> np.ndarray:

@@ -17,7 +17,7 @@ import torch
 
 from cove_dist.errors import ConfigError
 from cove_dist.inference.id_lookup import IdLookup
-from data_pipeline.id_tables import read_original_ids
+from data_pipeline.id_tables import combined, read_original_ids
 from data_pipeline.rare_ids import buckets_of
 from data_pipeline.schema import Categorical
 
@@ -170,7 +170,7 @@ def as_array(values: Iterable[Any] | pa.Array | pa.ChunkedArray, what: str = "id
         (['17', '18'], [17, 18])
     """
     if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
+        values = combined(values)
     elif isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()
     elif hasattr(values, "__array__") and not isinstance(values, pa.Array):

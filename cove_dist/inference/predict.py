@@ -23,6 +23,7 @@ from cove_dist.inference.request import RunRequest
 from cove_dist.inference.session import Session, UnknownPair
 from cove_dist.types import TableFile, Text
 from data_pipeline.files import replaced_file
+from data_pipeline.id_tables import combined
 from data_pipeline.schema import Entity, Schema
 
 logger = logging.getLogger(__name__)
@@ -136,9 +137,9 @@ def score_rows(session: Session, rows: pa.Table, user: str | None, item: str | N
             raise ConfigError(f"rows: there is a column {name} already; rename it")
     score = partial(
         session.score,
-        rows[names["user"]].combine_chunks(),
-        rows[names["item"]].combine_chunks(),
-        columns={name: rows[name].combine_chunks() for name in required},
+        combined(rows[names["user"]]),
+        combined(rows[names["item"]]),
+        columns={name: combined(rows[name]) for name in required},
         unknown=unknown,
     )
     of_labels = {label: score(label=label) for label in labels}

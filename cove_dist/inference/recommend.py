@@ -39,7 +39,7 @@ from cove_dist.tasks.base import RetrieverSettings, TaskModel, inner_model
 from cove_dist.tasks.registry import task_of
 from cove_dist.types import Folder, PositiveFloat, PositiveInt, Text
 from data_pipeline.history import History
-from data_pipeline.id_tables import read_original_ids
+from data_pipeline.id_tables import combined, read_original_ids
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import ENTITIES, SPLITS, Schema
 
@@ -121,7 +121,7 @@ def recommend_in_one_process(request: RecommendConfig, users: Users, folder: Pat
     session = request.session()
     asked = users.original
     if request.unknown in ("popular", "oov_row"):
-        asked = pa.concat_arrays([asked, as_ids(users.unknown, asked.type)])
+        asked = combined(pa.chunked_array([asked, as_ids(users.unknown, asked.type)]))
     table = session.recommend(
         asked, request.k, unknown=request.unknown, history=request.history, columns=request.columns
     )

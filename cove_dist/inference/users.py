@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from cove_dist.errors import ConfigError
 from cove_dist.inference.ids import IdTable
+from data_pipeline.id_tables import combined
 from data_pipeline.schema import Schema
 
 
@@ -79,11 +80,11 @@ def read_column(path: Path, text: bool) -> pa.Array:
     """
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
-            return pq.read_table(path).column(0).combine_chunks()
+            return combined(pq.read_table(path).column(0))
         header = csv.ReadOptions(autogenerate_column_names=path.suffix.lower() == ".txt")
         with csv.open_csv(path, read_options=header) as reader:
             first = reader.schema.names[0]
         types = csv.ConvertOptions(column_types={first: pa.string()} if text else {})
-        return csv.read_csv(path, read_options=header, convert_options=types).column(0).combine_chunks()
+        return combined(csv.read_csv(path, read_options=header, convert_options=types).column(0))
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"users = {path}: neither all, nor a list, nor a file that can be read: {error}") from error

@@ -19,6 +19,7 @@ from cove_dist.quantization import perplexity
 from cove_dist.report.drawing import Picture, canvas, label, logarithmic
 from cove_dist.report.run_folder import Run
 from data_pipeline.errors import DataError
+from data_pipeline.id_tables import combined
 from data_pipeline.schema import Entity
 
 logger = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ def _read(run: Run, entity: Entity, levels: tuple[int, ...]) -> EntityCodes:
             raise DataError(f"{file}: no column {', '.join(sorted(missing))}; remove {run.folder / 'codes'}")
         tables.append(pq.read_table(file, columns=["original_id", *columns]))
     table = pa.concat_tables(tables)
-    seen = table.filter(pc.is_valid(table["code_1"])).combine_chunks()
+    seen = table.filter(pc.is_valid(table["code_1"]))
     codes = np.stack([seen[column].to_numpy().astype(np.int64) for column in columns], axis=1)
     for column, values, size in zip(columns, codes.T, levels, strict=True):
         if len(values) and not 0 <= values.min() <= values.max() < size:
@@ -104,7 +105,7 @@ def _read(run: Run, entity: Entity, levels: tuple[int, ...]) -> EntityCodes:
                 f"{_files(run, entity)[0].parent}: column {column} has {values.min()} to {values.max()} where the level"
                 f" has {size} codes; they are of another run: remove {run.folder / 'codes'}"
             )
-    return EntityCodes(entity, levels, seen["original_id"].combine_chunks(), codes)
+    return EntityCodes(entity, levels, combined(seen["original_id"]), codes)
 
 
 def draw_sizes(loaded: list[EntityCodes], folder: Path) -> list[Picture]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from data_pipeline.id_tables import id_table_path, read_original_id, read_original_ids
+from data_pipeline import id_tables
+from data_pipeline.id_tables import combined, id_table_path, read_original_id, read_original_ids
 from data_pipeline.parquet_files import BATCH_ROWS, write_parquet
 from tests.unit.data.prepare_helpers import prepare_custom, some_rows, write_csv
 
@@ -28,3 +29,22 @@ def test_an_id_in_a_later_row_group_is_found(tmp_path: Path, kind: pa.DataType) 
     write_parquet(pa.table({"id": range(len(originals)), "original_id": originals}), path)
     assert read_original_id(tmp_path, "user_id", BATCH_ROWS + 1) == originals[BATCH_ROWS + 1].as_py()
     assert read_original_ids(tmp_path, "user_id").equals(originals)
+
+
+@pytest.mark.parametrize("most", [199, 200])
+def test_text_that_fits_in_no_array_of_string_is_large_string(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    column = pa.chunked_array([pa.array(["0123456789", None, ""])] * 20)
+    monkeypatch.setattr(id_tables, "_MOST_TEXT", most)
+    array = combined(column)
+    assert array.type == (pa.large_string() if most < 200 else pa.string())
+    assert array.to_pylist() == column.to_pylist()
+    assert combined(pa.chunked_array([[1], [2]])).equals(pa.array([1, 2]))
+
+
+def test_two_gibibytes_of_text_do_not_fit_where_arrow_refuses_them() -> None:
+    """Of chunks that share memory; to combine them as ``large_string`` would take 2 GiB."""
+    column = pa.chunked_array([pa.array(["x" * 2**20])] * 2**11)
+    with pytest.raises(pa.ArrowInvalid, match="offset overflow"):
+        column.combine_chunks()
+    assert not id_tables._fits(column)
+    assert id_tables._fits(column[1:])
