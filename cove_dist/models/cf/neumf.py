@@ -14,7 +14,7 @@ from cove_dist.models.layers.inner_products import inner_products
 from cove_dist.models.layers.mlp import MLP
 from cove_dist.types import LayerSizes, NonNegativeFloat, Probability
 
-_PAIRS = 1 << 16  # pairs of user and item scored at a time
+_PAIRS = {"cpu": 1 << 13, "cuda": 1 << 20}  # pairs of user and item scored at a time: on CPU they stay in its cache
 
 
 class NeuMF(Recommender):
@@ -48,13 +48,15 @@ class NeuMF(Recommender):
     def forward(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """Return logits ``[B, n]`` of ``users [B, 2d]`` for ``items [B, n, 2d]``."""
         user_g, item_g = users[:, : users.shape[1] // 2], items[..., : users.shape[1] // 2]
-        shallow, deep = self._shallow_weight * user_g, self._deep(users, items)
-        return inner_products(shallow, item_g) + deep
+        return inner_products(self._shallow_weight * user_g, item_g) + self._deep(*self._first_layer(users, items))
 
     def score_all(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """Score all pairs, with the first layer applied to users and items separately instead of per pair."""
-        at_once = max(1, _PAIRS // max(1, len(items)))
-        return torch.cat([self._score_slice(part, items) for part in users.split(at_once)])
+        dim = users.shape[1] // 2
+        at_once = max(1, _PAIRS[users.device.type] // max(1, len(items)))
+        of_users, of_items = self._first_layer(users, items)
+        deep = torch.cat([self._deep(part, of_items) for part in of_users.split(at_once)])
+        return (self._shallow_weight * users[:, :dim]) @ items[:, :dim].T + deep
 
     def loss(self, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
         """Return each row's mean binary cross-entropy (Eq. 7): label 1 for its positive, 0 for its negatives."""
@@ -63,24 +65,25 @@ class NeuMF(Recommender):
         labels[:, 0] = 1
         return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
 
-    def _score_slice(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        dim = users.shape[1] // 2
-        return (self._shallow_weight * users[:, :dim]) @ items[:, :dim].T + self._deep(users, items)
-
     @property
     def _shallow_weight(self) -> torch.Tensor:
         return self.output.weight[0, : -self.mlp.out_dim]
 
-    def _deep(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        """Return the MLP's part of the logits, ``[B, n]``, of items ``[B, n, 2d]`` or ``[n, 2d]``.
+    def _first_layer(self, users: torch.Tensor, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the parts of the MLP's first layer before its activation: of the users with its bias, of the items.
 
-        The first layer is applied to users and items separately, half the work of a layer over their concatenation.
+        Applied to users and items separately it is half the work of a layer over their concatenation.
         """
         user_m, item_m = (rows[..., rows.shape[-1] // 2 :] for rows in (users, items))
-        first, *rest = self.mlp
+        first = self.mlp[0]
         assert isinstance(first, nn.Linear)
         of_user, of_item = first.weight.chunk(2, dim=1)
-        deep = F.linear(user_m, of_user, first.bias).unsqueeze(1) + F.linear(item_m, of_item)
+        return F.linear(user_m, of_user, first.bias), F.linear(item_m, of_item)
+
+    def _deep(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """Return the MLP's part of the logits, ``[B, n]``, from the first layer of users and items."""
+        deep = users.unsqueeze(1) + items
+        _, *rest = self.mlp
         for layer in rest:
             deep = layer(deep)
         return deep @ self.output.weight[0, -self.mlp.out_dim :] + self.output.bias
