@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -106,7 +107,8 @@ def file_arguments(group: str, arguments: Sequence[str]) -> list[str]:
 
 
 def _names_a_file(argument: str) -> bool:
-    return not argument.startswith("~") and ("=" not in argument or Path(argument).is_file())
+    # unlike Path.is_file, os.path.isfile is False for a long list of overrides, which no file name can be
+    return not argument.startswith("~") and ("=" not in argument or os.path.isfile(argument))
 
 
 def find_file(group: str, name: str) -> Path:
