@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from cove_dist.config import RunConfig
-from cove_dist.distributed import DistributedContext
+from cove_dist.distributed import DistributedContext, barrier, close_group, open_host_group
 from cove_dist.embeddings.parts import table_weights
 from cove_dist.errors import ConfigError
 from cove_dist.runs import UNKNOWN, WARM_START_FILE
@@ -24,6 +25,8 @@ from data_pipeline.fingerprint import data_fingerprint
 from data_pipeline.json_files import write_json
 from data_pipeline.schema import ATTRIBUTES, ENTITIES, Schema
 from data_pipeline.trained_pairs import pairs_trained_before
+
+_SLOWEST_COUNT = timedelta(hours=4)  # of pairs, on rank 0
 
 logger = logging.getLogger(__name__)
 
@@ -109,12 +112,25 @@ def start_warm(config: RunConfig, schema: Schema, context: DistributedContext, t
         steps=source.steps,
         new_rows=config.warm_start.new_rows,
         tables=matching.counts,
-        trained_pairs=_trained_pairs(source, config, schema) if context.is_main else {},
+        trained_pairs=count_trained_pairs(source, config, schema, context),
     )
 
 
+def count_trained_pairs(
+    source: Source, config: RunConfig, schema: Schema, context: DistributedContext
+) -> dict[str, int | str | None]:
+    """Return `WarmStart.trained_pairs` on rank 0 and nothing on the others, which wait for it. Collective.
+
+    Rank 0 reads the training rows of all runs of the chain, which may take longer than ``trainer.timeout_seconds``.
+    """
+    group = open_host_group(_SLOWEST_COUNT)
+    pairs = _trained_pairs(source, config, schema) if context.is_main else {}
+    barrier(group)
+    close_group(group)
+    return pairs
+
+
 def _trained_pairs(source: Source, config: RunConfig, schema: Schema) -> dict[str, int | str | None]:
-    """Return `WarmStart.trained_pairs`."""
     former, whole = _former_data(source)
     pairs: dict[str, int | str | None] = {}
     for split in ("validation", "test"):

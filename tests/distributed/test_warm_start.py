@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
-from cove_dist.distributed import process_group
+from cove_dist.distributed import barrier, process_group
 from cove_dist.embeddings.parts import local_parts, table_weights
 from cove_dist.errors import CheckpointError, ConfigError
 from cove_dist.tasks.configuration import load_run_config
+from cove_dist.training import warm_start
 from cove_dist.training.build import TrainState, build
 from cove_dist.training.program import train
-from cove_dist.training.warm_start import start_warm
+from cove_dist.training.warm_start import count_trained_pairs, start_warm
 from cove_dist.warm_start.transfer import _tensors
 from data_pipeline.history import History
 from data_pipeline.schema import Schema
@@ -208,6 +212,26 @@ def test_a_warm_run_saves_its_start_trains_from_step_zero_and_resumes_without_st
     rates = {r["step"]: r["learning_rate_tables"] for r in records if r["kind"] == "train"}
     assert [rates[1], rates[2]] == pytest.approx([0.05 / 2, 0.05 * 3 / 4])
     assert len([r for r in records if r["kind"] == "validation" and r["step"] == 0]) == 1
+
+
+def slow_count(*_: Any) -> int:
+    time.sleep(2)
+    return 7
+
+
+def counted_slowly() -> dict[str, Any]:
+    """Count for longer than a collective waits; return the counts of this rank after the next collective."""
+    warm_start._former_data = lambda source: ([], True)
+    warm_start.pairs_trained_before = slow_count
+    source, config, schema = Mock(), Mock(), Mock()
+    with process_group("cpu", timedelta(seconds=3)) as context:
+        pairs = count_trained_pairs(source, config, schema, context)
+        barrier()
+    return pairs
+
+
+def test_ranks_wait_for_the_count_of_pairs_longer_than_for_a_collective() -> None:
+    assert run_ranks(2, counted_slowly) == [{"validation": 7, "test": 7}, {}]
 
 
 def message(overrides: list[str]) -> str:
