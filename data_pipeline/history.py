@@ -130,6 +130,8 @@ def write_history(pairs: Iterable[tuple[np.ndarray, np.ndarray]], users: int, ro
     with (path / "items.npy").open("wb") as file:  # not a mapped file: on a full disk, writing to one kills the process
         np.lib.format.write_array_header_1_0(file, header)
         for user, item in pairs:
-            counts[1:] += np.bincount(user, minlength=users)
+            if len(user):  # the users of a part are few and adjacent
+                own = np.bincount(user - user[0])
+                counts[user[0] + 1 :][: len(own)] += own
             file.write(np.ascontiguousarray(item, "<i8").data)
     np.save(path / "offsets.npy", np.cumsum(counts))

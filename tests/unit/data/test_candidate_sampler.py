@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +92,27 @@ def test_histories_are_pickled_as_their_path(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.offsets, history.offsets)
     np.testing.assert_array_equal(loaded.items, history.items)
     assert len(pickle.dumps(loaded)) < 1000
+
+
+def test_writing_a_part_needs_memory_for_its_own_users_only(tmp_path: Path) -> None:
+    peaks = []
+
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for first in range(0, 1_000_000, 250_000):
+            tracemalloc.reset_peak()
+            before, _ = tracemalloc.get_traced_memory()
+            yield np.repeat([first, first + 1], [2, 1]), np.array([4, 7, 4])
+            peaks.append(tracemalloc.get_traced_memory()[1] - before)
+
+    tracemalloc.start()
+    try:
+        write_history(parts(), 1_000_000, 12, tmp_path / "history" / "train")
+    finally:
+        tracemalloc.stop()
+    assert max(peaks) < 100_000  # a count of all users takes 8,000,000 bytes
+    assert np.flatnonzero(np.diff(np.load(tmp_path / "history/train/offsets.npy"))).tolist() == [
+        *(0, 1, 250_000, 250_001, 500_000, 500_001, 750_000, 750_001)
+    ]
 
 
 def test_a_user_is_named_by_the_original_id(tmp_path: Path) -> None:
