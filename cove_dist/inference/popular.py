@@ -24,6 +24,6 @@ def most_frequent(folder: Path | str, schema: Schema, k: int) -> np.ndarray:
         positive = None if schema.label is None else ds.field(schema.label) == 1
         counts = np.zeros(item.num_seen, np.int64)
         for batch in ds.dataset(files).to_batches(columns=[item.name], filter=positive):
-            found = np.bincount(batch.column(0).to_numpy(), minlength=len(counts))
-            counts += found[: len(counts)]  # ids that are too rare come after
+            ids = batch.column(0).to_numpy()
+            np.add.at(counts, ids[ids < len(counts)], 1)  # ids that are too rare come after
     return np.argsort(-counts, kind="stable")[:k]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from cove_dist.config import RunConfig
-from cove_dist.distributed import DistributedContext, sum_over_ranks
+from cove_dist.distributed import DistributedContext, sum_over_ranks, world
 from cove_dist.evaluation import FrequencyGroups
 from data_pipeline.rare_ids import TableRows
 from data_pipeline.schema import ENTITIES, Schema
@@ -20,7 +20,9 @@ _ROWS = 1 << 17  # per step
 
 
 def row_counts(folder: Path | str, schema: Schema) -> dict[str, torch.Tensor]:
-    """Count the occurrences in the training split of the id of every table row, in one pass: int64 ``[rows]`` by table.
+    """Count the occurrences in training of the id of every table row: int64 ``[rows]`` by table. Collective.
+
+    Each rank reads its share of the training split once.
 
     Args:
         folder: Folder of the prepared data.
@@ -30,11 +32,12 @@ def row_counts(folder: Path | str, schema: Schema) -> dict[str, torch.Tensor]:
     rows = {column.table_name: TableRows.load(folder, column) for column in schema.categorical}
     singles = [column.table_name for column in schema.categorical if not column.sequence]
     lists = [column.table_name for column in schema.categorical if column.sequence]
-    for part in read_split(read_footers(Path(folder), schema, "train"), schema):
+    ranks = world()
+    for part in read_split(read_footers(Path(folder), schema, "train"), schema, ranks.rank, ranks.size):
         values = [*zip(singles, part.ids, strict=True), *zip(lists, (ids for ids, _ in part.sequences), strict=True)]
         for table, ids in values:
-            counts[table] += np.bincount(rows[table](ids), minlength=len(counts[table]))
-    return {table: torch.from_numpy(count) for table, count in counts.items()}
+            np.add.at(counts[table], rows[table](ids), 1)
+    return {table: ranks.sum(torch.from_numpy(count)) for table, count in counts.items()}
 
 
 def frequency_groups(config: RunConfig, schema: Schema, context: DistributedContext) -> dict[str, FrequencyGroups]:
@@ -49,5 +52,7 @@ def frequency_groups(config: RunConfig, schema: Schema, context: DistributedCont
         for role in columns:
             ids = batch.users if role == "user" else batch.items
             counts[role].index_add_(0, ids, torch.ones_like(ids))  # ids that are too rare for a row of their own too
-    total = {role: sum_over_ranks(count, context.device) for role, count in counts.items()}
-    return {role: FrequencyGroups.from_counts(total[role], column.num_ids) for role, column in columns.items()}
+    return {
+        role: FrequencyGroups.from_counts(sum_over_ranks(counts.pop(role), context.device), column.num_ids)
+        for role, column in columns.items()
+    }

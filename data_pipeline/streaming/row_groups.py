@@ -26,6 +26,7 @@ from data_pipeline.parquet_files import open_parquet
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.columns import REMEDY, ColumnArrays, Where, check_columns, column_names
 from data_pipeline.streaming.order import Slice
+from data_pipeline.streaming.partition import row_block
 
 AT_ONCE = 65_536  # rows that are decoded at a time: a row group of prepared files
 
@@ -96,12 +97,17 @@ class RowReader:
         schema: Schema of the columns to read.
         parts: Parts to read, in this order; a row group that follows itself is opened again.
         at_once: Rows to decode at a time.
+        digests: Whether to compare row groups with their digests, for which all of their bytes are read. Pages are
+            compared with their checksums in any case.
     """
 
-    def __init__(self, groups: RowGroups, schema: Schema, parts: Iterable[Slice], at_once: int = AT_ONCE) -> None:
+    def __init__(
+        self, groups: RowGroups, schema: Schema, parts: Iterable[Slice], at_once: int = AT_ONCE, *, digests: bool = True
+    ) -> None:
         self._groups = groups
         self._schema = schema
         self._at_once = at_once
+        self._check_digests = digests
         self._names = column_names(schema)
         self._path: Path | None = None
         self._file: pq.ParquetFile | None = None
@@ -137,7 +143,7 @@ class RowReader:
             path = self._groups.paths[number]
             with _reading(path):
                 file = self._open(number)
-                if self._digests:
+                if self._check_digests and self._digests:
                     check_row_group(path, index, *self._digests[index])
                 batches = file.iter_batches(self._at_once, row_groups=[index], columns=self._names, use_threads=False)
             row = 0
@@ -171,21 +177,30 @@ def _checked_footer(
     return footer, row_group_digests(footer)
 
 
-def read_split(groups: RowGroups, schema: Schema) -> Iterator[ColumnArrays]:
-    """Yield all rows of a split in file order, in pieces.
+def read_split(
+    groups: RowGroups, schema: Schema, rank: int = 0, world_size: int = 1, *, digests: bool = True
+) -> Iterator[ColumnArrays]:
+    """Yield the rows of a split, or of a rank's block of its row groups, in file order and in pieces.
+
+    Args:
+        groups: Row groups of the split.
+        schema: Schema of the columns to read.
+        rank, world_size: Rank whose rows are read, and number of ranks.
+        digests: As in `RowReader`.
 
     Raises:
         DataError: See `RowReader.read`.
     """
-    rows = groups.rows.tolist()
-    with closing(RowReader(groups, schema, (Slice(group, 0, count) for group, count in enumerate(rows)))) as reader:
-        yield from reader.read(sum(rows))
+    first, end = row_block(len(groups), rank, world_size)
+    parts = [Slice(group, 0, int(groups.rows[group])) for group in range(first, end)]
+    with closing(RowReader(groups, schema, parts, digests=digests)) as reader:
+        yield from reader.read(sum(part.stop for part in parts))
 
 
 def read_user_ends(groups: RowGroups, schema: Schema) -> np.ndarray:
     """Return the row after the last one of every user, in a split sorted by user: int64 ``[users]``.
 
-    Only the user column is read.
+    Only the user column is read, so the digests of the row groups are compared when the rows themselves are read.
 
     Raises:
         DataError: The rows are not sorted by user, or an id is invalid.
@@ -193,7 +208,7 @@ def read_user_ends(groups: RowGroups, schema: Schema) -> np.ndarray:
     column = schema.entity("user")
     only_users = replace(schema, categorical=(column,), dense=(), label=None, learned=(), weight=None)
     ends, before, last = [], 0, -1
-    for part in read_split(groups, only_users):
+    for part in read_split(groups, only_users, digests=False):
         users = np.concatenate([[last], part.ids[0]])
         step = np.diff(users)
         if (step < 0).any():

@@ -213,5 +213,5 @@ def occurrences(history: History, num_items: int, part: int = 1 << 20) -> np.nda
     """Count the occurrences of each item, a part of the history at a time: int64 ``[num_items]``."""
     counts = np.zeros(num_items, np.int64)
     for start in range(0, len(history.items), part):
-        counts += np.bincount(history.items[start : start + part], minlength=num_items)
+        np.add.at(counts, history.items[start : start + part], 1)
     return counts

@@ -123,12 +123,15 @@ def sampling_probabilities(counts: np.ndarray, power: float) -> np.ndarray:
     return weights / weights.sum()
 
 
-def item_counts(folder: Path | str, schema: Schema) -> np.ndarray:
-    """Count the occurrences of each item in the training sequences, read in parts: int64 ``[num_seen]``."""
+def item_counts(folder: Path | str, schema: Schema, rank: int = 0, world_size: int = 1) -> np.ndarray:
+    """Count the occurrences of each item in a rank's share of the training sequences: int64 ``[num_seen]``.
+
+    The sequences are read in parts; see `read_split` for the shares.
+    """
     counts = np.zeros(schema.entity("item").num_seen, np.int64)
-    for part in read_split(read_footers(Path(folder), schema, "train"), schema):
+    for part in read_split(read_footers(Path(folder), schema, "train"), schema, rank, world_size):
         for values, _ in part.sequences:
-            counts += np.bincount(values, minlength=len(counts))
+            np.add.at(counts, values, 1)
     return counts
 
 

@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import torch
 
+from cove_dist.distributed import world
 from cove_dist.embeddings.tables import build_unpooled
 from cove_dist.errors import ConfigError
 from cove_dist.models.layers.two_stage import TwoStageClassifier
@@ -133,8 +134,13 @@ def category_split(config: SequentialRunConfig) -> CategorySplit | None:
 
 
 def probabilities(config: SequentialRunConfig, schema: Schema) -> np.ndarray:
-    """Return the sampling probabilities of the items seen in training: float64 ``[num_seen]``."""
-    return sampling_probabilities(item_counts(config.data.path, schema), config.sequential.sampled_power)
+    """Return the sampling probabilities of the items seen in training: float64 ``[num_seen]``. Collective.
+
+    Each rank reads its share of the training sequences.
+    """
+    ranks = world()
+    counts = ranks.sum(torch.from_numpy(item_counts(config.data.path, schema, ranks.rank, ranks.size)))
+    return sampling_probabilities(counts.numpy(), config.sequential.sampled_power)
 
 
 def lookups(config: SequentialRunConfig, schema: Schema, rows: int, world_size: int) -> Lookups:

@@ -20,10 +20,12 @@ from data_pipeline.errors import DataError
 from data_pipeline.fingerprint import data_fingerprint
 from data_pipeline.history import History
 from data_pipeline.id_tables import read_original_ids
-from data_pipeline.parquet_files import open_parquet
+from data_pipeline.parquet_files import open_parquet, write_row_groups
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.schema import Schema
+from data_pipeline.streaming import row_groups
 from data_pipeline.streaming.loader import StreamLoader, build_loader
+from tests.unit.data.stream_fixtures import interactions, write_folder
 
 SHARD = "train/part-00000.parquet"
 
@@ -93,6 +95,27 @@ def test_a_file_altered_between_epochs_is_refused_in_the_next(folder: Path, keep
     batches.set_epoch(1)
     with pytest.raises(DataError, match=rf"{SHARD}, row group 1: damaged or altered since it was prepared"):
         list(batches)
+
+
+def test_an_evaluation_loader_compares_the_row_groups_of_its_own_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, read = interactions(600, 50), []
+    write_folder(tmp_path, {"test": table}, files=1)
+    groups = (table.slice(row, 60) for row in range(0, 600, 60))
+    write_row_groups(groups, table.schema, tmp_path / "test/part-00000.parquet")
+    monkeypatch.setattr(row_groups, "check_row_group", lambda path, index, *_: read.append(index))
+    loaders = [
+        build_loader(tmp_path, Schema.load(tmp_path), "test", 32, rank, 2, group_by_user=True) for rank in range(2)
+    ]
+    assert read == []
+    found = []
+    for each in loaders:
+        list(each)
+        found.append(sorted(set(read)))
+        read.clear()
+    assert sorted({*found[0], *found[1]}) == list(range(10))
+    assert max(map(len, found)) < 10
 
 
 def test_a_file_replaced_between_epochs_is_refused_in_the_next_also_without_digests(folder: Path) -> None:

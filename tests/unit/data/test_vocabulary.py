@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from data_pipeline.streaming.vocabulary import (
     vocabulary_block,
 )
 from tests.unit.data.prepare_helpers import read_split
+from tests.unit.data.stream_fixtures import interactions, write_folder
 
 
 @pytest.mark.parametrize(("seen", "ranks"), [(10, 1), (10, 3), (11, 4), (2, 4), (8, 3)])
@@ -45,6 +48,23 @@ def test_counts_are_those_of_training_sequences(prepared_lists: Path) -> None:
     rows = read_split(prepared_lists, "train")
     items = [item for row in rows for item in row["input"] + row["target"]]
     assert item_counts(prepared_lists, schema).tolist() == np.bincount(items).tolist()
+
+
+def test_shares_of_ranks_are_counted_once_in_time_and_memory_of_their_ids(tmp_path: Path) -> None:
+    table = interactions(1000, 40)
+    schema = write_folder(tmp_path, {"train": table}, group_rows=(64, 10))
+    columns = (replace(c, num_ids=1_000_000, num_seen=1_000_000) for c in schema.categorical if c.name != "user")
+    schema = replace(schema, categorical=(schema.entity("user"), *columns))
+    items = np.array([item for items in table["history"].to_pylist() for item in items])
+    tracemalloc.start()
+    try:
+        shares = [item_counts(tmp_path, schema, rank, 3) for rank in range(3)]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3.5 * shares[0].nbytes  # no further counts for a part of the rows
+    assert 0 < shares[0].sum() < len(items)
+    assert sum(shares).tolist() == np.bincount(items, minlength=1_000_000).tolist()
 
 
 def test_samples_follow_the_probabilities_and_the_seed(prepared_lists: Path) -> None:
