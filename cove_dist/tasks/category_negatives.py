@@ -81,7 +81,7 @@ class CategoryRenewal:
     Args:
         source: Settings of the codes.
         model: The run's sharded model.
-        use: Receives the codes int64 ``[I]`` when they are known, and whenever they change.
+        use: Receives the codes ``[I]``, uint8 or, from 257 codes on, int32, when they are known and when they change.
         schema: Schema of the data.
         device: Device of the tables.
 
@@ -133,7 +133,7 @@ class CategoryRenewal:
 
     def _set(self, codes: torch.Tensor) -> None:
         self._codes, self._known = codes, torch.ones((), dtype=torch.bool, device="cpu")
-        self._use(codes.numpy().astype(np.int64))
+        self._use(codes.numpy())
 
     @property
     def _count(self) -> int:
@@ -206,8 +206,11 @@ def known_codes(folder: str, schema: Schema, count: int) -> np.ndarray:
         )
     table = pq.read_table(checked_file(folder, name))
     edges = [_edges(table, kind) for kind in category_kinds(table.column_names)]
-    items = np.concatenate([items for items, _ in edges])
-    names, kinds = np.unique(np.concatenate([names for _, names in edges]), return_inverse=True)
+    names, numbers = np.unique(np.concatenate([names for _, _, names in edges]), return_inverse=True)
+    sizes = np.array([len(names) for _, _, names in edges])
+    starts = np.cumsum(sizes) - sizes  # of a column's names among all
+    items = np.concatenate([items for items, _, _ in edges])
+    kinds = np.concatenate([numbers[start:][own] for start, (_, own, _) in zip(starts, edges, strict=True)])
     items, kinds = items[items < item.num_seen], kinds[items < item.num_seen]
     largest = np.argsort(-np.bincount(kinds, minlength=len(names)), kind="stable")[: count - 1]
     codes_of_kinds = np.zeros(len(names), np.int64)
@@ -217,11 +220,12 @@ def known_codes(folder: str, schema: Schema, count: int) -> np.ndarray:
     return codes
 
 
-def _edges(table: pa.Table, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ids and the names of the categories in one column, a pair for each category of an item."""
+def _edges(table: pa.Table, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the categories in one column: the item of each, its index into the distinct names, and these names."""
     column, ids = table[kind].combine_chunks(), table["id"].to_numpy()
     if pa.types.is_list(column.type):
         ids, column = ids[column.value_parent_indices().to_numpy()], column.flatten()
     given = column.is_valid().to_numpy(zero_copy_only=False)
-    names = np.asarray(column.cast(pa.string()).to_pylist(), dtype=object)
-    return ids[given], np.asarray([f"{kind}: {name}" for name in names[given]], dtype=object)
+    encoded = column.drop_null().cast(pa.string()).dictionary_encode()
+    names = np.asarray([f"{kind}: {name}" for name in encoded.dictionary.to_pylist()], dtype=object)
+    return ids[given], encoded.indices.to_numpy(), names

@@ -14,6 +14,7 @@ from data_pipeline.streaming.blocks import Rows
 from data_pipeline.streaming.categories import ItemsByCategory
 from data_pipeline.streaming.draws import Draws, epoch_key
 from data_pipeline.streaming.transforms import DrawNegatives
+from data_pipeline.streaming.vocabulary import WithinCategories
 
 DRAWS = Draws(epoch_key(7, 1), 0, 0)
 
@@ -78,6 +79,19 @@ def test_items_of_a_category_are_equally_likely():
     uniform = (np.arange(300) + 0.5) / 300
     assert np.bincount(categories.draw(np.full(300, 0), uniform), minlength=5).tolist() == [100, 0, 100, 100, 0]
     assert np.bincount(categories.draw(np.full(300, 4), uniform), minlength=5).tolist() == [0, 150, 0, 0, 150]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_narrow_codes_draw_the_same_items(dtype: type) -> None:
+    codes = np.random.default_rng(0).integers(0, 200, 3000)
+    uniform = np.random.default_rng(1).random(10_000)
+    items = np.random.default_rng(2).integers(0, 3000, len(uniform))
+    wide, narrow = ItemsByCategory(codes), ItemsByCategory(codes.astype(dtype))
+    assert wide.draw(items, uniform).tolist() == narrow.draw(items, uniform).tolist()
+    assert wide.among(items).draw(items, uniform).tolist() == narrow.among(items).draw(items, uniform).tolist()
+    shares = np.random.default_rng(3).random(3000)
+    within = (WithinCategories(each, shares, 250).draw(uniform) for each in (codes, codes.astype(dtype)))
+    assert next(within).tolist() == next(within).tolist()
 
 
 def test_in_batch_negatives_of_a_category_are_items_of_the_batch():

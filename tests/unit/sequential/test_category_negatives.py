@@ -31,7 +31,7 @@ def test_a_position_has_the_items_of_its_category_but_those_of_its_sequence(seed
     ids, which = random.integers(ITEMS, size=len(owners)), random.integers(len(owners), size=6)
     negatives = CategoryNegatives(split, len(sampled))
     assert not negatives.known
-    negatives.set_codes(codes, torch.device("cpu"))
+    negatives.set_codes(codes.astype(np.uint8), torch.device("cpu"))
     inputs = (sampled, ids[which], ids, owners, owners[which])
     found = negatives.excluded(*map(torch.from_numpy, inputs), count)
     for position, item in enumerate(which):

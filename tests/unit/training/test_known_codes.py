@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections import Counter
 from pathlib import Path
+from unittest.mock import Mock
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from cove_dist.errors import ConfigError
-from cove_dist.tasks.category_negatives import known_codes
-from data_pipeline.schema import Schema
+from cove_dist.tasks.category_negatives import CategoryRenewal, CategorySource, known_codes
+from data_pipeline.schema import Categorical, Schema
 
 
 @pytest.mark.parametrize("count", [2, 5, 100])
@@ -39,6 +43,30 @@ def test_titles_are_no_categories(interactions: Path, tmp_path: Path) -> None:
     table = pa.table({"id": range(count), "genre": genres, "title": titles})
     pq.write_table(table, tmp_path / "categories" / "item_id.parquet")
     assert set(known_codes(str(tmp_path), schema, 20).tolist()) == {1, 2}
+
+
+def test_codes_need_no_text_for_each_item(interactions: Path, tmp_path: Path) -> None:
+    schema, count = Schema.load(interactions), 20_000
+    (tmp_path / "categories").mkdir()
+    table = pa.table({"id": range(count), "genre": ["abc"[item % 3] for item in range(count)]})
+    pq.write_table(table, tmp_path / "categories" / "item_id.parquet")
+    tracemalloc.start()
+    try:
+        known_codes(str(tmp_path), schema, 20)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 80 * count  # a text takes 60 bytes and more
+
+
+@pytest.mark.parametrize(("count", "dtype"), [(200, np.uint8), (300, np.int32)])
+def test_codes_reach_the_loader_in_as_few_bytes_as_they_need(count: int, dtype: type) -> None:
+    item = Categorical("item", 1000, 1000, role="item")
+    schema, received = Schema("d", None, (item,), (), {}), []
+    source = CategorySource("random", count, level=0, seed=3, folder="")
+    CategoryRenewal(source, Mock(), received.append, schema, torch.device("cpu")).start_epoch(1)
+    assert received[0].dtype == dtype
+    assert received[0].tolist() == np.random.default_rng([3, 2]).integers(count, size=1000).tolist()
 
 
 def test_data_without_categories_is_refused(interactions: Path, tmp_path: Path) -> None:
