@@ -13,6 +13,7 @@ from cove_dist.evaluation.ctr import CTRMetrics
 
 GROUPS = ("q1", "q2", "q3", "q4", "never")
 _NEVER = len(GROUPS) - 1
+_AT_ONCE = 1 << 18  # counts
 
 
 @dataclass(frozen=True)
@@ -35,20 +36,23 @@ class FrequencyGroups:
 
     @classmethod
     def from_counts(cls, counts: torch.Tensor, num_ids: int) -> FrequencyGroups:
-        """Build the groups from counts.
+        """Build the groups from counts, in little more memory than 1 byte per id.
 
         Args:
             counts: Occurrences of ids 0, 1, … in training, int64 ``[n]``.
             num_ids: Number of all ids; those from n on do not occur.
         """
-        ordered = counts[counts > 0].sort().values
-        places = [math.ceil(k * len(ordered) / 4) - 1 for k in (1, 2, 3)]
-        quartiles = ordered[places] if len(ordered) else counts.new_zeros(3)
+        values, ids = _distinct(counts)
+        seen = int(ids.sum())
+        places = torch.tensor([math.ceil(k * seen / 4) for k in (1, 2, 3)], device=counts.device)
+        quartiles = values[torch.searchsorted(ids.cumsum(0), places)] if seen else counts.new_zeros(3)
         of_id = counts.new_full((len(counts) + 1,), _NEVER, dtype=torch.uint8)
-        of_id[:-1] = torch.where(counts > 0, torch.searchsorted(quartiles, counts), _NEVER)
-        parts = ordered.tensor_split(torch.searchsorted(ordered, quartiles, right=True))
-        never = counts.new_zeros(num_ids - len(ordered))
-        return cls(of_id, tuple(map(_statistics, (*parts, never))))
+        for part, groups in zip(counts.split(_AT_ONCE), of_id[:-1].split(_AT_ONCE), strict=True):
+            groups.copy_(torch.where(part > 0, torch.searchsorted(quartiles, part), _NEVER))
+        ends = torch.searchsorted(values, quartiles, right=True)
+        parts = [*zip(values.tensor_split(ends), ids.tensor_split(ends), strict=True)]
+        never = counts.new_zeros(1), counts.new_tensor([num_ids - seen])
+        return cls(of_id, tuple(_statistics(*part) for part in (*parts, never)))
 
     def of(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the indices into `GROUPS`, uint8 ``[B]``, of ids int64 ``[B]`` (unseen ids distinct or not)."""
@@ -61,10 +65,21 @@ class FrequencyGroups:
 Groups = Mapping[str, FrequencyGroups]  # by entity; empty: no separate metrics
 
 
-def _statistics(counts: torch.Tensor) -> dict[str, float]:
-    """Summarize a group whose ids have these counts, in increasing order."""
-    least, greatest = (int(counts[0]), int(counts[-1])) if len(counts) else (math.nan, math.nan)
-    return {"ids": len(counts), "train_rows_min": least, "train_rows_max": greatest}
+def _distinct(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the distinct counts above 0, in increasing order, and how many ids have each of them."""
+    values, ids = counts.new_empty(0), counts.new_empty(0)
+    for part in counts.split(_AT_ONCE):
+        found, of_part = part[part > 0].unique(return_counts=True)
+        values, index = torch.cat([values, found]).unique(return_inverse=True)
+        ids = counts.new_zeros(len(values)).index_add_(0, index, torch.cat([ids, of_part]))
+    return values, ids
+
+
+def _statistics(counts: torch.Tensor, ids: torch.Tensor) -> dict[str, float]:
+    """Summarize a group by the distinct counts of its ids, in increasing order, and the number of ids of each."""
+    number = int(ids.sum())
+    least, greatest = (int(counts[0]), int(counts[-1])) if number else (math.nan, math.nan)
+    return {"ids": number, "train_rows_min": least, "train_rows_max": greatest}
 
 
 class FrequencyMetrics:

@@ -3,14 +3,17 @@ from __future__ import annotations
 import math
 import warnings
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from cove_dist.evaluation import FrequencyGroups, FrequencyMetrics
+from cove_dist.evaluation import FrequencyGroups, FrequencyMetrics, frequency
 from cove_dist.evaluation.ctr import CTRMetrics
 from cove_dist.evaluation.frequency import GROUPS, by_entity, is_grouped
 from tests.properties import few
@@ -51,6 +54,26 @@ def test_equal_counts_stay_together() -> None:
     groups = FrequencyGroups.from_counts(torch.tensor([1, 2, 1, 1, 2, 1, 1, 9]), 8)
     assert groups.of(torch.arange(8)).tolist() == [0, 2, 0, 0, 2, 0, 0, 3]  # the second quartile is 1 as well
     assert [figures["ids"] for figures in groups.statistics] == [5, 0, 2, 1, 0]
+
+
+class Largest(TorchDispatchMode):
+    """Records the bytes of the largest result of any operation."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        self.bytes = max([self.bytes, *(each.nbytes for each in tree_leaves(result) if isinstance(each, torch.Tensor))])
+        return result
+
+
+def test_groups_need_one_byte_per_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frequency, "_AT_ONCE", 50)
+    counts = torch.arange(10_000) % 7
+    with Largest() as largest:
+        groups = FrequencyGroups.from_counts(counts, len(counts))
+    assert largest.bytes == len(counts) + 1 == groups.of_id.nbytes
+    assert [group_of(count, counts.tolist()) for count in range(7)] == [GROUPS[group] for group in groups.of_id[:7]]
 
 
 @st.composite
