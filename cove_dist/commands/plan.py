@@ -70,6 +70,11 @@ def shown(plan: Plan, suggestions: list[Suggestion]) -> Iterator[Table | str]:
         )
     yield f"{'fits' if plan.fits else 'does not fit'}: {plan.capacity / GB:,.1f} GB per rank{_reserved(plan)}"
     if not plan.fits:
+        if plan.host_bytes > settings.host_gb * GB:
+            yield (
+                f"a host needs {plan.host_bytes / GB:,.1f} GB with the copy of a checkpoint that is written, and has"
+                f" {settings.host_gb:,.1f} GB"
+            )
         yield from _changes(suggestions)
 
 
@@ -102,6 +107,7 @@ def _bytes(plan: Plan) -> Table:
     shown.add_row("total of the emptiest rank", f"{bytes_['emptiest'] / GB:,.3f}")
     if bytes_["host"]:
         shown.add_row("host memory per rank, of cached tables", f"{bytes_['host'] / GB:,.3f}")
+    shown.add_row("host memory per rank, of a checkpoint until it is written", f"{bytes_['checkpoint'] / GB:,.3f}")
     return shown
 
 

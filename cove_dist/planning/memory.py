@@ -32,6 +32,8 @@ class RankBytes:
         dense: Parameters after the look-up, with their gradients and optimizer state, and buffers.
         activations: What the part after the look-up keeps for the backward pass.
         host: Tables and optimizer state in host memory, whose rows are cached in GPU memory.
+        checkpoint: The copy of all parameters and optimizer state that a save makes in host memory, and keeps until it
+            is written. Training goes on, so it is there in addition to the others.
     """
 
     weights: int = 0
@@ -42,11 +44,15 @@ class RankBytes:
     dense: int = 0
     activations: int = 0
     host: int = 0
+    checkpoint: int = 0
 
     @property
     def device(self) -> int:
-        """Bytes in the memory of the device: all but those of `host`."""
-        return sum(getattr(self, field.name) for field in fields(self)) - self.host
+        """Bytes in the memory of the device during a step: all but those of `host` and `checkpoint`."""
+        return sum(getattr(self, kind) for kind in _KINDS)
+
+
+_KINDS = [field.name for field in fields(RankBytes) if field.name not in ("host", "checkpoint")]
 
 
 def table_state(config: EmbeddingsConfig, rows: int, columns: int, *, sharded: bool) -> int:
@@ -67,6 +73,7 @@ def add_tables(ranks: list[RankBytes], table: PlacedTable, config: EmbeddingsCon
         weights = shard.rows * shard.columns * FLOAT
         state = table_state(config, shard.rows, shard.columns, sharded=table.is_sharded)
         rank = ranks[shard.rank]
+        rank.checkpoint += weights + state
         if factor is None:
             rank.weights += weights
             rank.optimizer_state += state
@@ -126,8 +133,8 @@ def gradient_bytes(module: nn.Module) -> int:
 
 
 def totals(ranks: list[RankBytes]) -> Mapping[str, int]:
-    """Return the bytes of the fullest rank, by kind, and those of the emptiest in all."""
+    """Return the bytes of the fullest rank, by kind, and those of the emptiest in all; the most in host memory."""
     fullest = max(ranks, key=lambda rank: rank.device)
-    kinds = {field.name: getattr(fullest, field.name) for field in fields(fullest) if field.name != "host"}
-    host = max(rank.host for rank in ranks)
-    return kinds | {"total": fullest.device, "emptiest": min(rank.device for rank in ranks), "host": host}
+    kinds = {kind: getattr(fullest, kind) for kind in _KINDS}
+    in_host = {kind: max(getattr(rank, kind) for rank in ranks) for kind in ("host", "checkpoint")}
+    return kinds | {"total": fullest.device, "emptiest": min(rank.device for rank in ranks)} | in_host

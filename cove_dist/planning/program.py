@@ -82,13 +82,18 @@ class Plan:
         return int(settings.hbm_gb * GB * (1 - settings.reserve))
 
     @property
+    def host_bytes(self) -> int:
+        """Bytes of a host's memory while a checkpoint is written; on CPU with what its ranks train."""
+        settings = self.request.settings
+        ranks = self.ranks[: settings.ranks_per_host]
+        trained = sum(rank.device for rank in ranks) if settings.device == "cpu" else 0
+        return trained + sum(rank.host + rank.checkpoint for rank in ranks)
+
+    @property
     def fits(self) -> bool:
-        """Whether every rank has enough memory, on its device and on its host."""
-        if not self.ranks:
-            return False
-        settings, bytes_ = self.request.settings, totals(self.ranks)
-        host = sum(rank.host for rank in self.ranks[: settings.ranks_per_host])
-        return bytes_["total"] <= self.capacity and host <= settings.host_gb * GB
+        """Whether every rank has enough memory on its device, and every host, also while a checkpoint is written."""
+        on_device = bool(self.ranks) and totals(self.ranks)["total"] <= self.capacity
+        return on_device and self.host_bytes <= self.request.settings.host_gb * GB
 
     def record(self) -> dict[str, Any]:
         """Return the plan as plain values, for JSON."""
@@ -194,7 +199,8 @@ def _ranks(
 ) -> list[RankBytes]:
     settings, config = request.settings, request.config
     dense = dense_bytes(model.objective, config.trainer.optimizer)
-    ranks = [RankBytes(dense=dense, activations=int(cost.activations)) for _ in range(settings.world_size)]
+    saved, activations = dense - gradient_bytes(model.objective), int(cost.activations)
+    ranks = [RankBytes(dense=dense, activations=activations, checkpoint=saved) for _ in range(settings.world_size)]
     for table in placed:
         add_tables(ranks, table, config.embeddings, settings.device)
         add_lookups(ranks, table, lookups[table.name], rows, settings.ranks_per_host)

@@ -64,6 +64,30 @@ def test_cached_tables_are_in_host_memory() -> None:
     assert cached == pytest.approx(0.25 * weights + rows * (4 + 16 * 0.25), abs=4)
 
 
+@pytest.mark.parametrize("cached", [(), ("embeddings.cache_load_factor=0.25",)])
+def test_a_checkpoint_is_a_copy_of_tables_and_state_in_host_memory(cached: tuple[str, ...]) -> None:
+    arguments = by_rows("row_wise", "world_size=4", "local_world_size=2")
+    plan = planned(*arguments, *cached)
+    users, items = -(-1_000_001 // 4), -(-200_001 // 4)
+    objective = _objective(plan)
+    parameters = sum(each.numel() for each in objective.parameters()) * 4 * 3  # with both moments of Adam
+    buffers = sum(each.numel() * each.element_size() for each in objective.buffers())
+    assert plan.ranks[0].checkpoint == (users + items) * (64 * 4 + 4) + parameters + buffers
+    assert plan.host_bytes == sum(rank.host + rank.checkpoint for rank in plan.ranks[:2])
+    enough, little = (plan.host_bytes / GB + more for more in (0.001, -0.001))
+    assert planned(*arguments, *cached, f"host_gb={enough}").fits
+    assert not planned(*arguments, *cached, f"host_gb={little}").fits
+
+
+def test_ranks_on_cpu_have_the_copy_of_a_checkpoint_next_to_what_they_train() -> None:
+    arguments = by_rows("row_wise", "world_size=2", "device=cpu")
+    plan = planned(*arguments)
+    assert plan.host_bytes == sum(rank.device + rank.checkpoint for rank in plan.ranks)
+    enough, little = (plan.host_bytes / GB + more for more in (0.001, -0.001))
+    assert planned(*arguments, f"host_gb={enough}").fits
+    assert not planned(*arguments, f"host_gb={little}").fits
+
+
 def test_rows_within_a_host_are_on_its_ranks() -> None:
     plan = planned(*by_rows("table_row_wise", "world_size=8", "local_world_size=4"))
     for table in plan.tables:
