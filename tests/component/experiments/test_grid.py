@@ -112,16 +112,16 @@ def test_a_grid_is_found_by_path_or_by_name(tmp_path: Path) -> None:
         find_file("grid", "table5")
     with pytest.raises(ConfigError, match="a b: give one file"):
         file_arguments("grid", ["a", "b"])
-
-
-def test_an_override_longer_than_any_file_name_is_an_override() -> None:
-    override = f"common=[{','.join(['trainer.epochs=8'] * 100)}]"
-    assert file_arguments("grid", [override]) == [override]
     path.write_text("common: [a=[1,2]]")
     with pytest.raises(ConfigError, match=r"(?s)small\.yaml: not YAML.*needs quotes"):
         find_file("grid", str(path))
     with pytest.raises(ConfigError, match="title, output, models, quantizers, metrics: not set; give a grid file"):
         load_grid([])
+
+
+def test_an_override_longer_than_any_file_name_is_an_override() -> None:
+    override = f"common=[{','.join(['trainer.epochs=8'] * 100)}]"
+    assert file_arguments("grid", [override]) == [override]
 
 
 def test_of_several_overrides_for_a_key_the_last_counts() -> None:
