@@ -170,13 +170,15 @@ class Session:
             encoded = self._encoded("users", self.users, keys, unknown, "popular")
             known = self.users.known(encoded)
             context = self.context({name: [value] for name, value in (columns or {}).items()}, 1, np.ones(1, bool))
-        for rows in np.array_split(np.flatnonzero(known), max(1, -(-int(known.sum()) // _USERS))):
-            if len(rows) == 0:
-                continue
-            if sequences is not None:
-                lists = self.inference.recommend_after([given[row] for row in rows], k, repeat=repeat)
-            else:
-                lists = self.inference.recommend(encoded[rows], k, repeat=repeat, context=context)
+        seen = np.flatnonzero(known)
+        parts = [rows for rows in np.array_split(seen, max(1, -(-len(seen) // _USERS))) if len(rows)]
+        listed: Iterator[Lists]
+        if sequences is not None:
+            listed = (self.inference.recommend_after([given[row] for row in rows], k, repeat=repeat) for rows in parts)
+        else:
+            batches = [encoded[rows] for rows in parts]
+            listed = self.inference.recommend_batches(batches, k, repeat=repeat, context=context)
+        for rows, lists in zip(parts, listed, strict=False):  # without parts nothing is read
             if empty := int((lists.items < 0).all(axis=1).sum()):
                 logger.info("%d of %d lists are empty: all items are in the history", empty, len(rows))
             tables.append(self._table(keys.take(pa.array(rows)), lists, "user" if sequences is None else "sequence"))

@@ -155,6 +155,12 @@ class Inference(ABC, Generic[M]):
             context: One row of further columns, the same for every pair.
         """
 
+    def recommend_batches(
+        self, batches: Sequence[np.ndarray], k: int, *, repeat: bool, context: ContextFeatures = NO_CONTEXT
+    ) -> Iterator[Lists]:
+        """Yield the lists of every batch of users, as `recommend` does; what all batches need is read once."""
+        return (self.recommend(users, k, repeat=repeat, context=context) for users in batches)
+
     def recommend_after(self, sequences: Sequence[np.ndarray], k: int, *, repeat: bool) -> Lists:
         """List the best next items of sequences of table rows.
 

@@ -6,7 +6,7 @@ Shapes: ``B`` sequences, ``n`` rows, ``k`` items of a list, ``d`` embedding dime
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ from cove_dist.tasks.sequential.evaluator import build_sequential_ranking
 from cove_dist.tasks.sequential.model import SequentialTaskModel
 from cove_dist.tasks.sequential.program import NextItemScores, Served
 from cove_dist.tasks.sequential.ranking import Catalogue
-from cove_dist.tasks.sequential.users import UserSequences, read_user_sequences
+from cove_dist.tasks.sequential.users import StoredSequences
 from data_pipeline.schema import OWNER, Categorical, Entity
 
 
@@ -48,16 +48,23 @@ class SequentialInference(Inference[SequentialTaskModel]):
         return owner_table(self.model, self.schema, self.device)
 
     def score(self, users: np.ndarray, items: np.ndarray, context: ContextFeatures = NO_CONTEXT) -> np.ndarray:
-        of_users = self._sequences_of(users)
+        of_users = self._stored(users).of(users)
         return self._score(of_users.newest, of_users.owners, items)
 
     def recommend(self, users: np.ndarray, k: int, *, repeat: bool, context: ContextFeatures = NO_CONTEXT) -> Lists:
-        of_users = self._sequences_of(users)
-        return self._recommend(of_users.newest, of_users.owners, k, None if repeat else of_users.items)
+        [lists] = self.recommend_batches([users], k, repeat=repeat, context=context)
+        return lists
 
-    def _sequences_of(self, users: np.ndarray) -> UserSequences:
+    def recommend_batches(
+        self, batches: Sequence[np.ndarray], k: int, *, repeat: bool, context: ContextFeatures = NO_CONTEXT
+    ) -> Iterator[Lists]:
+        stored = self._stored(np.concatenate(batches))
+        for of_users in map(stored.of, batches):
+            yield self._recommend(of_users.newest, of_users.owners, k, None if repeat else of_users.items)
+
+    def _stored(self, users: np.ndarray) -> StoredSequences:
         owner = self._owner_column if self.model.objective.uses_owner else None
-        return read_user_sequences(Path(self.config.data.path), self.schema, users, owner)
+        return StoredSequences(Path(self.config.data.path), self.schema, users, owner)
 
     @property
     def cannot_fold_in(self) -> str:

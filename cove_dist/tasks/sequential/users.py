@@ -5,15 +5,17 @@ Shapes: ``n`` users.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cove_dist.errors import ConfigError
-from data_pipeline.schema import INPUT, OWNER, SPLITS, TARGET, Categorical, Schema
+from data_pipeline.schema import INPUT, OWNER, SPLITS, TARGET, Categorical, Schema, Split
+from data_pipeline.streaming.blocks import ranges
 
 
 class UserSequences(NamedTuple):
@@ -30,43 +32,98 @@ class UserSequences(NamedTuple):
     owners: np.ndarray | None
 
 
-def read_user_sequences(folder: Path, schema: Schema, users: np.ndarray, owner: Categorical | None) -> UserSequences:
-    """Read the sequences of users, each the input of a row and then its target.
+class StoredSequences:
+    """The sequences of users, each the input of a row and then its target: one pass over the splits for many requests.
+
+    Memory: 8 bytes per item of the sequences.
 
     Args:
         folder: Prepared folder.
         schema: Its schema.
-        users: Encoded users ``[n]``.
+        users: Encoded users who may be requested.
         owner: Column of the owners, if the model reads them.
-
-    Raises:
-        ConfigError: The data have no sequence of a user.
     """
+
+    def __init__(self, folder: Path, schema: Schema, users: np.ndarray, owner: Categorical | None) -> None:
+        self._owner, self._num_seen = owner, schema.entity("item").num_seen
+        columns = [schema.entity("user").name, INPUT, TARGET, *([OWNER] if owner else [])]
+        splits = [schema.splits[name] for name in SPLITS if schema.has_split(name)]  # the later one has newer items
+        self._splits = [_read(folder, split, columns, users) for split in splits]
+
+    def of(self, users: np.ndarray) -> UserSequences:
+        """Return the sequences of users ``[n]``.
+
+        Raises:
+            ConfigError: The data have no sequence of a user.
+        """
+        rows_of = [split.rows_of(users) for split in self._splits]
+        newest, items, owners = [], [], []
+        for rows in zip(*rows_of, strict=True):  # the rows of a user in every split
+            found = [(split, each) for split, each in zip(self._splits, rows, strict=True) if len(each)]
+            if not found:
+                continue
+            sequences = [[np.minimum(each, self._num_seen) for each in split.lists(rows)] for split, rows in found]
+            newest.append(_newest(sequences[-1]))
+            items.append(np.unique(np.concatenate([each for of_split in sequences for each in of_split])))
+            split, last = found[-1]
+            owners += [split.owners[last[-1]]] if split.owners is not None else []
+        if missing := len(users) - len(newest):
+            raise ConfigError(f"users: the data have no sequence of {missing} of them; give sequences")
+        return UserSequences(newest, items, np.minimum(owners, self._owner.num_seen) if self._owner else None)
+
+
+class _Split(NamedTuple):
+    """The sequences of requested users in a split, in order of users, else in that of the rows.
+
+    Attributes:
+        users: User of every sequence.
+        starts, lengths: Where its items are in `values`, and how many.
+        values: Encoded items.
+        owners: Owner of every sequence; None unless they were requested.
+    """
+
+    users: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+    values: np.ndarray
+    owners: np.ndarray | None
+
+    def rows_of(self, users: np.ndarray) -> list[range]:
+        """Return the sequences of each user."""
+        first, stop = (np.searchsorted(self.users, users, side).tolist() for side in ("left", "right"))
+        return list(map(range, first, stop))
+
+    def lists(self, rows: range) -> list[np.ndarray]:
+        return [self.values[self.starts[row] : self.starts[row] + self.lengths[row]] for row in rows]
+
+
+def _read(folder: Path, split: Split, columns: Sequence[str], users: np.ndarray) -> _Split:
+    """Read the rows of users: columns of user, input, target and, if requested, owner."""
     import pyarrow.dataset as ds
 
-    user, item = schema.entity("user").name, schema.entity("item")
-    columns = [user, INPUT, TARGET, *([OWNER] if owner else [])]
-    sequences: dict[int, list[np.ndarray]] = defaultdict(list)
-    newest: dict[int, np.ndarray] = {}
-    owners: dict[int, int] = {}
-    for split in (name for name in SPLITS if schema.has_split(name)):  # the later split has the newer items
-        files = [str(folder / name) for name in schema.splits[split].files]
-        rows = ds.dataset(files).to_table(columns=columns, filter=ds.field(user).isin(pa.array(users))).to_pydict()
-        of_split: dict[int, list[np.ndarray]] = defaultdict(list)
-        for who, first, last in zip(rows[user], rows[INPUT], rows[TARGET], strict=True):
-            of_split[who].append(np.minimum([*first, *last], item.num_seen))
-        for who, found in of_split.items():
-            sequences[who] += found
-            newest[who] = _newest(found)
-        owners |= dict(zip(rows[user], rows[OWNER], strict=True)) if owner else {}
-    wanted = users.tolist()
-    if missing := sum(who not in newest for who in wanted):
-        raise ConfigError(f"users: the data have no sequence of {missing} of them; give sequences")
-    return UserSequences(
-        newest=[newest[who] for who in wanted],
-        items=[np.unique(np.concatenate(sequences[who])) for who in wanted],
-        owners=np.minimum([owners[who] for who in wanted], owner.num_seen) if owner else None,
-    )
+    user, inputs, targets, *owner = columns
+    wanted = ds.field(user).isin(pa.array(users))
+    values, parts = [np.empty(0, np.int64)], [np.empty((2 + len(owner), 0), np.int64)]
+    for batch in ds.dataset([str(folder / name) for name in split.files]).to_batches(columns=columns, filter=wanted):
+        joined, lengths = _joined(batch[inputs], batch[targets])
+        values.append(joined)
+        parts.append(np.stack([batch[user], lengths, *(batch[name] for name in owner)]).astype(np.int64))
+    who, lengths, *owners = np.concatenate(parts, axis=1)
+    order = np.argsort(who, kind="stable")
+    starts = np.cumsum(lengths) - lengths
+    of_owners = owners[0][order] if owner else None
+    return _Split(who[order], starts[order], lengths[order], np.concatenate(values), of_owners)
+
+
+def _joined(first: pa.Array, then: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Return for every row its first list and then its other one: int64 values, list after list, and lengths."""
+    lengths = [pc.list_value_length(each).to_numpy(zero_copy_only=False).astype(np.int64) for each in (first, then)]
+    total = lengths[0] + lengths[1]
+    starts = np.cumsum(total) - total
+    values = np.empty(total.sum(), np.int64)
+    for column, begin, count in zip((first, then), (starts, starts + lengths[0]), lengths, strict=True):
+        values[ranges(begin, count)] = column.flatten().to_numpy(zero_copy_only=False)
+    return values, total
 
 
 def _newest(sequences: list[np.ndarray]) -> np.ndarray:
