@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -51,16 +52,23 @@ class CFInference(Inference[CFTaskModel]):
         parts = [head(self._vectors.users(u), self._vectors.items(i).unsqueeze(1)).squeeze(1) for u, i in pairs]
         return torch.cat(parts).float().cpu().numpy()
 
-    @torch.no_grad()
     def recommend(self, users: np.ndarray, k: int, *, repeat: bool, context: ContextFeatures = NO_CONTEXT) -> Lists:
+        [lists] = self.recommend_batches([users], k, repeat=repeat, context=context)
+        return lists
+
+    @torch.no_grad()
+    def recommend_batches(
+        self, batches: Sequence[np.ndarray], k: int, *, repeat: bool, context: ContextFeatures = NO_CONTEXT
+    ) -> Iterator[Lists]:
         splits = [] if repeat else [split for split in SPLITS if self.schema.has_split(split)]
         histories = [History.load(self.config.data.path, split) for split in splits]
         one_process = DistributedContext(0, 1, 1, self.device)
         reserved = self.schema.entity("user").num_seen
         retriever = TopKRetriever(self.model.objective.head, self._vectors, histories, reserved, k, one_process)
-        scores, items = retriever(users)
-        retriever.finite.compute()
-        return Lists(scores.cpu().numpy(), items.cpu().numpy())
+        for users in batches:
+            scores, items = retriever(users)
+            retriever.finite.compute()
+            yield Lists(scores.cpu().numpy(), items.cpu().numpy())
 
     def check_fold_in(self) -> None:
         if (obstacle := fold_in_obstacle(self.model.objective)) is not None:

@@ -6,6 +6,7 @@ Shapes: ``m`` ids, ``d`` width of a vector.
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -74,6 +75,10 @@ class _LookedUp:
         return self._model.objective.fuse(entity, looked_up, [ids])[0]
 
     def item_block(self) -> tuple[int, torch.Tensor]:
+        return self._block
+
+    @cached_property
+    def _block(self) -> tuple[int, torch.Tensor]:
         ranks = world()
         first, last = ranks.block_of(self._num_items)
         steps = math.ceil(self._num_items / ranks.size / _AT_ONCE)
