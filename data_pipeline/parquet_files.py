@@ -44,6 +44,39 @@ def open_parquet(path: Path, footer: pq.FileMetaData | None = None) -> pq.Parque
     return pq.ParquetFile(path, metadata=footer, page_checksum_verification=True)
 
 
+class GroupedWriter:
+    """Writes small batches as a Parquet file whose row groups have `BATCH_ROWS` rows or a batch more, except the last.
+
+    Args:
+        path: The file.
+        schema: Its columns.
+        compression: As of `pyarrow.parquet.ParquetWriter`.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, compression: str = "snappy") -> None:
+        self._writer = pq.ParquetWriter(path, schema, compression=compression)
+        self._pending: list[pa.RecordBatch] = []
+
+    def __enter__(self) -> GroupedWriter:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            self._write_pending()
+        self._writer.close()
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        """Write rows, now or with later ones."""
+        self._pending.append(batch)
+        if sum(each.num_rows for each in self._pending) >= BATCH_ROWS:
+            self._write_pending()
+
+    def _write_pending(self) -> None:
+        if rows := [each for each in self._pending if each.num_rows]:
+            self._writer.write_table(pa.Table.from_batches(rows))
+        self._pending = []
+
+
 def row_groups(batches: pa.RecordBatchReader, size: int) -> Iterator[pa.Table]:
     """Cut a stream of batches of any length into tables of ``size`` rows; the last may be shorter."""
     pending: list[pa.RecordBatch] = []

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 
@@ -26,6 +25,7 @@ from cove_dist.tasks.ctr.model import Predictions
 from cove_dist.tasks.loaders import evaluation_loader
 from data_pipeline.batch import Batch
 from data_pipeline.id_tables import read_original_ids
+from data_pipeline.parquet_files import GroupedWriter
 from data_pipeline.schema import ENTITIES, REQUEST, Categorical, Schema
 from data_pipeline.streaming.loader import KeptBatches
 
@@ -192,7 +192,7 @@ class PredictionWriter:
             + [(f"{kind}{suffix}", pa.float32()) for suffix in self._suffixes for kind in ("label", "score")]
             + ([("weight", pa.float32())] if self._weighted else [])
         )
-        with pq.ParquetWriter(self.path, schema) as writer:
+        with GroupedWriter(self.path, schema) as writer:
             for each in scored:
                 batch, logits, requests = each
                 columns = [self._ids("user", batch.users), self._ids("item", batch.items)]

@@ -46,11 +46,17 @@ def test_weighted_metrics_follow_from_the_saved_predictions(prepared: Path, tmp_
     users, items = (torch.randint(40, (rows,), generator=random).sort().values for _ in range(2))
     labels = torch.randint(2, (rows,), generator=random).float()
     weights = torch.rand(rows, generator=random) * 3
-    batch = SimpleNamespace(labels=labels, users=users, items=items, sample_weights=weights)
-    scored = [Scored(batch, torch.randn(rows, generator=random), None)]
+    columns = {"labels": labels, "users": users, "items": items, "sample_weights": weights}
+    logits = torch.randn(rows, generator=random)
+    halves = [slice(0, rows // 2), slice(rows // 2, rows)]
+    scored = [
+        Scored(SimpleNamespace(**{name: each[half] for name, each in columns.items()}), logits[half], None)
+        for half in halves
+    ]
     writer = PredictionWriter(tmp_path / "part.parquet", prepared, replace(Schema.load(prepared), weight="weight"))
     settings = CTREvaluationConfig(ndcg_at=(3,), hit_rate_at=(), weighted=True)
     metrics = evaluate(writer.write(scored), settings, torch.device("cpu"), {})
+    assert pq.read_metadata(tmp_path / "part.parquet").num_row_groups == 1
     saved = pq.read_table(tmp_path / "part.parquet")
     assert saved.column_names == ["user", "item", "label", "score", "weight"]
     label, score, weight = (saved[name].to_numpy().astype(float) for name in ("label", "score", "weight"))
