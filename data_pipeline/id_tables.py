@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_pipeline.errors import DataError
 from data_pipeline.integrity import checked_file
+from data_pipeline.streaming.order import slices
 
 FOLDER = "ids"
 ORIGINAL_ID = "original_id"
@@ -30,8 +33,8 @@ def id_table_path(folder: Path | str, table: str) -> Path:
     return Path(folder) / FOLDER / f"{table}.parquet"
 
 
-def read_original_ids(folder: Path | str, table: str) -> pa.Array:
-    """Read all original ids of a table, in order of the encoded ids: entry ``i`` is the original id of ``i``.
+def checked_id_table(folder: Path | str, table: str) -> Path:
+    """Return the file of an id table whose content is as it was prepared.
 
     Raises:
         DataError: There is no such file, or it was altered.
@@ -39,7 +42,38 @@ def read_original_ids(folder: Path | str, table: str) -> pa.Array:
     path = checked_file(folder, f"{FOLDER}/{table}.parquet")
     if not path.is_file():
         raise DataError(f"{path}: no such file. Restore it, or prepare the data again")
-    return combined(pq.read_table(path, columns=[ORIGINAL_ID])[ORIGINAL_ID])
+    return path
+
+
+def read_original_ids(folder: Path | str, table: str) -> pa.Array:
+    """Read all original ids of a table, in order of the encoded ids: entry ``i`` is the original id of ``i``.
+
+    Raises:
+        DataError: There is no such file, or it was altered.
+    """
+    return combined(pq.read_table(checked_id_table(folder, table), columns=[ORIGINAL_ID])[ORIGINAL_ID])
+
+
+def read_original_block(folder: Path | str, table: str, first: int, last: int) -> pa.Array:
+    """Read the original ids of the encoded ids ``first <= id < last``, as `read_original_ids`."""
+    file = pq.ParquetFile(checked_id_table(folder, table))
+    kind = file.schema_arrow.field(ORIGINAL_ID).type
+    parts = [batch[ORIGINAL_ID] for batch in rows_between(file, first, last, [ORIGINAL_ID])]
+    return combined(pa.chunked_array(parts, kind))
+
+
+def original_id_type(folder: Path | str, table: str) -> pa.DataType:
+    """Return the type of the original ids of a table as they are stored."""
+    return pq.read_schema(checked_id_table(folder, table)).field(ORIGINAL_ID).type
+
+
+def rows_between(
+    file: pq.ParquetFile, first: int, last: int, columns: list[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield rows ``first <= row < last`` of a file, one row group in memory at a time; only ``columns``, None: all."""
+    sizes = np.array([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
+    for group, start, stop in slices(sizes, np.arange(len(sizes)), first, last):
+        yield from file.read_row_group(group, columns=columns).slice(start, stop - start).to_batches()
 
 
 def combined(column: pa.ChunkedArray) -> pa.Array:

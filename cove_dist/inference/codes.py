@@ -42,12 +42,11 @@ from cove_dist.runs import CODES_FILE
 from cove_dist.tasks.base import TaskModel, inner_model
 from cove_dist.types import Folder, PositiveInt
 from data_pipeline.errors import DataError
-from data_pipeline.id_tables import id_table_path
+from data_pipeline.id_tables import id_table_path, rows_between
 from data_pipeline.integrity import checked_file
 from data_pipeline.json_files import to_json, write_json
 from data_pipeline.parquet_files import row_groups
 from data_pipeline.schema import Categorical, Entity, Schema
-from data_pipeline.streaming.order import slices
 from data_pipeline.streaming.partition import row_block
 
 logger = logging.getLogger(__name__)
@@ -208,18 +207,11 @@ def list_chunks(path: Path, num_ids: int, size: int, rank: int, world_size: int)
     """
     first, last = row_block(num_ids, rank, world_size)
     file = pq.ParquetFile(path)
-    chunks = row_groups(pa.RecordBatchReader.from_batches(file.schema_arrow, _read(file, first, last)), size)
+    chunks = row_groups(pa.RecordBatchReader.from_batches(file.schema_arrow, rows_between(file, first, last)), size)
     padded = chain(chunks, repeat(file.schema_arrow.empty_table()))
     largest = -(-num_ids // world_size)
     for start in range(0, largest, size):
         yield next(padded), min(size, largest - start)
-
-
-def _read(file: pq.ParquetFile, first: int, last: int) -> Iterator[pa.RecordBatch]:
-    """Yield rows ``first <= row < last``, one row group in memory at a time."""
-    sizes = np.array([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
-    for group, start, stop in slices(sizes, np.arange(len(sizes)), first, last):
-        yield from file.read_row_group(group).slice(start, stop - start).to_batches()
 
 
 def check_ids(path: Path, column: Categorical) -> None:

@@ -39,8 +39,9 @@ from cove_dist.tasks.base import RetrieverSettings, TaskModel, inner_model
 from cove_dist.tasks.registry import task_of
 from cove_dist.types import Folder, PositiveFloat, PositiveInt, Text
 from data_pipeline.history import History
-from data_pipeline.id_tables import combined, read_original_ids
+from data_pipeline.id_tables import combined, original_id_type, read_original_block, read_original_ids
 from data_pipeline.json_files import write_json
+from data_pipeline.parquet_files import GroupedWriter
 from data_pipeline.schema import ENTITIES, SPLITS, Schema
 
 logger = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ def recommend_in_one_process(request: RecommendConfig, users: Users, folder: Pat
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ConfigError("cove recommend: models of this task recommend in one process; run it without torchrun")
     session = request.session()
-    asked = users.original
+    asked = session.users.decode(users.known)
     if request.unknown in ("popular", "oov_row"):
         asked = combined(pa.chunked_array([asked, as_ids(users.unknown, asked.type)]))
     table = session.recommend(
@@ -186,7 +187,8 @@ def recommend_here(
         settings = RetrieverSettings(k, histories, request.faiss)
         retriever = task_of(config).build_retriever(schema, model, context, settings)
         batches = ((each, *retriever(each)) for each in batches_of_block(users.known, batch_size, world()))
-        empty = write_lists(batches, Path(config.data.path), schema, part / f"part-{context.rank:05d}.parquet")
+        own = users.known[slice(*world().block_of(len(users.known)))]
+        empty = write_lists(batches, own, Path(config.data.path), schema, part / f"part-{context.rank:05d}.parquet")
         empty = int(sum_over_ranks(torch.tensor([empty], device="cpu"), context.device))
         unseen = list_of_unseen(config, schema, model, context, request, k) if len(users.unknown) else None
         retriever.finite.compute()
@@ -220,8 +222,8 @@ def write_unknown(
     """Write the same list for every unseen user: encoded ``items [k]``, -1 for none, and scores, nan for none."""
     present = items >= 0
     listed, values = IdTable(config.data.path, schema.entity("item")).decode(items[present]), scores[present]
-    column = schema.entity("user").table_name
-    users = as_ids(users, read_original_ids(config.data.path, column).type)
+    kinds = [original_id_type(config.data.path, schema.entity(role).table_name) for role in ENTITIES]
+    users, listed = as_ids(users, kinds[0]), listed.cast(kinds[1])
     repeated = np.tile(values.astype(np.float32), len(users))
     table = pa.table(
         {
@@ -235,21 +237,35 @@ def write_unknown(
 
 
 def write_lists(
-    batches: Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]], data: Path, schema: Schema, path: Path
+    batches: Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]],
+    own: np.ndarray,
+    data: Path,
+    schema: Schema,
+    path: Path,
 ) -> int:
-    """Write users ``[B]`` with scores and items ``[B, k]``, -1 for none, batch by batch; return how many have none."""
-    user_ids, item_ids = (read_original_ids(data, schema.entity(role).table_name) for role in ENTITIES)
-    form = pa.schema([("user", user_ids.type), ("rank", pa.int32()), ("item", item_ids.type), ("score", pa.float32())])
+    """Write users ``[B]`` with scores and items ``[B, k]``, -1 for none, batch by batch; return how many have none.
+
+    Args:
+        batches: Encoded users, scores and items.
+        own: All users of the batches, in increasing order: only ids between the first and the last are in memory.
+        data, schema: Prepared data.
+        path: The file.
+    """
+    tables = [schema.entity(role).table_name for role in ENTITIES]
+    kinds = [original_id_type(data, table) for table in tables]
+    first, last = (int(own[0]), int(own[-1]) + 1) if len(own) else (0, 0)
+    user_ids, item_ids = read_original_block(data, tables[0], first, last), read_original_ids(data, tables[1])
+    form = pa.schema([("user", kinds[0]), ("rank", pa.int32()), ("item", kinds[1]), ("score", pa.float32())])
     empty = 0
-    with pq.ParquetWriter(path, form, compression="zstd") as writer:
+    with GroupedWriter(path, form, compression="zstd") as writer:
         for users, scores, items in batches:
             listed = items.cpu().numpy() >= 0
             empty += int((~listed.any(axis=1)).sum())
             places, ranks = np.nonzero(listed)
             columns = [
-                user_ids.take(pa.array(users[places])),
+                user_ids.take(pa.array(users[places] - first)).cast(kinds[0]),
                 pa.array(ranks + 1, pa.int32()),
-                item_ids.take(pa.array(items.cpu().numpy()[listed])),
+                item_ids.take(pa.array(items.cpu().numpy()[listed])).cast(kinds[1]),
                 pa.array(scores.cpu().numpy()[listed], pa.float32()),
             ]
             writer.write_batch(pa.record_batch(columns, schema=form))

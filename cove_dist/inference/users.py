@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from cove_dist.errors import ConfigError
 from cove_dist.inference.ids import IdTable
-from data_pipeline.id_tables import combined
+from data_pipeline.id_tables import checked_id_table, combined
 from data_pipeline.schema import Schema
 
 
@@ -21,12 +21,10 @@ class Users(NamedTuple):
 
     Attributes:
         known: Distinct encoded ids of users seen in training, sorted.
-        original: Their original ids.
         unknown: Original ids of unseen users.
     """
 
     known: np.ndarray
-    original: pa.Array
     unknown: pa.Array
 
 
@@ -41,11 +39,13 @@ def find_users(asked: str | list[int | str], unknown: str, data: str, schema: Sc
 
     Raises:
         ConfigError: A file cannot be read, there are no users, or users are unseen and ``unknown`` is ``error``.
+        DataError: The ids of users are gone, or were altered.
     """
-    table = IdTable(data, schema.entity("user"))
+    column = schema.entity("user")
     if asked == "all":
-        known = np.arange(table.column.num_seen)
-        return Users(known, table.decode(known), table.original[:0])
+        checked_id_table(data, column.table_name)
+        return Users(np.arange(column.num_seen), pa.nulls(0))
+    table = IdTable(data, column)
     wanted = read_column(Path(asked), table.of_text) if isinstance(asked, str) else pa.array(list(map(str, asked)))
     if len(wanted) == 0:
         raise ConfigError(f"users = {asked}: none")
@@ -55,8 +55,7 @@ def find_users(asked: str | list[int | str], unknown: str, data: str, schema: Sc
             encoded, wanted, "users", "unknown=skip, unknown=popular, or unknown=oov_row where the run trained it"
         )
     seen = table.known(encoded)
-    known = np.unique(encoded[seen])
-    return Users(known, table.decode(known), wanted.filter(pa.array(~seen)).unique())
+    return Users(np.unique(encoded[seen]), wanted.filter(pa.array(~seen)).unique())
 
 
 def as_ids(users: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -35,5 +35,5 @@ def test_settings_of_interactions_are_refused_without_them(setting: str, prepare
 def test_users_who_have_all_items_are_counted(prepared: Path, tmp_path: Path) -> None:
     items = torch.tensor([[3, 4], [-1, -1], [5, -1]])
     batches = iter([(np.arange(3), torch.zeros(3, 2), items), (np.arange(0), torch.zeros(0, 2), items[:0])])
-    assert write_lists(batches, prepared, Schema.load(prepared), tmp_path / "part.parquet") == 1
+    assert write_lists(batches, np.arange(3), prepared, Schema.load(prepared), tmp_path / "part.parquet") == 1
     assert pq.read_table(tmp_path / "part.parquet")["rank"].to_pylist() == [1, 2, 1]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data_pipeline import id_tables
-from data_pipeline.id_tables import combined, id_table_path, read_original_id, read_original_ids
+from data_pipeline.id_tables import combined, id_table_path, read_original_block, read_original_id, read_original_ids
 from data_pipeline.parquet_files import BATCH_ROWS, write_parquet
 from tests.unit.data.prepare_helpers import prepare_custom, some_rows, write_csv
 
@@ -48,3 +50,21 @@ def test_two_gibibytes_of_text_do_not_fit_where_arrow_refuses_them() -> None:
         column.combine_chunks()
     assert not id_tables._fits(column)
     assert id_tables._fits(column[1:])
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 0), (0, 5), (3, 4), (4, 11), (10, 23), (0, 23), (23, 23)])
+def test_a_block_of_ids_reads_only_its_row_groups(
+    first: int, last: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = id_table_path(tmp_path, "user_id")
+    path.parent.mkdir()
+    originals = [f"u{each}" for each in range(23)]
+    pq.write_table(pa.table({"id": range(23), "original_id": originals}), path, row_group_size=5)
+    read = Mock(side_effect=pq.ParquetFile.read_row_group)
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda *given, **named: read(*given, **named))
+    block = read_original_block(tmp_path, "user_id", first, last)
+    assert (block.type, block.to_pylist()) == (pa.string(), originals[first:last])
+    groups = sorted({row // 5 for row in range(first, last)})
+    assert [(call.args[1], call.kwargs) for call in read.call_args_list] == [
+        (group, {"columns": ["original_id"]}) for group in groups
+    ]
