@@ -11,7 +11,7 @@ import duckdb
 
 from data_pipeline.id_tables import ORIGINAL_ID, id_table_path
 from data_pipeline.preparation.workspace import literal, quoted
-from data_pipeline.schema import ENTITIES, INPUT, Schema
+from data_pipeline.schema import ENTITIES, INPUT, Entity, Schema
 
 logger = logging.getLogger(__name__)
 
@@ -87,9 +87,9 @@ def _rows(folder: Path | str, schema: Schema, split: str) -> str:
     return f"read_parquet([{files}])"
 
 
-def _ids(folder: Path | str, schema: Schema, role: str) -> str:
+def _ids(folder: Path | str, schema: Schema, role: Entity) -> str:
     return f"read_parquet({literal(str(id_table_path(folder, schema.entity(role).table_name)))})"
 
 
-def _column(schema: Schema, role: str) -> str:
+def _column(schema: Schema, role: Entity) -> str:
     return quoted(schema.entity(role).name)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -31,21 +32,24 @@ class OneOfThree(Collectives):
 
 def test_ranks_count_every_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     schema = write_folder(tmp_path, {"train": interactions(700, 40)}, group_rows=(64, 10))
-    whole, counted = row_counts(tmp_path, schema), []
+    whole = row_counts(tmp_path, schema)
+    counted: list[torch.Tensor] = []
     for rank in range(3):
         ranks = OneOfThree(rank, counted)
         monkeypatch.setattr(frequency, "world", lambda ranks=ranks: ranks)
         row_counts(tmp_path, schema)
     for start, (table, expected) in enumerate(whole.items()):
         shares = counted[start :: len(whole)]
-        assert sum(shares).tolist() == expected.tolist()
+        assert torch.stack(shares).sum(0).tolist() == expected.tolist()
         assert all(0 < share.sum() < expected.sum() for share in shares), table
 
 
 def test_ranks_sum_what_they_counted_for_sampling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     schema = write_folder(tmp_path, {"train": interactions(700, 40)}, group_rows=(64, 10))
-    config = SimpleNamespace(data=SimpleNamespace(path=str(tmp_path)), sequential=SimpleNamespace(sampled_power=0.75))
-    whole, counted = build.probabilities(config, schema), []
+    config: Any = Mock()
+    config.data.path, config.sequential.sampled_power = str(tmp_path), 0.75
+    whole = build.probabilities(config, schema)
+    counted: list[torch.Tensor] = []
     monkeypatch.setattr(build, "world", lambda: OneOfThree(1, counted))
     build.probabilities(config, schema)
     assert counted[0].tolist() == item_counts(tmp_path, schema, 1, 3).tolist()

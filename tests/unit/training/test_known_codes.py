@@ -62,7 +62,8 @@ def test_codes_need_no_text_for_each_item(interactions: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(("count", "dtype"), [(200, np.uint8), (300, np.int32)])
 def test_codes_reach_the_loader_in_as_few_bytes_as_they_need(count: int, dtype: type) -> None:
     item = Categorical("item", 1000, 1000, role="item")
-    schema, received = Schema("d", None, (item,), (), {}), []
+    schema = Schema("d", None, (item,), (), {})
+    received: list[np.ndarray] = []
     source = CategorySource("random", count, level=0, seed=3, folder="")
     CategoryRenewal(source, Mock(), received.append, schema, torch.device("cpu")).start_epoch(1)
     assert received[0].dtype == dtype
