@@ -122,6 +122,8 @@ def entity_columns(schema: Schema, user: str | None, item: str | None) -> dict[E
 def score_rows(session: Session, rows: pa.Table, user: str | None, item: str | None, unknown: UnknownPair) -> pa.Table:
     """Return the rows with their scores, without skipped rows; of several labels also a column ``score_<label>`` each.
 
+    Where the model reads a column of such a name, ``predicted_score`` takes the place of ``score`` in all of them.
+
     Raises:
         ConfigError: A column is missing, is taken, or has unknown ids.
     """
@@ -132,7 +134,10 @@ def score_rows(session: Session, rows: pa.Table, user: str | None, item: str | N
         hint = f"; name them by {' '.join(roles)}" if roles else ""
         raise ConfigError(f"rows: no column {', '.join(missing)}; there are {', '.join(rows.column_names)}{hint}")
     labels = session.inference.labels if len(session.inference.labels) > 1 else ()
-    for name in (SCORE, *(f"{SCORE}_{label}" for label in labels)):
+    added = {label: f"{SCORE}_{label}" for label in labels} | {None: SCORE}
+    if any(name in required for name in added.values()):
+        added = {label: f"predicted_{name}" for label, name in added.items()}
+    for name in added.values():
         if name in rows.column_names:
             raise ConfigError(f"rows: there is a column {name} already; rename it")
     score = partial(
@@ -146,10 +151,10 @@ def score_rows(session: Session, rows: pa.Table, user: str | None, item: str | N
     scores = of_labels[labels[0]] if labels else score()
     known = ~np.isnan(scores)
     for label, values in of_labels.items():
-        rows = rows.append_column(f"{SCORE}_{label}", pa.array(values))
+        rows = rows.append_column(added[label], pa.array(values))
     if not known.all():
         logger.info("Left out %d of %d rows whose user or item is unknown to training", int((~known).sum()), len(rows))
-    return rows.append_column(SCORE, pa.array(scores)).filter(pa.array(known))
+    return rows.append_column(added[None], pa.array(scores)).filter(pa.array(known))
 
 
 def as_table(rows: Any, key: str, also: str = "") -> pa.Table:

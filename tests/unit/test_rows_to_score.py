@@ -53,6 +53,17 @@ def test_rows_of_unseen_ids_are_skipped_or_have_the_score_of_the_session(session
     assert scores(score_rows(session, rows, None, None, "oov_row")) == [93, 24]
 
 
+def test_scores_have_another_name_where_the_model_reads_a_column_score(session: Session) -> None:
+    rows = pa.table({"uid": [1], "iid": [3], "score": [0.5]})
+    with pytest.raises(ConfigError, match="there is a column score already; rename it"):
+        score_rows(session, rows, None, None, "error")
+    reads = SimpleNamespace(required_context=lambda: ["score"], labels=("label",))
+    session = cast(Session, SimpleNamespace(schema=session.schema, inference=reads, score=score))
+    assert score_rows(session, rows, None, None, "error").to_pylist() == [
+        {"uid": 1, "iid": 3, "score": 0.5, "predicted_score": 13.0}
+    ]
+
+
 def test_columns_of_csv_have_the_types_that_the_run_reads_whatever_the_first_rows_look_like(tmp_path: Path) -> None:
     """Arrow infers types from the first megabyte: 0439 would be 439, 3 a whole number, and an empty column null."""
     path = tmp_path / "rows.csv"
