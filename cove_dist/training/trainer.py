@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,8 +47,6 @@ from data_pipeline.streaming.loader import EpochIterator
 if TYPE_CHECKING:
     from cove_dist.training.warm_start import WarmStart
 
-logger = logging.getLogger(__name__)
-
 
 class Trainer:
     """Trains one configuration. Construction, `resume` and `train` are collective calls.
@@ -63,7 +61,6 @@ class Trainer:
         self.config = config
         self.schema = schema
         self.context = context
-        self.fingerprint = data_fingerprint(config.data.path)
         self.progress = Progress()
         self.resumed = False
         self.warm_start: WarmStart | None = None  # what this process started the run from
@@ -74,17 +71,16 @@ class Trainer:
         self.evaluator = build_validation(config, schema, context)
         rows = config.trainer.rank_batch_size(context.world_size)
         self.train_state = build(config, schema, context, rows, self.steps_per_epoch)
-        self.train_state.epoch_hook = task.build_epoch_hook(
-            config, schema, context, self.train_state.model.module, self.train_loader
-        )
+        model = self.train_state.model.module
+        self.train_state.epoch_hook = task.build_epoch_hook(config, schema, context, model, self.train_loader)
         self.pipeline = build_pipeline(config, self.train_state, context.device)
-        quantizers = dict(self.train_state.model.module.objective.quantizers.items())
+        quantizers = dict(model.objective.quantizers.items())
         maintained = config.quantizer if config.warm_start.run is None else replace(config.quantizer, start="random")
         self.codebooks = Codebooks(quantizers, maintained, config.seed, context, self.train_state.optimizer)
         self.interval_metrics = IntervalMetrics(quantizers, context)
         self.losses = LossCheck(context)
         if config.trainer.debug:
-            show_shapes_once(self.train_state.model.module)
+            show_shapes_once(model)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -290,6 +286,11 @@ class Trainer:
         meta = CheckpointMeta(self.progress.step, world_size, description, metrics, progress, self.fingerprint, loader)
         self.writer.save(self.train_state.state_dict(), state, meta)
         self.agreement.note_saved(self.progress.step)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The fingerprint of the prepared data, read after the data were checked."""
+        return data_fingerprint(self.config.data.path)
 
     def finished(self) -> bool:
         """Return whether training is finished."""
