@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -22,8 +21,6 @@ from cove_dist.distributed import ProcessGroup
 from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX, base_table
 from cove_dist.errors import ConfigError
 from cove_dist.torch_compat import topology
-
-logger = logging.getLogger(__name__)
 
 _AUTO = (ShardingType.TABLE_WISE, ShardingType.ROW_WISE, ShardingType.COLUMN_WISE)
 

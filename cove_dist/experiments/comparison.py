@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,6 @@ from cove_dist.experiments.results import SPEED
 from cove_dist.experiments.text import MISSING, TextTable, mean_and_deviation_text
 from cove_dist.runs import CONFIG_FILE, SUMMARY_FILE, read_history, read_json
 from cove_dist.training.resume import changes_learning
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
