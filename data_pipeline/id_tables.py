@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_pipeline.errors import DataError
@@ -85,6 +84,8 @@ def _fits(column: pa.ChunkedArray) -> bool:
     """Return whether the text of a column, if it has text, fits into one array of its type."""
     if not pa.types.is_string(column.type) or column.nbytes <= _MOST_TEXT:
         return True
+    import pyarrow.compute as pc  # which training does not need
+
     return pc.sum(pc.binary_length(column)).as_py() <= _MOST_TEXT
 
 

@@ -13,6 +13,7 @@ PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signa
 
 
 def main(folder: str, executable: str, *arguments: str) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # until there is a process to pass them on to
     server = socket.socket(socket.AF_UNIX)
     server.connect(f"{folder}/socket")
     request = {
@@ -32,6 +33,7 @@ def main(folder: str, executable: str, *arguments: str) -> None:
 
     for number in PASSED_ON:
         signal.signal(number, pass_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
     code = receive(server)
     if code < 0:  # killed by a signal: so is this one
         if -code in PASSED_ON:

@@ -14,7 +14,7 @@ from cove_dist.models.layers.inner_products import inner_products
 from cove_dist.models.layers.mlp import MLP
 from cove_dist.types import LayerSizes, NonNegativeFloat, Probability
 
-_PAIRS = {"cpu": 1 << 13, "cuda": 1 << 20}  # pairs of user and item scored at a time: on CPU they stay in its cache
+_PAIRS, _PAIRS_ON_CUDA = 1 << 13, 1 << 20  # of user and item, scored at a time: those of a CPU stay in its cache
 
 
 class NeuMF(Recommender):
@@ -53,7 +53,7 @@ class NeuMF(Recommender):
     def score_all(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """Score all pairs, with the first layer applied to users and items separately instead of per pair."""
         dim = users.shape[1] // 2
-        at_once = max(1, _PAIRS[users.device.type] // max(1, len(items)))
+        at_once = max(1, (_PAIRS_ON_CUDA if users.is_cuda else _PAIRS) // max(1, len(items)))
         of_users, of_items = self._first_layer(users, items)
         deep = torch.cat([self._deep(part, of_items) for part in of_users.split(at_once)])
         return (self._shallow_weight * users[:, :dim]) @ items[:, :dim].T + deep

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cove_dist.errors import ConfigError
 from data_pipeline.schema import INPUT, OWNER, SPLITS, TARGET, Categorical, Schema, Split
@@ -117,7 +116,7 @@ def _read(folder: Path, split: Split, columns: Sequence[str], users: np.ndarray)
 
 def _joined(first: pa.Array, then: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """Return for every row its first list and then its other one: int64 values, list after list, and lengths."""
-    lengths = [pc.list_value_length(each).to_numpy(zero_copy_only=False).astype(np.int64) for each in (first, then)]
+    lengths = [each.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64) for each in (first, then)]
     total = lengths[0] + lengths[1]
     starts = np.cumsum(total) - total
     values = np.empty(total.sum(), np.int64)
