@@ -9,7 +9,6 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from cove_dist import quantization
 from cove_dist.quantization import CascadedQuantizer, CodebookMaintenance, MaintenanceSettings, Replicas, search
 from cove_dist.quantization.assignment import Cascade
 from tests.unit.quantization.loops import DIM, Loop, is_row_of, same
@@ -297,9 +296,3 @@ def test_memory_of_maintenance_does_not_grow_with_vectors_times_codes(learning: 
             maintenance.after_step(step)
     assert tracker.largest <= search.WORKSPACE_CPU < len(z) * 1000
     assert len(quantizer(z).codes[:, 0].unique()) > 900
-
-
-def test_the_former_names_of_the_maintenance_stay() -> None:
-    """Programs outside of the package import them."""
-    assert quantization.CodebookUpkeep is CodebookMaintenance
-    assert quantization.UpkeepSettings is MaintenanceSettings
