@@ -112,6 +112,11 @@ RULES: tuple[Rule[RunConfig], ...] = (
         lambda config: config.quantizer.alpha > 0,
         "with quantizer.alpha=0 codes are not added to the embeddings, so the task has no gradient for codebooks",
     ),
+    Rule(
+        ("quantizer.beta", "quantizer.loss_reduction"),
+        lambda config: config.quantizer.omega_q > 0,
+        "with quantizer.omega_q=0 there is no quantization loss; acts with quantizer.omega_q above 0",
+    ),
     Rule(("warm_start.*",), lambda config: config.warm_start.run is not None, "acts with warm_start.run"),
     Rule(
         ("warm_start.fold_in_*",),

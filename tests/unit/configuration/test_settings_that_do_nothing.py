@@ -35,6 +35,8 @@ COVE, ITEMS = "quantizer=cove", "quantizer=cove_items"
             [COVE, "quantizer.learning=ema", "quantizer.codebook_gradient=quantization"],
             r"quantizer\.codebook_gradient = quantization: .*moving averages",
         ),
+        ([COVE, "quantizer.omega_q=0", "quantizer.beta=0.5"], r"quantizer\.beta = 0\.5: .*no quantization loss; .*0\.25"),
+        ([COVE, "quantizer.omega_q=0", "quantizer.loss_reduction=sum"], r"loss_reduction = sum: .*omega_q above 0"),
         (["trainer.schedule.epochs=9"], r"schedule\.epochs = 9: .*schedule\.name=linear or cosine; allowed: null"),
         ([COVE, "quantizer.kmeans_step=3"], r"quantizer\.kmeans_step = 3: .*quantizer\.start=kmeans"),
         ([COVE, "quantizer.kmeans_batches=3"], r"quantizer\.kmeans_batches = 3: .*quantizer\.start=kmeans"),
@@ -81,6 +83,7 @@ def test_a_setting_that_would_not_act_is_refused(overrides: list[str], message: 
         ["model=bert4rec", "sequential.mask_share=0.5"],
         ["model=fans", "sequential.curriculum_steps=5"],
         ["quantizer.alpha=1.0"],
+        [COVE, "quantizer.omega_q=0"],
     ],
 )
 def test_it_is_taken_where_it_acts_and_where_it_is_the_default(overrides: list[str]) -> None:
