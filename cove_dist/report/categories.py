@@ -88,8 +88,8 @@ def load_categories(run: Run, entity: EntityCodes) -> list[Labelled]:
     table = pq.read_table(checked_file(path.parents[1], f"categories/{path.name}"))
     if "original_id" not in table.column_names:
         raise DataError(f"{path}: no column original_id. Prepare the data again.")
-    original = table["original_id"].combine_chunks()
-    rows = pc.index_in(original, value_set=entity.original_ids.cast(original.type))
+    known = entity.original_ids  # more than 2 GiB of text are large_string there, and cannot be string
+    rows = pc.index_in(table["original_id"].cast(known.type), value_set=known).combine_chunks()
     labelled = []
     for column in category_kinds(table.column_names):
         _check_type(path, column, table.schema.field(column).type)

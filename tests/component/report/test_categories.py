@@ -27,6 +27,13 @@ def labelled(tmp_path: Path, **columns: object) -> list[Labelled]:
     return load_categories(run, CODES)
 
 
+def test_ids_that_are_large_text_among_the_codes(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", pa.table({"id": [0, 1], "original_id": ["v", "u"], "genre": ["a", "b"]}))
+    codes = EntityCodes("item", (3,), pa.array(["u", "w"], pa.large_string()), np.array([[2], [1]]))
+    [one] = load_categories(load_run(write_run(tmp_path / "run", data, log())), codes)
+    assert pairs(one) == {((2,), "b")}
+
+
 def pairs(one: Labelled) -> set[tuple[tuple[int, ...], str]]:
     """Memberships as (codes, name of the category)."""
     return {(tuple(one.codes[i].tolist()), one.names[c]) for i, c in zip(one.ids, one.categories, strict=True)}
