@@ -6,8 +6,9 @@ what belongs to the machine alone, such as its name and its folders.
 
 from __future__ import annotations
 
+import logging
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from data_pipeline.files import replaced_file
 from data_pipeline.folders import replaced_folder
 from data_pipeline.json_files import to_json
 
+logger = logging.getLogger(__name__)
+
 ARCHIVE_FILE = "runs.zip"
 _COPIED = (CONFIG_FILE, DATA_FILE, LOG_FILE, SUMMARY_FILE, WARM_START_FILE, RECORD)
 _OF_THE_MACHINE = ("command", "folder", "host")  # keys of provenance.json
@@ -27,16 +30,34 @@ _ANY_DAY = (1980, 1, 1, 0, 0, 0)  # equal records make equal files
 
 
 def write_archive(cells: Sequence[Cell], grid: GridConfig, path: Path) -> None:
-    """Write the records of the finished cells; no file if there are none."""
-    finished = [cell for cell in cells if is_finished(cell, grid)]
+    """Write the records of the finished cells; no file if there are none.
+
+    Records in the file of cells that are not finished here, or that this call leaves out, stay.
+    """
+    finished = {cell.name: cell for cell in cells if is_finished(cell, grid)}
     if not finished:
         return
+    contents = _archived(path, without=finished.keys())
+    for name, cell in finished.items():
+        contents |= {f"{name}/{record}": content for record, content in _records(cell, grid).items()}
     with replaced_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for cell in finished:
-            for name, content in _records(cell, grid).items():
-                member = zipfile.ZipInfo(f"{cell.name}/{name}", _ANY_DAY)
-                member.external_attr = 0o644 << 16
-                archive.writestr(member, content, zipfile.ZIP_DEFLATED)
+        for member, content in sorted(contents.items()):
+            info = zipfile.ZipInfo(member, _ANY_DAY)
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, content, zipfile.ZIP_DEFLATED)
+
+
+def _archived(path: Path, without: Collection[str]) -> dict[str, bytes]:
+    """Return the contents of an archive, by member, of all cells but some; nothing if there is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [name for name in archive.namelist() if name.rpartition("/")[0] not in without]
+            return {name: archive.read(name) for name in members}
+    except FileNotFoundError:
+        return {}
+    except zipfile.BadZipFile as error:
+        logger.warning("%s: %s; written anew", path, error)
+        return {}
 
 
 def restore(cells: Sequence[Cell], grid: GridConfig, path: Path) -> list[Cell]:

@@ -156,15 +156,20 @@ def tuning_note(grid: GridConfig) -> str:
     """Describe for the tables how the settings were found."""
     if grid.tuned is None:
         return "Settings are those of the configuration files; none was tuned."
-    used = [(model, found) for (model, _), found in _tuned(grid).items()]
-    metrics, by_model = sorted({pair["metric"] for _, pair in used}), {(model, pair["trials"]) for model, pair in used}
+    searched = [(model, found) for (model, _), found in _tuned(grid).items()]
+    metrics, by_model = sorted({each["metric"] for _, each in searched}), {(m, each["trials"]) for m, each in searched}
     trials, equal = {count for _, count in by_model}, len(by_model) == len({model for model, _ in by_model})
     span = f"{min(trials)} to {max(trials)} trials"
     if len(trials) == 1:
         budget = f"{min(trials)} trials each"
     else:
         budget = f"{span}, as many for each quantizer of a model" if equal else f"unequal budgets of {span}"
-    return f"Settings tuned by {budget}, on {', '.join(metrics)}."
+    lent: dict[str, list[str]] = {}
+    for quantizer in dict.fromkeys(quantizer for _, quantizer in grid.pairs()):
+        if grid.tuned_name(quantizer) != quantizer:
+            lent.setdefault(grid.tuned_name(quantizer), []).append(quantizer)
+    others = "".join(f"; not searched, at the settings of {name}: {', '.join(taken)}" for name, taken in lent.items())
+    return f"Settings tuned by {budget}, on {', '.join(metrics)}{others}."
 
 
 def _tuned(grid: GridConfig) -> Pairs:

@@ -22,7 +22,7 @@ from cove_dist.experiments.latex import (
     with_uncertainty,
 )
 from cove_dist.experiments.names import Names
-from cove_dist.experiments.results import Results
+from cove_dist.experiments.results import Results, seeds_of_both
 from cove_dist.experiments.statistics import mean_and_deviation
 from cove_dist.experiments.text import p_value
 
@@ -149,23 +149,28 @@ def _frequency(
         for new, old in grid.comparisons()
         if {(model, new), (model, old)} <= set(grid.pairs())
     ]
-    labels, rows = [], []
+    labels, rows, few = [], [], []
     for model, new, old in compared:
         by_group = [
             [results.of_seeds(split, model, quantizer, f"{metric}/{entity}_{group}") for quantizer in (old, new)]
             for group in GROUPS
         ]
         labels += [names.quantizer(old), f"{names.quantizer(new)} - {names.quantizer(old)}"]
-        rows.append([with_uncertainty(list(base.values())) for base, _ in by_group])
-        shared = [[after[seed] - base[seed] for seed in base.keys() & after.keys()] for base, after in by_group]
-        rows.append([with_uncertainty(differences, signed=True) for differences in shared])
+        shared = [(base, after, seeds_of_both(base, after)) for base, after in by_group]
+        rows.append([with_uncertainty([base[seed] for seed in seeds]) for base, _, seeds in shared])
+        differences = [[after[seed] - base[seed] for seed in seeds] for base, after, seeds in shared]
+        rows.append([with_uncertainty(of_group, signed=True) for of_group in differences])
+        fewest = min((len(of_group) for of_group in differences if of_group), default=len(grid.seeds))
+        few += [f"{names.model(model)} {labels[-1]} {fewest}"] if fewest < len(grid.seeds) else []
     models = [names.model(model) for model, *_ in compared for _ in range(2)]
     first = [text_column("Model", _without_repeats(models)), text_column("Codes", labels)]
     columns = [number_column(group, [row[place] for row in rows]) for place, group in enumerate(GROUPS)]
     caption = (
         f"{grid.title}, {split} split: {names.metric(metric)} by how often the {entity} occurs in training, q1 the"
-        f" rarest quarter; {_DEVIATION}."
+        f" rarest quarter, over the seeds of both; {_DEVIATION}."
     )
+    if few:
+        caption += f" Of fewer than {len(grid.seeds)} seeds in some group: {', '.join(few)}."
     parts = (grid.title, split, metric, entity)
     return _fitting(latex_escape(caption), parts, first, columns, _groups(models))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,24 +42,30 @@ def collect(cells: Sequence[Cell], grid: GridConfig) -> pa.Table:
     Raises:
         ConfigError: The metrics of cells mean different things, by protocol or data.
     """
-    finished = [cell for cell in cells if is_finished(cell, grid)]
-    evaluated = {
-        split: {cell.name: load_metrics(cell.folder, split, grid.checkpoint) for cell in finished}
-        for split in grid.splits
-    }
+    evaluated = {split: _evaluated(cells, grid, split) for split in grid.splits}
     for of_split in evaluated.values():
         check_comparable(of_split)
+    finished = [cell for cell in cells if cell.name in evaluated[grid.splits[0]]]
     rows = [row for cell in finished for row in _rows(cell, {s: evaluated[s][cell.name] for s in grid.splits})]
     return pa.Table.from_pylist(rows, SCHEMA)
 
 
-def described(cells: Sequence[Cell], grid: GridConfig, split: str) -> str:
-    """Return what the metrics of the finished cells are of: split, checkpoint and protocol, the same of all."""
-    for cell in cells:
-        if is_finished(cell, grid):
-            protocol = load_metrics(cell.folder, split, grid.checkpoint).protocol["words"]
-            return f"{split} split, {grid.checkpoint} checkpoints; {protocol}"
-    return f"{split} split"
+def described(cells: Sequence[Cell], grid: GridConfig, split: str) -> tuple[str, list[str]]:
+    """Return what the metrics of the finished cells are of: split, checkpoint and protocol, the same of all; and notes.
+
+    The notes name what differs between cells that may share a table, as `check_comparable` does.
+    """
+    evaluated = _evaluated(cells, grid, split)
+    for found in evaluated.values():
+        words = f"{split} split, {grid.checkpoint} checkpoints; {found.protocol['words']}"
+        return words, check_comparable(evaluated)
+    return f"{split} split", []
+
+
+def _evaluated(cells: Sequence[Cell], grid: GridConfig, split: str) -> dict[str, Evaluated]:
+    """Return the metrics of the finished cells, by the name of the cell."""
+    finished = (cell for cell in cells if is_finished(cell, grid))
+    return {cell.name: load_metrics(cell.folder, split, grid.checkpoint) for cell in finished}
 
 
 def _rows(cell: Cell, evaluated: Mapping[str, Evaluated]) -> Iterator[dict[str, Any]]:
@@ -100,3 +107,8 @@ class Results:
     def of_seeds(self, split: str, model: str, quantizer: str, metric: str) -> dict[int, float]:
         """Return values by seed; empty if there are none."""
         return self.values.get((split, model, quantizer, metric), {})
+
+
+def seeds_of_both(old: Mapping[int, float], new: Mapping[int, float]) -> list[int]:
+    """Return the seeds for which both values by seed are defined, in order."""
+    return sorted(seed for seed in old.keys() & new.keys() if not math.isnan(old[seed] + new[seed]))

@@ -112,10 +112,24 @@ class PairStudy:
             self._study.enqueue_trial(trial.params, user_attrs=trial.user_attrs | {_FOLDER: folder_name(trial)})
 
     def _queue_starts(self) -> None:
-        """Queue the starts that are not queued yet; parameters that a start lacks have their defaults."""
-        for number in range(self._study.user_attrs.get(_STARTS, 0), len(self.search.starts)):
-            self._study.enqueue_trial(self.defaults | self.search.start(self.model, self.quantizer, number))
-            self._study.set_user_attr(_STARTS, number + 1)
+        """Queue the starts that are not queued yet; parameters that a start lacks have their defaults.
+
+        Raises:
+            ConfigError: A start that is queued already is another one here, or is absent.
+        """
+        numbers = range(len(self.search.starts))
+        given = [self.defaults | self.search.start(self.model, self.quantizer, number) for number in numbers]
+        here = json.loads(json.dumps(given))
+        there = self._study.user_attrs.get(_STARTS, [])
+        there = here[:there] if isinstance(there, int) else there  # files of 2026 have their number alone
+        if here[: len(there)] != there:
+            raise ConfigError(
+                f"{self.search.output}/{STUDY_FILE}: {self.name} was searched with other starts: {there} there, {here}"
+                " here; starts may be added at the end. Give another output, or remove the folder."
+            )
+        for number in range(len(there), len(here)):
+            self._study.enqueue_trial(given[number])
+            self._study.set_user_attr(_STARTS, here[: number + 1])
 
     def ended(self) -> list[FrozenTrial]:
         """Return the trials that have an outcome: complete, pruned or failed."""

@@ -17,7 +17,7 @@ from cove_dist.experiments.claims import Claim, claims_of, tally
 from cove_dist.experiments.grid import Cell, GridConfig, tuning_note
 from cove_dist.experiments.latex import PREAMBLE
 from cove_dist.experiments.paper_tables import paper_tables
-from cove_dist.experiments.results import Results, described
+from cove_dist.experiments.results import Results, described, seeds_of_both
 from cove_dist.experiments.statistics import mean_and_deviation
 from cove_dist.experiments.text import MISSING, TextTable, mean_and_deviation_text, number, p_value, percent
 from cove_dist.report.drawing import Picture
@@ -27,7 +27,10 @@ MARKDOWN_FILE, LATEX_FILE = "tables.md", "tables.tex"
 
 
 def means_table(grid: GridConfig, cells: Sequence[Cell], results: Results, split: str) -> TextTable:
-    """Return a row a model and quantizer, a column a metric; the runs that failed, as diverged ones do, are counted."""
+    """Return a row a model and quantizer, a column a metric; the runs that failed, as diverged ones do, are counted.
+
+    Notes name what the runs do not have in common, such as the metric that chose their best checkpoints.
+    """
     rows, measured = [], set()
     failed = Counter((cell.model, cell.quantizer) for cell in cells if state(cell, grid) == "failed")
     for model, quantizer in grid.pairs():
@@ -46,7 +49,8 @@ def means_table(grid: GridConfig, cells: Sequence[Cell], results: Results, split
             f"No run has {', '.join(never)}: neither the task nor evaluation.metrics gives it, or not at this k."
         )
     header = ("model", "quantizer", *grid.metrics, "runs")
-    return TextTable(f"{grid.title}: {described(cells, grid, split)}", header, tuple(rows), tuple(notes))
+    protocol, differences = described(cells, grid, split)
+    return TextTable(f"{grid.title}: {protocol}", header, tuple(rows), (*notes, *differences))
 
 
 def _of_runs(values: Sequence[float], most: int) -> str:
@@ -90,7 +94,7 @@ def frequency_table(grid: GridConfig, results: Results, split: str, metric: str)
             continue
         names = [f"{metric}/{entity}_{group}" for group in GROUPS]
         pairs = [tuple(results.of_seeds(split, model, quantizer, name) for quantizer in (old, new)) for name in names]
-        most = max(len(_both(base, other)) for base, other in pairs)
+        most = max(len(seeds_of_both(base, other)) for base, other in pairs)
         rows.append((model, f"{new} / {old}", entity, *(_difference(base, other, most) for base, other in pairs)))
     note = (
         f"Mean {metric} of the second, and mean difference ± standard deviation of the first over the seeds of both, on"
@@ -103,13 +107,8 @@ def frequency_table(grid: GridConfig, results: Results, split: str, metric: str)
     )
 
 
-def _both(old: Mapping[int, float], new: Mapping[int, float]) -> list[int]:
-    """Return the seeds for which both are defined."""
-    return [seed for seed in old.keys() & new.keys() if not math.isnan(old[seed] + new[seed])]
-
-
 def _difference(old: Mapping[int, float], new: Mapping[int, float], most: int) -> str:
-    seeds = _both(old, new)
+    seeds = seeds_of_both(old, new)
     if not seeds:
         return MISSING
     mean, deviation = mean_and_deviation([new[seed] - old[seed] for seed in seeds])

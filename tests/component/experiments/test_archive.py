@@ -61,6 +61,28 @@ def test_records_make_the_same_tables_elsewhere(tmp_path: Path) -> None:
     assert not (cells[0].folder / "checkpoints").exists()
 
 
+def cells_in(archive: Path) -> set[str]:
+    with zipfile.ZipFile(archive) as opened:
+        return {name.rpartition("/")[0] for name in opened.namelist()}
+
+
+def test_records_of_other_cells_stay(tmp_path: Path) -> None:
+    grid, cells = finished_cells(tmp_path, 3)
+    tables(tmp_path)
+    archive = tmp_path / "results" / ARCHIVE_FILE
+    written, every = archive.read_bytes(), {cell.name for cell in cells[:3]}
+    assert cells_in(archive) == every
+    tables(tmp_path, 'only=["deepfm/cove"]')
+    assert archive.read_bytes() == written, "cells that the call left out"
+    shutil.rmtree(grid.output)
+    write_cell(cells[0], {"auc": 0.9, "logloss": 0.6})
+    tables(tmp_path)
+    assert cells_in(archive) == every, "cells of the call that are not on this machine"
+    archive.write_bytes(b"no archive")
+    tables(tmp_path)
+    assert cells_in(archive) == {cells[0].name}
+
+
 def test_archives_say_nothing_of_the_machine(tmp_path: Path) -> None:
     finished_cells(tmp_path, 1)
     tables(tmp_path)

@@ -73,6 +73,10 @@ def test_tuned_overrides_of_several_searches(tmp_path: Path) -> None:
         "deepfm": "model.dropout=0.4",
     }
     assert tuning_note(grid) == "Settings tuned by 3 trials each, on validation auc."
+    grid = small_grid(tmp_path, f"tuned=[{one},{two}]", "+tuned_as.cove=none")
+    assert tuning_note(grid) == (
+        "Settings tuned by 3 trials each, on validation auc; not searched, at the settings of none: cove."
+    )
     with pytest.raises(ConfigError, match=r"tuned: deepfm/none is in .*two\.yaml and in .*both\.yaml; give one"):
         cells_of(small_grid(tmp_path, f"tuned=[{two},{both}]"))
     both.write_text("pairs: [deepfm]\n")

@@ -80,6 +80,17 @@ def test_a_mean_of_fewer_seeds_is_named_and_not_marked(tmp_path: Path) -> None:
     assert "Of fewer than 3 seeds, and not marked: DeepFM COVE 1, DLRM COVE 0." in table
 
 
+def test_frequency_rows_are_of_the_seeds_of_both(tmp_path: Path) -> None:
+    grid = small_grid(tmp_path, "metrics=[auc]", "by_frequency=[auc]", "only=['deepfm/*']")
+    results = results_of(grid, ("auc",))
+    results.values["test", "deepfm", "none", "auc/item_q1"] = {0: 0.5, 1: 0.5, 2: 0.8}
+    results.values["test", "deepfm", "cove", "auc/item_q1"] = {0: 0.6, 1: 0.6}
+    table = paper_tables(grid, results, claims_of(grid, results, "test"), "test")[-1].text()
+    assert re.search(r"DeepFM & base & 0\.5000\S* & ", table), "without the seed that COVE lacks"
+    assert r" & COVE - base & +0.1000" in table
+    assert "Of fewer than 3 seeds in some group: DeepFM COVE - base 2." in table
+
+
 def test_names_of_the_grid_come_first(tmp_path: Path) -> None:
     names = Names.of(small_grid(tmp_path, "+names.deepfm=Mine", "+names.cove=Ours", "+names.auc=Area"))
     assert (names.model("deepfm"), names.model("dlrm")) == ("Mine", "DLRM")

@@ -41,6 +41,14 @@ def test_starts_follow_the_defaults_and_may_be_added(tmp_path: Path) -> None:
     assert [base.ask().params["rate"] for _ in range(2)][1] == 0.002
 
 
+def test_starts_that_are_queued_do_not_change(tmp_path: Path) -> None:
+    storage = InMemoryStorage()
+    study_of(small_search(tmp_path, "starts=[{rate:0.002},{rate:0.003}]"), storage=storage)
+    for starts in ("{rate:0.004},{rate:0.003}", "{rate:0.002}"):
+        with pytest.raises(ConfigError, match=r"study\.db: deepfm/cove was searched with other starts: .*may be added"):
+            study_of(small_search(tmp_path, f"starts=[{starts}]"), storage=storage)
+
+
 @pytest.mark.parametrize(
     ("start", "message"),
     [

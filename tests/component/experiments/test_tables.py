@@ -19,6 +19,7 @@ from cove_dist.experiments.statistics import PairedTest
 from cove_dist.experiments.text import TextTable, mean_and_deviation_text, p_value, percent
 from data_pipeline.json_files import write_json
 from tests.component.experiments.grids import small_grid, write_cell
+from tests.configurations import evaluated
 
 AUC = {  # model/quantizer: by seed; a missing one is a cell that is not finished
     "deepfm/none": [0.70, 0.71, 0.72],
@@ -193,6 +194,15 @@ def test_a_mean_over_fewer_runs_than_the_others_says_so(tmp_path: Path) -> None:
     text = (write_everything(grid, cells_of(grid), "x").folder / "tables.md").read_text()
     assert "| deepfm | none | 0.7100 ± 0.0100 | 0.2900 ± 0.0100 | 3 of 3 |" in text
     assert "| deepfm | cove | 0.7205 ± 0.0148 (of 2) | 0.2790 ± 0.0105 | 3 of 3 |" in text
+
+
+def test_best_checkpoints_by_different_metrics_are_named(tmp_path: Path) -> None:
+    grid, _ = made(tmp_path)
+    cell = next(cell for cell in cells_of(grid) if cell.name == "deepfm/cove/seed_1")
+    evaluated({"auc": 0.72, "logloss": 0.278}, best_by="logloss").save(cell.folder)
+    text = (write_everything(grid, cells_of(grid), "x").folder / "tables.md").read_text()
+    assert "Differs between the runs: best checkpoint by: auc in " in text
+    assert "; logloss in deepfm/cove/seed_1." in text
 
 
 def test_a_metric_that_no_run_has_is_named(tmp_path: Path) -> None:

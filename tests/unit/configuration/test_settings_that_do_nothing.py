@@ -35,7 +35,10 @@ COVE, ITEMS = "quantizer=cove", "quantizer=cove_items"
             [COVE, "quantizer.learning=ema", "quantizer.codebook_gradient=quantization"],
             r"quantizer\.codebook_gradient = quantization: .*moving averages",
         ),
-        ([COVE, "quantizer.omega_q=0", "quantizer.beta=0.5"], r"quantizer\.beta = 0\.5: .*no quantization loss; .*0\.25"),
+        (
+            [COVE, "quantizer.omega_q=0", "quantizer.beta=0.5"],
+            r"quantizer\.beta = 0\.5: .*no quantization loss; .*0\.25",
+        ),
         ([COVE, "quantizer.omega_q=0", "quantizer.loss_reduction=sum"], r"loss_reduction = sum: .*omega_q above 0"),
         (["trainer.schedule.epochs=9"], r"schedule\.epochs = 9: .*schedule\.name=linear or cosine; allowed: null"),
         ([COVE, "quantizer.kmeans_step=3"], r"quantizer\.kmeans_step = 3: .*quantizer\.start=kmeans"),
