@@ -46,6 +46,12 @@ def is_quantized(config: RunConfig) -> bool:
     return bool(config.quantizer.levels())
 
 
+def _codebooks_change(config: RunConfig) -> bool:
+    """Return whether codebooks that no task trains differ from random ones at some time of the run."""
+    quantizer, warm = config.quantizer, config.warm_start.run is not None
+    return quantizer.omega_q > 0 or quantizer.start == "kmeans" or quantizer.revive_every is not None or warm
+
+
 def _has_dense_parameters(config: RunConfig) -> bool:
     learned = is_quantized(config) and config.quantizer.learning == "gradient"
     return learned or config.model.kind.has_parameters
@@ -116,6 +122,18 @@ RULES: tuple[Rule[RunConfig], ...] = (
         ("quantizer.beta", "quantizer.loss_reduction"),
         lambda config: config.quantizer.omega_q > 0,
         "with quantizer.omega_q=0 there is no quantization loss; acts with quantizer.omega_q above 0",
+    ),
+    Rule(
+        ("quantizer.omega_q", "quantizer.loss_reduction"),
+        lambda config: config.quantizer.learning == "gradient" or config.quantizer.beta > 0,
+        "with quantizer.learning=ema the quantization loss has the gradient of its commitment term only; acts with"
+        " quantizer.beta above 0",
+    ),
+    Rule(
+        ("quantizer.codebook_gradient",),
+        _codebooks_change,
+        "with quantizer.omega_q=0 no gradient would reach the codebooks, which would stay random; acts with"
+        " quantizer.omega_q above 0",
     ),
     Rule(("warm_start.*",), lambda config: config.warm_start.run is not None, "acts with warm_start.run"),
     Rule(

@@ -40,6 +40,18 @@ COVE, ITEMS = "quantizer=cove", "quantizer=cove_items"
             r"quantizer\.beta = 0\.5: .*no quantization loss; .*0\.25",
         ),
         ([COVE, "quantizer.omega_q=0", "quantizer.loss_reduction=sum"], r"loss_reduction = sum: .*omega_q above 0"),
+        (
+            [COVE, "quantizer.learning=ema", "quantizer.beta=0", "quantizer.omega_q=0.5"],
+            r"quantizer\.omega_q = 0\.5: .*commitment term only; acts with quantizer\.beta above 0; allowed: 1\.0",
+        ),
+        (
+            ["model=bprmf", "quantizer=negatives", "quantizer.learning=ema", "quantizer.loss_reduction=sum"],
+            r"loss_reduction = sum: .*quantizer\.beta above 0",
+        ),
+        (
+            [COVE, "quantizer.omega_q=0", "quantizer.codebook_gradient=quantization"],
+            r"codebook_gradient = quantization: .*stay random; acts with quantizer\.omega_q above 0",
+        ),
         (["trainer.schedule.epochs=9"], r"schedule\.epochs = 9: .*schedule\.name=linear or cosine; allowed: null"),
         ([COVE, "quantizer.kmeans_step=3"], r"quantizer\.kmeans_step = 3: .*quantizer\.start=kmeans"),
         ([COVE, "quantizer.kmeans_batches=3"], r"quantizer\.kmeans_batches = 3: .*quantizer\.start=kmeans"),
@@ -87,6 +99,12 @@ def test_a_setting_that_would_not_act_is_refused(overrides: list[str], message: 
         ["model=fans", "sequential.curriculum_steps=5"],
         ["quantizer.alpha=1.0"],
         [COVE, "quantizer.omega_q=0"],
+        [COVE, "quantizer.learning=ema", "quantizer.beta=0"],
+        [COVE, "quantizer.learning=ema", "quantizer.omega_q=0.5", "quantizer.loss_reduction=sum"],
+        [COVE, "quantizer.beta=0", "quantizer.omega_q=0.5", "quantizer.loss_reduction=sum"],
+        ["model=bprmf", "quantizer=negatives", "quantizer.learning=ema"],
+        [COVE, "quantizer.codebook_gradient=quantization", "quantizer.omega_q=0.5"],
+        [COVE, "quantizer.codebook_gradient=quantization", "quantizer.omega_q=0", "quantizer.start=kmeans"],
     ],
 )
 def test_it_is_taken_where_it_acts_and_where_it_is_the_default(overrides: list[str]) -> None:
