@@ -71,6 +71,9 @@ class MaintenanceSettings:
 class CodebookMaintenance:
     """Maintains the codebooks of quantizers; call `after_step` after every optimizer step, on every replica.
 
+    A step may have several training passes, as with gradient accumulation. Their vectors are kept until `after_step`,
+    in the steps whose vectors are used.
+
     Its changes are bit-identical on every replica. Construct `DistributedDataParallel` with
     ``broadcast_buffers=False``: a quantizer's buffers count the vectors of its replica.
 
@@ -100,7 +103,7 @@ class CodebookMaintenance:
         self._usage = CodeUsage(self._quantizers.values())
         self._collected: dict[str, list[Observation]] = {name: [] for name in self._quantizers}
         for quantizer in self._quantizers.values():
-            quantizer.keep_observation = settings.start == "kmeans" or settings.revive_every is not None
+            quantizer.keep_observations = settings.start == "kmeans" or settings.revive_every is not None
 
     @torch.no_grad()
     def after_step(self, step: int) -> dict[str, int]:
@@ -117,15 +120,15 @@ class CodebookMaintenance:
         self._average(training.values())
         if settings.collects(step):
             for name in training:
-                self._collected[name].append(self._observed(name, step))
+                self._collected[name] += self._observed(name, step)
         if settings.start == "kmeans" and step == settings.kmeans_step:
             self._start_by_kmeans(training)
         if settings.revives(step) and training:
             revived = self._revive(step, training)
         for quantizer in training.values():
-            quantizer.observation = None
+            quantizer.observations = []
         for quantizer in self._quantizers.values():
-            quantizer.keep_observation = settings.collects(step + 1) or settings.revives(step + 1)
+            quantizer.keep_observations = settings.collects(step + 1) or settings.revives(step + 1)
         return revived
 
     def state_dict(self) -> dict[str, Any]:
@@ -160,14 +163,15 @@ class CodebookMaintenance:
         for (averages, codebooks), statistics in zip(averaged, flat.split([len(s) for s in own]), strict=True):
             averages.update(codebooks, statistics)
 
-    def _observed(self, name: str, step: int) -> Observation:
-        observation = self._quantizers[name].observation
-        if observation is None:
+    def _observed(self, name: str, step: int) -> list[Observation]:
+        """Return the inputs of a quantizer in this step, which has several passes with gradient accumulation."""
+        observations = self._quantizers[name].observations
+        if not observations:
             raise RuntimeError(
                 f"after_step({step}): quantizer {name!r} had no training pass since the last call."
                 " Call after_step after every optimizer step, with consecutive steps"
             )
-        return observation
+        return observations
 
     def _start_by_kmeans(self, training: Mapping[str, CascadedQuantizer]) -> None:
         for number, name in enumerate(self._quantizers):
@@ -210,7 +214,7 @@ class CodebookMaintenance:
             if name not in training:
                 continue
             quantizer = training[name]
-            vectors, weights = distinct_vectors([self._observed(name, step)])
+            vectors, weights = distinct_vectors(self._observed(name, step))
             inputs = level_inputs(quantizer, vectors, weights, usage)
             for level, (vectors, weights) in enumerate(inputs):
                 random = self._random(counts.device, step, number, level)

@@ -137,8 +137,8 @@ class CascadedQuantizer(nn.Module):
         self.moving_averages = None if by_gradient else MovingAverages(self.levels, dim, ema_decay, cascade, dtype)
         if self.moving_averages is not None:
             self.register_load_state_dict_pre_hook(load_precise)
-        self.keep_observation = False
-        self.observation: Observation | None = None  # input of the latest training pass, if kept
+        self.keep_observations = False
+        self.observations: list[Observation] = []  # inputs of the training passes since `after_step`, if kept
         self.register_buffer("_usage", torch.zeros(sum(self.levels), dtype=torch.int64), persistent=False)
         self.reset_parameters()
 
@@ -265,10 +265,11 @@ class CascadedQuantizer(nn.Module):
         self._usage += torch.cat(chosen)
         if self.moving_averages is not None:
             self.moving_averages.observe(flat, weights, codebooks, assignment)
-        self.observation = None
-        if self.keep_observation:  # copy: a slice would keep all looked-up fields alive
+        if self.keep_observations:  # copy: a slice would keep all looked-up fields alive
             copies = (None if x is None else x.clone() for x in (weights, ids))
-            self.observation = Observation(flat.detach().clone(), *copies)
+            self.observations.append(Observation(flat.detach().clone(), *copies))
+        else:
+            self.observations = []
 
     def _apply(self, fn: Convert, recurse: bool = True) -> CascadedQuantizer:
         """Convert parameters and buffers; ``to``, ``half``, ``bfloat16`` and ``cuda`` call this."""

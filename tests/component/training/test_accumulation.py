@@ -113,6 +113,20 @@ def test_steps_of_more_batches_than_an_epoch_has_are_refused(prepared: Path, con
         trainer(context, *small_run(prepared, "unused", "trainer.accumulate_steps=11"))
 
 
+def test_a_start_by_kmeans_collects_the_vectors_of_every_batch_of_a_step(
+    prepared: Path, context: DistributedContext
+) -> None:
+    kmeans = ("quantizer.start=kmeans", "quantizer.kmeans_step=3", "quantizer.kmeans_batches=3")
+    found = trainer(context, *small_run(prepared), *COVE, *kmeans, "trainer.accumulate_steps=3")
+    found.train_state.model.train()
+    batches = list(found.train_loader)
+    next(found.steps(iter(found.train_loader)))
+    found.codebooks.after_step(1)
+    collected = found.codebooks.state_dict()["upkeep"]["collected"]
+    for entity, ids in (("user", [batch.users for batch in batches]), ("item", [batch.items for batch in batches])):
+        assert torch.equal(torch.cat([seen for _, _, seen in collected[entity]]), torch.cat(ids[:3]))
+
+
 def test_the_last_step_of_an_epoch_is_reported_with_its_gradients(prepared: Path, context: DistributedContext) -> None:
     found = trainer(context, *small_run(prepared), *SGD, *REPLICATED, "trainer.accumulate_steps=3")
     found.train_state.model.train()

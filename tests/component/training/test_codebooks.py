@@ -92,7 +92,7 @@ def test_without_alpha_and_omega_moving_averages_and_revival_leave_the_base_mode
     base = trained(prepared, context, tmp_path / "base")
     off = ("quantizer.alpha=0", "quantizer.omega_q=0", "quantizer.learning=ema")
     cove = trained(prepared, context, tmp_path / "cove", *REVIVAL, *off)
-    assert cove.train_state.model.module.objective.quantizers["item"].observation is None
+    assert cove.train_state.model.module.objective.quantizers["item"].observations == []
     losses = [
         [r["loss"] for r in read_records(tmp_path / name / LOG_FILE) if r["kind"] == "train"]
         for name in ("base", "cove")

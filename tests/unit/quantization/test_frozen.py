@@ -40,7 +40,7 @@ def test_kmeans_above_a_frozen_level_starts_from_what_chose_its_codes(learning: 
     """Every coarse code is the mean of the frozen codes nearest to it, by how many vectors chose each."""
     loop = Loop(MaintenanceSettings("kmeans", kmeans_step=1, kmeans_batches=1), learning)
     loop.quantizer.freeze(0)
-    loop.quantizer.keep_observation = True
+    loop.quantizer.keep_observations = True
     weight = loop.table.weight.detach().clone()[loop.batches[1]]
     loop.step(1)
     fine, coarse = loop.codebooks()

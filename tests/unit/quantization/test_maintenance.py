@@ -81,7 +81,7 @@ def test_a_residual_cascade_revives_codes_on_what_the_level_before_leaves(learni
 def test_kmeans_on_fewer_vectors_than_codes_places_a_code_on_each(learning: str) -> None:
     loop = Loop(MaintenanceSettings("kmeans", kmeans_step=1, kmeans_batches=5), learning, scale=100.0)
     loop.batches[1] = torch.arange(7).repeat(4)[:24]
-    loop.quantizer.keep_observation = True
+    loop.quantizer.keep_observations = True
     before = loop.codebooks()[0]
     loop.step(1)
     placed = (loop.codebooks()[0] != before).any(dim=1)
@@ -259,8 +259,8 @@ def test_vectors_are_kept_only_for_the_steps_that_need_them() -> None:
     kept = []
     for step in range(1, 9):
         loop.step(step)
-        assert loop.quantizer.observation is None
-        kept.append(loop.quantizer.keep_observation)
+        assert loop.quantizer.observations == []
+        kept.append(loop.quantizer.keep_observations)
     assert kept == [False, True, True, False, False, False, False, True]  # for steps 2, 3, …
 
 

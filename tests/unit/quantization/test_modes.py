@@ -21,7 +21,7 @@ EVERYTHING = MaintenanceSettings("kmeans", kmeans_step=3, kmeans_batches=3, revi
 
 def everything(quantizer: CascadedQuantizer, maintenance: CodebookMaintenance) -> list:
     tensors = [*quantizer.state_dict().values(), *quantizer.buffers(), *quantizer.usage(), maintenance.state_dict()]
-    return copy.deepcopy([*tensors, quantizer.observation])
+    return copy.deepcopy([*tensors, *quantizer.observations])
 
 
 @pytest.mark.parametrize("learning", LEARNING)

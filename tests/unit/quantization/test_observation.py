@@ -52,30 +52,32 @@ def test_of_an_id_the_latest_vector_stays_and_all_occurrences_count(data: st.Dat
 def test_a_training_pass_is_kept_only_where_it_is_wanted() -> None:
     quantizer = CascadedQuantizer(4, (5, 2))
     quantizer(torch.randn(3, 4))
-    assert quantizer.observation is None
-    quantizer.keep_observation = True
+    assert quantizer.observations == []
+    quantizer.keep_observations = True
     ids, counts = torch.arange(6).view(2, 3), torch.ones(2, 3, dtype=torch.int32)
     z = torch.randn(2, 3, 4)
     quantizer(z, counts=counts, ids=ids)
-    kept = quantizer.observation
+    [kept] = quantizer.observations
     assert torch.equal(kept.vectors, z.view(6, 4))
     assert torch.equal(kept.ids, ids.view(6))
     assert torch.equal(kept.counts, counts.view(6).long())
     quantizer.eval()(torch.zeros(3, 4))
-    assert quantizer.observation is kept
-    quantizer.keep_observation = False
+    assert quantizer.observations == [kept]
     quantizer.train()(z)
-    assert quantizer.observation is None
+    assert [len(seen.vectors) for seen in quantizer.observations] == [6, 6]
+    quantizer.keep_observations = False
+    quantizer.train()(z)
+    assert quantizer.observations == []
 
 
 def test_what_is_kept_has_no_graph_and_is_a_copy() -> None:
     """All fields are slices of one looked-up tensor; the embeddings may move before the vectors are used."""
     quantizer, table = CascadedQuantizer(4, (5, 2)), nn.Embedding(10, 40)
-    quantizer.keep_observation = True
+    quantizer.keep_observations = True
     looked_up = table(torch.arange(10))
     ids = torch.arange(10)
     quantizer(looked_up[:, 4:8], ids=ids)
-    kept = quantizer.observation
+    [kept] = quantizer.observations
     assert kept.vectors.grad_fn is None
     assert not kept.vectors.requires_grad
     assert kept.vectors.untyped_storage().nbytes() == 10 * 4 * 4

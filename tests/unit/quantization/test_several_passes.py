@@ -1,0 +1,54 @@
+"""Maintenance after steps of several training passes, as gradient accumulation has them, on one and two replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from cove_dist.quantization import MaintenanceSettings, Replicas
+from tests.unit.quantization.loops import Loop
+from tests.unit.quantization.simulated import on_replicas
+
+LEARNING = ("gradient", "ema")
+PASSES = torch.arange(18).view(3, 6)  # the ids of every pass
+
+
+def maintained(settings: MaintenanceSettings, learning: str) -> Callable[[Replicas], tuple[torch.Tensor, int]]:
+    """Return a function of replicas: level 1 after a step of several passes, and the number of revived codes.
+
+    Before it, all vectors choose the first of its 20 codes.
+    """
+
+    def run(replicas: Replicas) -> tuple[torch.Tensor, int]:
+        loop = Loop(settings, learning, replicas)
+        with torch.no_grad():
+            loop.quantizer.codebooks[0].copy_(100.0 + torch.arange(20.0).unsqueeze(1))
+            for ids in PASSES:
+                own = ids.tensor_split(replicas.world_size)[replicas.rank]
+                loop.quantizer(loop.table(own), ids=own)
+        revived = loop.maintenance.after_step(1)
+        return loop.codebooks()[0], revived.get("item_1", 0)
+
+    return run
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("learning", LEARNING)
+def test_a_start_by_kmeans_clusters_the_vectors_of_all_passes(learning: str, world_size: int) -> None:
+    """There are more codes than vectors, so that each vector is a centre."""
+    vectors = Loop(MaintenanceSettings()).table.weight.detach()[PASSES.flatten()]
+    settings = MaintenanceSettings("kmeans", kmeans_step=1, kmeans_batches=1)
+    for codebook, _ in on_replicas(world_size, maintained(settings, learning)):
+        assert (vectors.unsqueeze(1) - codebook).abs().amax(dim=2).amin(dim=1).max() < 1e-5
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("learning", LEARNING)
+def test_dead_codes_move_to_vectors_of_all_passes(learning: str, world_size: int) -> None:
+    """There are 19 dead codes for 18 vectors, so that each vector gets one."""
+    vectors = Loop(MaintenanceSettings()).table.weight.detach()[PASSES.flatten()]
+    for codebook, revived in on_replicas(world_size, maintained(MaintenanceSettings(revive_every=1), learning)):
+        assert revived == 18
+        assert (vectors.unsqueeze(1) == codebook).all(dim=2).any(dim=1).all()
