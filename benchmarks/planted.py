@@ -8,7 +8,8 @@ of the tree's levels. The score is the adjusted mutual information of codes and 
 unrelated to the categories, 1 for the same partition. Ids that training never saw are left out. Contestants:
 
 - COVE trained end to end, at a default and with one setting changed at a time;
-- k-means of the embeddings that DeepFM, or COVE-DeepFM, has learned, and of its centres for the levels above;
+- k-means of the embeddings that DeepFM, or COVE-DeepFM, has learned, and of its centres for the levels above; DeepFM
+  with weight decay of its tables too, which regularizes as codes do;
 - random codes;
 - the same k-means of the hidden vectors that made the labels: the score that the distances of the tree give.
 
@@ -72,6 +73,8 @@ TRAINING = (
     "trainer.early_stopping.patience=2",
     "trainer.log_every=20",
 )
+DECAYS = {f"weight_decay={rate}": (f"embeddings.optimizer.weight_decay={rate}",) for rate in ("1e-5", "1e-4", "1e-3")}
+BASES: dict[str, tuple[str, ...]] = {BASE: ()} | {f"{BASE}, {name}": change for name, change in DECAYS.items()}
 SETTINGS: dict[str, tuple[str, ...]] = {  # changes of COVE's default, one at a time
     "start=kmeans": ("quantizer.start=kmeans", "quantizer.kmeans_step=500"),
     "learning=ema": ("quantizer.learning=ema",),
@@ -87,8 +90,9 @@ SETTINGS: dict[str, tuple[str, ...]] = {  # changes of COVE's default, one at a 
     "batch_size=512": ("trainer.batch_size=512",),
     "batch_size=4096": ("trainer.batch_size=4096",),
     "init_std=0.1": ("embeddings.init_std=0.1",),
+    **DECAYS,
 }
-ALL = (BASE, DEFAULT, *SETTINGS)
+ALL = (*BASES, DEFAULT, *SETTINGS)
 
 Record = dict[str, Any]
 
@@ -127,8 +131,8 @@ class Planted:
 def cell(planted: Planted, setting: str, seed: int, overrides: Sequence[str]) -> Record:
     """Return the identity of a record's cell, in which two records of the same cell agree."""
     levels = [f"quantizer.{entity}_levels={list(planted.tree)}" for entity in ENTITIES]
-    cove = [] if setting == BASE else ["quantizer=cove", *levels, *SETTINGS.get(setting, ())]
-    run = [*TRAINING, *cove, *overrides, f"seed={seed}"]
+    changes = BASES[setting] if setting in BASES else ("quantizer=cove", *levels, *SETTINGS.get(setting, ()))
+    run = [*TRAINING, *changes, *overrides, f"seed={seed}"]
     data = asdict(planted) | {"tree": list(planted.tree)}
     quantizer = OmegaConf.to_container(compose_run_config(run).quantizer)  # its defaults may change
     return {"setting": setting, "seed": seed, "data": data, "run": run, "quantizer": quantizer}
@@ -228,7 +232,7 @@ def measured(
 
 
 def summary(record: Record) -> str:
-    who = "kmeans" if record["setting"] == BASE else "codes"
+    who = "kmeans" if record["setting"] in BASES else "codes"
     levels = zip(*(record["scores"][who][entity]["ami"] for entity in ENTITIES), strict=True)
     shared = ", ".join(f"{statistics.mean(level):.3f}" for level in levels)
     return (

@@ -28,13 +28,18 @@ class Contestant(NamedTuple):
 
 def contestants(records: Sequence[Record], base: str, default: str) -> list[Contestant]:
     settings = list(dict.fromkeys(record["setting"] for record in records))
+    quantized = {record["setting"] for record in records if "codes" in record["scores"]}
     listed = [
         Contestant("random codes", base, "random"),
         Contestant("k-means, true hidden vectors", base, "hidden"),
         Contestant(f"k-means, {base}'s embeddings", base, "kmeans"),
         Contestant(default, default, "codes"),
         Contestant(f"k-means, {default}'s embeddings", default, "kmeans"),
-        *(Contestant(s, s, "codes") for s in settings if s not in (base, default)),
+        *(
+            Contestant(s, s, "codes") if s in quantized else Contestant(f"k-means, {s}'s embeddings", s, "kmeans")
+            for s in settings
+            if s not in (base, default)
+        ),
     ]
     return [one for one in listed if one.setting in settings]
 

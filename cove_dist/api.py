@@ -129,6 +129,7 @@ def train(
 
     Raises:
         ConfigError, DataError, TrainingError: A setting or the data are invalid, or training failed.
+        KeyboardInterrupt: After several processes have stopped in order, so that the same call resumes.
     """
     quiet_imported_libraries()
     from cove_dist.inference.arguments import check_count
@@ -141,12 +142,23 @@ def train(
     if output is not None:
         overrides.append(override("output", str(output)))
     config, _ = load_run_config(overrides)
+    if config.trainer.debug:
+        raise ConfigError("trainer.debug = true: leaves no run, and sets torch for the whole process; use cove train")
     if processes == 1:
         program.train(overrides)
     else:
+        from cove_dist.experiments.process import end
+
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         command = [sys.executable, *torchrun, "-m", "cove_dist", "train", *overrides]
-        if subprocess.run(command).returncode:
+        process = subprocess.Popen(
+            command, start_new_session=True
+        )  # an interrupt ends the ranks by way of this process
+        try:
+            process.wait()
+        finally:
+            end(process)
+        if process.returncode:
             raise TrainingError(f"training on {processes} processes failed; its messages are above")
     return Run(config.output)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,18 +41,29 @@ def override(key: str, value: Any) -> str:
     try:
         return f"{key}={_text(value)}"
     except TypeError as error:
-        raise ConfigError(f"{key} = {value!r}: {error}; give a number, text, True, False, None or a list") from error
+        allowed = "give a number, text, True, False, None or a list"
+        if isinstance(value, Mapping):
+            allowed = "rename the columns, or write the mapping in a YAML file of a folder that COVE_CONFIG_DIR names"
+        raise ConfigError(f"{key} = {value!r}: {error}; {allowed}") from error
+
+
+def _key(key: Any) -> str:
+    """Return a key of a mapping, which Hydra does not read in quotes, with backslashes before Hydra's signs."""
+    return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", str(key))
 
 
 def _text(value: Any) -> str:
-    from cove_dist.config.overrides import quoted
+    from cove_dist.config.overrides import keys_of_mapping, quoted
 
     if hasattr(value, "tolist"):  # of NumPy, torch or pandas
         value = value.tolist()
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_text(each)}" for key, each in value.items()) + "}"
+        text = "{" + ",".join(f"{_key(key)}:{_text(each)}" for key, each in value.items()) + "}"
+        if keys_of_mapping(text) != list(map(str, value)):
+            raise TypeError("its keys have letters beyond ASCII, quotes, or look like a number or null")
+        return text
     if isinstance(value, str | Path):
         return quoted(str(value))
     if isinstance(value, Sequence):

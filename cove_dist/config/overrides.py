@@ -15,6 +15,7 @@ from cove_dist.config_folders import is_group
 from cove_dist.errors import ConfigError
 
 PATHS = ("path", "output", "run", "source", "results", "tuned", "json", "file")  # last parts of keys that hold a path
+FILES = ("rows", "users", "interactions", "keep_ids", "categories", "train", "test", "validation_file", "warm_start")
 
 
 def key_of(override: str) -> str:
@@ -56,6 +57,8 @@ def literal(override: str) -> str:
     is_list = value[0] == "[" and value[-1] == "]" and not os.path.exists(value)
     if key.rpartition(".")[2].lstrip("+") in PATHS and not is_list:
         return f"{key}={quoted(os.path.expanduser(value))}"
+    if value.startswith("~/") and key.rpartition(".")[2].lstrip("+") in FILES:
+        return f"{key}={quoted(os.path.expanduser(value))}"
     if not is_list and is_group(key.lstrip("+")) and not _is_text(override):
         return f"{key}={quoted(value)}"
     return override if value[0] in "[{" or _is_one_value(override) else f"{key}={quoted(value)}"
@@ -69,6 +72,15 @@ def quoted(text: str) -> str:
 
 def _is_quoted(value: str) -> bool:
     return len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+
+
+def keys_of_mapping(text: str) -> list[str] | None:
+    """Return the keys that Hydra reads in the text of a mapping, as text; None if it cannot be read."""
+    try:
+        value = OverridesParser.create().parse_override(f"key={text}").value()
+    except HydraException:
+        return None
+    return list(map(str, value)) if isinstance(value, Mapping) else None
 
 
 @cache  # the grammar is slow

@@ -177,7 +177,10 @@ def _entry_of_list(name: str, overrides: Sequence[str], groups: Sequence[str]) -
 def _explain_syntax(override: str, message: str) -> str:
     if override.startswith("-") or not re.search(r"[=~]", override):
         return f"{override}: settings have the form key=value, without dashes"
-    return f"{override}: {message}. Quote values that contain '=' or spaces: 'common=[\"data=toys\"]'"
+    return (
+        f"{override}: {message}. Quote values that contain '=', spaces or letters beyond ASCII:"
+        " 'common=[\"data=toys\"]'; keys of mappings cannot contain them, except in a YAML file of --config-dir"
+    )
 
 
 def did_you_mean(name: str, known: Sequence[str], others: Sequence[str] = ()) -> str:

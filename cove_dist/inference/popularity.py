@@ -14,10 +14,11 @@ from omegaconf import OmegaConf
 from cove_dist.config import DataConfig, settings
 from cove_dist.config.checks import check
 from cove_dist.config.composition import compose_yaml
-from cove_dist.config.yaml_files import plain
+from cove_dist.config.yaml_files import plain, read_yaml
+from cove_dist.errors import ConfigError
 from cove_dist.evaluation.metrics_files import Evaluated
 from cove_dist.faults.outputs import check_writable
-from cove_dist.runs import SUMMARY_FILE, save_config
+from cove_dist.runs import CONFIG_FILE, SUMMARY_FILE, save_config
 from cove_dist.tasks.inheritance import expand_short_forms
 from cove_dist.tasks.registry import TASKS
 from cove_dist.types import Cutoff, Folder, PositiveInt
@@ -27,6 +28,17 @@ from data_pipeline.schema import Schema
 
 # The settings of a run's configuration that comparison reads.
 _NAMED = {"model": {"_target_": "popularity.Popularity"}, "quantizer": {"user_levels": None, "item_levels": None}}
+
+
+def _refuse_trained(folder: Path) -> None:
+    """Refuse a folder whose configuration is that of a trained model, which it would replace."""
+    there = (
+        OmegaConf.select(read_yaml(folder / CONFIG_FILE), "model._target_")
+        if (folder / CONFIG_FILE).is_file()
+        else None
+    )
+    if there not in (None, _NAMED["model"]["_target_"]):
+        raise ConfigError(f"output = {folder}: holds a run of {there}; give a folder of its own")
 
 
 @settings
@@ -44,7 +56,7 @@ def evaluate_popularity(overrides: Sequence[str]) -> Evaluated:
     """Rank the items of training by their frequency, write the metrics, and return them.
 
     Raises:
-        ConfigError, DataError: A setting is invalid, or the data do not fit the task.
+        ConfigError, DataError: A setting is invalid, the data do not fit the task, or the folder holds a trained run.
     """
     composed = compose_yaml("popularity", expand_short_forms(overrides))
     values = plain(composed)
@@ -57,6 +69,7 @@ def evaluate_popularity(overrides: Sequence[str]) -> Evaluated:
     schema.require_split(request.split)
     folder = Path(request.output or f"runs/{request.data.name}_popularity")
     check_writable(folder)
+    _refuse_trained(folder)
     metrics = baseline.evaluate(request.split, request.batch_size)
     folder.mkdir(parents=True, exist_ok=True)
     evaluated = Evaluated(

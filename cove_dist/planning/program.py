@@ -83,11 +83,12 @@ class Plan:
 
     @property
     def host_bytes(self) -> int:
-        """Bytes of a host's memory while a checkpoint is written; on CPU with what its ranks train."""
+        """Bytes of the fullest host's memory while a checkpoint is written; on CPU with what its ranks train."""
         settings = self.request.settings
-        ranks = self.ranks[: settings.ranks_per_host]
-        trained = sum(rank.device for rank in ranks) if settings.device == "cpu" else 0
-        return trained + sum(rank.host + rank.checkpoint for rank in ranks)
+        trained = [rank.device if settings.device == "cpu" else 0 for rank in self.ranks]
+        of_rank = [more + rank.host + rank.checkpoint for more, rank in zip(trained, self.ranks, strict=True)]
+        size = settings.ranks_per_host
+        return max((sum(of_rank[first : first + size]) for first in range(0, len(of_rank), size)), default=0)
 
     @property
     def fits(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from cove_dist.checkpoints.files import CheckpointFolder
 from cove_dist.quantization import perplexity
 from cove_dist.report.drawing import Picture, canvas, label, logarithmic
 from cove_dist.report.run_folder import Run
+from cove_dist.settings import override
 from data_pipeline.errors import DataError
 from data_pipeline.id_tables import combined
 from data_pipeline.schema import Entity
@@ -85,7 +85,7 @@ def _files(run: Run, entity: str) -> list[Path]:
 def _export(run: Run) -> None:
     from cove_dist.inference.codes import export_codes
 
-    export_codes([f"run={json.dumps(str(run.folder))}"])  # the name may hold a = or a comma
+    export_codes([override("run", str(run.folder))])
 
 
 def _read(run: Run, entity: Entity, levels: tuple[int, ...]) -> EntityCodes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,15 @@ def test_a_checkpoint_is_a_copy_of_tables_and_state_in_host_memory(cached: tuple
     enough, little = (plan.host_bytes / GB + more for more in (0.001, -0.001))
     assert planned(*arguments, *cached, f"host_gb={enough}").fits
     assert not planned(*arguments, *cached, f"host_gb={little}").fits
+
+
+def test_the_fullest_host_decides() -> None:
+    plan = planned(*by_rows("row_wise", "world_size=4", "local_world_size=2"))
+    rank = plan.ranks[0]
+    first, second = [replace(rank, host=1), replace(rank, host=2)], [replace(rank, host=5), replace(rank, host=9)]
+    assert replace(plan, ranks=[*first, *second]).host_bytes == 14 + 2 * rank.checkpoint
+    assert replace(plan, ranks=[*second, *first]).host_bytes == 14 + 2 * rank.checkpoint
+    assert replace(plan, ranks=[]).host_bytes == 0
 
 
 def test_ranks_on_cpu_have_the_copy_of_a_checkpoint_next_to_what_they_train() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cove_dist.config.composition import compose_yaml
+from cove_dist.config.overrides import text_of
 from cove_dist.report import codes as module
-from cove_dist.report.codes import draw_sizes, load_codes
+from cove_dist.report.codes import _export, draw_sizes, load_codes
 from cove_dist.report.run_folder import Run, load_run
 from data_pipeline.errors import DataError
 from tests.checkpoints import write_checkpoint
@@ -114,3 +116,10 @@ def test_the_export_is_given_a_folder_of_any_name(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("cove_dist.inference.codes.export_codes", export)
     load_codes(load_run(run))
     assert asked == [str(run)]
+
+
+def test_folders_of_any_name_are_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    monkeypatch.setattr("cove_dist.inference.codes.export_codes", given.extend)
+    _export(SimpleNamespace(folder=Path("runs/müller, a=b\\c")))
+    assert text_of(given[0]) == "runs/müller, a=b\\c"

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cove_dist.distributed import process_group
+from cove_dist.errors import ConfigError
 from cove_dist.evaluation import ListCompletion
 from cove_dist.evaluation.sequential import NOTHING
 from cove_dist.inference.popularity import evaluate_popularity
@@ -93,3 +94,11 @@ def test_the_baseline_has_the_protocol_of_runs(prepared_lists: Path, tmp_path: P
     assert usual.protocol["words"] == "items of the input may be ranked again"
     assert excluded.protocol["words"] == "items of the input are left out"
     assert usual.metrics["recall@5"] != excluded.metrics["recall@5"]
+
+
+def test_the_baseline_does_not_replace_a_trained_run(prepared_lists: Path, tmp_path: Path) -> None:
+    given = ["data=aotm", f"data.path={prepared_lists}", "ndcg_at=[5]", "hit_rate_at=[5]", f"output={tmp_path}"]
+    (tmp_path / "config.yaml").write_text("model: {_target_: cove_dist.models.sequential.sasrec.SASRec}\n")
+    with pytest.raises(ConfigError, match=r"output = .*: holds a run of .*SASRec; give a folder of its own"):
+        evaluate_popularity(given)
+    assert len(list(tmp_path.iterdir())) == 1

@@ -118,6 +118,10 @@ REFUSED: dict[str, tuple[Callable[[cove.Run], Any], str]] = {
     ),
     "text": (lambda run: run.fold_in({"n": "34"}), "interactions: of 'n' = '34': give a list of ids"),
     "processes": (lambda run: cove.train(run.folder, processes=0), "processes = 0: allowed: whole numbers from 1"),
+    "debug": (
+        lambda run: cove.train(run.folder.parents[1] / "cf", "bprmf", settings={"trainer.debug": True}),
+        "trainer.debug = true: leaves no run",
+    ),
 }  # fmt: skip
 
 
@@ -126,6 +130,18 @@ def test_a_wrong_value_is_named_with_what_is_allowed(case: str, cf: cove.Run) ->
     request, message = REFUSED[case]
     with pytest.raises(ConfigError, match=message):
         request(cf)
+
+
+def test_an_interrupt_waits_for_the_ranks(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for torchrun interrupts the caller, and takes half a second to stop."""
+    torchrun = tmp_path / "torchrun"
+    stopping = f"sleep 0.5; touch {tmp_path}/stopped; exit 1"
+    torchrun.write_text(f"#!/bin/sh\ntrap '{stopping}' TERM\nkill -INT $PPID\nwhile :; do sleep 0.02; done\n")
+    torchrun.chmod(0o755)
+    monkeypatch.setattr("cove_dist.api.sys.executable", str(torchrun))
+    with pytest.raises(KeyboardInterrupt):
+        cove.train(log.parent / "cf", "bprmf", output=tmp_path / "run", processes=2)
+    assert (tmp_path / "stopped").exists()
 
 
 def test_a_run_that_was_trained_in_another_working_directory(

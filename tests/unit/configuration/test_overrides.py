@@ -35,6 +35,8 @@ def test_any_text_is_quoted_so_that_it_is_read_back(text: str) -> None:
 
 def test_a_tilde_is_the_home_folder() -> None:
     assert load_run_config(["output=~/runs/x"])[0].output == str(Path.home() / "runs" / "x")
+    assert compose_yaml("predict", ["run=a", "rows=~/new rows.csv"]).rows == str(Path.home() / "new rows.csv")
+    assert literal("users=[1,2]") == "users=[1,2]" and literal("users=all") == "users=all"
 
 
 def test_what_is_quoted_a_list_a_mapping_or_null_stays_as_it_is() -> None:

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from cove_dist.errors import ConfigError
 from cove_dist.settings import override, overrides_of
@@ -47,3 +50,25 @@ def test_they_are_read_as_numbers() -> None:
 def test_other_values_are_refused(value: Any) -> None:
     with pytest.raises(ConfigError, match=r"trainer\.epochs = .*: of type \w+; give a number, text, True, False, None"):
         overrides_of({"trainer.epochs": value})
+
+
+@given(st.text(st.characters(codec="ascii", categories=["L", "P", "S", "Zs"]), min_size=1))
+def test_keys_of_mappings_are_read_back_or_refused(key: str) -> None:
+    """Hydra reads no quoted keys."""
+    try:
+        word = override("x", {key: 3})
+    except ConfigError:
+        assume(False)
+    [(found, value)] = OverridesParser.create().parse_override(word).value().items()
+    assert (str(found), value) == (key, 3)
+
+
+@pytest.mark.parametrize("key", ["p,q", "a:b", "price (EUR)", "a[0]", "k=v"])
+def test_columns_with_signs_may_be_keys(key: str) -> None:
+    assert OverridesParser.create().parse_override(override("min_count", {key: 3})).value() == {key: 3}
+
+
+@pytest.mark.parametrize("key", ["Größe", "价格", "it's", "null"])
+def test_keys_that_cannot_be_written_are_refused(key: str) -> None:
+    with pytest.raises(ConfigError, match=r"min_count = .*: its keys have letters beyond ASCII.*COVE_CONFIG_DIR names"):
+        override("min_count", {key: 3})
