@@ -9,6 +9,7 @@ import numpy as np
 
 from cove_dist.config import RunConfig
 from cove_dist.errors import ConfigError
+from cove_dist.tasks.unseen import rare_ids
 from data_pipeline.schema import Entity, Schema
 
 logger = logging.getLogger(__name__)
@@ -33,21 +34,24 @@ def listed_items(k: int, schema: Schema, entity: Entity = "item") -> int:
     return min(int(k), count)
 
 
-def check_oov_row(config: RunConfig, entity: Entity, others: str) -> None:
+def check_oov_row(config: RunConfig, schema: Schema, entity: Entity, others: str) -> None:
     """Refuse ``unknown=oov_row`` for a run whose out-of-vocabulary rows mean nothing.
 
     Args:
         config: Configuration of the run.
+        schema: Schema of its data.
         entity: Whose ids are unseen.
         others: The other values of ``unknown``, for the message.
 
     Raises:
-        ConfigError: The run has ``embeddings.id_dropout=0``, and its rows of unseen ids are no codes either.
+        ConfigError: The run has ``embeddings.id_dropout=0``, and its rows of unseen ids are neither codes nor trained
+            by rare ids.
     """
     of_codes = config.embeddings.unseen == "codes" and entity in config.quantizer.levels()
-    if config.embeddings.id_dropout == 0 and not of_codes:
+    if config.embeddings.id_dropout == 0 and not of_codes and not rare_ids(config.data.path, schema.entity(entity)):
         raise ConfigError(
-            f"unknown = oov_row: the run was trained with embeddings.id_dropout=0 and has no codes for unseen"
-            f" {entity}s, so its out-of-vocabulary rows are random; allowed: {others}, or a run that was trained with"
+            f"unknown = oov_row: the run was trained with embeddings.id_dropout=0, and has neither codes for unseen"
+            f" {entity}s nor {entity}s rarer than data.min_count, so its out-of-vocabulary rows are random; allowed:"
+            f" {others}, or a run that was trained with"
             f" embeddings.id_dropout=0.05, or with embeddings.unseen=codes and a quantizer of {entity}s"
         )

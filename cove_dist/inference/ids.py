@@ -108,8 +108,8 @@ class IdTable:
         if unknown.any():
             first = as_array(values).filter(pa.array(unknown)).unique()[:_SHOWN].to_pylist()
             raise ConfigError(
-                f"{what}: {int(unknown.sum())} of {len(encoded)} ids were not in the training split, such as"
-                f" {', '.join(map(repr, first))}; a model knows nothing of them. Allowed: {allowed}"
+                f"{what}: {int(unknown.sum())} of {len(encoded)} ids were not in the training split, or are too rare"
+                f" there, such as {', '.join(map(repr, first))}; a model knows nothing of them. Allowed: {allowed}"
             )
 
     def decode(self, encoded: np.ndarray) -> pa.Array:

@@ -77,7 +77,8 @@ def write_programs(session: Session, folder: Path, form: Format, precision: Prec
 
 
 _UNSEEN = (
-    "ids from num_seen on have the row num_seen, which was not trained; of a column with buckets > 0, the row"
+    "ids from num_seen on have the row num_seen, which is trained only by ids rarer than data.min_count or with"
+    " embeddings.id_dropout, or set by embeddings.unseen=codes; of a column with buckets > 0, the row"
     " num_seen + h % buckets, where h is the little-endian number in the last 8 bytes of the MD5 of the original id as"
     " UTF-8 text"
 )

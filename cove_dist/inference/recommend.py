@@ -76,13 +76,13 @@ def recommend(overrides: Sequence[str]) -> Path | None:
     """
     request = load_settings(RecommendConfig, "recommend", overrides)
     config, run = request.load()
-    task, model = task_of(config), config.model.name
+    task, model, schema = task_of(config), config.model.name, Schema.load(config.data.path)
     if request.faiss and not config.model.kind.ranks_by_inner_product:
         raise ConfigError(f"faiss = true: the score of {model} is no inner product; set faiss=false")
     folder = output_folder(run / "recommendations", request.output, ABOUT_FILE, "recommendations")
     checkpoint = find_checkpoint(run, config, request.checkpoint)
     if request.unknown == "oov_row":
-        check_oov_row(config, "user", "error, skip, popular")
+        check_oov_row(config, schema, "user", "error, skip, popular")
     if "batch_size" in map(key_of, overrides) and (request.interactions is not None or not task.recommends_on_ranks):
         raise ConfigError(
             f"batch_size = {request.batch_size}: acts on the users of collaborative filtering, without interactions;"
@@ -97,7 +97,6 @@ def recommend(overrides: Sequence[str]) -> Path | None:
     for key in ("fold_in_steps", "fold_in_learning_rate"):
         if getattr(request, key) is not None:
             raise ConfigError(f"{key} = {getattr(request, key)}: acts on users of interactions=FILE; remove it")
-    schema = Schema.load(config.data.path)
     users = find_users(request.users, request.unknown, config.data.path, schema)
     if not task.recommends_on_ranks:
         recommend_in_one_process(request, users, folder)

@@ -118,7 +118,7 @@ class Session:
         of_items = self._rows("items", self.items, item_ids, unknown)
         known = of_items >= 0
         if unknown == "oov_row" and not self.items.known(of_items).all():
-            check_oov_row(self.config, "item", "error, skip")
+            check_oov_row(self.config, self.schema, "item", "error, skip")
         if sequences is not None:
             _same_length("sequences", sequences, item_ids)
             given = self._sequences(sequences, unknown)
@@ -131,7 +131,7 @@ class Session:
             of_users = self._rows("users", self.users, user_ids, unknown)
             known &= of_users >= 0
             if unknown == "oov_row" and not self.users.known(of_users).all():
-                check_oov_row(self.config, "user", "error, skip")
+                check_oov_row(self.config, self.schema, "user", "error, skip")
             context = self.context(columns or {}, len(item_ids), known)
             score = self.inference.score if label is None else partial(self.inference.score_label, label)
             found = score(of_users[known], of_items[known], context)
@@ -157,7 +157,7 @@ class Session:
         check_choice("history", history, "remove", "keep")
         check_count("k", k)
         if unknown == "oov_row":
-            check_oov_row(self.config, "user", "error, skip, popular")
+            check_oov_row(self.config, self.schema, "user", "error, skip, popular")
         if sequences is not None and columns:
             raise ConfigError(f"columns = {', '.join(columns)}: sequences have none; leave them out")
         k = listed_items(k, self.schema)

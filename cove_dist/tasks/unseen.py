@@ -12,7 +12,7 @@ from cove_dist.embeddings.parts import table_weights, write_rows
 from cove_dist.errors import ConfigError
 from cove_dist.quantization import CascadedQuantizer
 from data_pipeline.preparation.report import Report
-from data_pipeline.schema import ENTITIES, Schema
+from data_pipeline.schema import ENTITIES, Categorical, Schema
 
 Usage = tuple[torch.Tensor, ...]  # how often each code was chosen, [v_i] per level
 
@@ -25,13 +25,17 @@ def check_unseen(config: RunConfig, schema: Schema) -> None:
     """
     if config.embeddings.unseen != "codes":
         return
-    rare = Report.load(config.data.path).rare
     for column in map(schema.entity, config.quantizer.levels()):
-        if column.buckets or rare.get(column.name, {}).get("ids"):
+        if column.buckets or rare_ids(config.data.path, column):
             raise ConfigError(
                 f"embeddings.unseen = codes: ids of {column.name} that are rarer than data.min_count train the rows of"
                 " unseen ids; allowed: row"
             )
+
+
+def rare_ids(data: str, column: Categorical) -> int:
+    """Return how many ids of training are rarer than ``data.min_count``, and train the rows of unseen ids."""
+    return Report.load(data).rare.get(column.name, {}).get("ids", 0)
 
 
 @torch.no_grad()

@@ -116,8 +116,26 @@ def test_an_unknown_id_is_scored_with_the_row_of_its_bucket(hashed: Path, tmp_pa
     new = next(number for number in range(10**6, 10**7) if bucket(str(number)) == bucket(str(rare[0])))
     one, other = run.score([users[0]] * 2, [rare[0], new], columns={"city": ["c1", "c1"]})
     assert one == other
-    with pytest.raises(ConfigError, match="users: 1 of 2 ids were not in the training split, such as 999"):
+    with pytest.raises(
+        ConfigError, match="users: 1 of 2 ids were not in the training split, or are too rare there, such as 999"
+    ):
         run.score([users[0], 999], [new, new], columns={"city": ["never seen", "c1"]})
+
+
+def test_rare_ids_are_scored_with_the_row_that_they_trained(raw: Path, tmp_path: Path) -> None:
+    prepare_custom(raw, tmp_path / "out", min_count={"item": 9})
+    train(small_run(tmp_path / "out", tmp_path / "run", "trainer.epochs=1", "embeddings.init_std=0.5"))
+    evaluate_run([f"run={tmp_path / 'run'}", "device=cpu", "save_predictions=true"])
+    table, run = pq.read_table(tmp_path / "run" / "predictions_test"), Run(tmp_path / "run")
+    users, items = table["user"].to_pylist(), table["item"].to_pylist()
+    expected = table["score"].to_numpy()
+    np.testing.assert_allclose(run.score(users, items, unknown="oov_row"), expected, rtol=1e-5)
+    with pytest.raises(
+        ConfigError, match=r"items: \d+ of \d+ ids were not in the training split, or are too rare there"
+    ):
+        run.score(users, items)
+    with pytest.raises(ConfigError, match=r"has neither codes for unseen users nor users rarer than data\.min_count"):
+        run.score([*users, 10**6], [*items, items[0]], unknown="oov_row")
 
 
 @pytest.mark.parametrize(
