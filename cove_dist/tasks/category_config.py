@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from cove_dist.config import QuantizerConfig, settings
+from cove_dist.config import QuantizerConfig, RunConfig, settings
 from cove_dist.config.rules import Rule
 from cove_dist.errors import ConfigError
 from cove_dist.types import PositiveInt, UnitInterval
@@ -47,6 +47,22 @@ class CategoryConfig:
                 f"negatives.category_level = {self.category_level}: with quantizer.cascade = residual later levels are"
                 " not categories of items, but of what the levels before leave; allowed: 0"
             )
+
+    @staticmethod
+    def first_epoch(config: RunConfig) -> int:
+        """Return the first epoch with categories, from 0: before it the tables of a new run are random."""
+        return int(config.warm_start.run is None)
+
+    def late_settings(self, config: RunConfig, steps_per_epoch: int) -> list[str]:
+        """Return a warning if a run ends before items have categories; see `Task.late_settings`."""
+        steps = config.trainer.total_steps(steps_per_epoch)
+        if self.category_share == 0 or steps > self.first_epoch(config) * steps_per_epoch:
+            return []
+        return [
+            f"negatives.category_share = {self.category_share}: training has {steps} steps, and items have categories"
+            f" from the second epoch on, after {steps_per_epoch} steps, so that no negatives are drawn by category. Set"
+            " more trainer.epochs or trainer.max_steps"
+        ]
 
     def number(self, quantizer: QuantizerConfig) -> int:
         """Return the number of codes."""

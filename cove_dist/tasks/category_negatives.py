@@ -5,7 +5,6 @@ Shapes: ``I`` items seen in training, ``n`` items of one look-up, ``d`` width of
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +27,6 @@ from cove_dist.tasks.category_config import CategoryConfig
 from data_pipeline.integrity import checked_file
 from data_pipeline.schema import Schema, category_kinds
 
-logger = logging.getLogger(__name__)
-
 _AT_ONCE = 1 << 17  # items per look-up
 _CLUSTERED = 1 << 16  # maximum number of items for fitting k-means
 _KMEANS, _RANDOM = 1, 2  # second word of a seed
@@ -46,7 +43,7 @@ class CategorySource:
         level: Index into the quantizer's levels whose codes are used.
         seed: Seed of k-means and of random codes.
         folder: Folder of the prepared data.
-        first_epoch: First epoch with codes, from 0: before it the tables of a new run are random.
+        first_epoch: First epoch with codes, from 0; see `CategoryConfig.first_epoch`.
     """
 
     codes: str
@@ -58,16 +55,9 @@ class CategorySource:
 
     @classmethod
     def of(cls, settings: CategoryConfig, config: RunConfig) -> CategorySource:
-        """Return the source that a run's settings name; warn if the run ends before its first epoch with codes."""
+        """Return the source that a run's settings name."""
         codes, count, level = settings.category_codes, settings.category_count, settings.category_level
-        first_epoch, epochs = int(config.warm_start.run is None), config.trainer.epochs
-        if epochs <= first_epoch:
-            logger.warning(
-                "negatives.category_share = %s does nothing in this run: items have categories from the second epoch"
-                " on, and trainer.epochs = %d",
-                settings.category_share, epochs,
-            )  # fmt: skip
-        return cls(codes, count, level, config.seed, config.data.path, first_epoch)
+        return cls(codes, count, level, config.seed, config.data.path, settings.first_epoch(config))
 
 
 class CategoryRenewal:

@@ -13,6 +13,7 @@ from torch import nn
 
 from cove_dist.config import RunConfig
 from cove_dist.config.checks import Component
+from cove_dist.config.late_settings import late_settings
 from cove_dist.config.rules import Rule
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
@@ -162,6 +163,15 @@ class Task(ABC, Generic[C]):
                 " none; allowed: random, zero, mean"
             )
         return None
+
+    def late_settings(self, config: C, steps_per_epoch: int) -> list[str]:
+        """Return a warning for each setting that begins to act after the last step of the run.
+
+        Args:
+            config: Configuration of the run.
+            steps_per_epoch: Optimizer steps per epoch.
+        """
+        return late_settings(config, config.trainer.total_steps(steps_per_epoch))
 
     def data_bound(self, config: C) -> str | None:
         """Return the setting whose weights fit one data set only, so that other data cannot start from them."""

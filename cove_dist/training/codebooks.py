@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ class Codebooks:
         seed: Seed of random choices.
         context: Context of this rank.
         optimizer: Optimizer of the run.
+        warm: Whether the codebooks are those of an earlier run, and do not start by k-means.
     """
 
     def __init__(
@@ -47,9 +49,12 @@ class Codebooks:
         seed: int,
         context: DistributedContext,
         optimizer: CombinedOptimizer,
+        *,
+        warm: bool = False,
     ) -> None:
         self._quantizers = quantizers
-        self._config = config
+        self._config = config = replace(config, start="random") if warm else config
+        self._warm = warm
         self._context = context
         settings = MaintenanceSettings(seed=seed, **config.maintenance())
         replicas = Replicas(context.rank, context.world_size, world().sum)
@@ -90,7 +95,7 @@ class Codebooks:
 
     def _advice(self, name: str, level: int, size: int, value: float) -> str:
         remedies = [f"fewer codes (quantizer.{name}_levels)", "a lower trainer.optimizer.learning_rate"]
-        if self._config.start == "random":
+        if self._config.start == "random" and not self._warm:
             remedies.insert(0, "quantizer.start=kmeans")
         if self._config.revive_every is None:
             remedies.insert(0, "quantizer.revive_every=50")

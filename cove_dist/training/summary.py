@@ -28,23 +28,14 @@ def show_start(
     schema: Schema,
     steps_per_epoch: int,
 ) -> None:
-    """Log the description of the run, and print the sharding plan; see `describe_start`."""
+    """Log the description of the run and settings that begin to act after it, and print the sharding plan.
+
+    See `describe_start` and `Task.late_settings`.
+    """
     for line in describe_start(model, context, config, schema, steps_per_epoch):
         logger.info(line)
-    warmup, steps = config.trainer.warmup_steps, config.trainer.total_steps(steps_per_epoch)
-    if warmup >= steps:
-        logger.warning(
-            "trainer.warmup_steps = %d: training has %d steps, so that the learning rates never reach their values."
-            " Set fewer, such as trainer.warmup_steps=%d",
-            *(warmup, steps, steps // 10),
-        )
-    start = config.quantizer.kmeans_step
-    if config.quantizer.levels() and config.quantizer.start == "kmeans" and start > steps:
-        logger.warning(
-            "quantizer.kmeans_step = %d: training has %d steps, so that codebooks stay random and do not start by"
-            " k-means. Set a lower one, such as quantizer.kmeans_step=%d",
-            *(start, steps, max(1, steps // 2)),
-        )
+    for warning in task_of(config).late_settings(config, steps_per_epoch):
+        logger.warning(warning)
     console.print(sharding_table(model))
 
 
@@ -72,8 +63,17 @@ def describe_start(
         f"training rows: {rows:,}, steps per epoch: {steps_per_epoch:,}",
         f"parameters: {tables:,} in tables ({4 * tables / _MB:,.1f} MB in float32), {dense:,} in the model",
         *([single] if steps_per_epoch == 1 else []),
+        *_codebooks_of_warm_start(config),
         *([] if schema.weight is None else [_weights(config, schema)]),
     ]
+
+
+def _codebooks_of_warm_start(config: RunConfig) -> list[str]:
+    """State that codebooks do not start by k-means in a run from another one, if they are set to."""
+    run, quantizer = config.warm_start.run, config.quantizer
+    if run is None or not quantizer.levels() or quantizer.start != "kmeans":
+        return []
+    return [f"quantizer.start = kmeans: not in this run: codebooks are those of warm_start.run = {run}"]
 
 
 def _weights(config: RunConfig, schema: Schema) -> str:

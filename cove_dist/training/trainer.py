@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,8 +75,8 @@ class Trainer:
         self.train_state.epoch_hook = task.build_epoch_hook(config, schema, context, model, self.train_loader)
         self.pipeline = build_pipeline(config, self.train_state, context.device)
         quantizers = dict(model.objective.quantizers.items())
-        maintained = config.quantizer if config.warm_start.run is None else replace(config.quantizer, start="random")
-        self.codebooks = Codebooks(quantizers, maintained, config.seed, context, self.train_state.optimizer)
+        optimizer, warm = self.train_state.optimizer, config.warm_start.run is not None
+        self.codebooks = Codebooks(quantizers, config.quantizer, config.seed, context, optimizer, warm=warm)
         self.interval_metrics = IntervalMetrics(quantizers, context)
         self.losses = LossCheck(context)
         if config.trainer.debug:

@@ -47,6 +47,10 @@ class CFTask(Task[CFRunConfig]):
             )
         config.negatives.check(config.quantizer)
 
+    def late_settings(self, config: CFRunConfig, steps_per_epoch: int) -> list[str]:
+        own = config.negatives.late_settings(config, steps_per_epoch)
+        return super().late_settings(config, steps_per_epoch) + own
+
     def weights(self, config: CFRunConfig) -> dict[str, float]:
         return {**super().weights(config), "interactions.neighbor_pull": config.interactions.neighbor_pull}
 

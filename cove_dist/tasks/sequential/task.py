@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cove_dist.config.late_settings import too_late
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation import Groups
@@ -94,6 +95,14 @@ class SequentialTask(Task[SequentialRunConfig]):
             "bias of items": config.has_item_bias,
             "categories": (config.sequential.categories, config.sequential.two_stage),
         }
+
+    def late_settings(self, config: SequentialRunConfig, steps_per_epoch: int) -> list[str]:
+        own = config.negatives.late_settings(config, steps_per_epoch)
+        curriculum, steps = config.sequential.curriculum_steps, config.trainer.total_steps(steps_per_epoch)
+        if curriculum > steps:
+            key, consequence = "sequential.curriculum_steps", "the decoder is shown a part of the targets in every step"
+            own.append(too_late(key, curriculum, steps, consequence, max(1, steps // 2)))
+        return super().late_settings(config, steps_per_epoch) + own
 
     def data_bound(self, config: SequentialRunConfig) -> str | None:
         return None if config.sequential.categories is None else "sequential.categories"

@@ -106,5 +106,13 @@ def test_a_warm_up_and_a_start_by_k_means_after_the_last_step_are_warned_of(
     assert [each.split(":")[0] for each in warnings] == ["trainer.warmup_steps = 20", "quantizer.kmeans_step = 21"]
     assert "training has 20 steps, so that codebooks stay random" in warnings[1]
     caplog.clear()
+    warm = replace(config, warm_start=replace(config.warm_start, run="runs/before"))
+    show_start(trainer.train_state.model, context, warm, schema, 5)
+    [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith("trainer.warmup_steps = 20")
+    lines = describe_start(trainer.train_state.model, context, warm, schema, 5)
+    assert "quantizer.start = kmeans: not in this run: codebooks are those of warm_start.run = runs/before" in lines
+    assert not any("kmeans" in line for line in describe_start(trainer.train_state.model, context, config, schema, 5))
+    caplog.clear()
     show_start(trainer.train_state.model, context, config, schema, 6)
     assert not [record for record in caplog.records if record.levelname == "WARNING"]

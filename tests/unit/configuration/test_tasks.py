@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields, replace
 
 import pytest
@@ -11,7 +12,6 @@ from cove_dist.config.model_spec import ModelSpec
 from cove_dist.config.yaml_files import read_yaml
 from cove_dist.config_folders import config_folder
 from cove_dist.errors import ConfigError
-from cove_dist.tasks.category_negatives import CategorySource
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.registry import TASKS, task_of
 from tests.unit.configuration.schemas import SCHEMA, options
@@ -106,10 +106,41 @@ def test_a_task_without_neighbors_says_so() -> None:
         task_of(config).build_new_rows(config, SCHEMA, None, None, {})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("epochs", "words"), [(1, ["negatives.category_share = 0.2 does nothing"]), (2, [])])
-def test_categories_that_come_after_the_last_epoch_are_warned_of(
-    epochs: int, words: list[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    config, _ = load_run_config(["model=bprmf", "negatives.category_share=0.2", f"trainer.epochs={epochs}"])
-    CategorySource.of(config.negatives, config)
-    assert [message[: len(words[0])] for message in caplog.messages] == words
+KMEANS = ("quantizer.start=kmeans", "quantizer.kmeans_step=21")
+SHARE = "negatives.category_share=0.2"
+WARM = "warm start"
+NEXT_ITEM = ("model=sasrec", "trainer.warmup_steps=0", "sequential.softmax=sampled")
+PARALLEL = ("model=fans", "trainer.warmup_steps=0")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "late"),
+    [
+        (["model=deepfm", "trainer.warmup_steps=19"], []),
+        (["model=deepfm", "trainer.warmup_steps=20"], ["trainer.warmup_steps = 20: .* such as trainer.warmup_steps=2"]),
+        (["model=bprmf", "quantizer=cove", *KMEANS], [r"quantizer.kmeans_step = 21: .* 20 steps, .*kmeans_step=10"]),
+        (["model=bprmf", "quantizer=cove", *KMEANS, WARM], []),
+        (["model=bprmf", "quantizer=cove", "quantizer.revive_every=20"], []),
+        (["model=bprmf", "quantizer=cove", "quantizer.revive_every=21"], [r"quantizer.revive_every = 21: .*_every=5"]),
+        (["model=bprmf", SHARE], []),
+        (["model=bprmf", SHARE, "trainer.max_steps=11"], []),
+        (["model=bprmf", SHARE, "trainer.max_steps=10"], [r"category_share = 0.2: training has 10 steps, .* after 10"]),
+        (["model=bprmf", SHARE, "trainer.epochs=1"], [r"negatives.category_share = 0.2: training has 10 steps"]),
+        (["model=bprmf", SHARE, "trainer.epochs=1", WARM], []),
+        ([*NEXT_ITEM, SHARE, "trainer.epochs=1"], ["negatives.category_share = 0.2"]),
+        ([*PARALLEL, "sequential.curriculum_steps=20"], []),
+        (
+            [*PARALLEL, "sequential.curriculum_steps=21"],
+            [r"sequential.curriculum_steps = 21: .*curriculum_steps=10"],
+        ),
+    ],
+)
+def test_settings_that_begin_to_act_after_the_last_step_are_warned_of(overrides: list[str], late: list[str]) -> None:
+    """Two epochs of ten steps, if not said otherwise."""
+    config, _ = load_run_config(["trainer.epochs=2", *(each for each in overrides if each != WARM)])
+    if WARM in overrides:
+        config = replace(config, warm_start=replace(config.warm_start, run="runs/before"))
+    found = task_of(config).late_settings(config, 10)
+    assert len(found) == len(late)
+    for warning, expected in zip(found, late, strict=True):
+        assert re.search(expected, warning)

@@ -64,6 +64,18 @@ def test_metrics_of_an_epoch_are_reset_for_the_next(context: DistributedContext)
     assert resumed.close_epoch()["perplexity_item_1"] == pytest.approx(2)  # five of the state, five of its own
 
 
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_start_by_kmeans_is_advised_where_it_would_act(warm: bool, caplog: pytest.LogCaptureFixture) -> None:
+    config = load_run_config(["data=synthetic", "quantizer=cove", "quantizer.start=kmeans"])[0].quantizer
+    quantizer = quantizer_on_points()
+    optimizer = torch.optim.SGD(quantizer.parameters(), lr=0.1)
+    for start in ("random", "kmeans"):
+        given = replace(config, start=start)
+        Codebooks({"item": quantizer}, given, 0, HERE, optimizer, warm=warm).watch({"perplexity_item_1": 1.0})
+    messages = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert ["quantizer.start=kmeans" in message for message in messages] == ([False, False] if warm else [True])
+
+
 def test_a_collapsing_level_is_warned_of_once_until_it_has_risen_again(caplog: pytest.LogCaptureFixture) -> None:
     """Of 4 codes, the threshold 0.1 is at perplexity 1.3; of 2, at 1.1."""
     codebooks = codebooks_of(quantizer_on_points(), warn_perplexity=0.1)
