@@ -74,6 +74,10 @@ def test_the_row_is_the_mean_of_the_codes_by_the_counts_of_all_ranks(
     ("settings", "message"),
     [
         (("embeddings.id_dropout=0.1", *COVE), "unseen = codes: not with id_dropout = 0.1, which trains that row"),
+        (
+            ("embeddings.cache_load_factor=0.2", *COVE),
+            r"unseen = codes: not with cache_load_factor = 0\.2: .*; allowed: row, or cache_load_factor = null",
+        ),
         ((), r"embeddings\.unseen = codes: would do nothing: there are no codes"),
     ],
 )
