@@ -42,7 +42,7 @@ TORCHREC_NEEDS = (
 REQUIRED = ("annotated-types", "hydra-core", "numpy", "pyarrow", "pydantic", "rich", "safetensors", "scipy",
             "tensorboard", "tensordict", "torchmetrics")  # fmt: skip
 EXTRAS = {  # of the package: what they bring, and which subcommands need it
-    "prepare": (("duckdb",), "cove prepare, semantic_ids and warm_start.run"),
+    "prepare": (("duckdb",), "cove prepare, semantic_ids, warm_start.run, and ids that are dates or have fractions"),
     "remote": (("fsspec", "s3fs", "gcsfs"), "cove prepare source=s3://… or gs://…"),
     "spark": (("pyspark", "sqlglot"), "cove prepare engine=spark"),
     "report": (("jinja2", "matplotlib", "scikit-learn"), "cove report, experiment and cluster_items"),

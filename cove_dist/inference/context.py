@@ -8,14 +8,17 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cove_dist.errors import ConfigError
 from cove_dist.inference.ids import IdTables
 from cove_dist.tasks.inference import NO_CONTEXT, ContextFeatures, Ragged
+from data_pipeline.id_tables import combined
 from data_pipeline.schema import Categorical, Schema
 
 logger = logging.getLogger(__name__)
@@ -79,16 +82,51 @@ def _encoded(tables: IdTables, column: Categorical, values: Iterable[Any]) -> np
 
 def _encoded_lists(tables: IdTables, schema: Schema, column: Categorical, values: Iterable[Any]) -> Ragged:
     """Return the rows of the table of the lists' last entries, as many as the longest list of the data has."""
-    given = values.to_pylist() if isinstance(values, pa.Array | pa.ChunkedArray) else list(values)
-    lists = [_entries(value, column.name, schema.list_separator)[-column.max_length :] for value in given]
-    flat = [entry for each in lists for entry in each]
-    if nested := [entry for entry in flat if isinstance(entry, list | tuple | dict)]:
+    flat, lengths = _flattened(values, column.name, schema.list_separator)
+    if isinstance(flat, list) and (nested := [entry for entry in flat if isinstance(entry, list | tuple | dict)]):
         raise ConfigError(
             f"columns: {column.name}: the entry {nested[0]!r} is no id; give a list of ids for every row (to recommend,"
             " one list for all rows)"
         )
-    encoded = _encoded(tables, column, flat) if flat else np.empty(0, np.int64)
-    return Ragged(encoded, np.array([len(each) for each in lists], np.int64))
+    ends = np.cumsum(lengths)
+    if (empty := _first_empty(flat)) is not None:
+        row = int(np.searchsorted(ends, empty, side="right"))
+        raise ConfigError(
+            f"columns: {column.name}: row {row + 1} has a list with an empty entry, which preparation refuses; leave"
+            " this entry out"
+        )
+    last = np.arange(len(flat)) >= np.repeat(ends - column.max_length, lengths)
+    kept = flat.filter(pa.array(last)) if isinstance(flat, pa.Array) else list(compress(flat, last))
+    encoded = _encoded(tables, column, kept) if len(kept) else np.empty(0, np.int64)
+    return Ragged(encoded, np.minimum(lengths, column.max_length))
+
+
+def _flattened(values: Iterable[Any], name: str, separator: str | None) -> tuple[pa.Array | list[Any], np.ndarray]:
+    """Return the entries of all lists, in the type that they have in Arrow, and the number of entries of each list."""
+    if isinstance(values, pa.ChunkedArray):
+        values = combined(values)
+    if isinstance(values, pa.Array) and _is_list(values.type):
+        lengths = pc.list_value_length(values).fill_null(0).to_numpy().astype(np.int64)
+        flat = values.flatten()
+        return flat.to_pylist() if pa.types.is_nested(flat.type) else flat, lengths
+    given = values.to_pylist() if isinstance(values, pa.Array) else values
+    lists = [_entries(value, name, separator) for value in given]
+    return [entry for each in lists for entry in each], np.array([len(each) for each in lists], np.int64)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _first_empty(flat: pa.Array | list[Any]) -> int | None:
+    """Return the index of the first entry that is null or empty text."""
+    if isinstance(flat, list):
+        return next((index for index, entry in enumerate(flat) if entry is None or entry == ""), None)
+    empty = flat.is_null()
+    if not pa.types.is_primitive(flat.type):
+        empty = pc.or_kleene(empty, pc.equal(flat.cast(pa.string()), ""))
+    index = pc.index(empty, True).as_py()
+    return None if index < 0 else index
 
 
 def _entries(value: Any, name: str, separator: str | None) -> list[Any]:

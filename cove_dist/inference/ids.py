@@ -18,11 +18,12 @@ import torch
 from cove_dist.errors import ConfigError
 from cove_dist.inference.id_lookup import IdLookup
 from data_pipeline.id_tables import combined, read_original_ids
+from data_pipeline.id_texts import digits_of, texts_of
 from data_pipeline.rare_ids import buckets_of
 from data_pipeline.schema import Categorical
 
 _SHOWN = 5  # unknown ids shown in a message
-_WHOLE = r"\A(0|-?[1-9][0-9]{0,19})\z"  # whole numbers as Arrow writes them
+_WHOLE = r"\A(0|-?[1-9][0-9]{0,19})\z"  # whole numbers without a leading zero
 
 
 class IdTable:
@@ -52,41 +53,60 @@ class IdTable:
         """Whether the ids are text, which may look like numbers."""
         return pa.types.is_string(self.original.type) or pa.types.is_large_string(self.original.type)
 
+    @property
+    def type_in_files(self) -> pa.DataType:
+        """The type of the ids in CSV files, which do not say it."""
+        return pa.string() if self.of_text else pa.int64()
+
     def encode(self, values: Iterable[Any] | pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Return the encoded ids int64 ``[n]`` of original ids; -1 for ids that are not in the data.
 
-        Ids are compared as text if their types differ: 17 and "17" are the same id.
+        Ids are compared as text if their types differ: 17 and "17" are the same id. Whole numbers in floating point are
+        the ids with and without a fraction: 17.0 is "17.0" where the data have it, or else "17".
         """
-        wanted = self._ids(values)
+        wanted = as_array(values)
         if len(wanted) == 0:
             return np.empty(0, np.int64)
         if self.column.bins is not None:
             wanted = pa.array(self.column.bins.of(_numbers(wanted, self.column.name)))
-        if wanted.type == self.original.type:
-            return self._lookup.find(wanted)
-        return self._encode_texts(wanted.cast(pa.string()))
-
-    def _encode_texts(self, wanted: pa.Array) -> np.ndarray:
-        """Return the encoded ids of the texts ``[n]`` of original ids."""
         kind = self.original.type
-        if self.of_text:
-            return self._lookup.find(wanted.cast(kind))
+        if wanted.type == kind:
+            return self._lookup.find(wanted)
         if pa.types.is_integer(kind):
-            other = pc.invert(pc.match_substring_regex(wanted, _WHOLE)).fill_null(False)  # null is an id like others
-            with suppress(pa.ArrowInvalid):  # a number is beyond the type
-                numbers = pc.if_else(other, pa.scalar(None, pa.string()), wanted).cast(kind)
-                return np.where(other.to_numpy(zero_copy_only=False), -1, self._lookup.find(numbers))
-        return self._lookup.find_text(wanted)
+            return self._find_whole(digits_of(wanted))
+        if not self.of_text:
+            return self._lookup.find_text(wanted.cast(pa.string()))
+        found = self._lookup.find(texts_of(wanted).cast(kind))
+        if _may_be_whole(wanted.type) and (found < 0).any():
+            found = np.where(found < 0, self._lookup.find(digits_of(wanted).cast(kind)), found)
+        return found
+
+    def _find_whole(self, digits: pa.Array) -> np.ndarray:
+        """Return the encoded ids of texts ``[n]``, where the original ids are whole numbers."""
+        other = pc.invert(pc.match_substring_regex(digits, _WHOLE)).fill_null(False)  # null is an id like others
+        with suppress(pa.ArrowInvalid):  # a number is beyond the type
+            numbers = pc.if_else(other, pa.scalar(None, digits.type), digits).cast(self.original.type)
+            return np.where(other.to_numpy(zero_copy_only=False), -1, self._lookup.find(numbers))
+        return self._lookup.find_text(digits)
 
     def rows(self, values: Iterable[Any] | pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Return the table rows int64 ``[n]`` of original ids: of unseen ids those of their hash buckets, else -1."""
-        encoded = self.encode(values)
+        wanted = as_array(values)
+        encoded = self.encode(wanted)
         unseen = ~self.known(encoded)
+        rare = encoded[unseen]
         encoded[unseen] = -1
         if self.column.buckets and unseen.any():
-            texts = self._ids(values).filter(pa.array(unseen)).cast(pa.string()).to_pylist()
+            given = self._hashed(wanted.filter(pa.array(unseen)))
+            stored = self.original.take(pa.array(np.maximum(rare, 0))).cast(given.type)
+            texts = pc.if_else(pa.array(rare >= 0), stored, given).to_pylist()
             encoded[unseen] = self.column.num_seen + buckets_of(texts, self.column.buckets)
         return encoded
+
+    def _hashed(self, wanted: pa.Array) -> pa.Array:
+        """Return the texts ``[n]`` by which preparation would hash ids: users and items in numbers are whole."""
+        whole = self.column.role != "feature" and _may_be_whole(wanted.type)
+        return digits_of(wanted) if whole or pa.types.is_integer(self.original.type) else texts_of(wanted)
 
     def known(self, encoded: np.ndarray) -> np.ndarray:
         """Return which encoded ids ``[n]`` were seen in training: bool ``[n]``."""
@@ -116,14 +136,6 @@ class IdTable:
         """Return the original ids of encoded ids ``[n]``."""
         return self.original.take(pa.array(encoded))
 
-    def _ids(self, values: Iterable[Any] | pa.Array | pa.ChunkedArray) -> pa.Array:
-        """Return ids, of which whole numbers in floating point become integers, unless the ids are such numbers."""
-        wanted = as_array(values)
-        if pa.types.is_floating(wanted.type) and not pa.types.is_floating(self.original.type):
-            with suppress(pa.ArrowInvalid):  # fractions, nan
-                return wanted.cast(pa.int64())
-        return wanted
-
 
 class IdTables:
     """The ids of the columns of a prepared folder; every file is read once, and columns that share it share its ids.
@@ -146,6 +158,11 @@ class IdTables:
         if name not in self._read:
             self._read[name] = IdLookup(read_original_ids(self._folder, name))
         return IdTable(self._folder, column, self._read[name])
+
+
+def _may_be_whole(kind: pa.DataType) -> bool:
+    """Return whether numbers of a type have a fraction, which may be 0."""
+    return pa.types.is_floating(kind) or pa.types.is_decimal(kind)
 
 
 def _numbers(values: pa.Array, name: str) -> np.ndarray:

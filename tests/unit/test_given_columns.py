@@ -39,9 +39,17 @@ def encoded(folder: Path, **columns: Any) -> ContextFeatures:
 
 
 @pytest.mark.parametrize(
-    "tags", [[["c", "a", "b"], []], ["c|a|b", ""], ['["c", "a", "b"]', None], [("c", "a", "b"), ()]]
+    "tags",
+    [
+        [["c", "a", "b"], []],
+        ["c|a|b", ""],
+        ['["c", "a", "b"]', None],
+        [("c", "a", "b"), ()],
+        pa.array([["c", "a", "b"], None]),
+        pa.chunked_array([[["x"], ["c", "a", "b"], []]])[1:],
+    ],
 )
-def test_lists_have_the_forms_of_the_raw_data_and_their_last_entries_count(folder: Path, tags: list[Any]) -> None:
+def test_lists_have_the_forms_of_the_raw_data_and_their_last_entries_count(folder: Path, tags: Any) -> None:
     found = encoded(folder, tags=tags).lists["tags"]
     assert found.ids.tolist() == [0, 1]
     assert found.lengths.tolist() == [2, 0]
@@ -52,6 +60,11 @@ def test_lists_have_the_forms_of_the_raw_data_and_their_last_entries_count(folde
     [
         ({"tags": [[["a"]], []]}, r"columns: tags: the entry \['a'\] is no id; give a list of ids for every row"),
         ({"tags": [1.5, []]}, "columns: tags: 1.5 is no list"),
+        ({"tags": pa.array([[["a"]], []])}, r"columns: tags: the entry \['a'\] is no id; give a list of ids"),
+        ({"tags": ["a", "c||a|b"]}, "columns: tags: row 2 has a list with an empty entry, which preparation refuses"),
+        ({"tags": [["a", ""], []]}, "columns: tags: row 1 has a list with an empty entry"),
+        ({"tags": pa.array([["a"], ["b", None, "c"]])}, "columns: tags: row 2 has a list with an empty entry"),
+        ({"tags": pa.array([[], ["", "b", "c"]])}, "columns: tags: row 2 has a list with an empty entry"),
         ({"tags": [[]]}, "columns: tags has 1 values, for 2 rows"),
         ({"price": ["cheap", 2.0]}, "columns: price needs a number for every row: .*cheap"),
         ({"price": [[1.0], 2.0]}, "columns: price needs a number for every row"),

@@ -54,6 +54,7 @@ def test_texts_of_whole_numbers_are_these_numbers(beyond: list[str], tmp_path: P
     table = lookup_of(tmp_path, WHOLE)
     texts = ["7", "07", "+7", "7.0", "", "-0", "0", "seven", "7\n", "-12", str(2**63 - 1), str(-(2**63)), None, *beyond]
     by_text = {None if each is None else str(each): place for place, each in enumerate(WHOLE)}
+    by_text["7.0"] = by_text["7"]  # as pandas writes whole numbers in a column with empty values
     assert table.encode(texts).tolist() == [by_text.get(each, -1) for each in texts]
 
 
