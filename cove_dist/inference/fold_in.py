@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 from cove_dist.errors import ConfigError
 from cove_dist.inference.arguments import check_choice, check_count, listed_items
 from cove_dist.inference.ids import IdTable, as_array
-from cove_dist.inference.predict import as_table, entity_columns, read_rows
+from cove_dist.inference.predict import entity_columns
+from cove_dist.inference.row_files import as_table, read_rows
 from cove_dist.inference.session import Session
 from data_pipeline.id_tables import combined
 from data_pipeline.schema import OTHER_ENTITY, Entity
@@ -121,7 +122,7 @@ def fold_in(
         raise ConfigError(f"learning_rate = {learning_rate!r}: must be above 0, and at most 1e6; 0.02 is usual")
     session.inference.check_fold_in()
     names = entity_columns(session.schema, user, item)
-    types = {names[each]: pa.string() for each in names if session.table(each).of_text}
+    types = {name: session.table(each).type_in_files for each, name in names.items()}
     own, others = _columns(interactions, entity, names, types)
     return FoldedIn(session, entity, find_pairs(session, own, others, entity, unknown), steps, learning_rate)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import logging
-from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from cove_dist.errors import ConfigError
 from cove_dist.faults.outputs import check_writable
 from cove_dist.inference.arguments import check_choice
 from cove_dist.inference.request import RunRequest
+from cove_dist.inference.row_files import as_table, read_rows
 from cove_dist.inference.session import Session, UnknownPair
 from cove_dist.types import TableFile, Text
 from data_pipeline.files import replaced_file
@@ -29,8 +28,6 @@ from data_pipeline.schema import Entity, Schema
 logger = logging.getLogger(__name__)
 
 SCORE = "score"
-_PARQUET = (".parquet", ".pq")
-_ROWS = 65_536  # rows per part of a file
 
 
 @settings
@@ -101,7 +98,8 @@ def column_types(session: Session, user: str | None, item: str | None) -> dict[s
     """Return the types of the columns of CSV files that a run reads, and that their first rows may not show.
 
     Ids that are text in the data, and lists, are text even if they look like numbers; columns of numbers are float64.
-    Users and items may be named otherwise in the files.
+    Ids that are whole numbers are int64, where all ids of the files are (see `read_rows`). Users and items may be named
+    otherwise in the files.
     """
     schema = session.schema
     named = {schema.entity(entity).name: name for entity, name in entity_columns(schema, user, item).items()}
@@ -109,8 +107,8 @@ def column_types(session: Session, user: str | None, item: str | None) -> dict[s
     for column in schema.categorical:
         if column.bins is not None:
             types[column.name] = pa.float64()
-        elif column.sequence or session.id_tables.of(column).of_text:
-            types[column.name] = pa.string()
+        else:
+            types[column.name] = pa.string() if column.sequence else session.id_tables.of(column).type_in_files
     return {named.get(name, name): kind for name, kind in types.items()}
 
 
@@ -155,82 +153,3 @@ def score_rows(session: Session, rows: pa.Table, user: str | None, item: str | N
     if not known.all():
         logger.info("Left out %d of %d rows whose user or item is unknown to training", int((~known).sum()), len(rows))
     return rows.append_column(added[None], pa.array(scores)).filter(pa.array(known))
-
-
-def as_table(rows: Any, key: str, also: str = "") -> pa.Table:
-    """Return a table of Arrow, a record batch or a data frame as a table of Arrow.
-
-    Args:
-        rows: A ``pyarrow.Table`` or ``RecordBatch``, a data frame of pandas, or one that can be passed to Arrow.
-        key: The argument, for errors.
-        also: What else is allowed, for errors.
-
-    Raises:
-        ConfigError: It is something else.
-    """
-    try:
-        return rows if isinstance(rows, pa.Table) else pa.table(rows)
-    except (TypeError, ValueError, pa.ArrowException) as error:  # ValueError: of dictionaries of columns too
-        raise ConfigError(
-            f"{key}: of type {type(rows).__name__}; give {also}a pyarrow.Table, a RecordBatch, a DataFrame, or the path"
-            f" of a Parquet or CSV file: {error}"
-        ) from error
-
-
-def read_rows(path: Path, types: Mapping[str, pa.DataType], key: str = "rows") -> Iterator[pa.Table]:
-    """Read a Parquet or CSV file, or all files of a folder or glob in order of their names, a part at a time.
-
-    Args:
-        path: File, folder or glob.
-        types: Types of columns of CSV files; of other columns they are those of the first megabyte.
-        key: The setting that names it, for errors.
-
-    Raises:
-        ConfigError: A file cannot be read, or has other columns than the first; or there is none.
-    """
-    first: pa.Schema | None = None
-    for file in _files(path, key):
-        try:
-            for part in _parts(file, types):
-                first = part.schema if first is None else first
-                yield part if part.schema.equals(first) else part.select(first.names).cast(first)
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-            other = first is not None and file != path
-            reason = (
-                f"other columns than those before it, {first}" if other else "neither Parquet nor CSV with a header"
-            )
-            raise ConfigError(f"{key} = {file}: {reason}: {error}") from error
-
-
-def _files(path: Path, key: str) -> list[Path]:
-    """Return a file, or the files of a folder or glob, without those that Spark and others hide."""
-    if path.is_dir():
-        found = [each for each in path.rglob("*") if each.suffix.lower() in (*_PARQUET, ".csv")]
-        found = [each for each in found if not any(p.startswith((".", "_")) for p in each.relative_to(path).parts)]
-    elif glob.has_magic(str(path)) and not path.exists():
-        found = [Path(each) for each in glob.glob(str(path), recursive=True)]
-    else:
-        return [path]
-    if not found:
-        raise ConfigError(f"{key} = {path}: has no Parquet or CSV files")
-    return sorted(found)
-
-
-def _parts(file: Path, types: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
-    if file.suffix.lower() in _PARQUET:
-        with pq.ParquetFile(file) as opened:
-            for batch in opened.iter_batches(_ROWS):
-                yield pa.Table.from_batches([batch])
-        return
-    with _open_csv(file, types) as reader:
-        empty = [field.name for field in reader.schema if pa.types.is_null(field.type)]  # so far
-    with _open_csv(file, {**dict.fromkeys(empty, pa.string()), **types}) as reader:
-        for batch in reader:
-            yield pa.Table.from_batches([batch])
-
-
-def _open_csv(file: Path, types: Mapping[str, pa.DataType]) -> csv.CSVStreamingReader:
-    """Open a CSV file in which only empty fields are null, as for preparation."""
-    return csv.open_csv(
-        file, convert_options=csv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=[""])
-    )

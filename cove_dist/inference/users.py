@@ -7,12 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from cove_dist.errors import ConfigError
 from cove_dist.inference.ids import IdTable
+from cove_dist.inference.row_files import open_csv, settled
+from data_pipeline.errors import DataError
 from data_pipeline.id_tables import checked_id_table, combined
+from data_pipeline.preparation.csv_header import read_header
+from data_pipeline.preparation.formats import is_parquet
 from data_pipeline.schema import Schema
 
 
@@ -78,12 +81,12 @@ def read_column(path: Path, text: bool) -> pa.Array:
         text: Whether the column is text even if it looks like numbers, so that 0439 stays 0439.
     """
     try:
-        if path.suffix.lower() in (".parquet", ".pq"):
+        if is_parquet(path):
             return combined(pq.read_table(path).column(0))
-        header = csv.ReadOptions(autogenerate_column_names=path.suffix.lower() == ".txt")
-        with csv.open_csv(path, read_options=header) as reader:
-            first = reader.schema.names[0]
-        types = csv.ConvertOptions(column_types={first: pa.string()} if text else {})
-        return combined(csv.read_csv(path, read_options=header, convert_options=types).column(0))
-    except (OSError, pa.ArrowException) as error:
+        header = path.suffix.lower() != ".txt"
+        first = (read_header(path, [])[0] or [""])[0] if header else "f0"
+        types = settled([path], {first: pa.string() if text else pa.int64()}, header)
+        with open_csv(path, types, only=[first], header=header) as reader:
+            return combined(reader.read_all().column(0))
+    except (OSError, pa.ArrowException, DataError) as error:
         raise ConfigError(f"users = {path}: neither all, nor a list, nor a file that can be read: {error}") from error

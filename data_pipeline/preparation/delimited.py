@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,12 +10,11 @@ import pyarrow as pa
 import pyarrow.csv as pc
 
 from data_pipeline.errors import DataError
-from data_pipeline.preparation.formats import explain, open_binary, refuse_other_formats
-from data_pipeline.preparation.parquet import require_columns
+from data_pipeline.preparation.csv_header import read_header
+from data_pipeline.preparation.formats import explain, open_binary
 from data_pipeline.preparation.workspace import Workspace, literal, quoted, scan_path
 
 OnInvalid = Literal["error", "drop"]
-_DELIMITERS = ",\t;|"
 _BLOCK = 1 << 24  # bytes that Arrow parses at a time; DuckDB refuses longer lines
 
 
@@ -25,33 +22,6 @@ def csv_scan(file: Path, columns: Sequence[str], on_invalid: OnInvalid) -> str:
     """Return a SELECT of ``columns``, as text, over a CSV file with a header line."""
     names, delimiter = read_header(file, columns)
     return delimited_scan(file, names, delimiter, columns, quote='"', header=True, on_invalid=on_invalid)
-
-
-def read_header(file: Path, columns: Sequence[str]) -> tuple[list[str], str]:
-    """Read the names of all columns of a CSV file, and its delimiter.
-
-    Raises:
-        DataError: The file is not text in UTF-8, or lacks one of ``columns``.
-    """
-    refuse_other_formats(file)
-    try:
-        with open_binary(file) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as stream:
-            header = stream.readline().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError, EOFError) as error:
-        raise DataError(
-            f"{file}: cannot be read as text: {error}. CSV must be UTF-8, plain, .gz or .zst; convert it, for example:"
-            " iconv -f LATIN1 -t UTF-8"
-        ) from error
-    names, delimiter = max(
-        ((next(csv.reader([header], delimiter=d), []), d) for d in _DELIMITERS), key=lambda c: len(c[0])
-    )
-    if len(names) == 1 < len(columns):
-        raise DataError(
-            f"{file}: the header line is one field, {header!r}, but {len(columns)} columns are named:"
-            f" {', '.join(columns)}. Fields must be separated by comma, tab, semicolon or bar"
-        )
-    require_columns(file, columns, names)
-    return names, delimiter
 
 
 def count_lines(file: Path, columns: Sequence[str]) -> int:

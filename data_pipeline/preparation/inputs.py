@@ -6,7 +6,6 @@ of the preparation. It may be a folder or a glob where the storage lists files: 
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import re
 import shutil
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.acquire import copy_response
 from data_pipeline.preparation.formats import kind_of
+from data_pipeline.preparation.local_files import is_hidden, is_pattern, listed_files
 from data_pipeline.preparation.workspace import Workspace
 
 _TIMEOUT = 20  # seconds without an answer
@@ -142,23 +142,13 @@ def _found(source: str, workspace: Workspace | None) -> Iterator[Path]:
 
 
 def _local(source: str) -> list[Path]:
-    path = Path(source)
-    if path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if file.is_file() and not _hidden(file.relative_to(path))]
-        if not files:
-            raise DataError(f"{source}: the folder contains no files. Correct data.source")
-        return files
-    is_glob = not path.exists() and any(character in source for character in "*?[")
-    files = sorted(map(Path, glob.glob(source, recursive=True))) if is_glob else [path]
-    files = [file for file in files if file.is_file()]
+    files = listed_files(source)
     if not files:
-        reason = "no file matches this pattern" if is_glob else "no such file"
+        if Path(source).is_dir():
+            raise DataError(f"{source}: the folder contains no files. Correct data.source")
+        reason = "no file matches this pattern" if is_pattern(source) else "no such file"
         raise DataError(f"{source}: {reason}. Correct data.source; relative paths start at {Path.cwd()}")
     return files
-
-
-def _hidden(name: Path) -> bool:
-    return any(part.startswith((".", "_")) and "=" not in part for part in name.parts)
 
 
 def remote_folder(workspace: Workspace) -> Path:
@@ -182,7 +172,7 @@ def _download(source: str, workspace: Workspace) -> Iterator[Path]:
         if any(character in rest for character in "*?["):
             names = sorted(system.glob(source))
         elif system.isdir(source):
-            names = [name for name in sorted(system.find(source)) if not _hidden(Path(name.split(rest, 1)[-1]))]
+            names = [name for name in sorted(system.find(source)) if not is_hidden(Path(name.split(rest, 1)[-1]))]
         else:
             names = [source]
     except Exception as error:

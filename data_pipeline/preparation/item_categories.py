@@ -11,7 +11,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from data_pipeline.errors import DataError
-from data_pipeline.preparation.delimited import OnInvalid, csv_scan, read_header
+from data_pipeline.preparation.csv_header import read_header
+from data_pipeline.preparation.delimited import OnInvalid, csv_scan
 from data_pipeline.preparation.formats import is_parquet, kind_of
 from data_pipeline.preparation.inputs import find_files
 from data_pipeline.preparation.parquet import parquet_scans

@@ -14,6 +14,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from data_pipeline.errors import DataError
+from data_pipeline.preparation.csv_header import require_columns
 from data_pipeline.preparation.formats import is_parquet, kind_of, refuse_other_formats
 from data_pipeline.preparation.partitions import partitions
 from data_pipeline.preparation.workspace import Workspace, literal, quoted, scan_path
@@ -79,15 +80,6 @@ def _relation(workspace: Workspace, file: Path, columns: Sequence[str]) -> str:
 
 def _names(file: Path) -> list[str]:
     return (pq.read_schema(file) if is_parquet(file) else ds.dataset(file, format="ipc").schema).names
-
-
-def require_columns(file: Path, columns: Sequence[str], names: Sequence[str]) -> None:
-    """Raise `DataError` for the first of ``columns`` that is not among ``names``, or is among them twice."""
-    folded = [name.casefold() for name in names]  # SQL ignores case
-    for column in columns:
-        if column not in names or folded.count(column.casefold()) > 1:
-            problem = "no column" if column not in names else "more than one column"
-            raise DataError(f"{file}: {problem} {column!r}. The columns are: {', '.join(names)}")
 
 
 def _types(workspace: Workspace, file: Path, columns: Sequence[str]) -> Types:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cove_dist.errors import ConfigError
 from cove_dist.inference.ids import IdTable, as_array
-from cove_dist.inference.predict import read_rows
+from cove_dist.inference.row_files import read_rows
 from cove_dist.inference.users import read_column
 from data_pipeline.schema import Categorical
 

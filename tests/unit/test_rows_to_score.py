@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from cove_dist.errors import ConfigError
-from cove_dist.inference.predict import column_types, read_rows, score_rows
+from cove_dist.inference.predict import column_types, score_rows
+from cove_dist.inference.row_files import read_rows
 from cove_dist.inference.session import Session
 from data_pipeline.dense import Dense
 from data_pipeline.schema import Categorical, Schema
@@ -71,7 +72,7 @@ def test_columns_of_csv_have_the_types_that_the_run_reads_whatever_the_first_row
     path.write_text("uid,tags,price,remark\n" + "\n".join(rows) + "\n")
     lists = Categorical("tags", 9, 9, sequence=True, max_length=3)
     schema = Schema("made", "label", (*COLUMNS, lists), (Dense("price", 0.0, 1.0),), {})
-    id_tables = SimpleNamespace(of=lambda column: SimpleNamespace(of_text=False))
+    id_tables = SimpleNamespace(of=lambda column: SimpleNamespace(type_in_files=pa.int64()))
     session = cast(Session, SimpleNamespace(schema=schema, id_tables=id_tables))
     types = column_types(session, None, None)
     table = pa.concat_tables(read_rows(path, types))

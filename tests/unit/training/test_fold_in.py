@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -162,7 +163,7 @@ def test_steps_that_diverge_name_the_learning_rate(entity: Entity) -> None:
     ],
 )
 def test_arguments_that_make_no_sense_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
-    ids = SimpleNamespace(of_text=False)
+    ids = SimpleNamespace(type_in_files=pa.int64())
     session = SimpleNamespace(
         inference=SimpleNamespace(check_fold_in=lambda: None), schema=SCHEMA, table=lambda entity: ids
     )

@@ -1,0 +1,178 @@
+"""Rows of files, a part at a time, and of tables: the formats of Parquet and CSV files that requests may have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
+
+from cove_dist.errors import ConfigError
+from data_pipeline.errors import DataError
+from data_pipeline.preparation.csv_header import read_header
+from data_pipeline.preparation.formats import is_parquet, kind_of, open_binary
+from data_pipeline.preparation.local_files import is_pattern, listed_files
+from data_pipeline.preparation.partitions import partitions
+
+_ROWS = 65_536  # rows per part of a file
+
+
+def as_table(rows: Any, key: str, also: str = "") -> pa.Table:
+    """Return a table of Arrow, a record batch or a data frame as a table of Arrow.
+
+    Args:
+        rows: A ``pyarrow.Table`` or ``RecordBatch``, a data frame of pandas, or one that can be passed to Arrow.
+        key: The argument, for errors.
+        also: What else is allowed, for errors.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    try:
+        return rows if isinstance(rows, pa.Table) else pa.table(rows)
+    except (TypeError, ValueError, pa.ArrowException) as error:  # ValueError: of dictionaries of columns too
+        raise ConfigError(
+            f"{key}: of type {type(rows).__name__}; give {also}a pyarrow.Table, a RecordBatch, a DataFrame, or the path"
+            f" of a Parquet or CSV file: {error}"
+        ) from error
+
+
+def read_rows(path: Path, types: Mapping[str, pa.DataType], key: str = "rows") -> Iterator[pa.Table]:
+    """Read a Parquet or CSV file, or all files of a folder or glob in order of their names, a part at a time.
+
+    CSV files may be compressed (.gz, .zst), and their delimiter is a comma, tab, semicolon or bar, as for preparation.
+    A column of ``types`` that a file lacks may be in the names of its folders: ``country=DE/part.parquet``.
+
+    Args:
+        path: File, folder or glob.
+        types: Types of columns of CSV files; of other columns they are those of the first megabyte. Columns of int64
+            are text if some value in the files is not a whole number, and float64 if all are numbers.
+        key: The setting that names it, for errors.
+
+    Raises:
+        ConfigError: A file cannot be read, is neither Parquet nor CSV, or has other columns than the first; or there
+            is none.
+    """
+    return _read(_files(path, key), types, path, key)
+
+
+def _read(files: Sequence[Path], types: Mapping[str, pa.DataType], path: Path, key: str) -> Iterator[pa.Table]:
+    first: pa.Schema | None = None
+    types = settled(files, types)
+    for file in files:
+        try:
+            for part in _parts(file, types):
+                first = part.schema if first is None else first
+                yield part if part.schema.equals(first) else part.select(first.names).cast(first)
+        except (OSError, KeyError, ValueError, pa.ArrowException, DataError) as error:
+            other = first is not None and file != path
+            reason = (
+                f"other columns than those before it, {first}" if other else "neither Parquet nor CSV with a header"
+            )
+            raise ConfigError(f"{key} = {file}: {reason}: {error}") from error
+
+
+def _files(path: Path, key: str) -> list[Path]:
+    """Return a file, or all files of a folder or glob but those that Spark and others hide."""
+    several = path.is_dir() or is_pattern(str(path))
+    found = listed_files(str(path)) if several else [path]
+    if not found:
+        raise ConfigError(f"{key} = {path}: has no Parquet or CSV files")
+    for file in found:
+        if (kind := kind_of(file)) not in ("Parquet", "CSV"):
+            rest = f"; or name the others, such as {path / '*.parquet'}" if path.is_dir() else ""
+            raise ConfigError(f"{key} = {file}: {kind}, and Parquet and CSV are read. Convert it{rest}")
+    return found
+
+
+def settled(files: Sequence[Path], types: Mapping[str, pa.DataType], header: bool = True) -> Mapping[str, pa.DataType]:
+    """Return the types of columns of CSV files, which hold every value of those that were int64.
+
+    Without this, the type would depend on the first megabyte, and a later value of another kind would be an error.
+
+    Args:
+        files: The files.
+        types: Types by column.
+        header: Whether the files have a header line.
+    """
+    whole = {name: kind for name, kind in types.items() if kind == pa.int64()}
+    tables = [file for file in files if not is_parquet(file)]
+    if not whole or not tables or _fit(tables, whole, header):
+        return types
+    wider = {
+        name: next((kind for kind in (pa.int64(), pa.float64()) if _fit(tables, {name: kind}, header)), pa.string())
+        for name in whole
+    }
+    return {**types, **wider}
+
+
+def _fit(files: Sequence[Path], types: Mapping[str, pa.DataType], header: bool) -> bool:
+    """Return whether all values of some columns have these types; faults of the files are found by who reads them."""
+    try:
+        for file in files:
+            with open_csv(file, types, only=list(types), header=header) as reader:
+                for _ in reader:
+                    pass
+    except (OSError, pa.ArrowException, DataError):
+        return False
+    return True
+
+
+def _parts(file: Path, types: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
+    folders = {name: value for name, value in partitions(file).items() if name in types}
+    for batch in _batches(file, types):
+        part = pa.Table.from_batches([batch])
+        for name, value in folders.items():
+            if name not in part.column_names:
+                kind = types[name] if pa.types.is_floating(types[name]) else pa.string()
+                part = part.append_column(name, pa.array([value] * len(part), pa.string()).cast(kind))
+        yield part
+
+
+def _batches(file: Path, types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+    if is_parquet(file):
+        with pq.ParquetFile(file) as opened:
+            yield from opened.iter_batches(_ROWS)
+        return
+    with open_csv(file, types) as reader:
+        empty = [field.name for field in reader.schema if pa.types.is_null(field.type)]  # so far
+    with open_csv(file, {**dict.fromkeys(empty, pa.string()), **types}) as reader:
+        yield from reader
+
+
+@contextmanager
+def open_csv(
+    file: Path, types: Mapping[str, pa.DataType], *, only: Sequence[str] = (), header: bool = True
+) -> Iterator[csv.CSVStreamingReader]:
+    """Open a CSV file as preparation does: only empty fields are null, and quotes may hold line breaks.
+
+    Args:
+        file: The file; it may be compressed.
+        types: Types by column; of other columns they are those of the first megabyte.
+        only: The columns to read, which are null where the file lacks them; all if there are none.
+        header: Whether the first line names the columns; otherwise they are ``f0``, ``f1``, … between commas.
+
+    Raises:
+        DataError: The file is of another format.
+    """
+    delimiter = read_header(file, [])[1] if header else ","
+    with (
+        open_binary(file) as stream,
+        csv.open_csv(
+            stream,
+            read_options=csv.ReadOptions(autogenerate_column_names=not header),
+            parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=csv.ConvertOptions(
+                column_types=types,
+                strings_can_be_null=True,
+                null_values=[""],
+                include_columns=list(only),
+                include_missing_columns=bool(only),
+            ),
+        ) as reader,
+    ):
+        yield reader

@@ -1,0 +1,116 @@
+"""Files of rows and of users, in every form that preparation reads."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cove_dist.errors import ConfigError
+from cove_dist.inference.ids import IdTable
+from cove_dist.inference.row_files import read_rows
+from cove_dist.inference.users import read_column
+from data_pipeline.schema import Categorical
+
+MEGABYTE = 1 << 20  # of which pyarrow parses one at a time, and infers types from the first
+IDS = {"user": pa.int64()}
+
+
+def read(path: Path, types: dict[str, pa.DataType]) -> pa.Table:
+    return pa.concat_tables(read_rows(path, types))
+
+
+def test_line_breaks_in_quotes_may_be_anywhere_in_a_large_file(tmp_path: Path) -> None:
+    note = "x" * 40 + "\n" + "y" * 40
+    rows = 4 * MEGABYTE // len(note)
+    path = tmp_path / "rows.csv"
+    path.write_text("user,note\n" + "".join(f'{row},"{note}"\n' for row in range(rows)))
+    table = read(path, IDS)
+    assert table["user"].to_pylist() == list(range(rows))
+    assert set(table["note"].to_pylist()) == {note}
+    path.write_text("note,user\n" + "".join(f'"{note}",{row}\n' for row in range(rows)))
+    assert len(read_column(path, text=True)) == rows
+
+
+@pytest.mark.parametrize("at", [0, 1, 200_000])
+@pytest.mark.parametrize("other", ["guest", "2.5", str(2**64)])
+def test_ids_of_another_kind_may_be_in_any_row(at: int, other: str, tmp_path: Path) -> None:
+    """Without an error, whether the first megabyte has one or not, and with the ids of the others."""
+    ids = [str(5 + row % 3) for row in range(at)] + [other, "6.0", "7", ""]
+    path = tmp_path / "rows.csv"
+    path.write_text("user,city\n" + "".join(f"{each},A\n" for each in ids))
+    (tmp_path / "ids").mkdir()
+    pq.write_table(pa.table({"id": range(3), "original_id": [5, 6, 7]}), tmp_path / "ids" / "user.parquet")
+    table = IdTable(tmp_path, Categorical("user", 3, 3, "user"))
+    expected = [row % 3 for row in range(at)] + [-1, 1, 2, -1]
+    assert np.concatenate([table.encode(part["user"]) for part in read_rows(path, IDS)]).tolist() == expected
+    assert table.encode(read_column(path, text=False)).tolist() == expected
+    assert table.type_in_files == pa.int64()
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [(["5", "", "07"], pa.int64()), (["5", "6.0"], pa.float64()), (["5", "x"], pa.string()), (["", ""], pa.int64())],
+)
+def test_whole_numbers_remain_numbers(fields: list[str], kind: pa.DataType, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("user,city\n" + "".join(f"{each},A\n" for each in fields))
+    assert read(path, IDS | {"absent": pa.int64()}).schema == pa.schema([("user", kind), ("city", pa.string())])
+
+
+def test_all_files_of_a_folder_decide_on_the_type_of_its_ids(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user\n5\n")
+    (tmp_path / "b.csv").write_text("user\nguest\n")
+    assert read(tmp_path, IDS)["user"].to_pylist() == ["5", "guest"]
+
+
+def test_compressed_files_are_read_and_others_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user\n1\n")
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress(b"user\n2\n"))
+    with pa.output_stream(str(tmp_path / "c.csv.zst"), compression="zstd") as stream:
+        stream.write(b"user\n3\n")
+    (tmp_path / "d.tsv").write_text("user\n4\n")
+    (tmp_path / "_SUCCESS").write_text("")
+    for source in (tmp_path, tmp_path / "*.[ct]sv*"):
+        assert read(source, IDS)["user"].to_pylist() == [1, 2, 3, 4]
+    (tmp_path / "d.jsonl").write_text('{"user": 5}')
+    with pytest.raises(ConfigError, match=r"rows = .*d\.jsonl: JSON lines, and Parquet and CSV are read. Convert it"):
+        read(tmp_path, IDS)
+    with pytest.raises(ConfigError, match=r"rows = .*d\.jsonl: JSON lines, and Parquet"):
+        read(tmp_path / "d.jsonl", IDS)
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t", ";", "|"])
+def test_the_header_line_shows_the_delimiter(delimiter: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join(delimiter.join(row) for row in (["user", "item"], ["1", "a"], ["2", "b"])))
+    assert read(path, IDS).to_pydict() == {"user": [1, 2], "item": ["a", "b"]}
+    assert read_column(path, text=False).to_pylist() == [1, 2]
+
+
+def test_columns_may_be_in_the_names_of_folders(tmp_path: Path) -> None:
+    for country in ("DE", "A%20B", "__HIVE_DEFAULT_PARTITION__"):
+        folder = tmp_path / f"country={country}" / "price=2.5" / "unread=1"
+        folder.mkdir(parents=True)
+        pq.write_table(pa.table({"user": [1, 2]}), folder / "part.parquet")
+    types = {"country": pa.string(), "price": pa.float64(), **IDS}
+    assert read(tmp_path, types).to_pydict() == {
+        "user": [1, 2] * 3,
+        "country": ["A B", "A B", "DE", "DE", None, None],
+        "price": [2.5] * 6,
+    }
+
+
+def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "rows.csv").write_bytes(b"PAR1....")
+    with pytest.raises(ConfigError, match=r"rows = .*empty\.csv: neither Parquet nor CSV with a header"):
+        read(tmp_path / "empty.csv", IDS)
+    with pytest.raises(ConfigError, match=r"users = .*empty\.csv: neither all, nor a list, nor a file"):
+        read_column(tmp_path / "empty.csv", text=False)
+    with pytest.raises(ConfigError, match=r"rows\.csv: by its first bytes this is a Parquet file"):
+        read(tmp_path / "rows.csv", IDS)
