@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cove_dist.commands import prepare as command
+from cove_dist.inference.popular import most_frequent
 from data_pipeline.datasets.encoded import Encoded
 from data_pipeline.datasets.synthetic import Synthetic
 from data_pipeline.errors import DataError
@@ -86,6 +87,14 @@ def test_files_are_described_and_streamed_without_a_change(folder: Path) -> None
     report = Report.load(folder)
     assert report.rows == {"train": 100, "validation": 20, "test": 30}
     assert report.summary()["interactions (label 1)"] == "not counted"
+
+
+def test_items_with_the_most_clicks_are_the_most_frequent_whatever_the_type_of_labels(folder: Path) -> None:
+    schema = describe(folder)
+    rows = read(folder, "train")
+    clicked = rows.filter(rows["clicked"])["iid"].to_numpy()
+    counts = np.bincount(clicked, minlength=schema.entity("item").num_seen)
+    assert most_frequent(folder, schema, 5).tolist() == np.argsort(-counts, kind="stable")[:5].tolist()
 
 
 def test_the_command_writes_into_the_folder_of_the_files(folder: Path, tmp_path: Path) -> None:
