@@ -37,7 +37,12 @@ from data_pipeline.datasets.interactions import Interactions
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.acquire import acquire
 from data_pipeline.preparation.columns import FILE, ITEM, Columns
-from data_pipeline.preparation.delimited import delimited_scan, line_form, malformed_lines
+from data_pipeline.preparation.delimited import (
+    delimited_scan,
+    line_form,
+    malformed_lines,
+    warn_of_malformed_lines,
+)
 from data_pipeline.preparation.interactions import InteractionRules
 from data_pipeline.preparation.lists import NO_LISTS, ListColumns
 from data_pipeline.preparation.read import Rule, Source, ingest
@@ -115,6 +120,11 @@ class MINDSmall(Interactions):
         return by
 
     @property
+    def uses_ratios(self) -> bool:
+        """Whether ratios are used: the given split divides the users of ``dev`` by the last two."""
+        return super().uses_ratios or self.split_by == "given"
+
+    @property
     def split_rule(self) -> SplitRule:
         """Return the rule; by time, the reader itself splits, since only impressions have a time."""
         rule = super().split_rule
@@ -128,6 +138,7 @@ class MINDSmall(Interactions):
         folders = self._releases(workspace)
         self._ingest(workspace, folders, "behaviors", _BEHAVIORS)
         self._ingest(workspace, folders, "news", _NEWS)
+        warn_of_malformed_lines(workspace, self.on_invalid, "news")
         workspace.on_progress("reading the items shown and the interaction histories")
         self._type_lines(workspace)
         _list_shown(workspace)
@@ -140,7 +151,7 @@ class MINDSmall(Interactions):
         return Source(
             self.source,
             text=False,
-            dropped=malformed_lines(workspace),
+            dropped=malformed_lines(workspace, self.on_invalid, "behaviors"),
             rules=_RULES,
             position="line",
             categories={ITEM: news},
@@ -186,7 +197,7 @@ class MINDSmall(Interactions):
             scan = delimited_scan(path, fields, "\t", fields, header=False, on_invalid=self.on_invalid)
             numbered = f"SELECT *, {literal(part)} AS part, row_number() OVER () AS line FROM ({scan})"
             scans.append((path, numbered))
-        ingest(workspace, scans, table=name, form=line_form(fields, "\t"))
+        ingest(workspace, scans, table=name, form=line_form(fields, "\t"), on_invalid=self.on_invalid)
 
     def _type_lines(self, workspace: Workspace) -> None:
         """Create the view ``lines``: the impressions with their time, split and position among all impressions."""

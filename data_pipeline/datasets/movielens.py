@@ -11,7 +11,12 @@ from data_pipeline.datasets.interactions import Interactions
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.acquire import Mirror, acquire
 from data_pipeline.preparation.columns import ITEM, USER, Columns
-from data_pipeline.preparation.delimited import delimited_scan, line_form, malformed_lines
+from data_pipeline.preparation.delimited import (
+    delimited_scan,
+    line_form,
+    malformed_lines,
+    warn_of_malformed_lines,
+)
 from data_pipeline.preparation.read import Source, ingest
 from data_pipeline.preparation.workspace import Workspace
 
@@ -128,8 +133,9 @@ class MovieLens(Interactions):
                 FROM (SELECT *, row_number() OVER () AS position FROM ({scan}))
                 LEFT JOIN users USING (user_id) LEFT JOIN films USING (item_id)
                 ORDER BY position"""  # a join may change the order, which decides between ratings of the same second
-        ingest(workspace, [(ratings, scan)], form=layout.ratings.form)
-        return Source(description, text=True, dropped=malformed_lines(workspace), categories=categories)
+        ingest(workspace, [(ratings, scan)], form=layout.ratings.form, on_invalid=self.on_invalid)
+        dropped = malformed_lines(workspace, self.on_invalid)
+        return Source(description, text=True, dropped=dropped, categories=categories)
 
     def _find(self, folder: Path) -> Path:
         """Find the ratings file below ``folder``."""
@@ -165,7 +171,8 @@ class MovieLens(Interactions):
                 raise DataError(f"{path}: no such file. Add it, or set data.side_information=false")
             workspace.on_progress(f"{path}: no such file; {table} have no categories")
             return False
-        ingest(workspace, [(path, self._scan(path, file, columns))], table, file.form)
+        ingest(workspace, [(path, self._scan(path, file, columns))], table, file.form, self.on_invalid)
+        warn_of_malformed_lines(workspace, self.on_invalid, table)
         repeated = workspace.query(
             f"SELECT {columns[0]} FROM {table} GROUP BY 1 HAVING count(*) > 1 ORDER BY min(rowid)"
         )

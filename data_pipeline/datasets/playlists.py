@@ -93,8 +93,9 @@ class Playlists(RawDataset):
         names = ("playlist_id", "item_id")
         scan = delimited_scan(path, names, " ", names, header=False, on_invalid=self.on_invalid)
         form = f"{line_form(names, ' ')}, or all of them playlist_id<TAB>[item_id, item_id, …]"
-        ingest(workspace, [(path, f"SELECT *, 1 AS label FROM ({scan})")], form=form)
-        return Source(self.source, text=True, dropped=malformed_lines(workspace))
+        scans = [(path, f"SELECT *, 1 AS label FROM ({scan})")]
+        ingest(workspace, scans, form=form, on_invalid=self.on_invalid)
+        return Source(self.source, text=True, dropped=malformed_lines(workspace, self.on_invalid))
 
     def _read_lists(self, workspace: Workspace, path: Path) -> Source:
         """Read a file with a playlist on a line: ``playlist<TAB>[item, item, …]``."""

@@ -15,6 +15,7 @@ from data_pipeline.preparation.formats import explain, open_binary
 from data_pipeline.preparation.workspace import Workspace, literal, quoted, scan_path
 
 OnInvalid = Literal["error", "drop"]
+_MALFORMED = quoted("malformed lines")
 _BLOCK = 1 << 24  # bytes that Arrow parses at a time; DuckDB refuses longer lines
 
 
@@ -75,7 +76,7 @@ def delimited_scan(
         quote: Around fields; empty for none.
         header: Whether the first line has the names of the fields.
         encoding: Encoding of the text.
-        on_invalid: "drop" records invalid lines in a table of DuckDB instead of failing.
+        on_invalid: "drop" leaves invalid lines out instead of failing; `keep_malformed` counts them.
     """
     types = ", ".join(f"'c{index}': 'VARCHAR'" for index in range(len(names)))
     chosen = ", ".join(f"c{names.index(column)} AS {quoted(column)}" for column in columns)
@@ -92,9 +93,32 @@ def line_form(fields: Sequence[str], delimiter: str) -> str:
     return {"\t": "<TAB>", " ": "<SPACE>"}.get(delimiter, delimiter).join(fields)
 
 
-def malformed_lines(workspace: Workspace) -> dict[str, int]:
-    """Count the CSV lines that were left out, as DuckDB recorded them."""
-    if not workspace.query("SELECT 1 FROM duckdb_tables() WHERE table_name = 'reject_errors'"):
+def keep_malformed(table: str, file: Path) -> str:
+    """Return the SQL that keeps how many lines of a file were left out when it was read into a table.
+
+    DuckDB records them in tables of the connection, which are gone when a preparation is resumed.
+    """
+    name = literal(str(file))
+    return (
+        f"CREATE TABLE IF NOT EXISTS {_MALFORMED} (loaded VARCHAR, file VARCHAR, lines BIGINT);"
+        f" INSERT INTO {_MALFORMED} SELECT {literal(table)}, {name}, count(DISTINCT (scan_id, file_id, line))"
+        f" FROM reject_errors WHERE scan_id = (SELECT max(scan_id) FROM reject_scans WHERE file_path = {name})"
+    )
+
+
+def malformed_lines(workspace: Workspace, on_invalid: OnInvalid, table: str = "raw") -> dict[str, int]:
+    """Count the lines that were left out of a table, as `keep_malformed` kept them."""
+    if on_invalid == "error":
         return {}
-    [(count,)] = workspace.query("SELECT count(DISTINCT (scan_id, file_id, line)) FROM reject_errors")
+    [(count,)] = workspace.query(f"SELECT sum(lines)::BIGINT FROM {_MALFORMED} WHERE loaded = {literal(table)}")
     return {"malformed CSV line": count} if count else {}
+
+
+def warn_of_malformed_lines(workspace: Workspace, on_invalid: OnInvalid, table: str) -> None:
+    """Warn of the lines that were left out of a table whose rows are no rows of the data, such as one of items."""
+    for count in malformed_lines(workspace, on_invalid, table).values():
+        [(file, *_)] = workspace.query(
+            f"SELECT min(file) FROM {_MALFORMED} WHERE loaded = {literal(table)} AND lines > 0"
+        )
+        name = table.strip('"')
+        workspace.warn(f"{file}: {count} malformed lines were left out of the {name}")

@@ -63,7 +63,7 @@ class Journal:
         return True
 
     def run(self, sql: str) -> list[tuple]:
-        """Return every row of the result of a statement, which is run unless its entry exists.
+        """Return every row of the result of a statement, or of the last of several, unless its entry exists.
 
         Raises:
             OutputError: The entry is of another statement, or is damaged.

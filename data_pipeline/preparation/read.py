@@ -10,7 +10,7 @@ from typing import cast
 
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.columns import FILE
-from data_pipeline.preparation.delimited import OnInvalid, count_lines, csv_scan
+from data_pipeline.preparation.delimited import OnInvalid, count_lines, csv_scan, keep_malformed
 from data_pipeline.preparation.formats import explain, explain_lost_lines, kind_of, open_binary, refuse_other_formats
 from data_pipeline.preparation.parquet import parquet_scans
 from data_pipeline.preparation.workspace import UnreadableFile, Workspace, literal, quoted, scan_path
@@ -139,7 +139,11 @@ def _refuse_lost_lines(
 
 
 def ingest(
-    workspace: Workspace, scans: Iterable[tuple[Path, str]], table: str = "raw", form: str | None = None
+    workspace: Workspace,
+    scans: Iterable[tuple[Path, str]],
+    table: str = "raw",
+    form: str | None = None,
+    on_invalid: OnInvalid = "error",
 ) -> None:
     """Run one SELECT per file into ``table``; see `Workspace.load`.
 
@@ -148,9 +152,10 @@ def ingest(
         scans: Files and their SELECTs.
         table: Name of the table.
         form: Of text without a header line: what a line is, for errors.
+        on_invalid: Of delimited text: "drop" keeps the number of invalid lines, for `malformed_lines`.
     """
     try:
-        workspace.load(table, scans, FILE)
+        workspace.load(table, scans, FILE, keep_malformed if on_invalid == "drop" else None)
     except UnreadableFile as failure:
         error = cast(Exception, failure.__cause__)
         raise DataError(f"{failure.file}: cannot be read: {explain(failure.file, error, form)}") from error

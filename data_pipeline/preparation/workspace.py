@@ -111,13 +111,21 @@ class Workspace:
         """Return the SQL of the rows of a SELECT with ``__number``, their number from 0 in a total order."""
         return f"(SELECT *, row_number() OVER (ORDER BY {order}) - 1 AS __number FROM ({select}))"
 
-    def load(self, table: str, scans: Iterable[tuple[Path, str]], file_column: str) -> None:
+    def load(
+        self,
+        table: str,
+        scans: Iterable[tuple[Path, str]],
+        file_column: str,
+        then: Callable[[str, Path], str] | None = None,
+    ) -> None:
         """Read files into a table. Their order is kept, so ``rowid`` numbers the rows of the files.
 
         Args:
             table: Name of the table.
             scans: Files and their SELECTs, of the same columns.
             file_column: Column to add, of the name of the file.
+            then: Returns the SQL of what to keep about a file that was read into the table. It is run in the same
+                transaction: what DuckDB says of a scan is gone when the process ends.
 
         Raises:
             UnreadableFile: DuckDB cannot read a file.
@@ -126,8 +134,9 @@ class Workspace:
             self.reads(file)
             self.on_progress(f"reading {file}")
             statement = f"INSERT INTO {table}" if number else f"CREATE TABLE {table} AS"
+            kept = f"; {then(table, file)}" if then else ""
             try:
-                self.query(f"{statement} SELECT *, {literal(str(file))} AS {file_column} FROM ({select})")
+                self.query(f"{statement} SELECT *, {literal(str(file))} AS {file_column} FROM ({select}){kept}")
             except (duckdb.Error, pa.ArrowInvalid) as error:
                 raise UnreadableFile(file) from error
 

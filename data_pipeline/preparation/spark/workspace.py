@@ -141,9 +141,15 @@ class SparkWorkspace(Workspace):
         self.tables.create_from_files(folder.name, folder)
         return quoted(folder.name)
 
-    def load(self, table: str, scans: Iterable[tuple[Path, str]], file_column: str) -> None:
+    def load(
+        self,
+        table: str,
+        scans: Iterable[tuple[Path, str]],
+        file_column: str,
+        then: Callable[[str, Path], str] | None = None,
+    ) -> None:
         """Read every file in a task. The table is ``raw``."""
-        assert table == "raw" and not self._parts
+        assert table == "raw" and not self._parts and then is None
         folder = self.tables.new_folder()
         folder.mkdir(parents=True)
         found = [(file, select, folder / f"part-{number:05d}.parquet") for number, (file, select) in enumerate(scans)]

@@ -238,7 +238,17 @@ def test_lines_with_another_number_of_fields(tmp_path, raw, file):
     message = error(raw)
     assert message.startswith(f"{path}: cannot be read") and "Line: 3" in message
     prepared(raw, tmp_path / "out", on_invalid="drop")
-    assert Report.load(tmp_path / "out").rows_dropped == {"malformed CSV line": 1}
+    report = Report.load(tmp_path / "out")
+    if file == "behaviors.tsv":
+        assert (report.rows_dropped, report.warnings) == ({"malformed CSV line": 1}, [])
+    else:  # whose lines are no rows
+        assert (report.rows_dropped, report.rows_read) == ({}, report.samples)
+        assert report.warnings == [f"{path}: 1 malformed lines were left out of the news"]
+
+
+@pytest.mark.parametrize("settings", [{"ratios": (8, 1, 5)}, {"ratios": (6, 2, 2), "split": "time"}])
+def test_ratios_divide_the_users_of_dev_or_the_impressions(tmp_path, raw, settings):
+    assert MINDSmall(source=str(raw), **settings).split_rule.ratios == settings["ratios"]
 
 
 def test_histories_as_a_column_are_the_last_clicks_and_add_no_rows(tmp_path, raw, caplog):

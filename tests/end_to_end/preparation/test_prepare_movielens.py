@@ -163,6 +163,10 @@ def test_an_invalid_line_of_users_or_films_is_refused_or_left_out(tmp_path, line
         decoded(MovieLens1M, tmp_path / "raw", tmp_path / "out")
     rows = decoded(MovieLens1M, tmp_path / "raw", tmp_path / "out", on_invalid="drop", side_information=True)
     assert sum(map(len, rows.values())) == len(RATINGS)
+    report = Report.load(tmp_path / "out")
+    assert (report.rows_read, report.rows_dropped) == (len(RATINGS), {})  # its lines are no rows
+    malformed = line.count("::") == 2
+    assert ["malformed lines were left out of the users" in each for each in report.warnings] == [True] * malformed
     assert categories(tmp_path / "out", "user_id", "occupation") == {user: job for user, _, _, job in PEOPLE}
 
 

@@ -16,14 +16,17 @@ import pytest
 from cove_dist.cli import main
 from data_pipeline.datasets.amazon_reviews import AmazonReviews
 from data_pipeline.datasets.custom import Custom
+from data_pipeline.datasets.movielens_100k import MovieLens100K
 from data_pipeline.datasets.synthetic import Synthetic
 from data_pipeline.errors import DataError, OutputError
 from data_pipeline.preparation.dataset import RawDataset
 from data_pipeline.preparation.journal import Journal
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.read import Source
+from data_pipeline.preparation.report import Report
 from data_pipeline.preparation.workspace import Workspace
 from tests.end_to_end.preparation.test_output import ended, in_child, names, wait_for
+from tests.end_to_end.preparation.test_prepare_movielens import write_100k_grouplens
 from tests.unit.data.prepare_helpers import some_rows, write_csv
 
 IMPLICIT = Synthetic(users=60, items=40, rows=3_000, implicit=True, split="leave_one_out", core=3, candidates=5)
@@ -57,7 +60,19 @@ def labelled(folder: Path) -> Custom:
     return Custom(source=str(raw), user="user", item="item", label="label", time="time")
 
 
-@pytest.mark.parametrize("make", [lambda _: IMPLICIT, lambda _: SEQUENCES, labelled], ids=["pairs", "sequences", "csv"])
+def malformed(folder: Path) -> MovieLens100K:
+    """Files of ratings and films with lines that cannot be read."""
+    write_100k_grouplens(folder / "ml")
+    for name, line in (("u.data", "7\t8\n9\n"), ("u.item", "x|y\n")):
+        with (folder / "ml" / name).open("a") as file:
+            file.write(line)
+    return MovieLens100K(source=str(folder / "ml"), on_invalid="drop")
+
+
+MAKE = {"pairs": lambda _: IMPLICIT, "sequences": lambda _: SEQUENCES, "csv": labelled, "malformed": malformed}
+
+
+@pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
 def test_ended_after_every_step_it_writes_the_same_files(tmp_path: Path, make: Callable[[Path], RawDataset]) -> None:
     dataset, lines = make(tmp_path), []
     prepare(dataset, tmp_path / "whole", name="x")
@@ -72,7 +87,9 @@ def test_ended_after_every_step_it_writes_the_same_files(tmp_path: Path, make: C
     assert steps > 10
     assert f"going on after {steps} steps that are done" in lines
     assert content(tmp_path / "parts") == content(tmp_path / "whole")
-    assert {"parts", "whole"} == {name for name in names(tmp_path) if name != "raw.csv"}
+    assert {"parts", "whole"} == {name for name in names(tmp_path) if name not in ("raw.csv", "ml")}
+    dropped = Report.load(tmp_path / "parts").rows_dropped
+    assert dropped.get("malformed CSV line", 0) == (2 if make is malformed else 0)
 
 
 def test_a_killed_process_leaves_its_finished_steps_to_the_next(tmp_path: Path) -> None:
