@@ -128,6 +128,31 @@ def test_own_items_have_categories(tmp_path: Path, file: str, key: str) -> None:
     }
 
 
+@pytest.mark.parametrize("kind", [pa.float64(), pa.decimal128(9, 2), pa.string()])
+def test_ids_of_categories_may_be_written_with_a_fraction_of_zeros(tmp_path: Path, kind: pa.DataType) -> None:
+    """As pandas writes whole numbers in a column with empty values."""
+    raw, items = write_csv(tmp_path / "raw.csv", ROWS), tmp_path / "items.parquet"
+    ids = pa.array([f"{item}.0" for item in ITEMS])
+    if not pa.types.is_string(kind):
+        ids = pa.array([float(item) for item in ITEMS]).cast(kind)
+    pq.write_table(pa.table({"item": ids, "genre": [f"g{item}" for item in ITEMS]}), items)
+    prepare(Custom(source=str(raw), **COLUMNS, categories=str(items)), tmp_path / "out", name="small")
+    known = pq.read_table(tmp_path / "out" / "categories" / "item_id.parquet").to_pylist()
+    assert {row["original_id"]: row["genre"] for row in known} == {item: f"g{item}" for item in ITEMS}
+    assert Report.load(tmp_path / "out").warnings == []
+
+
+def test_categories_of_no_item_are_warned_of(tmp_path: Path) -> None:
+    raw, items = write_csv(tmp_path / "raw.csv", ROWS), tmp_path / "items.csv"
+    write_csv(items, [(f"00{item}", "g") for item in ITEMS], ("item", "genre"))
+    prepare(Custom(source=str(raw), **COLUMNS, categories=str(items)), tmp_path / "out", name="small")
+    [warning] = Report.load(tmp_path / "out").warnings
+    assert warning.startswith(
+        "categories of item_id: no id of the rows has any. Ids of the rows are such as '100', those"
+    )
+    assert "such as '00100': write them in one way" in warning
+
+
 def test_what_is_wrong_with_categories_is_named(tmp_path: Path) -> None:
     raw = str(write_csv(tmp_path / "raw.csv", ROWS, NAMES))
 
@@ -139,6 +164,13 @@ def test_what_is_wrong_with_categories_is_named(tmp_path: Path) -> None:
     prepare(data(twice, on_invalid="drop"), tmp_path / "kept", name="small")
     known = pq.read_table(tmp_path / "kept" / "categories" / "item_id.parquet").to_pylist()
     assert [(row["original_id"], row["genre"]) for row in known] == [(100, "a"), (101, "b")]
+    spelled = write_csv(tmp_path / "spelled.csv", [(100, "a"), ("100.0", "b")], ("item", "genre"))
+    twice_written = error(data(spelled), tmp_path / "out")
+    assert "categories of item_id: 100 is written in two ways, such as 1 and 1.0" in twice_written
+    bad = tmp_path / "bad.csv"
+    bad.write_text("item,genre\n100,a\n101,b,c\n")
+    prepare(data(bad, on_invalid="drop"), tmp_path / "left", name="small")
+    assert f"{bad}: 1 malformed lines were left out of the item categories" in Report.load(tmp_path / "left").warnings
     alone = write_csv(tmp_path / "alone.csv", [(1,)], ("item",))
     assert "alone.csv: has the column item only" in error(data(alone), tmp_path / "out")
     assert "none.csv: no such file" in error(data(tmp_path / "none.csv"), tmp_path / "out")
