@@ -87,8 +87,10 @@ class ColumnTypes:
             reason = f"id beyond {_REAL[kind]}, which the type {kind} may have rounded to another id"
             rules.append(Rule(column, reason, rounded))
         value = f"TRY_CAST({raw} AS BIGINT)"
-        rules.append(Rule(column, "id outside the range of int64", f"{value} IS NULL"))
-        return TypedColumn(name, value, (*rules, Rule(column, "negative id", f"{value} < 0")))
+        text = "with a letter before it, such as h-5" if self.source.text else f"as text, CAST({raw} AS VARCHAR)"
+        remedy = f"Write a hash, or any id that is not a count, {text}; correct other ids"
+        rules.append(Rule(column, "id outside the range of int64", f"{value} IS NULL", remedy))
+        return TypedColumn(name, value, (*rules, Rule(column, "negative id", f"{value} < 0", remedy)))
 
     def request(self, column: str, user: str) -> TypedColumn:
         """Type a column of request ids: ids like those of users, each of one user."""

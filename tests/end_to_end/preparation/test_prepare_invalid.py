@@ -95,6 +95,24 @@ def test_typed_columns_of_parquet_are_checked_too(tmp_path):
         assert f"column {column!r}: {reason}" in message and "in 1 row, " in message
 
 
+def test_hashed_ids_are_to_be_written_as_text(tmp_path):
+    """Half of all hashes of 64 bits are negative or beyond int64: they are not to be dropped."""
+    n = 30
+    good = {"item": list(range(n)), "label": [k % 2 for k in range(n)], "time": list(range(n))}
+    for users, reason in [
+        (pa.array([-5] * n), "negative id in 30 rows"),
+        (pa.array([2**63 + 5] * n, pa.uint64()), "id outside the range of int64 in 30 rows"),
+    ]:
+        raw = write_parquet(tmp_path / "raw.parquet", {**good, "user": users})
+        message = error(raw)
+        assert f"column 'user': {reason}" in message
+        assert 'Write a hash, or any id that is not a count, as text, CAST("user" AS VARCHAR); correct other' in message
+        write_parquet(tmp_path / "text.parquet", {**good, "user": users.cast(pa.string())})
+        prepare_custom(tmp_path / "text.parquet", tmp_path / "text", overwrite=True)
+    raw = write_csv(tmp_path / "raw.csv", [(-5, *row[1:]) for row in some_rows()])
+    assert "that is not a count, with a letter before it, such as h-5; correct other ids, or leave such" in error(raw)
+
+
 def test_every_broken_rule_has_a_line_and_a_row_counts_once(tmp_path):
     rows = [*some_rows(), (-1, 5, 7, 0), (1, 5, 7, 0)]
     raw = write_csv(tmp_path / "raw.csv", rows)
