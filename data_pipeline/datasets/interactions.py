@@ -111,9 +111,20 @@ class Interactions(RawDataset):
         return self.split
 
     @property
-    def split_rule(self) -> SplitRule:
-        """The split rule; raises `DataError` as `split_by`, and for a validation rule if the split is not "given"."""
+    def uses_ratios(self) -> bool:
+        """Whether rows are split by `ratios`."""
         by = self.split_by
+        return self.validation == "ratio" if by == "given" else by != "leave_one_out"
+
+    @property
+    def split_rule(self) -> SplitRule:
+        """The split rule; raises `DataError` as `split_by`, and for ratios or a validation rule that do nothing."""
+        by = self.split_by
+        if tuple(self.ratios) != Interactions.ratios and not self.uses_ratios:
+            raise DataError(
+                f"data.ratios = {list(self.ratios)}: does nothing with data.split={by}, data.validation="
+                f"{self.validation}, which use no ratios. Leave it out, or set data.split=user_time, time or random"
+            )
         if self.validation != "none" and by != "given":
             raise DataError(
                 f"data.validation = {self.validation}: only for data.split = given; data.split = {by} makes its own"
@@ -123,11 +134,19 @@ class Interactions(RawDataset):
 
     @property
     def sequence_length(self) -> int | None:
-        """The sequence length; raises `DataError` for data without an order, another split, or further columns."""
+        """The sequence length; raises `DataError` for data without an order, another split, or further columns.
+
+        Settings of negatives and candidates are refused where there are none.
+        """
         if self.saturated_users != "error" and (self.sequences is not None or not self.is_implicit):
             raise DataError(
                 f"data.saturated_users = {self.saturated_users}: only for negatives and candidates of implicit"
                 " feedback, which these data do not have. Set data.saturated_users=error"
+            )
+        if self.candidates not in (0, Interactions.candidates) and not self.is_implicit:
+            raise DataError(
+                f"data.candidates = {self.candidates}: only for implicit feedback, and these data have labels. Leave it"
+                " out, or set data.implicit=true"
             )
         if self.sequences is None:
             return None
