@@ -61,14 +61,15 @@ class AmazonReviews(Interactions):
         return source
 
     def _read_meta(self, workspace: Workspace, path: Path) -> None:
-        """Create the table ``meta``: categories and brand of every item."""
+        """Create the table ``meta``: categories and brand of every item, of the first lines that have them."""
         workspace.reads(path)
         workspace.on_progress(f"reading {path}")
         scratch = workspace.scratch / "meta.parquet"
         write_parquet(pa.RecordBatchReader.from_batches(_META, _meta_batches(path)), scratch)
         workspace.query(
-            "CREATE TABLE meta AS SELECT original_id, first(category) AS category, first(brand) AS brand"
-            f" FROM read_parquet({scan_path(scratch)}) GROUP BY original_id"
+            "CREATE TABLE meta AS SELECT original_id, arg_min(category, file_row_number) AS category,"
+            " arg_min(brand, file_row_number) AS brand"
+            f" FROM read_parquet({scan_path(scratch)}, file_row_number = true) GROUP BY original_id"
         )
 
 

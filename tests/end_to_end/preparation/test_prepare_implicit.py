@@ -237,6 +237,16 @@ def test_amazon_reviews_and_metadata_are_read(tmp_path: Path) -> None:
     assert test["U0"] == "I3"  # times 1000, 1005, 1010, 1015, 1003
 
 
+def test_an_item_in_several_lines_of_amazon_metadata_has_the_first_category_and_brand(tmp_path: Path) -> None:
+    items = [f"{{'asin': 'I{k % 5}', 'categories': [['c{k}']], 'brand': '{'' if k < 5 else k}'}}" for k in range(20)]
+    path = write_reviews(tmp_path, "\n".join(items) + "\n")
+    prepare(AmazonReviews(source=str(path), candidates=0, core=4), tmp_path / "out", name="amazon_reviews")
+    known = pq.read_table(tmp_path / "out" / "categories" / "item_id.parquet").to_pylist()
+    assert {row["original_id"]: (row["category"], row["brand"]) for row in known} == {
+        f"I{k}": ([f"c{k}"], str(k + 5)) for k in range(5)
+    }
+
+
 def test_lines_of_amazon_reviews_that_cannot_be_read_are_refused_or_counted(tmp_path: Path) -> None:
     path = write_reviews(tmp_path, "{'asin': 'I1'}\n")
     whole = prepare(AmazonReviews(source=str(path), candidates=0), tmp_path / "whole", name="amazon_reviews")
