@@ -1,4 +1,4 @@
-"""The mean of the rows' losses over the global batch."""
+"""Means over the rows, or other parts, of all ranks."""
 
 from __future__ import annotations
 
@@ -37,3 +37,22 @@ def mean_over_rows(losses: torch.Tensor, weights: torch.Tensor, *, same_step: bo
     rows, total = world().sum(sums) if same_step else sums
     scale = torch.where(total > 0, rows / total, 0.0)
     return (losses * (weights.double() * scale).float()).mean()
+
+
+def rank_weights(counts: torch.Tensor) -> torch.Tensor:
+    """Return this rank's counts divided by their means over the ranks: what `Batch.weight` is for rows. Collective.
+
+    A mean over this rank's ``counts[i]`` parts, multiplied by the i-th weight and averaged over ranks, is the mean over
+    the parts of all ranks.
+
+    Args:
+        counts: Numbers of parts, int64 ``[...]``, on the device of the ranks' collectives.
+
+    Returns:
+        The weights, float32 ``[...]``; exactly 1 on a single rank.
+
+    Example:
+        >>> rank_weights(torch.tensor([5, 3]))
+        tensor([1., 1.])
+    """
+    return counts * world().size / world().sum(counts.clone())

@@ -43,7 +43,8 @@ class Reference:
 
     def loss(self, drawn: Drawn, tables: Tables) -> torch.Tensor:
         """The loss of a global batch."""
-        who, positive, negative = drawn["user_id"], drawn["item_id"], drawn["negatives"].view(len(drawn["user_id"]), -1)
+        who, positive, place = drawn["user_id"], drawn["item_id"], self._candidates(drawn)
+        negative = drawn["negatives"][place]
         loss = torch.tensor(0.0)
         if isinstance(self.head, GraphRecommender):
             users, items, loss = self._whole(tables)
@@ -56,7 +57,7 @@ class Reference:
             users, user_loss = self._fuse("user", tables["user_id"][who])
             items, item_loss = self._fuse("item", tables["item_id"][torch.cat(ids)])
             items = items.split([len(part) for part in ids])
-            at = (users, items[0], items[1].view(*negative.shape, -1))
+            at = (users, items[0], items[1][place])
             loss = user_loss + item_loss
             raw = tables["item_id"]
         of = self.config.negatives.hardest_of
@@ -73,6 +74,18 @@ class Reference:
             loss = loss + self.head.edge_loss(items[2], *tails, torch.zeros_like(who))
         squares = tables["user_id"][who].square().sum() + raw[positive].square().sum() + raw[negative].square().sum()
         return loss + self.head.regularization / 2 * squares / len(who)
+
+    def _candidates(self, drawn: Drawn) -> torch.Tensor:
+        """The place of each row's candidates among all; where rows have one for each negative, it stands for all."""
+        rows, of = len(drawn["user_id"]), self.config.negatives.hardest_of
+        width = self.config.negatives.count * of
+        lengths = drawn["lengths"] if self.config.negatives.hardest_share < 1 else torch.full((rows,), width)
+        starts = (lengths.cumsum(0) - lengths).tolist()
+        slot = torch.arange(width)
+        of_rows = [
+            start + (slot if length == width else slot // of) for start, length in zip(starts, lengths, strict=True)
+        ]
+        return torch.stack(of_rows)
 
     def scores(self, tables: Tables) -> np.ndarray:
         """Of all users seen in training for all items: ``[users, items]``; those never seen are the last row."""

@@ -43,6 +43,20 @@ MODELS = {
         *HARDEST,
         "embeddings.sharding.default=row_wise",
     ),
+    "hardest_cove_bprmf": (
+        "model=bprmf",
+        *WITH_COVE,
+        *HARDEST,
+        "negatives.hardest_share=0.4",
+        "embeddings.sharding.default=row_wise",
+    ),
+    "hardest_cove_cfkg": (
+        "model=cfkg",
+        *WITH_COVE,
+        *HARDEST,
+        "negatives.hardest_share=0.4",
+        "embeddings.sharding.default=data_parallel",
+    ),
     "cove_neumf": ("model=neumf", *WITH_COVE, "embeddings.sharding.default=row_wise"),
     "cove_cfkg": ("model=cfkg", *WITH_COVE, "embeddings.sharding.default=table_wise"),
     "averaged_cove_bprmf": (
@@ -100,6 +114,7 @@ def step_of(context: Any, overrides: list[str]) -> dict[str, Any]:
         parts = [(0, weight)] if shards is None else [(s.metadata.shard_offsets[0], s.tensor) for s in shards]
         tables[key.split(".")[1]] = [(row, part.detach().numpy().copy()) for row, part in parts]
     names = [column for column in model.module.columns if not column.endswith("_block")]
+    lengths = batch.ids["negatives"].lengths()[: len(batch)]
     total = loss.detach().clone()
     dist.all_reduce(total)
 
@@ -109,7 +124,7 @@ def step_of(context: Any, overrides: list[str]) -> dict[str, Any]:
     with patch.object(vectors, "_AT_ONCE", 17):
         metrics_of_parts = metrics()
     return {
-        "ids": {name: batch.ids[name].values().numpy() for name in names},
+        "ids": {name: batch.ids[name].values().numpy() for name in names} | {"lengths": lengths.numpy()},
         "loss": total.item() / context.world_size,
         "tables": tables,
         "gradients": gradients,

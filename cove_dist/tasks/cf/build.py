@@ -42,7 +42,8 @@ def build_cf_model(config: CFRunConfig, schema: Schema) -> CFTaskModel:
     looked_up = table_columns(head_class, schema)
     tables = build_unpooled(looked_up, head_class.rows_per_id * config.embeddings.dim)
     omega_q, negatives = config.quantizer.omega_q, config.negatives
-    hardest = HardestOf(negatives.count, negatives.hardest_of) if negatives.hardest_of > 1 else None
+    of, in_all_rows = negatives.hardest_of, negatives.hardest_share == 1
+    hardest = HardestOf(negatives.count, of, in_all_rows) if of > 1 else None
     if isinstance(head, GraphRecommender):
         objective: CFObjective = GraphObjective(head, quantizers, omega_q, schema, hardest, config.data.path)
     else:

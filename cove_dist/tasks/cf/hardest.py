@@ -21,10 +21,12 @@ class HardestOf:
     Attributes:
         count: Number of negatives per row, ``n``.
         candidates: Number of candidates per negative, in rows that have several.
+        in_all_rows: Whether every row has several candidates.
     """
 
     count: int
     candidates: int
+    in_all_rows: bool = True
 
     @torch.no_grad()
     def choose(

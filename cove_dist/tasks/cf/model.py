@@ -14,7 +14,7 @@ from torchrec.modules.embedding_modules import EmbeddingCollection
 from torchrec.sparse.jagged_tensor import JaggedTensor
 
 from cove_dist.losses.pairs import PairLoss
-from cove_dist.losses.rows import mean_over_rows
+from cove_dist.losses.rows import mean_over_rows, rank_weights
 from cove_dist.models.cf.base import AttributeRecommender, GraphRecommender, Recommender
 from cove_dist.quantization import CascadedQuantizer
 from cove_dist.tasks.base import EntityLookup, Objective, Step, TaskModel
@@ -105,6 +105,10 @@ class CFObjective(Objective):
         if "item" in self.quantizers:  # otherwise to join and split the rows again takes a tenth of a small step
             fused, item_loss = self.fuse("item", torch.cat(rows), (batch.ids[name].values() for name in names))
             items = list(fused.split([len(part) for part in rows]))
+            if self.hardest is not None and not self.hardest.in_all_rows:
+                # `total` weights by this rank's rows; a mean over vectors needs its vectors, of which rows differ.
+                vectors = rank_weights(torch.full((), len(fused), device=fused.device))
+                item_loss = {name: loss * vectors / batch.weight for name, loss in item_loss.items()}
         positives, negatives, *edge_items = items
         if self.hardest is not None:
             chosen = self.hardest.choose(head, users, negatives, self.negative_lengths(batch))

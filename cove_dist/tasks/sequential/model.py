@@ -18,6 +18,7 @@ from torchrec.sparse.jagged_tensor import JaggedTensor
 
 from cove_dist.distributed import Collectives, world
 from cove_dist.losses import Vocabulary, sampled_cross_entropy, vocabulary_cross_entropy
+from cove_dist.losses.rows import rank_weights
 from cove_dist.models.layers.two_stage import TwoStageClassifier
 from cove_dist.models.sequential.base import SequentialModel
 from cove_dist.quantization import CascadedQuantizer, CodeClassifier
@@ -139,7 +140,7 @@ class SequentialObjective(Objective):
         predicted = self.predict(Embedded(items.fed, inputs, targets, owner))
         # A rank's mean times its share, averaged over ranks, is the mean over all ranks.
         counts = sent(torch.tensor([len(predicted.which), len(items.fed)], device="cpu"), items.ids.device)
-        positions, vectors = counts * world().size / world().sum(counts.clone())
+        positions, vectors = rank_weights(counts)
         parts = {"task": self.softmax_loss(predicted, items, positions, inputs, targets)}
         weights = {"quantization_item": self.settings.omega_q, "classification": self.settings.omega_c}
         if self.two_stage is not None:
