@@ -57,6 +57,8 @@ def vocabulary_cross_entropy(
         ranks: Ranks that hold the parts.
         workspace: Maximum number of scores in memory; None: depends on the device.
         groups: Group of rows that each position is scored against, that of its target, int64 ``[P]``; None: all rows.
+            The target is scored even if its row is of another group: codes are found once for positions and once for
+            rows, and near ties may be rounded differently.
         precision: Type of the factors of matrix products. Exponentials and sums are float32.
 
     Returns:
@@ -117,12 +119,14 @@ def _all_positions(
     for start in range(0, len(hidden), chunk):
         part = slice(start, start + chunk)
         scores = (hidden[part] @ rows.T).float()
-        if vocabulary.groups is not None:
-            other = groups[part][:, None] != vocabulary.groups
-            scores.masked_fill_(other & (weights[part] != 0)[:, None], -torch.inf)  # padding keeps all: it needs a sum
         place = targets[part] - vocabulary.first
         here = (place >= 0) & (place < len(rows))
         place = place.clamp(0, max(len(rows) - 1, 0)).unsqueeze(1)
+        if vocabulary.groups is not None and len(rows):
+            other = groups[part][:, None] != vocabulary.groups
+            other &= (weights[part] != 0)[:, None]  # padding keeps all: it needs a sum
+            other.scatter_(1, place, other.gather(1, place) & ~here[:, None])  # the target stays, whatever its group
+            scores.masked_fill_(other, -torch.inf)
         true = scores.gather(1, place).squeeze(1).where(here, 0) if len(rows) else scores.new_zeros(len(scores))
         top = ranks.max(scores.amax(dim=1) if len(rows) else scores.new_full((len(scores),), -torch.inf))
         exponentials = scores.sub_(top[:, None]).exp_()

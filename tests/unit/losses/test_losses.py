@@ -58,6 +58,25 @@ def test_factors_of_less_precision_err_by_their_rounding(
     assert error < 4 * torch.finfo(precision).eps * D**0.5
 
 
+def test_a_target_whose_row_is_of_another_group_is_scored_too(inputs: dict[str, torch.Tensor]) -> None:
+    hidden, rows = (inputs[name].requires_grad_() for name in ("hidden", "rows"))
+    of_rows = torch.arange(V) % 3
+    groups = of_rows[inputs["targets"]]
+    groups[4] = (groups[4] + 1) % 3
+    loss = vocabulary_cross_entropy(
+        hidden, inputs["targets"], inputs["weights"], Vocabulary(rows, 0, of_rows), Collectives(), groups=groups
+    )
+    loss.backward()
+    exact = [x.detach().double().requires_grad_() for x in (hidden, rows)]
+    scored = (groups[:, None] == of_rows) | (inputs["targets"][:, None] == torch.arange(V))
+    scores = (exact[0] @ exact[1].T).masked_fill(~scored, -torch.inf)
+    true = F.cross_entropy(scores, inputs["targets"], reduction="none") @ inputs["weights"].double()
+    true.backward()
+    assert loss.item() == pytest.approx(true.item(), rel=1e-5)
+    for found, reference in zip((hidden, rows), exact, strict=True):
+        torch.testing.assert_close(found.grad.double(), reference.grad, rtol=1e-5, atol=1e-5)
+
+
 def test_no_position_is_no_loss(inputs: dict[str, torch.Tensor]) -> None:
     rows = inputs["rows"].requires_grad_()
     empty = inputs["hidden"][:0].requires_grad_()
