@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +13,15 @@ import pyarrow.parquet as pq
 from cove_dist.errors import ConfigError
 from cove_dist.inference.ids import IdTable
 from cove_dist.inference.row_files import open_csv, settled
+from cove_dist.tasks.unseen import rare_ids
 from data_pipeline.errors import DataError
 from data_pipeline.id_tables import checked_id_table, combined
 from data_pipeline.preparation.csv_header import read_header
 from data_pipeline.preparation.formats import is_parquet
 from data_pipeline.schema import Schema
+
+
+logger = logging.getLogger(__name__)
 
 
 class Users(NamedTuple):
@@ -47,6 +52,8 @@ def find_users(asked: str | list[int | str], unknown: str, data: str, schema: Sc
     column = schema.entity("user")
     if asked == "all":
         checked_id_table(data, column.table_name)
+        if rare := rare_ids(data, column):
+            logger.info("Left out %d users that are rarer in training than data.min_count", rare)
         return Users(np.arange(column.num_seen), pa.nulls(0))
     table = IdTable(data, column)
     wanted = read_column(Path(asked), table.of_text) if isinstance(asked, str) else pa.array(list(map(str, asked)))
