@@ -20,7 +20,6 @@ from data_pipeline.preparation.csv_header import read_header
 from data_pipeline.preparation.formats import is_parquet
 from data_pipeline.schema import Schema
 
-
 logger = logging.getLogger(__name__)
 
 

@@ -31,10 +31,15 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_all_users_are_found_without_their_original_ids(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_users_are_found_without_their_original_ids(
+    data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr("cove_dist.inference.users.rare_ids", lambda data, column: 3)
     monkeypatch.setattr(ids_module, "read_original_ids", Mock(side_effect=AssertionError("read")))
     users = find_users("all", "error", str(data), SCHEMA)
     assert (users.known.tolist(), len(users.unknown)) == (list(range(8)), 0)
+    assert "Left out 3 users that are rarer in training than data.min_count" in caplog.text
     (data / "ids" / "u.parquet").unlink()
     with pytest.raises(DataError, match=r"u\.parquet: no such file"):
         find_users("all", "error", str(data), SCHEMA)
