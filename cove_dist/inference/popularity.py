@@ -27,16 +27,16 @@ from data_pipeline.json_files import write_json
 from data_pipeline.schema import Schema
 
 # The settings of a run's configuration that comparison reads.
-_NAMED = {"model": {"_target_": "popularity.Popularity"}, "quantizer": {"user_levels": None, "item_levels": None}}
+_NAMED: dict[str, dict[str, str | None]] = {
+    "model": {"_target_": "popularity.Popularity"},
+    "quantizer": {"user_levels": None, "item_levels": None},
+}
 
 
 def _refuse_trained(folder: Path) -> None:
     """Refuse a folder whose configuration is that of a trained model, which it would replace."""
-    there = (
-        OmegaConf.select(read_yaml(folder / CONFIG_FILE), "model._target_")
-        if (folder / CONFIG_FILE).is_file()
-        else None
-    )
+    path = folder / CONFIG_FILE
+    there = OmegaConf.select(read_yaml(path), "model._target_") if path.is_file() else None
     if there not in (None, _NAMED["model"]["_target_"]):
         raise ConfigError(f"output = {folder}: holds a run of {there}; give a folder of its own")
 
