@@ -129,7 +129,7 @@ def train(
 
     Raises:
         ConfigError, DataError, TrainingError: A setting or the data are invalid, or training failed.
-        KeyboardInterrupt: After several processes have stopped in order, so that the same call resumes.
+        KeyboardInterrupt: After several processes have saved and stopped; ``trainer.checkpoint.resume=auto`` resumes.
     """
     quiet_imported_libraries()
     from cove_dist.inference.arguments import check_count
@@ -157,7 +157,7 @@ def train(
         try:
             process.wait()
         finally:
-            end(process)
+            end(process, grace=60)  # torchrun gives its ranks 30 s
         if process.returncode:
             raise TrainingError(f"training on {processes} processes failed; its messages are above")
     return Run(config.output)

@@ -78,13 +78,6 @@ class EmbeddingsConfig:
             raise ValueError(
                 f"unseen = codes: not with id_dropout = {self.id_dropout}, which trains that row; allowed: row"
             )
-        if self.unseen == "codes" and self.cache_load_factor is not None:
-            # fbgemm's flush writes cached rows to host memory and leaves them in the cache
-            raise ValueError(
-                f"unseen = codes: not with cache_load_factor = {self.cache_load_factor}: that row is written in host"
-                " memory, and an earlier copy of it may be cached in GPU memory; allowed: row, or"
-                " cache_load_factor = null"
-            )
 
     def check_device(self, device_type: str) -> None:
         """Refuse a sharding or a cache that does not exist on this device, or that the table optimizer cannot serve.

@@ -125,7 +125,9 @@ RULES: tuple[Rule[RunConfig], ...] = (
     ),
     Rule(
         ("quantizer.omega_q", "quantizer.loss_reduction"),
-        lambda config: config.quantizer.learning == "gradient" or config.quantizer.beta > 0,
+        lambda config: (
+            config.quantizer.learning == "gradient" or config.quantizer.beta > 0 or config.quantizer.omega_q == 0
+        ),
         "with quantizer.learning=ema the quantization loss has the gradient of its commitment term only; acts with"
         " quantizer.beta above 0",
     ),

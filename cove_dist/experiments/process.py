@@ -101,16 +101,16 @@ def run_program(
     return process.returncode
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Stop a process with its group; torchrun passes SIGTERM on to its ranks."""
+def end(process: subprocess.Popen[bytes], grace: float = _GRACE_SECONDS) -> None:
+    """Stop a process with its group: by SIGTERM, which torchrun passes on to its ranks, and SIGKILL after `grace` s."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is None:
             os.killpg(process.pid, number)
-            _wait(process)
+            _wait(process, grace)
 
 
-def _wait(process: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + _GRACE_SECONDS
+def _wait(process: subprocess.Popen[bytes], grace: float) -> None:
+    until = time.monotonic() + grace
     while process.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
 

@@ -64,7 +64,7 @@ class IdTable:
         Ids are compared as text if their types differ: 17 and "17" are the same id. Whole numbers in floating point are
         the ids with and without a fraction: 17.0 is "17.0" where the data have it, or else "17".
         """
-        wanted = as_array(values)
+        wanted = self._given(values)
         if len(wanted) == 0:
             return np.empty(0, np.int64)
         if self.column.bins is not None:
@@ -76,10 +76,21 @@ class IdTable:
             return self._find_whole(digits_of(wanted))
         if not self.of_text:
             return self._lookup.find_text(wanted.cast(pa.string()))
-        found = self._lookup.find(texts_of(wanted).cast(kind))
-        if _may_be_whole(wanted.type) and (found < 0).any():
-            found = np.where(found < 0, self._lookup.find(digits_of(wanted).cast(kind)), found)
+        first, then = (texts_of, digits_of) if self.column.role == "feature" else (digits_of, texts_of)
+        found = self._lookup.find(first(wanted).cast(kind))
+        if _may_be_whole(wanted.type) and (missing := found < 0).any():
+            found[missing] = self._lookup.find(then(wanted.filter(pa.array(missing))).cast(kind))
         return found
+
+    def _given(self, values: Iterable[Any] | pa.Array | pa.ChunkedArray) -> pa.Array:
+        """Return ids as an array; of users and items, bytes are text in UTF-8, as prepared ids are never bytes."""
+        wanted = as_array(values)
+        if self.column.role == "feature" or not _is_binary(wanted.type):
+            return wanted
+        try:
+            return wanted.cast(pa.large_binary()).cast(pa.large_string())
+        except pa.ArrowInvalid:  # some are not UTF-8, and so unknown
+            return pa.array([None if each is None else each.decode(errors="replace") for each in wanted.to_pylist()])
 
     def _find_whole(self, digits: pa.Array) -> np.ndarray:
         """Return the encoded ids of texts ``[n]``, where the original ids are whole numbers."""
@@ -91,7 +102,7 @@ class IdTable:
 
     def rows(self, values: Iterable[Any] | pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Return the table rows int64 ``[n]`` of original ids: of unseen ids those of their hash buckets, else -1."""
-        wanted = as_array(values)
+        wanted = self._given(values)
         encoded = self.encode(wanted)
         unseen = ~self.known(encoded)
         rare = encoded[unseen]
@@ -160,6 +171,10 @@ class IdTables:
         return IdTable(self._folder, column, self._read[name])
 
 
+def _is_binary(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+
+
 def _may_be_whole(kind: pa.DataType) -> bool:
     """Return whether numbers of a type have a fraction, which may be 0."""
     return pa.types.is_floating(kind) or pa.types.is_decimal(kind)
@@ -197,6 +212,8 @@ def as_array(values: Iterable[Any] | pa.Array | pa.ChunkedArray, what: str = "id
     if isinstance(values, np.ndarray) and values.ndim != 1:
         raise ConfigError(f"{what}: an array of shape {list(values.shape)}; give ids of shape [n]")
     found = values if isinstance(values, pa.Array) else _array_of(values)
+    if pa.types.is_dictionary(found.type):
+        found = found.dictionary_decode()
     if pa.types.is_nested(found.type):
         raise ConfigError(f"{what}: of type {found.type}; ids are numbers or text")
     return found

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from cove_dist.errors import ConfigError
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.csv_header import read_header
-from data_pipeline.preparation.formats import is_parquet, kind_of, open_binary
+from data_pipeline.preparation.formats import is_parquet, is_text, kind_of, open_binary
 from data_pipeline.preparation.local_files import is_pattern, listed_files
 from data_pipeline.preparation.partitions import partitions
 
@@ -50,7 +50,7 @@ def read_rows(path: Path, types: Mapping[str, pa.DataType], key: str = "rows") -
     Args:
         path: File, folder or glob.
         types: Types of columns of CSV files; of other columns they are those of the first megabyte. Columns of int64
-            are text if some value in the files is not a whole number, and float64 if all are numbers.
+            are text if some value in the files is not a whole number.
         key: The setting that names it, for errors.
 
     Raises:
@@ -82,8 +82,12 @@ def _files(path: Path, key: str) -> list[Path]:
     found = listed_files(str(path)) if several else [path]
     if not found:
         raise ConfigError(f"{key} = {path}: has no Parquet or CSV files")
+    kinds = {kind_of(file) for file in found}
     for file in found:
-        if (kind := kind_of(file)) not in ("Parquet", "CSV"):
+        kind = kind_of(file)
+        if path.is_dir() and kind == "CSV" and ("Parquet" in kinds or not is_text(file)):
+            kind = "CSV next to Parquet" if is_text(file) else "neither by its name"
+        if kind not in ("Parquet", "CSV"):
             rest = f"; or name the others, such as {path / '*.parquet'}" if path.is_dir() else ""
             raise ConfigError(f"{key} = {file}: {kind}, and Parquet and CSV are read. Convert it{rest}")
     return found
@@ -103,11 +107,8 @@ def settled(files: Sequence[Path], types: Mapping[str, pa.DataType], header: boo
     tables = [file for file in files if not is_parquet(file)]
     if not whole or not tables or _fit(tables, whole, header):
         return types
-    wider = {
-        name: next((kind for kind in (pa.int64(), pa.float64()) if _fit(tables, {name: kind}, header)), pa.string())
-        for name in whole
-    }
-    return {**types, **wider}
+    odd = [name for name, kind in whole.items() if not _fit(tables, {name: kind}, header)]
+    return {**types, **dict.fromkeys(odd, pa.string())}  # float64 would round ids beyond 2^53
 
 
 def _fit(files: Sequence[Path], types: Mapping[str, pa.DataType], header: bool) -> bool:

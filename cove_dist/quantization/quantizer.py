@@ -265,6 +265,9 @@ class CascadedQuantizer(nn.Module):
         self._usage += torch.cat(chosen)
         if self.moving_averages is not None:
             self.moving_averages.observe(flat, weights, codebooks, assignment)
+        same_table = ids is None and weights is None and self.observations  # perhaps, in every pass of a step
+        if self.keep_observations and same_table and torch.equal(self.observations[-1].vectors, flat):
+            return
         if self.keep_observations:  # copy: a slice would keep all looked-up fields alive
             copies = (None if x is None else x.clone() for x in (weights, ids))
             self.observations.append(Observation(flat.detach().clone(), *copies))

@@ -18,13 +18,19 @@ Usage = tuple[torch.Tensor, ...]  # how often each code was chosen, [v_i] per le
 
 
 def check_unseen(config: RunConfig, schema: Schema) -> None:
-    """Refuse ``embeddings.unseen=codes`` where training itself reaches the rows of unseen ids.
+    """Refuse ``embeddings.unseen=codes`` where training itself reaches the rows of unseen ids, or they may not be read.
 
     Raises:
-        ConfigError: Ids of a quantized entity have a least count of rows.
+        ConfigError: Ids of a quantized entity have a least count of rows, or rows are cached.
     """
     if config.embeddings.unseen != "codes":
         return
+    if (factor := config.embeddings.cache_load_factor) is not None:
+        # fbgemm's flush writes cached rows to host memory and leaves them in the cache
+        raise ConfigError(
+            f"embeddings.unseen = codes: not with embeddings.cache_load_factor = {factor}: that row is written in host"
+            " memory, and an earlier copy of it may be cached in GPU memory; allowed: row, or cache_load_factor = null"
+        )
     for column in map(schema.entity, config.quantizer.levels()):
         if column.buckets or rare_ids(config.data.path, column):
             raise ConfigError(

@@ -58,9 +58,17 @@ _HINTS = (
 
 def kind_of(file: Path) -> str:
     """Return the kind of a file by the ending of its name, without that of its compression: one of `KINDS`."""
+    return next((kind for kind, known in KINDS.items() if _ending(file) in known), "CSV")
+
+
+def is_text(file: Path) -> bool:
+    """Return whether the name of a file is that of lines of text: .csv, .tsv or .txt, compressed or not, or none."""
+    return _ending(file) in ("", ".csv", ".tsv", ".txt")
+
+
+def _ending(file: Path) -> str:
     endings = [ending.lower() for ending in file.suffixes[-2:]]
-    ending = endings[0] if endings[-1:] and endings[-1] in _COMPRESSED else (endings[-1:] or [""])[0]
-    return next((kind for kind, known in KINDS.items() if ending in known), "CSV")
+    return "".join(endings[:-1] if endings and endings[-1] in _COMPRESSED else endings[-1:])
 
 
 def is_parquet(file: Path) -> bool:

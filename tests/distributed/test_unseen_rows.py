@@ -13,6 +13,7 @@ from cove_dist.distributed import process_group
 from cove_dist.embeddings.parts import local_parts, table_weights
 from cove_dist.errors import ConfigError
 from cove_dist.tasks.configuration import load_run_config
+from cove_dist.tasks.registry import task_of
 from cove_dist.training.trainer import Trainer
 from cove_dist.training.validation import check_and_complete_state
 from data_pipeline.schema import ENTITIES, Schema
@@ -74,16 +75,19 @@ def test_the_row_is_the_mean_of_the_codes_by_the_counts_of_all_ranks(
     ("settings", "message"),
     [
         (("embeddings.id_dropout=0.1", *COVE), "unseen = codes: not with id_dropout = 0.1, which trains that row"),
-        (
-            ("embeddings.cache_load_factor=0.2", *COVE),
-            r"unseen = codes: not with cache_load_factor = 0\.2: .*; allowed: row, or cache_load_factor = null",
-        ),
         ((), r"embeddings\.unseen = codes: would do nothing: there are no codes"),
     ],
 )
 def test_what_has_no_such_row_is_refused(prepared: Path, settings: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_run_config(small_run(prepared, "unused", "embeddings.unseen=codes", *settings))
+
+
+def test_rows_that_are_cached_are_refused_in_training_alone(prepared: Path) -> None:
+    overrides = small_run(prepared, "unused", "embeddings.unseen=codes", "embeddings.cache_load_factor=0.2", *COVE)
+    config, _ = load_run_config(overrides)  # as of an earlier run, which can be evaluated
+    with pytest.raises(ConfigError, match=r"unseen = codes: not with embeddings\.cache_load_factor = 0\.2: .* = null"):
+        task_of(config).check_data(config, Schema.load(prepared))
 
 
 def test_sequential_models_have_no_such_row() -> None:

@@ -151,3 +151,21 @@ def test_an_unknown_id_is_named_once(table: IdTable) -> None:
         match="users: 3 of 4 ids were not in the training split, or are too rare there, such as 'x', '2000'; ",
     ):
         table.require_known(table.encode(ids), ids, "users", "unknown=skip")
+
+
+TEXTS = ["17", "18", "ä"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (pa.array([17.0, 18.0, 5.0]).dictionary_encode(), [0, 1, -1]),
+        (pa.array(["ä".encode(), b"17", b"\xff"]), [2, 0, -1]),
+        (np.array([b"18", b"17"], "S2"), [1, 0]),
+        (pa.array(["ä".encode()], pa.binary(2)), [2]),
+    ],
+)
+def test_numbers_in_dictionaries_and_text_in_bytes(wanted: Any, expected: list[int], tmp_path: Path) -> None:
+    (tmp_path / "ids").mkdir()
+    pq.write_table(pa.table({"id": range(3), "original_id": TEXTS}), tmp_path / "ids" / "user.parquet")
+    assert IdTable(tmp_path, Categorical("user", 3, 3, "user")).encode(wanted).tolist() == expected

@@ -54,12 +54,32 @@ def test_ids_of_another_kind_may_be_in_any_row(at: int, other: str, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("fields", "kind"),
-    [(["5", "", "07"], pa.int64()), (["5", "6.0"], pa.float64()), (["5", "x"], pa.string()), (["", ""], pa.int64())],
+    [(["5", "", "07"], pa.int64()), (["5", "6.0"], pa.string()), (["5", "x"], pa.string()), (["", ""], pa.int64())],
 )
 def test_whole_numbers_remain_numbers(fields: list[str], kind: pa.DataType, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("user,city\n" + "".join(f"{each},A\n" for each in fields))
     assert read(path, IDS | {"absent": pa.int64()}).schema == pa.schema([("user", kind), ("city", pa.string())])
+
+
+def test_an_odd_id_rounds_no_large_one(tmp_path: Path) -> None:
+    ids = [2**53 + 1, 17, 2**62 + 1]
+    path = tmp_path / "rows.csv"
+    path.write_text(f"user\n{ids[0]}\n17.0\n{ids[2]}\n{2**64}\n")
+    (tmp_path / "ids").mkdir()
+    pq.write_table(pa.table({"id": range(3), "original_id": ids}), tmp_path / "ids" / "user.parquet")
+    table = IdTable(tmp_path, Categorical("user", 3, 3, "user"))
+    found = read(path, IDS)["user"]
+    assert table.encode(found).tolist() == [0, 1, 2, -1]
+    assert found.to_pylist() == [str(ids[0]), "17.0", str(ids[2]), str(2**64)]
+
+
+@pytest.mark.parametrize(("other", "kind"), [("README.md", "neither by its name"), ("z.csv", "CSV next to Parquet")])
+def test_a_folder_of_parquet_files_has_no_others(other: str, kind: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"user": [5]}), tmp_path / "part-0.parquet")
+    (tmp_path / other).write_text("# Export\n")
+    with pytest.raises(ConfigError, match=rf"rows = .*{other}: {kind}, and Parquet and CSV are read\. .*/\*\.parquet"):
+        read(tmp_path, IDS)
 
 
 def test_all_files_of_a_folder_decide_on_the_type_of_its_ids(tmp_path: Path) -> None:

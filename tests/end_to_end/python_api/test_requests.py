@@ -132,15 +132,17 @@ def test_a_wrong_value_is_named_with_what_is_allowed(case: str, cf: cove.Run) ->
         request(cf)
 
 
-def test_an_interrupt_waits_for_the_ranks(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_waits_for_the_ranks(cf: cove.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for torchrun interrupts the caller, and takes half a second to stop."""
     torchrun = tmp_path / "torchrun"
     stopping = f"sleep 0.5; touch {tmp_path}/stopped; exit 1"
-    torchrun.write_text(f"#!/bin/sh\ntrap '{stopping}' TERM\nkill -INT $PPID\nwhile :; do sleep 0.02; done\n")
+    torchrun.write_text(
+        f"#!/bin/sh\ntrap '{stopping}' TERM\nsleep 0.5\nkill -INT $PPID\nwhile :; do sleep 0.02; done\n"
+    )
     torchrun.chmod(0o755)
     monkeypatch.setattr("cove_dist.api.sys.executable", str(torchrun))
     with pytest.raises(KeyboardInterrupt):
-        cove.train(log.parent / "cf", "bprmf", output=tmp_path / "run", processes=2)
+        cove.train(cf.folder.parents[1] / "cf", "bprmf", output=tmp_path / "run", processes=2)
     assert (tmp_path / "stopped").exists()
 
 

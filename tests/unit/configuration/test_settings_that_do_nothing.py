@@ -99,6 +99,7 @@ def test_a_setting_that_would_not_act_is_refused(overrides: list[str], message: 
         ["model=fans", "sequential.curriculum_steps=5"],
         ["quantizer.alpha=1.0"],
         [COVE, "quantizer.omega_q=0"],
+        [COVE, "quantizer.learning=ema", "quantizer.omega_q=0"],
         [COVE, "quantizer.learning=ema", "quantizer.beta=0"],
         [COVE, "quantizer.learning=ema", "quantizer.omega_q=0.5", "quantizer.loss_reduction=sum"],
         [COVE, "quantizer.beta=0", "quantizer.omega_q=0.5", "quantizer.loss_reduction=sum"],

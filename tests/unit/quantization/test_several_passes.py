@@ -44,6 +44,14 @@ def test_a_start_by_kmeans_clusters_the_vectors_of_all_passes(learning: str, wor
         assert (vectors.unsqueeze(1) - codebook).abs().amax(dim=2).amin(dim=1).max() < 1e-5
 
 
+def test_a_whole_table_is_kept_once_a_step() -> None:
+    """As the propagated vectors of a graph model, which are the same in all passes of a step."""
+    loop = Loop(MaintenanceSettings(revive_every=1))
+    for _ in PASSES:
+        loop.quantizer(loop.table.weight)
+    assert [len(each.vectors) for each in loop.quantizer.observations] == [len(loop.table.weight)]
+
+
 @pytest.mark.parametrize("world_size", [1, 2])
 @pytest.mark.parametrize("learning", LEARNING)
 def test_dead_codes_move_to_vectors_of_all_passes(learning: str, world_size: int) -> None:
