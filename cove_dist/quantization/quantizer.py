@@ -265,14 +265,20 @@ class CascadedQuantizer(nn.Module):
         self._usage += torch.cat(chosen)
         if self.moving_averages is not None:
             self.moving_averages.observe(flat, weights, codebooks, assignment)
-        same_table = ids is None and weights is None and self.observations  # perhaps, in every pass of a step
-        if self.keep_observations and same_table and torch.equal(self.observations[-1].vectors, flat):
+        if self.keep_observations and self._is_kept(flat, weights, ids):
             return
         if self.keep_observations:  # copy: a slice would keep all looked-up fields alive
             copies = (None if x is None else x.clone() for x in (weights, ids))
             self.observations.append(Observation(flat.detach().clone(), *copies))
         else:
             self.observations = []
+
+    def _is_kept(self, flat: torch.Tensor, weights: torch.Tensor | None, ids: torch.Tensor | None) -> bool:
+        """Return whether the latest observation is this one: of a whole table, the same in every pass of a step."""
+        if not self.observations or ids is not None or weights is not None:
+            return False
+        vectors, *others = self.observations[-1]
+        return all(each is None for each in others) and torch.equal(vectors, flat)
 
     def _apply(self, fn: Convert, recurse: bool = True) -> CascadedQuantizer:
         """Convert parameters and buffers; ``to``, ``half``, ``bfloat16`` and ``cuda`` call this."""

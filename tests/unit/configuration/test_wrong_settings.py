@@ -67,7 +67,9 @@ def test_the_global_batch_must_divide_among_ranks() -> None:
 
 
 def test_an_override_that_does_not_parse_is_shown_with_what_to_do() -> None:
-    with pytest.raises(ConfigError, match=r"common=\[data=toys\]: .*Quote values that contain '=' or spaces"):
+    with pytest.raises(
+        ConfigError, match=r"common=\[data=toys\]: .*Quote values that contain '=', spaces or letters beyond ASCII"
+    ):
         compose_yaml("tune", ["common=[data=toys]"])
 
 
