@@ -151,9 +151,7 @@ def train(
 
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         command = [sys.executable, *torchrun, "-m", "cove_dist", "train", *overrides]
-        process = subprocess.Popen(
-            command, start_new_session=True
-        )  # an interrupt ends the ranks by way of this process
+        process = subprocess.Popen(command, start_new_session=True)  # so that Ctrl-C reaches only this process
         try:
             process.wait()
         finally:

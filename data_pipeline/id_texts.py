@@ -24,7 +24,8 @@ def texts_of(values: pa.Array) -> pa.Array:
     """Return values ``[n]`` as text; null stays null.
 
     Args:
-        values: Numbers, text, booleans, dates, times and timestamps. Timestamps with a time zone become UTC.
+        values: Numbers, text, booleans, dates, times and timestamps, without a dictionary. Timestamps with a time zone
+            become UTC.
 
     Raises:
         ModuleNotFoundError: DuckDB, which values other than text and whole numbers need, is not installed.
@@ -64,8 +65,6 @@ def digits_of(values: pa.Array) -> pa.Array:
 
 def _plain(values: pa.Array) -> pa.Array:
     """Return values in a type that preparation knows."""
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
     if pa.types.is_float16(values.type):
         return values.cast(pa.float32())
     if pa.types.is_decimal256(values.type):  # DuckDB reads them from Parquet as DOUBLE

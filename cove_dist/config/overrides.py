@@ -15,6 +15,7 @@ from cove_dist.config_folders import is_group
 from cove_dist.errors import ConfigError
 
 PATHS = ("path", "output", "run", "source", "results", "tuned", "json", "file")  # last parts of keys that hold a path
+# Last parts of keys that may hold a path or something else, such as users=all
 FILES = ("rows", "users", "interactions", "keep_ids", "categories", "train", "test", "validation_file", "warm_start")
 
 
@@ -55,9 +56,8 @@ def literal(override: str) -> str:
     if not separator or value in ("", "null") or _is_quoted(value):
         return override
     is_list = value[0] == "[" and value[-1] == "]" and not os.path.exists(value)
-    if key.rpartition(".")[2].lstrip("+") in PATHS and not is_list:
-        return f"{key}={quoted(os.path.expanduser(value))}"
-    if value.startswith("~/") and key.rpartition(".")[2].lstrip("+") in FILES:
+    last = key.rpartition(".")[2].lstrip("+")
+    if (last in PATHS and not is_list) or (last in FILES and value.startswith("~/")):
         return f"{key}={quoted(os.path.expanduser(value))}"
     if not is_list and is_group(key.lstrip("+")) and not _is_text(override):
         return f"{key}={quoted(value)}"

@@ -56,7 +56,7 @@ def _archived(path: Path, without: Collection[str]) -> dict[str, bytes]:
     except FileNotFoundError:
         return {}
     except zipfile.BadZipFile as error:
-        logger.warning("%s: %s; written anew", path, error)
+        logger.warning("%s: %s; it is replaced", path, error)
         return {}
 
 

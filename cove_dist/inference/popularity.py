@@ -38,7 +38,7 @@ def _refuse_trained(folder: Path) -> None:
     path = folder / CONFIG_FILE
     there = OmegaConf.select(read_yaml(path), "model._target_") if path.is_file() else None
     if there not in (None, _NAMED["model"]["_target_"]):
-        raise ConfigError(f"output = {folder}: holds a run of {there}; give a folder of its own")
+        raise ConfigError(f"output = {folder}: holds a run of {there}; give another folder")
 
 
 @settings

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipeline.errors import DataError
-from data_pipeline.preparation.formats import open_binary, refuse_other_formats
+from data_pipeline.preparation.formats import open_binary, refuse_other_formats, require_columns
 
 _DELIMITERS = ",\t;|"
 
@@ -38,12 +38,3 @@ def read_header(file: Path, columns: Sequence[str]) -> tuple[list[str], str]:
         )
     require_columns(file, columns, names)
     return names, delimiter
-
-
-def require_columns(file: Path, columns: Sequence[str], names: Sequence[str]) -> None:
-    """Raise `DataError` for the first of ``columns`` that is not among ``names``, or is among them twice."""
-    folded = [name.casefold() for name in names]  # SQL ignores case
-    for column in columns:
-        if column not in names or folded.count(column.casefold()) > 1:
-            problem = "no column" if column not in names else "more than one column"
-            raise DataError(f"{file}: {problem} {column!r}. The columns are: {', '.join(names)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -99,6 +100,15 @@ def refuse_other_formats(file: Path) -> None:
             f"{file}: cannot be read as {name}: its first bytes are {first!r}. {_CORRUPT}, or give it the ending of"
             " its format"
         )
+
+
+def require_columns(file: Path, columns: Sequence[str], names: Sequence[str]) -> None:
+    """Raise `DataError` for the first of ``columns`` that is not among ``names``, or is among them twice."""
+    folded = [name.casefold() for name in names]  # SQL ignores case
+    for column in columns:
+        if column not in names or folded.count(column.casefold()) > 1:
+            problem = "no column" if column not in names else "more than one column"
+            raise DataError(f"{file}: {problem} {column!r}. The columns are: {', '.join(names)}")
 
 
 def explain(file: Path, error: Exception, form: str | None = None) -> str:

@@ -14,8 +14,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from data_pipeline.errors import DataError
-from data_pipeline.preparation.csv_header import require_columns
-from data_pipeline.preparation.formats import is_parquet, kind_of, refuse_other_formats
+from data_pipeline.preparation.formats import is_parquet, kind_of, refuse_other_formats, require_columns
 from data_pipeline.preparation.partitions import partitions
 from data_pipeline.preparation.workspace import Workspace, literal, quoted, scan_path
 

@@ -99,6 +99,6 @@ def test_the_baseline_has_the_protocol_of_runs(prepared_lists: Path, tmp_path: P
 def test_the_baseline_does_not_replace_a_trained_run(prepared_lists: Path, tmp_path: Path) -> None:
     given = ["data=aotm", f"data.path={prepared_lists}", "ndcg_at=[5]", "hit_rate_at=[5]", f"output={tmp_path}"]
     (tmp_path / "config.yaml").write_text("model: {_target_: cove_dist.models.sequential.sasrec.SASRec}\n")
-    with pytest.raises(ConfigError, match=r"output = .*: holds a run of .*SASRec; give a folder of its own"):
+    with pytest.raises(ConfigError, match=r"output = .*: holds a run of .*SASRec; give another folder"):
         evaluate_popularity(given)
     assert len(list(tmp_path.iterdir())) == 1
