@@ -22,6 +22,7 @@ from cove_dist.evaluation.checks import FiniteScores
 from cove_dist.inference.arguments import check_choice, check_count, check_oov_row, listed_items
 from cove_dist.inference.context import encode_context
 from cove_dist.inference.ids import IdTable, IdTables, as_array
+from cove_dist.inference.list_requests import OfSequences, OfUsers
 from cove_dist.inference.local import load_local, pick_device
 from cove_dist.inference.popular import most_frequent
 from cove_dist.tasks.inference import ContextFeatures, Inference, Lists
@@ -115,23 +116,18 @@ class Session:
         if sequences is not None and columns:
             raise ConfigError(f"columns = {', '.join(columns)}: sequences have none; leave them out")
         item_ids = as_array(items, "items")
-        of_items = self._rows("items", self.items, item_ids, unknown)
+        of_items = self._rows("item", item_ids, unknown)
         known = of_items >= 0
-        if unknown == "oov_row" and not self.items.known(of_items).all():
-            check_oov_row(self.config, self.schema, "item", "error, skip")
         if sequences is not None:
             _same_length("sequences", sequences, item_ids)
             given = self._sequences(sequences, unknown)
             known &= np.array([len(each) > 0 for each in given], dtype=bool)
-            rows = np.flatnonzero(known)
-            found = self.inference.score_after([given[row] for row in rows], of_items[known])
+            found = self.inference.score_after([given[row] for row in np.flatnonzero(known)], of_items[known])
         else:
             user_ids = as_array(users, "users")
             _same_length("users", user_ids, item_ids)
-            of_users = self._rows("users", self.users, user_ids, unknown)
+            of_users = self._rows("user", user_ids, unknown)
             known &= of_users >= 0
-            if unknown == "oov_row" and not self.users.known(of_users).all():
-                check_oov_row(self.config, self.schema, "user", "error, skip")
             context = self.context(columns or {}, len(item_ids), known)
             score = self.inference.score if label is None else partial(self.inference.score_label, label)
             found = score(of_users[known], of_items[known], context)
@@ -161,41 +157,39 @@ class Session:
         if sequences is not None and columns:
             raise ConfigError(f"columns = {', '.join(columns)}: sequences have none; leave them out")
         k = listed_items(k, self.schema)
-        repeat, tables = history == "keep", []
+        request: OfUsers | OfSequences
         if sequences is not None:
-            given = self._sequences(sequences, unknown, "popular")
-            keys, known = pa.array(range(len(given))), np.array([len(each) > 0 for each in given], dtype=bool)
+            request = OfSequences(self.inference, self._sequences(sequences, unknown, "popular"))
         else:
-            keys = self.seen_ids("user") if _is_all(users) else as_array(users, "users")
-            encoded = self._encoded("users", self.users, keys, unknown, "popular")
-            known = self.users.known(encoded)
-            context = self.context({name: [value] for name, value in (columns or {}).items()}, 1, np.ones(1, bool))
-        seen = np.flatnonzero(known)
-        parts = [rows for rows in np.array_split(seen, max(1, -(-len(seen) // _USERS))) if len(rows)]
-        listed: Iterator[Lists]
-        if sequences is not None:
-            listed = (self.inference.recommend_after([given[row] for row in rows], k, repeat=repeat) for rows in parts)
-        else:
-            batches = [encoded[rows] for rows in parts]
-            listed = self.inference.recommend_batches(batches, k, repeat=repeat, context=context)
+            request = self._of_users(users, columns or {}, unknown)
+        seen = np.flatnonzero(request.known)
+        parts = np.array_split(seen, -(-len(seen) // _USERS)) if len(seen) else []
+        tables = []
+        listed = request.lists(parts, k, repeat=history == "keep")
         for rows, lists in zip(parts, listed, strict=False):  # without parts nothing is read
             if empty := int((lists.items < 0).all(axis=1).sum()):
                 logger.info("%d of %d lists are empty: all items are in the history", empty, len(rows))
-            tables.append(self._table(keys.take(pa.array(rows)), lists, "user" if sequences is None else "sequence"))
-        rest = np.flatnonzero(~known)
-        name = "user" if sequences is None else "sequence"
-        if len(rest) and unknown == "popular":
-            items = np.tile(most_frequent(self.data, self.schema, k), (len(rest), 1))
-            tables.append(self._table(keys.take(pa.array(rest)), Lists(np.full(items.shape, np.nan), items), name))
-        elif len(rest) and unknown == "oov_row":
-            reserved = np.array([self.users.column.num_seen])
-            one = self.inference.recommend(reserved, k, repeat=True, context=context)
-            lists = Lists(*(np.repeat(each, len(rest), axis=0) for each in one))
-            tables.append(self._table(keys.take(pa.array(rest)), lists, name))
-        elif len(rest):
-            logger.info("Left out %d of %d %ss unknown to training", len(rest), len(known), name)
-        none = self._table(keys[:0], Lists(np.empty((0, k)), np.empty((0, k), np.int64)), name)
-        return pa.concat_tables([none, *tables])
+            tables.append(self._table(request, rows, lists))
+        return pa.concat_tables([*tables, self._rest(request, k, unknown)])
+
+    def _of_users(self, users: Any, columns: Mapping[str, Any], unknown: Unknown) -> OfUsers:
+        keys = self.seen_ids("user") if _is_all(users) else as_array(users, "users")
+        encoded = self._encoded("users", self.users, keys, unknown, "popular")
+        context = self.context({name: [value] for name, value in columns.items()}, 1, np.ones(1, bool))
+        return OfUsers(self.inference, keys, encoded, self.users.column.num_seen, context)
+
+    def _rest(self, request: OfUsers | OfSequences, k: int, unknown: Unknown) -> pa.Table:
+        """List the same items for everything that is not known; nothing if it is left out."""
+        rows = np.flatnonzero(~request.known)
+        one = Lists(np.empty((1, 0)), np.empty((1, 0), np.int64))
+        if len(rows) and unknown == "popular":
+            items = most_frequent(self.data, self.schema, k)[np.newaxis]
+            one = Lists(np.full(items.shape, np.nan), items)
+        elif len(rows) and unknown == "oov_row":
+            one = request.list_of_unseen(k)
+        elif len(rows):
+            logger.info("Left out %d of %d %ss unknown to training", len(rows), len(request.known), request.name)
+        return self._table(request, rows, Lists(*(np.repeat(each, len(rows), axis=0) for each in one)))
 
     def context(self, columns: Mapping[str, Any], rows: int, known: np.ndarray) -> ContextFeatures:
         """Encode further columns of rows; see `inference.context.encode_context`."""
@@ -220,9 +214,17 @@ class Session:
         table = self.table(entity)
         return table.original[: table.column.num_seen]
 
-    def _rows(self, what: str, table: IdTable, values: Any, unknown: str) -> np.ndarray:
-        """Return table rows: of unseen ids those of their hash buckets or, without buckets, as `_encoded`."""
-        return table.rows(values) if table.column.buckets else self._encoded(what, table, values, unknown)
+    def _rows(self, entity: Entity, values: pa.Array, unknown: UnknownPair) -> np.ndarray:
+        """Return table rows: of unseen ids those of their hash buckets or, without buckets, as `_encoded`.
+
+        Raises:
+            ConfigError: Ids are unknown, or their out-of-vocabulary row means nothing.
+        """
+        table = self.table(entity)
+        rows = table.rows(values) if table.column.buckets else self._encoded(f"{entity}s", table, values, unknown)
+        if unknown == "oov_row" and not table.known(rows).all():
+            check_oov_row(self.config, self.schema, entity, "error, skip")
+        return rows
 
     def _encoded(self, what: str, table: IdTable, values: Any, unknown: str, *further: str) -> np.ndarray:
         """Return encoded ids, with -1 for unseen ids if the policy allows them."""
@@ -241,15 +243,15 @@ class Session:
         parts = np.split(encoded, np.cumsum(lengths)[:-1])
         return [part[part >= 0] for part in parts]
 
-    def _table(self, keys: pa.Array, lists: Lists, name: str) -> pa.Table:
-        """Return a row for every listed item; the score of the most frequent items is null."""
-        rows, places = np.nonzero(lists.items >= 0)
-        scores = lists.scores[rows, places].astype(np.float32)
+    def _table(self, request: OfUsers | OfSequences, rows: np.ndarray, lists: Lists) -> pa.Table:
+        """Return a row for every item listed for rows of a request; the score of the most frequent items is null."""
+        lines, places = np.nonzero(lists.items >= 0)
+        scores = lists.scores[lines, places].astype(np.float32)
         return pa.table(
             {
-                name: keys.take(pa.array(rows)),
+                request.name: request.keys.take(pa.array(rows[lines])),
                 "rank": pa.array(places + 1, pa.int32()),
-                "item": self.items.decode(lists.items[rows, places]),
+                "item": self.items.decode(lists.items[lines, places]),
                 "score": pa.array(scores, mask=np.isnan(scores)),
             }
         )

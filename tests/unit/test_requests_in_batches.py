@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from cove_dist.distributed import process_group
+from cove_dist.errors import ConfigError
 from cove_dist.inference import session as session_module
 from cove_dist.inference.id_lookup import IdLookup
 from cove_dist.inference.ids import IdTable
+from cove_dist.inference.list_requests import OfSequences
 from cove_dist.inference.session import Session
 from cove_dist.tasks.cf import inference as cf_inference
 from cove_dist.tasks.cf import vectors as cf_vectors
@@ -60,6 +62,13 @@ def test_a_request_hands_all_its_batches_to_the_model_at_once(monkeypatch: pytes
     assert table["user"].to_pylist() == [104, 104, 100, 100, 102, 102]
     assert table["item"].to_pylist() == [108, 109, 100, 101, 104, 105]
     assert len(session_of(inference).recommend([105], 2, unknown="skip")) == 0
+
+
+def test_a_sequence_without_items_has_no_out_of_vocabulary_row() -> None:
+    request = OfSequences(Mock(), [np.array([3]), np.array([], np.int64)])
+    assert request.known.tolist() == [True, False]
+    with pytest.raises(ConfigError, match="unknown = oov_row: sequence 1 is empty, and has no row; allowed: skip, pop"):
+        request.list_of_unseen(2)
 
 
 def test_collaborative_filtering_builds_one_retriever_for_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
