@@ -88,5 +88,6 @@ lint: $(DEV_READY)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+# The environment only: data and runs stay
 clean:
-	rm -rf $(VENV) data runs
+	rm -rf $(VENV)

@@ -28,7 +28,7 @@ NOTE = (
     "Made by `benchmarks/speed_table.py`. Each ratio is made within one run of a program of `benchmarks/`, its median"
     " over rounds with the lowest and the highest; where both were measured next to a third, it is the ratio of their"
     " ratios to it, not of the two times. A goal of at most (≤) bounds our time over the other's; a goal of at least"
-    " (≥) bounds our speed over the other's."
+    " (≥) bounds our speed over the other's. Times are of the wall clock, unless CPU time is named."
 )
 
 Content = Mapping[str, Any]
@@ -76,7 +76,8 @@ def _span(found: Content) -> tuple[float, float]:
 def bare(content: Content) -> Iterator[Speed]:
     """Steps next to a hand-written loop of plain torch."""
     for found in content["results"]:
-        work = f"training step, {found['model']}, batch {found['batch_size']:,}, {_threads(found['threads'])}"
+        threads = _threads(found["threads"])
+        work = f"training step, {found['model']}, batch {found['batch_size']:,}, {threads}{_clock(content)}"
         ours, other = f"{found['ms_a_step']:.1f} ms", f"bare loop of torch: {found['bare_ms_a_step']:.1f} ms"
         goal = at_most(1.3 if found["batch_size"] < 4096 else 1.15, found["ratio"])
         yield Speed(work, ours, other, found["ratio"], _span(found), goal)
@@ -128,7 +129,8 @@ def quantizer(content: Content) -> Iterator[Speed]:
         size, figures = found["size"], found["figures"]
         times = f"{figures['ours']['ms']:.1f} ms", f"bare product: {figures['matmul']['ms']:.1f} ms"
         threads = _threads(content["settings"]["threads"])
-        work = f"quantizer, {size['vectors']:,} vectors, codebooks {tuple(size['levels'])}, {threads}"
+        codebooks = tuple(size["levels"])
+        work = f"quantizer, {size['vectors']:,} vectors, codebooks {codebooks}, {threads}{_clock(content['settings'])}"
         yield Speed(work, *times, figures["ours"]["ratio"], _span(figures["ours"]), figures["ours"]["goal"])
         for name, label in others.items():
             if not figures[name]["missing"]:
@@ -154,7 +156,7 @@ def negatives(content: Content) -> Iterator[Speed]:
         base, *_ = sources
         for name, found in sources.items():
             if name != base:
-                work = f"training step, {model}, {name}"
+                work = f"training step, {model}, {name}{_clock(content)}"
                 other = f"{base} negatives: {sources[base]['ms']:.1f} ms"
                 yield Speed(work, f"{found['ms']:.1f} ms", other, found["ratio"], _span(found))
 
@@ -208,6 +210,10 @@ def _next_to_recbole(work: str, ours: float | None, theirs: float, goal: str = "
     if ours is None:
         return Speed(work, "not reached", other, None)
     return Speed(work, f"{ours:.2f} s", other, theirs / ours, None, goal)
+
+
+def _clock(settings: Content) -> str:
+    return ", CPU time" if settings.get("clock") == "cpu" else ""
 
 
 def _threads(number: int) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,18 @@ def save_config(composed: DictConfig, folder: Path) -> None:
     """Write a run's composed configuration atomically."""
     with replaced_file(folder / CONFIG_FILE) as file:
         OmegaConf.save(composed, file)
+
+
+def model_name(config: Mapping[str, Any]) -> str:
+    """Return the name of a run's model, such as ``COVE-DeepFM``: with COVE if codes change what the embeddings are.
+
+    They do by being added back (``alpha``), or by a loss that reaches the embeddings (``beta``, ``omega_c``).
+    """
+    name = config["model"]["_target_"].rpartition(".")[2]
+    quantizer = config["quantizer"]
+    levels = quantizer["user_levels"] or quantizer["item_levels"]
+    acts = any(quantizer.get(weight) for weight in ("alpha", "beta", "omega_c"))
+    return f"COVE-{name}" if levels and acts else name
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from cove_dist.runs import (
     SUMMARY_FILE,
     Record,
     best_record,
+    model_name,
     read_json,
     read_records,
 )
@@ -51,8 +52,7 @@ class Run:
 
     @property
     def model(self) -> str:
-        name = self.config["model"]["_target_"].rsplit(".", 1)[1]
-        return f"COVE-{name}" if self.levels else name
+        return model_name(self.config)
 
     @property
     def levels(self) -> dict[Entity, tuple[int, ...]]:

@@ -43,6 +43,16 @@ def test_a_goal_is_met_or_missed(size: int, ratio: float, goal: str, tmp_path: P
     assert row == (work, "2.6 ms", "bare loop of torch: 2.0 ms", "1.30 (1.20 to 1.50)", goal, "2026-01-02")
 
 
+def test_cpu_time_is_not_taken_for_time(tmp_path: Path) -> None:
+    source = {"ms": 9.0, "ratio": 1.5, "lowest": 1.4, "highest": 1.6}
+    written(
+        tmp_path / "speed", "negatives", {"clock": "cpu", "results": {"bprmf": {"uniform": source, "COVE": source}}}
+    )
+    written(tmp_path / "speed", "bare", {"clock": "time", "results": [STEP]})
+    names = {row[0] for row in benchmark.speed_table(tmp_path / "speed", tmp_path / "none").rows}
+    assert names == {"training step, bprmf, COVE, CPU time", "training step, bprmf, batch 1,024, 1 thread"}
+
+
 def test_what_never_was_as_good_as_recbole_is_said(tmp_path: Path) -> None:
     recbole = {"model": "bprmf", "contestant": "RecBole", "epoch_s": 2.0, "evaluation_s": None, "until_s": 40.0}
     ours = {"model": "bprmf", "contestant": "ours", "epoch_s": 1.0, "epoch_ratio": 2.0, "until_s": None}

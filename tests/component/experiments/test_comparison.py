@@ -24,6 +24,8 @@ from tests.component.experiments.grids import small_grid, write_cell
 from tests.component.own_metric import write_metric
 from tests.configurations import ctr_protocol, evaluated, small_run
 
+PROVENANCE = ["seed", "checkpoint", "run folder"]  # the last rows of a table
+
 
 def run_of(folder: Path, auc: float, *overrides: str, speed: float | None = 1000.0, **fields: Any) -> str:
     """An evaluated run as training and evaluation leave it."""
@@ -44,11 +46,46 @@ def test_runs_that_differ_in_their_seed_share_a_column(tmp_path: Path) -> None:
     table = compare_runs(runs, "test", "best").table()
     assert table.title == "test split, best checkpoints; ranking per user"
     assert table.header == ("metric", "DeepFM", "DCN")
-    assert [row[0] for row in table.rows] == ["auc", "samples/s", "checkpoint", "run folder"]
+    names = [row[0] for row in table.rows]
+    assert [name for name in names if not name.startswith("model.")] == ["auc", "samples/s", *PROVENANCE]
     assert table.rows[0][1:] == ("0.7500 ± 0.0707", "0.9000")
+    assert table.rows[names.index("seed")][1:] == ("0\n1", "0")
     assert table.rows[1][1:] == ("1,000 ± 0", "missing"), "a run of a single step has no speed"
-    assert table.rows[2][1] == "step_00000002\nstep_00000002"
+    assert table.rows[names.index("checkpoint")][1] == "step_00000002\nstep_00000002"
     assert table.notes == ()
+
+
+def test_the_settings_that_differ_stand_below_the_metrics(tmp_path: Path) -> None:
+    changes: dict[str, tuple[str, ...]] = {
+        "base": (),
+        "wide": ("embeddings.dim=16", "model.hidden_units=[4,4]"),
+        "cove": ("quantizer=cove", "quantizer.user_levels=[4,2]", "quantizer.item_levels=null"),
+        "side": ("quantizer=cove_items", "quantizer.item_levels=[4]", "quantizer.alpha=0", "quantizer.beta=0"),
+    }
+    runs = [run_of(tmp_path / name, 0.7, *overrides) for name, overrides in changes.items()]
+    table = compare_runs(runs, "test", "best").table()
+    assert table.header[1:] == ("DeepFM", "DeepFM", "COVE-DeepFM", "DeepFM"), "codes beside the model change nothing"
+    rows = {row[0]: row[1:] for row in table.rows}
+    hidden = "[4, 4]"
+    assert rows["model.hidden_units"][1] == hidden != rows["model.hidden_units"][0]
+    assert rows["quantizer.user_levels"] == ("null", "null", "[4, 2]", "null")
+    assert rows["quantizer.alpha"] == ("1.0", "1.0", "1.0", "0")
+    assert "trainer.batch_size" not in rows, "it is the same for all"
+
+
+def test_equal_runs_have_no_settings_to_tell(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / f"seed{seed}", 0.7, f"seed={seed}") for seed in (0, 1)]
+    names = [row[0] for row in compare_runs(runs, "test", "best").table().rows]
+    assert names == ["auc", "samples/s", *PROVENANCE]
+
+
+def test_two_runs_of_one_seed_are_not_taken_for_two_seeds(tmp_path: Path) -> None:
+    a, b = (run_of(tmp_path / name, 0.7, "seed=3") for name in "ab")
+    c = run_of(tmp_path / "c", 0.8, "seed=4")
+    assert compare_runs([a, c], "test", "best").notes == []
+    assert compare_runs([a, b, c], "test", "best").notes == [
+        f"{a} and {b} have the same settings and seed 3: the deviation is not over seeds alone."
+    ]
 
 
 @pytest.mark.parametrize("runs", ["[{0}/a,{0}/b]", "[{0}/a,'{0}/b*']"])
@@ -86,7 +123,7 @@ def test_metrics_that_mean_different_things_are_refused(
 
 def test_other_k_or_another_choice_of_the_best_are_said(tmp_path: Path) -> None:
     a = run_of(tmp_path / "a", 0.7)
-    b = run_of(tmp_path / "b", 0.8, best_by="gauc", protocol=ctr_protocol([1]))
+    b = run_of(tmp_path / "b", 0.8, "seed=1", best_by="gauc", protocol=ctr_protocol([1]))
     notes = compare_runs([a, b], "test", "best").notes
     assert notes == [
         f"Differs between the runs: ndcg_at: [1, 5, 10] in {a}; [1] in {b}.",
@@ -184,7 +221,7 @@ def test_a_baseline_without_checkpoints_is_compared_with_runs(tmp_path: Path) ->
     a = run_of(tmp_path / "a", 0.7)
     floor = run_of(tmp_path / "floor", 0.5, "model=dcn", kind=None, checkpoint=None, step=None, best_by=None)
     table = compare_runs([a, floor], "test", "best").table()
-    assert table.rows[2] == ("checkpoint", "step_00000002", "none")
+    assert ("checkpoint", "step_00000002", "none") in table.rows
 
 
 def test_a_metrics_file_reads_as_it_was_written_and_holds_json(tmp_path: Path) -> None:
@@ -225,7 +262,9 @@ def test_a_grid_refuses_cells_of_different_data_and_takes_the_checkpoint_that_it
 
 def test_the_composed_configuration_is_not_needed_in_full(tmp_path: Path) -> None:
     """A baseline's has what names the model alone."""
-    a = run_of(tmp_path / "a", 0.7)
+    a, deepfm = run_of(tmp_path / "a", 0.7), run_of(tmp_path / "deepfm", 0.8)
     names = {"model": {"_target_": "popularity.Popularity"}, "quantizer": {"user_levels": None, "item_levels": None}}
     save_config(OmegaConf.create(names), tmp_path / "a")
-    assert compare_runs([a], "test", "best").table().header == ("metric", "Popularity")
+    table = compare_runs([a, deepfm], "test", "best").table()
+    assert table.header == ("metric", "Popularity", "DeepFM")
+    assert not [row[0] for row in table.rows if row[0].startswith("trainer.")], "the baseline has no trainer"
