@@ -46,23 +46,23 @@ class Interactions(RawDataset):
 
     def prepare(self, workspace: Workspace, folder: Path, name: str) -> tuple[Schema, Report]:
         """Write the prepared rows. Settings that contradict each other are refused before a file is read."""
-        longest, rules = self.sequence_length, self.rules
+        self.check()
+        rules = self.rules
         source = self.read(workspace)
-        if longest is not None:
-            return prepare_sequences(workspace, source, rules, longest, folder, name)
+        if self.sequences is not None:
+            return prepare_sequences(workspace, source, rules, self.sequences, folder, name)
         return prepare_interactions(workspace, source, rules, folder, name)
 
     @property
     def rules(self) -> InteractionRules:
-        """The settings with their defaults resolved; raises `DataError` if they contradict each other."""
-        implicit = self.is_implicit
+        """The settings with their defaults resolved."""
         return InteractionRules(
             columns=self.columns,
             split=self.split_rule,
-            implicit=implicit,
+            implicit=self.is_implicit,
             core=self.core,
-            candidates=self.candidates if implicit else 0,
-            saturated_users=self.saturated_users if implicit and self.sequences is None else None,
+            candidates=self.candidates if self.is_implicit else 0,
+            saturated_users=self.saturated_users if self.is_implicit and self.sequences is None else None,
             on_invalid=self.on_invalid,
             row_group_size=self.row_group_size,
             published=self.published,
@@ -70,45 +70,19 @@ class Interactions(RawDataset):
 
     @property
     def is_implicit(self) -> bool:
-        """Whether all rows are positives; raises `DataError` for labels that the data lack, or a core with labels."""
-        if self.implicit is False and self.columns.without_labels:
-            raise DataError(
-                "data.implicit = false: the data have no labels. Set data.label=COLUMN, or data.rating=COLUMN"
-                " data.threshold=X, or data.implicit=true"
-            )
-        implicit = self.columns.without_labels if self.implicit is None else self.implicit
-        if implicit and self.columns.labels:
-            raise DataError(
-                f"data.implicit = true: positives are the rows whose label is 1, but data.label names"
-                f" {len(self.columns.labels)} labels. Name one"
-            )
-        if self.core is not None and not implicit:
-            raise DataError(
-                f"data.core = {self.core}: only for implicit feedback. Set data.implicit=true, or data.core=null"
-            )
-        if implicit and self.columns.lists.names:
-            raise DataError(
-                f"columns of lists ({', '.join(self.columns.lists.names)}) are fields of click-through rate models, and"
-                " implicit feedback has users and items only. Give labels, or leave the lists out"
-            )
-        return implicit
+        """Whether all rows are positives."""
+        return self.columns.without_labels if self.implicit is None else self.implicit
 
     @property
     def split_by(self) -> SplitBy:
-        """The kind of split; raises `DataError` for one by time, or "given", without the column that it needs."""
-        given, timed = self.columns.split is not None, self.columns.time is not None
-        if self.split is None:
-            if given or self.is_implicit:
-                return "given" if given else "leave_one_out"
-            return "user_time" if timed else "random"
-        if self.split == "given" and not given:
-            raise DataError(
-                "data.split = given: the data have no split of their own (custom data may, by"
-                " data.split_column=COLUMN). Set user_time, time or random"
-            )
-        if self.split in ("user_time", "time") and not timed:
-            raise DataError(f"data.split = {self.split}: needs data.time=COLUMN. Set it, or data.split=random")
-        return self.split
+        """The kind of split."""
+        if self.split is not None:
+            return self.split
+        if self.columns.split is not None:
+            return "given"
+        if self.is_implicit:
+            return "leave_one_out"
+        return "user_time" if self.columns.time is not None else "random"
 
     @property
     def uses_ratios(self) -> bool:
@@ -118,43 +92,62 @@ class Interactions(RawDataset):
 
     @property
     def split_rule(self) -> SplitRule:
-        """The split rule; raises `DataError` as `split_by`, and for ratios or a validation rule that do nothing."""
-        by = self.split_by
-        if tuple(self.ratios) != Interactions.ratios and not self.uses_ratios:
-            raise DataError(
-                f"data.ratios = {list(self.ratios)}: does nothing with data.split={by}, data.validation="
-                f"{self.validation}, which use no ratios. Leave it out, or set data.split=user_time, time or random"
-            )
-        if self.validation != "none" and by != "given":
-            raise DataError(
-                f"data.validation = {self.validation}: only for data.split = given; data.split = {by} makes its own"
-                " validation rows. Set data.validation=none"
-            )
-        return SplitRule.of(self.columns, by, self.ratios, self.is_implicit, self.validation)
+        """The split rule."""
+        return SplitRule.of(self.columns, self.split_by, self.ratios, self.is_implicit, self.validation)
 
-    @property
-    def sequence_length(self) -> int | None:
-        """The sequence length; raises `DataError` for data without an order, another split, or further columns.
+    def check(self) -> None:
+        """Refuse settings that contradict each other or the columns, or that do nothing.
 
-        Settings of negatives and candidates are refused where there are none.
+        Raises:
+            DataError: The message names the setting and what to set.
         """
+        self._check_labels()
+        self._check_candidates()
+        if self.sequences is not None:
+            self._check_sequences()
+        self._check_split()
+
+    def _check_labels(self) -> None:
+        if self.implicit is False and self.columns.without_labels:
+            raise DataError(
+                "data.implicit = false: the data have no labels. Set data.label=COLUMN, or data.rating=COLUMN"
+                " data.threshold=X, or data.implicit=true"
+            )
+        if self.core is not None and not self.is_implicit:
+            raise DataError(
+                f"data.core = {self.core}: only for implicit feedback. Set data.implicit=true, or data.core=null"
+            )
+        if self.is_implicit and self.columns.labels:
+            raise DataError(
+                f"data.implicit = true: positives are the rows whose label is 1, but data.label names"
+                f" {len(self.columns.labels)} labels. Name one"
+            )
+        if self.is_implicit and self.columns.lists.names:
+            raise DataError(
+                f"columns of lists ({', '.join(self.columns.lists.names)}) are fields of click-through rate models, and"
+                " implicit feedback has users and items only. Give labels, or leave the lists out"
+            )
+
+    def _check_candidates(self) -> None:
         if self.saturated_users != "error" and (self.sequences is not None or not self.is_implicit):
             raise DataError(
                 f"data.saturated_users = {self.saturated_users}: only for negatives and candidates of implicit"
                 " feedback, which these data do not have. Set data.saturated_users=error"
             )
-        if self.candidates not in (0, Interactions.candidates) and not self.is_implicit:
+        if self.candidates in (0, Interactions.candidates):
+            return
+        if not self.is_implicit:
             raise DataError(
                 f"data.candidates = {self.candidates}: only for implicit feedback, and these data have labels. Leave it"
                 " out, or set data.implicit=true"
             )
-        if self.sequences is None:
-            return None
-        if self.candidates not in (0, Interactions.candidates):
+        if self.sequences is not None:
             raise DataError(
                 f"data.candidates = {self.candidates}: sequences are ranked against all items. Leave it out, or set"
                 " data.sequences=null"
             )
+
+    def _check_sequences(self) -> None:
         key = f"data.sequences = {self.sequences}"
         if not self.is_implicit:
             raise DataError(f"{key}: only for implicit feedback. Set data.implicit=true, or data.sequences=null")
@@ -179,4 +172,23 @@ class Interactions(RawDataset):
                 " columns out (data.categorical=[] data.dense=[], or data.side_information=false), or set"
                 " data.sequences=null"
             )
-        return self.sequences
+
+    def _check_split(self) -> None:
+        by = self.split_by
+        if by == "given" and self.columns.split is None:
+            raise DataError(
+                "data.split = given: the data have no split of their own (custom data may, by"
+                " data.split_column=COLUMN). Set user_time, time or random"
+            )
+        if by in ("user_time", "time") and self.columns.time is None:
+            raise DataError(f"data.split = {by}: needs data.time=COLUMN. Set it, or data.split=random")
+        if tuple(self.ratios) != Interactions.ratios and not self.uses_ratios:
+            raise DataError(
+                f"data.ratios = {list(self.ratios)}: does nothing with data.split={by}, data.validation="
+                f"{self.validation}, which use no ratios. Leave it out, or set data.split=user_time, time or random"
+            )
+        if self.validation != "none" and by != "given":
+            raise DataError(
+                f"data.validation = {self.validation}: only for data.split = given; data.split = {by} makes its own"
+                " validation rows. Set data.validation=none"
+            )

@@ -47,7 +47,7 @@ from data_pipeline.preparation.interactions import InteractionRules
 from data_pipeline.preparation.lists import NO_LISTS, ListColumns
 from data_pipeline.preparation.read import Rule, Source, ingest
 from data_pipeline.preparation.report import Report
-from data_pipeline.preparation.split import SplitBy, SplitRule, seeded_hash, shares
+from data_pipeline.preparation.split import SplitRule, seeded_hash, shares
 from data_pipeline.preparation.workspace import Workspace, literal
 from data_pipeline.schema import SPLITS, Schema
 from data_pipeline.types import PositiveInt
@@ -108,16 +108,14 @@ class MINDSmall(Interactions):
         rules = super().rules
         return rules if self.history is None else replace(rules, published={})
 
-    @property
-    def split_by(self) -> SplitBy:
-        """The kind of split; raises `DataError` for one that would evaluate on positives of the histories."""
-        by = super().split_by
-        if by not in ("given", "time") and not self.is_implicit and self.history is None:
+    def check(self) -> None:
+        """Refuse settings as other data sets do, and a split that would evaluate on positives of the histories."""
+        super().check()
+        if self.split_by not in ("given", "time") and not self.is_implicit and self.history is None:
             raise DataError(
-                f"data.split = {by}: the pairs of the interaction histories, all of them positive, belong to training."
-                " Set data.split=given or time, or data.history=50, which makes them a column"
+                f"data.split = {self.split_by}: the pairs of the interaction histories, all of them positive, belong to"
+                " training. Set data.split=given or time, or data.history=50, which makes them a column"
             )
-        return by
 
     @property
     def uses_ratios(self) -> bool:

@@ -12,12 +12,6 @@ from data_pipeline.errors import DataError
 COLUMNS = {"source": "absent.csv", "user": "user", "item": "item", "time": "time"}
 
 
-def resolve(**settings: Any) -> None:
-    data = Custom(**COLUMNS | settings)
-    data.sequence_length  # noqa: B018
-    data.rules  # noqa: B018
-
-
 IDLE = {
     "candidates with labels": ({"label": "y", "candidates": 50}, "data.candidates = 50: only for implicit feedback"),
     "ratios of leave-one-out": ({"ratios": (6, 2, 2)}, r"data.ratios = \[6, 2, 2\]: does nothing with .*leave_one_out"),
@@ -36,7 +30,7 @@ IDLE = {
 def test_a_setting_that_does_nothing_is_refused(case: str) -> None:
     settings, message = IDLE[case]
     with pytest.raises(DataError, match=message):
-        resolve(**settings)
+        Custom(**COLUMNS | settings).check()
 
 
 @pytest.mark.parametrize(
@@ -51,4 +45,4 @@ def test_a_setting_that_does_nothing_is_refused(case: str) -> None:
     ],
 )
 def test_a_setting_that_acts_or_has_its_default_is_taken(settings: dict[str, Any]) -> None:
-    resolve(**settings)
+    Custom(**COLUMNS | settings).check()
