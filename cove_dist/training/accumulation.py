@@ -49,11 +49,19 @@ class AccumulatingPipeline(TrainPipelineSparseDist):
         shares: Weights of the batches of the next step, whose sum is 1.
     """
 
+    skipped = False
+
     def __init__(self, train_state: TrainState, device: torch.device, steps: int) -> None:
         super().__init__(train_state.model, _Idle([]), device)
-        self._updates, self.steps = train_state.optimizer, steps
+        self._updates, self._steps = train_state.optimizer, steps
         self._share = 1.0
         self.shares: Sequence[float] = ()
+
+    def take(self, loader: StreamLoader, first: int) -> int:
+        """Choose the batches of the next step, with their shares of its rows; return their number."""
+        rows = loader.rows_of(first, min(first + self._steps, len(loader)))
+        self.shares = [each / sum(rows) for each in rows]
+        return len(rows)
 
     def progress(self, dataloader_iter: Iterator[Batch]) -> StepOutput:
         """Train on as many batches as there are `shares`, and update the parameters once."""
@@ -69,21 +77,6 @@ class AccumulatingPipeline(TrainPipelineSparseDist):
 
     def _backward(self, losses: torch.Tensor) -> None:
         super()._backward(losses * self._share)
-
-
-def choose_batches(pipeline: object, loader: StreamLoader, first: int) -> int:
-    """Choose the batches of a pipeline's next step, and return their number.
-
-    Args:
-        pipeline: The pipeline; only an `AccumulatingPipeline` takes several batches a step.
-        loader: Loader of the batches.
-        first: Index in the epoch of the next batch.
-    """
-    if not isinstance(pipeline, AccumulatingPipeline):
-        return 1
-    rows = loader.rows_of(first, min(first + pipeline.steps, len(loader)))
-    pipeline.shares = [each / sum(rows) for each in rows]
-    return len(rows)
 
 
 class _Idle(CombinedOptimizer):

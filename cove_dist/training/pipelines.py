@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Protocol
 
 import torch
+from torch import nn
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
 from cove_dist.config import RunConfig
@@ -17,17 +17,30 @@ from cove_dist.training.accumulation import AccumulatingPipeline
 from cove_dist.training.build import TrainState
 from cove_dist.training.optimization import gradients_are_finite
 from data_pipeline.batch import Batch
-
-logger = logging.getLogger(__name__)
+from data_pipeline.streaming.loader import StreamLoader
 
 _MOST_IN_A_ROW = 10
 
 
 class Pipeline(Protocol):
-    """What takes a training step."""
+    """What takes a training step.
+
+    Attributes:
+        skipped: Whether the update of the last step was left out, on all ranks alike.
+    """
+
+    skipped: bool
+
+    def take(self, loader: StreamLoader, first: int, /) -> int:
+        """Choose the batches of the next step, which begin at an index in the epoch; return their number."""
+        ...
 
     def progress(self, batches: Iterator[Batch], /) -> StepOutput:
-        """Train on the next batch; raise StopIteration when there is none."""
+        """Train on these batches; raise StopIteration when there is none."""
+        ...
+
+    def detach(self) -> nn.Module:
+        """Return the model, detached from the pipeline until the next step."""
         ...
 
 
@@ -42,8 +55,13 @@ class PlainPipeline:
         device: Device of this rank.
     """
 
+    skipped = False
+
     def __init__(self, train_state: TrainState, device: torch.device) -> None:
         self._model, self._optimizer, self._device = train_state.model, train_state.optimizer, device
+
+    def take(self, loader: StreamLoader, first: int) -> int:
+        return 1
 
     def progress(self, batches: Iterator[Batch]) -> StepOutput:
         batch = next(batches).to(self._device, non_blocking=True)
@@ -53,8 +71,28 @@ class PlainPipeline:
         self._optimizer.step()
         return output
 
+    def detach(self) -> nn.Module:
+        return self._model
 
-class SkippingPipeline(TrainPipelineSparseDist):
+
+class OverlappingPipeline(TrainPipelineSparseDist):
+    """TorchRec's pipeline with a batch a step: the look-ups of the next one overlap with the dense part of this one.
+
+    Args:
+        train_state: Model and optimizer.
+        device: Device of this rank.
+    """
+
+    skipped = False
+
+    def __init__(self, train_state: TrainState, device: torch.device) -> None:
+        super().__init__(train_state.model, train_state.optimizer, device)
+
+    def take(self, loader: StreamLoader, first: int) -> int:
+        return 1
+
+
+class SkippingPipeline(OverlappingPipeline):
     """Looks at the loss of all ranks before the backward pass, and at the gradients after it.
 
     Without a backward pass no table is updated, sharded ones included. Gradients of sharded tables are applied inside
@@ -62,18 +100,14 @@ class SkippingPipeline(TrainPipelineSparseDist):
     Both looks wait for the device.
 
     Args:
-        train_state: The model and its optimizer.
+        train_state: Model and optimizer.
         device: Device of this rank.
-
-    Attributes:
-        skipped: Whether the last step was left out, on all ranks alike.
     """
 
     def __init__(self, train_state: TrainState, device: torch.device) -> None:
-        super().__init__(train_state.model, train_state.optimizer, device)
+        super().__init__(train_state, device)
         self._sharded = bool(train_state.model.fused_optimizer.params)
         self._in_a_row = 0
-        self.skipped = False
 
     def _backward(self, losses: torch.Tensor) -> None:
         self.skipped = not bool(world().min(losses.detach().isfinite().all().int()))
@@ -114,18 +148,10 @@ def build_pipeline(config: RunConfig, train_state: TrainState, device: torch.dev
     if config.trainer.on_nan == "stop" and device.type == "cpu" and not sharded:
         return PlainPipeline(train_state, device)
     if config.trainer.on_nan == "stop":
-        return TrainPipelineSparseDist(train_state.model, train_state.optimizer, device)
+        return OverlappingPipeline(train_state, device)
     if config.quantizer.levels() and config.quantizer.learning == "ema":
         raise ConfigError(
             "trainer.on_nan = skip: codebooks that are moving averages change in the forward pass, which cannot be"
             " undone; allowed: stop, or quantizer.learning=gradient"
         )
     return SkippingPipeline(train_state, device)
-
-
-def was_skipped(pipeline: Pipeline, step: int) -> bool:
-    """Return whether the last step of a pipeline was left out, and say so."""
-    skipped = isinstance(pipeline, SkippingPipeline) and pipeline.skipped
-    if skipped:
-        logger.warning("Step %d is not finite: its update is left out on all ranks (trainer.on_nan=skip)", step)
-    return skipped

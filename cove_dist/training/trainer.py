@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from torch import nn
-from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
 from cove_dist.checkpoints.files import CheckpointFolder, CheckpointMeta
 from cove_dist.checkpoints.io import CheckpointWriter
@@ -25,13 +23,13 @@ from cove_dist.runs import CHECKPOINTS
 from cove_dist.tasks.base import StepOutput
 from cove_dist.tasks.registry import task_of
 from cove_dist.training import validation
-from cove_dist.training.accumulation import choose_batches, steps_of_epoch
+from cove_dist.training.accumulation import steps_of_epoch
 from cove_dist.training.build import build, build_validation, describe_model
 from cove_dist.training.codebooks import Codebooks
 from cove_dist.training.debug import show_shapes_once
 from cove_dist.training.metrics import IntervalMetrics
 from cove_dist.training.optimization import data_parallel_state, gradient_norm, learning_rates
-from cove_dist.training.pipelines import build_pipeline, was_skipped
+from cove_dist.training.pipelines import build_pipeline
 from cove_dist.training.profiling import StepProfiler
 from cove_dist.training.progress import Progress
 from cove_dist.training.replicas import check_replicas
@@ -46,6 +44,8 @@ from data_pipeline.streaming.loader import EpochIterator
 
 if TYPE_CHECKING:
     from cove_dist.training.warm_start import WarmStart
+
+logger = logging.getLogger(__name__)
 
 
 class Trainer:
@@ -143,7 +143,7 @@ class Trainer:
     def _start_epoch(self) -> None:
         self.train_loader.set_epoch(self.progress.epoch)
         if self.train_state.epoch_hook is not None and self.progress.batches == 0:
-            self._detached_model()
+            self.pipeline.detach()
             self.train_state.epoch_hook.start_epoch(self.progress.epoch)
 
     def _train_epoch(self, batches: EpochIterator) -> None:
@@ -184,23 +184,24 @@ class Trainer:
     def steps(self, batches: Iterator[Batch]) -> Iterator[StepOutput]:
         """Train on each batch; the look-ups of the next batch overlap with the dense part of this one."""
         while True:
-            taken = choose_batches(self.pipeline, self.train_loader, self.progress.batches)
+            taken = self.pipeline.take(self.train_loader, self.progress.batches)
             try:
                 output = self.pipeline.progress(batches)
             except StopIteration:
                 return
             self.train_state.schedule.step()
-            self.progress.step += 1
+            self.progress.step = step = self.progress.step + 1
             self.progress.batches += taken
-            self.skipped = was_skipped(self.pipeline, self.progress.step)
-            if not self.skipped:
-                self.losses.note(self.progress.step, output.losses)
+            if self.pipeline.skipped:
+                logger.warning("Step %d is not finite: its update is left out on all ranks (trainer.on_nan=skip)", step)
+            else:
+                self.losses.note(step, output.losses)
             yield output
 
     def _after_step(self, output: StepOutput, batches: EpochIterator) -> None:
         """Maintain the codebooks, report, compare data-parallel parameters and save, each at its interval."""
         settings, step = self.config.trainer, self.progress.step
-        self.interval_metrics.add(output, self.codebooks.after_step(step), skipped=self.skipped)
+        self.interval_metrics.add(output, self.codebooks.after_step(step), skipped=self.pipeline.skipped)
         self.reporter.advance(step)
         self.profiler.after_step(step)
         if step == 1 or step % settings.log_every == 0:
@@ -269,11 +270,7 @@ class Trainer:
         """
         if self.evaluator is None:
             raise DataError(f"{self.schema.name} has no validation split to evaluate")
-        return self.evaluator(self._detached_model())
-
-    def _detached_model(self) -> nn.Module:
-        """Return the model, detached from the pipeline until the next training step."""
-        return self.pipeline.detach() if isinstance(self.pipeline, TrainPipelineSparseDist) else self.train_state.model
+        return self.evaluator(self.pipeline.detach())
 
     def save(self, batches: EpochIterator | None, metrics: dict[str, float]) -> None:
         """Write a checkpoint with the metrics of its validation, if there was one."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
 from cove_dist.distributed import DistributedContext
 from cove_dist.tasks.configuration import load_run_config
-from cove_dist.training.pipelines import PlainPipeline
+from cove_dist.training.pipelines import OverlappingPipeline, PlainPipeline
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
 from tests.interactions import SMALL_RUN
@@ -34,7 +33,7 @@ def test_a_plain_step_is_that_of_the_pipeline_to_the_bit(
     plain = build(interactions, context, f"embeddings.optimizer.name={optimizer}")
     staged = build(interactions, context, f"embeddings.optimizer.name={optimizer}")
     assert isinstance(plain.pipeline, PlainPipeline)
-    staged.pipeline = TrainPipelineSparseDist(staged.train_state.model, staged.train_state.optimizer, context.device)
+    staged.pipeline = OverlappingPipeline(staged.train_state, context.device)
     found = losses(plain)
     assert len(found) == len(plain.train_loader) > 1
     assert found == losses(staged)
@@ -42,7 +41,7 @@ def test_a_plain_step_is_that_of_the_pipeline_to_the_bit(
 
 def test_sharded_tables_keep_the_pipeline_that_exchanges_rows(interactions: Path, context: DistributedContext) -> None:
     sharded = ("embeddings.sharding.default=row_wise", "embeddings.optimizer.name=rowwise_adagrad")
-    assert isinstance(build(interactions, context, *sharded).pipeline, TrainPipelineSparseDist)
+    assert isinstance(build(interactions, context, *sharded).pipeline, OverlappingPipeline)
 
 
 def test_debug_mode_trains_every_epoch(interactions: Path, context: DistributedContext) -> None:

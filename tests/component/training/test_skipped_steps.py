@@ -119,7 +119,7 @@ def test_a_gradient_of_a_table_with_a_sparse_optimizer_that_is_not_finite(
     after_step = run._after_step
 
     def watching(*arguments: Any) -> None:
-        skipped.append(run.skipped)
+        skipped.append(run.pipeline.skipped)
         after_step(*arguments)
 
     run._after_step = watching  # type: ignore[method-assign]
