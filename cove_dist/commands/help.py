@@ -31,7 +31,7 @@ def help_of(name: str, command: Command, arguments: Sequence[str]) -> str:
         arguments: Of the command line: ``GROUP`` shows every option of a group, ``group=option`` chooses one.
 
     Raises:
-        ConfigError: There is no such group or option.
+        ConfigError: There is no such group, or no such option.
     """
     if command.config is None:
         return f"usage: cove {name}\n\n{_about(name)}"
@@ -40,6 +40,8 @@ def help_of(name: str, command: Command, arguments: Sequence[str]) -> str:
         group, separator, option = argument.lstrip("+~").partition("=")
         if not separator and group in chosen:
             return _all_options(group)
+        if not separator and name not in SHIPPED:
+            raise _no_group(argument, [group for group in chosen if group != "task"])
         if group in chosen and not (group == "data" and Path(option, "schema.json").is_file()):  # prepared data
             chosen[group] = option
     if "trainer" in chosen and "task" in chosen:
@@ -62,6 +64,13 @@ def help_of(name: str, command: Command, arguments: Sequence[str]) -> str:
             *(_section(group, option, name) for group, text in chosen.items() for option in _listed(text)),
         ]
     ).rstrip()
+
+
+def _no_group(argument: str, groups: Sequence[str]) -> ConfigError:
+    from cove_dist.config.yaml_files import did_you_mean  # imports Hydra
+
+    allowed = f"Allowed: {', '.join(groups)}" if groups else "This command has none"
+    return ConfigError(f"{argument}: no group of settings{did_you_mean(argument, groups)} {allowed}")
 
 
 def _listed(text: str | None) -> list[str]:

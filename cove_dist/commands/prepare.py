@@ -57,7 +57,14 @@ class PrepareConfig:
 
 
 def overrides(arguments: Sequence[str]) -> list[str]:
-    """Expand keys of the data set: ``source=…`` becomes ``data.source=…``; the keys of the program are unchanged."""
+    """Expand keys of the data set: ``source=…`` becomes ``data.source=…``; the keys of the program are unchanged.
+
+    Raises:
+        ConfigError: An argument has no key, such as the path of a file alone.
+    """
+    for argument in arguments:
+        if "=" not in argument and not argument.startswith("~"):
+            raise ConfigError(f"{argument}: settings have the form key=value, such as data=custom source={argument}")
     return [a if a.lstrip("+").split("=")[0].split(".")[0] in OWN_KEYS else f"data.{a}" for a in arguments]
 
 

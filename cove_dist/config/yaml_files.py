@@ -157,8 +157,10 @@ def _explain(
     if unknown is None:
         found = re.findall(r"^\t(\S+)$", str(error), flags=re.MULTILINE)
         wanted = re.search(r"'([^']+)'\s*$", message)
-        near = did_you_mean(wanted.group(1).rpartition("/")[2], found) if wanted else "."
-        return f"{message}{near} Allowed: {', '.join(found)}" if found else message
+        group, _, option = wanted.group(1).partition("/") if wanted else ("", "", "")
+        near = did_you_mean(option.rpartition("/")[2], found) if wanted else "."
+        folder = "; or the folder of prepared data" if group == "data" and name != "prepare" else ""
+        return f"{message}{near} Allowed: {', '.join(found)}{folder}" if found else message
     key, inner = unknown.group(1), str(getattr(error.__cause__, "full_key", ""))
     key = inner if inner.startswith(f"{key}.") else key  # of a mapping, its unknown key
     return explain(key, keys(compose_groups(name, [each for each in groups if key_of(each) != key])))

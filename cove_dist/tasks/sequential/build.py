@@ -108,8 +108,8 @@ def halves_of(schema: Schema) -> tuple[Categorical, Categorical]:
     halves = {column.name: column for column in schema.categorical if column.name in (INPUT, TARGET)}
     if len(halves) < 2 or not all(column.sequence and column.max_length for column in halves.values()):
         raise ConfigError(
-            f"data = {schema.name}: has no sequences; choose sequential data (aotm, zhihu, spotify, goodreads),"
-            " or a model of another task"
+            f"data = {schema.name}: has no sequences; prepare it with sequences=LENGTH, as in sequences=50, choose"
+            " playlists (aotm, zhihu, spotify, goodreads), or use a model of another task"
         )
     return halves[INPUT], halves[TARGET]
 

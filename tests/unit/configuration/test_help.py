@@ -14,7 +14,7 @@ from cove_dist.config.yaml_files import keys
 from cove_dist.config_folders import OWN_FOLDERS, config_folder
 from cove_dist.tasks.configuration import compose_run_config
 from cove_dist.training.resume import RESUMABLE_PATTERNS
-from tests.unit.configuration.calling import command, error_of
+from tests.unit.configuration.calling import Main, command, error_of
 
 train = command("train")
 
@@ -51,6 +51,20 @@ def test_help_of_a_group_shows_all_its_options(capsys: pytest.CaptureFixture[str
         f"quantizer={path.stem}" for path in sorted((config_folder() / "quantizer").glob("*.yaml"))
     ]
     assert "seed:" not in shown
+
+
+@pytest.mark.parametrize(
+    ("main", "argument", "message"),
+    [
+        (train, "modl", "modl: no group of settings; did you mean model? Allowed: data, model, quantizer"),
+        (train, "trainer.early_stopping", "trainer.early_stopping: no group of settings; did you mean trainer?"),
+        (command("compare"), "nothing", "nothing: no group of settings. This command has none"),
+    ],
+)
+def test_help_of_what_is_no_group_is_refused(
+    main: Main, argument: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert error_of(main, ["--help", argument], capsys).startswith(message)
 
 
 def test_help_of_every_command_names_it(capsys: pytest.CaptureFixture[str]) -> None:

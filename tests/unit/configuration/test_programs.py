@@ -13,7 +13,8 @@ from cove_dist import cli
 from tests.configurations import small_run
 from tests.unit.configuration.calling import Main, command, error_of
 
-train, evaluate, compare, cluster_items = map(command, ("train", "evaluate", "compare", "cluster_items"))
+train, prepare, evaluate, compare = map(command, ("train", "prepare", "evaluate", "compare"))
+cluster_items = command("cluster_items")
 recommend, export, report, experiment, tune = map(command, ("recommend", "export", "report", "experiment", "tune"))
 
 
@@ -55,6 +56,7 @@ def test_other_flags_are_refused_in_a_line(
         (evaluate, ["run="], "run = '': must not be empty"),
         (train, ["output="], "output = '': must not be empty"),
         (train, ["deepfm"], "deepfm: settings have the form key=value"),
+        (prepare, ["log.csv"], "log.csv: settings have the form key=value, such as data=custom source=log.csv"),
         (train, ["experiment=typo"], "In 'train': Could not find 'experiment/typo'"),
         (train, ["experiment=toys_bprfm"], "In 'train': Could not find 'experiment/toys_bprfm'; did you mean"),
         (train, ["model=deepfn"], "In 'train': Could not find 'model/deepfn'; did you mean deepfm"),

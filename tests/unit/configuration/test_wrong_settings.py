@@ -14,6 +14,7 @@ from cove_dist.tasks.configuration import load_run_config
     [
         ("trainer.epoch=3", r"trainer\.epoch: unknown key; did you mean trainer\.epochs"),
         ("model=deepfn", r"model/deepfn.*Allowed: .*dcn, deepfm, din, dlrm"),
+        ("data=nope", r"data/nope.*Allowed: .*aotm, custom.*; or the folder of prepared data$"),
         ("trainer.batch_size=-1", r"trainer\.batch_size = -1: input should be greater than 0"),
         ("trainer.batch_size=many", r"trainer\.batch_size = many: input should be a valid integer"),
         ("quantizer.alpha=1.5", r"quantizer\.alpha = 1\.5: input should be less than or equal to 1"),
