@@ -7,13 +7,38 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["CascadedQuantizer", "Run", "__version__", "load", "plan", "prepare", "train"]
+_NAMES = {
+    "cove_dist.api": ("Run", "load", "plan", "prepare", "train"),
+    "cove_dist.errors": ("CheckpointError", "ConfigError", "DivergedError", "TrainingError"),
+    "cove_dist.inference.evaluate": ("NotSavedError",),
+    "cove_dist.quantization": ("CascadedQuantizer",),
+    "data_pipeline.errors": ("DataError", "UserError"),
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = [
+    "CascadedQuantizer",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DivergedError",
+    "NotSavedError",
+    "Run",
+    "TrainingError",
+    "UserError",
+    "__version__",
+    "load",
+    "plan",
+    "prepare",
+    "train",
+]
 
 if TYPE_CHECKING:
     from cove_dist.api import Run, load, plan, prepare, train
+    from cove_dist.errors import CheckpointError, ConfigError, DivergedError, TrainingError
+    from cove_dist.inference.evaluate import NotSavedError
     from cove_dist.quantization import CascadedQuantizer
-
-_MODULES = {"CascadedQuantizer": "quantization"} | dict.fromkeys(("Run", "load", "plan", "prepare", "train"), "api")
+    from data_pipeline.errors import DataError, UserError
 
 
 def __getattr__(name: str) -> Any:
@@ -21,7 +46,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'cove_dist' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"cove_dist.{_MODULES[name]}"), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

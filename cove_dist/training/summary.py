@@ -28,7 +28,7 @@ def show_start(
     schema: Schema,
     steps_per_epoch: int,
 ) -> None:
-    """Log the description of the run and settings that begin to act after it, and print the sharding plan.
+    """Log the description of the run and settings that begin to act after it, and print the sharding plan, as an info.
 
     See `describe_start` and `Task.late_settings`.
     """
@@ -36,7 +36,8 @@ def show_start(
         logger.info(line)
     for warning in task_of(config).late_settings(config, steps_per_epoch):
         logger.warning(warning)
-    console.print(sharding_table(model))
+    if logger.isEnabledFor(logging.INFO):
+        console.print(sharding_table(model))
 
 
 def describe_start(

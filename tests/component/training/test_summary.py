@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from cove_dist.console import console
 from cove_dist.distributed import DistributedContext
 from cove_dist.embeddings.tables import FIRST_ORDER_DIM
 from cove_dist.runs import LOG_FILE, read_records
@@ -47,6 +49,17 @@ def test_the_plan_names_every_table_and_where_it_is(prepared: Path, context: Dis
     assert all(column.table_name in text for column in Schema.load(prepared).categorical)
     assert "row_wise" in text
     assert "fused" in text
+
+
+@pytest.mark.parametrize(("level", "shown"), [(logging.WARNING, False), (logging.INFO, True)])
+def test_the_plan_is_printed_where_infos_are_shown(
+    prepared: Path, context: DistributedContext, caplog: pytest.LogCaptureFixture, level: int, shown: bool
+) -> None:
+    trainer = trainer_of(prepared, context)
+    caplog.set_level(level, logger="cove_dist")
+    with console.capture() as captured:
+        show_start(trainer.train_state.model, context, trainer.config, Schema.load(prepared), 5)
+    assert ("sharding plan" in captured.get()) is shown
 
 
 def test_learning_rates_and_the_gradient_norm_are_the_optimizers(prepared: Path, context: DistributedContext) -> None:
