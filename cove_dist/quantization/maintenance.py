@@ -13,7 +13,7 @@ import torch
 
 from cove_dist.quantization.kmeans import best_kmeans, weights_of_centres
 from cove_dist.quantization.moments import reset_moments
-from cove_dist.quantization.observation import Observation, distinct_vectors, oldest_first
+from cove_dist.quantization.observation import Observation, add_observation, distinct_vectors, oldest_first
 from cove_dist.quantization.precision import at_least_float32
 from cove_dist.quantization.quantizer import CascadedQuantizer
 from cove_dist.quantization.replicas import ALONE, Replicas, generator
@@ -120,7 +120,8 @@ class CodebookMaintenance:
         self._average(training.values())
         if settings.collects(step):
             for name in training:
-                self._collected[name] += self._observed(name, step)
+                for seen in self._observed(name, step):
+                    add_observation(self._collected[name], seen)
         if settings.start == "kmeans" and step == settings.kmeans_step:
             self._start_by_kmeans(training)
         if settings.revives(step) and training:

@@ -15,11 +15,11 @@ from cove_dist.quantization.replicas import generator
 
 
 class Observation(NamedTuple):
-    """A detached copy of the input of one training pass.
+    """A detached copy of the counted inputs of one training pass, or of several with the same ids.
 
     Attributes:
         vectors: Vectors ``[N, d]``.
-        counts: Counts int64 ``[N]`` or None, as passed to the quantizer.
+        counts: Counts int64 ``[N]``; None: all 1.
         ids: Ids int64 ``[N]`` or None, as passed to the quantizer.
     """
 
@@ -27,10 +27,38 @@ class Observation(NamedTuple):
     counts: torch.Tensor | None
     ids: torch.Tensor | None
 
+    @classmethod
+    def of(cls, vectors: torch.Tensor, counts: torch.Tensor | None, ids: torch.Tensor | None) -> Observation:
+        """Copy the vectors of a pass, without those of count 0: a slice would keep all looked-up fields alive."""
+        if counts is None:
+            return cls(vectors.detach().clone(), None, None if ids is None else ids.clone())
+        counted = counts.nonzero().flatten()
+        of_counted = None if ids is None else ids.index_select(0, counted)
+        return cls(vectors.detach().index_select(0, counted), counts.index_select(0, counted), of_counted)
+
     def to(self, device: torch.device) -> Observation:
         """Return the observation on a device."""
         counts, ids = (None if part is None else part.to(device) for part in (self.counts, self.ids))
         return Observation(self.vectors.to(device), counts, ids)
+
+
+def add_observation(observations: list[Observation], seen: Observation) -> None:
+    """Append an observation, or merge it with the latest one if that has the same ids, or no ids and the same vectors.
+
+    The newer vectors with the counts of both are all that `distinct_vectors` uses. So the rows of a whole table, which
+    every pass has, are kept once.
+    """
+    if observations and _is_of_the_same(observations[-1], seen):
+        counts = _counts(observations[-1]) + _counts(seen)
+        observations[-1] = Observation(seen.vectors, counts, seen.ids)
+    else:
+        observations.append(seen)
+
+
+def _is_of_the_same(former: Observation, seen: Observation) -> bool:
+    if former.ids is None or seen.ids is None:
+        return former.ids is seen.ids and torch.equal(former.vectors, seen.vectors)
+    return torch.equal(former.ids, seen.ids)
 
 
 def oldest_first(observations: Iterable[Sequence[Observation]]) -> list[Observation]:

@@ -17,7 +17,7 @@ from torch import nn
 from cove_dist.quantization.arguments import check_arguments, check_choice, check_input
 from cove_dist.quantization.assignment import Cascade, assign, codes_of, count_codes
 from cove_dist.quantization.moving_average import MovingAverages
-from cove_dist.quantization.observation import Observation
+from cove_dist.quantization.observation import Observation, add_observation
 from cove_dist.quantization.precision import Convert, at_least_float32, keep_precision, load_precise
 from cove_dist.quantization.search import Search
 from cove_dist.quantization.statistics import occurrences, shares
@@ -265,20 +265,10 @@ class CascadedQuantizer(nn.Module):
         self._usage += torch.cat(chosen)
         if self.moving_averages is not None:
             self.moving_averages.observe(flat, weights, codebooks, assignment)
-        if self.keep_observations and self._is_kept(flat, weights, ids):
-            return
-        if self.keep_observations:  # copy: a slice would keep all looked-up fields alive
-            copies = (None if x is None else x.clone() for x in (weights, ids))
-            self.observations.append(Observation(flat.detach().clone(), *copies))
+        if self.keep_observations:
+            add_observation(self.observations, Observation.of(flat, weights, ids))
         else:
             self.observations = []
-
-    def _is_kept(self, flat: torch.Tensor, weights: torch.Tensor | None, ids: torch.Tensor | None) -> bool:
-        """Return whether the latest observation is this one: of a whole table, the same in every pass of a step."""
-        if not self.observations or ids is not None or weights is not None:
-            return False
-        vectors, *others = self.observations[-1]
-        return all(each is None for each in others) and torch.equal(vectors, flat)
 
     def _apply(self, fn: Convert, recurse: bool = True) -> CascadedQuantizer:
         """Convert parameters and buffers; ``to``, ``half``, ``bfloat16`` and ``cuda`` call this."""

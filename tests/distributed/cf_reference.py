@@ -107,8 +107,10 @@ class Reference:
         return out.fused, self.config.quantizer.omega_q * out.loss
 
     def _whole(self, tables: Tables) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """LightGCN with a dense adjacency of all users and items."""
-        (users, user_loss), (items, item_loss) = (self._fuse(name[:4], tables[name]) for name in ("user_id", "item_id"))
+        """LightGCN with a dense adjacency of all users and items; only rows with interactions are in the losses."""
+        (users, _), (items, _) = (self._fuse(name[:4], tables[name]) for name in ("user_id", "item_id"))
+        trained = {name: tables[name][: self.schema.entity(name[:4]).num_trained] for name in ("user_id", "item_id")}
+        user_loss, item_loss = (self._fuse(name[:4], rows)[1] for name, rows in trained.items())
         history = History.load(self.folder, "train")
         edges = torch.zeros(len(users), len(items))
         edges[history.of(np.arange(self.schema.entity("user").num_seen))] = 1

@@ -14,7 +14,7 @@ from cove_dist.training.program import train
 from data_pipeline.schema import Schema
 from tests.distributed.ranks import run_ranks
 from tests.distributed.test_warm_start import refused
-from tests.distributed.warm_runs import TABLES, originals, stored
+from tests.distributed.warm_runs import CODES, TABLES, originals, stored, trained
 from tests.two_days import TwoDays
 
 
@@ -45,6 +45,20 @@ def test_kept_rows_stay_as_they_were_and_are_served_by_original_id(
     evaluated = evaluate_run([f"run={run.folder}", "device=cpu"])
     kept = schema.entity("item").kept
     assert evaluated.protocol["words"].endswith(f"; candidates include {kept} kept items without training rows")
+
+
+def test_the_commitment_loss_of_a_graph_model_leaves_kept_rows_as_they_were(days: TwoDays, tmp_path: Path) -> None:
+    """It is over the rows of whole tables, not of a batch."""
+    run, data = trained(days, "graph", "model=lightgcn", *CODES, ranks=2), days.keeping()
+    given = [f"warm_start={run}", f"data={data}", "warm_start.gone=keep", "trainer.device=cpu"]
+    run_ranks(2, train, [*given, f"output={tmp_path / 'run'}"])
+    there, here, schema = stored(run), stored(tmp_path / "run"), Schema.load(data)
+    for entity, table in TABLES.items():
+        column, name = schema.entity(entity), f"model.tables.embeddings.{table}.weight"
+        former, ids = originals(days.yesterday, table), originals(data, table)
+        both = [row for row in range(column.num_seen) if ids[row] in former]
+        same = [row for row in both if torch.equal(here[name][row], there[name][former.index(ids[row])])]
+        assert same == list(range(column.num_trained, column.num_seen)) and len(same) == column.kept > 3
 
 
 def test_data_without_rows_for_all_ids_are_refused(days: TwoDays, first: Path) -> None:

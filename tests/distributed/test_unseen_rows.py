@@ -12,13 +12,16 @@ import pytest
 from cove_dist.distributed import process_group
 from cove_dist.embeddings.parts import local_parts, table_weights
 from cove_dist.errors import ConfigError
+from cove_dist.runs import LOG_FILE, read_records
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.registry import task_of
+from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
 from cove_dist.training.validation import check_and_complete_state
 from data_pipeline.schema import ENTITIES, Schema
 from tests.configurations import COVE, ROW_WISE, small_run
 from tests.distributed.ranks import run_ranks
+from tests.interactions import SMALL_RUN
 
 CODES = (*COVE, "embeddings.unseen=codes", "embeddings.optimizer.learning_rate=0.05", "embeddings.init_std=0.3")
 Parts = list[tuple[int, int, np.ndarray]]
@@ -69,6 +72,26 @@ def test_the_row_is_the_mean_of_the_codes_by_the_counts_of_all_ranks(
                 table[row : row + len(values), first : first + values.shape[1]] = values
         expected = sum(means) if cascade == "residual" else means[0]
         np.testing.assert_allclose(table[column.num_seen], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_the_losses_of_a_graph_model_do_not_depend_on_when_the_row_is_set(
+    interactions: Path, tmp_path: Path, world_size: int
+) -> None:
+    """It is looked up with its block at every step, and set before each validation and each save."""
+    given = [*SMALL_RUN, f"data.path={interactions}", "model=lightgcn", *CODES, "trainer.log_every=1", "logger=none"]
+    whole, validated, parts = (tmp_path / name for name in ("whole", "validated", "parts"))
+    run_ranks(world_size, train, [*given, f"output={whole}"])
+    run_ranks(world_size, train, [*given, "trainer.validate_every_steps=2", f"output={validated}"])
+    run_ranks(world_size, train, [*given, "trainer.max_steps=3", f"output={parts}"])
+    run_ranks(world_size, train, [*given, "trainer.checkpoint.resume=auto", f"output={parts}"])
+    assert len(losses(whole)) > 4
+    assert losses(validated) == losses(whole)
+    assert losses(parts) == losses(whole)
+
+
+def losses(run: Path) -> dict[int, float]:
+    return {record["step"]: record["loss"] for record in read_records(run / LOG_FILE) if "loss" in record}
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from cove_dist.tasks.cf.hardest import HardestOf
 from cove_dist.tasks.cf.model import CFObjective
 from data_pipeline.batch import Batch
 from data_pipeline.history import History
-from data_pipeline.schema import Entity, Schema
+from data_pipeline.schema import ENTITIES, Entity, Schema
 from data_pipeline.streaming.transforms import ITEM_BLOCK, NEGATIVES, USER_BLOCK, occurrences
 
 _USERS_AT_ONCE = 1 << 16
@@ -58,6 +58,7 @@ class GraphObjective(CFObjective):
     ) -> None:
         super().__init__(head, quantizers, omega_q, schema, hardest)
         self.num_users, self.num_items = schema.entity("user").num_rows, schema.entity("item").num_rows
+        self._columns = {entity: schema.entity(entity) for entity in ENTITIES}
         self._folder = folder
 
     @cached_property
@@ -82,7 +83,7 @@ class GraphObjective(CFObjective):
         if self.head.regularization:
             raw_users, raw_items = self.whole(own_users, own_items)
             parts["regularization"] = self.penalty(raw_users.index_select(0, who), raw_items.index_select(0, which))
-        # `total` weights by this rank's share of the batch; a mean over a block needs its share of the table.
+        # `total` weights by this rank's share of the batch; these are weighted by its share of the table.
         quantization = {name: loss / batch.weight for name, loss in quantization.items()}
         return self.total(parts, quantization, batch)
 
@@ -95,20 +96,28 @@ class GraphObjective(CFObjective):
             own_users, own_items: Rows that this rank holds, as looked up.
         """
         to_users, to_items = self.graph
-        users, user_loss = self.fuse("user", own_users)
-        items, item_loss = self.fuse("item", own_items)
-        quantization = {
-            name: loss * (len(block) * world().size / rows)
-            for losses, block, rows in ((user_loss, users, self.num_users), (item_loss, items, self.num_items))
-            for name, loss in losses.items()
-        }
+        users, user_loss = self.fuse_block("user", own_users)
+        items, item_loss = self.fuse_block("item", own_items)
         users, items = self.head.propagate(
             users,
             items,
             lambda part: to_users(gather_rows(part, self.num_items)),
             lambda part: to_items(gather_rows(part, self.num_users)),
         )
-        return *self.whole(users, items), quantization
+        return *self.whole(users, items), user_loss | item_loss
+
+    def fuse_block(self, entity: Entity, rows: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return this rank's fused users or items, and their quantization loss, weighted by its share of the table.
+
+        The rows of unseen and of kept ids, which have no training interaction, are fused but not counted: no loss moves
+        them, and the codebooks do not depend on them.
+        """
+        column, ranks = self._columns[entity], world()
+        first, last = ranks.block_of(column.num_rows)
+        ids = torch.arange(first, last, device=rows.device)
+        fused, losses = self.fuse(entity, rows, [ids], fuse_only=ids >= column.num_trained)
+        share = max(0, min(last, column.num_trained) - first) * ranks.size / column.num_trained
+        return fused, {name: loss * share for name, loss in losses.items()}
 
     def whole(self, own_users: torch.Tensor, own_items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return gather_rows(own_users, self.num_users), gather_rows(own_items, self.num_items)

@@ -127,18 +127,23 @@ class CFObjective(Objective):
         return self.total(parts, user_loss | item_loss, batch)
 
     def fuse(
-        self, entity: str, rows: torch.Tensor, ids: Iterable[torch.Tensor] = ()
+        self,
+        entity: str,
+        rows: torch.Tensor,
+        ids: Iterable[torch.Tensor] = (),
+        fuse_only: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return fused vectors ``[N, d]`` and the quantization loss; ``rows`` unchanged if there is no quantizer.
 
         Args:
             rows: Looked-up vectors ``[N, d]``.
-            ids: Parts of the ids ``[N]`` of the rows, if they may repeat; read only if there is a quantizer.
+            ids: Parts of the ids ``[N]`` of the rows; read only if there is a quantizer.
+            fuse_only: Mask bool ``[N]`` of rows without a part in loss and codebooks; see `CascadedQuantizer.forward`.
         """
         if entity not in self.quantizers:
             return rows, {}
         parts = list(ids)
-        output = self.quantizers[entity](rows, ids=torch.cat(parts) if parts else None)
+        output = self.quantizers[entity](rows, ids=torch.cat(parts) if parts else None, fuse_only=fuse_only)
         return output.fused, {f"quantization_{entity}": output.loss}
 
     def negative_lengths(self, batch: Batch) -> torch.Tensor:

@@ -44,12 +44,27 @@ def test_a_start_by_kmeans_clusters_the_vectors_of_all_passes(learning: str, wor
         assert (vectors.unsqueeze(1) - codebook).abs().amax(dim=2).amin(dim=1).max() < 1e-5
 
 
-def test_a_whole_table_is_kept_once_a_step() -> None:
-    """As the propagated vectors of a graph model, which are the same in all passes of a step."""
-    loop = Loop(MaintenanceSettings(revive_every=1))
+@pytest.mark.parametrize("with_ids", [False, True])
+def test_a_whole_table_is_kept_once_a_step(with_ids: bool) -> None:
+    """As the embeddings of a graph model, which are the same in all passes of a step; but rows that are only fused."""
+    loop, ids = Loop(MaintenanceSettings(revive_every=1)), torch.arange(60)
     for _ in PASSES:
-        loop.quantizer(loop.table.weight)
-    assert [len(each.vectors) for each in loop.quantizer.observations] == [len(loop.table.weight)]
+        loop.quantizer(loop.table.weight, ids=ids if with_ids else None, fuse_only=ids >= 50)
+    [kept] = loop.quantizer.observations
+    assert torch.equal(kept.vectors, loop.table.weight[:50])
+    assert kept.counts is not None and kept.counts.tolist() == 50 * [len(PASSES)]
+
+
+def test_of_a_table_that_moves_kmeans_clusters_and_checkpoints_the_newest_rows() -> None:
+    loop = Loop(MaintenanceSettings("kmeans", kmeans_step=5, kmeans_batches=4))
+    for step in range(1, 5):
+        with torch.no_grad():
+            loop.table.weight.add_(1)
+        loop.quantizer(loop.table.weight, ids=torch.arange(60))
+        loop.maintenance.after_step(step)
+    [(vectors, counts, ids)] = loop.maintenance.state_dict()["collected"]["item"]
+    assert torch.equal(vectors, loop.table.weight) and ids.tolist() == list(range(60))
+    assert counts.tolist() == 60 * [3]
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
