@@ -52,6 +52,13 @@ EXTRAS = {  # of the package: what they bring, and which subcommands need it
     "wandb": (("wandb",), "logger=wandb"),
     "mlflow": (("mlflow-skinny",), "logger=mlflow"),
 }
+_DISTRIBUTIONS = {  # by module, where the name is another one
+    "faiss": "faiss-cpu",
+    "hydra": "hydra-core",
+    "mlflow": "mlflow-skinny",
+    "omegaconf": "hydra-core",
+    "sklearn": "scikit-learn",
+}
 INSTALL = "cove doctor --install cpu (or cuda)"
 
 
@@ -67,12 +74,13 @@ class Diagnosis:
 
 def remedy(module: str) -> str | None:
     """Return the command that installs a missing module; None if it is not a dependency of this package."""
-    names = {"sklearn": "scikit-learn", "faiss": "faiss-cpu", "mlflow": "mlflow-skinny"}
+    if module in ("torch", "torchrec", "fbgemm_gpu", "torchmetrics", "tensordict", "pyre_extensions", "tqdm"):
+        return INSTALL
+    name = _DISTRIBUTIONS.get(module, module.replace("_", "-"))
     for extra, (distributions, _) in EXTRAS.items():
-        if names.get(module, module) in distributions:
+        if name in distributions:
             return f"pip install 'cove-dist[{extra}]'"
-    ours = ("torch", "torchrec", "fbgemm_gpu", "torchmetrics", "tensordict", "pyre_extensions", "tqdm")
-    return INSTALL if module in ours else None
+    return f"pip install {name}" if name in REQUIRED else None
 
 
 def find_version(*names: str) -> str | None:
@@ -147,7 +155,7 @@ def examine_backend() -> tuple[str, list[str]]:
     builds = [build for build, name in FBGEMM_BUILDS.items() if _installed(name)]
     if len(builds) > 1:
         both = " and ".join(FBGEMM_BUILDS.values())
-        return "none", [f"{both}: both are installed, one over the other. Uninstall both, then run {INSTALL}."]
+        return "none", [f"{both}: both are installed, one over the other. Run {INSTALL}, which uninstalls both first."]
     torch = importlib.import_module("torch")
     backend = "cuda (nccl)" if torch.cuda.is_available() else "cpu (gloo)"
     try:
@@ -170,18 +178,24 @@ def _installed(name: str) -> bool:
 def commands(accelerator: str) -> list[list[str]]:
     """Return the commands that install torch, fbgemm and torchrec into this environment.
 
+    Where the other build of fbgemm is there, which has the same files, all builds are uninstalled first.
+
     Raises:
         ConfigError: The environment has no pip, and there is no uv.
     """
     if importlib.util.find_spec("pip"):
-        install = [sys.executable, "-m", "pip", "install"]
+        pip, yes, here = [sys.executable, "-m", "pip"], ["-y"], []
     elif uv := shutil.which("uv"):
-        install = [uv, "pip", "install", "--python", sys.executable]
+        pip, yes, here = [uv, "pip"], [], ["--python", sys.executable]
     else:
         raise ConfigError(f"{sys.executable}: has no pip, and there is no uv; run python -m ensurepip")
     numbers = TESTED[0]
     first = [f"torch=={numbers['torch']}", f"{FBGEMM_BUILDS[accelerator]}=={numbers['fbgemm']}", *TORCHREC_NEEDS]
-    return [[*install, *first], [*install, "--no-deps", f"torchrec=={numbers['torchrec']}"]]
+    installed = [name for name in FBGEMM_BUILDS.values() if _installed(name)]
+    others = [name for name in installed if name != FBGEMM_BUILDS[accelerator]]
+    uninstall = [[*pip, "uninstall", *yes, *here, *installed]] if others else []
+    install = [*pip, "install", *here]
+    return [*uninstall, [*install, *first], [*install, "--no-deps", f"torchrec=={numbers['torchrec']}"]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

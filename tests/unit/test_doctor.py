@@ -65,12 +65,42 @@ def test_a_module_that_is_missing_has_its_remedy() -> None:
     assert doctor.remedy("fsspec") == "pip install 'cove-dist[remote]'"
     assert doctor.remedy("torchrec") == doctor.INSTALL
     assert doctor.remedy("mine") is None
+    assert [doctor.remedy(module) for module in ("scipy", "pyarrow", "hydra", "annotated_types")] == [
+        "pip install scipy", "pip install pyarrow", "pip install hydra-core", "pip install annotated-types",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("there", "accelerator", "uninstalled"),
+    [
+        (["fbgemm-gpu-cpu"], "cuda", ["fbgemm-gpu-cpu"]),
+        (["fbgemm-gpu-cpu"], "cpu", None),
+        ([], "cuda", None),
+        (["fbgemm-gpu-cpu", "fbgemm-gpu"], "cuda", ["fbgemm-gpu-cpu", "fbgemm-gpu"]),  # what is left would be damaged
+    ],
+)
+def test_the_other_build_of_fbgemm_is_uninstalled_first(
+    monkeypatch: pytest.MonkeyPatch, there: list[str], accelerator: str, uninstalled: list[str] | None
+) -> None:
+    monkeypatch.setattr(doctor, "_installed", lambda name: name in there)
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: True)
+    pip = [doctor.sys.executable, "-m", "pip"]
+    *before, first, _ = doctor.commands(accelerator)
+    assert before == ([] if uninstalled is None else [[*pip, "uninstall", "-y", *uninstalled]])
+    assert first[:5] == [*pip, "install", "torch==2.13.0"]
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/bin/uv")
+    *before, first, _ = doctor.commands(accelerator)
+    uv, here = ["/bin/uv", "pip"], ["--python", doctor.sys.executable]
+    assert before == ([] if uninstalled is None else [[*uv, "uninstall", *here, *uninstalled]])
+    assert first[:5] == [*uv, "install", *here]
 
 
 def test_two_builds_of_fbgemm_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_installed", lambda name: True)
     [problem] = doctor.examine_backend()[1]
     assert problem.startswith("fbgemm-gpu-cpu and fbgemm-gpu: both are installed")
+    assert problem.endswith("Run cove doctor --install cpu (or cuda), which uninstalls both first.")
 
 
 def test_an_installation_takes_torchrec_without_its_dependencies(capsys: pytest.CaptureFixture[str]) -> None:
