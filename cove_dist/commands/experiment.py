@@ -20,7 +20,8 @@ from cove_dist.commands.written import written_command
 from cove_dist.experiments.common import file_arguments
 from cove_dist.experiments.program import run_experiment
 
-_HOW_NOT_WHAT = ("tables_only=", "jobs=", "reevaluate=", "changed=")  # arguments that do not belong to the results
+# arguments that do not belong to the results
+_HOW_NOT_WHAT = ("tables_only=", "jobs=", "reevaluate=", "changed=", "restore=")
 
 
 def overrides(arguments: Sequence[str]) -> list[str]:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from cove_dist.evaluation.declarations import higher_is_better
 from cove_dist.experiments.grid import GridConfig
 from cove_dist.experiments.results import Results
-from cove_dist.experiments.statistics import PairedTest, compare, holm
+from cove_dist.experiments.statistics import PairedTest, compare, holm, p_of_gain
 from cove_dist.experiments.text import p_value, percent
 
-Verdict = Literal["holds", "does not hold", "not decided"]
+Verdict = Literal["holds", "smaller than published", "does not hold", "not decided"]
+_PLURAL: dict[Verdict, str] = {
+    "holds": "hold",
+    "smaller than published": "smaller than published",
+    "does not hold": "do not hold",
+    "not decided": "not decided",
+}
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,8 @@ class Claim:
         measured: The comparison over seeds.
         adjusted: The p-value after Holm's correction over all claims of the split.
         published: The paper's gain in percent, if it has one.
+        adjusted_published: The p-value of a difference from the published gain, after Holm's correction over all claims
+            of the split that are tested so; nan where none is published, or where it is of other data.
         lower_is_better: Whether lower values of the metric are better.
         significance: The level.
     """
@@ -35,33 +43,34 @@ class Claim:
     measured: PairedTest
     adjusted: float
     published: float | None
+    adjusted_published: float
     lower_is_better: bool
     significance: float
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the claim holds, does not hold, or is not decided.
+        """Whether the claim holds, does not hold, or is not decided; every test is corrected.
 
         It holds if the difference is significant in the claim's direction. It does not if it is significant in the
-        other, or if it is not significant and the paper's published gain lies beyond the 95 % interval.
+        other, or if it is not significant and significantly less than the published gain of the same data; where the
+        95 % interval lies above 0 then, it is smaller than published.
         """
-        sign = -1 if self.lower_is_better else 1
         if self.adjusted < self.significance:
-            return "holds" if sign * self.measured.gain > 0 else "does not hold"
-        return "does not hold" if self.excludes_published else "not decided"
+            return "holds" if self._sign * self.measured.gain > 0 else "does not hold"
+        if not self.excludes_published:
+            return "not decided"
+        worst = min(self._sign * self.measured.low, self._sign * self.measured.high)
+        return "smaller than published" if worst > 0 else "does not hold"
 
     @property
     def excludes_published(self) -> bool:
-        """Whether the published gain is better than every gain in the 95 % interval.
+        """Whether the measured gain is significantly less than the published one, which is of the same data."""
+        less = self.published is not None and self._sign * (self.published - 100 * self.measured.gain) > 0
+        return less and self.adjusted_published < self.significance
 
-        An interval without width excludes nothing: there the two have the same metrics with every seed, as when the
-        quantizer does not act.
-        """
-        if self.published is None or math.isnan(self.measured.low) or self.measured.low == self.measured.high:
-            return False
-        if self.lower_is_better:
-            return self.published < 100 * self.measured.low
-        return self.published > 100 * self.measured.high
+    @property
+    def _sign(self) -> int:
+        return -1 if self.lower_is_better else 1
 
     def sentence(self) -> str:
         """Return the claim, the verdict and the numbers as a sentence."""
@@ -79,9 +88,13 @@ class Claim:
             ]
         numbers += [f"n = {measured.pairs}"]
         if self.published is not None:
-            excluded = ", beyond the interval" if self.excludes_published else ""
-            numbers += [f"published: {percent(self.published)}{excluded}"]
+            numbers += [f"published: {percent(self.published)}{self._against_published()}"]
         return f"{what}: **{self.verdict}**: {'; '.join(numbers)}"
+
+    def _against_published(self) -> str:
+        if math.isnan(self.adjusted_published):
+            return ""
+        return f", p of that gain = {p_value(self.adjusted_published)} by Holm".replace("= <", "<")
 
 
 def claims_of(grid: GridConfig, results: Results, split: str) -> list[Claim]:
@@ -94,25 +107,41 @@ def claims_of(grid: GridConfig, results: Results, split: str) -> list[Claim]:
         for new, old in grid.comparisons()
         if {(model, new), (model, old)} <= pairs
     ]
-    measured = [
-        compare(results.of_seeds(split, model, new, metric), results.of_seeds(split, model, old, metric))
+    values = [
+        (results.of_seeds(split, model, new, metric), results.of_seeds(split, model, old, metric))
         for model, metric, new, old in named
     ]
-    adjusted = holm([comparison.p for comparison in measured])
+    published = [
+        grid.paper.gain(model, new, old, metric, over_base=old == grid.base) for model, metric, new, old in named
+    ]
+    measured = [compare(*of_both) for of_both in values]
+    decides = grid.paper.same_data
+    against = [
+        p_of_gain(*of_both, gain / 100) if decides and gain is not None else math.nan
+        for of_both, gain in zip(values, published, strict=True)
+    ]
+    adjusted, adjusted_published = holm([comparison.p for comparison in measured]), holm(against)
     return [
-        Claim(
-            model, metric, new, old, comparison, p,
-            published=grid.paper.gain(model, new, old, metric, over_base=old == grid.base),
-            lower_is_better=not higher_is_better(metric),
-            significance=grid.significance,
-        )
-        for (model, metric, new, old), comparison, p in zip(named, measured, adjusted, strict=True)
-    ]  # fmt: skip
+        Claim(*name, *tests, lower_is_better=not higher_is_better(name[1]), significance=grid.significance)
+        for name, *tests in zip(named, measured, adjusted, published, adjusted_published, strict=True)
+    ]
+
+
+def correction(claims: Sequence[Claim], *, finished: bool) -> str:
+    """Return over how many comparisons Holm's correction is, in words; what cannot be tested is not counted.
+
+    Args:
+        claims: Claims of a split.
+        finished: Whether all cells of the grid are finished.
+    """
+    tested = sum(not math.isnan(claim.adjusted) for claim in claims)
+    words = f"Holm's correction over the {tested} comparisons that could be tested"
+    return words if finished else f"{words}; not all cells are finished, so p will change"
 
 
 def tally(claims: Sequence[Claim]) -> str:
-    """Count the claims of each verdict."""
+    """Count the claims of each verdict; ``smaller than published`` only where there are some."""
     verdicts = [claim.verdict for claim in claims]
-    kinds: tuple[Verdict, ...] = ("holds", "does not hold", "not decided")
-    counts = [f"{verdicts.count(kind)} {kind.replace('holds', 'hold').replace('does', 'do')}" for kind in kinds]
+    kinds = [kind for kind in get_args(Verdict) if kind != "smaller than published" or kind in verdicts]
+    counts = [f"{verdicts.count(kind)} {_PLURAL[kind]}" for kind in kinds]
     return f"{len(claims)} claims: {', '.join(counts)}."

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from cove_dist.experiments.statistics import mean_and_deviation
+from cove_dist.experiments.text import decimals
 
 TEXT_WIDTH = 345.0  # of the class article at 10 points, the narrowest of the usual ones with a single column
 _CHARACTER = 4.7  # of a bold digit at 8 points, and of a letter on average
@@ -154,12 +155,18 @@ def _number(text: str, mark: Mark, symbol: str) -> LatexCell:
     return LatexCell((r"\bfseries " if mark == "best" else "") + text + raised, shown)
 
 
-def with_uncertainty(values: Sequence[float], digits: int = 4, *, signed: bool = False) -> str:
-    """Return the mean with the standard deviation in units of its last digit: ``0.7210(105)``; ``--`` of no values."""
+def with_uncertainty(values: Sequence[float], digits: int | None = None, *, signed: bool = False) -> str:
+    """Return the mean with the standard deviation in units of its last digit: ``0.7210(105)``; ``--`` of no values.
+
+    Args:
+        values: Values.
+        digits: Decimals; None: as many as `decimals` gives for the mean.
+        signed: Whether a positive mean has a sign.
+    """
     mean, deviation = mean_and_deviation(values)
     if math.isnan(mean):
         return "--"
-    digits = 0 if abs(mean) >= 1000 else digits
+    digits = decimals(mean) if digits is None else digits
     text = f"{mean:{'+' if signed else ''}.{digits}f}"
     return text if math.isnan(deviation) else f"{text}({max(round(deviation * 10**digits), 0)})"
 

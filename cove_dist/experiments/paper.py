@@ -32,9 +32,11 @@ _NOT_MEASURED = "not measured"
 _NOTE = (
     "Made by `cove paper` from the results below. Gains are relative, over paired seeds. A gain *holds* if"
     " it is significant at 0.05 after Holm's correction over all comparisons of its grid; it *does not hold* if a loss"
-    " is, or if no gain is found and the published one lies beyond the interval; else it is *not decided*. Models of"
-    " Tables 2 to 4 were searched by as many trials with COVE as without it; the categories of Table 2, the levels of"
-    " Table 5, and the variants of Figures 3 and 4 were not searched, and have the settings that their tables name."
+    " is, or if no gain is found and ours is significantly less than the published one, by the same test of that gain"
+    " with the correction over those of its grid; it is *smaller than published* if its interval lies above 0 then;"
+    " else it is *not decided*. Models of Tables 2 to 4 were searched by as many trials with COVE as without it; the"
+    " categories of Table 2, the levels of Table 5, and the variants of Figures 3 and 4 were not searched, and have the"
+    " settings that their tables name."
 )
 
 Row = tuple[str, ...]
@@ -110,7 +112,8 @@ def paper_table(overrides: Sequence[str]) -> TextTable:
     measured = {name: _measured(name, folder, config.split) for name in dict.fromkeys(c.grid for c in config.gains)}
     rows = [row for claim in config.gains for row in gain_rows(claim, *measured[claim.grid])]
     rows += [row for coverage in config.coverage for row in coverage_rows(coverage, folder)]
-    table = TextTable(TITLE, HEADER, tuple(rows), (_NOTE, _counted(rows)))
+    notes = (_NOTE, *_of_other_data([grid for grid, _ in measured.values()]), _counted(rows))
+    table = TextTable(TITLE, HEADER, tuple(rows), notes)
     if config.readme is not None:
         tallies = "".join(_tally(name, claims) for name, (_, claims) in measured.items())
         write_between_markers(Path(config.readme), BEGIN, END, "\n".join([table.markdown(), tallies]))
@@ -123,6 +126,14 @@ def _measured(name: str, folder: Path, split: str) -> tuple[GridConfig, list[Cla
     path = folder / Path(name).stem / RESULTS_FILE
     results = Results.of(pq.read_table(path) if path.is_file() else SCHEMA.empty_table())
     return grid, claims_of(grid, results, split)
+
+
+def _of_other_data(grids: Sequence[GridConfig]) -> list[str]:
+    """Return a note on the published values that are of other data than the runs'; nothing if there are none."""
+    sources = [f"{grid.paper.source} ({grid.title})" for grid in grids if not grid.paper.same_data]
+    if not sources:
+        return []
+    return [f"Published gains of other data than ours decide nothing. They are those of {'; '.join(sources)}."]
 
 
 def _tally(name: str, claims: Sequence[Claim]) -> str:
@@ -147,11 +158,13 @@ def gain_rows(claim: GainClaim, grid: GridConfig, measured: Sequence[Claim]) -> 
             f"{claim.paper}, {claim.claim}: grid {claim.grid} compares no {claim.metric} of {list(claim.compared)};"
             f" it has the metrics {', '.join(grid.metrics)} and the comparisons {grid.comparisons()}"
         )
-    return [_gain_row(claim, known[key]) for key in found]
+    return [_gain_row(claim, known[key], same_data=grid.paper.same_data) for key in found]
 
 
-def _gain_row(claim: GainClaim, measured: Claim) -> Row:
-    published = claim.published if measured.published is None else percent(measured.published)
+def _gain_row(claim: GainClaim, measured: Claim, *, same_data: bool) -> Row:
+    published = claim.published
+    if measured.published is not None:
+        published = percent(measured.published) + ("" if same_data else ", of other data")
     words = f"{claim.claim}: {measured.model}, {measured.metric}"
     begin = (claim.paper, words, claim.data, published)
     ours = measured.measured

@@ -9,7 +9,7 @@ from itertools import product
 
 from cove_dist.evaluation.declarations import higher_is_better, is_metric
 from cove_dist.evaluation.frequency import GROUPS
-from cove_dist.experiments.claims import Claim
+from cove_dist.experiments.claims import Claim, correction
 from cove_dist.experiments.grid import GridConfig
 from cove_dist.experiments.latex import (
     Column,
@@ -24,13 +24,15 @@ from cove_dist.experiments.latex import (
 from cove_dist.experiments.names import Names
 from cove_dist.experiments.results import Results, seeds_of_both
 from cove_dist.experiments.statistics import mean_and_deviation
-from cove_dist.experiments.text import p_value
+from cove_dist.experiments.text import decimals, p_value
 
 _BETTER, _WORSE = r"\dag", r"\ddag"
 _DEVIATION = "in parentheses the standard deviation, in units of the last digit"
 
 
-def paper_tables(grid: GridConfig, results: Results, claims: Sequence[Claim], split: str) -> list[LatexTable]:
+def paper_tables(
+    grid: GridConfig, results: Results, claims: Sequence[Claim], split: str, *, finished: bool
+) -> list[LatexTable]:
     """Return the tables of a split, each no wider than a column of text.
 
     Args:
@@ -38,12 +40,13 @@ def paper_tables(grid: GridConfig, results: Results, claims: Sequence[Claim], sp
         results: Results of its finished cells.
         claims: Claims of the split.
         split: Split.
+        finished: Whether all cells are finished.
     """
-    names = Names.of(grid)
-    tables = _means(grid, results, claims, split, names)
+    names, corrected = Names.of(grid), correction(claims, finished=finished)
+    tables = _means(grid, results, claims, corrected, split, names)
     for metric in grid.metrics:
         if of_metric := [claim for claim in claims if claim.metric == metric]:
-            tables += _gains(grid, of_metric, len(claims), split, names)
+            tables += _gains(grid, of_metric, corrected, split, names)
     for metric, entity in product(grid.by_frequency if claims else (), ("user", "item")):
         tables += _frequency(grid, results, split, metric, entity, names)
     return tables
@@ -59,7 +62,9 @@ def _fitting(
     return [LatexTable(caption, label + number, table, groups) for number, table in zip(numbers, tables, strict=True)]
 
 
-def _means(grid: GridConfig, results: Results, claims: Sequence[Claim], split: str, names: Names) -> list[LatexTable]:
+def _means(
+    grid: GridConfig, results: Results, claims: Sequence[Claim], corrected: str, split: str, names: Names
+) -> list[LatexTable]:
     pairs = grid.pairs()
     first = [
         text_column("Model", _without_repeats([names.model(model) for model, _ in pairs])),
@@ -82,11 +87,11 @@ def _means(grid: GridConfig, results: Results, claims: Sequence[Claim], split: s
         caption += f" Of fewer than {len(grid.seeds)} seeds, and not marked: {', '.join(parts)}."
     significance = (
         rf" {_symbols(_BETTER)} better, {_symbols(_WORSE)} worse than {latex_escape(names.quantizer(grid.base))} for"
-        rf" the same model: paired $t$-test over seeds, significant at {grid.significance:g} after Holm's correction"
-        f" over {len(claims)} comparisons."
+        rf" the same model: paired $t$-test over seeds, significant at {grid.significance:g} after {corrected}."
     )
     groups = _groups([model for model, _ in pairs])
-    return _fitting(latex_escape(caption) + significance, (grid.title, split), first, columns, groups)
+    caption = latex_escape(caption) + (significance if claims else "")
+    return _fitting(caption, (grid.title, split), first, columns, groups)
 
 
 def marks(metric: str, values: Sequence[Sequence[float]]) -> list[Mark]:
@@ -116,7 +121,7 @@ def _symbols(symbol: str) -> str:
     return rf"\textsuperscript{{{symbol}}}"
 
 
-def _gains(grid: GridConfig, claims: Sequence[Claim], total: int, split: str, names: Names) -> list[LatexTable]:
+def _gains(grid: GridConfig, claims: Sequence[Claim], corrected: str, split: str, names: Names) -> list[LatexTable]:
     """Return a row a model and comparison of one metric."""
     metric = claims[0].metric
     first = [text_column("Model", _without_repeats([names.model(claim.model) for claim in claims]))]
@@ -126,15 +131,21 @@ def _gains(grid: GridConfig, claims: Sequence[Claim], total: int, split: str, na
     columns = [number_column("Gain, %", [_percent(100 * claim.measured.gain) for claim in claims])]
     columns.append(text_column("95 % interval", [_interval(claim) for claim in claims]))
     columns.append(number_column("p (Holm)", [_p(claim.adjusted) for claim in claims]))
-    if any(claim.published is not None for claim in claims):
+    published = any(claim.published is not None for claim in claims)
+    if published:
         columns.append(number_column("Published, %", [_percent(claim.published) for claim in claims]))
-    columns.append(text_column("Verdict", [claim.verdict for claim in claims]))
+    verdicts = [claim.verdict.removesuffix(" than published") for claim in claims]
+    columns.append(text_column("Verdict", verdicts))
     pairs = sorted({claim.measured.pairs for claim in claims})
     caption = (
         f"{grid.title}, {split} split: relative gains in {names.metric(metric)}, paired over"
         f" {' to '.join(str(n) for n in dict.fromkeys((pairs[0], pairs[-1])))} seeds, with the 95 % interval of the"
-        f" paired t-test; p after Holm's correction over {total} comparisons."
+        f" paired t-test; p after {corrected}."
     )
+    if published and not grid.paper.same_data:
+        caption += f" Published values ({grid.paper.source}) are not of the data used here and decide nothing."
+    if "smaller" in verdicts:
+        caption += " Smaller: than published."
     groups = _groups([claim.model for claim in claims])
     return _fitting(latex_escape(caption), (grid.title, split, "gains", metric), first, columns, groups)
 
@@ -159,7 +170,8 @@ def _frequency(
         shared = [(base, after, seeds_of_both(base, after)) for base, after in by_group]
         rows.append([with_uncertainty([base[seed] for seed in seeds]) for base, _, seeds in shared])
         differences = [[after[seed] - base[seed] for seed in seeds] for base, after, seeds in shared]
-        rows.append([with_uncertainty(of_group, signed=True) for of_group in differences])
+        digits = [decimals(mean_and_deviation([base[seed] for seed in seeds])[0]) for base, _, seeds in shared]
+        rows.append([with_uncertainty(*of_group, signed=True) for of_group in zip(differences, digits, strict=True)])
         fewest = min((len(of_group) for of_group in differences if of_group), default=len(grid.seeds))
         few += [f"{names.model(model)} {labels[-1]} {fewest}"] if fewest < len(grid.seeds) else []
     models = [names.model(model) for model, *_ in compared for _ in range(2)]

@@ -13,7 +13,7 @@ from cove_dist.experiments.archive import ARCHIVE_FILE, restore, write_archive
 from cove_dist.experiments.cells import is_stale
 from cove_dist.experiments.grid import Cell, GridConfig, cells_of, load_grid
 from cove_dist.experiments.pictures import draw
-from cove_dist.experiments.results import RESULTS_FILE, Results, collect, write_results
+from cove_dist.experiments.results import RESULTS_FILE, Results, collect, load_results, write_results
 from cove_dist.experiments.runner import run_cells
 from cove_dist.experiments.tables import means_table, unfinished, write_tables
 from cove_dist.experiments.text import TextTable
@@ -85,14 +85,22 @@ def run_experiment(overrides: Sequence[str], command: str) -> Outcome:
 
 
 def write_everything(grid: GridConfig, cells: Sequence[Cell], command: str, *, last: bool = True) -> Outcome:
-    """Write results and tables of the finished cells; if it is the last time, also records and the grid's pictures."""
+    """Write results and tables of the finished cells; if it is the last time, also records and the grid's pictures.
+
+    Where only tables are requested and no cell is finished here, they are made from the results of an earlier run.
+    """
     folder = grid.results_folder
     folder.mkdir(parents=True, exist_ok=True)
     table = collect(cells, grid)
-    write_results(table, folder / RESULTS_FILE)
+    if grid.tables_only and not len(table) and (folder / RESULTS_FILE).is_file():
+        logger.info("No cell is finished in %s; the tables are made from %s", grid.output, folder / RESULTS_FILE)
+        table = load_results(folder / RESULTS_FILE, cells)
+    else:
+        write_results(table, folder / RESULTS_FILE)
     results = Results.of(table)
     drawn = draw(grid, cells, results, folder) if last else []
     write_tables(grid, cells, results, drawn, folder, command)
     if last:
         write_archive(cells, grid, folder / ARCHIVE_FILE)
-    return Outcome(folder, [means_table(grid, cells, results, split) for split in grid.splits], unfinished(cells, grid))
+    means = [means_table(grid, cells, results, split) for split in grid.splits]
+    return Outcome(folder, means, unfinished(cells, grid, results))

@@ -33,9 +33,13 @@ ByModel = Annotated[
 
 @settings
 class PaperConfig:
-    """Published values, and published gains in percent. Models and quantizers that the grid lacks are ignored."""
+    """Published values, and published gains in percent. Models and quantizers that the grid lacks are ignored.
+
+    Those of other data than the grid's (``same_data: false``) are shown and decide nothing.
+    """
 
     source: str | None = None
+    same_data: bool = True
     values: ByModel = field(default_factory=dict)
     gains: ByModel = field(default_factory=dict)
 
@@ -69,6 +73,8 @@ def refuse_empty(overrides: Sequence[str]) -> None:
 def warn_of_other_data(experiment: ExperimentConfig, paper: PaperConfig, overrides: Sequence[str]) -> None:
     """Warn where models with published values are trained on other data than the experiment's file names.
 
+    Nothing is said of values that are of other data than the file's anyway.
+
     Args:
         experiment: Experiment with the overrides.
         paper: Published values of the experiment.
@@ -77,7 +83,7 @@ def warn_of_other_data(experiment: ExperimentConfig, paper: PaperConfig, overrid
     file = [override for override in overrides if key_of(override) == FILE]
     changed = any(key_of(override).partition(".")[0] in _OF_RUNS for override in overrides)
     models = {name: given for name, given in experiment.models.items() if name in {*paper.values, *paper.gains}}
-    if not file or not changed or not models:
+    if not file or not changed or not models or not paper.same_data:
         return
     in_file = plain(compose_yaml("experiment", file))
     known = set(_data(*(in_file[key] if in_file[key] != "???" else {} for key in _OF_RUNS)).values())
@@ -90,8 +96,8 @@ def warn_of_other_data(experiment: ExperimentConfig, paper: PaperConfig, overrid
         named = ", ".join(sorted({override for data in others.values() for override in data})) or "no data"
         logger.warning(
             "Published values of %s are of the data that the grid's file names, but the overrides of %s name %s. The"
-            " values stay in the tables, and claims are judged by them; paper=null leaves them out, title=TITLE names"
-            " your data",
+            " values stay in the tables, and claims are judged by them; paper.same_data=false only shows them,"
+            " paper=null leaves them out, title=TITLE names your data",
             paper.source or "the paper",
             ", ".join(dict.fromkeys(model for model, _ in others)),
             named,

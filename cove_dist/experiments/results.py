@@ -1,10 +1,14 @@
-"""All results of a grid as one tidy table: a row per cell, split and metric."""
+"""All results of a grid as one tidy table: a row per cell, split and metric.
+
+What the metrics are of, which is the same for all rows of a split, is in the metadata of the table.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +40,9 @@ SCHEMA = pa.schema(
 )
 
 
+_DESCRIBED = "described"  # metadata of the table: by split, the words and notes of `Results.described`, as JSON
+
+
 def collect(cells: Sequence[Cell], grid: GridConfig) -> pa.Table:
     """Return the finished cells' results. Cells that are not finished have no rows.
 
@@ -43,23 +50,24 @@ def collect(cells: Sequence[Cell], grid: GridConfig) -> pa.Table:
         ConfigError: The metrics of cells mean different things, by protocol or data.
     """
     evaluated = {split: _evaluated(cells, grid, split) for split in grid.splits}
-    for of_split in evaluated.values():
-        check_comparable(of_split)
+    described = {split: _described(of_split, grid, split) for split, of_split in evaluated.items() if of_split}
     finished = [cell for cell in cells if cell.name in evaluated[grid.splits[0]]]
     rows = [row for cell in finished for row in _rows(cell, {s: evaluated[s][cell.name] for s in grid.splits})]
-    return pa.Table.from_pylist(rows, SCHEMA)
+    return pa.Table.from_pylist(rows, SCHEMA.with_metadata({_DESCRIBED: json.dumps(described)}))
 
 
-def described(cells: Sequence[Cell], grid: GridConfig, split: str) -> tuple[str, list[str]]:
-    """Return what the metrics of the finished cells are of: split, checkpoint and protocol, the same of all; and notes.
+def load_results(path: Path, cells: Sequence[Cell]) -> pa.Table:
+    """Read the results of cells whose folders need not be there any more."""
+    table = pq.read_table(path)
+    wanted = {(cell.model, cell.quantizer, cell.seed) for cell in cells}
+    rows = zip(*(table[key].to_pylist() for key in ("model", "quantizer", "seed")), strict=True)
+    return table.filter(pa.array([row in wanted for row in rows], pa.bool_()))
 
-    The notes name what differs between cells that may share a table, as `check_comparable` does.
-    """
-    evaluated = _evaluated(cells, grid, split)
-    for found in evaluated.values():
-        words = f"{split} split, {grid.checkpoint} checkpoints; {found.protocol['words']}"
-        return words, check_comparable(evaluated)
-    return f"{split} split", []
+
+def _described(evaluated: Mapping[str, Evaluated], grid: GridConfig, split: str) -> tuple[str, list[str]]:
+    notes = check_comparable(evaluated)
+    protocol = next(found.protocol["words"] for found in evaluated.values())
+    return f"{split} split, {grid.checkpoint} checkpoints; {protocol}", notes
 
 
 def _evaluated(cells: Sequence[Cell], grid: GridConfig, split: str) -> dict[str, Evaluated]:
@@ -92,9 +100,16 @@ def write_results(table: pa.Table, path: Path) -> None:
 
 @dataclass(frozen=True)
 class Results:
-    """The tidy table, asked by name."""
+    """The tidy table, asked by name.
 
-    values: dict[tuple[str, str, str, str], dict[int, float]]  # (split, model, quantizer, metric): {seed: value}
+    Attributes:
+        values: By split, model, quantizer and metric: the value of each seed.
+        described: By split: what the metrics are of (split, checkpoint and protocol), the same for all cells; and notes
+            on what differs between cells that may share a table, as `check_comparable` gives them.
+    """
+
+    values: dict[tuple[str, str, str, str], dict[int, float]]
+    described: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, table: pa.Table) -> Results:
@@ -102,11 +117,18 @@ class Results:
         for row in table.to_pylist():
             key = (row["split"], row["model"], row["quantizer"], row["metric"])
             values.setdefault(key, {})[row["seed"]] = row["value"]
-        return cls(values)
+        metadata = table.schema.metadata or {}
+        described = json.loads(metadata.get(_DESCRIBED.encode(), b"{}"))
+        return cls(values, {split: (words, notes) for split, (words, notes) in described.items()})
 
     def of_seeds(self, split: str, model: str, quantizer: str, metric: str) -> dict[int, float]:
         """Return values by seed; empty if there are none."""
         return self.values.get((split, model, quantizer, metric), {})
+
+    def has(self, cell: Cell) -> bool:
+        """Return whether there are results of a cell."""
+        pair = (cell.model, cell.quantizer)
+        return any(key[1:3] == pair and cell.seed in seeds for key, seeds in self.values.items())
 
 
 def seeds_of_both(old: Mapping[int, float], new: Mapping[int, float]) -> list[int]:

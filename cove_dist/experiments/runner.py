@@ -12,6 +12,7 @@ from cove_dist.evaluation.metrics_files import load_metrics
 from cove_dist.experiments.cells import RECORD, CellFailed, compute, is_finished
 from cove_dist.experiments.grid import Cell, GridConfig
 from cove_dist.experiments.progress import Estimate, JobProgress
+from cove_dist.experiments.text import number
 from cove_dist.faults.signals import named_signals
 from cove_dist.runs import read_json
 
@@ -88,4 +89,4 @@ def run_cells(
 def _outcome(cell: Cell, grid: GridConfig) -> str:
     metric, split = grid.metrics[0], grid.splits[0]
     value = load_metrics(cell.folder, split, grid.checkpoint).metrics.get(metric)
-    return "finished" if value is None else f"{split} {metric} {value:.4f}"
+    return "finished" if value is None else f"{split} {metric} {number(value)}"

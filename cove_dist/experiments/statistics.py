@@ -43,6 +43,8 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
 
 def interval_of_mean(values: Sequence[float]) -> tuple[float, float]:
     """Return the 95 % confidence interval of the mean by Student's t; nan of fewer than two values."""
+    if len(values) < 2:
+        return math.nan, math.nan
     mean, deviation = mean_and_deviation(values)
     half = float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
     return mean - half, mean + half
@@ -61,12 +63,37 @@ def compare(new: Mapping[int, float], old: Mapping[int, float]) -> PairedTest:
         return PairedTest(1, gain, math.nan, math.nan, math.nan)
     if not difference.any():
         return PairedTest(n, 0.0, 0.0, 0.0, 1.0)
-    if np.ptp(difference) <= _ROUNDING * scale:
+    if _is_constant(difference, scale):
         return PairedTest(n, gain, math.nan, math.nan, math.nan)
     test = stats.ttest_1samp(difference, 0.0)
     interval = test.confidence_interval(_CONFIDENCE)
     low, high = (float(end) / scale if scale else math.nan for end in interval)
     return PairedTest(n, gain, low, high, float(test.pvalue))
+
+
+def p_of_gain(new: Mapping[int, float], old: Mapping[int, float], gain: float) -> float:
+    """Return the p-value of the two-sided paired t-test that the mean gain is a given one.
+
+    Args:
+        new, old: Values by seed, compared as by `compare`.
+        gain: Gain relative to the mean of ``old``, which is taken as exact.
+
+    Returns:
+        nan under two pairs, where the differences do not vary, and where the mean of ``old`` is 0.
+    """
+    seeds = sorted(new.keys() & old.keys())
+    if len(seeds) < 2:
+        return math.nan
+    difference = np.array([new[seed] - old[seed] for seed in seeds])
+    scale = abs(float(np.mean([old[seed] for seed in seeds])))
+    if not scale or _is_constant(difference, scale):
+        return math.nan
+    return float(stats.ttest_1samp(difference, gain * scale).pvalue)
+
+
+def _is_constant(difference: np.ndarray, scale: float) -> bool:
+    """Return whether all differences are the same, up to rounding: t would be infinite."""
+    return bool(np.ptp(difference) <= _ROUNDING * scale)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

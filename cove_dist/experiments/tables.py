@@ -13,13 +13,21 @@ from pathlib import Path
 
 from cove_dist.evaluation.frequency import GROUPS
 from cove_dist.experiments.cells import failure, state
-from cove_dist.experiments.claims import Claim, claims_of, tally
+from cove_dist.experiments.claims import Claim, claims_of, correction, tally
 from cove_dist.experiments.grid import Cell, GridConfig, tuning_note
 from cove_dist.experiments.latex import PREAMBLE
 from cove_dist.experiments.paper_tables import paper_tables
-from cove_dist.experiments.results import Results, described, seeds_of_both
+from cove_dist.experiments.results import Results, seeds_of_both
 from cove_dist.experiments.statistics import mean_and_deviation
-from cove_dist.experiments.text import MISSING, TextTable, mean_and_deviation_text, number, p_value, percent
+from cove_dist.experiments.text import (
+    MISSING,
+    TextTable,
+    decimals,
+    mean_and_deviation_text,
+    number,
+    p_value,
+    percent,
+)
 from cove_dist.report.drawing import Picture
 from data_pipeline.files import replaced_file
 
@@ -49,7 +57,7 @@ def means_table(grid: GridConfig, cells: Sequence[Cell], results: Results, split
             f"No run has {', '.join(never)}: neither the task nor evaluation.metrics gives it, or not at this k."
         )
     header = ("model", "quantizer", *grid.metrics, "runs")
-    protocol, differences = described(cells, grid, split)
+    protocol, differences = results.described.get(split, (f"{split} split", []))
     return TextTable(f"{grid.title}: {protocol}", header, tuple(rows), (*notes, *differences))
 
 
@@ -58,12 +66,18 @@ def _of_runs(values: Sequence[float], most: int) -> str:
     return mean_and_deviation_text(values) + (f" (of {len(values)})" if len(values) < most else "")
 
 
-def comparison_table(grid: GridConfig, claims: Sequence[Claim], split: str) -> TextTable:
-    """Build a table with a row per claim: gain, interval and p-values; the paper's values and gain if published."""
+def comparison_table(grid: GridConfig, claims: Sequence[Claim], split: str, *, finished: bool) -> TextTable:
+    """Build a table with a row per claim: gain, interval and p-values; the paper's values and gain if published.
+
+    Args:
+        grid, claims, split: The grid, and its claims of a split.
+        finished: Whether all cells are finished.
+    """
     source = grid.paper.source or "paper"
     published = any(claim.published is not None for claim in claims)
     header: tuple[str, ...] = ("model", "metric", "compared", "gain", "95 % interval", "n", "p", "p (Holm)")
     header += (source, f"{source}: gain") if published else ()
+    header += ("p of that gain (Holm)",) if published and grid.paper.same_data else ()
     rows = []
     for claim in claims:
         ours = claim.measured
@@ -75,14 +89,29 @@ def comparison_table(grid: GridConfig, claims: Sequence[Claim], split: str) -> T
             values = [grid.paper.value(claim.model, name, claim.metric) for name in (claim.old, claim.new)]
             shown = "-" if None in values else " → ".join(number(v) for v in values if v is not None)
             row += (shown, "-" if claim.published is None else percent(claim.published))
+        if published and grid.paper.same_data:
+            row += ("-" if claim.published is None else p_value(claim.adjusted_published),)
         rows.append((*row, claim.verdict))
     notes = (
         "Gains are relative to the mean of the second, over the n seeds that both have. p: two-sided paired t-test over"
-        f" these seeds; with Holm's correction over the {len(claims)} rows. A gain holds if significant at"
-        f" {grid.significance:g}; it does not hold if a loss is, or if no gain is found and the published one lies"
-        " beyond the interval.",
+        f" these seeds; with {correction(claims, finished=finished)}. A gain holds if significant at"
+        f" {grid.significance:g}; it does not hold if a loss is{_role_of_published(grid, claims)}.",
     )
     return TextTable(f"{grid.title}: gains on the {split} split", (*header, "verdict"), tuple(rows), notes)
+
+
+def _role_of_published(grid: GridConfig, claims: Sequence[Claim]) -> str:
+    """Return how published gains decide, or that they do not, as the end of a sentence."""
+    if all(claim.published is None for claim in claims):
+        return ""
+    if not grid.paper.same_data:
+        return f". Published values ({grid.paper.source}) are not of the data used here and decide nothing"
+    published = sum(not math.isnan(claim.adjusted_published) for claim in claims)
+    return (
+        ", or if no gain is found and ours is significantly less than the published one, by the same test of that gain"
+        f" with the correction over the {published} of them; it is smaller than published if its interval lies above 0"
+        " then"
+    )
 
 
 def frequency_table(grid: GridConfig, results: Results, split: str, metric: str) -> TextTable:
@@ -112,9 +141,11 @@ def _difference(old: Mapping[int, float], new: Mapping[int, float], most: int) -
     if not seeds:
         return MISSING
     mean, deviation = mean_and_deviation([new[seed] - old[seed] for seed in seeds])
-    spread = "" if math.isnan(deviation) else f" ± {deviation:.4f}"
+    base, _ = mean_and_deviation([old[seed] for seed in seeds])
+    digits = decimals(base)
+    spread = "" if math.isnan(deviation) else f" ± {deviation:.{digits}f}"
     spread += f" (of {len(seeds)})" if len(seeds) < most else ""
-    return f"{mean_and_deviation([old[seed] for seed in seeds])[0]:.4f}, {mean:+.4f}{spread}"
+    return f"{base:.{digits}f}, {mean:+.{digits}f}{spread}"
 
 
 def write_tables(
@@ -123,27 +154,28 @@ def write_tables(
     """Write ``tables.md``, which shows the pictures too, and ``tables.tex``, of whatever cells are finished."""
     markdown = [f"# {grid.title}\n", f"Made by `{command}`. {tuning_note(grid)}\n"]
     latex = [f"% {grid.title}. Made by: {command}\n{PREAMBLE}"]
+    absent = unfinished(cells, grid, results)
     for split in grid.splits:
         claims = claims_of(grid, results, split)
         tables = [means_table(grid, cells, results, split)]
         if claims:
-            tables.append(comparison_table(grid, claims, split))
+            tables.append(comparison_table(grid, claims, split, finished=not absent))
             tables += [frequency_table(grid, results, split, metric) for metric in grid.by_frequency]
         markdown += [table.markdown() for table in tables]
-        latex += [table.text() for table in paper_tables(grid, results, claims, split)]
+        latex += [table.text() for table in paper_tables(grid, results, claims, split, finished=not absent)]
         if claims:
             lines = "\n".join(f"- {claim.sentence()}." for claim in claims)
             markdown.append(f"## Claims, {split} split\n\n{tally(claims)}\n\n{lines}\n")
     markdown += [f"![{picture.title}]({picture.path.name})\n\n{picture.caption}\n" for picture in pictures]
-    markdown.append(unfinished(cells, grid))
+    markdown.append(absent)
     for name, parts in ((MARKDOWN_FILE, filter(None, markdown)), (LATEX_FILE, latex)):
         with replaced_file(folder / name) as file:
             file.write_text("\n".join(parts))
 
 
-def unfinished(cells: Sequence[Cell], grid: GridConfig) -> str:
+def unfinished(cells: Sequence[Cell], grid: GridConfig, results: Results) -> str:
     """Describe the cells that the tables lack, with their state; empty if there are none."""
-    states = [(cell, state(cell, grid)) for cell in cells]
+    states = [(cell, state(cell, grid)) for cell in cells if not results.has(cell)]
     lines = [f"- {cell.name}: {_condition(cell, word)}" for cell, word in states if word != "finished"]
     if not lines:
         return ""

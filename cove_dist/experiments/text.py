@@ -12,6 +12,7 @@ from cove_dist.experiments.statistics import mean_and_deviation
 from data_pipeline.files import replaced_file
 
 MISSING = "missing"
+_FEWEST_DECIMALS, _MOST_DECIMALS = 4, 7
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,17 @@ def mean_and_deviation_text(values: Sequence[float]) -> str:
         return MISSING
     if math.isnan(deviation):
         return number(mean)
-    digits = 0 if abs(mean) >= 1000 else 4
+    digits = decimals(mean)
     return f"{mean:,.{digits}f} ± {deviation:,.{digits}f}"
+
+
+def decimals(mean: float) -> int:
+    """Return the decimals that show a mean and its deviation: four, as many as show three digits of a smaller mean."""
+    if abs(mean) >= 1000:
+        return 0
+    if not 0 < abs(mean) < 1:
+        return _FEWEST_DECIMALS
+    return min(max(2 - math.floor(math.log10(abs(mean))), _FEWEST_DECIMALS), _MOST_DECIMALS)
 
 
 def number(value: float | None) -> str:

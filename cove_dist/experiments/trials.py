@@ -18,6 +18,7 @@ from cove_dist.experiments.common import merged
 from cove_dist.experiments.process import exclusive, reason, run_program, size
 from cove_dist.experiments.search import sampled
 from cove_dist.experiments.studies import PairStudy
+from cove_dist.experiments.text import number
 from cove_dist.runs import LOG_FILE, SUMMARY_FILE, read_records
 
 
@@ -88,10 +89,10 @@ def _tell(study: PairStudy, trial: Trial, follower: Follower, code: int, facts: 
     best = follower.best()
     if code == 0 and best is not None:
         study.tell(trial, TrialState.COMPLETE, best, facts)
-        return f"{study.metric} {best:.4f}"
+        return f"{study.metric} {number(best)}"
     if follower.pruned:
         study.tell(trial, TrialState.PRUNED, None, facts)
-        reached = "no number" if best is None else f"{best:.4f}"
+        reached = "no number" if best is None else number(best)
         return f"pruned after epoch {max(follower.values)}: {study.metric} {reached}"
     if code == 0 and not follower.values:
         cause = "a search needs a validation split, which the data do not have; prepare them with data.validation"

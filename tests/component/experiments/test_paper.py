@@ -48,6 +48,17 @@ def test_a_row_has_the_published_gain_ours_with_its_interval_and_the_verdict(tmp
     assert row == ("Table 9", "COVE helps: deepfm, auc", "small", "+19.50 %", ours, "3", "holds")
 
 
+def test_a_published_gain_of_other_data_is_named_and_decides_nothing(tmp_path: Path) -> None:
+    claim = GainClaim(**GAIN, compared=(("cove", "none"),), models=("deepfm",))
+    little = [0.701, 0.71, 0.7215]
+    verdicts = []
+    for same in ("true", "false"):
+        grid = small_grid(tmp_path, f"paper.same_data={same}")
+        [row] = gain_rows(claim, grid, claims_of(grid, results(none=BASE, cove=little), "test"))
+        verdicts.append((row[3], row[-1]))
+    assert verdicts == [("+19.50 %", "does not hold"), ("+19.50 %, of other data", "not decided")]
+
+
 def test_equal_metrics_with_every_seed_decide_nothing(tmp_path: Path) -> None:
     grid = small_grid(tmp_path)
     claim = GainClaim(**GAIN, compared=(("cove", "none"),), models=("deepfm",))

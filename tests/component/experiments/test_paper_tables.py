@@ -53,7 +53,7 @@ def tables(folder: Path, metrics: tuple[str, ...] = ("auc", "logloss"), *overrid
     grid = small_grid(folder, f"metrics=[{','.join(metrics)}]", *overrides)
     assert cells_of(grid)
     results = results_of(grid, metrics)
-    return paper_tables(grid, results, claims_of(grid, results, "test"), "test")
+    return paper_tables(grid, results, claims_of(grid, results, "test"), "test", finished=True)
 
 
 def test_means_have_names_marks_and_symbols(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_mean_of_fewer_seeds_is_named_and_not_marked(tmp_path: Path) -> None:
     grid = small_grid(tmp_path, "metrics=[auc]")
     results = results_of(grid, ("auc",))
     results.values["test", "deepfm", "cove", "auc"] = {0: 0.9}
-    table = paper_tables(grid, results, claims_of(grid, results, "test"), "test")[0].text()
+    table = paper_tables(grid, results, claims_of(grid, results, "test"), "test", finished=True)[0].text()
     assert r" & COVE & 0.9000" in table
     assert r"\bfseries" not in table, "the whole rows have equal means"
     assert "Of fewer than 3 seeds, and not marked: DeepFM COVE 1, DLRM COVE 0." in table
@@ -85,7 +85,7 @@ def test_frequency_rows_are_of_the_seeds_of_both(tmp_path: Path) -> None:
     results = results_of(grid, ("auc",))
     results.values["test", "deepfm", "none", "auc/item_q1"] = {0: 0.5, 1: 0.5, 2: 0.8}
     results.values["test", "deepfm", "cove", "auc/item_q1"] = {0: 0.6, 1: 0.6}
-    table = paper_tables(grid, results, claims_of(grid, results, "test"), "test")[-1].text()
+    table = paper_tables(grid, results, claims_of(grid, results, "test"), "test", finished=True)[-1].text()
     assert re.search(r"DeepFM & base & 0\.5000\S* & ", table), "without the seed that COVE lacks"
     assert r" & COVE - base & +0.1000" in table
     assert "Of fewer than 3 seeds in some group: DeepFM COVE - base 2." in table
@@ -143,6 +143,7 @@ def test_numbers_of_siunitx() -> None:
     assert with_uncertainty([0.01, -0.03], signed=True) == "-0.0100(283)"
     assert with_uncertainty([1234.0, 1236.0]) == "1235(1)"
     assert with_uncertainty([]) == "--"
+    assert with_uncertainty([0.00041, 0.00044, 0.00038]) == "0.000410(30)"
     column = number_column("x", ["+12.50", "-0.30", "< 0.0001"])
     assert column.kind == "S[table-format=+2.2]"
     assert [cell.source for cell in column.cells] == ["+12.50", "-0.30", "{$<$ 0.0001}"]

@@ -31,7 +31,10 @@ def test_published_values_are_left_out_of_claims_and_tables(tmp_path: Path, over
     for number, cell in enumerate(cells_of(grid)):
         write_cell(cell, {"auc": 0.5 + number / 100, "logloss": 0.6})
     results = Results.of(collect(cells_of(grid), grid))
-    assert comparison_table(grid, claims_of(grid, results, "test"), "test").header[-2:] == ("p (Holm)", "verdict")
+    assert comparison_table(grid, claims_of(grid, results, "test"), "test", finished=True).header[-2:] == (
+        "p (Holm)",
+        "verdict",
+    )
 
 
 @pytest.mark.parametrize("override", ["~paper.gains", "paper.gains=null"])
@@ -61,6 +64,7 @@ def test_an_empty_section_would_remove_nothing_and_is_refused(tmp_path: Path, ke
         (['models.dlrm=["model=dlrm","model.dropout=0.2"]'], None),
         (['common=["data=synthetic","data.path=unused","seed=3"]'], None),
         (['common=["data=toys"]', "paper=null"], None),
+        (['common=["data=toys"]', "paper.same_data=false"], None),
         (['+models.mine=["model=dcn","data=toys"]'], None),
         (["seeds=[1]", "jobs=2"], None),
     ],

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
 from cove_dist.experiments.claims import Claim, claims_of, tally
 from cove_dist.experiments.grid import GridConfig, cells_of
+from cove_dist.experiments.paper_tables import paper_tables
 from cove_dist.experiments.pictures import draw, settings_of
 from cove_dist.experiments.program import write_everything
 from cove_dist.experiments.results import Results, collect
 from cove_dist.experiments.statistics import PairedTest
-from cove_dist.experiments.text import TextTable, mean_and_deviation_text, p_value, percent
+from cove_dist.experiments.tables import comparison_table
+from cove_dist.experiments.text import TextTable, decimals, mean_and_deviation_text, p_value, percent
 from data_pipeline.json_files import write_json
 from tests.component.experiments.grids import small_grid, write_cell
 from tests.configurations import evaluated
@@ -73,25 +77,105 @@ def test_the_papers_gain_comes_from_its_values_where_it_prints_none(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("gain", "low", "high", "adjusted", "printed", "lower", "verdict"),
+    ("gain", "low", "high", "adjusted", "printed", "against", "lower", "verdict"),
     [
-        (0.02, 0.01, 0.03, 0.01, 6.0, False, "holds"),
-        (-0.02, -0.03, -0.01, 0.01, 6.0, False, "does not hold"),
-        (-0.02, -0.03, -0.01, 0.01, None, True, "holds"),
-        (0.00, -0.01, 0.01, 0.90, 6.0, False, "does not hold"),
-        (0.00, -0.01, 0.01, 0.90, -6.0, True, "does not hold"),
-        (0.00, -0.01, 0.01, 0.90, 0.5, False, "not decided"),
-        (0.00, -0.01, 0.01, 0.90, None, False, "not decided"),
-        (0.05, math.nan, math.nan, math.nan, 6.0, False, "not decided"),
+        (0.02, 0.01, 0.03, 0.01, 6.0, 0.001, False, "holds"),
+        (-0.02, -0.03, -0.01, 0.01, 6.0, 0.001, False, "does not hold"),
+        (-0.02, -0.03, -0.01, 0.01, None, math.nan, True, "holds"),
+        (0.00, -0.01, 0.01, 0.90, 6.0, 0.01, False, "does not hold"),
+        (0.00, -0.01, 0.01, 0.90, -6.0, 0.01, True, "does not hold"),
+        (0.00, -0.01, 0.01, 0.90, 6.0, 0.06, False, "not decided"),  # beyond the interval, but not after the correction
+        (0.00, -0.01, 0.01, 0.90, -6.0, 0.01, False, "not decided"),  # more than published is no refutation
+        (0.02, 0.01, 0.03, 0.20, 6.0, 0.01, False, "smaller than published"),
+        (-0.02, -0.03, -0.01, 0.20, -6.0, 0.01, True, "smaller than published"),
+        (0.02, 0.01, 0.03, 0.20, 6.0, math.nan, False, "not decided"),  # as where it is of other data
+        (0.00, -0.01, 0.01, 0.90, None, math.nan, False, "not decided"),
+        (0.05, math.nan, math.nan, math.nan, 6.0, math.nan, False, "not decided"),
     ],
 )
 def test_verdicts(
-    gain: float, low: float, high: float, adjusted: float, printed: float | None, lower: bool, verdict: str
-) -> None:
+    gain: float, low: float, high: float, adjusted: float, printed: float | None, against: float, lower: bool,
+    verdict: str,
+) -> None:  # fmt: skip
     measured = PairedTest(5, gain, low, high, adjusted)
-    claim = Claim("m", "x", "cove", "none", measured, adjusted, printed, lower, 0.05)
+    claim = Claim("m", "x", "cove", "none", measured, adjusted, printed, against, lower, 0.05)
     assert claim.verdict == verdict
     assert f"m, x: cove is better than none: **{verdict}**: " in claim.sentence()
+
+
+def of_small_gain(folder: Path, *overrides: str) -> tuple[GridConfig, Results]:
+    """DeepFM gains a little with each metric, 19.5 % of AUC are published and 5 % of grouped AUC."""
+    both = "+paper.gains.deepfm.cove.gauc=5"
+    grid = small_grid(folder, "metrics=[auc,gauc]", "only=['deepfm/*']", both, *overrides)
+    values = {}
+    for metric, gains in {"auc": [0.001, 0.0, 0.0015], "gauc": [0.02, 0.0, 0.05]}.items():
+        base = AUC["deepfm/none"]
+        values["test", "deepfm", "none", metric] = dict(enumerate(base))
+        values["test", "deepfm", "cove", metric] = {s: b + g for s, (b, g) in enumerate(zip(base, gains, strict=True))}
+    return grid, Results(values)
+
+
+def test_published_gains_are_tested_with_the_same_correction(tmp_path: Path) -> None:
+    auc, gauc = claims_of(*of_small_gain(tmp_path), "test")
+    p = [
+        stats.ttest_1samp(np.array(gains) / 0.71, published / 100).pvalue
+        for gains, published in (([0.001, 0.0, 0.0015], 19.5), ([0.02, 0.0, 0.05], 5.0))
+    ]
+    assert auc.adjusted_published == pytest.approx(2 * p[0])
+    assert gauc.adjusted_published == pytest.approx(p[1])
+    assert (auc.verdict, gauc.verdict) == ("does not hold", "not decided")
+    assert "published: +19.50 %, p of that gain < 0.0001 by Holm" in auc.sentence()
+
+
+def test_published_values_of_other_data_are_shown_and_decide_nothing(tmp_path: Path) -> None:
+    grid, results = of_small_gain(tmp_path, "paper.same_data=false", "paper.source=Table 9 of other lists")
+    claims = claims_of(grid, results, "test")
+    assert [claim.verdict for claim in claims] == ["not decided"] * 2
+    assert claims[0].sentence().endswith("; published: +19.50 %")
+    table = comparison_table(grid, claims, "test", finished=True)
+    assert table.header[-3:] == ("Table 9 of other lists", "Table 9 of other lists: gain", "verdict")
+    assert (
+        "Published values (Table 9 of other lists) are not of the data used here and decide nothing." in table.notes[0]
+    )
+    latex = paper_tables(grid, results, claims, "test", finished=True)
+    assert "(Table 9 of other lists) are not of the data used here and decide nothing." in latex[1].text()
+
+
+def test_a_gain_smaller_than_published_is_counted_by_itself() -> None:
+    claim = Claim("m", "x", "cove", "none", PairedTest(5, 0.02, 0.01, 0.03, 0.2), 0.2, 6.0, 0.01, False, 0.05)
+    assert tally([claim]) == "1 claims: 0 hold, 1 smaller than published, 0 do not hold, 0 not decided."
+
+
+def test_comparisons_that_cannot_be_tested_are_not_counted_in_the_correction(tmp_path: Path) -> None:
+    grid, results = made(tmp_path)
+    claims = claims_of(grid, results, "test")
+    words = "Holm's correction over the 2 comparisons that could be tested"
+    assert (
+        f"with {words}; not all cells are finished, so p will change."
+        in comparison_table(grid, claims, "test", finished=False).notes[0]
+    )
+    assert f"with {words}. A gain" in comparison_table(grid, claims, "test", finished=True).notes[0]
+    means, gains, _ = paper_tables(grid, results, claims, "test", finished=True)
+    assert f"after {words}." in means.caption
+    assert f"after {words}." in gains.caption
+    write_everything(grid, cells_of(grid), "x")
+    files = [(tmp_path / "runs" / name).read_text() for name in ("tables.md", "tables.tex")]
+    assert all("not all cells are finished, so p will change" in text for text in files)
+
+
+def test_tables_are_made_from_the_results_of_an_earlier_run(tmp_path: Path) -> None:
+    """With the protocol, and without changing the results; after a change of the published values, say."""
+    grid, _ = made(tmp_path, "only=['deepfm/*']", f"results={tmp_path}/results")
+    write_everything(grid, cells_of(grid), "x")
+    tables, results = tmp_path / "results" / "tables.md", tmp_path / "results" / "results.parquet"
+    before, recorded = tables.read_text(), results.read_bytes()
+    shutil.rmtree(grid.output)
+    again = replace(grid, tables_only=True)
+    write_everything(again, cells_of(again), "x")
+    assert "best checkpoints; ranking per user" in before
+    assert (tables.read_text(), results.read_bytes()) == (before, recorded)
+    write_everything(replace(again, seeds=(0, 1)), cells_of(replace(again, seeds=(0, 1))), "x")
+    assert "| deepfm | cove | 0.7160 ± 0.0085 | 0.2840 ± 0.0085 | 2 of 2 |" in tables.read_text()
 
 
 def test_further_comparisons_of_the_grid(tmp_path: Path) -> None:
@@ -115,7 +199,7 @@ def test_files_of_an_unfinished_grid(tmp_path: Path) -> None:
     assert "| deepfm | cove | 0.7210 ± 0.0105 | 0.2790 ± 0.0105 | 3 of 3 |" in text
     assert "| dlrm | cove | 0.7200 | 0.2800 | 1 of 3 |" in text
     assert "| deepfm | auc | cove / none | +1.55 % | +1.20 % to +1.90 % | 3 |" in text
-    assert "| 0.5000 → 0.6000 | +19.50 % | holds |" in text
+    assert "| 0.5000 → 0.6000 | +19.50 % | < 0.0001 | holds |" in text
     assert "2 of 12 cells:\n\n- dlrm/cove/seed_1: missing\n- dlrm/cove/seed_2: missing" in text
     assert "![Small grid](dots_test.png)" in text
     latex = (outcome.folder / "tables.tex").read_text()
@@ -176,6 +260,8 @@ def test_numbers_as_text() -> None:
     assert mean_and_deviation_text([0.5, 0.7]) == "0.6000 ± 0.1414"
     assert mean_and_deviation_text([1234.0, 1236.0]) == "1,235 ± 1"
     assert mean_and_deviation_text([0.5]) == "0.5000"
+    assert mean_and_deviation_text([0.00041, 0.00044, 0.00038]) == "0.000410 ± 0.000030"
+    assert [decimals(mean) for mean in (-0.0101, 0.01, 0.0099, 1e-9, 0.0, 1.5, math.nan)] == [4, 4, 5, 7, 4, 4, 4]
     assert mean_and_deviation_text([]) == percent(math.nan) == "missing"
     assert (percent(5.951), percent(-0.3)) == ("+5.95 %", "-0.30 %")
     assert (p_value(0.00001), p_value(0.25), p_value(math.nan)) == ("< 0.0001", "0.2500", "not tested")

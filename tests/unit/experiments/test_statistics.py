@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cove_dist.experiments.statistics import compare, holm, mean_and_deviation
+from cove_dist.experiments.statistics import compare, holm, interval_of_mean, mean_and_deviation, p_of_gain
 
 
 def test_a_comparison_equals_scipys_paired_test() -> None:
@@ -66,6 +66,30 @@ def test_a_difference_from_nothing_is_infinite_with_its_sign(new: tuple[float, .
     assert result.p == pytest.approx(stats.ttest_1samp(new, 0.0).pvalue)
     assert math.isnan(result.low) and math.isnan(result.high)
     assert compare({0: -1.0, 1: 1.0}, {0: 1.0, 1: -1.0}).gain == 0.0
+
+
+def test_the_test_of_a_given_gain_equals_scipys() -> None:
+    random = np.random.default_rng(1)
+    old = dict(enumerate(random.normal(0.5, 0.02, 5)))
+    new = {seed: value + random.normal(0.004, 0.003) for seed, value in old.items()}
+    gains = np.array([new[seed] - old[seed] for seed in old]) / np.mean(list(old.values()))
+    for gain in (0.0, 0.02, -0.01):
+        assert p_of_gain(new, old, gain) == pytest.approx(stats.ttest_1samp(gains, gain).pvalue, rel=1e-9)
+    assert p_of_gain(new, old, 0.0) == pytest.approx(compare(new, old).p, rel=1e-12)
+    high = compare(new, old).high
+    assert p_of_gain(new, old, high) == pytest.approx(0.05), "the end of the 95 % interval"
+
+
+@pytest.mark.parametrize("new", [{0: 1.1}, {0: 1.0, 1: 2.0}, {0: 1.1, 1: 2.1}])
+def test_a_given_gain_is_not_tested_without_spread(new: dict[int, float]) -> None:
+    assert math.isnan(p_of_gain(new, {0: 1.0, 1: 2.0}, 0.5))
+    assert math.isnan(p_of_gain({0: 1.0, 1: 2.0}, {0: 0.0, 1: 0.0}, 0.5)), "relative to nothing"
+
+
+def test_an_interval_of_fewer_than_two_values_is_not_defined() -> None:
+    assert all(math.isnan(end) for values in ([], [0.5]) for end in interval_of_mean(values))
+    low, high = stats.t.interval(0.95, 2, 2.0, 1 / math.sqrt(3))
+    assert interval_of_mean([1.0, 2.0, 3.0]) == pytest.approx((low, high))
 
 
 def test_holm_by_hand() -> None:
