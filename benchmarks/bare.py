@@ -35,9 +35,9 @@ from rich.table import Table
 
 from cove_dist.console import quiet_libraries
 from cove_dist.distributed import DistributedContext, process_group
-from cove_dist.faults.agreement import Agreement
 from cove_dist.faults.signals import deferred_signals
 from cove_dist.tasks.configuration import load_run_config
+from cove_dist.training.loop import TrainingLoop
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
 from data_pipeline.streaming.loader import EpochIterator
@@ -90,15 +90,13 @@ class Product:
 
     @contextmanager
     def started(self) -> Iterator[None]:
-        self.trainer._start_writing(None)
+        self.loop = TrainingLoop(self.trainer, None)
         self.trainer.train_state.model.train()
-        with closing(self.trainer.reporter), deferred_signals() as request:
-            self.trainer.agreement = Agreement(request, None)
-            with closing(self.restarted()):
-                yield
+        with closing(self.loop.reporter), deferred_signals(), closing(self.restarted()):
+            yield
 
     def restarted(self) -> EpochIterator:
-        self.trainer._start_epoch()
+        self.trainer.start_epoch()
         self.batches = iter(self.trainer.train_loader)
         self.steps = self.trainer.steps(self.batches)
         return self.batches
@@ -108,7 +106,7 @@ class Product:
         start = self.clock()
         for _ in range(steps):
             output = next(self.steps)
-            self.trainer._after_step(output, self.batches)
+            self.loop.after_step(output, self.batches)
             self.losses.append(output.losses["loss"])
         return self.clock() - start
 
@@ -122,7 +120,7 @@ class Product:
             (inner.objective, "forward", "forward"),
             (torch.Tensor, "backward", "backward"),
             (state.optimizer, "step", "update"),
-            (self.trainer, "_after_step", "after_step"),
+            (self.loop, "after_step", "after_step"),
         ]
         with ExitStack() as stack:
             for owner, name, part in targets:
@@ -152,7 +150,7 @@ def measure(
     """Return the medians of one model and batch size."""
     rates = [f"{part}.optimizer.learning_rate={RATE}" for part in ("trainer", "embeddings")]
     settings = [f"data.path={folder}", f"trainer.batch_size={batch_size}", "embeddings.init_std=0.1"]
-    fixed = ["trainer.device=cpu", "trainer.warmup_steps=0"]
+    fixed = ["trainer.device=cpu", "trainer.warmup_steps=0", "trainer.checkpoint.every_minutes=null"]
     config, _ = load_run_config([*contest.overrides, *settings, *fixed, *rates])
     product = Product(Trainer(config, Schema.load(folder), context), clock)
     bare = contest.loop(product.trainer.train_state.model.module, RATE)

@@ -84,22 +84,21 @@ def work(path: Path, arguments: list[str]) -> None:
         module = imported(name)
         stages.end("imports")
         from cove_dist.training import program
+        from cove_dist.training.loop import TrainingLoop
         from cove_dist.training.trainer import Trainer
 
-        after_step = Trainer._after_step
+        after_step = TrainingLoop.after_step
 
         def first(*args: Any) -> None:
             after_step(*args)
             stages.end("first_step")
-            Trainer._after_step = after_step
+            TrainingLoop.after_step = after_step
 
         program.load_run_config = stages.then("configuration", program.load_run_config)
         Trainer.__init__ = stages.then("build", Trainer.__init__)
-        Trainer._after_step = first
-        Trainer.evaluate, Trainer.save = (
-            stages.within(stage, function)
-            for stage, function in (("validation", Trainer.evaluate), ("saving", Trainer.save))
-        )
+        TrainingLoop.after_step = first
+        Trainer.evaluate = stages.within("validation", Trainer.evaluate)
+        TrainingLoop.save = stages.within("saving", TrainingLoop.save)
         return module
 
     def ended() -> None:

@@ -57,9 +57,9 @@ class StopRequest:
 
 
 @contextmanager
-def deferred_signals() -> Iterator[StopRequest]:
-    """Record signals instead of ending the process."""
-    request = StopRequest()
+def deferred_signals(request: StopRequest | None = None) -> Iterator[StopRequest]:
+    """Record signals in a request, by default a new one, instead of ending the process."""
+    request = request or StopRequest()
     with _handlers(request.note):
         yield request
 

@@ -89,11 +89,7 @@ def train_here(
         config = debug_settings(config, context)
     trainer = Trainer(config, schema, context)
     changes = trainer.resume(folder) if folder is not None and resumes else []
-    if config.warm_start.run is not None and not trainer.resumed:
-        from cove_dist.training.warm_start import start_warm  # with duckdb, of an extra of this package
-
-        trainer.warm_start = start_warm(config, schema, context, trainer.train_state)
-        trainer.progress.steps_before = trainer.warm_start.steps
+    trainer.start_warm()
     barrier()  # settings, data and checkpoint are valid on every rank: files may be written from here on
     if folder is not None and context.is_main:
         mark_begun(folder)

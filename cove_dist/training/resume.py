@@ -8,30 +8,24 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig
 from torchrec.optim.keyed import CombinedOptimizer
 
-from cove_dist.checkpoints.files import CheckpointFolder, CheckpointMeta, read_meta
-from cove_dist.checkpoints.io import load_training_state, newest_sound
+from cove_dist.checkpoints.files import CheckpointMeta
 from cove_dist.checkpoints.storage import read_metadata
 from cove_dist.config import RunConfig
 from cove_dist.config.overrides import flat
 from cove_dist.config.quantizer import QUANTIZER_RESUMABLE
 from cove_dist.config.trainer import TRAINER_LEARNING, TRAINER_RESUMABLE
 from cove_dist.errors import CheckpointError, ConfigError
-from cove_dist.runs import CHECKPOINTS, CONFIG_FILE, DATA_FILE, HISTORY_FILE, read_history, read_json, save_config
+from cove_dist.runs import CONFIG_FILE, DATA_FILE, HISTORY_FILE, read_history, read_json, save_config
 from cove_dist.tasks.configuration import load_saved_run
-from cove_dist.training.build import describe_model
-from cove_dist.training.progress import Progress
 from data_pipeline.digests import FileDigest, differing_files
 from data_pipeline.files import replaced_file
 from data_pipeline.json_files import to_json, write_json
 from data_pipeline.schema import Schema
-
-if TYPE_CHECKING:
-    from cove_dist.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -59,35 +53,6 @@ class Change:
     key: str
     old: Any
     new: Any
-
-
-def resume(trainer: Trainer, folder: Path) -> list[Change]:
-    """Load the newest intact checkpoint of a run folder into a trainer; see `Trainer.resume`."""
-    path = newest_sound(CheckpointFolder(folder / CHECKPOINTS))
-    if path is None:
-        logger.info("Starting a new run in %s: it has no complete checkpoint to resume from", folder)
-        return []
-    trainer.resumed = True
-    changes = changes_since(folder, read_meta(path), trainer.config, trainer.fingerprint, trainer.context.world_size)
-    model = describe_model(trainer.config, trainer.schema)
-    trainer.train_state.create_optimizer_state()
-    check_same_optimizers(path, trainer.train_state.optimizer, trainer.context.device.type)
-    meta, states = load_training_state(path, trainer.train_state, trainer.context, model)
-    trainer.progress = Progress.of(meta.progress)
-    trainer.train_state.set_step(meta.step, trainer.progress.steps_before)
-    trainer.codebooks.load_state_dict(*(state["codebooks"] for state in states))
-    if meta.world_size == trainer.context.world_size:
-        trainer.interval_metrics.load_state_dict(states[0]["window"])
-    else:
-        logger.warning(
-            "Checkpoint %s was saved with world_size=%d but world_size is %d; resetting the random generators of"
-            " dropout and the metrics since the last report",
-            path, meta.world_size, trainer.context.world_size,
-        )  # fmt: skip
-    if meta.loader is not None:
-        trainer.train_loader.load_state_dict(meta.loader)
-    logger.info("Resumed from %s", path)
-    return changes
 
 
 def changes_since(

@@ -18,8 +18,8 @@ from cove_dist.distributed import barrier, close_group, open_host_group, process
 from cove_dist.errors import LostRankError
 from cove_dist.liveness import Heartbeat, Store
 from cove_dist.torch_compat import timeout_of
+from cove_dist.training.loop import TrainingLoop
 from cove_dist.training.program import train
-from cove_dist.training.trainer import Trainer
 from tests.configurations import small_run
 from tests.distributed.ranks import run_ranks
 
@@ -93,14 +93,14 @@ def test_a_rank_that_is_done_is_not_missed() -> None:
 
 def train_until_stopped(overrides: list[str], output: Path) -> None:
     """Train; rank 1 is stopped by SIGSTOP in its fourth step. Rank 0's errors go to a file."""
-    after_step = Trainer._after_step
+    after_step = TrainingLoop.after_step
 
-    def stopping(self: Trainer, step: Any, batches: Any) -> None:
-        if self.context.rank == 1 and self.progress.step == 4:
+    def stopping(self: TrainingLoop, step: Any, batches: Any) -> None:
+        if self.trainer.context.rank == 1 and self.progress.step == 4:
             os.kill(os.getpid(), signal.SIGSTOP)
         after_step(self, step, batches)
 
-    Trainer._after_step = stopping
+    TrainingLoop.after_step = stopping
     if os.environ["RANK"] == "0":
         os.dup2(os.open(output, os.O_CREAT | os.O_WRONLY), 2)
     train(overrides)

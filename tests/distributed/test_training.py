@@ -17,6 +17,7 @@ from cove_dist.distributed import process_group
 from cove_dist.errors import ConfigError, TrainingError
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.build import build
+from cove_dist.training.loop import TrainingLoop
 from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
 from data_pipeline.batch import Batch
@@ -87,13 +88,13 @@ def test_whole_runs_on_one_two_and_four_ranks_have_the_same_losses(prepared: Pat
 def train_and_count(overrides: list[str]) -> tuple[int, int]:
     """Rows this rank trained, and its steps."""
     rows = []
-    after_step = Trainer._after_step
+    after_step = TrainingLoop.after_step
 
-    def counting(self: Trainer, output, batches) -> None:
+    def counting(self: TrainingLoop, output, batches) -> None:
         rows.append(output.rows)
         after_step(self, output, batches)
 
-    Trainer._after_step = counting
+    TrainingLoop.after_step = counting
     train(overrides)
     return sum(rows), len(rows)
 
@@ -112,15 +113,15 @@ def test_uneven_data_leaves_no_rank_behind(prepared: Path, tmp_path: Path, world
 
 def train_until(overrides: list[str], step: int) -> None:
     """Train, and die without a word after a step, as a lost machine does."""
-    after_step = Trainer._after_step
+    after_step = TrainingLoop.after_step
 
-    def dying(self: Trainer, output, batches) -> None:
+    def dying(self: TrainingLoop, output, batches) -> None:
         after_step(self, output, batches)
         if self.progress.step == step:
             self.writer.wait()  # the last save is complete; the next one never begins
             os._exit(1)
 
-    Trainer._after_step = dying
+    TrainingLoop.after_step = dying
     train(overrides)
 
 
@@ -162,7 +163,7 @@ def test_a_finished_run_resumes_to_nothing(prepared: Path, tmp_path: Path) -> No
 
 def train_with_a_fault(overrides: list[str], step: int, rank: int, where: str) -> str:
     """Train with a loss, or a weight after the update, that one rank sees as nan at a step; what it raises."""
-    after_step, steps = Trainer._after_step, Trainer.steps
+    after_step, steps = TrainingLoop.after_step, Trainer.steps
 
     def broken_loss(self: Trainer, batches):
         for output in steps(self, batches):
@@ -170,16 +171,16 @@ def train_with_a_fault(overrides: list[str], step: int, rank: int, where: str) -
                 self.losses.note(step, {name: value * math.nan for name, value in output.losses.items()})
             yield output
 
-    def broken_weight(self: Trainer, output, batches) -> None:
-        if (self.progress.step, self.context.rank) == (step, rank):
+    def broken_weight(self: TrainingLoop, output, batches) -> None:
+        if (self.progress.step, self.trainer.context.rank) == (step, rank):
             with torch.no_grad():
-                next(self.train_state.model.module.objective.parameters()).view(-1)[0] = math.nan
+                next(self.trainer.train_state.model.module.objective.parameters()).view(-1)[0] = math.nan
         after_step(self, output, batches)
 
     if where == "loss":
         Trainer.steps = broken_loss
     else:
-        Trainer._after_step = broken_weight
+        TrainingLoop.after_step = broken_weight
     try:
         train(overrides)
     except TrainingError as error:

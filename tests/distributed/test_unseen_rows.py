@@ -17,7 +17,6 @@ from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.registry import task_of
 from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
-from cove_dist.training.validation import check_and_complete_state
 from data_pipeline.schema import ENTITIES, Schema
 from tests.configurations import COVE, ROW_WISE, small_run
 from tests.distributed.ranks import run_ranks
@@ -34,11 +33,11 @@ def settled(overrides: list[str]) -> dict[str, Any]:
     with process_group("cpu") as context:
         trainer = Trainer(config, schema, context)
         start = parts_of(trainer)
-        check_and_complete_state(trainer)
+        trainer.check_and_complete_state()
         assert str(parts_of(trainer)) == str(start)  # no code was chosen yet
         for _ in islice(trainer.steps(iter(trainer.train_loader)), 6):
             pass
-        check_and_complete_state(trainer)
+        trainer.check_and_complete_state()
         quantizers = trainer.train_state.model.module.objective.quantizers
         usage = {entity: [level.numpy() for level in quantizers[entity].usage()] for entity in ENTITIES}
         books = {entity: [book.detach().numpy() for book in quantizers[entity].codebooks] for entity in ENTITIES}

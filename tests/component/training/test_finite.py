@@ -14,7 +14,7 @@ from cove_dist.checkpoints.files import CheckpointFolder
 from cove_dist.distributed import DistributedContext
 from cove_dist.errors import TrainingError
 from cove_dist.faults.finite import LossCheck, check_state
-from cove_dist.training import trainer as trainer_module
+from cove_dist.training.loop import TrainingLoop
 from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
 from data_pipeline.batch import Batch
@@ -79,15 +79,15 @@ def tensors_of(state: dict) -> list[tuple[str, torch.Tensor]]:
 
 def overflow_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """An update that makes a weight infinite at a step whose loss was finite."""
-    after_step = Trainer._after_step
+    after_step = TrainingLoop.after_step
 
-    def overflowing(self: Trainer, output, batches) -> None:
+    def overflowing(self: TrainingLoop, output, batches) -> None:
         if self.progress.step == step:
             with torch.no_grad():
-                next(self.train_state.model.module.objective.parameters()).view(-1)[0] = math.inf
+                next(self.trainer.train_state.model.module.objective.parameters()).view(-1)[0] = math.inf
         after_step(self, output, batches)
 
-    monkeypatch.setattr(trainer_module.Trainer, "_after_step", overflowing)
+    monkeypatch.setattr(TrainingLoop, "after_step", overflowing)
 
 
 @pytest.mark.parametrize(

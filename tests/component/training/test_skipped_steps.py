@@ -16,6 +16,7 @@ from cove_dist.embeddings.sparse_optimizers import LookUpRows
 from cove_dist.errors import ConfigError, TrainingError
 from cove_dist.runs import LOG_FILE, read_records
 from cove_dist.tasks.configuration import load_run_config
+from cove_dist.training.loop import TrainingLoop
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
 from tests.component.training.test_finite import tensors_of
@@ -43,19 +44,20 @@ def test_a_skipped_step_changes_nothing_and_is_counted(
     tmp_path: Path,
     tables: tuple[str, ...],
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = trainer(
         prepared, context, "trainer.on_nan=skip", "trainer.max_steps=6", "trainer.log_every=3", *tables, *COVE
     )
     break_losses(run, 4, 4)
     states: list[list[torch.Tensor]] = []
-    after_step = run._after_step
+    after_step = TrainingLoop.after_step
 
     def watching(*arguments: Any) -> None:
         states.append([value.clone() for _, value in tensors_of(run.train_state.state_dict())])
         after_step(*arguments)
 
-    run._after_step = watching  # type: ignore[method-assign]
+    monkeypatch.setattr(TrainingLoop, "after_step", watching)
     with caplog.at_level(logging.WARNING):
         run.train(tmp_path)
     changed = [any(not torch.equal(a, b) for a, b in zip(*pair, strict=True)) for pair in pairwise(states)]
@@ -68,7 +70,11 @@ def test_a_skipped_step_changes_nothing_and_is_counted(
 
 @pytest.mark.parametrize("tables", [(), ROW_WISE], ids=["replicated", "row-wise"])
 def test_a_gradient_that_is_not_finite_although_the_loss_is(
-    prepared: Path, context: DistributedContext, tmp_path: Path, tables: tuple[str, ...]
+    prepared: Path,
+    context: DistributedContext,
+    tmp_path: Path,
+    tables: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Sharded tables are updated inside the backward pass, which cannot be undone."""
     run = trainer(prepared, context, "trainer.on_nan=skip", "trainer.max_steps=5", "trainer.log_every=1", *tables)
@@ -87,13 +93,13 @@ def test_a_gradient_that_is_not_finite_although_the_loss_is(
             run.train(tmp_path)
         return
     seen: list[torch.Tensor] = []
-    after_step = run._after_step
+    after_step = TrainingLoop.after_step
 
     def watching(*arguments: Any) -> None:
         seen.append(weight.detach().clone())
         after_step(*arguments)
 
-    run._after_step = watching  # type: ignore[method-assign]
+    monkeypatch.setattr(TrainingLoop, "after_step", watching)
     run.train(tmp_path)
     assert [not torch.equal(*pair) for pair in pairwise(seen)] == [True, False, True, True]
     records = [record for record in read_records(tmp_path / LOG_FILE) if record["kind"] == "train"]
@@ -116,13 +122,13 @@ def test_a_gradient_of_a_table_with_a_sparse_optimizer_that_is_not_finite(
 
     monkeypatch.setattr(LookUpRows, "backward", staticmethod(fault))
     skipped: list[bool] = []
-    after_step = run._after_step
+    after_step = TrainingLoop.after_step
 
     def watching(*arguments: Any) -> None:
         skipped.append(run.pipeline.skipped)
         after_step(*arguments)
 
-    run._after_step = watching  # type: ignore[method-assign]
+    monkeypatch.setattr(TrainingLoop, "after_step", watching)
     run.train(None)
     assert skipped == [False, False, True, False, False]
     assert all(value.isfinite().all() for _, value in tensors_of(run.train_state.state_dict()))

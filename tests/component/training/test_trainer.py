@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cove_dist.checkpoints.files import CheckpointFolder
 from cove_dist.distributed import DistributedContext, bound_kernel_cache, process_group
 from cove_dist.errors import ConfigError, TrainingError
 from cove_dist.tasks.configuration import load_run_config
@@ -88,7 +89,7 @@ def test_training_stops_after_epochs_without_gain(
     progress = stopping.train(tmp_path)
     assert progress.epoch == 4
     assert progress.best == 0.7
-    assert stopping.writer.files.best("auc").name == f"step_{progress.step // 2:08d}"
+    assert CheckpointFolder(tmp_path / "checkpoints").best("auc").name == f"step_{progress.step // 2:08d}"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from cove_dist.faults.agreement import Agreement, Decision
 from cove_dist.faults.signals import Interrupted, StopRequest, deferred_signals, named_signals
 from cove_dist.runs import LOG_FILE, read_records
 from cove_dist.tasks.configuration import load_run_config
+from cove_dist.training.loop import TrainingLoop
 from cove_dist.training.program import train
 from cove_dist.training.trainer import Trainer
 from data_pipeline.schema import Schema
@@ -45,14 +46,17 @@ def test_a_save_is_due_by_time_and_the_wish_during_a_save_is_met_by_it(monkeypat
     assert agreement.after_step(5) == Decision()
 
 
-def test_a_run_without_intervals_saves_by_time(prepared: Path, tmp_path: Path) -> None:
+def test_a_run_without_intervals_saves_by_time(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, _ = load_run_config(small_run(prepared, "unused", "trainer.checkpoint.every_minutes=1e-9"))
-    saved = []
+    saved, save = [], TrainingLoop.save
+
+    def watched(self: TrainingLoop, *arguments: Any) -> None:
+        saved.append(self.progress.step)
+        save(self, *arguments)
+
+    monkeypatch.setattr(TrainingLoop, "save", watched)
     with process_group("cpu") as context:
-        trainer = Trainer(config, Schema.load(prepared), context)
-        save = trainer.save
-        trainer.save = lambda batches, metrics: (saved.append(trainer.progress.step), save(batches, metrics))
-        trainer.train(tmp_path)
+        Trainer(config, Schema.load(prepared), context).train(tmp_path)
     assert saved == [2, 4, 6, 8, 10, 12, 14, 16, 18, 20], "10 and 20 are the ends of the epochs"
 
 
@@ -125,14 +129,14 @@ def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
 def test_one_process_saves_on_sigterm_and_goes_on_where_it_was(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    after_step = Trainer._after_step
+    after_step = TrainingLoop.after_step
 
-    def signalled(self: Trainer, *arguments: Any) -> None:
+    def signalled(self: TrainingLoop, *arguments: Any) -> None:
         if self.progress.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         after_step(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "_after_step", signalled)
+    monkeypatch.setattr(TrainingLoop, "after_step", signalled)
     overrides = small_run(prepared, tmp_path / "run", "trainer.epochs=1")
     with pytest.raises(
         Interrupted, match=r"SIGTERM: stopped at step 4; saved .*step_00000004\. Continue with "

@@ -20,9 +20,9 @@ from cove_dist.loggers.base import LoggedRun
 from cove_dist.loggers.group import Loggers
 from cove_dist.loggers.tensorboard import TensorBoard
 from cove_dist.runs import LOG_FILE, SUMMARY_FILE, read_records
+from cove_dist.training.loop import TrainingLoop
 from cove_dist.training.program import train
 from cove_dist.training.record_log import RecordLog
-from cove_dist.training.trainer import Trainer
 from tests.configurations import small_run
 
 FILLER = "filler"
@@ -53,9 +53,9 @@ def fill_between(monkeypatch: pytest.MonkeyPatch, disk: Path, first: int, last: 
     """Fill the disk after a step and empty it after another; return the checkpoints of every step, to be filled."""
     seen: dict[int, list[str]] = {}
 
-    after_step = Trainer._after_step
+    after_step = TrainingLoop.after_step
 
-    def filling(self: Trainer, output: Any, batches: Any) -> None:
+    def filling(self: TrainingLoop, output: Any, batches: Any) -> None:
         if self.progress.step == first:
             self.writer.wait()
             fill(disk)
@@ -65,7 +65,7 @@ def fill_between(monkeypatch: pytest.MonkeyPatch, disk: Path, first: int, last: 
         wait([self.writer._pending] if self.writer._pending else [])
         seen[self.progress.step] = [path.name for path in self.writer.files.complete()]
 
-    monkeypatch.setattr(Trainer, "_after_step", filling)
+    monkeypatch.setattr(TrainingLoop, "after_step", filling)
     return seen
 
 
