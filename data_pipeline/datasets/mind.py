@@ -37,14 +37,10 @@ from data_pipeline.datasets.interactions import Interactions
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.acquire import acquire
 from data_pipeline.preparation.columns import FILE, ITEM, Columns
-from data_pipeline.preparation.delimited import (
-    delimited_scan,
-    line_form,
-    malformed_lines,
-    warn_of_malformed_lines,
-)
+from data_pipeline.preparation.delimited import delimited_scan, line_form
 from data_pipeline.preparation.interactions import InteractionRules
 from data_pipeline.preparation.lists import NO_LISTS, ListColumns
+from data_pipeline.preparation.malformed import malformed_lines, warn_of_malformed_lines
 from data_pipeline.preparation.read import Rule, Source, ingest
 from data_pipeline.preparation.report import Report
 from data_pipeline.preparation.split import SplitRule, seeded_hash, shares

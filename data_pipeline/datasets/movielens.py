@@ -11,12 +11,8 @@ from data_pipeline.datasets.interactions import Interactions
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.acquire import Mirror, acquire
 from data_pipeline.preparation.columns import ITEM, USER, Columns
-from data_pipeline.preparation.delimited import (
-    delimited_scan,
-    line_form,
-    malformed_lines,
-    warn_of_malformed_lines,
-)
+from data_pipeline.preparation.delimited import delimited_scan, line_form
+from data_pipeline.preparation.malformed import malformed_lines, warn_of_malformed_lines
 from data_pipeline.preparation.read import Source, ingest
 from data_pipeline.preparation.workspace import Workspace
 

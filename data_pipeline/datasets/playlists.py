@@ -20,8 +20,9 @@ from data_pipeline.errors import DataError
 from data_pipeline.preparation.acquire import acquire
 from data_pipeline.preparation.columns import Columns
 from data_pipeline.preparation.dataset import RawDataset
-from data_pipeline.preparation.delimited import delimited_scan, line_form, malformed_lines
+from data_pipeline.preparation.delimited import delimited_scan, line_form
 from data_pipeline.preparation.encode import count_present
+from data_pipeline.preparation.malformed import malformed_lines
 from data_pipeline.preparation.playlists import PlaylistRules, filter_playlists, split_playlists, write_playlists
 from data_pipeline.preparation.read import Source, ingest
 from data_pipeline.preparation.report import Report

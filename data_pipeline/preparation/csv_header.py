@@ -38,3 +38,13 @@ def read_header(file: Path, columns: Sequence[str]) -> tuple[list[str], str]:
         )
     require_columns(file, columns, names)
     return names, delimiter
+
+
+def is_header_only(file: Path) -> bool:
+    """Return whether nothing follows the header line of a CSV file."""
+    with (
+        open_binary(file) as binary,
+        io.TextIOWrapper(binary, encoding="utf-8", errors="replace", newline="") as stream,
+    ):
+        stream.readline()
+        return not stream.read(1)

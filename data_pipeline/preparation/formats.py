@@ -39,22 +39,30 @@ _SIGNATURES = {
     b"\xfe\xff": _UTF16,
 }
 _CORRUPT = "It is damaged or truncated; write it again"
-_DROP = "or leave such lines out, counted in report.json: data.on_invalid=drop"
+_DROP = ", or leave such lines out, counted in report.json: data.on_invalid=drop"
 _FIELDS = "Expected Number of Columns"
-# Patterns of DuckDB's messages, and what to do; the first that matches counts.
+# Patterns of DuckDB's messages, what to do, and whether leaving out lines helps; the first that matches counts.
 _HINTS = (
-    (r"Out of Memory|failed to allocate", "Give preparation more memory: data.memory_gb"),
-    (r"No space left", "Free space on the disk of the output folder, where rows are sorted"),
-    (r"Permission denied", "Make the file readable"),
-    (r"not utf-8 encoded|Invalid unicode", "Convert the file to UTF-8, for example: iconv -f LATIN1 -t UTF-8"),
-    (r"unterminated quote", f'Close the quote, and write a quote within a value twice (""), {_DROP}'),
+    (r"Out of Memory|failed to allocate", "Give preparation more memory: data.memory_gb", False),
+    (r"No space left", "Free space on the disk of the output folder, where rows are sorted", False),
+    (r"Permission denied", "Make the file readable", False),
+    (r"not utf-8 encoded|Invalid unicode", "Convert the file to UTF-8, for example: iconv -f LATIN1 -t UTF-8", False),
+    (r"unterminated quote", 'Close the quote, and write a quote within a value twice ("")', True),
     (
         _FIELDS,
-        f"Give every line the fields of the header line (a delimiter within a value needs quotes around it), {_DROP}",
+        "Give every line the fields of the header line (a delimiter within a value needs quotes around it)",
+        True,
     ),
-    (r"Maximum line size|straddles", f"A quote that is not closed joins lines: close it, {_DROP}"),
-    (r"Could not convert|Conversion Error|Type .* with value", "Its values do not fit its types: write them alike"),
+    (r"Maximum line size|straddles", "A quote that is not closed joins lines: close it", True),
+    (r"maximum_object_size", "Write one object per line", False),
+    (
+        r"Could not convert|Conversion Error|Type .* with value",
+        "Its values do not fit its types: write them alike",
+        False,
+    ),
 )
+# The start of what DuckDB advises, in its own settings
+_ADVICE = r"Possible (?:fixes|Solution)|This can happen when|\s+Try (?:setting|auto-detecting|increasing) "
 
 
 def kind_of(file: Path) -> str:
@@ -102,6 +110,19 @@ def refuse_other_formats(file: Path) -> None:
         )
 
 
+def refuse_json_documents(file: Path) -> None:
+    """Raise `DataError` for a file of JSON whose objects are in an array, or go over several lines."""
+    try:
+        with open_binary(file) as stream:
+            first = stream.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except (OSError, EOFError) as error:
+        raise DataError(f"{file}: cannot be read: {error}. {_CORRUPT}") from error
+    array = first.startswith(b"[")
+    if array or first.split(b"\n")[0].strip() == b"{":
+        kind, command = ("a JSON array", "jq -c .[]") if array else ("JSON over several lines", "jq -c .")
+        raise DataError(f"{file}: by its first bytes this is {kind}. Write one object per line: {command} {file}")
+
+
 def require_columns(file: Path, columns: Sequence[str], names: Sequence[str]) -> None:
     """Raise `DataError` for the first of ``columns`` that is not among ``names``, or is among them twice."""
     folded = [name.casefold() for name in names]  # SQL ignores case
@@ -111,30 +132,32 @@ def require_columns(file: Path, columns: Sequence[str], names: Sequence[str]) ->
             raise DataError(f"{file}: {problem} {column!r}. The columns are: {', '.join(names)}")
 
 
-def explain(file: Path, error: Exception, form: str | None = None) -> str:
+def explain(file: Path, error: Exception, form: str | None = None, *, droppable: bool = True) -> str:
     """Explain why DuckDB cannot read a file, and what to do.
 
     Args:
         file: The file.
         error: DuckDB's error.
         form: Of text without a header line: what a line is, as ``user<TAB>item``.
+        droppable: Whether to advise leaving out invalid lines.
     """
-    reason = re.split(r"Possible (?:fixes|Solution)|This can happen when", str(error))[0].strip()
+    reason = re.split(_ADVICE, str(error))[0].strip().rstrip(".")
     parquet = is_parquet(file)
     if not parquet and "invalid state" in reason and (ends := _mixed_line_ends(file)):
         return ends
-    for pattern, remedy in _HINTS:
+    drop = _DROP if droppable else ""
+    for pattern, remedy, helps in _HINTS:
         if re.search(pattern, reason, re.IGNORECASE):
             if form is not None and pattern == _FIELDS:
-                remedy = f"Every line must be of the form {form}, {_DROP}"
-            return f"{reason}. {remedy}"
-    return f"{reason}. {_CORRUPT if parquet else f'Correct the file, {_DROP}'}"
+                remedy = f"Every line must be of the form {form}"
+            return f"{reason}. {remedy}{drop if helps else ''}"
+    return f"{reason}. {_CORRUPT if parquet else f'Correct the file{drop}'}"
 
 
 def explain_lost_lines(file: Path) -> str:
     """Explain why many consecutive lines of a CSV file could not be read."""
     other = "they are not UTF-8, have unclosed quotes, or another number of fields than the header line"
-    return _mixed_line_ends(file) or f"{other}. Correct them, {_DROP}"
+    return _mixed_line_ends(file) or f"{other}. Correct them"
 
 
 def _mixed_line_ends(file: Path) -> str:

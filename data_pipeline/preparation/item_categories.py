@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.csv_header import read_header
-from data_pipeline.preparation.delimited import OnInvalid, csv_scan, warn_of_malformed_lines
+from data_pipeline.preparation.delimited import OnInvalid, csv_scan
 from data_pipeline.preparation.formats import is_parquet, kind_of
 from data_pipeline.preparation.inputs import find_files
+from data_pipeline.preparation.malformed import refuse_lost_lines, warn_of_malformed_lines
 from data_pipeline.preparation.parquet import parquet_scans
 from data_pipeline.preparation.read import ingest
 from data_pipeline.preparation.workspace import Workspace, quoted
@@ -60,6 +61,7 @@ def read_item_categories(workspace: Workspace, path: str, item: str, on_invalid:
     text = kind_of(file) == "CSV"
     ingest(workspace, scans, table, on_invalid=on_invalid if text else "error")
     if text:
+        refuse_lost_lines(workspace, files, names, on_invalid, table)
         warn_of_malformed_lines(workspace, on_invalid, table)
     repeated = workspace.query(f"SELECT {quoted(key)} FROM {table} GROUP BY 1 HAVING count(*) > 1 ORDER BY min(rowid)")
     if repeated and on_invalid == "error":

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import cast
 
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.columns import FILE
-from data_pipeline.preparation.delimited import OnInvalid, count_lines, csv_scan, keep_malformed
-from data_pipeline.preparation.formats import explain, explain_lost_lines, kind_of, open_binary, refuse_other_formats
+from data_pipeline.preparation.delimited import OnInvalid, csv_scan
+from data_pipeline.preparation.formats import explain, kind_of, open_binary, refuse_json_documents, refuse_other_formats
+from data_pipeline.preparation.malformed import keep_malformed, malformed_lines, refuse_lost_lines
 from data_pipeline.preparation.parquet import parquet_scans
 from data_pipeline.preparation.workspace import UnreadableFile, Workspace, literal, quoted, scan_path
 
@@ -61,10 +61,8 @@ class Source:
 
     def find(self, workspace: Workspace, column: str, row: int) -> tuple[str | None, str, int]:
         """Return the value of a column, the file and the position in the file of a row of ``raw``."""
-        [found] = workspace.inspect(
-            f"SELECT {quoted(column)}::VARCHAR, {FILE}, {self.position} FROM raw WHERE rowid = {row}"
-        )
-        return found
+        value, file, position = workspace.row(row, f"{quoted(column)}::VARCHAR, {FILE}, {self.position}")
+        return value, file, position
 
     def show(self, workspace: Workspace, column: str, row: int) -> str:
         """Describe a value of a column with its row and file, for messages."""
@@ -88,8 +86,9 @@ def read_files(
 
     Raises:
         DataError: A file is truncated, corrupt or of another format, lacks a column (the message lists those it has),
-            contains a CSV line with the wrong number of fields (unless ``on_invalid`` is "drop"), or has another type
-            for a column than the files before it, where no type represents both without loss.
+            contains a CSV line with the wrong number of fields (unless ``on_invalid`` is "drop"), a quote that is not
+            closed, or has another type for a column than the files before it, where no type represents both without
+            loss.
     """
     kind = kind_of(files[0])
     if kind == "JSON lines":
@@ -100,14 +99,15 @@ def read_files(
         scans, float32 = parquet_scans(workspace, files, columns)
         ingest(workspace, scans)
         return Source(description, text=False, float32=float32)
-    ingest(workspace, ((file, csv_scan(file, columns, on_invalid)) for file in files))
-    lost = _refuse_lost_lines(workspace, files, columns, on_invalid)
-    return Source(description, text=True, dropped={"malformed CSV line": lost} if lost else {})
+    ingest(workspace, ((file, csv_scan(file, columns, on_invalid)) for file in files), on_invalid=on_invalid)
+    refuse_lost_lines(workspace, files, columns, on_invalid)
+    return Source(description, text=True, dropped=malformed_lines(workspace, on_invalid))
 
 
 def json_scan(file: Path, columns: Sequence[str], on_invalid: OnInvalid) -> str:
     """Return a SELECT of ``columns``, as text, over a file with a JSON object per line; absent keys are null."""
     refuse_other_formats(file)
+    refuse_json_documents(file)
     types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in columns)
     ignore = ", ignore_errors = true" if on_invalid == "drop" else ""  # lines that are not JSON become rows of nulls
     return f"SELECT * FROM read_json({scan_path(file)}, format = 'newline_delimited', columns = {{{types}}}{ignore})"
@@ -125,19 +125,6 @@ def _require_values(workspace: Workspace, first: Path, columns: Sequence[str]) -
             raise DataError(f"{first}: no line has a value for {column!r}. The first line is: {line[:200]}")
 
 
-def _refuse_lost_lines(
-    workspace: Workspace, files: Sequence[Path], columns: Sequence[str], on_invalid: OnInvalid
-) -> int:
-    """Count the lines of CSV files that are not in ``raw``; raise `DataError` unless ``on_invalid`` is "drop"."""
-    read, lost = dict(workspace.inspect(f"SELECT {FILE}, count(*) FROM raw GROUP BY {FILE}")), 0
-    for file, lines in zip(files, workspace.map(partial(count_lines, columns=columns), files), strict=True):
-        missing = lines - read.get(str(file), 0)
-        if missing and on_invalid == "error":
-            raise DataError(f"{file}: {missing} lines cannot be read: {explain_lost_lines(file)}")
-        lost += missing
-    return lost
-
-
 def ingest(
     workspace: Workspace,
     scans: Iterable[tuple[Path, str]],
@@ -152,10 +139,11 @@ def ingest(
         scans: Files and their SELECTs.
         table: Name of the table.
         form: Of text without a header line: what a line is, for errors.
-        on_invalid: Of delimited text: "drop" keeps the number of invalid lines, for `malformed_lines`.
+        on_invalid: Of delimited text: "drop" keeps what was left out, for `malformed_lines`.
     """
     try:
         workspace.load(table, scans, FILE, keep_malformed if on_invalid == "drop" else None)
     except UnreadableFile as failure:
         error = cast(Exception, failure.__cause__)
-        raise DataError(f"{failure.file}: cannot be read: {explain(failure.file, error, form)}") from error
+        reason = explain(failure.file, error, form, droppable=on_invalid == "error")
+        raise DataError(f"{failure.file}: cannot be read: {reason}") from error

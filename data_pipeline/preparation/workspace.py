@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MALFORMED = '"malformed lines"'  # the table of what is kept about invalid rows that were left out
+
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -84,7 +86,7 @@ class Workspace:
         return self.journal.run(sql) if self.journal else self.connection.execute(sql).fetchall()
 
     def inspect(self, sql: str) -> list[tuple]:
-        """Run one statement over files, or over a few rows of ``raw``, on this machine, and fetch its rows."""
+        """Run one statement over files, or over the types of ``raw``, on this machine, and fetch its rows."""
         return self.query(sql)
 
     def register(self, name: str, rows: ds.Dataset) -> None:
@@ -95,6 +97,15 @@ class Workspace:
         """Count the rows of a table or view."""
         [(rows,)] = self.query(f"SELECT count(*) FROM {table}")
         return rows
+
+    def rows_by_file(self, table: str, file_column: str) -> dict[str, int]:
+        """Count the rows of each file in a table that was read by `load`; files without rows may be left out."""
+        return dict(self.query(f"SELECT {file_column}, count(*) FROM {table} GROUP BY {file_column}"))
+
+    def row(self, number: int, values: str) -> tuple:
+        """Return the SQL expressions ``values`` of the row of ``raw`` with the ``rowid`` ``number``."""
+        [found] = self.query(f"SELECT {values} FROM raw WHERE rowid = {number}")
+        return found
 
     def stream(self, select: str) -> pa.RecordBatchReader:
         """Run a SELECT with a total order, and stream its rows in that order."""
@@ -124,8 +135,8 @@ class Workspace:
             table: Name of the table.
             scans: Files and their SELECTs, of the same columns.
             file_column: Column to add, of the name of the file.
-            then: Returns the SQL of what to keep about a file that was read into the table. It is run in the same
-                transaction: what DuckDB says of a scan is gone when the process ends.
+            then: Returns the SELECT of what to keep about a file that was read into the table, in `MALFORMED`. It is
+                run in the same transaction: what DuckDB says of a scan is gone when the process ends.
 
         Raises:
             UnreadableFile: DuckDB cannot read a file.
@@ -134,7 +145,7 @@ class Workspace:
             self.reads(file)
             self.on_progress(f"reading {file}")
             statement = f"INSERT INTO {table}" if number else f"CREATE TABLE {table} AS"
-            kept = f"; {then(table, file)}" if then else ""
+            kept = f"; {keeping(then(table, file))}" if then else ""
             try:
                 self.query(f"{statement} SELECT *, {literal(str(file))} AS {file_column} FROM ({select}){kept}")
             except (duckdb.Error, pa.ArrowInvalid) as error:
@@ -219,6 +230,11 @@ def _connect(database: Path, stack: ExitStack) -> duckdb.DuckDBPyConnection:
         if not database.exists():  # the disk is full
             raise
         raise OutputError(f"{database}: damaged: {error}. Remove {database.parent}, or pass resume=false") from error
+
+
+def keeping(select: str) -> str:
+    """Return the SQL that adds the rows of a SELECT to `MALFORMED`."""
+    return f"CREATE TABLE IF NOT EXISTS {MALFORMED} AS {select} WITH NO DATA; INSERT INTO {MALFORMED} {select}"
 
 
 def quoted(name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import duckdb
 
 @dataclass(frozen=True)
 class Reader:
-    """Writes the rows of a SELECT to a Parquet file.
+    """Writes the rows of SELECTs to Parquet files.
 
     Attributes:
         folder: Working folder of the driver, to which paths are relative.
@@ -27,24 +27,24 @@ class Reader:
     folder: str
     memory_gb: float
 
-    def __call__(self, job: tuple[str, str]) -> str | None:
-        """Write a file, which is complete or absent: Spark may run a task twice.
+    def __call__(self, job: Sequence[tuple[str, str]]) -> str | None:
+        """Write files, each of which is complete or absent: Spark may run a task twice.
 
         Args:
-            job: The SELECT, and the file to write.
+            job: SELECTs, run one after the other in one connection, and the file to write of each.
 
         Returns:
             DuckDB's error, if it cannot read the rows.
         """
-        select, path = job
         os.chdir(self.folder)
-        partial = f"{path}.{uuid.uuid4().hex}"
+        partial = f"{job[0][1]}.{uuid.uuid4().hex}"
         try:
             with duckdb.connect() as connection:
                 connection.execute(f"SET memory_limit = '{self.memory_gb}GB'; SET threads = 1; SET TimeZone = 'UTC'")
                 connection.execute("SET temp_directory = ?", [f"{partial}.spill"])
-                connection.execute(f"COPY ({select}) TO '{partial.replace(chr(39), chr(39) * 2)}' (FORMAT parquet)")
-            os.replace(partial, path)
+                for select, path in job:
+                    connection.execute(f"COPY ({select}) TO '{partial.replace(chr(39), chr(39) * 2)}' (FORMAT parquet)")
+                    os.replace(partial, path)
         except duckdb.Error as error:
             return str(error)
         finally:

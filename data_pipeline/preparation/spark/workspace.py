@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +21,7 @@ from sqlglot import exp
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.spark.tables import Tables
 from data_pipeline.preparation.spark.tasks import In, Reader
-from data_pipeline.preparation.workspace import UnreadableFile, Workspace, literal, quoted, scan_path
+from data_pipeline.preparation.workspace import MALFORMED, UnreadableFile, Workspace, literal, quoted, scan_path
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -118,6 +120,15 @@ class SparkWorkspace(Workspace):
             return sum(pq.read_metadata(part.path).num_rows for part in self._parts)
         return self.tables.count(table)
 
+    def rows_by_file(self, table: str, file_column: str) -> dict[str, int]:
+        assert table == "raw"
+        return {str(part.file): pq.read_metadata(part.path).num_rows for part in self._parts}
+
+    def row(self, number: int, values: str) -> tuple:
+        part = self._parts[bisect_right(self._parts, number, key=lambda part: part.first) - 1]
+        [found] = self.inspect(f"WITH raw AS ({_raw(part)}) SELECT {values} FROM raw WHERE rowid = {number}")
+        return found
+
     def stream(self, select: str) -> pa.RecordBatchReader:
         return self.tables.stream(self._parsed(select))
 
@@ -132,7 +143,7 @@ class SparkWorkspace(Workspace):
         folder = self.tables.new_folder()
         folder.mkdir(parents=True)
         jobs = [
-            (f"SELECT {values} FROM (WITH raw AS ({_raw(part)}) {select})", folder / part.path.name)
+            [(f"SELECT {values} FROM (WITH raw AS ({_raw(part)}) {select})", folder / part.path.name)]
             for part in self._parts
         ]
         for part, error in zip(self._parts, self._copy(jobs), strict=True):
@@ -149,28 +160,33 @@ class SparkWorkspace(Workspace):
         then: Callable[[str, Path], str] | None = None,
     ) -> None:
         """Read every file in a task. The table is ``raw``."""
-        assert table == "raw" and not self._parts and then is None
-        folder = self.tables.new_folder()
-        folder.mkdir(parents=True)
-        found = [(file, select, folder / f"part-{number:05d}.parquet") for number, (file, select) in enumerate(scans)]
-        self.on_progress(f"reading {len(found):,} files")
-        errors = self._copy([(select, path) for _, select, path in found])
+        assert table == "raw" and not self._parts
+        rows, kept = self.tables.new_folder(), self.tables.new_folder()
+        for folder in (rows, kept):
+            folder.mkdir(parents=True)
+        files, jobs = [], []
+        for number, (file, select) in enumerate(scans):
+            name = f"part-{number:05d}.parquet"
+            files.append(file)
+            jobs.append([(select, rows / name), *([(then(table, file), kept / name)] if then else [])])
+        self.on_progress(f"reading {len(files):,} files")
         first = 0
-        for (file, _, path), error in zip(found, errors, strict=True):
+        for file, [(_, path), *_], error in zip(files, jobs, self._copy(jobs), strict=True):
             if error is not None:
                 raise UnreadableFile(file) from duckdb.Error(error)
             self._parts.append(Part(file, path, first))
             first += pq.read_metadata(path).num_rows
-        # for a look at single rows, and at types
-        self.inspect(f"CREATE VIEW raw AS {' UNION ALL '.join(_raw(part) for part in self._parts)}")
+        self.inspect(f"CREATE VIEW raw AS {_raw(self._parts[0])} LIMIT 0")  # all files have its types
+        if then:
+            self.inspect(f"CREATE TABLE {MALFORMED} AS FROM read_parquet({literal(glob.escape(str(kept)))} || '/*')")
 
     def map(self, function: Callable[[A], B], values: Iterable[A]) -> list[B]:
         """Return ``function(value)`` of every value, computed in a task each."""
         return self._in_tasks(In(os.getcwd(), function), list(values))
 
-    def _copy(self, jobs: list[tuple[str, Path]]) -> list[str | None]:
+    def _copy(self, jobs: list[list[tuple[str, Path]]]) -> list[str | None]:
         reader = Reader(os.getcwd(), self.memory_gb)
-        return self._in_tasks(reader, [(select, str(path)) for select, path in jobs])
+        return self._in_tasks(reader, [[(select, str(path)) for select, path in job] for job in jobs])
 
     def _in_tasks(self, function: Callable[[Any], Any], values: list[Any]) -> list[Any]:
         context = self.tables.session.sparkContext

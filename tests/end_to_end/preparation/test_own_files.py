@@ -171,6 +171,10 @@ def test_what_is_wrong_with_categories_is_named(tmp_path: Path) -> None:
     bad.write_text("item,genre\n100,a\n101,b,c\n")
     prepare(data(bad, on_invalid="drop"), tmp_path / "left", name="small")
     assert f"{bad}: 1 malformed lines were left out of the item categories" in Report.load(tmp_path / "left").warnings
+    bad.write_text('item,genre\n100,a\n101,"b\n102,c\n')
+    for on_invalid in ("error", "drop"):
+        message = error(data(bad, on_invalid=on_invalid), tmp_path / "out")
+        assert message.startswith(f"{bad}: after data row 1, a quote that is not closed joins the lines that follow")
     alone = write_csv(tmp_path / "alone.csv", [(1,)], ("item",))
     assert "alone.csv: has the column item only" in error(data(alone), tmp_path / "out")
     assert "none.csv: no such file" in error(data(tmp_path / "none.csv"), tmp_path / "out")

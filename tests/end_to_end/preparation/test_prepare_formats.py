@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from data_pipeline.errors import DataError
+from data_pipeline.preparation.delimited import OnInvalid
 from data_pipeline.preparation.read import read_files
 from data_pipeline.preparation.workspace import open_workspace
 from tests.unit.data.prepare_helpers import prepare_custom, some_rows, write_csv, write_parquet
@@ -54,7 +56,6 @@ def test_text_in_other_encodings(tmp_path, text):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('1,"2,1,5', "Close the quote"),
         ('1,"2"x,1,5', "Close the quote"),
         ("1,2", "Give every line the fields of the header line"),
         ("1,2,1,5,9", "Give every line the fields of the header line"),
@@ -81,17 +82,95 @@ def test_files_whose_name_says_another_format(tmp_path, text):
     assert "cannot be read as Parquet: its first bytes are b'user,i'" in error(tmp_path, text.encode(), "raw.parquet")
 
 
-@pytest.mark.parametrize(("line", "lost"), [("2,3,4", 5), ('2,"3', 3), ("2,\xe9", 5)])
-def test_invalid_lines_at_the_end_of_a_large_file_are_not_lost(tmp_path, line, lost):
+@pytest.mark.parametrize("line", ["2,3,4", '2,"3', "2,\xe9"])
+def test_invalid_lines_at_the_end_of_a_large_file_are_not_lost(tmp_path, line):
     """The file is longer than the blocks that DuckDB reads, and the last block has no valid line."""
     path = tmp_path / "raw.csv"
-    path.write_text("a,b\n" + f"1,{'x' * 100_000}\n" * 80 + f"{line}\n" * 5, encoding="latin-1")
+    path.write_text("a,b\n" + f"1,{'x' * 100_000}\n" * 80 + f"{line}\n" * 6, encoding="latin-1")
+    with pytest.raises(DataError, match=r"raw\.csv: .*cannot be read"):
+        read_csv(path, "error")
+    rows, dropped = read_csv(path, "drop")
+    assert (len(rows), dropped) == (80, {"malformed CSV line": 6})  # an unclosed quote joins a line with the next
+
+
+def read_csv(
+    path: Path, on_invalid: OnInvalid, columns: tuple[str, ...] = ("a", "b")
+) -> tuple[list[tuple], dict[str, int]]:
+    """Return the rows in the order of the file, and what was left out."""
     with (
-        open_workspace(tmp_path / "scratch", memory_gb=1, seed=0, on_progress=print) as workspace,
-        pytest.raises(DataError, match=r"raw\.csv: .*cannot be read"),
+        tempfile.TemporaryDirectory() as scratch,
+        open_workspace(Path(scratch), memory_gb=1, seed=0, on_progress=print) as workspace,
     ):
-        read_files(workspace, [path], ["a", "b"], "error", "")
-    with open_workspace(tmp_path / "again", memory_gb=1, seed=0, on_progress=print) as workspace:
-        source = read_files(workspace, [path], ["a", "b"], "drop", "")
-        assert workspace.query("SELECT count(*) FROM raw") == [(80,)]
-    assert source.dropped == {"malformed CSV line": lost}  # an unclosed quote joins a line with the next
+        source = read_files(workspace, [path], columns, on_invalid, "")
+        return workspace.query(f"SELECT {', '.join(columns)} FROM raw ORDER BY rowid"), source.dropped
+
+
+@pytest.mark.parametrize("on_invalid", ["error", "drop"])
+@pytest.mark.parametrize("line", ['"1000,7,0', '1000,7,"0'])
+@pytest.mark.parametrize("length", [1, 700])  # of a field: the joined lines have 0.8 MB, or 42 MB
+def test_a_quote_that_is_never_closed_does_not_hide_the_rest_of_the_file(tmp_path, length, line, on_invalid):
+    lines = [f"{row},7,{'x' * length}" for row in range(60_000)]
+    lines[1000] = line
+    path = tmp_path / "raw.csv"
+    path.write_text("\n".join(["a,b,c", *lines]) + "\n")
+    with pytest.raises(DataError, match=r"raw\.csv: after data row 1000, a quote that is not closed") as caught:
+        read_csv(path, on_invalid)
+    assert "on_invalid" not in str(caught.value)
+
+
+@pytest.mark.parametrize("joined", [2, 5_000])  # DuckDB keeps the first 10,000 bytes of invalid rows
+@pytest.mark.parametrize("ends", [('"{},7,0', '{},7,0"'), ('{},"7,0', '{},"7",0'), ('{},"7,0', '{},7"x,"0\n"')])
+@pytest.mark.parametrize("name", ["raw.csv", "raw.csv.gz"])
+def test_every_line_of_a_row_that_a_quote_joins_is_counted(tmp_path, name, ends, joined):
+    lines = [f"{row},7,0" for row in range(30_000)]
+    places = (3, 9_000, 20_000)
+    for first in places:
+        lines[first] = ends[0].format(first)
+        lines[first + joined - 1] = ends[1].format(first + joined - 1)
+    text = "\n".join(["a,b,c", *lines[:9_000], "", *lines[9_000:]]).encode() + b"\n"
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    rows, dropped = read_csv(tmp_path / name, "drop", ("a", "c"))
+    left_out = {first + k for first in places for k in range(joined)}
+    assert rows == [(str(row), "0") for row in range(30_000) if row not in left_out]
+    assert dropped == {"malformed CSV line": len(left_out) + len(places) * ends[1].count("\n")}
+
+
+@pytest.mark.parametrize("on_invalid", ["error", "drop"])
+def test_text_with_line_breaks_is_read_in_files_of_many_blocks(tmp_path, on_invalid):
+    path, note = tmp_path / "raw.csv", 'two\nlines, "quoted"\n' * 16
+    write_csv(path, [(row, note, row % 2) for row in range(60_000)], ("a", "note", "b"))
+    assert path.stat().st_size > 18e6
+    assert read_csv(path, on_invalid) == ([(str(row), str(row % 2)) for row in range(60_000)], {})
+
+
+@pytest.mark.parametrize(
+    "header", [b"user,item,label,time", b"\xef\xbb\xbfuser,item,label,time", b"user,item,label,time\n\n"]
+)
+def test_a_header_line_without_rows_is_a_file_without_rows(tmp_path, header):
+    write_csv(tmp_path / "b.csv", some_rows())
+    assert error(tmp_path, header, "a.csv").endswith("a.csv: no rows. Check data.source")
+    schema = prepare_custom(tmp_path / "*.csv", tmp_path / "out")
+    assert sum(split.rows for split in schema.splits.values()) == 100
+
+
+@pytest.mark.parametrize("on_invalid", ["error", "drop"])
+@pytest.mark.parametrize(
+    ("content", "kind", "command"),
+    [
+        ('[{"user": 1}, {"user": 2}]', "a JSON array", "jq -c .[]"),
+        ('\n[\n{"user": 1},\n{"user": 2}\n]\n', "a JSON array", "jq -c .[]"),
+        ('{\n  "user": 1\n}\n{\n  "user": 2\n}\n', "JSON over several lines", "jq -c ."),
+    ],
+)
+def test_json_that_is_not_one_object_a_line(tmp_path, content, kind, command, on_invalid):
+    message = error(tmp_path, content.encode(), "raw.json", on_invalid=on_invalid)
+    path = tmp_path / "raw.json"
+    assert message == f"{path}: by its first bytes this is {kind}. Write one object per line: {command} {path}"
+
+
+@pytest.mark.parametrize("line", ["1", '{"user": 1', '{"user": "' + "x" * (1 << 25) + '"}'])
+def test_errors_of_json_lines_name_no_setting_of_duckdb(tmp_path, line):
+    good = '{"user": 1, "item": 2, "label": 1, "time": 3}\n'
+    message = error(tmp_path, (good + line + "\n").encode(), "raw.jsonl")
+    assert "Try" not in message and "auto_detect" not in message and ".." not in message
+    assert ("data.on_invalid=drop" in message) != ("Write one object per line" in message)

@@ -10,8 +10,9 @@ import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,8 +24,10 @@ from data_pipeline.datasets.synthetic import Synthetic
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.dense import DenseSettings
 from data_pipeline.preparation.prepare import prepare
+from data_pipeline.preparation.read import Source
 from data_pipeline.preparation.spark.engine import SparkEngine
 from data_pipeline.preparation.spark.tables import Tables
+from data_pipeline.preparation.spark.workspace import Part, SparkWorkspace
 from tests.unit.data.prepare_helpers import write_csv, write_parquet
 
 SMALL = {
@@ -152,6 +155,37 @@ def test_invalid_rows_are_named_by_file_row_and_value(tmp_path: Path, engine: Sp
     with pytest.raises(DataError, match=r"b\.csv: "):
         prepare(Custom(source=str(tmp_path / "*.csv"), **COLUMNS), tmp_path / "out", name="small", engine=engine)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "b.csv"]
+
+
+def test_invalid_lines_are_counted_and_lost_ones_refused(tmp_path: Path, engine: SparkEngine) -> None:
+    rows = [f"{row % 5},{row},{row % 2},{row}" for row in range(4_000)]
+    for name in ("a", "b"):
+        lines = list(rows)
+        lines[7], lines[9], lines[30], lines[3_000], lines[3_999] = "1,2", *['1,"2,1,4', '1,"2",1,4'] * 2
+        (tmp_path / f"{name}.csv").write_text("\n".join(["user,item,label,time", *lines]) + "\n")
+    found = prepare_with_both(engine, tmp_path, str(tmp_path / "*.csv"), on_invalid="drop")
+    assert found["report.json"]["rows_dropped"] == {"malformed CSV line": 2 * (1 + 22 + 1_000)}
+    with (tmp_path / "b.csv").open("a") as file:
+        file.write('1,"2,1,4\n1,2,1,4\n')
+    dataset = Custom(source=str(tmp_path / "*.csv"), **COLUMNS, on_invalid="drop")
+    with pytest.raises(DataError, match=r"b\.csv: after data row 2980, a quote that is not closed joins the lines"):
+        prepare(dataset, tmp_path / "out", name="small", engine=engine)
+
+
+def test_a_message_reads_the_file_of_its_row_only(tmp_path: Path) -> None:
+    """Of thousands of files, each message would otherwise take seconds."""
+    parts = []
+    for number, rows in enumerate((3, 0, 4)):
+        path = write_parquet(tmp_path / f"{number}.parquet", {"user": [f"u{number}{row}" for row in range(rows)]})
+        parts.append(Part(Path(f"{number}.csv"), path, 3 * (number > 0)))
+    with duckdb.connect() as connection:
+        workspace = SparkWorkspace(connection, tmp_path, 0, print, tables=cast(Tables, None), memory_gb=1, _parts=parts)
+        assert workspace.rows_by_file("raw", "__file") == {"0.csv": 3, "1.csv": 0, "2.csv": 4}
+        parts[0].path.unlink()
+        assert Source("", text=True).find(workspace, "user", 5) == ("u22", "2.csv", 3)
+        (tmp_path / "2.parquet").rename(tmp_path / "0.parquet")
+        parts[2].path.write_text("")
+        assert Source("", text=True).find(workspace, "user", 2) == ("u22", "0.csv", 3)
 
 
 def test_rows_are_numbered_in_order_over_all_partitions(tmp_path: Path, engine: SparkEngine) -> None:
