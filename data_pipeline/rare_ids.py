@@ -12,9 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipeline.errors import DataError
+from data_pipeline.id_tables import rows_between
 from data_pipeline.integrity import checked_file
 from data_pipeline.schema import Categorical
 
@@ -61,7 +63,10 @@ class TableRows:
         if not column.buckets:
             return cls(column)
         path = checked_file(folder, f"ids/{column.table_name}.parquet")
-        rows = pq.read_table(path, columns=[ROW])[ROW].to_numpy()[column.num_seen :]
+        file = pq.ParquetFile(path)
+        kind = file.schema_arrow.field(ROW).type
+        unseen = [batch[ROW] for batch in rows_between(file, column.num_seen, file.metadata.num_rows, [ROW])]
+        rows = pa.chunked_array(unseen, kind).to_numpy()
         if len(rows) != column.num_ids - column.num_seen or (len(rows) and rows.max() >= column.num_rows):
             raise DataError(f"{path}: the rows of rare ids do not fit schema.json. Prepare the data again")
         return cls(column, rows)

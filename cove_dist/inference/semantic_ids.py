@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import logging
 import string
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ from data_pipeline.folders import replaced_folder
 from data_pipeline.json_files import write_json
 
 logger = logging.getLogger(__name__)
+
+_MEMORY = "2GB"  # of sorts and groups over all ids; what is beyond goes to files next to the output
 
 PARQUET_FILE, INDEX_FILE = "semantic_ids.parquet", "index.json"
 VOCABULARY_FILE, COLLISIONS_FILE = "vocabulary.json", "collisions.json"
@@ -75,7 +78,7 @@ class Collisions:
 
 
 def write_semantic_ids(overrides: Sequence[str]) -> tuple[Path, Collisions]:
-    """Write the semantic ids of a run's exported codes, in memory that does not grow with the number of ids.
+    """Write the semantic ids of a run's exported codes, in at most 2 GB of memory and files that do not stay.
 
     Returns:
         The folder, which is complete or absent, and the collisions.
@@ -92,7 +95,13 @@ def write_semantic_ids(overrides: Sequence[str]) -> tuple[Path, Collisions]:
             f"run = {request.run}: no exported codes of {request.entity}s; write them by cove export run={request.run}"
         )
     _warn_of_older_codes(Path(request.run))
-    with replaced_folder(folder) as partial, duckdb.connect() as connection:
+    with (
+        replaced_folder(folder) as partial,
+        tempfile.TemporaryDirectory(dir=partial.parent, prefix=".semantic_ids-") as scratch,
+        duckdb.connect() as connection,
+    ):
+        connection.execute(f"SET memory_limit = '{_MEMORY}'")
+        connection.execute("SET temp_directory = ?", [scratch])
         collisions = _write(connection, parts, partial, request.disambiguate)
     return folder, collisions
 

@@ -6,12 +6,14 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cove_dist.errors import ConfigError
+from cove_dist.inference import semantic_ids
 from cove_dist.inference.semantic_ids import write_semantic_ids
 from data_pipeline.json_files import write_json
 from tests.checkpoints import write_checkpoint
@@ -45,6 +47,15 @@ def test_tokens_vocabulary_and_collisions(tmp_path_factory: pytest.TempPathFacto
     assert found.levels == [len({code[level] for code in seen}) for level in (0, 1)]
     if disambiguate:
         assert len({tuple(tokens) for tokens in expected.values()}) == len(expected)
+
+
+def test_the_memory_of_sorts_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_codes(tmp_path, "item", ["x", "y"], [(0, 0), (0, 1)])
+    monkeypatch.setattr(semantic_ids, "_MEMORY", "100KB")
+    with pytest.raises(duckdb.OutOfMemoryException):
+        write_semantic_ids([f"run={tmp_path}"])
+    assert [path.name for path in tmp_path.iterdir() if path.name != "codes"] == ["semantic_ids"]
+    assert not list((tmp_path / "semantic_ids").iterdir())
 
 
 def test_a_run_without_exported_codes_and_a_folder_of_other_things_are_refused(tmp_path: Path) -> None:
