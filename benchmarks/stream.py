@@ -43,7 +43,7 @@ from data_pipeline.parquet_files import write_parquet
 from data_pipeline.schema import Categorical, Schema, Split
 from data_pipeline.streaming.columns import column_names
 from data_pipeline.streaming.loader import build_loader
-from data_pipeline.streaming.stream import SHUFFLE_BUFFER
+from data_pipeline.streaming.settings import SHUFFLE_BUFFER
 
 SAMPLES = 20
 IDS, FILES, CHUNK = 1_000_000, 8, 500_000  # of the data that are written

@@ -21,8 +21,8 @@ from data_pipeline.streaming.draws import Draws, epoch_key
 from data_pipeline.streaming.order import epoch_order, row_seed, slices
 from data_pipeline.streaming.partition import Partition
 from data_pipeline.streaming.row_groups import AT_ONCE, RowGroups, RowReader
+from data_pipeline.streaming.settings import StreamSettings
 from data_pipeline.streaming.threads import Pool, Task
-from data_pipeline.streaming.transforms import RowTransform
 
 DECODED_BYTES = 1 << 25  # of the decoded rows that the lanes of a rank have in memory, by the sizes of their columns
 _UNKNOWN_LENGTH = 64  # ids of a list whose greatest number is not known
@@ -30,7 +30,7 @@ _UNKNOWN_LENGTH = 64  # ids of a list whose greatest number is not known
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """The settings of all epochs of a rank.
+    """What all epochs of a rank have in common.
 
     Attributes:
         groups: Row groups of the split.
@@ -38,11 +38,7 @@ class EpochPlan:
         layout: Layout of batches.
         partition: Partition of the epoch's rows.
         blocks: int64 ``[J + 1]``, the first step of each block, and S.
-        rank: The rank whose rows are read.
-        seed: Seed of permutations and transforms.
-        shuffle: Whether to permute row groups, and the rows of a lane in a block.
-        transforms: Each appends columns to the rows of every batch.
-        pin_memory: Whether batches are page-locked.
+        settings: How this rank reads the split.
     """
 
     groups: RowGroups
@@ -50,11 +46,7 @@ class EpochPlan:
     layout: BatchLayout
     partition: Partition
     blocks: np.ndarray
-    rank: int
-    seed: int
-    shuffle: bool
-    transforms: tuple[RowTransform, ...]
-    pin_memory: bool
+    settings: StreamSettings
 
 
 def rows_at_once(plan: EpochPlan) -> int:
@@ -99,9 +91,9 @@ class Epoch:
     def __init__(self, plan: EpochPlan, number: int) -> None:
         self.plan = plan
         self.number = number
-        self.key = epoch_key(plan.seed, number)
+        self.key = epoch_key(plan.settings.seed, number)
         groups = len(plan.groups)
-        self._order = epoch_order(groups, plan.seed, number) if plan.shuffle else np.arange(groups)
+        self._order = epoch_order(groups, plan.settings.seed, number) if plan.settings.shuffle else np.arange(groups)
         self._lanes: dict[int, LaneReader] = {}
         self.latest: dict[int, Task[None]] = {}  # reading of each lane
 
@@ -156,8 +148,8 @@ class BlockWork:
 
     def __post_init__(self) -> None:
         plan = self.epoch.plan
-        self._share = plan.partition.share(plan.rank, self.first, self.last)
-        self._positions = plan.partition.positions(plan.rank, self.first, self.last)
+        self._share = plan.partition.share(plan.settings.rank, self.first, self.last)
+        self._positions = plan.partition.positions(plan.settings.rank, self.first, self.last)
         self._ends = [*accumulate(position.rows for position in self._positions)]
         counts = self._share.counts
         self._starts = (np.cumsum(counts) - counts.ravel()).reshape(counts.shape)  # of steps and lanes in the block
@@ -192,7 +184,7 @@ class BlockWork:
 
     def _target(self, index: int) -> np.ndarray | None:
         """Return the index in the block of each row of a lane, whose rows of a step follow those of the lane before."""
-        if not self.epoch.plan.shuffle:  # a rank has one lane
+        if not self.epoch.plan.settings.shuffle:  # a rank has one lane
             return None
         share, counts = self._share, self._share.counts[:, index]
         rows = int(share.end[index] - share.begin[index])
@@ -206,7 +198,7 @@ class BlockWork:
     def _order(self, index: int, rows: int) -> np.ndarray:
         """Return the permutation of the rows of a lane in this block."""
         # torch permutes four times as fast as numpy.random does.
-        seed = row_seed(self.epoch.plan.seed, self.epoch.number, self._share.first + index, self.number)
+        seed = row_seed(self.epoch.plan.settings.seed, self.epoch.number, self._share.first + index, self.number)
         return torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).numpy()
 
     def batch(self, step: int) -> Batch:
@@ -217,7 +209,7 @@ class BlockWork:
         position, end = self._positions[index], self._ends[index]
         rows = self._block.take(end - position.rows, end)
         draws = Draws(self.epoch.key, step, position.first_row)
-        for number, transform in enumerate(plan.transforms):
+        for number, transform in enumerate(plan.settings.transforms):
             rows.sequences += transform(rows, draws.stream(number))
         batch = plan.layout(rows, position.weight, position.largest)
-        return batch.pin_memory() if plan.pin_memory else batch
+        return batch.pin_memory() if plan.settings.pin_memory else batch

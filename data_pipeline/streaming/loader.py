@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 from data_pipeline.batch import Batch
 from data_pipeline.errors import DataError
 from data_pipeline.schema import Schema
-from data_pipeline.streaming.stream import SHUFFLE_BUFFER, ParquetStream
-from data_pipeline.streaming.transforms import RowTransform
+from data_pipeline.streaming.settings import StreamSettings
+from data_pipeline.streaming.stream import ParquetStream
 
 State = dict[str, Any]
 
@@ -20,44 +20,16 @@ KEPT_BYTES = 64 << 20  # of an evaluation on every rank
 
 
 def build_loader(
-    folder: Path | str,
-    schema: Schema,
-    split: str,
-    batch_size: int,
-    rank: int = 0,
-    world_size: int = 1,
-    *,
-    workers: int = 0,
-    seed: int = 0,
-    shuffle: bool = False,
-    shuffle_buffer: int = SHUFFLE_BUFFER,
-    group_by_user: bool = False,
-    pin_memory: bool = False,
-    transforms: Sequence[RowTransform] = (),
+    folder: Path | str, schema: Schema, split: str, batch_size: int, rank: int = 0, world_size: int = 1, **settings: Any
 ) -> StreamLoader:
-    """Build a rank's loader of one split; see `ParquetStream` for the arguments and errors.
+    """Build a rank's loader of one split; see `ParquetStream` for errors, and `StreamSettings` for further settings.
 
     Example:
         >>> schema = Schema.load("data/movielens_100k")
         >>> for batch in build_loader("data/movielens_100k", schema, "train", 256, shuffle=True):
         ...     train_step(batch)
     """
-    stream = ParquetStream(
-        folder,
-        schema,
-        split,
-        batch_size,
-        rank=rank,
-        world_size=world_size,
-        workers=workers,
-        seed=seed,
-        shuffle=shuffle,
-        shuffle_buffer=shuffle_buffer,
-        group_by_user=group_by_user,
-        pin_memory=pin_memory,
-        transforms=transforms,
-    )
-    return StreamLoader(stream)
+    return StreamLoader(ParquetStream(folder, schema, split, StreamSettings(batch_size, rank, world_size, **settings)))
 
 
 class StreamLoader:

@@ -17,6 +17,8 @@ from cove_dist.tasks import loaders
 from cove_dist.training import program
 from cove_dist.training.trainer import Trainer
 from data_pipeline.errors import DataError
+from data_pipeline.streaming.settings import StreamSettings
+from data_pipeline.streaming.stream import ParquetStream
 
 
 class Traces:
@@ -32,11 +34,12 @@ class Traces:
         self._folder, self._caplog = folder, caplog
         self._built: list[Any] = []
         self._known: dict[tuple[str, ...], Any] = {}
-        build_loader, built = loaders.build_loader, self._built
+        built = self._built
 
-        def record_loader(path: Any, schema: Any, split: str, batch_size: int, *ranks: int, **settings: Any) -> Any:
-            built.append((split, batch_size, settings.get("workers", 0)))
-            return build_loader(path, schema, split, batch_size, *ranks, **settings)
+        class RecordedStream(ParquetStream):
+            def __init__(self, path: Any, schema: Any, split: str, settings: StreamSettings) -> None:
+                built.append((split, settings.batch_size, settings.workers))
+                super().__init__(path, schema, split, settings)
 
         class RecordedTrainer(Trainer):
             def __init__(self, *arguments: Any) -> None:
@@ -45,7 +48,7 @@ class Traces:
                 built.append([quantizer.search for quantizer in quantizers.values()])
                 built.append(str(self.train_state.model.plan))
 
-        monkeypatch.setattr(loaders, "build_loader", record_loader)
+        monkeypatch.setattr(loaders, "ParquetStream", RecordedStream)
         monkeypatch.setattr(program, "Trainer", RecordedTrainer)
 
     def of(self, *overrides: str) -> Any:

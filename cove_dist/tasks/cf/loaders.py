@@ -63,7 +63,7 @@ def build_category_renewal(
     settings = config.negatives
     if settings.category_share == 0:
         return None
-    [draw] = [each for each in loader.stream.plan.transforms if isinstance(each, DrawNegatives)]
+    [draw] = [each for each in loader.stream.plan.settings.transforms if isinstance(each, DrawNegatives)]
     return CategoryRenewal(CategorySource.of(settings, config), model, draw.set_categories, schema, context.device)
 
 

@@ -32,7 +32,7 @@ def build_category_renewal(
     negatives = model.objective.negatives
     if negatives is None:
         return None
-    [sample] = [each for each in loader.stream.plan.transforms if isinstance(each, VocabularySample)]
+    [sample] = [each for each in loader.stream.plan.settings.transforms if isinstance(each, VocabularySample)]
 
     def use(codes: np.ndarray) -> None:
         sample.set_categories(codes)

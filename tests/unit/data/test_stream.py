@@ -11,6 +11,7 @@ from data_pipeline.schema import Dense
 from data_pipeline.streaming.epoch import DECODED_BYTES, rows_at_once
 from data_pipeline.streaming.partition import LANES
 from data_pipeline.streaming.row_groups import AT_ONCE, RowReader
+from data_pipeline.streaming.settings import StreamSettings
 from data_pipeline.streaming.stream import ParquetStream
 from tests.unit.data.stream_fixtures import (
     MEAN,
@@ -35,7 +36,7 @@ def prepared(tmp_path_factory):
 def rank_batches(folder, schema, world_size=1, epoch=0, **arguments):
     """Return the batches of every rank: [rank][step]."""
     streams = [
-        ParquetStream(folder, schema, "train", rank=rank, world_size=world_size, **arguments)
+        ParquetStream(folder, schema, "train", StreamSettings(rank=rank, world_size=world_size, **arguments))
         for rank in range(world_size)
     ]
     return [list(stream.batches(epoch)) for stream in streams]
@@ -75,7 +76,7 @@ def test_every_field_belongs_to_its_row(prepared):
 
 def test_batch_has_the_declared_types_and_shapes(prepared):
     folder, schema, _ = prepared
-    batch = next(ParquetStream(folder, schema, "train", ROWS).batches(0))
+    batch = next(ParquetStream(folder, schema, "train", StreamSettings(ROWS)).batches(0))
     keys = batch.ids.keys()
     assert batch.dense.dtype == batch.labels.dtype == batch.weight.dtype == torch.float32
     assert batch.users.dtype == batch.items.dtype == batch.ids.values().dtype == torch.int64
@@ -87,7 +88,7 @@ def test_batch_has_the_declared_types_and_shapes(prepared):
 def test_a_schema_with_fewer_columns_reads_fewer_columns(prepared):
     folder, schema, _ = prepared
     narrow = replace(schema, categorical=(schema.categorical[2], schema.categorical[0]), dense=())
-    batch = next(ParquetStream(folder, narrow, "train", ROWS).batches(0))
+    batch = next(ParquetStream(folder, narrow, "train", StreamSettings(ROWS)).batches(0))
     assert batch.ids.keys() == ["item", "user"]
     assert batch.ids["user"].values().tolist() == batch.users.tolist()
     assert batch.ids.lengths().tolist() == [1] * 2 * ROWS
@@ -143,7 +144,7 @@ def test_weights_average_to_the_global_mean(prepared):
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_batches_from_a_step_on_are_those_of_the_whole_epoch(prepared, step, shuffle):
     folder, schema, _ = prepared
-    stream = ParquetStream(folder, schema, "train", 64, seed=5, shuffle=shuffle, shuffle_buffer=100)
+    stream = ParquetStream(folder, schema, "train", StreamSettings(64, seed=5, shuffle=shuffle, shuffle_buffer=100))
     assert same_batches(list(stream.batches(3, step)), list(stream.batches(3))[step:])
 
 
@@ -157,11 +158,11 @@ def test_resuming_decodes_only_the_row_groups_of_its_block(prepared, monkeypatch
             yield part
 
     monkeypatch.setattr(RowReader, "_decode", lambda self, parts: decode(self, recorded(parts)))
-    stream = ParquetStream(folder, schema, "train", 10)
+    stream = ParquetStream(folder, schema, "train", StreamSettings(10))
     list(stream.batches(0))
     assert opened == [group for group, rows in enumerate(stream.plan.groups.rows) if rows]  # each row group once
     opened.clear()
-    stream = ParquetStream(folder, schema, "train", 10, shuffle=True, shuffle_buffer=40)
+    stream = ParquetStream(folder, schema, "train", StreamSettings(10, shuffle=True, shuffle_buffer=40))
     next(stream.batches(epoch=0, step=80))
     assert len(opened) <= 2 * LANES  # three rows of each lane
 
@@ -174,7 +175,7 @@ def test_decoded_rows_are_released(tmp_path):
 def arrow_bytes_of_an_epoch(folder, rows):
     schema = write_folder(folder, {"train": interactions(rows, users=100)}, group_rows=(1_000,))
     before, held = pa.total_allocated_bytes(), []
-    for _ in ParquetStream(folder, schema, "train", 500, shuffle=True, shuffle_buffer=8_000).batches(0):
+    for _ in ParquetStream(folder, schema, "train", StreamSettings(500, shuffle=True, shuffle_buffer=8_000)).batches(0):
         held.append(pa.total_allocated_bytes() - before)
     for _ in range(100):
         if pa.total_allocated_bytes() > before:
@@ -201,19 +202,19 @@ def test_a_user_in_several_row_groups_and_files_is_one_user(tmp_path):
 def test_unknown_split_and_too_many_ranks_are_refused(prepared):
     folder, schema, _ = prepared
     with pytest.raises(DataError, match="no split 'test'"):
-        ParquetStream(folder, schema, "test", 4)
+        ParquetStream(folder, schema, "test", StreamSettings(4))
     with pytest.raises(DataError, match="train: 1003 rows, too few for 2000 ranks"):
-        ParquetStream(folder, schema, "train", 4, world_size=2000)
+        ParquetStream(folder, schema, "train", StreamSettings(4, world_size=2000))
     with pytest.raises(DataError, match="train: 90 users, each kept on one rank, too few for 91 ranks"):
-        ParquetStream(folder, schema, "train", 4, world_size=91, group_by_user=True)
+        ParquetStream(folder, schema, "train", StreamSettings(4, world_size=91, group_by_user=True))
 
 
 def test_schema_without_an_entity_or_with_a_constant_dense_column_is_refused(prepared):
     folder, schema, _ = prepared
     with pytest.raises(DataError, match="no column has role 'item'"):
-        ParquetStream(folder, replace(schema, categorical=schema.categorical[:2]), "train", 4)
+        ParquetStream(folder, replace(schema, categorical=schema.categorical[:2]), "train", StreamSettings(4))
     with pytest.raises(DataError, match="no column of one id per row has role 'user'"):
-        ParquetStream(folder, replace(schema, categorical=schema.categorical[1:]), "train", 4)
+        ParquetStream(folder, replace(schema, categorical=schema.categorical[1:]), "train", StreamSettings(4))
     with pytest.raises(DataError, match=r"age has mean = 1.0, std = 0.0, expected .* std > 0"):
         ParquetStream(folder, replace(schema, dense=(Dense("age", 1.0, 0.0),)), "train", 4)
 
@@ -229,9 +230,9 @@ def test_schema_without_an_entity_or_with_a_constant_dense_column_is_refused(pre
         {"batch_size": 1, "shuffle": True, "group_by_user": True},
     ],
 )
-def test_arguments_out_of_range_are_refused(prepared, arguments):
+def test_settings_out_of_range_are_refused(arguments):
     with pytest.raises(ValueError, match="|".join(set(arguments))):
-        ParquetStream(*prepared[:2], "train", **arguments)
+        StreamSettings(**arguments)
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
@@ -253,6 +254,6 @@ def test_lanes_decode_as_many_rows_at_a_time_as_fit_into_memory(prepared, shuffl
     narrow = replace(schema, categorical=schema.categorical[::2], dense=())
     for each, width in ((wide, 8 * 10_002 + 4 + 4), (narrow, 8 * 2 + 4)):
         for world_size in (1, 4):
-            stream = ParquetStream(folder, each, "train", 8, world_size=world_size, shuffle=shuffle)
+            stream = ParquetStream(folder, each, "train", StreamSettings(8, world_size=world_size, shuffle=shuffle))
             lanes = LANES // world_size if shuffle else 1
             assert rows_at_once(stream.plan) == min(AT_ONCE, DECODED_BYTES // (lanes * width))

@@ -10,6 +10,7 @@ import pytest
 
 from data_pipeline.errors import DataError
 from data_pipeline.schema import Split
+from data_pipeline.streaming.settings import StreamSettings
 from data_pipeline.streaming.stream import ParquetStream
 from tests.unit.data.stream_fixtures import interactions_of, write_folder, write_groups
 
@@ -44,7 +45,7 @@ def test_an_invalid_value_is_named_with_its_position(tmp_path, case):
     name, values, message = BAD_VALUES[case]
     schema, path = write_replaced(tmp_path, name, values)
     with pytest.raises(DataError, match=re.escape(f"{path}, row group 1, row ") + "[12]: " + re.escape(message)):
-        list(ParquetStream(tmp_path, schema, "train", 4).batches(0))
+        list(ParquetStream(tmp_path, schema, "train", StreamSettings(4)).batches(0))
 
 
 def test_rows_out_of_user_order_are_refused_for_evaluation(tmp_path):
@@ -52,7 +53,7 @@ def test_rows_out_of_user_order_are_refused_for_evaluation(tmp_path):
     with pytest.raises(
         DataError, match=re.escape(f"{path}, row group 0, row 0: user = 0, expected rows sorted by user")
     ):
-        ParquetStream(tmp_path, schema, "train", 4, group_by_user=True)
+        ParquetStream(tmp_path, schema, "train", StreamSettings(4, group_by_user=True))
 
 
 def rewrite_part(folder, change):
@@ -98,7 +99,7 @@ def drop_row(path):
 def test_files_that_do_not_match_the_schema_are_refused_before_streaming(tmp_path, change, message):
     schema, _ = rewrite_part(tmp_path, change)
     with pytest.raises(DataError, match=re.escape(message)):
-        ParquetStream(tmp_path, schema, "train", 4)
+        ParquetStream(tmp_path, schema, "train", StreamSettings(4))
 
 
 def test_damaged_pages_are_named_while_streaming(tmp_path):
@@ -108,6 +109,6 @@ def test_damaged_pages_are_named_while_streaming(tmp_path):
         path.write_bytes(data)
 
     schema, path = rewrite_part(tmp_path, damage)
-    stream = ParquetStream(tmp_path, schema, "train", 4)
+    stream = ParquetStream(tmp_path, schema, "train", StreamSettings(4))
     with pytest.raises(DataError, match=re.escape(f"{path}: cannot be read as Parquet")):
         list(stream.batches(0))
