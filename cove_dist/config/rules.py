@@ -52,6 +52,13 @@ def _codebooks_change(config: RunConfig) -> bool:
     return quantizer.omega_q > 0 or quantizer.start == "kmeans" or quantizer.revive_every is not None or warm
 
 
+def codebooks_learn(config: RunConfig) -> bool:
+    """Return whether codebooks differ from random ones at some time of the run."""
+    quantizer = config.quantizer
+    by_task = quantizer.alpha > 0 and quantizer.codebook_gradient == "task_and_quantization"
+    return by_task or quantizer.learning == "ema" or _codebooks_change(config)
+
+
 def _has_dense_parameters(config: RunConfig) -> bool:
     learned = is_quantized(config) and config.quantizer.learning == "gradient"
     return learned or config.model.kind.has_parameters
@@ -169,11 +176,12 @@ def refuse_idle(
     every: list[Rule[Any]] = [*RULES, *rules]
     lines = []
     for key, value in values.items():
-        if key not in usual or value == usual[key]:
+        default = usual.get(key, usual.get(key.rpartition(".")[0], value))  # of a section that is null by default
+        if value == default:
             continue
         for rule in every:
             if rule.covers(key) and not rule.acts(config) and not _is_like(rule, key, value, values):
-                lines.append(f"{key} = {shown(value)}: would do nothing: {rule.why}; allowed: {shown(usual[key])}")
+                lines.append(f"{key} = {shown(value)}: would do nothing: {rule.why}; allowed: {shown(default)}")
                 break
     if lines:
         raise ConfigError("\n".join(lines))

@@ -43,6 +43,8 @@ class BPR(PairLoss):
 class SampledSoftmax(PairLoss):
     """Cross-entropy of the positive among itself and its negatives: with several negatives the hardest count most.
 
+    With one negative and temperature 1 it is `BPR`.
+
     Args:
         temperature: Divides the scores.
     """

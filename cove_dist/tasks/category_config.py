@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from cove_dist.config import QuantizerConfig, RunConfig, settings
-from cove_dist.config.rules import Rule
+from cove_dist.config.rules import Rule, codebooks_learn
 from cove_dist.errors import ConfigError
 from cove_dist.types import PositiveInt, UnitInterval
 
@@ -19,6 +19,11 @@ class CategoryConfig:
     category_count: PositiveInt
     category_level: int
 
+    @property
+    def reads_quantizer(self) -> bool:
+        """Whether categories are the codes of the item quantizer."""
+        return self.category_share > 0 and self.category_codes == "quantizer"
+
     def check(self, quantizer: QuantizerConfig) -> None:
         """Refuse codes of a quantizer that does not exist, or of a level that it does not have.
 
@@ -29,7 +34,7 @@ class CategoryConfig:
             raise ConfigError(
                 "negatives.category_count = 1: one category of all items is uniform sampling; allowed: 2 and more"
             )
-        if self.category_share == 0 or self.category_codes != "quantizer":
+        if not self.reads_quantizer:
             return
         levels = quantizer.levels().get("item", ())
         if not levels:
@@ -75,6 +80,12 @@ CATEGORY_RULES: tuple[Rule[Any], ...] = (
         ("negatives.category_*",),
         lambda config: config.negatives.category_share > 0,
         "acts with negatives.category_share above 0",
+    ),
+    Rule(
+        ("negatives.category_codes",),
+        lambda config: config.negatives.category_codes != "quantizer" or codebooks_learn(config),
+        "with quantizer.alpha=0 and quantizer.omega_q=0 no gradient reaches the codebooks, which stay random, as do the"
+        " categories; acts with quantizer.omega_q above 0",
     ),
     Rule(
         ("negatives.category_level",),

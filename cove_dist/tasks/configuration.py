@@ -28,6 +28,7 @@ from cove_dist.models.base import Model
 from cove_dist.runs import CONFIG_FILE
 from cove_dist.tasks.inheritance import Inheritance, expand_short_forms
 from cove_dist.tasks.keys import FREE, explain_key, foreign_keys, with_keys_of_sections
+from cove_dist.tasks.new_runs import check_quantizer
 from cove_dist.tasks.registry import TASKS
 
 GROUPS = ("data", "model", "quantizer", "trainer", "experiment")
@@ -60,13 +61,8 @@ def load_run_config(overrides: Sequence[str]) -> tuple[RunConfig, DictConfig]:
     loggers = [option.strip(" '\"") for option in (value_of(overrides, "logger") or "").strip("[]").split(",")]
     if len(loggers) > 1 and "none" in loggers:
         raise ConfigError(f"logger = [{','.join(loggers)}]: none stands for no logger; give it alone, or remove it")
-    if choices.options["quantizer"] == "none" and config.quantizer.levels():
-        entity, levels = next(iter(config.quantizer.levels().items()))
-        raise ConfigError(
-            f"quantizer.{entity}_levels = {list(levels)}: not with quantizer=none, which quantizes nothing; choose"
-            " quantizer=cove or quantizer=cove_items"
-        )
     refuse_idle(config, composed, _defaults(choices), TASKS[choices.task].rules)
+    check_quantizer(config, choices.options["quantizer"])
     return config, composed
 
 

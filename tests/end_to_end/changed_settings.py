@@ -65,7 +65,7 @@ CHANGES = {
     "quantizer.learning": Change("ema"),
     "quantizer.ema_decay": Change("0.5", ("quantizer.learning=ema",)),
     "quantizer.start": Change("kmeans", also=("quantizer.kmeans_step=3", "quantizer.kmeans_batches=3")),
-    "quantizer.kmeans_step": Change("2", KMEANS),
+    "quantizer.kmeans_step": Change("2", (*KMEANS, "quantizer.kmeans_batches=2")),
     "quantizer.kmeans_batches": Change("1", KMEANS),
     "quantizer.init_std": Change("0.5"),
     "quantizer.revive_every": Change("1"),

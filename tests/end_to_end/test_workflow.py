@@ -162,7 +162,8 @@ def test_a_run_is_not_overwritten_and_goes_on_where_it_was(data: Path, tmp_path:
 def test_a_run_that_diverges_ends_with_the_step_and_saves_nothing(data: Path, tmp_path: Path) -> None:
     rates = ("trainer.optimizer.learning_rate=1e30", "embeddings.optimizer.learning_rate=1e30", *COVE)
     given = ("trainer.log_every=1000", "trainer.checkpoint.every_steps=4", "quantizer.start=kmeans")
-    done = launch("train", *small_run(data, tmp_path / "run", *rates, *given, "quantizer.kmeans_step=2"), ranks=2)
+    late = ("quantizer.kmeans_step=2", "quantizer.kmeans_batches=2")
+    done = launch("train", *small_run(data, tmp_path / "run", *rates, *given, *late), ranks=2)
     assert done.returncode != 0
     assert re.search(
         r"error \(rank \d\): loss not finite at step 2 \(loss, .*\): training diverged\. Lower trainer", done.stderr

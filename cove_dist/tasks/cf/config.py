@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from cove_dist.config import EvaluationConfig, RunConfig, settings
+from cove_dist.config.checks import Component
 from cove_dist.config.messages import shown
 from cove_dist.config.rules import Rule
 from cove_dist.errors import ConfigError
@@ -12,6 +13,7 @@ from cove_dist.evaluation.declarations import FULL_PREFIX
 from cove_dist.evaluation.own import ListMetric
 from cove_dist.evaluation.protocol import RankingProtocol
 from cove_dist.evaluation.top_k import Coverage, TopK
+from cove_dist.losses.pairs import PairLoss, SampledSoftmax
 from cove_dist.models.cf.base import GraphRecommender, Recommender
 from cove_dist.tasks.category_config import CATEGORY_RULES, CategoryConfig
 from cove_dist.types import NonNegativeFloat, PositiveInt, UnitInterval
@@ -98,7 +100,22 @@ class CFRunConfig(RunConfig):
     interactions: InteractionsConfig
 
 
+def _chooses_a_loss(config: CFRunConfig) -> bool:
+    """Return False for the softmax that is the model's own loss: with one negative, of temperature 1, it is BPR."""
+    if config.loss is None:
+        return True
+    chosen = Component.resolve(PairLoss, config.loss, "loss", "loss")
+    is_bpr = chosen.kind is SampledSoftmax and config.negatives.count == 1 and chosen.build().temperature == 1
+    return not is_bpr or config.model.kind_of(Recommender).loss is not Recommender.loss
+
+
 RULES: tuple[Rule[CFRunConfig], ...] = (
+    Rule(
+        ("loss._target_",),
+        _chooses_a_loss,
+        "with one negative and temperature 1 a softmax is BPR, the model's own loss; acts with negatives.count above 1"
+        " or another loss.temperature",
+    ),
     Rule(
         ("interactions.neighbor_pull",),
         lambda config: not issubclass(config.model.kind, GraphRecommender),

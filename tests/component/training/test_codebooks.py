@@ -17,7 +17,8 @@ from data_pipeline.schema import Schema
 from tests.configurations import COVE, small_run
 
 MANY = (*COVE, "quantizer.item_levels=[70,4]")  # of 80 items: some are always dead
-REVIVAL = (*MANY, "quantizer.start=kmeans", "quantizer.kmeans_step=3", "quantizer.revive_every=4")
+KMEANS = ("quantizer.start=kmeans", "quantizer.kmeans_step=3", "quantizer.kmeans_batches=3")
+REVIVAL = (*MANY, *KMEANS, "quantizer.revive_every=4")
 
 
 def trained(prepared: Path, context: DistributedContext, folder: Path, *overrides: str) -> Trainer:

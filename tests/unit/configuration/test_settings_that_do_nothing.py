@@ -10,6 +10,8 @@ from cove_dist.tasks.registry import task_of
 from tests.unit.configuration.schemas import build
 
 COVE, ITEMS = "quantizer=cove", "quantizer=cove_items"
+BY_QUANTIZER = ("negatives.category_share=0.2", "negatives.category_codes=quantizer")
+SAMPLED = ("sequential.softmax=sampled",)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,19 @@ COVE, ITEMS = "quantizer=cove", "quantizer=cove_items"
             ["model=bprmf", "negatives.category_share=0.2", "negatives.category_level=0"],
             r"category_level = 0: .*category_codes=quantizer",
         ),
+        (
+            ["model=bprmf", "loss=softmax"],
+            r"loss\._target_ = cove_dist\.losses\.pairs\.SampledSoftmax: .* is BPR, .*count above 1 .*; allowed: null",
+        ),
+        (["model=lightgcn", "loss=softmax", "negatives.hardest_of=4"], r"loss\._target_ = .*the model's own loss"),
+        (
+            ["model=bprmf", *BY_QUANTIZER, "quantizer=negatives", "quantizer.omega_q=0"],
+            r"category_codes = quantizer: .*codebooks, which stay random, .*omega_q above 0; allowed: kmeans",
+        ),
+        (
+            ["model=sasrec", *SAMPLED, *BY_QUANTIZER, ITEMS, "quantizer.alpha=0", "quantizer.omega_q=0"],
+            r"category_codes = quantizer: .*stay random",
+        ),
         (["model=lightgcn", "interactions.neighbor_pull=1"], r"neighbor_pull = 1: .*neighbors in its layers"),
         (["embeddings.optimizer.weight_decay_frequency_power=1"], r"frequency_power = 1: .*weight_decay above 0"),
         (["model=sasrec", "negatives.category_share=0.2"], r"category_share = 0\.2: .*sequential\.softmax=sampled"),
@@ -89,7 +104,7 @@ def test_a_setting_that_would_not_act_is_refused(overrides: list[str], message: 
     "overrides",
     [
         [COVE, "quantizer.learning=ema", "quantizer.ema_decay=0.5"],
-        [COVE, "quantizer.start=kmeans", "quantizer.kmeans_step=3"],
+        [COVE, "quantizer.start=kmeans", "quantizer.kmeans_step=3", "quantizer.kmeans_batches=3"],
         ["model=bprmf", "negatives.source=popularity", "negatives.power=0.5"],
         ["model=bprmf", COVE, "trainer.optimizer.learning_rate=0.1"],
         ["model=bprmf", "trainer.optimizer.learning_rate=0.1", "embeddings.optimizer.learning_rate=0.1"],
@@ -103,7 +118,17 @@ def test_a_setting_that_would_not_act_is_refused(overrides: list[str], message: 
         [COVE, "quantizer.learning=ema", "quantizer.beta=0"],
         [COVE, "quantizer.learning=ema", "quantizer.omega_q=0.5", "quantizer.loss_reduction=sum"],
         [COVE, "quantizer.beta=0", "quantizer.omega_q=0.5", "quantizer.loss_reduction=sum"],
-        ["model=bprmf", "quantizer=negatives", "quantizer.learning=ema"],
+        ["model=bprmf", *BY_QUANTIZER, "quantizer=negatives", "quantizer.learning=ema"],
+        ["model=bprmf", *BY_QUANTIZER, "quantizer=negatives", "quantizer.omega_q=0", "quantizer.revive_every=50"],
+        ["model=bprmf", *BY_QUANTIZER, ITEMS, "quantizer.omega_q=0"],
+        ["model=bprmf", "quantizer=negatives", "quantizer.alpha=0.5"],
+        ["model=bprmf", "quantizer=negatives", "embeddings.unseen=codes"],
+        ["model=sasrec", "quantizer=negatives", "quantizer.omega_c=0.5"],
+        ["model=sasrec", *SAMPLED, *BY_QUANTIZER, "quantizer=negatives"],
+        ["model=bprmf", "loss=softmax", "loss.temperature=0.5"],
+        ["model=bprmf", "loss=softmax", "negatives.count=2"],
+        ["model=neumf", "loss=softmax"],
+        ["model=bprmf", "loss=bpr"],
         [COVE, "quantizer.codebook_gradient=quantization", "quantizer.omega_q=0.5"],
         [COVE, "quantizer.codebook_gradient=quantization", "quantizer.omega_q=0", "quantizer.start=kmeans"],
     ],
@@ -129,6 +154,26 @@ def test_it_is_taken_where_it_acts_and_where_it_is_the_default(overrides: list[s
     ],
 )
 def test_settings_of_other_tasks_and_programs_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_run_config(overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model=bprmf", "quantizer=negatives"], r"quantizer = negatives: nothing would read its codes"),
+        (
+            ["model=bprmf", "quantizer=negatives", "negatives.category_share=0.2"],
+            r"set negatives\.category_share=0\.2 negatives\.category_codes=quantizer",
+        ),
+        (["model=deepfm", "quantizer=negatives"], r"for codes that are added to embeddings choose .*cove_items"),
+        (
+            [COVE, "quantizer.start=kmeans", "quantizer.kmeans_step=3"],
+            r"kmeans_batches = 10: .*kmeans_step = 3 has only 3 steps up to it; allowed: 1 to 3, or a later",
+        ),
+    ],
+)
+def test_quantizers_whose_codes_or_steps_would_be_missing_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_run_config(overrides)
 
