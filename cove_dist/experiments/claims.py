@@ -122,9 +122,14 @@ def claims_of(grid: GridConfig, results: Results, split: str) -> list[Claim]:
     ]
     adjusted, adjusted_published = holm([comparison.p for comparison in measured]), holm(against)
     return [
-        Claim(*name, *tests, lower_is_better=not higher_is_better(name[1]), significance=grid.significance)
-        for name, *tests in zip(named, measured, adjusted, published, adjusted_published, strict=True)
-    ]
+        Claim(
+            *name, comparison, p, gain, p_gain,
+            lower_is_better=not higher_is_better(name[1]), significance=grid.significance,
+        )
+        for name, comparison, p, gain, p_gain in zip(
+            named, measured, adjusted, published, adjusted_published, strict=True
+        )
+    ]  # fmt: skip
 
 
 def correction(claims: Sequence[Claim], *, finished: bool) -> str:
