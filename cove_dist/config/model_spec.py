@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -44,6 +45,16 @@ class ModelSpec:
         kind = model_class(section)
         arguments = {name: value for name, value in section.items() if name != "_target_"}
         return cls(kind, check_arguments(kind, arguments, "model"), section)
+
+    def with_defaults(self, section: dict[str, Any]) -> dict[str, Any]:
+        """Return a section of this class, another run's say, with the constructor's defaults of what it leaves out."""
+        parameters = inspect.signature(self.kind).parameters.values()
+        defaults = {
+            each.name: list(each.default) if isinstance(each.default, tuple) else each.default
+            for each in parameters
+            if each.kind is each.KEYWORD_ONLY and each.default is not each.empty
+        }
+        return defaults | section
 
     @property
     def name(self) -> str:

@@ -11,7 +11,9 @@ from cove_dist.config.base import settings
 from cove_dist.types import PositiveFloat, PositiveInt, UnitInterval
 from data_pipeline.schema import Entity
 
-QUANTIZER_RESUMABLE = ("quantizer.search", "quantizer.warn_perplexity")  # keys that a resumed run may change
+# Keys that a resumed run may change; the first one cannot change a metric, a search can by rounding
+QUANTIZER_WITHOUT_EFFECT = ("quantizer.warn_perplexity",)
+QUANTIZER_RESUMABLE = (*QUANTIZER_WITHOUT_EFFECT, "quantizer.search")
 
 
 @settings

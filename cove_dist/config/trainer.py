@@ -12,32 +12,36 @@ from cove_dist.evaluation.declarations import direction
 from cove_dist.types import NonNegativeInt, PositiveFloat, PositiveInt
 
 # Keys that a resumed run may change, as patterns. All act from the resumed step on; none changes what the steps so far
-# mean, or which values of the early-stopping metric are compared. The first ones change what is learned.
+# mean, or which values of the early-stopping metric are compared. The first ones change what is learned, the second
+# ones cannot change a metric, and are no reason to train a cell of a grid again.
 TRAINER_LEARNING = (
     "trainer.optimizer.learning_rate",
     "trainer.warmup_steps",
     "trainer.schedule.*",
     "trainer.gradient_clip_norm",
 )
-TRAINER_RESUMABLE = (
-    *TRAINER_LEARNING,
-    "trainer.epochs",
-    "trainer.max_steps",
-    "trainer.early_stopping.patience",
+TRAINER_WITHOUT_EFFECT = (
     "trainer.early_stopping.mode",  # null and the metric's direction mean the same
     "trainer.log_every",
     "trainer.check_replicas_every",
     "trainer.checkpoint.*",
     "trainer.timeout_seconds",
     "trainer.on_disk_full",
-    "trainer.on_nan",
     "trainer.loggers*",
     "trainer.on_logger_error",
     "trainer.profile.*",
-    "trainer.compile",
-    "trainer.device",
     "trainer.workers",
     "trainer.evaluation_batch_size",
+)
+TRAINER_RESUMABLE = (
+    *TRAINER_LEARNING,
+    *TRAINER_WITHOUT_EFFECT,
+    "trainer.epochs",
+    "trainer.max_steps",
+    "trainer.early_stopping.patience",
+    "trainer.on_nan",
+    "trainer.compile",  # as the device, by rounding
+    "trainer.device",
 )
 
 

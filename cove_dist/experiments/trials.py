@@ -19,7 +19,7 @@ from cove_dist.experiments.process import exclusive, reason, run_program, size
 from cove_dist.experiments.search import sampled
 from cove_dist.experiments.studies import PairStudy
 from cove_dist.experiments.text import number
-from cove_dist.runs import LOG_FILE, SUMMARY_FILE, read_records
+from cove_dist.runs import CHECKPOINTS, LOG_FILE, SUMMARY_FILE, read_records
 
 
 class Follower:
@@ -80,7 +80,7 @@ def run_trial(study: PairStudy, trial: Trial, stop: Event) -> str:
     facts = {"overrides": list(found), "epochs": len(follower.values), "seconds": time.monotonic() - started}
     cause = reason(log, start) if code else f"{study.metric} was defined in no epoch"
     words = _tell(study, trial, follower, code, facts, cause)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # they served to resume
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # they served to resume
     return words
 
 

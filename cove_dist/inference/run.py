@@ -53,12 +53,12 @@ class Run:
     def metrics(self) -> dict[str, dict[str, float]]:
         """The metrics of this checkpoint by split, from validation during training and from `evaluate`."""
         from cove_dist.checkpoints.files import read_meta
+        from cove_dist.evaluation.metrics_files import metrics_path
         from cove_dist.runs import read_json
 
         found = {"validation": dict(read_meta(self.session.checkpoint).metrics)}
         for split in ("validation", "test"):
-            path = self.folder / f"metrics_{split}_{self.checkpoint}.json"
-            content = read_json(path)
+            content = read_json(metrics_path(self.folder, split, self.checkpoint))
             if content.get("checkpoint") == self.session.checkpoint.name:  # not an earlier best or newest one
                 found[split] = content["metrics"]
         return {split: metrics for split, metrics in found.items() if metrics}

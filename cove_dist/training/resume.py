@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ from torchrec.optim.keyed import CombinedOptimizer
 from cove_dist.checkpoints.files import CheckpointMeta
 from cove_dist.checkpoints.storage import read_metadata
 from cove_dist.config import RunConfig
+from cove_dist.config.changes import RESUMABLE_PATTERNS, matches
+from cove_dist.config.changes import changes_learning as changes_learning
 from cove_dist.config.overrides import flat
-from cove_dist.config.quantizer import QUANTIZER_RESUMABLE
-from cove_dist.config.trainer import TRAINER_LEARNING, TRAINER_RESUMABLE
 from cove_dist.errors import CheckpointError, ConfigError
 from cove_dist.runs import CONFIG_FILE, DATA_FILE, HISTORY_FILE, read_history, read_json, save_config
 from cove_dist.tasks.configuration import load_saved_run
@@ -29,18 +28,6 @@ from data_pipeline.schema import Schema
 
 logger = logging.getLogger(__name__)
 
-# Patterns of the keys that a resumed run may change; of the first ones, which change what it learns
-LEARNING_PATTERNS = (*TRAINER_LEARNING, "embeddings.optimizer.learning_rate")
-RESUMABLE_PATTERNS = (
-    *TRAINER_RESUMABLE,
-    "embeddings.optimizer.learning_rate",
-    "output",  # a run folder may be moved
-    "evaluation.ndcg_at",
-    "evaluation.hit_rate_at",
-    "evaluation.rank_*",
-    "evaluation.metrics*",
-    *QUANTIZER_RESUMABLE,
-)
 _SAME_DATA = ("data.path", "data.name")  # may change if the content is the same
 _STATE, _TABLES = "optimizer.state.", "replicated.tables."  # of names in a checkpoint: those of data-parallel tables
 _NO_SETTING = ("trainer.checkpoint.resume",)  # describes this start, not the run
@@ -174,14 +161,5 @@ def _changed_files(folder: Path, path: str) -> str:
     return f": {changed[0]} differs{others}" if changed else ""
 
 
-def changes_learning(key: str) -> bool:
-    """Return whether a resumed run that changes the setting learns otherwise from then on."""
-    return _matches(key, LEARNING_PATTERNS)
-
-
 def _may_change(key: str, *, same_data: bool) -> bool:
-    return _matches(key, RESUMABLE_PATTERNS) or (same_data and key in _SAME_DATA)
-
-
-def _matches(key: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(key, pattern) for pattern in patterns)
+    return matches(key, RESUMABLE_PATTERNS) or (same_data and key in _SAME_DATA)

@@ -10,10 +10,10 @@ import pytest
 import cove_dist
 from cove_dist import cli
 from cove_dist.commands import COMMANDS
+from cove_dist.config.changes import RESUMABLE_PATTERNS
 from cove_dist.config.yaml_files import keys
 from cove_dist.config_folders import OWN_FOLDERS, config_folder
 from cove_dist.tasks.configuration import compose_run_config
-from cove_dist.training.resume import RESUMABLE_PATTERNS
 from tests.unit.configuration.calling import Main, command, error_of
 
 train = command("train")
