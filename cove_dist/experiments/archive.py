@@ -16,7 +16,16 @@ from cove_dist.errors import ConfigError
 from cove_dist.evaluation.metrics_files import metrics_path
 from cove_dist.experiments.cells import RECORD, is_finished
 from cove_dist.experiments.grid import Cell, GridConfig
-from cove_dist.runs import CONFIG_FILE, DATA_FILE, LOG_FILE, PROVENANCE_FILE, SUMMARY_FILE, WARM_START_FILE, read_json
+from cove_dist.runs import (
+    CONFIG_FILE,
+    DATA_FILE,
+    HISTORY_FILE,
+    LOG_FILE,
+    PROVENANCE_FILE,
+    SUMMARY_FILE,
+    WARM_START_FILE,
+    read_json,
+)
 from data_pipeline.files import replaced_file
 from data_pipeline.folders import replaced_folder
 from data_pipeline.json_files import to_json
@@ -24,7 +33,7 @@ from data_pipeline.json_files import to_json
 logger = logging.getLogger(__name__)
 
 ARCHIVE_FILE = "runs.zip"
-_COPIED = (CONFIG_FILE, DATA_FILE, LOG_FILE, SUMMARY_FILE, WARM_START_FILE, RECORD)
+_COPIED = (CONFIG_FILE, HISTORY_FILE, DATA_FILE, LOG_FILE, SUMMARY_FILE, WARM_START_FILE, RECORD)
 _OF_THE_MACHINE = ("command", "folder", "host")  # keys of provenance.json
 _ANY_DAY = (1980, 1, 1, 0, 0, 0)  # equal records make equal files
 

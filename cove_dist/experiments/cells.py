@@ -1,7 +1,7 @@
 """A cell on disk: its state, whether its run matches the grid, and the computation of what is missing.
 
 In addition to the files of training, a run folder has ``cell.log`` (all that its programs printed), ``cell.json``
-(state, seconds, error); a cell is finished when it has the metrics of all its splits.
+(state, seconds, error, arguments of the evaluation); a cell is finished when it has the metrics of all its splits.
 """
 
 from __future__ import annotations
@@ -12,21 +12,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
+from typing import Any
+
+from omegaconf import DictConfig
 
 from cove_dist.checkpoints.files import CheckpointFolder
+from cove_dist.config import RunConfig
+from cove_dist.config.changes import changes_learning, has_effect
 from cove_dist.config.overrides import flat
 from cove_dist.config.yaml_files import plain, read_yaml
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.metrics_files import metrics_path
-from cove_dist.experiments.grid import Cell, GridConfig
+from cove_dist.experiments.common import Overrides
+from cove_dist.experiments.grid import Cell, GridConfig, evaluation
 from cove_dist.experiments.process import exclusive, reason, run_program, size, tail
-from cove_dist.runs import CONFIG_FILE, SUMMARY_FILE, read_json
+from cove_dist.inference.evaluate import check_request
+from cove_dist.runs import CHECKPOINTS, CONFIG_FILE, SUMMARY_FILE, read_history, read_json
 from cove_dist.tasks.configuration import load_run_config
+from cove_dist.tasks.registry import task_of
+from cove_dist.tasks.task import Task
 from data_pipeline.json_files import write_json
 
 LOG, RECORD = "cell.log", "cell.json"
-# Keys that do not change what a run computes.
-_ANY_VALUE = ("output", "trainer.checkpoint", "trainer.early_stopping.mode")
+_EVALUATED = "evaluated"  # of RECORD: the arguments of the evaluation, by the kind of checkpoint
 # Sections whose keys are not the same for all runs, in which a key that only one of the configurations has is a change,
 # except defaults, which earlier versions did not have.
 _OPEN = ("loss", "embeddings.pooling", "embeddings.sharding")
@@ -62,31 +70,32 @@ def failure(cell: Cell) -> str:
     return read_json(cell.folder / RECORD).get("reason") or f"see {cell.folder / LOG}"
 
 
-def changes(cell: Cell) -> list[str]:
+def changes(cell: Cell, config: RunConfig, composed: DictConfig) -> list[str]:
     """Return the settings that differ between the run in the cell's folder and the grid, as ``key: there, here``.
 
-    A key that the run's configuration lacks, because it did not exist then, counts only where the grid
-    sets it.
+    A key that the run's configuration lacks, because it did not exist then, counts only where the grid sets it. What a
+    model's section leaves out is the constructor's default.
 
-    Raises:
-        ConfigError: The grid's configuration of the cell is wrong.
+    Args:
+        cell: Cell.
+        config, composed: Its configuration by the grid, checked and as composed.
     """
-    try:
-        composed = load_run_config(cell.overrides)[1]
-    except ConfigError as error:
-        raise ConfigError(f"{cell.name}: {error}") from error
     if not (cell.folder / CONFIG_FILE).is_file():
         return []
-    here = flat(plain(composed))
-    there = flat(plain(read_yaml(cell.folder / CONFIG_FILE)))
+    new, old = plain(composed), plain(read_yaml(cell.folder / CONFIG_FILE))
+    if (old.get("model") or {}).get("_target_") == new["model"]["_target_"]:
+        old["model"], new["model"] = (config.model.with_defaults(each["model"]) for each in (old, new))
+    here, there = flat(new), flat(old)
     given = {override.split("=")[0].lstrip("+") for override in cell.overrides}
-    compared = [key for key in here if (key in there or key in given) and not _is_within(key, _ANY_VALUE)]
+    compared = [key for key in here if (key in there or key in given) and has_effect(key)]
     compared += [key for key in {**here, **there} if _is_within(key, _OPEN) and not key.endswith(".default")]
-    return [
+    found = [
         f"{key}: {there.get(key)} there, {here.get(key)} here"
         for key in dict.fromkeys(compared)
         if there.get(key) != here.get(key)
     ]
+    resumed = [record for record in read_history(cell.folder) if changes_learning(record["key"])]
+    return found + [f"{each['key']}: {each['old']} there until step {each['step']}" for each in resumed]
 
 
 def _is_within(key: str, sections: tuple[str, ...]) -> bool:
@@ -97,15 +106,40 @@ def is_stale(cell: Cell, grid: GridConfig) -> bool:
     """Check the cell's configuration; say whether its folder holds a run of another one, which is to be replaced.
 
     Raises:
-        ConfigError: The configuration is wrong, or another one is there and the grid does not say to replace it.
+        ConfigError: The configuration is wrong, or does not go with ``evaluate``; or another one is there, and the grid
+            does not say to replace it; or the run was evaluated otherwise, and the grid does not say to do it again.
     """
-    changed = changes(cell)
+    try:
+        config, composed = load_run_config(cell.overrides)
+        check_request(evaluation(grid.evaluate), task_of(config))
+    except ConfigError as error:
+        raise ConfigError(f"{cell.name}: {error}") from error
+    changed = changes(cell, config, composed)
     if changed and grid.changed == "error":
         raise ConfigError(
             f"{cell.folder}: holds a run of another configuration: {'; '.join(changed)}."
             " Give another output, changed=retrain to replace it, or fix the grid file."
         )
+    if not changed and not grid.reevaluate and is_finished(cell, grid):
+        _check_evaluated_alike(cell, grid, task_of(config))
     return bool(changed)
+
+
+def _check_evaluated_alike(cell: Cell, grid: GridConfig, task: Task[Any]) -> None:
+    """Refuse metrics that were computed by other arguments; runs of earlier versions do not say by which."""
+    there = read_json(cell.folder / RECORD).get(_EVALUATED, {}).get(grid.checkpoint)
+    if there is None or _outputs(tuple(there), task) == _outputs(grid.evaluate, task):
+        return
+    raise ConfigError(
+        f"{cell.folder}: was evaluated with {there}, the grid has {list(grid.evaluate)}: give reevaluate=true, which"
+        " needs the checkpoints, or fix the grid file"
+    )
+
+
+def _outputs(arguments: Overrides, task: Task[Any]) -> tuple[bool, bool]:
+    """Return which of its outputs an evaluation makes: metrics by frequency, predictions."""
+    request = evaluation(arguments)
+    return task.by_frequency if request.by_frequency is None else request.by_frequency, request.save_predictions
 
 
 def compute(cell: Cell, grid: GridConfig, stop: Event, *, replace: bool = False) -> bool:
@@ -127,7 +161,7 @@ def compute(cell: Cell, grid: GridConfig, stop: Event, *, replace: bool = False)
         if is_finished(cell, grid) and not grid.reevaluate:
             return False
         folder.mkdir(parents=True, exist_ok=True)
-        with _recorded(folder):
+        with _recorded(folder) as record:
             if not (folder / SUMMARY_FILE).is_file():
                 arguments = [*cell.overrides, "trainer.checkpoint.resume=auto"]
                 _run("train", arguments, folder, grid, lock, stop)
@@ -136,6 +170,7 @@ def compute(cell: Cell, grid: GridConfig, stop: Event, *, replace: bool = False)
             for split in grid.splits:
                 if grid.reevaluate or not metrics_path(folder, split, grid.checkpoint).is_file():
                     _evaluate(folder, split, grid, lock, stop)
+            record[_EVALUATED] = record.get(_EVALUATED, {}) | {grid.checkpoint: list(grid.evaluate)}
         remove_checkpoints(folder, grid.keep_checkpoints)
     return True
 
@@ -154,24 +189,25 @@ def _run(name: str, arguments: list[str], folder: Path, grid: GridConfig, lock: 
 
 
 @contextmanager
-def _recorded(folder: Path) -> Iterator[None]:
-    """Keep the seconds taken, over all attempts, and how the last one ended."""
-    before = read_json(folder / RECORD).get("seconds", 0.0)
-    started, record = time.monotonic(), {"state": "interrupted"}
+def _recorded(folder: Path) -> Iterator[dict[str, Any]]:
+    """Keep the seconds taken, over all attempts, how the last one ended, and what the block adds to the record."""
+    before = read_json(folder / RECORD)
+    started, record = time.monotonic(), {_EVALUATED: before.get(_EVALUATED, {})}
+    ended: dict[str, Any] = {"state": "interrupted"}
     try:
-        yield
-        record = {"state": "finished"}
+        yield record
+        ended = {"state": "finished"}
     except CellFailed as error:
-        record = {"state": "failed", "reason": error.reason, "error": str(error)}
+        ended = {"state": "failed", "reason": error.reason, "error": str(error)}
         raise
     finally:
-        record |= {"seconds": before + time.monotonic() - started}
-        write_json(folder / RECORD, record)
+        seconds = before.get("seconds", 0.0) + time.monotonic() - started
+        write_json(folder / RECORD, ended | record | {"seconds": seconds})
 
 
 def remove_checkpoints(folder: Path, keep: str) -> None:
     """Remove the checkpoints of a finished run: all of them, or all except the evaluated one."""
     evaluated = {read_json(path).get("checkpoint") for path in folder.glob("metrics_*.json")}
-    for path in (folder / "checkpoints").glob("step_*"):
+    for path in (folder / CHECKPOINTS).glob("step_*"):
         if keep == "none" or (keep == "best" and path.name not in evaluated):
             CheckpointFolder(path.parent).remove(path)

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from cove_dist.config import settings
+from cove_dist.config.composition import load_settings
+from cove_dist.config.overrides import key_of
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import check_metrics, is_metric
 from cove_dist.experiments.common import ExperimentConfig, Overrides, load_experiment, merged
 from cove_dist.experiments.published import Paper, PaperConfig, refuse_empty, warn_of_other_data
 from cove_dist.experiments.tuned import Pairs, read_tuned
+from cove_dist.inference.evaluate import EvaluateConfig
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.types import Folder, Seed, Text, UnitInterval
 
@@ -104,8 +108,25 @@ def load_grid(overrides: Sequence[str]) -> GridConfig:
     refuse_empty(overrides)
     _, grid = load_experiment(GridConfig, "experiment", overrides, missing="give a grid file, such as table4_movielens")
     _check_metrics(grid)
+    evaluation(grid.evaluate)
     warn_of_other_data(grid, grid.paper, overrides)
     return grid
+
+
+@cache
+def evaluation(arguments: Overrides) -> EvaluateConfig:
+    """Return the settings of ``cove evaluate`` for the cells of a grid, with any run and split.
+
+    Raises:
+        ConfigError: An argument is wrong, or one that the grid gives itself.
+    """
+    for argument in arguments:
+        if key_of(argument) in ("run", "split"):
+            raise ConfigError(f"evaluate: {argument}: comes from the grid, as its cells and `splits`; leave it out")
+    try:
+        return load_settings(EvaluateConfig, "evaluate", ["run=any", *arguments])
+    except ConfigError as error:
+        raise ConfigError(f"evaluate = {list(arguments)}: {error}") from error
 
 
 def _check_metrics(grid: GridConfig) -> None:

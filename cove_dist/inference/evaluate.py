@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cove_dist.checkpoints.choice import find_checkpoint
 from cove_dist.checkpoints.files import read_meta
@@ -23,6 +23,7 @@ from cove_dist.inference.request import RunRequest
 from cove_dist.runs import UNKNOWN, read_trained_pairs
 from cove_dist.tasks.frequency import frequency_groups
 from cove_dist.tasks.registry import task_of
+from cove_dist.tasks.task import Task
 from cove_dist.types import PositiveInt
 from data_pipeline.errors import OutputError, UserError
 from data_pipeline.fingerprint import split_fingerprint
@@ -67,11 +68,7 @@ def evaluate_run(overrides: Sequence[str]) -> Evaluated | None:
     config, folder = request.load()
     if request.batch_size is not None:
         config = replace(config, trainer=replace(config.trainer, evaluation_batch_size=request.batch_size))
-    task = task_of(config)
-    if request.save_predictions and not task.saves_predictions:
-        raise ConfigError("save_predictions = true: for CTR models; recommendations: cove recommend")
-    if request.by_frequency and not task.by_frequency:
-        raise ConfigError(f"by_frequency = true: {task.title} have no metrics by frequency; allowed: null, false")
+    check_request(request, task_of(config))
     schema = Schema.load(config.data.path)
     schema.require_split(request.split)
     if request.save_predictions:
@@ -113,6 +110,18 @@ def describe_evaluation(
         data=split_fingerprint(config.data.path, schema, split),
         metrics={name: value if math.isfinite(value) else None for name, value in metrics.items()},
     )
+
+
+def check_request(request: EvaluateConfig, task: Task[Any]) -> None:
+    """Refuse what a task cannot evaluate.
+
+    Raises:
+        ConfigError: Predictions or metrics by frequency, of a task without them.
+    """
+    if request.save_predictions and not task.saves_predictions:
+        raise ConfigError("save_predictions = true: for CTR models; recommendations: cove recommend")
+    if request.by_frequency and not task.by_frequency:
+        raise ConfigError(f"by_frequency = true: {task.title} have no metrics by frequency; allowed: null, false")
 
 
 def evaluate_here(

@@ -35,6 +35,7 @@ def finished_cells(folder: Path, count: int) -> tuple[GridConfig, list[Cell]]:
     for number, cell in enumerate(cells[:count]):
         write_cell(cell, {"auc": 0.5 + number / 100, "logloss": 0.6})
         (cell.folder / "provenance.json").write_text(json.dumps({"starts": [PROVENANCE]}))
+        (cell.folder / "config_history.jsonl").write_text('{"step": 2, "key": "trainer.epochs", "old": 1, "new": 2}\n')
         (cell.folder / "checkpoints").mkdir()
         (cell.folder / "checkpoints" / "weights").write_text("large")
     return grid, cells
@@ -58,6 +59,7 @@ def test_records_make_the_same_tables_elsewhere(tmp_path: Path) -> None:
     assert archive.read_bytes() == written
     assert [is_finished(cell, grid) for cell in cells] == [True] * 3 + [False]
     assert not any(is_stale(cell, grid) for cell in cells), "the restored configuration is the cell's"
+    assert (cells[0].folder / "config_history.jsonl").is_file()
     assert not (cells[0].folder / "checkpoints").exists()
 
 

@@ -10,7 +10,6 @@ import pytest
 
 from cove_dist.allowed_packages import ALLOWED
 from cove_dist.errors import ConfigError
-from cove_dist.experiments.cells import is_stale
 from cove_dist.experiments.claims import claims_of
 from cove_dist.experiments.common import file_arguments, find_file, merged
 from cove_dist.experiments.grid import cells_of, load_grid, tuning_note
@@ -132,51 +131,17 @@ def test_of_several_overrides_for_a_key_the_last_counts() -> None:
     assert merged(["a=1", "b=2"], ["a=3"]) == ("a=3", "b=2")
 
 
-def test_a_finished_cell_of_another_configuration(tmp_path: Path) -> None:
-    grid = small_grid(tmp_path)
-    cell = cells_of(grid)[0]
-    write_cell(cell, {"auc": 0.7})
-    assert not is_stale(cell, grid)
-    wider = small_grid(tmp_path, 'models.deepfm=["model=deepfm","model.dropout=0.5"]')
-    with pytest.raises(ConfigError, match=r"seed_0: holds a run of another.*: model\.dropout: 0\.1 there, 0\.5 here"):
-        is_stale(cells_of(wider)[0], wider)
-    assert is_stale(cells_of(wider)[0], small_grid(tmp_path, "changed=retrain"))
-
-
-def test_a_key_that_the_program_has_learned_since_is_no_change(tmp_path: Path) -> None:
-    grid = small_grid(tmp_path)
-    cell = cells_of(grid)[0]
-    write_cell(cell, {"auc": 0.7})
-    config = cell.folder / "config.yaml"
-    config.write_text("".join(line for line in config.read_text().splitlines(True) if "warmup_steps" not in line))
-    assert not is_stale(cell, grid)
-    set_by_grid = small_grid(tmp_path, 'models.deepfm=["model=deepfm","trainer.warmup_steps=0"]')
-    with pytest.raises(ConfigError, match=r"trainer\.warmup_steps: None there, 0 here"):
-        is_stale(cells_of(set_by_grid)[0], set_by_grid)
-
-
 @pytest.mark.parametrize(
-    ("there", "here", "message"),
+    ("argument", "message"),
     [
-        ("", '"loss=focal"', r"loss\._target_: None there, cove_dist\.losses\.ctr\.\w+ here"),
-        ('"loss=focal"', "", r"loss\._target_: cove_dist\.losses\.ctr\.\w+ there, None here"),
-        ('"+embeddings.pooling.tags=max"', "", r"embeddings\.pooling\.tags: max there, None here"),
+        ("by_frequncy=true", r"evaluate = \['by_frequncy=true'\]: by_frequncy: unknown key; did you mean by_frequency"),
+        ("checkpoint=last", r"checkpoint = last: input should be 'best' or 'newest'"),
+        ("split=validation", r"evaluate: split=validation: comes from the grid"),
     ],
 )
-def test_sections_that_one_of_two_configurations_lacks_are_a_change(
-    tmp_path: Path, there: str, here: str, message: str
-) -> None:
-    old, new = (small_grid(tmp_path, f'models.deepfm=["model=deepfm"{each and ","}{each}]') for each in (there, here))
-    write_cell(cells_of(old)[0], {"auc": 0.7})
-    assert not is_stale(cells_of(old)[0], old)
+def test_wrong_arguments_of_the_evaluation_are_refused_at_once(tmp_path: Path, argument: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        is_stale(cells_of(new)[0], new)
-
-
-def test_a_wrong_override_names_the_cell(tmp_path: Path) -> None:
-    grid = small_grid(tmp_path, 'models.dlrm=["model=dlrm","model.dropout=7"]')
-    with pytest.raises(ConfigError, match=r"dlrm/none/seed_0: model\.dropout = 7"):
-        is_stale(cells_of(grid)[2], grid)
+        small_grid(tmp_path, f"evaluate=['{argument}']")
 
 
 def test_a_metric_that_the_runs_declare_is_known_to_the_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
