@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +15,14 @@ import pyarrow.parquet as pq
 
 from cove_dist.errors import ConfigError
 from data_pipeline.errors import DataError
-from data_pipeline.preparation.csv_header import read_header
+from data_pipeline.preparation.csv_header import is_header_only, read_header
 from data_pipeline.preparation.formats import is_parquet, is_text, kind_of, open_binary
 from data_pipeline.preparation.local_files import is_pattern, listed_files
 from data_pipeline.preparation.partitions import partitions
 
 _ROWS = 65_536  # rows per part of a file
+# Arrow's error for a value that does not fit the type of its column
+_MISFIT = re.compile(r"In CSV column #(\d+): .*CSV conversion error to \w+: invalid value '(.*)'", re.DOTALL)
 
 
 def as_table(rows: Any, key: str, also: str = "") -> pa.Table:
@@ -49,13 +53,13 @@ def read_rows(path: Path, types: Mapping[str, pa.DataType], key: str = "rows") -
 
     Args:
         path: File, folder or glob.
-        types: Types of columns of CSV files; of other columns they are those of the first megabyte. Columns of int64
-            are text if some value in the files is not a whole number.
+        types: Types of columns of CSV files; others are text, as they are written. Columns of int64 are text if some
+            value in the files is not a whole number.
         key: The setting that names it, for errors.
 
     Raises:
-        ConfigError: A file cannot be read, is neither Parquet nor CSV, or has other columns than the first; or there
-            is none.
+        ConfigError: A file cannot be read, is neither Parquet nor CSV, has a value that does not fit the type of its
+            column, or has other columns than the first; or there is none.
     """
     return _read(_files(path, key), types, path, key)
 
@@ -69,11 +73,17 @@ def _read(files: Sequence[Path], types: Mapping[str, pa.DataType], path: Path, k
                 first = part.schema if first is None else first
                 yield part if part.schema.equals(first) else part.select(first.names).cast(first)
         except (OSError, KeyError, ValueError, pa.ArrowException, DataError) as error:
-            other = first is not None and file != path
-            reason = (
-                f"other columns than those before it, {first}" if other else "neither Parquet nor CSV with a header"
-            )
-            raise ConfigError(f"{key} = {file}: {reason}: {error}") from error
+            raise ConfigError(f"{key} = {file}: {_reason(file, error, first)}") from error
+
+
+def _reason(file: Path, error: Exception, first: pa.Schema | None) -> str:
+    """Explain why a file cannot be read, after files with the schema ``first``, if there were any."""
+    if misfit := _MISFIT.search(str(error)):
+        name = read_header(file, [])[0][int(misfit[1])]
+        return f"column {name!r}: {misfit[2]!r} is no number. Correct it; a missing value is an empty field"
+    if first is not None:
+        return f"other columns than those before it, {first}: {error}"
+    return f"neither Parquet nor CSV with a header: {error}"
 
 
 def _files(path: Path, key: str) -> list[Path]:
@@ -82,6 +92,8 @@ def _files(path: Path, key: str) -> list[Path]:
     found = listed_files(str(path)) if several else [path]
     if not found:
         raise ConfigError(f"{key} = {path}: has no Parquet or CSV files")
+    if not several:
+        require_file(path, key)
     kinds = {kind_of(file) for file in found}
     for file in found:
         kind = kind_of(file)
@@ -91,6 +103,18 @@ def _files(path: Path, key: str) -> list[Path]:
             rest = f"; or name the others, such as {path / '*.parquet'}" if path.is_dir() else ""
             raise ConfigError(f"{key} = {file}: {kind}, and Parquet and CSV are read. Convert it{rest}")
     return found
+
+
+def require_file(path: Path, key: str, also: str = "") -> None:
+    """Raise `ConfigError` for a path without a file.
+
+    Args:
+        path: The path.
+        key: The setting that names it.
+        also: What else the setting may be.
+    """
+    if not path.exists():
+        raise ConfigError(f"{key} = {path}: no such file{also}. Relative paths start at {Path.cwd()}")
 
 
 def settled(files: Sequence[Path], types: Mapping[str, pa.DataType], header: bool = True) -> Mapping[str, pa.DataType]:
@@ -140,8 +164,6 @@ def _batches(file: Path, types: Mapping[str, pa.DataType]) -> Iterator[pa.Record
             yield from opened.iter_batches(_ROWS)
         return
     with open_csv(file, types) as reader:
-        empty = [field.name for field in reader.schema if pa.types.is_null(field.type)]  # so far
-    with open_csv(file, {**dict.fromkeys(empty, pa.string()), **types}) as reader:
         yield from reader
 
 
@@ -153,22 +175,23 @@ def open_csv(
 
     Args:
         file: The file; it may be compressed.
-        types: Types by column; of other columns they are those of the first megabyte.
+        types: Types by column; others of a file with a header line are text.
         only: The columns to read, which are null where the file lacks them; all if there are none.
         header: Whether the first line names the columns; otherwise they are ``f0``, ``f1``, … between commas.
 
     Raises:
         DataError: The file is of another format.
     """
-    delimiter = read_header(file, [])[1] if header else ","
+    names, delimiter = read_header(file, []) if header else ([], ",")
+    without_rows = header and is_header_only(file)
     with (
         open_binary(file) as stream,
         csv.open_csv(
-            stream,
+            io.BytesIO(stream.read() + b"\n") if without_rows else stream,  # Arrow needs its line break
             read_options=csv.ReadOptions(autogenerate_column_names=not header),
             parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=csv.ConvertOptions(
-                column_types=types,
+                column_types={**dict.fromkeys(names, pa.string()), **types},
                 strings_can_be_null=True,
                 null_values=[""],
                 include_columns=list(only),

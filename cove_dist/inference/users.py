@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from cove_dist.errors import ConfigError
 from cove_dist.inference.ids import IdTable
-from cove_dist.inference.row_files import open_csv, settled
+from cove_dist.inference.row_files import open_csv, require_file, settled
 from cove_dist.tasks.unseen import rare_ids
 from data_pipeline.errors import DataError
 from data_pipeline.id_tables import checked_id_table, combined
@@ -85,7 +85,11 @@ def read_column(path: Path, text: bool) -> pa.Array:
     Args:
         path: The file.
         text: Whether the column is text even if it looks like numbers, so that 0439 stays 0439.
+
+    Raises:
+        ConfigError: There is no such file, or it cannot be read.
     """
+    require_file(path, "users", ", and neither all nor a list")
     try:
         if is_parquet(path):
             return combined(pq.read_table(path).column(0))
@@ -95,4 +99,4 @@ def read_column(path: Path, text: bool) -> pa.Array:
         with open_csv(path, types, only=[first], header=header) as reader:
             return combined(reader.read_all().column(0))
     except (OSError, pa.ArrowException, DataError) as error:
-        raise ConfigError(f"users = {path}: neither all, nor a list, nor a file that can be read: {error}") from error
+        raise ConfigError(f"users = {path}: cannot be read as Parquet, CSV or text: {error}") from error

@@ -111,7 +111,7 @@ def test_wrong_requests_are_refused(run: Path) -> None:
         ConfigError, match=r"users: 1 of 2 ids were not in the training split, or are too rare there, such as '9'"
     ):
         recommend([f"run={run}", "users=[103,9]"])
-    with pytest.raises(ConfigError, match=r"users = nobody.csv: neither all, nor a list, nor a file"):
+    with pytest.raises(ConfigError, match=r"users = nobody.csv: no such file, and neither all nor a list"):
         recommend([f"run={run}", "users=nobody.csv"])
     with pytest.raises(ConfigError, match=r"save_predictions = true: for CTR models"):
         evaluate_run([f"run={run}", "save_predictions=true"])

@@ -114,7 +114,7 @@ def test_what_cannot_be_folded_in_is_refused_with_the_reason(run: cove.Run, data
         run.fold_in(pa.table({"user_id": ["x", None], "item_id": [2, 4]}))
     with pytest.raises(ConfigError, match=r"interactions: ids of items must be numbers or text.* of type list"):
         run.fold_in(pa.table({"user_id": ["x"], "item_id": [[2, 4]]}))
-    with pytest.raises(ConfigError, match="interactions = absent: neither Parquet nor CSV"):
+    with pytest.raises(ConfigError, match="interactions = absent: no such file"):
         run.fold_in("absent")
     with pytest.raises(ConfigError, match=r"model = DeepFM: learns from labels, and the data .* hold positives only"):
         cove.train(data, "deepfm", output=data.parent / "runs" / "unlabelled", settings=SMALL)

@@ -74,6 +74,39 @@ def test_an_odd_id_rounds_no_large_one(tmp_path: Path) -> None:
     assert found.to_pylist() == [str(ids[0]), "17.0", str(ids[2]), str(2**64)]
 
 
+@pytest.mark.parametrize("rows", [1, 200_000])  # less and more than a megabyte
+def test_columns_that_are_passed_on_are_written_as_in_the_file(rows: int, tmp_path: Path) -> None:
+    names = ["zip", "code", "price", "day", "stock", "note"]
+    first = ["00713", "12345678901234567890", "3", "2026-01-02 03:04:05", "7", ""]
+    last = ["713", "1e3", "110000.5", "2026-01-02 03:04:05.25", "n/a", "true"]
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join([f"user,{','.join(names)}", *[f"5,{','.join(first)}"] * rows, f"6,{','.join(last)}"]))
+    table = read(path, IDS)
+    assert table.schema == pa.schema([("user", pa.int64()), *((name, pa.string()) for name in names)])
+    assert table.slice(rows).to_pylist() == [{"user": 6, **dict(zip(names, last, strict=True))}]
+    assert table.slice(0, 1).to_pylist() == [{"user": 5, **dict(zip(names, first, strict=True)), "note": None}]
+    (tmp_path / "b.csv").write_text(f"user,{','.join(names)}\n7,{','.join(last)}\n")
+    assert read(tmp_path, IDS)["price"].to_pylist() == ["3"] * rows + ["110000.5"] * 2
+
+
+@pytest.mark.parametrize("rows", [1, 200_000])
+def test_a_value_that_is_no_number_is_named_with_its_column(rows: int, tmp_path: Path) -> None:
+    types = {**IDS, "price": pa.float64()}
+    (tmp_path / "a.csv").write_text("user,city,price\n5,A,1\n")
+    (tmp_path / "b.csv").write_text("user,city,price\n" + "5,A,1\n" * rows + "5,A,cheap\n")
+    for path in (tmp_path / "b.csv", tmp_path):
+        with pytest.raises(ConfigError, match=r"rows = .*/b\.csv: column 'price': 'cheap' is no number\. Correct it"):
+            read(path, types)
+
+
+def test_a_file_that_does_not_exist_is_said_not_to_exist(tmp_path: Path) -> None:
+    for name in ("nope.csv", "nope.parquet"):
+        with pytest.raises(ConfigError, match=rf"rows = .*{name}: no such file\. Relative paths start at /"):
+            read(tmp_path / name, IDS)
+        with pytest.raises(ConfigError, match=rf"users = .*{name}: no such file, and neither all nor a list\. Rel"):
+            read_column(tmp_path / name, text=False)
+
+
 @pytest.mark.parametrize(("other", "kind"), [("README.md", "neither by its name"), ("z.csv", "CSV next to Parquet")])
 def test_a_folder_of_parquet_files_has_no_others(other: str, kind: str, tmp_path: Path) -> None:
     pq.write_table(pa.table({"user": [5]}), tmp_path / "part-0.parquet")
@@ -86,6 +119,13 @@ def test_all_files_of_a_folder_decide_on_the_type_of_its_ids(tmp_path: Path) -> 
     (tmp_path / "a.csv").write_text("user\n5\n")
     (tmp_path / "b.csv").write_text("user\nguest\n")
     assert read(tmp_path, IDS)["user"].to_pylist() == ["5", "guest"]
+
+
+def test_a_header_line_without_a_line_break_is_a_file_without_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user,city")
+    (tmp_path / "b.csv").write_text("user,city\n5,A\n")
+    assert read(tmp_path, IDS).to_pydict() == {"user": [5], "city": ["A"]}
+    assert read_column(tmp_path / "a.csv", text=False).to_pylist() == []
 
 
 def test_compressed_files_are_read_and_others_are_refused_by_name(tmp_path: Path) -> None:
@@ -130,7 +170,7 @@ def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_bytes(b"PAR1....")
     with pytest.raises(ConfigError, match=r"rows = .*empty\.csv: neither Parquet nor CSV with a header"):
         read(tmp_path / "empty.csv", IDS)
-    with pytest.raises(ConfigError, match=r"users = .*empty\.csv: neither all, nor a list, nor a file"):
+    with pytest.raises(ConfigError, match=r"users = .*empty\.csv: cannot be read as Parquet, CSV or text"):
         read_column(tmp_path / "empty.csv", text=False)
     with pytest.raises(ConfigError, match=r"rows\.csv: by its first bytes this is a Parquet file"):
         read(tmp_path / "rows.csv", IDS)
