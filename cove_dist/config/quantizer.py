@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import Gt, Lt
 
 from cove_dist.config.base import settings
+from cove_dist.errors import ConfigError
 from cove_dist.types import PositiveFloat, PositiveInt, UnitInterval
 from data_pipeline.schema import Entity
 
@@ -49,6 +51,24 @@ class QuantizerConfig:
                     f"{key} = {list(levels)}: allowed are strictly falling sizes, fine to coarse, such as [100, 10],"
                     " or any sizes with quantizer.cascade=residual"
                 )
+
+    def check_device(self, device_type: str) -> None:
+        """Refuse a search that this device does not have, or whose package is not installed.
+
+        Raises:
+            ConfigError: With the values that are allowed.
+        """
+        from cove_dist.quantization.search import Search, is_available  # with torch
+
+        if not self.levels() or is_available(self.search, device_type):
+            return
+        needs = "cpu and the package faiss-cpu" if self.search == "faiss" else "cuda and the package triton"
+        allowed = ", ".join(name for name in get_args(Search) if is_available(name, device_type))
+        raise ConfigError(f"quantizer.search = {self.search}: needs {needs}; allowed here, on {device_type}: {allowed}")
+
+    def read_only(self) -> QuantizerConfig:
+        """Return the settings for codebooks that nothing trains, which every device accepts."""
+        return replace(self, search="auto")
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of `CascadedQuantizer` that are settings, the same for users and items."""

@@ -35,4 +35,5 @@ def load_trained(
 def read_only(config: RunConfig, device_type: str) -> RunConfig:
     """Return the configuration without what only training does, which another device may not have or allow."""
     trainer = replace(config.trainer, gradient_clip_norm=None, accumulate_steps=1)
-    return replace(config, embeddings=config.embeddings.read_only(device_type), trainer=trainer)
+    embeddings, quantizer = config.embeddings.read_only(device_type), config.quantizer.read_only()
+    return replace(config, embeddings=embeddings, quantizer=quantizer, trainer=trainer)

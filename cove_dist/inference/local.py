@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ def load_local(config: RunConfig, schema: Schema, checkpoint: Path, device: torc
         CheckpointError: The checkpoint is incomplete or of another model.
         ConfigError: The configuration does not fit the data.
     """
+    config = replace(config, quantizer=config.quantizer.read_only())  # its search may be of another device
     with torch.random.fork_rng(devices=[]):  # do not change the caller's random generator
         model = task_of(config).build_model(config, schema)
     model.tables.to_empty(device=device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable
 from typing import Literal
 
@@ -47,6 +48,13 @@ def nearest_code(x: torch.Tensor, codebook: torch.Tensor, backend: Search = "aut
     if backend.startswith("triton") or (backend == "auto" and triton_support.usable(x)):
         return _triton(x, codebook, backend)
     return _chunked(x, codebook, _compiled() if backend == "compiled" else _best_of_chunk)
+
+
+def is_available(backend: Search, device_type: str) -> bool:
+    """Return whether a device has a search of float32 vectors, and the package of the search is installed."""
+    if backend == "faiss":
+        return device_type == "cpu" and importlib.util.find_spec("faiss") is not None
+    return not backend.startswith("triton") or triton_support.runs_on(device_type)
 
 
 def nearest_with_distance(x: torch.Tensor, codebook: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,6 +13,11 @@ def usable(x: torch.Tensor) -> bool:
     return x.is_cuda and x.dtype == torch.float32 and _installed()
 
 
+def runs_on(device_type: str) -> bool:
+    """Return whether the kernels run on a device: Triton is installed, and it is CUDA, or CPU for the interpreter."""
+    return _installed() and device_type == _device_type()
+
+
 def require(x: torch.Tensor, setting: str, instead: str) -> None:
     """Raise an error if the kernels do not support a tensor.
 
@@ -27,14 +32,17 @@ def require(x: torch.Tensor, setting: str, instead: str) -> None:
     """
     if not _installed():
         raise ModuleNotFoundError(f"{setting}: not installed. pip install triton, or use {instead!r}")
-    import triton
-
-    takes_device = x.device.type == ("cpu" if triton.knobs.runtime.interpret else "cuda")
-    if x.dtype != torch.float32 or not takes_device:
+    if x.dtype != torch.float32 or x.device.type != _device_type():
         raise ValueError(
             f"{setting}: takes float32 on cuda, got {x.dtype} on {x.device}; use {instead!r}"
             " (for tests: with TRITON_INTERPRET=1 from the start it takes float32 on cpu instead, slowly)"
         )
+
+
+def _device_type() -> str:
+    import triton
+
+    return "cpu" if triton.knobs.runtime.interpret else "cuda"
 
 
 @functools.cache

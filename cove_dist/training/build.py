@@ -99,6 +99,7 @@ def build(
     """
     device_type = context.device.type
     config.embeddings.check_device(device_type)
+    config.quantizer.check_device(device_type)
     torch.manual_seed(config.seed)
     model = task_of(config).build_model(config, schema)
     fuse_optimizer(model.tables, config.embeddings, device_type)

@@ -15,6 +15,9 @@ from omegaconf import OmegaConf
 
 from cove_dist.distributed import process_group
 from cove_dist.errors import ConfigError
+from cove_dist.inference.evaluate import evaluate_run
+from cove_dist.inference.run import Run
+from cove_dist.quantization import triton_support
 from cove_dist.runs import CONFIG_FILE, HISTORY_FILE, LOG_FILE, SUMMARY_FILE, read_json, read_records
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.training.program import train
@@ -233,6 +236,25 @@ def test_checkpoints_without_their_configuration_are_refused(prepared: Path, run
     with refused(match=r"cannot be resumed, because its configuration cannot be read: .*config\.yaml"):
         train(resumed(prepared, run))
     assert content(run) == before
+
+
+def test_a_run_with_the_search_of_another_device_is_served_and_its_training_refused(
+    prepared: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a run that was trained on a GPU; tests have Triton's interpreter."""
+    monkeypatch.setattr(triton_support, "_device_type", lambda: "cuda")
+    here = Run(run, device="cpu").codes("item")
+    saved = OmegaConf.load(run / CONFIG_FILE)
+    saved.quantizer.search = "triton"
+    OmegaConf.save(saved, run / CONFIG_FILE)
+    assert Run(run, device="cpu").codes("item").equals(here)
+    assert evaluate_run([f"run={run}", "device=cpu"]).metrics
+    before = content(run)
+    with refused("search = triton: needs cuda and .*; allowed here, on cpu: auto, chunked, compiled, faiss"):
+        train(resumed(prepared, run, "trainer.max_steps=16", "quantizer.search=triton"))
+    assert content(run) == before
+    train(resumed(prepared, run, "trainer.max_steps=16"))
+    assert (14, "quantizer.search", "triton", "auto") in history(run)
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_again(prepared: Path, run: Path) -> None:

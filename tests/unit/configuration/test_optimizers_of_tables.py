@@ -102,6 +102,8 @@ def test_only_the_global_generator_decides_the_initial_dense_weights() -> None:
         ["embeddings.sharding.default=row_wise"],
         ["embeddings.sharding.default=grid_shard"],
         ["+embeddings.sharding.item_id=table_row_wise", "embeddings.cache_load_factor=0.2"],
+        ["quantizer=cove", "quantizer.search=triton_tf32x3"],
+        ["quantizer=cove", "quantizer.search=faiss"],
     ],
     ids=lambda overrides: overrides[0].removeprefix("embeddings."),
 )  # fmt: skip
@@ -109,6 +111,7 @@ def test_tables_that_are_only_read_are_accepted_by_every_device(overrides: list[
     config, _ = load_run_config(overrides)
     read = read_only(config, device)
     read.embeddings.check_device(device)
+    read.quantizer.check_device(device)
     fuse_optimizer(build(read).tables, read.embeddings, device)
     assert read.trainer.gradient_clip_norm is None
     assert read.trainer.accumulate_steps == 1
