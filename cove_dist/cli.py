@@ -97,7 +97,7 @@ def dispatch(arguments: list[str]) -> None:
 
         _print(help_of(name, COMMANDS[name], rest))
     elif "--print-config" in flags:
-        from cove_dist.commands.settings import printed
+        from cove_dist.commands.print_config import printed
 
         _print(printed(str(COMMANDS[name].config), getattr(_module(name), "overrides", list)(rest)))
     else:

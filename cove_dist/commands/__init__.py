@@ -1,4 +1,8 @@
-"""The subcommands of ``cove``: each module has ``run(arguments)``; its docstring is the text of ``--help``."""
+"""The subcommands of ``cove``. The module of each has ``run(arguments)``, and its docstring is the text of ``--help``.
+
+The modules that `COMMANDS` does not name are shared: `help`, `print_config`, and the `tables` and commands that others
+print (`written`).
+"""
 
 from __future__ import annotations
 

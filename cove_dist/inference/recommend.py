@@ -31,8 +31,8 @@ from cove_dist.inference.arguments import check_oov_row, listed_items
 from cove_dist.inference.checkpoints import load_trained
 from cove_dist.inference.fold_in import LEARNING_RATE, STEPS, fold_in
 from cove_dist.inference.folders import replaced_folder
+from cove_dist.inference.frequent_items import most_frequent
 from cove_dist.inference.ids import IdTable
-from cove_dist.inference.popular import most_frequent
 from cove_dist.inference.request import RunRequest
 from cove_dist.inference.users import Users, as_ids, find_users
 from cove_dist.tasks.base import RetrieverSettings, TaskModel, inner_model

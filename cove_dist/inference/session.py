@@ -21,10 +21,10 @@ from cove_dist.errors import ConfigError
 from cove_dist.evaluation.checks import FiniteScores
 from cove_dist.inference.arguments import check_choice, check_count, check_oov_row, listed_items
 from cove_dist.inference.context import encode_context
+from cove_dist.inference.frequent_items import most_frequent
 from cove_dist.inference.ids import IdTable, IdTables, as_array
 from cove_dist.inference.list_requests import OfSequences, OfUsers
 from cove_dist.inference.local import load_local, pick_device
-from cove_dist.inference.popular import most_frequent
 from cove_dist.tasks.inference import ContextFeatures, Inference, Lists
 from cove_dist.tasks.registry import task_of
 from cove_dist.tasks.saved_data import load_run_with_data

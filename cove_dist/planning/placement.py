@@ -13,7 +13,6 @@ from torchrec.distributed.types import ShardingPlan
 
 from cove_dist.config import EmbeddingsConfig
 from cove_dist.embeddings.sharding import sharders, table_planner
-from cove_dist.embeddings.tables import FIRST_ORDER_SUFFIX
 from cove_dist.planning.request import PlanConfig
 from cove_dist.torch_compat import topology
 
@@ -52,11 +51,6 @@ class PlacedTable(NamedTuple):
     @property
     def is_sharded(self) -> bool:
         return self.sharding != "data_parallel"
-
-    @property
-    def is_scalar(self) -> bool:
-        """Whether the table holds first-order weights."""
-        return self.name.endswith(FIRST_ORDER_SUFFIX)
 
 
 def described_devices(plan: PlanConfig) -> Topology:

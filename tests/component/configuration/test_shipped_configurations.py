@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 from omegaconf import OmegaConf
 
-from cove_dist.commands.settings import printed
+from cove_dist.commands.print_config import printed
 from cove_dist.config import QuantizerConfig
 from cove_dist.config.checks import check, check_arguments, target
 from cove_dist.config.composition import compose_yaml

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cove_dist.commands import prepare as command
-from cove_dist.inference.popular import most_frequent
+from cove_dist.inference.frequent_items import most_frequent
 from data_pipeline.datasets.encoded import Encoded
 from data_pipeline.datasets.synthetic import Synthetic
 from data_pipeline.errors import DataError

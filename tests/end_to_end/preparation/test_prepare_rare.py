@@ -13,7 +13,7 @@ import pytest
 from cove_dist.api import Run
 from cove_dist.errors import ConfigError
 from cove_dist.inference.evaluate import evaluate_run
-from cove_dist.inference.popular import most_frequent
+from cove_dist.inference.frequent_items import most_frequent
 from cove_dist.tasks.configuration import load_run_config
 from cove_dist.tasks.frequency import row_counts
 from cove_dist.tasks.unseen import check_unseen
