@@ -6,11 +6,28 @@ table, so that a run that starts from one on the earlier data (``warm_start``) t
 
 from __future__ import annotations
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from data_pipeline.errors import DataError
 from data_pipeline.id_tables import id_table_path
 from data_pipeline.integrity import checked_file
 from data_pipeline.preparation.workspace import Workspace, scan_path
 from data_pipeline.schema import REQUEST, Schema
+
+
+def keeps_text(workspace: Workspace, name: str) -> bool:
+    """Return whether there are ids to keep of one id table, and they are text: numbers in text files are then text too.
+
+    Raises:
+        DataError: The id table was altered.
+    """
+    folder = workspace.keep_ids
+    if folder is None or name == REQUEST or not id_table_path(folder, name).is_file():
+        return False
+    path = checked_file(folder, id_table_path("", name).as_posix())
+    workspace.reads(path)
+    return not pa.types.is_integer(pq.read_schema(path).field("original_id").type)
 
 
 def kept_ids(workspace: Workspace, name: str, here: str) -> list[str]:

@@ -1,10 +1,12 @@
-"""Texts that are probably one value with two spellings: ``1`` and ``1.0``, ``u1`` and ``u1`` with a space."""
+"""Texts that are probably one value with two spellings, as ``1`` and ``1.0``, or none, as ``NULL``."""
 
 from __future__ import annotations
 
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.read import Source
-from data_pipeline.preparation.workspace import Workspace, quoted
+from data_pipeline.preparation.workspace import Workspace, literal, quoted
+
+_WRITTEN_NULLS = ("NULL", "null", "\\N", "nan", "NaN", "None", "N/A")  # \\N: of Hive and MySQL
 
 
 def refuse_double_spelling(workspace: Workspace, source: Source, column: str) -> None:
@@ -26,6 +28,21 @@ def warn_of_double_spelling(workspace: Workspace, source: Source, column: str, p
     if found := _double_spelling(workspace, source, column, plain or _plain(column)):
         workspace.warn(
             f"column {column!r}: {found}: they are kept as two values. If they are one value, write it in one way"
+        )
+
+
+def warn_of_written_nulls(workspace: Workspace, source: Source, column: str) -> None:
+    """Warn of texts in a column of ids that programs write for a missing value; they remain ids."""
+    nulls = ", ".join(map(literal, _WRITTEN_NULLS))
+    texts = workspace.over_raw(
+        f"SELECT {quoted(column)} AS __text, count(*) AS n, min(rowid) AS __row FROM raw"
+        f" WHERE {quoted(column)} IN ({nulls}) GROUP BY {quoted(column)}"
+    )
+    found = f"SELECT sum(n)::BIGINT, min(__row) AS first FROM {texts} GROUP BY __text ORDER BY first"
+    for rows, row in workspace.query(found):
+        workspace.warn(
+            f"column {column!r}: {source.show(workspace, column, row)}, of {rows} rows with it: it is kept as an id. If"
+            " it stands for a missing id, write an empty field, or null, and set data.on_invalid=drop"
         )
 
 

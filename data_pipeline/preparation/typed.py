@@ -7,9 +7,14 @@ from dataclasses import dataclass, replace
 
 from data_pipeline.errors import DataError
 from data_pipeline.preparation.columns import FILE, GIVEN, ITEM, LABEL, TIME, USER, Columns
+from data_pipeline.preparation.kept import keeps_text
 from data_pipeline.preparation.lists import entries_of_text, no_json
 from data_pipeline.preparation.read import Rule, Source
-from data_pipeline.preparation.spelling import refuse_double_spelling, warn_of_double_spelling
+from data_pipeline.preparation.spelling import (
+    refuse_double_spelling,
+    warn_of_double_spelling,
+    warn_of_written_nulls,
+)
 from data_pipeline.preparation.time_checks import refuse_mixed_offsets, refuse_mixed_units
 from data_pipeline.preparation.times import UNITS, TimeUnit, nanoseconds_of, size_of, to_nanoseconds
 from data_pipeline.preparation.workspace import Workspace, literal, quoted
@@ -75,8 +80,11 @@ class ColumnTypes:
     def entity(self, name: str, column: str) -> TypedColumn:
         raw = quoted(column)
         null = Rule(column, "null id", f"{raw} IS NULL")
-        if self._is(column, _TEXT) and not (self.source.text and self._holds_only_integers(column)):
+        if self._is(column, _TEXT):
+            null = Rule(column, "null or empty id", f"{raw} IS NULL OR trim({raw}) = ''")
+        if self._is(column, _TEXT) and not self._are_numbers(name, column):
             refuse_double_spelling(self.workspace, self.source, column)
+            warn_of_written_nulls(self.workspace, self.source, column)
             return TypedColumn(name, f"{raw}::VARCHAR", (null,))
         self._require(column, (*_NUMBERS, *_TEXT), "an id: whole numbers or text", unfit=("BOOLEAN",))
         rules = [null]
@@ -145,7 +153,7 @@ class ColumnTypes:
     def feature(self, column: str) -> TypedColumn:
         if self._is(column, _NESTED) or self.types[column].endswith("]"):
             raise DataError(self._misfit(column, "a categorical feature: one value per row"))
-        integers = self._is(column, _INT64) or (self.source.text and self._holds_only_integers(column))
+        integers = self._is(column, _INT64) or self._are_numbers(column, column)
         if not integers and self._is(column, _TEXT):
             warn_of_double_spelling(self.workspace, self.source, column)
         if (exact := _REAL.get(self.types[column])) is not None:  # as pandas writes whole numbers with nulls among them
@@ -168,7 +176,9 @@ class ColumnTypes:
         shared = columns.lists.vocabularies.get(column)
         whole = "TRY_CAST(entry AS BIGINT)::VARCHAR = regexp_replace(entry::VARCHAR, '\\.0$', '')"
         if shared is None:
-            integers = self._is(column, (*_INT64, *_REAL)) or self.source.text
+            integers = (
+                not keeps_text(self.workspace, column) if self.source.text else self._is(column, (*_INT64, *_REAL))
+            )
             integers = integers and self._entries_are_integers(values, whole)
         elif integers := typed[columns.vocabularies[shared]].is_integer:
             reason = f"a list with an entry that is not a whole number, as the ids of column {shared!r} are"
@@ -253,6 +263,10 @@ class ColumnTypes:
     def _misfit(self, column: str, meaning: str) -> str:
         kind = self.types[column]
         return f"{self.source.description}: column {column!r} has the type {kind}, but it must be {meaning}. Convert it"
+
+    def _are_numbers(self, name: str, column: str) -> bool:
+        """Return whether ids in a text file become numbers: they are written as such, and those to keep are no text."""
+        return self.source.text and self._holds_only_integers(column) and not keeps_text(self.workspace, name)
 
     def _holds_only_integers(self, column: str) -> bool:
         """Return whether every value reads back as it was written: 007 and 1.0 do not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,8 @@ def error(source: Path | str, **settings: Any) -> str:
 
 
 WRONG_VALUES = [
-    ("user", None, "null id"),
-    ("item", None, "null id"),
+    ("user", None, "null or empty id"),
+    ("item", None, "null or empty id"),
     ("user", -3, "negative id"),
     ("item", -1, "negative id"),
     ("label", 2, "label is not 0 or 1"),
@@ -93,6 +94,46 @@ def test_typed_columns_of_parquet_are_checked_too(tmp_path):
         columns = {name: [value, *values[1:]] if name == column else values for name, values in good.items()}
         message = error(write_parquet(tmp_path / "raw.parquet", columns), dense=("age",))
         assert f"column {column!r}: {reason}" in message and "in 1 row, " in message
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "jsonl"])
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_text_is_no_id_in_any_format(tmp_path, kind, empty):
+    """As of users who are not logged in, who would become one user."""
+    rows = [(f"u{row[0]}", f"i{row[1]}", *row[2:]) for row in some_rows()]
+    rows[7:7] = [(empty, "i100", 1, 3), ("u10", empty, 1, 3), (None, "i100", 1, 3)]
+    table, raw = pa.Table.from_pylist([dict(zip(NAMES, row, strict=True)) for row in rows]), tmp_path / f"raw.{kind}"
+    if kind == "parquet":
+        pq.write_table(table, raw)
+    elif kind == "arrow":
+        with pa.ipc.new_file(raw, table.schema) as writer:
+            writer.write_table(table)
+    else:
+        raw.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    first, second = error(raw).splitlines()
+    assert f"column 'user': null or empty id in 2 rows, first {empty!r} in data row 8" in first
+    assert f"column 'item': null or empty id in 1 row, first {empty!r} in data row 9" in second
+    prepare_custom(raw, tmp_path / "out", on_invalid="drop")
+    report = Report.load(tmp_path / "out")
+    assert report.rows_dropped == {"user: null or empty id": 2, "item: null or empty id": 1}
+    assert report.users == 5
+
+
+@pytest.mark.parametrize("null", ["NULL", "null", "\\N", "nan", "NaN", "None", "N/A"])
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_ids_that_look_like_missing_ones_are_warned_of(tmp_path, kind, null):
+    rows = [(str(row[0]), *row[1:]) for row in some_rows()]
+    rows[7:7] = [(null, 100 + k, 1, k) for k in range(3)]
+    write_csv(tmp_path / "raw.csv", rows)
+    write_parquet(tmp_path / "raw.parquet", dict(zip(NAMES, map(list, zip(*rows, strict=True)), strict=True)))
+    raw = tmp_path / f"raw.{kind}"
+    prepare_custom(raw, tmp_path / "out")
+    report = Report.load(tmp_path / "out")
+    assert report.users == 6
+    assert [each for each in report.warnings if "missing" in each] == [
+        f"column 'user': {null!r} in data row 8 of {raw}, of 3 rows with it: it is kept as an id. If it stands for a"
+        " missing id, write an empty field, or null, and set data.on_invalid=drop"
+    ]
 
 
 def test_hashed_ids_are_to_be_written_as_text(tmp_path):

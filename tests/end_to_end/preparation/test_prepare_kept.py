@@ -15,7 +15,7 @@ from data_pipeline.id_tables import read_original_ids
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.report import Report
 from data_pipeline.schema import Schema
-from tests.unit.data.prepare_helpers import prepare_custom, read_decoded, some_rows, write_csv
+from tests.unit.data.prepare_helpers import prepare_custom, read_decoded, some_rows, write_csv, write_parquet
 
 NAMES = ("user", "item", "label", "time", "city")
 
@@ -113,19 +113,27 @@ def test_numbers_become_text_where_the_new_ids_are_text(yesterday: Path, tmp_pat
     user = Schema.load(tmp_path / "data").entity("user")
     ids = read_original_ids(tmp_path / "data", "user_id").to_pylist()
     assert ids[user.num_trained : user.num_seen] == ["10", "11", "12", "13", "14"]
-    number = write_day(tmp_path, "number", range(13, 18), 8)
-    with pytest.raises(DataError, match=r"keep_ids = .*: user_id has the id 'u13' there, which is no BIGINT"):
-        prepare_custom(number, tmp_path / "again", categorical=("city",), keep_ids=str(tmp_path / "data"))
 
 
-def test_text_that_a_number_does_not_give_back_is_no_number(tmp_path: Path) -> None:
-    """The zip code 02138 would be kept as 2138, an id that no row ever had."""
-    rows = [(f"0{user}", f"{item}", item % 2, item) for user in range(1, 6) for item in range(10, 18)]
-    prepare_custom(write_csv(tmp_path / "text.csv", rows), tmp_path / "text")
-    rows = [(f"{user}", f"{item}", item % 2, item) for user in range(1, 6) for item in range(10, 18)]
-    numbers = write_csv(tmp_path / "numbers.csv", rows)
-    with pytest.raises(DataError, match=r"user_id has the id '0\d+' there, which is no BIGINT"):
-        prepare_custom(numbers, tmp_path / "numbers", keep_ids=str(tmp_path / "text"))
+@pytest.mark.parametrize("odd", ["abc", "02138"])  # 02138 is not to become 2138, an id that no row ever had
+def test_whole_numbers_of_a_text_file_are_text_where_the_kept_ids_are(tmp_path: Path, odd: str) -> None:
+    """Of every column of ids: 17 is the same id as "17"."""
+    days = {}
+    for day, (users, other) in {"first": ([odd, 17, 18], "a"), "second": ([17, 18, 19], 7)}.items():
+        rows = [(u, i if i % 5 else other, i % 2, i, other, f"{other}|{i}") for u in users for i in range(10, 18)]
+        raw = write_csv(tmp_path / f"{day}.csv", rows, (*NAMES, "tags"))
+        settings = {"categorical": ("city",), "lists": ("tags",), "keep_ids": days.get("first")}
+        days[day] = str(tmp_path / day)
+        prepare_custom(raw, tmp_path / day, **settings)
+    for column in Schema.load(days["second"]).categorical:
+        ids = read_original_ids(days["second"], column.table_name).to_pylist()
+        assert column.kept >= 1 and all(isinstance(each, str) for each in ids)
+    users = read_original_ids(days["second"], "user_id").to_pylist()
+    assert users == ["17", "18", "19", odd]
+    numbers = {name: [10, 11] * 10 for name in NAMES} | {"label": [0, 1] * 10, "time": list(range(20))}
+    write_parquet(tmp_path / "numbers.parquet", numbers)
+    with pytest.raises(DataError, match=rf"user_id has the id '{odd}' there, which is no BIGINT"):
+        prepare_custom(tmp_path / "numbers.parquet", tmp_path / "out", keep_ids=days["first"])
 
 
 def test_folders_with_other_columns_are_refused(yesterday: Path, tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ def test_invalid_values_are_refused_by_line_or_dropped_and_counted(tmp_path, raw
     reasons = {
         "impressions: an item shown is not of the form N123-1 or N123-0": (3, "'N3'", 9),
         "time: time is not of the form 11/11/2019 9:05:58 AM": (5, "'13/11/2019 8:36:57 AM'", 11),
-        "user_id: null id": (3, "None", 13),
+        "user_id: null or empty id": (3, "None", 13),
     }
     expected = []
     for reason, (count, value, line) in reasons.items():

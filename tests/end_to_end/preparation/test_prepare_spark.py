@@ -100,7 +100,7 @@ def test_implicit_feedback_with_a_core_candidates_and_histories(tmp_path: Path, 
         engine, tmp_path, write_ties(tmp_path), seed=3, implicit=True, core=4, candidates=3, on_invalid="drop"
     )
     dropped = found["report.json"]["rows_dropped"]
-    assert dropped["user: null id"] == dropped["item: null id"] == 3
+    assert dropped["user: null or empty id"] == dropped["item: null id"] == 3
     assert dropped["below the 4-core"] and dropped["repeated user-item pair"] and found["report.json"]["ties"]
 
 

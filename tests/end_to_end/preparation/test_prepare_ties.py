@@ -142,7 +142,7 @@ def test_a_request_of_several_users_is_refused_by_name(tmp_path):
     with pytest.raises(DataError, match=pattern):
         prepare_impressions(tmp_path, rows, request="request")
     rows.append(("u9", 2, 1, 3, None))
-    with pytest.raises(DataError, match=r"column 'request': null id in 1 row"):
+    with pytest.raises(DataError, match=r"column 'request': null or empty id in 1 row"):
         prepare_impressions(tmp_path, rows, request="request")
 
 
