@@ -22,8 +22,8 @@ from typing import Any, Literal
 from cove_dist.config_folders import options
 from cove_dist.console import quiet_imported_libraries
 from cove_dist.errors import ConfigError, TrainingError
+from cove_dist.from_python import override, overrides_of
 from cove_dist.inference.run import Run
-from cove_dist.settings import override, overrides_of
 
 Settings = Mapping[str, Any]
 

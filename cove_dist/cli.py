@@ -22,9 +22,9 @@ from typing import NoReturn
 from cove_dist import __version__, allowed_packages
 from cove_dist.commands import ALIASES, COMMANDS, FLAGS, OWN_CONFIGS
 from cove_dist.config_folders import add_own_folder, check_own_folders
-from cove_dist.ending import end_process, is_observed
 from cove_dist.errors import ConfigError
 from cove_dist.faults.signals import named_signals
+from cove_dist.process_exit import end_process, is_observed
 from data_pipeline.errors import UserError
 
 _SEVERAL = "Several runs: cove experiment or cove tune"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cove_dist.console import quiet_imported_libraries
-from cove_dist.settings import overrides_of
+from cove_dist.from_python import overrides_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,10 +14,10 @@ import torch
 from matplotlib.axes import Axes
 
 from cove_dist.checkpoints.files import CheckpointFolder
+from cove_dist.from_python import override
 from cove_dist.quantization import perplexity
 from cove_dist.report.drawing import Picture, canvas, label, logarithmic
 from cove_dist.report.run_folder import Run
-from cove_dist.settings import override
 from data_pipeline.errors import DataError
 from data_pipeline.id_tables import combined
 from data_pipeline.schema import Entity

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from cove_dist.config.overrides import key_of
 from cove_dist.config.yaml_files import keys, read_yaml, unknown_key
 from cove_dist.config_folders import config_folder, find_file
-from cove_dist.settings import override
+from cove_dist.from_python import override
 from cove_dist.tasks.inheritance import CLASS_SECTIONS, OPEN_SECTIONS
 from cove_dist.tasks.registry import TASKS
 

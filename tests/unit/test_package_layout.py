@@ -15,10 +15,10 @@ ROOT = Path(cove_dist.__file__).parent
 ORDER = (
     "__main__", "cli", "__init__", "api", "commands",
     "experiments", "report", "inference", "planning", "training", "warm_start", "tasks",
-    "settings", "loggers", "embeddings", "checkpoints", "faults", "config", "runs",
+    "from_python", "loggers", "embeddings", "checkpoints", "faults", "config", "runs",
     "losses", "models", "quantization", "evaluation",
     "shared_memory", "distributed", "liveness", "torch_compat",
-    "doctor", "config_folders", "allowed_packages", "console", "ending", "types", "errors",
+    "doctor", "config_folders", "allowed_packages", "console", "process_exit", "types", "errors",
 )  # fmt: skip
 LEAVES = ("torchrec", "torch.distributed", "cove_dist.distributed", "cove_dist.config", "cove_dist.tasks")
 

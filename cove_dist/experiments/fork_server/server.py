@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cove_dist.ending import end_process
+from cove_dist.process_exit import end_process
 
 Request = dict[str, Any]
 ALLOCATOR = "jemalloc_bg_thd"  # of pyarrow; started again after a fork

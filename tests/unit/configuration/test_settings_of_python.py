@@ -13,7 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cove_dist.errors import ConfigError
-from cove_dist.settings import override, overrides_of
+from cove_dist.from_python import override, overrides_of
 from cove_dist.tasks.configuration import load_run_config
 
 EQUAL: list[tuple[Any, Any]] = [

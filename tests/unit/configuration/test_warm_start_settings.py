@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from cove_dist.errors import ConfigError
-from cove_dist.settings import overrides_of
+from cove_dist.from_python import overrides_of
 from cove_dist.tasks.configuration import load_run_config
 
 

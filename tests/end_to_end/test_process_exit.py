@@ -7,7 +7,7 @@ import sys
 
 ENDS = """
 import atexit, sys, threading, time
-from cove_dist.ending import end_process, is_observed
+from cove_dist.process_exit import end_process, is_observed
 
 class Kept:
     def __del__(self):
