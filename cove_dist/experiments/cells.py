@@ -18,11 +18,12 @@ from omegaconf import DictConfig
 
 from cove_dist.checkpoints.files import CheckpointFolder
 from cove_dist.config import RunConfig
-from cove_dist.config.changes import changes_learning, has_effect
-from cove_dist.config.overrides import flat
+from cove_dist.config.changes import changes_learning
+from cove_dist.config.overrides import key_of
 from cove_dist.config.yaml_files import plain, read_yaml
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.metrics_files import metrics_path
+from cove_dist.experiments.changed import changed_settings
 from cove_dist.experiments.common import Overrides
 from cove_dist.experiments.grid import Cell, GridConfig, evaluation
 from cove_dist.experiments.process import exclusive, reason, run_program, size, tail
@@ -35,9 +36,6 @@ from data_pipeline.json_files import write_json
 
 LOG, RECORD = "cell.log", "cell.json"
 _EVALUATED = "evaluated"  # of RECORD: the arguments of the evaluation, by the kind of checkpoint
-# Sections whose keys are not the same for all runs, in which a key that only one of the configurations has is a change,
-# except defaults, which earlier versions did not have.
-_OPEN = ("loss", "embeddings.pooling", "embeddings.sharding")
 
 
 class CellFailed(Exception):
@@ -73,8 +71,7 @@ def failure(cell: Cell) -> str:
 def changes(cell: Cell, config: RunConfig, composed: DictConfig) -> list[str]:
     """Return the settings that differ between the run in the cell's folder and the grid, as ``key: there, here``.
 
-    A key that the run's configuration lacks, because it did not exist then, counts only where the grid sets it. What a
-    model's section leaves out is the constructor's default.
+    Also those with which the run learned for a time, before it was resumed with others.
 
     Args:
         cell: Cell.
@@ -82,24 +79,10 @@ def changes(cell: Cell, config: RunConfig, composed: DictConfig) -> list[str]:
     """
     if not (cell.folder / CONFIG_FILE).is_file():
         return []
-    new, old = plain(composed), plain(read_yaml(cell.folder / CONFIG_FILE))
-    if (old.get("model") or {}).get("_target_") == new["model"]["_target_"]:
-        old["model"], new["model"] = (config.model.with_defaults(each["model"]) for each in (old, new))
-    here, there = flat(new), flat(old)
-    given = {override.split("=")[0].lstrip("+") for override in cell.overrides}
-    compared = [key for key in here if (key in there or key in given) and has_effect(key)]
-    compared += [key for key in {**here, **there} if _is_within(key, _OPEN) and not key.endswith(".default")]
-    found = [
-        f"{key}: {there.get(key)} there, {here.get(key)} here"
-        for key in dict.fromkeys(compared)
-        if there.get(key) != here.get(key)
-    ]
+    there = plain(read_yaml(cell.folder / CONFIG_FILE))
+    found = changed_settings(there, config, composed, given=set(map(key_of, cell.overrides)))
     resumed = [record for record in read_history(cell.folder) if changes_learning(record["key"])]
     return found + [f"{each['key']}: {each['old']} there until step {each['step']}" for each in resumed]
-
-
-def _is_within(key: str, sections: tuple[str, ...]) -> bool:
-    return any(key == section or key.startswith(section + ".") for section in sections)
 
 
 def is_stale(cell: Cell, grid: GridConfig) -> bool:

@@ -148,11 +148,26 @@ def short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def defaults(parameters: Mapping[str, Number | Choice], composed: DictConfig) -> dict[str, Any]:
-    """Return the values that a configuration has without a search, if they are in the space."""
-    values = {name: _plain(OmegaConf.select(composed, p.keys[0])) for name, p in parameters.items()}
-    encoded = {name: parameters[name].encode(value) for name, value in values.items()}
-    return {name: value for name, value in encoded.items() if value is not None}
+def defaults(parameters: Mapping[str, Number | Choice], composed: DictConfig) -> tuple[dict[str, Any], list[str]]:
+    """Return the values that a configuration has without a search, if they are in the space.
+
+    Returns:
+        The values, as a trial's parameters, of several keys the first one's; and why a trial that has them is not the
+        configuration without a search, nothing if it is.
+    """
+    found, reasons = {}, []
+    for name, parameter in parameters.items():
+        values = {key: _plain(OmegaConf.select(composed, key)) for key in parameter.keys}
+        first = values[parameter.keys[0]]
+        encoded = parameter.encode(first)
+        if any(value != first for value in values.values()):
+            shown = ", ".join(f"{key} = {value}" for key, value in values.items())
+            reasons.append(f"the keys of {name} have different defaults ({shown})")
+        if encoded is None:
+            reasons.append(f"default of {name}, {first}, is outside its space")
+        else:
+            found[name] = encoded
+    return found, reasons
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ that it resumes from its checkpoint, and counts once.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import zlib
 from dataclasses import asdict
@@ -15,20 +16,28 @@ from threading import Lock
 from typing import Any, cast
 
 import optuna
+from omegaconf import DictConfig
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import TPESampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cove_dist.config import RunConfig
+from cove_dist.config.overrides import key_of
+from cove_dist.config.yaml_files import plain
 from cove_dist.errors import ConfigError
 from cove_dist.evaluation.declarations import Direction, direction
+from cove_dist.experiments.changed import changed_settings
 from cove_dist.experiments.search import SearchConfig, defaults
 from cove_dist.tasks.configuration import load_run_config
+from data_pipeline.fingerprint import data_fingerprint
+
+logger = logging.getLogger(__name__)
 
 STUDY_FILE = "study.db"
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _DEFINITION, _FOLDER, DEFAULTS, _STARTS = "definition", "folder", "defaults", "starts"
+_OF_DATA = {"data.path", "data.name"}  # the data are compared by their fingerprints
 
 
 class PairStudy:
@@ -50,7 +59,7 @@ class PairStudy:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.search, self.model, self.quantizer = search, model, quantizer
         self.parameters = search.parameters(model, quantizer)
-        self.config = self._composed()
+        self.config, self.composed = self._composed()
         self._study = optuna.create_study(
             storage=storage,
             study_name=self.name,
@@ -67,6 +76,11 @@ class PairStudy:
         return f"{self.model}/{self.quantizer}"
 
     @property
+    def file(self) -> Path:
+        """The file of all studies of the search."""
+        return Path(self.search.output) / STUDY_FILE
+
+    @property
     def metric(self) -> str:
         return self.config.trainer.early_stopping.metric
 
@@ -74,14 +88,17 @@ class PairStudy:
     def mode(self) -> Direction:
         return direction(self.metric)
 
-    def _composed(self) -> RunConfig:
+    def _composed(self) -> tuple[RunConfig, DictConfig]:
         fixed = self.search.fixed(self.model, self.quantizer)
         try:
             config, composed = load_run_config(fixed)
         except ConfigError as error:
             raise ConfigError(f"{self.name}: {error}") from error
-        self.defaults = defaults(self.parameters, composed)
-        return config
+        self.defaults, self.not_default = defaults(self.parameters, composed)
+        if self.not_default:
+            reasons = "; ".join(self.not_default)
+            logger.warning("%s: %s: the configuration without a search is not tried", self.name, reasons)
+        return config, composed
 
     def _pruner(self) -> BasePruner:
         if self.search.prune_after is None:
@@ -89,22 +106,58 @@ class PairStudy:
         return MedianPruner(n_startup_trials=self.search.startup_trials, n_warmup_steps=self.search.prune_after)
 
     def _check_definition(self) -> None:
-        """Refuse to continue a study with other settings; let a new one start with the defaults."""
-        space = {name: asdict(cast(Any, parameter)) for name, parameter in self.parameters.items()}
-        given = {"overrides": self.search.fixed(self.model, self.quantizer), "space": space, "metric": self.metric}
-        here = json.loads(json.dumps(given))
+        """Refuse to continue a study with other settings or data; let a new one start with the defaults.
+
+        The defaults that are in the space are those of the first trial, the sampler chooses the other parameters.
+        """
+        here = self._definition()
         there = self._study.user_attrs.get(_DEFINITION)
         if there is None:
             self._study.set_user_attr(_DEFINITION, here)
             if self.defaults:
-                self._study.enqueue_trial(self.defaults, user_attrs={DEFAULTS: True})
+                self._study.enqueue_trial(self.defaults, user_attrs={} if self.not_default else {DEFAULTS: True})
             return
-        changed = [f"{key}: {there[key]} there, {here[key]} here" for key in here if there[key] != here[key]]
+        named = ("overrides", "space", "metric")
+        changed = [f"{key}: {there[key]} there, {here[key]} here" for key in named if there[key] != here[key]]
+        changed = changed or self._changed_behind(there, here)
         if changed:
             raise ConfigError(
-                f"{self.search.output}/{STUDY_FILE}: {self.name} was searched with other settings:"
+                f"{self.file}: {self.name} was searched with other settings:"
                 f" {'; '.join(changed)}. Give another output, or remove the folder."
             )
+
+    def _definition(self) -> dict[str, Any]:
+        """Return what trials have in common, as JSON: by its text, as composed, and the fingerprint of the data."""
+        given = {
+            "overrides": self.search.fixed(self.model, self.quantizer),
+            "space": {name: asdict(cast(Any, parameter)) for name, parameter in self.parameters.items()},
+            "metric": self.metric,
+            "configuration": plain(self.composed),
+            "data": self._fingerprint(),
+        }
+        return json.loads(json.dumps(given))
+
+    def _fingerprint(self) -> str | None:
+        """Return the fingerprint of the prepared data; None where they are not there, and nothing can be trained."""
+        path = self.config.data.path
+        return data_fingerprint(path) if (Path(path) / "schema.json").is_file() else None
+
+    def _changed_behind(self, there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+        """Return what has changed behind the same overrides: in YAML files that they name, or in the data."""
+        if "configuration" not in there:
+            logger.warning(
+                "%s: %s was begun by an earlier version, which did not record its configuration and data: whether they"
+                " are the same is not known", self.file, self.name,
+            )  # fmt: skip
+            return []
+        searched = {key for parameter in self.parameters.values() for key in parameter.keys}
+        given = set(map(key_of, here["overrides"]))
+        changed = changed_settings(
+            there["configuration"], self.config, self.composed, given, ignored=searched | _OF_DATA
+        )
+        if None not in (there["data"], here["data"]) and there["data"] != here["data"]:
+            changed.append(f"content of data.path = {self.config.data.path}")
+        return changed
 
     def _queue_interrupted(self) -> None:
         for trial in self._study.get_trials(states=[TrialState.RUNNING]):
@@ -124,7 +177,7 @@ class PairStudy:
         there = here[:there] if isinstance(there, int) else there  # files of 2026 have their number alone
         if here[: len(there)] != there:
             raise ConfigError(
-                f"{self.search.output}/{STUDY_FILE}: {self.name} was searched with other starts: {there} there, {here}"
+                f"{self.file}: {self.name} was searched with other starts: {there} there, {here}"
                 " here; starts may be added at the end. Give another output, or remove the folder."
             )
         for number in range(len(there), len(here)):

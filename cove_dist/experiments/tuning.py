@@ -153,18 +153,28 @@ def summary_table(search: SearchConfig, studies: Sequence[PairStudy]) -> TextTab
         ended, best = study.ended(), study.best()
         states = [trial.state for trial in ended]
         counts = [f"{states.count(state)} {word}" for state, word in _STATES.items() if state in states]
-        first = [t for t in ended if DEFAULTS in t.user_attrs and t.state == TrialState.COMPLETE]
-        before = number(first[0].value or 0.0) if first else MISSING
+        tried = [] if study.not_default else ended  # earlier versions marked trials that had some defaults
+        first = [t for t in tried if DEFAULTS in t.user_attrs and t.state == TrialState.COMPLETE]
+        before = number(first[0].value or 0.0) if first else "not tried" if study.not_default else MISSING
         found = (MISSING, "") if best is None else (number(best.value or 0.0), _words(best))
-        tried = f"{len(ended)} of {max(len(ended), search.trials)}"  # an earlier call may have had more trials
-        rows.append((study.model, study.quantizer, study.metric, tried, ", ".join(counts), before, *found))
+        budget = f"{len(ended)} of {max(len(ended), search.trials)}"  # an earlier call may have had more trials
+        rows.append((study.model, study.quantizer, study.metric, budget, ", ".join(counts), before, *found))
     header = ("model", "quantizer", "metric", "trials", "ended", "defaults", "best", "with")
     note = (
-        f"{_budgets(studies)} The settings without a search are among the trials. In random trials the quantizers of a"
+        f"{_budgets(studies)} {_defaults_tried(studies)} In random trials the quantizers of a"
         " model have the same values of shared parameters. Pruned and failed trials count as trials, and are never the"
         " best. Values are of the validation split, at the best epoch; the test split is not read."
     )
     return TextTable(search.title, header, tuple(rows), (note,))
+
+
+def _defaults_tried(studies: Sequence[PairStudy]) -> str:
+    """Say whether the settings without a search are among the trials, and where not."""
+    left_out = [f"{study.name} ({'; '.join(study.not_default)})" for study in studies if study.not_default]
+    if not left_out:
+        return "The settings without a search are among the trials."
+    others = "are not among the trials" if len(left_out) == len(studies) else "are among the trials, but not those"
+    return f"The settings without a search {others} of {', '.join(left_out)}."
 
 
 def _budgets(studies: Sequence[PairStudy]) -> str:

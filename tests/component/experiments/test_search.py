@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import pytest
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 
+from cove_dist.config_folders import OWN_FOLDERS
 from cove_dist.errors import ConfigError
 from cove_dist.experiments.common import file_arguments
 from cove_dist.experiments.grid import load_grid
 from cove_dist.experiments.search import SearchConfig, load_search, sampled
-from cove_dist.experiments.studies import PairStudy, folder_name
+from cove_dist.experiments.studies import DEFAULTS, PairStudy, folder_name
 from cove_dist.experiments.trials import Follower
 from cove_dist.runs import read_records
 from tests.component.experiments.grids import small_search
@@ -76,12 +78,23 @@ def test_parameters_become_overrides(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
-def test_trial_0_has_the_settings_without_a_search(tmp_path: Path) -> None:
-    """As far as they lie in the space: the configured alpha of 1 does not."""
+def test_trial_0_has_the_settings_without_a_search(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is called so only if all lie in the space: the configured alpha of 1 does not, nor do two levels of one."""
+    study = study_of(small_search(tmp_path), "none")
+    first, second = study.ask(), study.ask()
+    assert first.params == study.defaults == {"rate": 0.001, "units": "[16,8]"}
+    assert (DEFAULTS in first.user_attrs, DEFAULTS in second.user_attrs) == (True, False)
+    assert not caplog.records
     study = study_of(small_search(tmp_path))
     assert study.defaults == {"rate": 0.001, "units": "[16,8]", "levels": "[8,3]"}
-    assert study.ask().params.items() >= study.defaults.items()
-    assert study.ask().params != study.defaults
+    first = study.ask()
+    assert first.params.items() >= study.defaults.items()
+    assert DEFAULTS not in first.user_attrs
+    [record] = caplog.records
+    assert record.getMessage() == (
+        "deepfm/cove: the keys of levels have different defaults (quantizer.user_levels = [8, 3], quantizer.item_levels"
+        " = [12, 4]); default of alpha, 1.0, is outside its space: the configuration without a search is not tried"
+    )
 
 
 def test_random_trials_of_all_quantizers_share_their_common_parameters(tmp_path: Path) -> None:
@@ -166,6 +179,46 @@ def test_a_search_of_other_settings_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"study.db: deepfm/cove was searched with other settings: overrides: "):
         study_of(small_search(tmp_path, "seed=3"), storage=storage)
     study_of(small_search(tmp_path, "trials=50", "jobs=2"), storage=storage)
+
+
+def test_a_search_does_not_go_on_after_a_change_in_a_file_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(OWN_FOLDERS, str(tmp_path / "groups"))
+    mine = tmp_path / "groups" / "model" / "mine.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("_target_: cove_dist.models.ctr.deepfm.DeepFM\nhidden_units: [16, 8]\n")
+    storage, own = InMemoryStorage(), 'models.deepfm=["model=mine"]'
+    study_of(small_search(tmp_path, own), storage=storage)
+    mine.write_text(mine.read_text().replace("[16, 8]", "[8]") + "dropout: 0.1\n")
+    study_of(small_search(tmp_path, own), storage=storage)  # a key of the space; and what is the constructor's default
+    mine.write_text(mine.read_text().replace("0.1", "0.3"))
+    with pytest.raises(ConfigError, match=r"with other settings: model\.dropout: 0\.1 there, 0\.3 here\. Give"):
+        study_of(small_search(tmp_path, own), storage=storage)
+
+
+def test_a_search_does_not_go_on_with_other_data(tmp_path: Path, prepared: Path) -> None:
+    storage, data = InMemoryStorage(), tmp_path / "data"
+    shutil.copytree(prepared, data)
+    own = f'common=["data=synthetic","data.path={data}"]'
+    study_of(small_search(tmp_path, own), storage=storage)
+    study_of(small_search(tmp_path, own), storage=storage)
+    schema = data / "schema.json"
+    schema.write_text(schema.read_text() + "\n")
+    with pytest.raises(ConfigError, match=r"searched with other settings: content of data\.path = .*data\. Give"):
+        study_of(small_search(tmp_path, own), storage=storage)
+
+
+def test_a_search_of_an_earlier_version_goes_on_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = InMemoryStorage()
+    study = study_of(small_search(tmp_path), "none", storage)
+    [stored] = storage.get_all_studies()
+    definition = {key: study._definition()[key] for key in ("overrides", "space", "metric")}
+    storage.set_study_user_attr(stored._study_id, "definition", definition)
+    study_of(small_search(tmp_path), "none", storage)
+    assert "deepfm/none was begun by an earlier version, which did not record its configuration" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,13 @@ def test_pairs_take_turns_and_a_grid_takes_what_was_found(tmp_path: Path, monkey
     monkeypatch.setattr(trials_module, "run_program", train)
     _, table = run_search(arguments(tmp_path, "trials=1", 'only=["*/none"]'), "cove tune small")
     assert [row[:2] for row in table.rows] == [("deepfm", "none")]
-    assert "same budget: 1 trial" in table.notes[0]
+    assert "same budget: 1 trials. The settings without a search are among the trials. In random" in table.notes[0]
     _, table = run_search(arguments(tmp_path, "trials=3"), "cove tune small")
     assert trained == ["none", "cove"] * 3
     assert [row[3:5] for row in table.rows] == [("3 of 3", "2 complete, 1 failed"), ("3 of 3", "3 complete")]
     assert table.rows[0][5] == "0.0010"
+    assert table.rows[1][5] == "not tried"
+    assert "are among the trials, but not those of deepfm/cove (the keys of levels have different" in table.notes[0]
     run_search(arguments(tmp_path, "trials=4"), "x")
     assert len(trained) == 8, "one more of each"
     grid = small_grid(tmp_path, f"tuned={tmp_path}/search/best.yaml", 'only=["deepfm/*"]', "seeds=[0]")
