@@ -72,8 +72,20 @@ class Reference:
         if isinstance(self.head, AttributeRecommender):
             tails = (tables["attributes"][drawn[name]] for name in ("edge_attribute", "edge_negative"))
             loss = loss + self.head.edge_loss(items[2], *tails, torch.zeros_like(who))
+        if weight := self.config.interactions.neighbor_pull:
+            loss = loss + weight * self._pull(who, positive, tables)
         squares = tables["user_id"][who].square().sum() + raw[positive].square().sum() + raw[negative].square().sum()
         return loss + self.head.regularization / 2 * squares / len(who)
+
+    def _pull(self, who: torch.Tensor, positive: torch.Tensor, tables: Tables) -> torch.Tensor:
+        """The neighbor pull of CFKG: user + buy and item towards each other, by the interactions of each."""
+        history = History.load(self.folder, "train")
+        of_users = torch.from_numpy(np.diff(history.offsets))[who]
+        of_items = torch.from_numpy(np.bincount(history.items))[positive]
+        users, items, buy = tables["user_id"][who], tables["item_id"][positive], self.head.buy
+        to_items = (users + buy - items.detach()).square().sum(dim=1) / of_users
+        to_users = (items - buy - users.detach()).square().sum(dim=1) / of_items
+        return (to_items + to_users).mean()
 
     def _candidates(self, drawn: Drawn) -> torch.Tensor:
         """The place of each row's candidates among all; where rows have one for each negative, it stands for all."""

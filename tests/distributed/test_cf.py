@@ -59,6 +59,7 @@ MODELS = {
     ),
     "cove_neumf": ("model=neumf", *WITH_COVE, "embeddings.sharding.default=row_wise"),
     "cove_cfkg": ("model=cfkg", *WITH_COVE, "embeddings.sharding.default=table_wise"),
+    "pulled_cfkg": ("model=cfkg", "interactions.neighbor_pull=0.6", "embeddings.sharding.default=row_wise"),
     "averaged_cove_bprmf": (
         "model=bprmf",
         *WITH_COVE,

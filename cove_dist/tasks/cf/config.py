@@ -119,7 +119,12 @@ RULES: tuple[Rule[CFRunConfig], ...] = (
     Rule(
         ("interactions.neighbor_pull",),
         lambda config: not issubclass(config.model.kind, GraphRecommender),
-        "this model averages the embeddings of neighbors in its layers; acts with bprmf, neumf and cfkg",
+        "this model averages the embeddings of neighbors in its layers; acts with bprmf and cfkg",
+    ),
+    Rule(
+        ("interactions.neighbor_pull",),
+        lambda config: config.model.kind_of(Recommender).row_from_neighbors is not Recommender.row_from_neighbors,
+        "the rows of this model's users and items share no space; acts with bprmf and cfkg",
     ),
     Rule(
         ("negatives.power",),

@@ -123,7 +123,7 @@ class CFObjective(Objective):
             parts["regularization"] = self.penalty(raw_users, *rows[:2])
         if self.pull is not None:
             positive_ids = (batch.ids[name].values() for name in (self.user, self.item))
-            parts["neighbor_pull"] = self.pull.loss(raw_users, rows[0], *positive_ids)
+            parts["neighbor_pull"] = self.pull.loss(head, raw_users, rows[0], *positive_ids)
         return self.total(parts, user_loss | item_loss, batch)
 
     def fuse(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 
 from cove_dist.losses import neighbor_pull
+from cove_dist.models.cf.base import Recommender
 from data_pipeline.history import History
+from data_pipeline.schema import Entity
 from data_pipeline.streaming.transforms import occurrences
 
 
@@ -32,11 +34,17 @@ class NeighborPull:
         return users, items
 
     def loss(
-        self, users: torch.Tensor, items: torch.Tensor, user_ids: torch.Tensor, item_ids: torch.Tensor
+        self,
+        head: Recommender,
+        users: torch.Tensor,
+        items: torch.Tensor,
+        user_ids: torch.Tensor,
+        item_ids: torch.Tensor,
     ) -> torch.Tensor:
         """Return the weighted loss, a scalar.
 
         Args:
+            head: Model that knows where rows are near those of their neighbors.
             users, items: Table rows of the positives ``[B, d]``.
             user_ids, item_ids: Their ids int64 ``[B]``, all seen in training.
         """
@@ -44,4 +52,10 @@ class NeighborPull:
         if of_users.device != users.device:
             self._degrees = of_users, of_items = of_users.to(users.device), of_items.to(users.device)
         degrees = of_users.index_select(0, user_ids), of_items.index_select(0, item_ids)
-        return self._weight * neighbor_pull(users, items, *degrees)
+        return self._weight * neighbor_pull(users, items, *degrees, partial(_from_neighbors, head))
+
+
+def _from_neighbors(head: Recommender, entity: Entity, rows: torch.Tensor) -> torch.Tensor:
+    found = head.row_from_neighbors(entity, rows)
+    assert found is not None, "users and items share no space"  # refused with the configuration
+    return found
