@@ -50,7 +50,8 @@ class AmazonReviews(Interactions):
                 " (http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/) and set data.source=FILE;"
                 f" relative paths start at {Path.cwd()}"
             )
-        ingest(workspace, [(path, json_scan(path, _FIELDS, self.on_invalid))])
+        scan = json_scan(path, _FIELDS, self.on_invalid)
+        ingest(workspace, [(path, scan)], on_invalid=self.on_invalid, delimited=False)
         source = Source(self.source, text=True)
         meta = path.with_name(path.name.replace("reviews_", "meta_").replace("_5.json", ".json"))
         if meta != path and meta.is_file():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data_pipeline.datasets.interactions import Interactions
 from data_pipeline.errors import DataError
-from data_pipeline.preparation.columns import FILE, ITEM, Columns
+from data_pipeline.preparation.columns import ITEM, Columns
 from data_pipeline.preparation.dense import DenseSettings
 from data_pipeline.preparation.formats import kind_of
 from data_pipeline.preparation.inputs import Parts, Sources, check_parts, described_parts, find_parts, with_addresses
@@ -16,7 +16,7 @@ from data_pipeline.preparation.rare import HASH_BUCKETS, Rare, rare_rules
 from data_pipeline.preparation.read import Source, read_files
 from data_pipeline.preparation.report import Report
 from data_pipeline.preparation.times import TimeUnit
-from data_pipeline.preparation.workspace import Workspace, literal, quoted
+from data_pipeline.preparation.workspace import Workspace
 from data_pipeline.schema import Schema
 from data_pipeline.types import PositiveInt
 
@@ -146,9 +146,10 @@ class Custom(Interactions):
         if len({kind_of(file) for file in files}) > 1:
             raise DataError("data.train, data.validation_file and data.test: files of several kinds. Use one kind")
         columns = [name for name in self.columns.raw() if name != _PART]
-        source = read_files(workspace, files, columns, self.on_invalid, described_parts(self.source, self._parts))
-        if self.source is None:
-            _add_parts(workspace, parts)
+        described = described_parts(self.source, self._parts)
+        split = {file: part for part, each in parts.items() for file in each}
+        added = {_PART: split} if self.source is None else {}
+        source = read_files(workspace, files, columns, self.on_invalid, described, added)
         if self.categories is not None:
             source.categories[ITEM] = read_item_categories(workspace, self.categories, self.item, self.on_invalid)
         return source
@@ -158,13 +159,3 @@ class Custom(Interactions):
             return super().prepare(workspace, folder, name)
         except DataError as error:
             raise DataError(with_addresses(str(error), workspace)) from error
-
-
-def _add_parts(workspace: Workspace, parts: dict[str, list[Path]]) -> None:
-    """Add to ``raw`` the split of each row, which is that of its file."""
-    files = ", ".join(f"({literal(str(file))}, {literal(part)})" for part, each in parts.items() for file in each)
-    workspace.query(f"ALTER TABLE raw ADD COLUMN {quoted(_PART)} VARCHAR")
-    workspace.query(
-        f"UPDATE raw SET {quoted(_PART)} = parts.part FROM (VALUES {files}) AS parts(file, part)"
-        f" WHERE raw.{FILE} = parts.file"
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -71,7 +71,12 @@ class Source:
 
 
 def read_files(
-    workspace: Workspace, files: Sequence[Path], columns: Sequence[str], on_invalid: OnInvalid, description: str
+    workspace: Workspace,
+    files: Sequence[Path],
+    columns: Sequence[str],
+    on_invalid: OnInvalid,
+    description: str,
+    added: Mapping[str, Mapping[Path, str]] | None = None,
 ) -> Source:
     """Read files of one kind into ``raw``: CSV with a header line, JSON lines, Parquet or Arrow.
 
@@ -83,6 +88,7 @@ def read_files(
         columns: Columns to read.
         on_invalid: "error" refuses lines that cannot be read, "drop" leaves them out and counts them.
         description: Origin of the files, for messages.
+        added: Further columns: the text that all rows of a file have.
 
     Raises:
         DataError: A file is truncated, corrupt or of another format, lacks a column (the message lists those it has),
@@ -90,16 +96,22 @@ def read_files(
             closed, or has another type for a column than the files before it, where no type represents both without
             loss.
     """
+
+    def with_added(file: Path, scan: str) -> tuple[Path, str]:
+        values = (f", {literal(texts[file])} AS {quoted(name)}" for name, texts in (added or {}).items())
+        return file, f"SELECT *{''.join(values)} FROM ({scan})"
+
     kind = kind_of(files[0])
     if kind == "JSON lines":
-        ingest(workspace, ((file, json_scan(file, columns, on_invalid)) for file in files))
+        scans = (with_added(file, json_scan(file, columns, on_invalid)) for file in files)
+        ingest(workspace, scans, on_invalid=on_invalid, delimited=False)
         _require_values(workspace, files[0], columns)
         return Source(description, text=True)
     if kind in ("Parquet", "Arrow"):
-        scans, float32 = parquet_scans(workspace, files, columns)
-        ingest(workspace, scans)
+        typed, float32 = parquet_scans(workspace, files, columns)
+        ingest(workspace, (with_added(file, scan) for file, scan in typed))
         return Source(description, text=False, float32=float32)
-    ingest(workspace, ((file, csv_scan(file, columns, on_invalid)) for file in files), on_invalid=on_invalid)
+    ingest(workspace, (with_added(file, csv_scan(file, columns, on_invalid)) for file in files), on_invalid=on_invalid)
     refuse_lost_lines(workspace, files, columns, on_invalid)
     return Source(description, text=True, dropped=malformed_lines(workspace, on_invalid))
 
@@ -131,6 +143,7 @@ def ingest(
     table: str = "raw",
     form: str | None = None,
     on_invalid: OnInvalid = "error",
+    delimited: bool = True,
 ) -> None:
     """Run one SELECT per file into ``table``; see `Workspace.load`.
 
@@ -139,10 +152,11 @@ def ingest(
         scans: Files and their SELECTs.
         table: Name of the table.
         form: Of text without a header line: what a line is, for errors.
-        on_invalid: Of delimited text: "drop" keeps what was left out, for `malformed_lines`.
+        on_invalid: "drop": invalid lines were left out.
+        delimited: Whether the files are delimited text, of which `keep_malformed` keeps what was left out.
     """
     try:
-        workspace.load(table, scans, FILE, keep_malformed if on_invalid == "drop" else None)
+        workspace.load(table, scans, FILE, keep_malformed if delimited and on_invalid == "drop" else None)
     except UnreadableFile as failure:
         error = cast(Exception, failure.__cause__)
         reason = explain(failure.file, error, form, droppable=on_invalid == "error")

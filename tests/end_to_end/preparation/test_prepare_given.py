@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from data_pipeline.datasets.custom import Custom
 from data_pipeline.errors import DataError
 from data_pipeline.history import History
 from data_pipeline.preparation.report import Report
+from data_pipeline.preparation.workspace import open_workspace, quoted
 from data_pipeline.schema import Schema
-from tests.unit.data.prepare_helpers import NAMES, pairs, prepare_custom, read_decoded, write_csv
+from tests.unit.data.prepare_helpers import NAMES, pairs, prepare_custom, read_decoded, write_csv, write_parquet
 
 USERS, ROWS = 8, 10
 
@@ -78,6 +81,23 @@ def test_a_validation_rule_is_refused_where_it_has_no_effect(tmp_path):
         prepare_given(tmp_path, validation="ratio", split="user_time")
     prepare_given(tmp_path, rows)
     assert Report.load(tmp_path / "out").validation == "given"
+
+
+def test_the_files_of_a_split_need_no_memory_in_proportion_to_their_rows(tmp_path):
+    """1,500,000 rows, read with 40 MB."""
+    rows = np.arange(500_000)
+    parts = {"train": "a", "validation_file": "b", "test": "c"}
+    files = {part: str(tmp_path / f"{name}.parquet") for part, name in parts.items()}
+    for file in files.values():
+        write_parquet(Path(file), {"user": rows % 1000, "item": rows % 777, "label": rows % 2, "time": rows})
+    data = Custom(source=None, **files, user="user", item="item", label="label", time="time")
+    with open_workspace(tmp_path / "scratch", memory_gb=0.04, seed=0, on_progress=print) as workspace:
+        data.read(workspace)
+        assert data.columns.split is not None
+        found = workspace.query(
+            f"SELECT {quoted(data.columns.split)}, __file, count(*) FROM raw GROUP BY ALL ORDER BY 2"
+        )
+    assert found == [(part.removesuffix("_file"), file, len(rows)) for part, file in files.items()]
 
 
 def test_a_given_split_without_test_or_training_is_refused(tmp_path):
