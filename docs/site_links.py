@@ -1,4 +1,4 @@
-"""A hook of MkDocs: the site has the pages of docs/ alone, so links to other files of the repository become their paths."""
+"""A hook of MkDocs: the site has only the pages of docs/, so links to other files become their paths."""
 
 import re
 from typing import Any
