@@ -21,7 +21,9 @@ def late_settings(config: RunConfig, steps: int) -> list[str]:
     start, every, warm = quantizer.kmeans_step, quantizer.revive_every, config.warm_start.run is not None
     if quantizer.start == "kmeans" and start > steps and not warm:
         consequence = "codebooks stay random and do not start by k-means"
-        warnings.append(too_late("quantizer.kmeans_step", start, steps, consequence, max(1, steps // 2)))
+        earlier = max(1, steps // 2)
+        fewer = f" quantizer.kmeans_batches={earlier}" if earlier < quantizer.kmeans_batches else ""
+        warnings.append(too_late("quantizer.kmeans_step", start, steps, consequence, earlier) + fewer)
     if every is not None and every > steps:
         consequence = "no unused code is re-initialized"
         warnings.append(too_late("quantizer.revive_every", every, steps, consequence, max(1, steps // 4)))

@@ -119,6 +119,7 @@ PARALLEL = ("model=fans", "trainer.warmup_steps=0")
         (["model=deepfm", "trainer.warmup_steps=19"], []),
         (["model=deepfm", "trainer.warmup_steps=20"], ["trainer.warmup_steps = 20: .* such as trainer.warmup_steps=2"]),
         (["model=bprmf", "quantizer=cove", *KMEANS], [r"quantizer.kmeans_step = 21: .* 20 steps, .*kmeans_step=10"]),
+        (["model=bprmf", "quantizer=cove", *KMEANS, "trainer.epochs=1"], ["kmeans_step=5 quantizer.kmeans_batches=5$"]),
         (["model=bprmf", "quantizer=cove", *KMEANS, WARM], []),
         (["model=bprmf", "quantizer=cove", "quantizer.revive_every=20"], []),
         (["model=bprmf", "quantizer=cove", "quantizer.revive_every=21"], [r"quantizer.revive_every = 21: .*_every=5"]),
