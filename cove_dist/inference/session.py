@@ -153,7 +153,8 @@ class Session:
         check_choice("history", history, "remove", "keep")
         check_count("k", k)
         if unknown == "oov_row":
-            check_oov_row(self.config, self.schema, "user", "error, skip, popular")
+            entity: Entity = "item" if users is None else "user"  # a sequence has no row, but its items have
+            check_oov_row(self.config, self.schema, entity, "error, skip, popular")
         if sequences is not None and columns:
             raise ConfigError(f"columns = {', '.join(columns)}: sequences have none; leave them out")
         k = listed_items(k, self.schema)
@@ -240,6 +241,8 @@ class Session:
             return []
         lengths = [len(each) for each in given]
         encoded = self._encoded("sequences", self.items, [item for each in given for item in each], unknown, *further)
+        if unknown == "oov_row" and not self.items.known(encoded).all():
+            check_oov_row(self.config, self.schema, "item", ", ".join(("error", "skip", *further)))
         parts = np.split(encoded, np.cumsum(lengths)[:-1])
         return [part[part >= 0] for part in parts]
 

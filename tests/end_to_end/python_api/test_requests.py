@@ -53,6 +53,10 @@ def test_sequences_are_arrays_too(sequential: cove.Run) -> None:
         sequential.recommend(sequences=[1, 2])
     with pytest.raises(ConfigError, match=r"Allowed: unknown=skip$"):
         sequential.score(sequences=[[1, 999]], items=[3])
+    untrained = "neither codes for unseen items nor items rarer than data.min_count"
+    for ask in (partial(sequential.score, items=[3]), sequential.recommend):
+        with pytest.raises(ConfigError, match=untrained):
+            ask(sequences=[[1, 999]], unknown="oov_row")
 
 
 @pytest.mark.parametrize("task", ["ctr", "cf", "sequential"])
