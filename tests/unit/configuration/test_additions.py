@@ -45,7 +45,6 @@ def test_a_setting_of_the_trainer_is_declared_by_its_section_and_its_yaml_file()
         if listed and not name.startswith("config/"):
             found[name] = listed
     assert found == {
-        "experiments/cells.py": {"trainer.early_stopping.mode"},  # changes nothing that a run computes
         "tasks/configuration.py": {"quantizer.user_levels", "quantizer.item_levels"},  # parts of a run's default name
         "tasks/inheritance.py": {
             "trainer.checkpoint.resume",
