@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.csv as csv
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 
 from cove_dist.errors import ConfigError
 from data_pipeline.errors import DataError
-from data_pipeline.preparation.csv_header import is_header_only, read_header
+from data_pipeline.preparation.csv_header import read_header
 from data_pipeline.preparation.formats import is_parquet, is_text, kind_of, open_binary
 from data_pipeline.preparation.local_files import is_pattern, listed_files
 from data_pipeline.preparation.partitions import partitions
@@ -81,6 +80,8 @@ def _reason(file: Path, error: Exception, first: pa.Schema | None) -> str:
     if misfit := _MISFIT.search(str(error)):
         name = read_header(file, [])[0][int(misfit[1])]
         return f"column {name!r}: {misfit[2]!r} is no number. Correct it; a missing value is an empty field"
+    if isinstance(error, DataError):
+        return str(error).removeprefix(f"{file}: ")
     if first is not None:
         return f"other columns than those before it, {first}: {error}"
     return f"neither Parquet nor CSV with a header: {error}"
@@ -139,9 +140,8 @@ def _fit(files: Sequence[Path], types: Mapping[str, pa.DataType], header: bool) 
     """Return whether all values of some columns have these types; faults of the files are found by who reads them."""
     try:
         for file in files:
-            with open_csv(file, types, only=list(types), header=header) as reader:
-                for _ in reader:
-                    pass
+            for _ in read_csv(file, types, only=list(types), header=header):
+                pass
     except (OSError, pa.ArrowException, DataError):
         return False
     return True
@@ -163,15 +163,13 @@ def _batches(file: Path, types: Mapping[str, pa.DataType]) -> Iterator[pa.Record
         with pq.ParquetFile(file) as opened:
             yield from opened.iter_batches(_ROWS)
         return
-    with open_csv(file, types) as reader:
-        yield from reader
+    yield from (batch for batch in read_csv(file, types) if batch.num_rows)
 
 
-@contextmanager
-def open_csv(
+def read_csv(
     file: Path, types: Mapping[str, pa.DataType], *, only: Sequence[str] = (), header: bool = True
-) -> Iterator[csv.CSVStreamingReader]:
-    """Open a CSV file as preparation does: only empty fields are null, and quotes may hold line breaks.
+) -> Iterator[pa.RecordBatch]:
+    """Read a CSV file as preparation does: only empty fields are null, and quotes may hold line breaks.
 
     Args:
         file: The file; it may be compressed.
@@ -179,15 +177,18 @@ def open_csv(
         only: The columns to read, which are null where the file lacks them; all if there are none.
         header: Whether the first line names the columns; otherwise they are ``f0``, ``f1``, … between commas.
 
+    Returns:
+        At least one batch; the last one may be empty.
+
     Raises:
-        DataError: The file is of another format.
+        DataError: The file is of another format, or a quote is not closed.
     """
     names, delimiter = read_header(file, []) if header else ([], ",")
-    without_rows = header and is_header_only(file)
+    last = delimiter * (len(names) - 1) if len(names) > 1 else '""'  # a row of nulls, unless a quote is open before it
     with (
         open_binary(file) as stream,
         csv.open_csv(
-            io.BytesIO(stream.read() + b"\n") if without_rows else stream,  # Arrow needs its line break
+            _Extended(stream, f"\n{last}\n".encode()) if names else stream,
             read_options=csv.ReadOptions(autogenerate_column_names=not header),
             parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=csv.ConvertOptions(
@@ -199,4 +200,37 @@ def open_csv(
             ),
         ) as reader,
     ):
-        yield reader
+        yield from _without_last_row(file, reader) if names else reader
+
+
+class _Extended(io.RawIOBase):
+    """A stream of bytes with others after its end."""
+
+    def __init__(self, stream: BinaryIO, end: bytes) -> None:
+        self._stream, self._end = stream, io.BytesIO(end)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        filled, size = 0, len(buffer)  # filled as far as possible: Arrow needs a whole line in the first block
+        while filled < size and (part := self._stream.read(size - filled) or self._end.read(size - filled)):
+            buffer[filled : filled + len(part)] = part
+            filled += len(part)
+        return filled
+
+
+def _without_last_row(file: Path, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield batches without their last row, which has no values.
+
+    Raises:
+        DataError: It has some: a quote that is not closed joins it with lines before it.
+    """
+    held = None
+    for batch in batches:
+        if held is not None and batch.num_rows:
+            yield held
+        held = batch if batch.num_rows or held is None else held
+    if held is None or any(column[-1].is_valid for column in held):
+        raise DataError(f"{file}: a quote that is not closed joins the lines after it. Close it")
+    yield held.slice(0, held.num_rows - 1)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from cove_dist.errors import ConfigError
 from cove_dist.inference.ids import IdTable
-from cove_dist.inference.row_files import open_csv, require_file, settled
+from cove_dist.inference.row_files import read_csv, require_file, settled
 from cove_dist.tasks.unseen import rare_ids
 from data_pipeline.errors import DataError
 from data_pipeline.id_tables import checked_id_table, combined
@@ -96,7 +96,6 @@ def read_column(path: Path, text: bool) -> pa.Array:
         header = path.suffix.lower() != ".txt"
         first = (read_header(path, [])[0] or [""])[0] if header else "f0"
         types = settled([path], {first: pa.string() if text else pa.int64()}, header)
-        with open_csv(path, types, only=[first], header=header) as reader:
-            return combined(reader.read_all().column(0))
+        return combined(pa.Table.from_batches(read_csv(path, types, only=[first], header=header)).column(0))
     except (OSError, pa.ArrowException, DataError) as error:
         raise ConfigError(f"users = {path}: cannot be read as Parquet, CSV or text: {error}") from error

@@ -128,6 +128,25 @@ def test_a_header_line_without_a_line_break_is_a_file_without_rows(tmp_path: Pat
     assert read_column(tmp_path / "a.csv", text=False).to_pylist() == []
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+@pytest.mark.parametrize("rows", [10, 300_000])
+def test_a_quote_that_is_not_closed_hides_no_rows(rows: int, end: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    for line, header in (('5,"A', "user,city"), ('"u5', "user")):
+        good = line.replace('"', "")
+        lines = [header, *[good] * rows, line, *[good] * 3]
+        path.write_text("\n".join(lines) + end)
+        with pytest.raises(ConfigError, match=r"rows = .*: a quote that is not closed joins the lines after it"):
+            read(path, {})
+        if header == "user":
+            with pytest.raises(ConfigError, match=r"users = .*: a quote that is not closed joins the lines after it"):
+                read_column(path, text=True)
+        lines[-1] += '"'
+        path.write_text("\n".join(lines) + end)
+        table = read(path, {})
+        assert len(table) == rows + 1 and table.column(table.num_columns - 1)[-1].as_py().count("\n") == 3
+
+
 def test_compressed_files_are_read_and_others_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("user\n1\n")
     (tmp_path / "b.csv.gz").write_bytes(gzip.compress(b"user\n2\n"))
