@@ -19,6 +19,9 @@ PATHS = ("path", "output", "run", "source", "results", "tuned", "json", "file") 
 FILES = ("rows", "users", "interactions", "keep_ids", "categories", "train", "test", "validation_file", "warm_start")
 
 
+_REMOVABLE = ("loss", "metric", "logger")  # groups that need not have an option
+
+
 def key_of(override: str) -> str:
     """Return the key of ``key=value``, ``+key=value``, ``++key=value`` or ``~key``."""
     return override.partition("=")[0].lstrip("+~")
@@ -35,7 +38,9 @@ def text_of(override: str) -> str:
 
 
 def prepared(overrides: Sequence[str]) -> list[str]:
-    """Return overrides in Hydra's grammar, without those that choose nothing (``experiment=null``).
+    """Return overrides in Hydra's grammar, in which a group is not null: ``loss=null`` removes it, as ``~loss``.
+
+    ``experiment=null`` is left out: nothing is chosen by default, and the last choice counts.
 
     Raises:
         ConfigError: A setting of Hydra's own launcher, which would do nothing.
@@ -43,7 +48,9 @@ def prepared(overrides: Sequence[str]) -> list[str]:
     for override in overrides:
         if key_of(override).partition(".")[0].partition("/")[0] == "hydra":
             raise ConfigError(f"{override}: is a setting of Hydra's launcher, which is not used here")
-    return [literal(override) for override in overrides if override not in ("trainer=null", "experiment=null")]
+    removed = {f"{group}=null": f"~{group}" for group in _REMOVABLE}
+    kept = [override for override in overrides if override not in ("trainer=null", "experiment=null")]
+    return [removed.get(override) or literal(override) for override in kept]
 
 
 def literal(override: str) -> str:

@@ -176,12 +176,14 @@ def refuse_idle(
     every: list[Rule[Any]] = [*RULES, *rules]
     lines = []
     for key, value in values.items():
-        default = usual.get(key, usual.get(key.rpartition(".")[0], value))  # of a section that is null by default
+        section = key.rpartition(".")[0]
+        default = usual.get(key, usual.get(section, value))  # of a section that is null by default
         if value == default:
             continue
         for rule in every:
             if rule.covers(key) and not rule.acts(config) and not _is_like(rule, key, value, values):
-                lines.append(f"{key} = {shown(value)}: would do nothing: {rule.why}; allowed: {shown(default)}")
+                allowed = shown(default) if key in usual else f"{section}={shown(default)}"
+                lines.append(f"{key} = {shown(value)}: would do nothing: {rule.why}; allowed: {allowed}")
                 break
     if lines:
         raise ConfigError("\n".join(lines))

@@ -168,6 +168,8 @@ def _explain(
 
 def _entry_of_list(name: str, overrides: Sequence[str], groups: Sequence[str]) -> str | None:
     """Return the message for the first override that sets a key of a list; None if there is none."""
+    if list(groups) == list(overrides):  # no keys are set
+        return None
     composed = compose_groups(name, groups)
     for key in map(key_of, overrides):
         section = key.rpartition(".")[0]

@@ -23,6 +23,13 @@ _ROWS = 65_536  # rows per part of a file
 # Arrow's error for a value that does not fit the type of its column
 _MISFIT = re.compile(r"In CSV column #(\d+): .*CSV conversion error to \w+: invalid value '(.*)'", re.DOTALL)
 
+_BLOCK = 1 << 24  # bytes of CSV that are parsed at a time, as in preparation: no row may be longer
+# Words of Arrow's errors, and what to do
+_REMEDIES = {
+    "straddling": "a quote that is not closed joins the lines after it, or a row is longer than 16 MB. Close it",
+    "invalid UTF8": "not UTF-8. Convert the file, for example: iconv -f LATIN1 -t UTF-8",
+}
+
 
 def as_table(rows: Any, key: str, also: str = "") -> pa.Table:
     """Return a table of Arrow, a record batch or a data frame as a table of Arrow.
@@ -67,23 +74,26 @@ def _read(files: Sequence[Path], types: Mapping[str, pa.DataType], path: Path, k
     first: pa.Schema | None = None
     types = settled(files, types)
     for file in files:
+        before = first
         try:
             for part in _parts(file, types):
                 first = part.schema if first is None else first
                 yield part if part.schema.equals(first) else part.select(first.names).cast(first)
         except (OSError, KeyError, ValueError, pa.ArrowException, DataError) as error:
-            raise ConfigError(f"{key} = {file}: {_reason(file, error, first)}") from error
+            raise ConfigError(f"{key} = {file}: {_reason(file, error, before)}") from error
 
 
-def _reason(file: Path, error: Exception, first: pa.Schema | None) -> str:
-    """Explain why a file cannot be read, after files with the schema ``first``, if there were any."""
+def _reason(file: Path, error: Exception, before: pa.Schema | None) -> str:
+    """Explain why a file cannot be read, after files with the schema ``before``, if there were any."""
     if misfit := _MISFIT.search(str(error)):
         name = read_header(file, [])[0][int(misfit[1])]
         return f"column {name!r}: {misfit[2]!r} is no number. Correct it; a missing value is an empty field"
     if isinstance(error, DataError):
         return str(error).removeprefix(f"{file}: ")
-    if first is not None:
-        return f"other columns than those before it, {first}: {error}"
+    if remedy := next((text for words, text in _REMEDIES.items() if words in str(error)), None):
+        return remedy
+    if before is not None:
+        return f"other columns than those before it, {before}: {error}"
     return f"neither Parquet nor CSV with a header: {error}"
 
 
@@ -163,7 +173,8 @@ def _batches(file: Path, types: Mapping[str, pa.DataType]) -> Iterator[pa.Record
         with pq.ParquetFile(file) as opened:
             yield from opened.iter_batches(_ROWS)
         return
-    yield from (batch for batch in read_csv(file, types) if batch.num_rows)
+    for batch in read_csv(file, types):
+        yield from (batch.slice(start, _ROWS) for start in range(0, batch.num_rows, _ROWS))
 
 
 def read_csv(
@@ -189,7 +200,7 @@ def read_csv(
         open_binary(file) as stream,
         csv.open_csv(
             _Extended(stream, f"\n{last}\n".encode()) if names else stream,
-            read_options=csv.ReadOptions(autogenerate_column_names=not header),
+            read_options=csv.ReadOptions(autogenerate_column_names=not header, block_size=_BLOCK),
             parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=csv.ConvertOptions(
                 column_types={**dict.fromkeys(names, pa.string()), **types},

@@ -147,6 +147,26 @@ def test_a_quote_that_is_not_closed_hides_no_rows(rows: int, end: str, tmp_path:
         assert len(table) == rows + 1 and table.column(table.num_columns - 1)[-1].as_py().count("\n") == 3
 
 
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        (b'5,"A', "a quote that is not closed joins the lines after it"),
+        (b"5,Z\xfcrich", "(cannot be read as text|not UTF-8).*for example: iconv -f LATIN1"),
+        (b"5,A,B", "neither Parquet nor CSV with a header: .*Expected 2 columns, got 3"),
+    ],
+)
+@pytest.mark.parametrize("before", [10, 2_500_000])
+def test_a_fault_far_from_the_end_and_after_the_first_block_is_named(
+    before: int, odd: bytes, message: str, tmp_path: Path
+) -> None:
+    """20 MB before the fault, or after it."""
+    good = b"5,AAAAA\n"
+    (tmp_path / "rows.csv").write_bytes(b"user,city\n" + good * before + odd + b"\n" + good * (2_500_000 - before))
+    with pytest.raises(ConfigError, match=rf"rows\.csv: {message}"):
+        for _ in read_rows(tmp_path / "rows.csv", {}):
+            pass
+
+
 def test_compressed_files_are_read_and_others_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("user\n1\n")
     (tmp_path / "b.csv.gz").write_bytes(gzip.compress(b"user\n2\n"))

@@ -109,8 +109,9 @@ class GraphObjective(CFObjective):
     def fuse_block(self, entity: Entity, rows: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return this rank's fused users or items, and their quantization loss, weighted by its share of the table.
 
-        The rows of unseen and of kept ids, which have no training interaction, are fused but not counted: no loss moves
-        them, and the codebooks do not depend on them.
+        The rows of unseen and of kept ids, which have no training interaction, are fused but not counted: no
+        quantization loss moves them, and the codebooks do not depend on them. Under ``embeddings.id_dropout`` the
+        ranking loss trains the row of unseen ids.
         """
         column, ranks = self._columns[entity], world()
         first, last = ranks.block_of(column.num_rows)

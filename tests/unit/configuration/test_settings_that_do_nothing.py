@@ -128,6 +128,7 @@ def test_a_setting_that_would_not_act_is_refused(overrides: list[str], message: 
         ["model=sasrec", *SAMPLED, *BY_QUANTIZER, "quantizer=negatives"],
         ["model=bprmf", "loss=softmax", "loss.temperature=0.5"],
         ["model=bprmf", "loss=softmax", "negatives.count=2"],
+        ["model=bprmf", "loss=softmax", "loss=null"],
         ["model=neumf", "loss=softmax"],
         ["model=bprmf", "loss=bpr"],
         ["model=cfkg", "interactions.neighbor_pull=0.5"],
