@@ -71,7 +71,7 @@ SAMPLED = ("sequential.softmax=sampled",)
         ),
         (
             ["model=bprmf", "loss=softmax"],
-            r"loss\._target_ = cove_dist\.losses\.pairs\.SampledSoftmax: .* is BPR, .*count above 1 .*; allowed: null",
+            r"loss\._target_ = cove_dist\.losses\.pairs\.SampledSoftmax: .* is BPR, .*count above 1 .*; allowed: loss=null",
         ),
         (["model=lightgcn", "loss=softmax", "negatives.hardest_of=4"], r"loss\._target_ = .*the model's own loss"),
         (
