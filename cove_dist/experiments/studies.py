@@ -109,6 +109,7 @@ class PairStudy:
         """Refuse to continue a study with other settings or data; let a new one start with the defaults.
 
         The defaults that are in the space are those of the first trial, the sampler chooses the other parameters.
+        What an earlier version did not record, and the fingerprint of data that were not prepared, is recorded now.
         """
         here = self._definition()
         there = self._study.user_attrs.get(_DEFINITION)
@@ -125,6 +126,9 @@ class PairStudy:
                 f"{self.file}: {self.name} was searched with other settings:"
                 f" {'; '.join(changed)}. Give another output, or remove the folder."
             )
+        known = {key: value for key, value in there.items() if value is not None}
+        if not here.keys() <= known.keys():
+            self._study.set_user_attr(_DEFINITION, here | known)
 
     def _definition(self) -> dict[str, Any]:
         """Return what trials have in common, as JSON: by its text, as composed, and the fingerprint of the data."""
@@ -147,7 +151,8 @@ class PairStudy:
         if "configuration" not in there:
             logger.warning(
                 "%s: %s was begun by an earlier version, which did not record its configuration and data: whether they"
-                " are the same is not known", self.file, self.name,
+                " are the same is not known; those found now are recorded, and compared from now on",
+                self.file, self.name,
             )  # fmt: skip
             return []
         searched = {key for parameter in self.parameters.values() for key in parameter.keys}

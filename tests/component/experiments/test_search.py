@@ -209,16 +209,36 @@ def test_a_search_does_not_go_on_with_other_data(tmp_path: Path, prepared: Path)
         study_of(small_search(tmp_path, own), storage=storage)
 
 
-def test_a_search_of_an_earlier_version_goes_on_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_search_of_an_earlier_version_warns_once_and_is_checked_from_then_on(
+    tmp_path: Path, prepared: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    storage = InMemoryStorage()
-    study = study_of(small_search(tmp_path), "none", storage)
+    storage, data = InMemoryStorage(), tmp_path / "data"
+    shutil.copytree(prepared, data)
+    own = f'common=["data=synthetic","data.path={data}"]'
+    study = study_of(small_search(tmp_path, own), "none", storage)
     [stored] = storage.get_all_studies()
     definition = {key: study._definition()[key] for key in ("overrides", "space", "metric")}
     storage.set_study_user_attr(stored._study_id, "definition", definition)
-    study_of(small_search(tmp_path), "none", storage)
-    assert "deepfm/none was begun by an earlier version, which did not record its configuration" in caplog.text
+    study_of(small_search(tmp_path, own), "none", storage)
+    study_of(small_search(tmp_path, own), "none", storage)
+    assert caplog.text.count("deepfm/none was begun by an earlier version, which did not record its configuration") == 1
+    assert storage.get_all_studies()[0].user_attrs["definition"] == study._definition()
+    schema = data / "schema.json"
+    schema.write_text(schema.read_text() + "\n")
+    with pytest.raises(ConfigError, match=r"searched with other settings: content of data\.path = .*data\. Give"):
+        study_of(small_search(tmp_path, own), "none", storage)
+
+
+def test_data_that_are_prepared_after_the_first_call_are_checked_too(tmp_path: Path, prepared: Path) -> None:
+    storage, data = InMemoryStorage(), tmp_path / "data"
+    own = f'common=["data=synthetic","data.path={data}"]'
+    study_of(small_search(tmp_path, own), storage=storage)
+    shutil.copytree(prepared, data)
+    study_of(small_search(tmp_path, own), storage=storage)
+    schema = data / "schema.json"
+    schema.write_text(schema.read_text() + "\n")
+    with pytest.raises(ConfigError, match=r"content of data\.path = "):
+        study_of(small_search(tmp_path, own), storage=storage)
 
 
 @pytest.mark.parametrize(
