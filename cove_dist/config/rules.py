@@ -159,7 +159,11 @@ RULES: tuple[Rule[RunConfig], ...] = (
 
 
 def refuse_idle(
-    config: RunConfig, composed: DictConfig, defaults: Mapping[str, Any], rules: Sequence[Rule[Any]]
+    config: RunConfig,
+    composed: DictConfig,
+    defaults: Mapping[str, Any],
+    rules: Sequence[Rule[Any]],
+    there: Mapping[str, Any],
 ) -> None:
     """Refuse settings that would not act.
 
@@ -168,17 +172,18 @@ def refuse_idle(
         composed: The same, as composed.
         defaults: Composition of the same groups without further overrides.
         rules: Rules of the task, which come after those of every task.
+        there: Composition of the run that is in the folder, whose values are accepted; empty if there is none.
 
     Raises:
         ConfigError: One line per key, with its value, the reason, and its default, which is allowed.
     """
-    values, usual = flat(plain(composed)), flat(defaults)
+    values, usual, accepted = flat(plain(composed)), flat(defaults), flat(there)
     every: list[Rule[Any]] = [*RULES, *rules]
     lines = []
     for key, value in values.items():
         section = key.rpartition(".")[0]
         default = usual.get(key, usual.get(section, value))  # of a section that is null by default
-        if value == default:
+        if value == default or (key in accepted and value == accepted[key]):
             continue
         for rule in every:
             if rule.covers(key) and not rule.acts(config) and not _is_like(rule, key, value, values):

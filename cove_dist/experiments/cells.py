@@ -95,9 +95,11 @@ def is_stale(cell: Cell, grid: GridConfig) -> bool:
     try:
         config, composed = load_run_config(cell.overrides)
         check_request(evaluation(grid.evaluate), task_of(config))
+        changed = changes(cell, config, composed)
+        if changed and grid.changed == "retrain":
+            load_run_config(cell.overrides, replaces=True)
     except ConfigError as error:
         raise ConfigError(f"{cell.name}: {error}") from error
-    changed = changes(cell, config, composed)
     if changed and grid.changed == "error":
         raise ConfigError(
             f"{cell.folder}: holds a run of another configuration: {'; '.join(changed)}."

@@ -19,7 +19,7 @@ from cove_dist.experiments.common import ExperimentConfig, Overrides, load_exper
 from cove_dist.experiments.published import Paper, PaperConfig, refuse_empty, warn_of_other_data
 from cove_dist.experiments.tuned import Pairs, read_tuned
 from cove_dist.inference.evaluate import EvaluateConfig
-from cove_dist.tasks.configuration import load_run_config
+from cove_dist.tasks.configuration import check_run_config, compose_run_config
 from cove_dist.types import Folder, Seed, Text, UnitInterval
 
 
@@ -136,7 +136,7 @@ def _check_metrics(grid: GridConfig) -> None:
         if all(map(is_metric, named)):
             return
         try:
-            load_run_config(merged(grid.common, grid.models[model], grid.quantizers[quantizer]))
+            check_run_config(compose_run_config(merged(grid.common, grid.models[model], grid.quantizers[quantizer])))
         except ConfigError as error:
             raise ConfigError(f"{model}/{quantizer}: {error}") from error
     try:

@@ -28,7 +28,7 @@ from cove_dist.models.base import Model
 from cove_dist.runs import CONFIG_FILE
 from cove_dist.tasks.inheritance import Inheritance, expand_short_forms
 from cove_dist.tasks.keys import FREE, explain_key, foreign_keys, with_keys_of_sections
-from cove_dist.tasks.new_runs import check_quantizer
+from cove_dist.tasks.new_runs import check_quantizer, run_there
 from cove_dist.tasks.registry import TASKS
 
 GROUPS = ("data", "model", "quantizer", "trainer", "experiment")
@@ -46,8 +46,14 @@ def compose_run_config(overrides: Sequence[str]) -> DictConfig:
     return _compose_run(overrides, _choices(overrides), inheritance)
 
 
-def load_run_config(overrides: Sequence[str]) -> tuple[RunConfig, DictConfig]:
+def load_run_config(overrides: Sequence[str], *, replaces: bool = False) -> tuple[RunConfig, DictConfig]:
     """Return the checked configuration of a training run, and the composed YAML to save with it.
+
+    A run that is in its folder keeps what an earlier version accepted. So it can be resumed and described.
+
+    Args:
+        overrides: Overrides of ``configs/train.yaml``.
+        replaces: Whether the run takes the place of the one in its folder, and has to be acceptable as a new one.
 
     Raises:
         ConfigError: One line per wrong key, with its value and what is allowed; a setting that would do nothing.
@@ -61,8 +67,10 @@ def load_run_config(overrides: Sequence[str]) -> tuple[RunConfig, DictConfig]:
     loggers = [option.strip(" '\"") for option in (value_of(overrides, "logger") or "").strip("[]").split(",")]
     if len(loggers) > 1 and "none" in loggers:
         raise ConfigError(f"logger = [{','.join(loggers)}]: none stands for no logger; give it alone, or remove it")
-    refuse_idle(config, composed, _defaults(choices), TASKS[choices.task].rules)
-    check_quantizer(config, choices.options["quantizer"])
+    there = {} if replaces else run_there(config)
+    refuse_idle(config, composed, _defaults(choices), TASKS[choices.task].rules, there)
+    if not there:
+        check_quantizer(config, choices.options["quantizer"])
     return config, composed
 
 

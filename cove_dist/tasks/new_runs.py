@@ -1,10 +1,29 @@
-"""Quantizers that a new run may not have; the folder of an earlier run that has one can still be read."""
+"""Quantizers that a new run may not have; an earlier run that has one can still be read and resumed."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+from cove_dist.checkpoints.files import CheckpointFolder
 from cove_dist.config import RunConfig
+from cove_dist.config.yaml_files import plain, read_yaml
 from cove_dist.errors import ConfigError
+from cove_dist.runs import CHECKPOINTS, CONFIG_FILE, SUMMARY_FILE
 from cove_dist.tasks.category_config import CategoryConfig
+
+
+def run_there(config: RunConfig) -> dict[str, Any]:
+    """Return the composed configuration of the run that the folder of this one holds; empty if this one is new.
+
+    Training continues such a run, and compares its settings with those here, or refuses to overwrite it. A folder
+    without a checkpoint and without a summary has nothing to continue; a debug run leaves its folder as it is.
+    """
+    folder = Path(config.output)
+    holds_run = (folder / SUMMARY_FILE).is_file() or CheckpointFolder(folder / CHECKPOINTS).steps()
+    if config.trainer.debug or not holds_run or not (folder / CONFIG_FILE).is_file():
+        return {}
+    return plain(read_yaml(folder / CONFIG_FILE))
 
 
 def check_quantizer(config: RunConfig, option: str | None) -> None:

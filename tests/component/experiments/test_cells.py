@@ -154,6 +154,22 @@ def test_cells_that_were_evaluated_otherwise_are_named(tmp_path: Path, monkeypat
     assert evaluations == [["save_predictions=true"], ["by_frequency=false"]]
 
 
+def test_a_finished_cell_keeps_what_is_refused_for_a_new_run(tmp_path: Path) -> None:
+    late = 'quantizers.none=["quantizer=cove","quantizer.start=kmeans","quantizer.kmeans_step=3"{}]'
+    grid = small_grid(tmp_path, late.format(""))
+    cell = cells_of(grid)[0]
+    with pytest.raises(ConfigError, match=r"deepfm/none/seed_0: quantizer\.kmeans_batches = 10: "):
+        is_stale(cell, grid)
+    write_cell(cells_of(small_grid(tmp_path, late.format(',"quantizer.kmeans_batches=3"')))[0], {"auc": 0.7})
+    config = cell.folder / "config.yaml"
+    config.write_text(config.read_text().replace("kmeans_batches: 3", "kmeans_batches: 10"))
+    assert not is_stale(cell, grid)
+    wider = small_grid(tmp_path, "changed=retrain", late.format(',"quantizer.beta=0.5"'))
+    with pytest.raises(ConfigError, match=r"deepfm/none/seed_0: quantizer\.kmeans_batches = 10: "):
+        is_stale(cells_of(wider)[0], wider)
+    assert config.is_file(), "the new run is refused before the old one is removed"
+
+
 def test_a_wrong_override_names_the_cell(tmp_path: Path) -> None:
     grid = small_grid(tmp_path, 'models.dlrm=["model=dlrm","model.dropout=7"]')
     with pytest.raises(ConfigError, match=r"dlrm/none/seed_0: model\.dropout = 7"):

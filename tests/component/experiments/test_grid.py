@@ -10,6 +10,7 @@ import pytest
 
 from cove_dist.allowed_packages import ALLOWED
 from cove_dist.errors import ConfigError
+from cove_dist.experiments.cells import is_stale
 from cove_dist.experiments.claims import claims_of
 from cove_dist.experiments.common import file_arguments, find_file, merged
 from cove_dist.experiments.grid import cells_of, load_grid, tuning_note
@@ -158,3 +159,15 @@ def test_a_metric_that_the_runs_declare_is_known_to_the_grid(tmp_path: Path, mon
         write_cell(cell, {"auc": 0.5, "gap_of_grid": 0.5 + number / 10})
     claims = claims_of(grid, Results.of(collect(cells_of(grid), grid)), "test")
     assert {claim.lower_is_better for claim in claims if claim.metric == "gap_of_grid"} == {True}
+
+
+def test_a_metric_of_runs_that_are_refused_as_new_ones_is_known_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their cells may be finished; those that are not are refused with their names."""
+    write_metric(tmp_path, monkeypatch, "gap_of_earlier_grid")
+    common = f"common={json.dumps(['data=synthetic', 'metric=gap_of_earlier_grid'])}"
+    late = 'quantizers.none=["quantizer=cove","quantizer.start=kmeans","quantizer.kmeans_step=3"]'
+    grid = small_grid(tmp_path, "metrics=[auc,gap_of_earlier_grid]", common, late)
+    with pytest.raises(ConfigError, match=r"deepfm/none/seed_0: quantizer\.kmeans_batches = 10: "):
+        is_stale(cells_of(grid)[0], grid)

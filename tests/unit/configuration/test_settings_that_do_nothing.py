@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cove_dist.errors import ConfigError
-from cove_dist.tasks.configuration import load_run_config
+from cove_dist.runs import save_config
+from cove_dist.tasks.configuration import compose_run_config, load_run_config
 from cove_dist.tasks.registry import task_of
 from tests.unit.configuration.schemas import build
 
@@ -179,6 +182,35 @@ def test_settings_of_other_tasks_and_programs_are_refused(overrides: list[str], 
 def test_quantizers_whose_codes_or_steps_would_be_missing_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_run_config(overrides)
+
+
+REFUSED = [
+    [COVE, "quantizer.start=kmeans", "quantizer.kmeans_step=3"],
+    ["model=bprmf", "quantizer=negatives"],
+    ["model=bprmf", "loss=softmax"],
+    ["model=bprmf", *BY_QUANTIZER, "quantizer=negatives", "quantizer.omega_q=0"],
+]
+
+
+@pytest.mark.parametrize("overrides", REFUSED)
+@pytest.mark.parametrize("left", ["checkpoints/step_00000004", "summary.json"])
+def test_a_run_that_is_there_keeps_what_is_refused_for_a_new_one(
+    tmp_path: Path, overrides: list[str], left: str
+) -> None:
+    given = [*overrides, f"output={tmp_path}", "trainer.checkpoint.resume=auto"]
+    save_config(compose_run_config(given), tmp_path)  # without a checkpoint there is nothing to continue
+    with pytest.raises(ConfigError):
+        load_run_config(given)
+    path = tmp_path / left
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("{}")
+    load_run_config(given)
+    with pytest.raises(ConfigError):
+        load_run_config(given, replaces=True)
+    with pytest.raises(ConfigError):
+        load_run_config([*given[:-1], "trainer.debug=true"])
+    with pytest.raises(ConfigError, match=r"schedule\.epochs = 9: would do nothing"):
+        load_run_config([*given, "trainer.schedule.epochs=9"])
 
 
 @pytest.mark.parametrize("model", ["deepfm", "bprmf", "sasrec"])
