@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, get_args
 
 from omegaconf import DictConfig
 
@@ -22,7 +22,7 @@ from cove_dist.config.changes import changes_learning
 from cove_dist.config.overrides import key_of
 from cove_dist.config.yaml_files import plain, read_yaml
 from cove_dist.errors import ConfigError
-from cove_dist.evaluation.metrics_files import metrics_path
+from cove_dist.evaluation.metrics_files import Split, metrics_path
 from cove_dist.experiments.changed import changed_settings
 from cove_dist.experiments.common import Overrides
 from cove_dist.experiments.grid import Cell, GridConfig, evaluation
@@ -35,7 +35,7 @@ from cove_dist.tasks.task import Task
 from data_pipeline.json_files import write_json
 
 LOG, RECORD = "cell.log", "cell.json"
-_EVALUATED = "evaluated"  # of RECORD: the arguments of the evaluation, by the kind of checkpoint
+_EVALUATED = "evaluated"  # of RECORD: the arguments of the evaluation, by the kind of checkpoint and the split
 
 
 class CellFailed(Exception):
@@ -105,20 +105,27 @@ def is_stale(cell: Cell, grid: GridConfig) -> bool:
             f"{cell.folder}: holds a run of another configuration: {'; '.join(changed)}."
             " Give another output, changed=retrain to replace it, or fix the grid file."
         )
-    if not changed and not grid.reevaluate and is_finished(cell, grid):
+    if not changed and not grid.reevaluate:
         _check_evaluated_alike(cell, grid, task_of(config))
     return bool(changed)
 
 
 def _check_evaluated_alike(cell: Cell, grid: GridConfig, task: Task[Any]) -> None:
     """Refuse metrics that were computed by other arguments; runs of earlier versions do not say by which."""
-    there = read_json(cell.folder / RECORD).get(_EVALUATED, {}).get(grid.checkpoint)
-    if there is None or _outputs(tuple(there), task) == _outputs(grid.evaluate, task):
-        return
-    raise ConfigError(
-        f"{cell.folder}: was evaluated with {there}, the grid has {list(grid.evaluate)}: give reevaluate=true, which"
-        " needs the checkpoints, or fix the grid file"
-    )
+    for split, there in _evaluated(cell.folder, grid).items():
+        if split in grid.splits and _outputs(tuple(there), task) != _outputs(grid.evaluate, task):
+            raise ConfigError(
+                f"{cell.folder}: split {split} was evaluated with {there}, the grid has {list(grid.evaluate)}: give"
+                " reevaluate=true, which needs the checkpoints, or fix the grid file"
+            )
+
+
+def _evaluated(folder: Path, grid: GridConfig) -> dict[str, list[str]]:
+    """Return the arguments by which splits were evaluated, of those whose metrics are there and that were recorded."""
+    there = read_json(folder / RECORD).get(_EVALUATED, {}).get(grid.checkpoint, {})
+    if isinstance(there, list):  # of earlier records, for all splits alike
+        there = dict.fromkeys(get_args(Split), there)
+    return {split: there[split] for split in there if metrics_path(folder, split, grid.checkpoint).is_file()}
 
 
 def _outputs(arguments: Overrides, task: Task[Any]) -> tuple[bool, bool]:
@@ -152,10 +159,11 @@ def compute(cell: Cell, grid: GridConfig, stop: Event, *, replace: bool = False)
                 _run("train", arguments, folder, grid, lock, stop)
                 if not (folder / SUMMARY_FILE).is_file():  # SIGTERM from elsewhere ends a training with exit code 0
                     raise CellFailed(tail(folder / LOG), reason(folder / LOG))
+            evaluated = record[_EVALUATED][grid.checkpoint] = _evaluated(folder, grid)
             for split in grid.splits:
                 if grid.reevaluate or not metrics_path(folder, split, grid.checkpoint).is_file():
                     _evaluate(folder, split, grid, lock, stop)
-            record[_EVALUATED] = record.get(_EVALUATED, {}) | {grid.checkpoint: list(grid.evaluate)}
+                    evaluated[split] = list(grid.evaluate)
         remove_checkpoints(folder, grid.keep_checkpoints)
     return True
 

@@ -15,6 +15,7 @@ from cove_dist.experiments.cells import compute, is_stale
 from cove_dist.experiments.common import file_arguments
 from cove_dist.experiments.grid import GridConfig, cells_of, load_grid
 from tests.component.experiments.grids import small_grid, write_cell
+from tests.configurations import evaluated
 
 
 def test_a_finished_cell_of_another_configuration(tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ def test_cells_that_were_evaluated_otherwise_are_named(tmp_path: Path, monkeypat
     assert not is_stale(cell, evaluated_with("save_predictions=true")), "a run of an earlier version does not say"
     compute(cell, evaluated_with("save_predictions=true", again=True), Event())
     record = json.loads((cell.folder / "cell.json").read_text())
-    assert (record["state"], record["evaluated"]) == ("finished", {"best": ["save_predictions=true"]})
+    assert (record["state"], record["evaluated"]) == ("finished", {"best": {"test": ["save_predictions=true"]}})
     assert record["seconds"] >= 12.5
     for same in (["by_frequency=true", "save_predictions=true"], ["save_predictions=true", "batch_size=9"]):
         assert not is_stale(cell, evaluated_with(*same)), "of a click-through rate model, by_frequency is the default"
@@ -152,6 +153,34 @@ def test_cells_that_were_evaluated_otherwise_are_named(tmp_path: Path, monkeypat
     compute(cell, again, Event())
     assert not is_stale(cell, evaluated_with("by_frequency=false"))
     assert evaluations == [["save_predictions=true"], ["by_frequency=false"]]
+
+
+def test_a_split_keeps_the_arguments_by_which_it_was_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_: str, arguments: list[str], *__: object, **___: object) -> int:
+        run, split = (each.partition("=")[2] for each in arguments[:2])
+        evaluated({"auc": 0.6}, split=split).save(Path(run))
+        return 0
+
+    monkeypatch.setattr(cells_module, "run_program", run)
+
+    def grid_of(splits: str, argument: str) -> GridConfig:
+        return small_grid(tmp_path, f"splits=[{splits}]", f"evaluate=['{argument}']")
+
+    both = grid_of("validation,test", "by_frequency=false")
+    cell = cells_of(both)[0]
+    write_cell(cell, {"auc": 0.7})
+    record = cell.folder / "cell.json"
+    record.write_text(json.dumps({"state": "finished", "evaluated": {"best": ["save_predictions=true"]}}))
+    other = r"split test was evaluated with \['save_predictions=true'\], the grid has \['by_frequency=false'\]"
+    with pytest.raises(ConfigError, match=other):
+        is_stale(cell, both)  # before the validation split is evaluated
+    compute(cell, both, Event())
+    recorded = {"test": ["save_predictions=true"], "validation": ["by_frequency=false"]}
+    assert json.loads(record.read_text())["evaluated"] == {"best": recorded}
+    with pytest.raises(ConfigError, match=other):
+        is_stale(cell, both)
+    assert not is_stale(cell, grid_of("validation", "by_frequency=false"))
+    assert not is_stale(cell, grid_of("test", "save_predictions=true"))
 
 
 def test_a_finished_cell_keeps_what_is_refused_for_a_new_run(tmp_path: Path) -> None:
