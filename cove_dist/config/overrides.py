@@ -17,8 +17,6 @@ from cove_dist.errors import ConfigError
 PATHS = ("path", "output", "run", "source", "results", "tuned", "json", "file")  # last parts of keys that hold a path
 # Last parts of keys that may hold a path or something else, such as users=all
 FILES = ("rows", "users", "interactions", "keep_ids", "categories", "train", "test", "validation_file", "warm_start")
-
-
 _REMOVABLE = ("loss", "metric", "logger")  # groups that need not have an option
 
 
